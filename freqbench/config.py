@@ -1,0 +1,115 @@
+"""YAML files to validated pydantic models: every mistake is one line with its place, what was expected and a hint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from freqbench.errors import UserError, unknown
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
+    """Read a YAML file into a pydantic model.
+
+    Args:
+        path: YAML file, read by `safe_load`.
+        model: what it must hold.
+        overrides: `a.b=c` or `a.0.b=c`, applied before validation; the value is YAML.
+
+    Raises:
+        UserError: no such file, not YAML, or not what the model wants.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: expected a YAML file, found none: check the path")
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
+    for override in overrides:
+        _apply(content, override)
+    return validate(content, model, where=path)
+
+
+def validate(content: Any, model: type[Model], where: str) -> Model:
+    """`model.model_validate` with its first error as one UserError line that begins with `where`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error, model)}") from None
+
+
+def _apply(content: Any, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"--set {override}: expected a.b=c")
+    *parents, last = dotted.split(".")
+    node = content
+    try:
+        for key in parents:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        if isinstance(node, list):
+            node[int(last)] = yaml.safe_load(text)
+        else:
+            node[last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError):
+        raise UserError(
+            f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
+        ) from None
+
+
+def _place(location: Sequence[int | str]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
+    return text
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    location = first["loc"]
+    if first["type"] == "extra_forbidden":
+        owner = _model_at(model, location[:-1])
+        known = list(owner.model_fields) if owner else []
+        inside = _place(location[:-1])
+        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), known)}"
+    if first["type"] == "missing":
+        return f"{_place(location)}: required, but not given"
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    place = _place(location)
+    return f"{place}: {message}{got}" if place else message
+
+
+def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The pydantic model that stands at a place of `model`, if one does."""
+    found: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field: FieldInfo | None = found.model_fields.get(part) if found else None
+        found = _first_model(field.annotation) if field else None
+    return found
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        inner = _first_model(argument)
+        if inner:
+            return inner
+    return None

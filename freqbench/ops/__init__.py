@@ -1,0 +1,1 @@
+"""Pure tensor functions: no classes, no I/O, no global state."""

@@ -1,0 +1,50 @@
+"""The core types that every room shares."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Shape = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRef:
+    """A case that has not been read: what a plan and an identity need.
+
+    Attributes:
+        case_id: unique within its dataset.
+        patient_id: several cases of one patient share it.
+        fingerprint: 16 hex digits of the content of the case's files.
+        shape: voxels of the preprocessed grid before any cropping: an upper bound, for estimates.
+    """
+
+    case_id: str
+    patient_id: str
+    fingerprint: str
+    shape: Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One patient volume with its label map on the preprocessed grid (RAS orientation).
+
+    Attributes:
+        ref: where it came from.
+        image: float32 `[1, H, W, D]`, intensities in [0, 1].
+        label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
+        spacing: millimetres a voxel of this grid.
+        affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
+        native_range: intensities in the data's own unit (HU for CT) that 0 and 1 stand for.
+        original_spacing: millimetres a voxel before preprocessing, in the file's axis order.
+    """
+
+    ref: CaseRef
+    image: Tensor
+    label: Tensor
+    spacing: Spacing
+    affine: npt.NDArray[np.float64]
+    native_range: tuple[float, float]
+    original_spacing: Spacing
