@@ -84,8 +84,9 @@ class Writer:
         if count:
             records = to_table(RECORDS, (row for row, _ in self._waiting.values()))
             classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
-            commit(self._root, f"{self._run_id}-{self._sequence:06d}.parquet", records, classes)
-            self._sequence += 1
+            name = f"{self._run_id}-{self._sequence:06d}.parquet"
+            self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
+            commit(self._root, name, records, classes)
             self._waiting = {}
         self._flushed_at = time.monotonic()
         return count

@@ -1,5 +1,6 @@
 """Rows made by hand."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,12 @@ def make_classes(of: Row, count: int = 2) -> list[Row]:
     row: Row = dict.fromkeys(column.name for column in CLASS_RECORDS)
     row |= {name: of[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at", "dsc")}
     return [row | {"class_index": index, "class_name": f"class{index}"} for index in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test pulls the plug, and waiting for the disk would be most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """After each single step of a flush or a compaction a reader sees each committed row exactly once, with its classes."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,11 +55,11 @@ def fill(root: Path, rows: SimpleNamespace) -> Store:
 
 
 def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(tmp_path: Path, rows: SimpleNamespace) -> None:
+    before = seen(fill(tmp_path / "filled", rows))
+    assert (len(before[0]), len(before[1])) == (6, 12)
     step = 0
     while True:
-        store = fill(tmp_path / str(step), rows)
-        before = seen(store)
-        assert (len(before[0]), len(before[1])) == (6, 12)
+        store = Store(str(shutil.copytree(tmp_path / "filled", tmp_path / str(step))))
         with pytest.MonkeyPatch.context() as patch:
             steps = die_at(patch, step)
             try:
@@ -108,6 +109,25 @@ def test_a_flush_that_failed_can_be_tried_again(tmp_path: Path, rows: SimpleName
     assert writer.flush() == 2
     records, classes = seen(Store(str(tmp_path)))
     assert (len(records), len(classes)) == (2, 4)
+
+
+def test_a_commit_that_raised_but_reached_the_store_counts_once(tmp_path: Path, rows: SimpleNamespace) -> None:
+    """A remote put can time out after it has succeeded."""
+    writer = Store(str(tmp_path)).writer("run0")
+    writer.add([rows.record()], rows.classes(rows.record()))
+    real = storage.write_atomic
+    with pytest.MonkeyPatch.context() as patch:
+
+        def time_out_late(path: str, data: bytes) -> None:
+            real(path, data)
+            if "/records/" in path:
+                raise TimeoutError
+
+        patch.setattr(storage, "write_atomic", time_out_late)
+        with pytest.raises(TimeoutError):
+            writer.flush()
+    assert writer.flush() == 1
+    assert [len(part) for part in seen(Store(str(tmp_path)))] == [1, 2]
 
 
 def test_a_reader_starts_again_if_a_compaction_passes_it(tmp_path: Path, rows: SimpleNamespace) -> None:
