@@ -120,8 +120,7 @@ class _Search:
             # A tree split at midpoints is built in a third of the time and answers as fast.
             targets = self.target.T * self.spacing
             self.tree = KDTree(targets, leafsize=32, balanced_tree=False, compact_nodes=False)
-        distances: Values = self.tree.query(places.T * self.spacing)[0]
-        return distances
+        return np.asarray(self.tree.query(places.T * self.spacing)[0])
 
     def _transform(self, places: Points) -> Values:
         """Distances of places `[3, N]`, in voxels, by one transform of the box around them and the targets."""
@@ -145,9 +144,10 @@ class _Search:
         used = np.flatnonzero(np.bincount(key))
         middle = (CELL - 1) / 2
         of_cell = np.zeros(int(np.prod(size)))
-        of_cell[used] = self._nearest(np.stack(np.unravel_index(used, size)) * CELL + middle)
-        reach = np.linalg.norm((self.points % CELL - middle) * self.spacing[:, None], axis=0)
-        reach += SLACK * self.spacing.max()
+        centres = (np.stack(np.unravel_index(used, size)) * CELL + middle).astype(np.float64)
+        of_cell[used] = self._nearest(centres)
+        from_centre = (self.points % CELL - middle) * self.spacing[:, None]
+        reach: Values = np.sqrt((from_centre**2).sum(axis=0)) + SLACK * self.spacing.max()
         self.bounds.lower[self.open] = np.maximum(of_cell[key] - reach, 0)
         self.bounds.upper[self.open] = of_cell[key] + reach
 
