@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 from rich import box
@@ -27,6 +28,7 @@ HEADINGS = {
     "linf_255": "L-inf",
     "first_reason": "first reason",
 }
+_WRAPPED = frozenset({"attack", "first reason"})
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_cases", "hd95_undefined"})
 
 
@@ -85,12 +87,8 @@ def _rich(table: pd.DataFrame) -> Table:
     columns = _columns(table)
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
-        shown.add_column(
-            column.heading,
-            justify="right" if column.is_number else "left",
-            no_wrap=column.is_number,
-            overflow="fold",
-        )
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        shown.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
     ends = pd.Series(False, index=table.index)
     if "threat_model" in table:
         group = table["attack" if "source_model" in table else "threat_model"]
@@ -102,9 +100,7 @@ def _rich(table: pd.DataFrame) -> Table:
 
 def _columns(table: pd.DataFrame) -> list[_Column]:
     """The columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
-    hidden = {"seeds", "hd95_cases"}
-    if "cases" in table and not table["failed"].fillna(0).any():
-        hidden.add("failed")
+    hidden = {"seeds", "hd95_cases", "failed"} if "cases" in table else set()
     return [
         _Column(HEADINGS.get(name, name), pd.api.types.is_numeric_dtype(table[name]), _cells(table, name))
         for name in table.columns

@@ -81,6 +81,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     rows = pd.concat([_clean_rows(frame), _attack_rows(frame)], ignore_index=True)
     rows[list(_PERCENT)] *= 100
     rows["linf_255"] *= 255
+    rows = rows.astype(dict.fromkeys(_COUNTS, "Int64"))
     rows["_attacked"] = rows["attack"] != CLEAN
     order = [*PAIR[:1], "_attacked", *PAIR[1:], "threat_model", "_name", "budget", "attack"]
     return rows.sort_values(order, kind="stable", ignore_index=True)[SUMMARY]
