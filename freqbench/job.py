@@ -58,8 +58,8 @@ class JobSpec(Strict):
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
     targets: Literal["all", "source"] | list[str] = "all"
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    metrics: list[str] = list(DEFAULT_METRICS)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     resources: Resources = Resources()
@@ -68,7 +68,7 @@ class JobSpec(Strict):
 
     @field_validator("metrics")
     @classmethod
-    def _known_metrics(cls, names: list[str]) -> list[str]:
+    def _known_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in METRICS:
                 raise UserError(unknown("metric", name, METRICS))
@@ -84,7 +84,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     datasets = _datasets(job, where)
     attacks = list(_attacks(job, where))
     _require_distinct("models", [entry.name for entry in job.models], where)
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple[str, str], Cell] = {}
     for dataset in datasets:
         models = _models(job, dataset, where)
         for source, attack in product(models.values(), attacks):
@@ -98,9 +98,9 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     compile=job.compile,
                     targets=_targets(job, models, source),
                 )
-                cells.setdefault(cell.cell_id, cell)
+                cells.setdefault((dataset.name, cell.cell_id), cell)
     cases = {dataset.name: dataset.refs()[:limit_cases] for dataset in datasets}
-    return Grid(cells=tuple(cells.values()), cases=cases, metrics=tuple(job.metrics))
+    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics)
 
 
 def parse_value(value: Any) -> Any:

@@ -17,7 +17,7 @@ from freqbench.metrics.overlap import (
     undefined_classes,
     voxel_success,
 )
-from freqbench.metrics.perceptual import lpips, lpips_scores
+from freqbench.metrics.perceptual import lpips, lpips_scores, prepare_lpips
 from freqbench.metrics.surface import hd95, hd95_penalised, surface_scores
 from freqbench.metrics.volumes import Scores
 from freqbench.metrics.weights import LpipsUnavailable
@@ -42,6 +42,7 @@ __all__ = [
     "lpips",
     "lpips_scores",
     "missed_classes",
+    "prepare_lpips",
     "psnr",
     "ssim",
     "surface_scores",
