@@ -1,1 +1,10 @@
-"""."""
+"""Datasets: cases on a preprocessed grid with intensities in [0, 1]."""
+
+from collections.abc import Mapping
+
+from freqbench.data.base import Dataset
+from freqbench.data.phantom import Phantom
+
+DATASETS: Mapping[str, type[Dataset]] = {"phantom": Phantom}
+
+__all__ = ["DATASETS", "Dataset"]

@@ -1,0 +1,80 @@
+"""What every dataset offers: case references that are cheap to list, and cases on the preprocessed grid."""
+
+import abc
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from freqbench.config import Strict
+from freqbench.errors import DataError, unknown
+from freqbench.identity import digest
+from freqbench.types import Case, CaseRef
+
+
+class Dataset(Strict, abc.ABC):
+    """A named source of cases; subclasses add what they need to find and preprocess them.
+
+    Attributes:
+        name: what tables call it; no part of any identity.
+        split: which of the dataset's splits `refs` lists.
+        cases: only the first N, or only these case ids (in this order); None for all.
+        loader: the dataset's key in DATASETS.
+    """
+
+    loader: ClassVar[str]
+
+    name: str
+    split: str = "test"
+    cases: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = None
+
+    @property
+    @abc.abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in order of their label, background first."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes including background."""
+        return len(self.class_names)
+
+    @abc.abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """All that changes a `Case` beside the content of its files: loader, revision, preprocessing, labels."""
+
+    @abc.abstractmethod
+    def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
+        """The cases of a split (default: `self.split`) after checks that read no voxels; `cases` is honoured.
+
+        Raises:
+            DataError: a split, file, header or case id is not what it should be.
+        """
+
+    @abc.abstractmethod
+    def load(self, ref: CaseRef) -> Case:
+        """Read and preprocess one case of any split.
+
+        Raises:
+            DataError: the case cannot be read or its voxels are not what they should be.
+        """
+
+    def case_key(self, ref: CaseRef) -> str:
+        """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
+        return digest([self.recipe(), ref.fingerprint])
+
+    def _chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
+        """The ids of a split that `cases` leaves."""
+        if self.cases is None:
+            return case_ids
+        if isinstance(self.cases, int):
+            if self.cases > len(case_ids):
+                raise DataError(
+                    f"{self.name}: expected at most {len(case_ids)} `cases`, got {self.cases}: ask for fewer"
+                )
+            return case_ids[: self.cases]
+        for number, case_id in enumerate(self.cases):
+            if case_id not in case_ids:
+                raise DataError(f"{self.name}: {unknown('case', case_id, case_ids)}")
+            if case_id in self.cases[:number]:
+                raise DataError(f"{self.name}: expected each of `cases` once, got {case_id!r} twice: remove one")
+        return self.cases
