@@ -62,9 +62,7 @@ class CleanTraining:
 
     def new_net(self) -> nn.Module:
         """The network with the weights that the seed draws."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return models.build(self.model.arch, self.num_classes, self.model.roi, self.model.args)
+        return models.build(self.model.arch, self.num_classes, self.model.roi, self.model.args, self.seed).train()
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
@@ -103,7 +101,6 @@ def train_clean(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     schedule = training.schedule
     net = training.new_net().to(device)
-    net.train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
     state = State(net=net, optimizer=optimizer)
     state.restore(folder, training.identity)

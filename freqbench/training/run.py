@@ -73,7 +73,7 @@ def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[
     _refuse_overlap(job, refs)
     trainings = [clean_training(job, model, dataset, refs) for model in job.models]
     for training in trainings:
-        _check_buildable(training)
+        models.resolve(_entry(training.model, "random"), training.num_classes)
 
     @cache
     def cases(role: str) -> list[Case]:
@@ -97,8 +97,6 @@ def clean_training(
     job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: dict[str, tuple[CaseRef, ...]]
 ) -> CleanTraining:
     """All that shapes one network's weights, and the record of it that is stored beside them."""
-    if model.arch not in models.MODELS:
-        raise UserError(f"{model.name}: {unknown('arch', model.arch, models.MODELS)}")
     schedule = job.schedule(model)
     record = {
         "job": job.name,
@@ -136,10 +134,8 @@ def _refuse_overlap(job: TrainJob, refs: dict[str, tuple[CaseRef, ...]]) -> None
             )
 
 
-def _check_buildable(training: CleanTraining) -> None:
-    model = training.model
-    with torch.device("meta"):
-        models.build(model.arch, training.num_classes, model.roi, model.args)
+def _entry(model: ModelRecipe, checkpoint: str) -> models.ModelEntry:
+    return models.ModelEntry(name=model.name, arch=model.arch, checkpoint=checkpoint, args=model.args, roi=model.roi)
 
 
 def _train_one(
@@ -176,17 +172,15 @@ def _measure(
 ) -> TrainResult:
     """Measure the stored weights, rounded as they are, on the test list, and store the figures beside them."""
     path = join(folder, BEST)
-    recipe = training.model
-    entry = models.ModelEntry(name=recipe.name, arch=recipe.arch, checkpoint=path, args=recipe.args, roi=recipe.roi)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = models.load(models.resolve(entry, training.num_classes), device)
+    model = models.load(models.resolve(_entry(training.model, path), training.num_classes), device)
     scores = case_dice(model, test, training.num_classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null
         means = np.nanmean(scores, axis=0)
     by_class = {name: None if np.isnan(mean) else float(mean) for name, mean in zip(class_names, means, strict=True)}
     result = TrainResult(
-        name=recipe.name,
+        name=training.model.name,
         path=path,
         dice_select=state.dice_select,
         dice_test=mean_foreground(scores),
