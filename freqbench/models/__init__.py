@@ -1,1 +1,23 @@
-"""."""
+"""Networks, their checkpoints, and inference: from a model's entry in a job file to label maps."""
+
+from freqbench.models.checkpoint import read_metadata, save_checkpoint
+from freqbench.models.inference import attack_windows, predict
+from freqbench.models.nets import MODELS, Architecture, build
+from freqbench.models.spec import ModelEntry, ModelSpec, forward_flops, load, resolve
+from freqbench.models.wrapper import SegmentationModel
+
+__all__ = [
+    "MODELS",
+    "Architecture",
+    "ModelEntry",
+    "ModelSpec",
+    "SegmentationModel",
+    "attack_windows",
+    "build",
+    "forward_flops",
+    "load",
+    "predict",
+    "read_metadata",
+    "resolve",
+    "save_checkpoint",
+]

@@ -1,0 +1,233 @@
+"""Checkpoints: untrusted files in, state dicts out; safetensors with a training record for those of freqbench's own.
+
+`.pt` and `.pth` are read with `weights_only=True` (numpy scalars allowed, as released checkpoints hold them beside
+their weights) and `.safetensors` by its own library, so that no file can run code.
+"""
+
+import json
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from freqbench import storage
+from freqbench.errors import CheckpointError, unknown
+
+RANDOM = "random"
+_ZOO = Path(__file__).parent / "zoo"
+_METADATA_KEY = "freqbench"
+_STATE_KEYS = ("state_dict", "model_state_dict")
+# Files written under numpy 1 name the first function by its old module.
+_SAFE: list[Any] = [
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+]
+
+
+def locate(checkpoint: str) -> str:
+    """The path or URI of a checkpoint: `zoo://DATASET/NAME` is the package's own, all else stands as given.
+
+    Raises:
+        CheckpointError: no such checkpoint in the zoo.
+    """
+    if not checkpoint.startswith("zoo://"):
+        return checkpoint
+    name = checkpoint.removeprefix("zoo://")
+    known = {path.relative_to(_ZOO).with_suffix("").as_posix(): path for path in _ZOO.glob("*/*.safetensors")}
+    if name not in known:
+        raise CheckpointError(f"{checkpoint}: {unknown('zoo checkpoint', name, known)}")
+    return str(known[name])
+
+
+def content_sha256(checkpoint: str) -> str:
+    """SHA-256 of a checkpoint's file.
+
+    Raises:
+        CheckpointError: no such file.
+    """
+    path = _require(checkpoint)
+    return storage.sha256(path)
+
+
+def read_metadata(path: str) -> dict[str, Any]:
+    """What a checkpoint written by `save_checkpoint` says of itself; empty for any other checkpoint.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`.
+
+    Returns:
+        arch, args, roi, num_classes and training, as they were given to `save_checkpoint`.
+
+    Raises:
+        CheckpointError: no such file, or not a safetensors file although named so.
+    """
+    location = _require(path)
+    if not location.endswith(".safetensors"):
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(storage.fetch(location), framework="pt") as stream:
+            text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
+        metadata = json.loads(text)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(_unreadable(path, error)) from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: expected its metadata to be a JSON object, got {type(metadata).__name__}")
+    return metadata
+
+
+def save_checkpoint(
+    path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
+) -> None:
+    """Write weights and their record as one safetensors file, all of it or nothing.
+
+    Args:
+        path: ends in `.safetensors`; a path or URI.
+        state_dict: of the bare network, not of its wrapper.
+        metadata: JSON values: arch, args, roi, num_classes, training.
+        half: store floating-point tensors as float16, half the size; they are float32 again when loaded.
+
+    Raises:
+        CheckpointError: another suffix.
+    """
+    from safetensors.torch import save
+
+    if not str(path).endswith(".safetensors"):
+        raise CheckpointError(f"{path}: expected a name that ends in .safetensors")
+    tensors = {}
+    for key, value in state_dict.items():
+        stored = value.detach().cpu()
+        tensors[key] = (stored.half() if half and stored.is_floating_point() else stored).contiguous()
+    record = json.dumps(dict(metadata), sort_keys=True)
+    storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
+
+
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint, on the CPU, without a `module.` prefix.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under `state_dict` or `model_state_dict`.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
+    """
+    local = storage.fetch(_require(path))
+    content = _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
+    for key in _STATE_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path}: expected a state dict, at the top or under {' or '.join(_STATE_KEYS)}, got {_describe(content)}"
+        )
+    prefixed = all(str(key).startswith("module.") for key in content)
+    return {str(key).removeprefix("module.") if prefixed else str(key): value for key, value in content.items()}
+
+
+def check_fit(
+    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
+) -> None:
+    """Compare keys and shapes of a checkpoint with those of its network.
+
+    Args:
+        name: of the model, to begin the message.
+        path: of the checkpoint, for the message.
+        wanted: the network's state dict; the meta device will do.
+        found: the checkpoint's.
+        num_classes: output classes of the network.
+
+    Raises:
+        CheckpointError: they differ; one line with the counts, the first key of each kind, and a likely cause.
+    """
+    missing = [key for key in wanted if key not in found]
+    unexpected = [key for key in found if key not in wanted]
+    misshapen = [key for key in wanted if key in found and wanted[key].shape != found[key].shape]
+    if not (missing or unexpected or misshapen):
+        return
+    classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
+    if classes is not None and not missing and not unexpected:
+        raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}")
+    shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
+    counts = ", ".join(
+        f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")
+        for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+    )
+    raise CheckpointError(f"{name}: checkpoint {path} does not fit: {counts}.{_likely_cause(missing, unexpected)}")
+
+
+def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
+    """The checkpoint's number of classes if every differing length is `num_classes` there and one number here."""
+    lengths = set()
+    for wanted, found in shapes:
+        if len(wanted) != len(found):
+            return None
+        lengths |= {(w, f) for w, f in zip(wanted, found, strict=True) if w != f}
+    if len(lengths) == 1:
+        ((wanted_length, found_length),) = lengths
+        return found_length if wanted_length == num_classes else None
+    return None
+
+
+def _likely_cause(missing: list[str], unexpected: list[str]) -> str:
+    """A hint for the UNETR of older MONAI releases, whose transformer blocks held other unused entries."""
+    if missing and all(".norm_cross_attn." in key for key in missing):
+        return " It looks like a UNETR saved by MONAI 1.3 or before: save it anew under MONAI 1.6"
+    if not missing and unexpected and all(".cross_attn." in key for key in unexpected):
+        return " It looks like a UNETR saved by MONAI 1.4 or 1.5: save it anew under MONAI 1.6"
+    return " Check arch and args"
+
+
+def _require(checkpoint: str) -> str:
+    """Its location, if a file is there."""
+    path = locate(checkpoint)
+    if not storage.exists(path):
+        raise CheckpointError(f"{checkpoint}: expected a checkpoint file, found none: check the path")
+    return path
+
+
+def _read_safetensors(path: str, local: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(local)
+    except SafetensorError as error:
+        raise CheckpointError(_unreadable(path, error)) from None
+
+
+def _read_torch(path: str, local: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(local, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(local))
+    except pickle.UnpicklingError as error:
+        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if unsafe:
+            raise CheckpointError(
+                f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, which could run code: "
+                "save its state dict alone"
+            ) from None
+        raise CheckpointError(_unreadable(path, error)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, struct.error, OSError) as error:
+        raise CheckpointError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    reason = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
+    return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a mapping with {', '.join(sorted(map(str, content))[:5])}" if content else "an empty mapping"
+    return f"a {type(content).__name__}"
