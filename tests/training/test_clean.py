@@ -138,8 +138,8 @@ def test_a_full_disk_leaves_the_state_before(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
         train_tiny(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

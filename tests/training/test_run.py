@@ -55,7 +55,7 @@ def test_the_stored_file_says_how_it_was_made(trained: tuple[TrainJob, str]) -> 
 
 
 def test_half_precision_halves_the_file(trained: tuple[TrainJob, str], tiny_job: MakeJob, tmp_path: Path) -> None:
-    job, out = trained
+    _, out = trained
     train(tiny_job(steps=3), str(tmp_path), progress=False)
     stored = [models.checkpoint.read_state_dict(f"{folder}/net/best.safetensors") for folder in (out, tmp_path)]
     assert {tensor.dtype for tensor in stored[0].values()} == {torch.float16}
@@ -111,7 +111,7 @@ def test_lists_that_share_cases_are_refused(tiny_job: MakeJob) -> None:
 
 
 def test_an_unknown_loader_is_answered_with_the_known(tiny_job: MakeJob) -> None:
-    with pytest.raises(UserError, match="unknown loader 'fantom'. Did you mean 'phantom'"):
+    with pytest.raises(UserError, match=r"unknown loader 'fantom'\. Did you mean 'phantom'"):
         train(tiny_job(dataset={"name": "fantom"}), progress=False)
 
 
