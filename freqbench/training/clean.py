@@ -150,14 +150,17 @@ def _validate(training: CleanTraining, state: State, select: Sequence[Case], fol
     state.net.train()
     state.log.append((state.step, rate, float(np.mean(state.losses)), found))
     state.losses = []
-    if found > state.dice_select:
+    better = found > state.dice_select
+    if better:
         state.dice_select = found
-        save_weights(training, state.net.state_dict(), folder, {"dice_select": found})
+        state.best = {key: tensor.detach().cpu().clone() for key, tensor in state.net.state_dict().items()}
     state.save(folder, training.identity)
+    if better:
+        save_best(training, state, folder, {"dice_select": found})
 
 
-def save_weights(training: CleanTraining, weights: dict[str, Tensor], folder: str, found: dict[str, Any]) -> None:
-    """Write `best.safetensors`: weights, what builds the network, and how it was trained."""
+def save_best(training: CleanTraining, state: State, folder: str, found: dict[str, Any]) -> None:
+    """Write `best.safetensors`: the best weights, what builds the network, and how it was trained."""
     metadata = {
         "arch": training.model.arch,
         "args": training.model.args,
@@ -165,7 +168,7 @@ def save_weights(training: CleanTraining, weights: dict[str, Tensor], folder: st
         "num_classes": training.num_classes,
         "training": training.record | found,
     }
-    models.save_checkpoint(join(folder, BEST), weights, metadata, half=training.half)
+    models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)
 
 
 def case_dice(model: models.SegmentationModel, cases: Sequence[Case], num_classes: int) -> npt.NDArray[np.float64]:

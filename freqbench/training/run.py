@@ -19,7 +19,7 @@ from freqbench.data import DATASETS, Dataset
 from freqbench.errors import UserError, unknown
 from freqbench.identity import digest
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
-from freqbench.training.clean import CleanTraining, case_dice, mean_foreground, save_weights, train_clean
+from freqbench.training.clean import CleanTraining, case_dice, mean_foreground, save_best, train_clean
 from freqbench.training.recipe import ModelRecipe, TrainJob
 from freqbench.training.state import BEST, State
 from freqbench.types import Case, CaseRef
@@ -172,6 +172,7 @@ def _measure(
 ) -> TrainResult:
     """Measure the stored weights, rounded as they are, on the test list, and store the figures beside them."""
     path = join(folder, BEST)
+    save_best(training, state, folder, {"dice_select": state.dice_select})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = models.load(models.resolve(_entry(training.model, path), training.num_classes), device)
     scores = case_dice(model, test, training.num_classes)
@@ -189,8 +190,7 @@ def _measure(
         steps=state.step,
     )
     found: dict[str, Any] = asdict(result)
-    weights = {name: tensor.cpu() for name, tensor in model.net.state_dict().items()}
-    save_weights(training, weights, folder, {key: found[key] for key in found if key not in ("name", "path")})
+    save_best(training, state, folder, {key: found[key] for key in found if key not in ("name", "path")})
     return result
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from freqbench.storage import exists, join, read_bytes, write_atomic
 
@@ -29,6 +29,7 @@ class State:
         seconds: of training so far, over all resumptions.
         losses: of the steps since the last validation.
         dice_select: the best mean foreground Dice on the select list so far.
+        best: the weights that reached it, on the CPU.
         log: a row a validation: step, learning rate, mean loss since the row before, Dice.
     """
 
@@ -38,6 +39,7 @@ class State:
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
     dice_select: float = -math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
     log: list[tuple[int, float, float, float]] = field(default_factory=list)
 
     def save(self, folder: str, identity: str) -> None:
@@ -55,6 +57,7 @@ class State:
             "seconds": self.seconds,
             "losses": self.losses,
             "dice_select": self.dice_select,
+            "best": self.best,
             "log": self.log,
         }
         stream = io.BytesIO()
@@ -77,4 +80,5 @@ class State:
         self.seconds = content["seconds"]
         self.losses = content["losses"]
         self.dice_select = content["dice_select"]
+        self.best = content["best"]
         self.log = content["log"]
