@@ -21,7 +21,7 @@ AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
 
 # Point spread of the imaging system, and how far an annotator's outline strays from the true surface.
 BLUR_MM = 2.6
-OUTLINE_SD_MM = 1.3
+OUTLINE_SD_MM = 0.7
 
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
@@ -88,15 +88,18 @@ class Canvas:
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
         squared += _plane(self.x, self.y, (-sin, cos), centre, radii[1])
         z = (self.z - np.float32(centre[2])) * np.float32(1 / radii[2])
-        squared += np.multiply(z, z, out=z)
+        z *= z
+        squared += z
         return _scaled_depth(squared, min(radii))
 
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
         """Depth below the surface of a tube along z."""
         dx, dy = self.x - np.float32(x), self.y - np.float32(y)
-        squared = np.multiply(dx, dx, out=dx)
-        squared += np.multiply(dy, dy, out=dy)
-        return np.float32(radius) - np.sqrt(squared, out=squared)
+        dx *= dx
+        dy *= dy
+        dx += dy
+        depth: Field = np.float32(radius) - np.sqrt(dx)
+        return depth
 
     def organ(self, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float) -> Field:
         """An ellipsoid whose place, size and turn vary from patient to patient."""
@@ -117,7 +120,8 @@ def _plane(x: Field, y: Field, way: tuple[float, float], centre: tuple[float, fl
     along = x * np.float32(way[0] / radius)
     along += y * np.float32(way[1] / radius)
     along -= np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
-    return np.multiply(along, along, out=along)
+    along *= along
+    return along
 
 
 def _scaled_depth(squared: Field, radius: float) -> Field:
@@ -178,7 +182,8 @@ def _body(canvas: Canvas) -> Field:
     wide, deep = rng.uniform(132, 146), rng.uniform(94, 106)
     fat = rng.uniform(10, 22)
     u, v = canvas.x * np.float32(1 / wide), canvas.y * np.float32(1 / deep)
-    u, v = np.multiply(u, u, out=u), np.multiply(v, v, out=v)
+    u *= u
+    v *= v
     surface = _scaled_depth(u + v - np.float32(0.3) * u * v, deep)  # a rounded rectangle (Fernandez-Guasti's squircle)
     wall = surface - np.float32(fat) * (1 + np.float32(0.35) * np.sin(canvas.y / 60))
     cavity = wall - np.float32(rng.uniform(11, 15))

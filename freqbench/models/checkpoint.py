@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from freqbench import storage
-from freqbench.errors import CheckpointError, unknown
+from freqbench.errors import CheckpointError, UserError, unknown
 
 RANDOM = "random"
 _ZOO = Path(__file__).parent / "zoo"
@@ -54,8 +54,7 @@ def content_sha256(checkpoint: str) -> str:
     Raises:
         CheckpointError: no such file.
     """
-    path = _require(checkpoint)
-    return storage.sha256(path)
+    return storage.sha256(str(_local(checkpoint)))
 
 
 def read_metadata(path: str) -> dict[str, Any]:
@@ -70,13 +69,13 @@ def read_metadata(path: str) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, or not a safetensors file although named so.
     """
-    location = _require(path)
-    if not location.endswith(".safetensors"):
+    local = _local(path)
+    if local.suffix != ".safetensors":
         return {}
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(storage.fetch(location), framework="pt") as stream:
+        with safe_open(local, framework="pt") as stream:
             text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
         metadata = json.loads(text)
     except (SafetensorError, json.JSONDecodeError) as error:
@@ -98,7 +97,7 @@ def save_checkpoint(
         half: store floating-point tensors as float16, half the size; they are float32 again when loaded.
 
     Raises:
-        CheckpointError: another suffix.
+        CheckpointError: another suffix, or a weight that is not finite (in float16 beyond 65504).
     """
     from safetensors.torch import save
 
@@ -106,8 +105,10 @@ def save_checkpoint(
         raise CheckpointError(f"{path}: expected a name that ends in .safetensors")
     tensors = {}
     for key, value in state_dict.items():
-        stored = value.detach().cpu()
-        tensors[key] = (stored.half() if half and stored.is_floating_point() else stored).contiguous()
+        stored = value.detach().cpu().contiguous()
+        tensors[key] = stored.half() if half and stored.is_floating_point() else stored
+        if not tensors[key].isfinite().all():
+            raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
     record = json.dumps(dict(metadata), sort_keys=True)
     storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
 
@@ -121,7 +122,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
-    local = storage.fetch(_require(path))
+    local = _local(path)
     content = _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
     for key in _STATE_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -188,12 +189,14 @@ def _likely_cause(missing: list[str], unexpected: list[str]) -> str:
     return " Check arch and args"
 
 
-def _require(checkpoint: str) -> str:
-    """Its location, if a file is there."""
-    path = locate(checkpoint)
-    if not storage.exists(path):
-        raise CheckpointError(f"{checkpoint}: expected a checkpoint file, found none: check the path")
-    return path
+def _local(checkpoint: str) -> Path:
+    """A local copy of its file."""
+    try:
+        return storage.fetch(locate(checkpoint))
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _read_safetensors(path: str, local: Path) -> Any:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 
-from freqbench.config import Strict
+from freqbench.config import Strict, validate
 from freqbench.errors import CheckpointError, UserError
 from freqbench.identity import digest
 from freqbench.models import checkpoint as checkpoints
@@ -33,6 +33,14 @@ class ModelEntry(Strict):
     arch: str | None = None
     checkpoint: str = Field(min_length=1)
     args: dict[str, Any] = Field(default_factory=dict)
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+
+
+class _Record(BaseModel):
+    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these."""
+
+    arch: str | None = None
+    args: dict[str, Any] | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
 
 
@@ -87,10 +95,11 @@ def resolve(entry: ModelEntry, num_classes: int) -> ModelSpec:
         CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
     """
     untrained = entry.checkpoint == checkpoints.RANDOM
-    trained = {} if untrained else checkpoints.read_metadata(entry.checkpoint)
-    arch = _agreed_arch(entry, trained.get("arch"))
-    args = _agreed_args(entry, arch, trained.get("args"))
-    roi = entry.roi or _roi_of(entry, trained.get("roi", DEFAULT_ROI))
+    metadata = {} if untrained else checkpoints.read_metadata(entry.checkpoint)
+    trained = validate(metadata, _Record, where=f"{entry.checkpoint}: metadata")
+    arch = _agreed_arch(entry, trained.arch)
+    args = _agreed_args(entry, arch, trained.args)
+    roi = entry.roi or trained.roi or DEFAULT_ROI
     net = skeleton(arch, num_classes, roi, args)
     if not untrained:
         found = checkpoints.read_state_dict(entry.checkpoint)
@@ -161,13 +170,7 @@ def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None
         changed = [name for name in entry.args if args.get(name) != original.get(name)]
         if changed:
             raise UserError(
-                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.checkpoint} was trained "
-                "otherwise: leave it out"
+                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.checkpoint} was "
+                "trained otherwise: leave it out"
             )
     return args
-
-
-def _roi_of(entry: ModelEntry, trained: Any) -> Shape:
-    if len(trained) != 3 or not all(isinstance(size, int) and size > 0 for size in trained):
-        raise CheckpointError(f"{entry.checkpoint}: expected three voxel counts as its roi, got {trained}")
-    return trained[0], trained[1], trained[2]

@@ -17,8 +17,9 @@ class SegmentationModel(nn.Module):
     does) and the logits are cropped again; both are part of the gradient.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch by itself lets cuDNN use TF32);
-    `tf32` allows TF32 inside the network, forward and backward, and nowhere else; `bf16` runs the network under
-    autocast and returns float32. Logits have the input's dtype otherwise, so a network in float64 serves float64 input.
+    `tf32` allows TF32 inside the network, forward and backward, and not in the attack around it; `bf16` runs the network
+    under autocast and returns float32. Logits have the input's dtype otherwise, so a network in float64 serves float64
+    input. The switches for TF32 belong to the process: making or running a model leaves them off.
 
     Args:
         net: the bare network.
@@ -37,6 +38,7 @@ class SegmentationModel(nn.Module):
         self.net = net
         self.roi = roi
         self.precision = precision
+        _allow_tf32(False)
         if compile:
             net.compile()
 
@@ -61,14 +63,11 @@ class SegmentationModel(nn.Module):
         return logits[:, :, h, w, d]
 
     def _run(self, images: Tensor) -> Tensor:
-        if self.precision == "bf16":
-            with torch.autocast(images.device.type, torch.bfloat16):
-                logits: Tensor = self.net(images)
-            return logits.float()
-        allowed = self.precision == "tf32"
+        half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
-            logits = self.net(images)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+                logits: Tensor = self.net(images)
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -76,7 +75,7 @@ class SegmentationModel(nn.Module):
             logits.register_hook(lambda _: _allow_tf32(True))  # type: ignore[no-untyped-call]
             if images.requires_grad:
                 images.register_hook(lambda _: _allow_tf32(False))  # type: ignore[no-untyped-call]
-        return logits
+        return logits.float() if half else logits
 
 
 def _pad_widths(low: list[int], short: list[int]) -> list[int]:

@@ -1,0 +1,178 @@
+"""NIfTI-1 and NIfTI-2 files: header checks that read no voxels, and voxels with every fault as one line."""
+
+import gzip
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.errors import DataError
+from freqbench.types import Shape, Spacing
+
+# A volume of this size as float32 does not fit beside a network: a header that promises more is damaged or hostile.
+MAX_BYTES = 8 * 2**30
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the header of a 3D volume says.
+
+    Attributes:
+        path: the file.
+        shape: voxels in the file's axis order.
+        spacing: millimetres a voxel in the file's axis order.
+        affine: voxel to world millimetres (RAS+), float64 `[4, 4]`.
+    """
+
+    path: Path
+    shape: Shape
+    spacing: Spacing
+    affine: npt.NDArray[np.float64]
+
+    def check_same_grid(self, image: "Header") -> None:
+        """Refuse a label map that lies elsewhere than its image.
+
+        Raises:
+            DataError: other shape, or a corner more than half a voxel from the image's.
+        """
+        if self.shape != image.shape:
+            raise DataError(
+                f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
+                "give the label map of this image"
+            )
+        corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [
+            *(np.array(self.shape) - 1),
+            1,
+        ]
+        apart = float(np.abs(corners @ (self.affine - image.affine).T).max())
+        if apart > min(image.spacing) / 2:
+            raise DataError(
+                f"{self.path}: expected the orientation and origin of {image.path.name}, got a grid up to "
+                f"{apart:.3g} mm away: resample the label map onto its image"
+            )
+
+
+def stem(path: str) -> str:
+    """File name without folder and without `.nii` or `.nii.gz`."""
+    name = path.rsplit("/", 1)[-1]
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
+    """Refuse a grid that would not fit in memory.
+
+    Raises:
+        DataError: more than MAX_BYTES as float32.
+    """
+    if 4 * math.prod(shape) > MAX_BYTES:
+        raise DataError(
+            f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, got {tuple(shape)}: "
+            "check the header and `spacing`"
+        )
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a header.
+
+    Raises:
+        DataError: not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or without a usable grid.
+    """
+    image = _open(path)
+    shape = tuple(int(size) for size in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume")
+    if min(shape) < 1:
+        raise DataError(f"{path}: expected at least one voxel an axis, got shape {shape}: the volume is empty")
+    check_size(path, shape, "a volume")
+    if image.get_data_dtype().kind not in "buif":
+        raise DataError(f"{path}: expected real numbers, got {image.get_data_dtype()}: store one number a voxel")
+    affine = np.asarray(image.affine, np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    volume = abs(float(np.linalg.det(affine[:3, :3]))) if np.isfinite(affine).all() else 0.0
+    if not volume > 1e-6 * float(spacing.prod()):
+        raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
+    h, w, d = shape
+    return Header(
+        path=path, shape=(h, w, d), affine=affine, spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2]))
+    )
+
+
+def read_image(header: Header) -> npt.NDArray[np.float32]:
+    """Voxels of an image, `[H, W, D]` in the file's axis order.
+
+    Raises:
+        DataError: damaged, NaN or infinite, or constant.
+    """
+    voxels = _read_voxels(header)
+    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
+    if bad:
+        raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: mend or drop the case")
+    if voxels.min() == voxels.max():
+        raise DataError(
+            f"{header.path}: expected an image, got the same intensity {voxels.flat[0]:g} everywhere: drop the case"
+        )
+    return voxels
+
+
+def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
+    """Classes of a label map, `[H, W, D]` in the file's axis order.
+
+    Raises:
+        DataError: damaged, not integer, negative, or a class beyond `num_classes - 1`.
+    """
+    voxels = _read_voxels(header)
+    wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
+    if wrong.size:
+        raise DataError(
+            f"{header.path}: expected integers from 0 as labels, got {wrong[0]:g} ({wrong.size} such voxels): "
+            "give the label map, not an image or probabilities"
+        )
+    if voxels.max() >= num_classes:
+        raise DataError(
+            f"{header.path}: expected labels 0 to {num_classes - 1}, got {voxels.max():g}: name all classes in `labels`"
+        )
+    return voxels.astype(np.uint8)
+
+
+def _open(path: Path) -> Any:
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: convert the file")
+    try:
+        image = nibabel.load(path)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+        raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {_reason(error)}") from None
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise DataError(f"{path}: expected a NIfTI file, got {type(image).__name__}: convert the file")
+    return image
+
+
+def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
+    try:
+        voxels = _open(header.path).get_fdata(caching="unchanged", dtype=np.float32)
+    except (gzip.BadGzipFile, OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{header.path}: expected {math.prod(header.shape)} voxels, got damaged or truncated data: "
+            f"{_reason(error)}: fetch the file again"
+        ) from None
+    flat: npt.NDArray[np.float32] = voxels.reshape(header.shape)
+    return flat
+
+
+def _reason(error: Exception) -> str:
+    """An exception's message on one line."""
+    return " ".join(str(error).split()).rstrip(".:") or type(error).__name__

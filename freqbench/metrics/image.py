@@ -1,0 +1,165 @@
+"""Distances between a clean and an attacked volume: SSIM, PSNR and norms, over the volume and inside the body."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.errors import UserError
+from freqbench.metrics.volumes import Scores, Volume, as_array, require_same_shape
+
+SSIM_WINDOW = 7  # skimage's default, voxels a side, in the axial plane
+
+Mask = npt.NDArray[np.bool_]
+Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def body_mask(clean: Volume) -> Mask:
+    """The patient without the air around: where intensity lies above the window's floor, cleaned up.
+
+    Voxels above 0, their largest connected component (neighbours share a face, so that a couch that touches the skin
+    with a corner stays out), with its holes filled (background that no path over faces joins to the volume's border, as
+    `scipy.ndimage.binary_fill_holes` has it). Lungs and bowel gas inside belong to the body.
+
+    Args:
+        clean: intensities in [0, 1], `[H, W, D]`.
+
+    Returns:
+        bool `[H, W, D]`; all False where no voxel is above 0.
+
+    Raises:
+        UserError: not one volume.
+    """
+    from scipy import ndimage
+
+    parts, count = ndimage.label(as_array(clean) > 0)
+    if not count:
+        return np.zeros(parts.shape, bool)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    outside, count = ndimage.label(parts != sizes.argmax())
+    open_air = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for face in (0, -1):
+            open_air[np.unique(np.take(outside, face, axis=axis))] = True
+    open_air[0] = False
+    body: Mask = ~open_air[outside]
+    return body
+
+
+def ssim(clean: Volume, adversarial: Volume) -> float:
+    """Structural similarity as the papers' code has it: skimage on intensities x 255, mean over axial slices.
+
+    7 x 7 uniform window, sample covariance, data range 255, the 3-voxel border of a slice left out of its mean.
+    Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
+    similarity", IEEE TIP 13(4), 2004.
+
+    Args:
+        clean: intensities in [0, 1], `[H, W, D]`, D across axial slices.
+        adversarial: the same.
+
+    Returns:
+        -1 to 1; 1 for identical volumes.
+
+    Raises:
+        UserError: shapes differ, or a slice is smaller than the 7 x 7 window.
+    """
+    return _ssim_with_map(_pair(clean, adversarial))[0]
+
+
+def psnr(clean: Volume, adversarial: Volume) -> float:
+    """Peak signal-to-noise ratio in decibels, `10 log10(255^2 / MSE)`, by skimage on intensities x 255.
+
+    Identical volumes give positive infinity, which is what the formula says and what a float column stores.
+
+    Raises:
+        UserError: shapes differ.
+    """
+    return _psnr(_pair(clean, adversarial))
+
+
+def linf(clean: Volume, adversarial: Volume) -> float:
+    """Largest absolute difference of a voxel on the [0, 1] scale.
+
+    Raises:
+        UserError: shapes differ.
+    """
+    return float(np.abs(_difference(_pair(clean, adversarial))).max())
+
+
+def l2(clean: Volume, adversarial: Volume) -> float:
+    """Euclidean norm of the difference over all voxels, on the [0, 1] scale.
+
+    Raises:
+        UserError: shapes differ.
+    """
+    return float(np.linalg.norm(_difference(_pair(clean, adversarial))))
+
+
+def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
+    """All distances of this file in one pass.
+
+    `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
+    mirroring), `l2_body` the norm of the difference there.
+
+    Args:
+        clean: intensities in [0, 1], `[H, W, D]`.
+        adversarial: the same.
+        body: `body_mask(clean)`, computed here if None.
+
+    Returns:
+        Columns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body`; NaN with a reason where slices are smaller than
+        SSIM's window or there is no body.
+
+    Raises:
+        UserError: shapes differ.
+    """
+    pair = _pair(clean, adversarial)
+    inside = body_mask(clean) if body is None else body
+    require_same_shape(inside.shape, pair[0].shape)
+    difference = _difference(pair)
+    values = dict.fromkeys(("ssim", "ssim_body", "psnr", "linf", "l2", "l2_body"), math.nan)
+    values |= {"psnr": _psnr(pair), "linf": float(np.abs(difference).max()), "l2": float(np.linalg.norm(difference))}
+    reasons = {}
+    if inside.any():
+        values["l2_body"] = float(np.linalg.norm(difference[inside]))
+    else:
+        reasons = dict.fromkeys(("ssim_body", "l2_body"), NO_BODY)
+    try:
+        values["ssim"], similarity = _ssim_with_map(pair)
+        if inside.any():
+            values["ssim_body"] = float(similarity[inside].mean(dtype=np.float64))
+    except UserError as error:
+        reasons = dict.fromkeys(("ssim", "ssim_body"), str(error)) | reasons
+    return Scores(values=values, reasons=reasons)
+
+
+NO_BODY = "no body: the clean volume has no intensity above 0"
+
+
+def _pair(clean: Volume, adversarial: Volume) -> Pair:
+    first, second = as_array(clean), as_array(adversarial)
+    require_same_shape(first.shape, second.shape)
+    return first.astype(np.float32, copy=False), second.astype(np.float32, copy=False)
+
+
+def _difference(pair: Pair) -> npt.NDArray[np.float64]:
+    return pair[1].astype(np.float64) - pair[0]
+
+
+def _psnr(pair: Pair) -> float:
+    from skimage.metrics import peak_signal_noise_ratio
+
+    if np.array_equal(*pair):
+        return math.inf
+    return float(peak_signal_noise_ratio(pair[0] * 255, pair[1] * 255, data_range=255))
+
+
+def _ssim_with_map(pair: Pair) -> tuple[float, npt.NDArray[np.float32]]:
+    from skimage.metrics import structural_similarity
+
+    height, width, _ = pair[0].shape
+    if min(height, width) < SSIM_WINDOW:
+        raise UserError(f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {height} x {width}")
+    mean, similarity = structural_similarity(pair[0] * 255, pair[1] * 255, channel_axis=2, data_range=255, full=True)
+    return float(mean), similarity

@@ -1,0 +1,99 @@
+"""Overlap of two label maps, from their confusion counts.
+
+Dice: L. R. Dice, "Measures of the amount of ecologic association between species", Ecology 26(3), 1945.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.metrics.volumes import Volume, as_tensor, mean_of_defined, require_classes, require_same_shape
+
+
+def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
+    """Voxel counts by class: rows label, columns prediction.
+
+    Args:
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included.
+
+    Returns:
+        int64 `[K, K]`, on the device of `pred`.
+
+    Raises:
+        UserError: shapes differ, or a value is not a class.
+    """
+    rows, columns = as_tensor(label), as_tensor(pred)
+    require_same_shape(tuple(columns.shape), tuple(rows.shape))
+    require_classes(rows, num_classes)
+    require_classes(columns, num_classes)
+    pairs = rows.to(columns.device, torch.int64).flatten() * num_classes + columns.to(torch.int64).flatten()
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def dice_from_confusion(counts: Tensor) -> npt.NDArray[np.float64]:
+    """Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`'s counts.
+
+    A class that the label does not have is NaN, whatever the prediction says (MONAI's `ignore_empty=True`); one that
+    the label has and the prediction has not is 0.
+
+    Returns:
+        float64 `[K]`, 0 to 1, background first.
+    """
+    table = counts.cpu().numpy().astype(np.float64)
+    in_label, in_pred = table.sum(axis=1), table.sum(axis=0)
+    scores = np.full(len(table), np.nan)
+    np.divide(2 * table.diagonal(), in_label + in_pred, out=scores, where=in_label > 0)
+    return scores
+
+
+def dice(pred: Volume, label: Volume, num_classes: int) -> npt.NDArray[np.float64]:
+    """Dice of each class: `dice_from_confusion(confusion(pred, label, num_classes))`.
+
+    Raises:
+        UserError: shapes differ, or a value is not a class.
+
+    Example:
+        >>> import numpy as np
+        >>> dice(np.array([[[1, 1, 0, 0]]]), np.array([[[1, 0, 0, 0]]]), num_classes=3)
+        array([0.8       , 0.66666667,        nan])
+    """
+    return dice_from_confusion(confusion(pred, label, num_classes))
+
+
+def missed_classes(counts: Tensor) -> int:
+    """How many classes the label has and the prediction has nowhere (background included)."""
+    return int(((counts.sum(1) > 0) & (counts.sum(0) == 0)).sum())
+
+
+def hallucinated_classes(counts: Tensor) -> int:
+    """How many classes the prediction has and the label has nowhere (background included)."""
+    return int(((counts.sum(1) == 0) & (counts.sum(0) > 0)).sum())
+
+
+def voxel_success(pred_clean: Volume, pred: Volume) -> float:
+    """The share of voxels, 0 to 1, whose predicted class the attack changed.
+
+    Raises:
+        UserError: shapes differ.
+    """
+    before, after = as_tensor(pred_clean), as_tensor(pred)
+    require_same_shape(tuple(before.shape), tuple(after.shape))
+    return float((before.to(after.device) != after).double().mean())
+
+
+def class_mean(values: npt.NDArray[np.float64]) -> float:
+    """Mean over all classes, background included, NaN left out (the published convention); NaN where all are."""
+    return mean_of_defined(values)
+
+
+def foreground_mean(values: npt.NDArray[np.float64]) -> float:
+    """Mean over the classes other than background, NaN left out; NaN where all are."""
+    return mean_of_defined(values[1:])
+
+
+def undefined_classes(values: npt.NDArray[np.float64]) -> int:
+    """How many classes are NaN and so drop out of a mean (background included)."""
+    return int(np.isnan(values).sum())

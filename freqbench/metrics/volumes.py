@@ -1,0 +1,75 @@
+"""What every metric takes: one volume as an array or tensor, with any leading axes of length one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.errors import UserError
+
+Volume = Tensor | npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Values by record column; a value that could not be computed is NaN and has its reason.
+
+    Attributes:
+        values: one float a column, NaN where undefined.
+        reasons: why, for columns that are NaN.
+    """
+
+    values: Mapping[str, float]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def as_tensor(volume: Volume) -> Tensor:
+    """The tensor `[H, W, D]` of a volume, on the device where it is.
+
+    Raises:
+        UserError: not three axes after leading ones of length one, or no voxels.
+    """
+    tensor = torch.as_tensor(volume).detach()
+    shape = tuple(tensor.shape)
+    if len(shape) < 3 or any(size != 1 for size in shape[:-3]) or 0 in shape:
+        raise UserError(f"expected one volume [H, W, D], leading axes of length 1 allowed, got {shape}: pass one case")
+    return tensor.reshape(shape[-3:])
+
+
+def as_array(volume: Volume) -> npt.NDArray[Any]:
+    """The same as a numpy array in the host's memory."""
+    array: npt.NDArray[Any] = as_tensor(volume).cpu().numpy()
+    return array
+
+
+def require_same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    """Refuse a pair of volumes that do not lie on one grid.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    if tuple(first) != tuple(second):
+        raise UserError(f"expected two volumes of one shape, got {tuple(first)} and {tuple(second)}: use the same grid")
+
+
+def require_classes(volume: Tensor, num_classes: int) -> None:
+    """Refuse a label map with a value outside 0 to `num_classes - 1`.
+
+    Raises:
+        UserError: such a value, or floating-point labels.
+    """
+    if volume.is_floating_point() or volume.is_complex():
+        raise UserError(f"expected an integer label map, got {volume.dtype}: take the argmax, or cast")
+    low, high = int(volume.min()), int(volume.max())
+    if low < 0 or high >= num_classes:
+        raise UserError(f"expected classes 0 to {num_classes - 1}, got {low} to {high}: check num_classes")
+
+
+def mean_of_defined(values: npt.NDArray[np.float64]) -> float:
+    """The mean over the values that are not NaN; NaN, without a warning, where there is none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")

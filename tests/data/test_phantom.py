@@ -1,0 +1,120 @@
+"""The phantom: reproducible patients in which every organ can be found."""
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench.data import DATASETS
+from freqbench.data.phantom import Phantom
+from freqbench.errors import DataError
+from freqbench.types import Case
+
+
+@pytest.fixture(scope="module")
+def test_cases() -> list[Case]:
+    phantom = Phantom(name="phantom")
+    return [phantom.load(ref) for ref in phantom.refs()]
+
+
+def test_table_knows_it_by_its_loader() -> None:
+    assert DATASETS[Phantom.loader] is Phantom
+
+
+def test_case_does_not_depend_on_what_was_drawn_before(test_cases: list[Case]) -> None:
+    phantom = Phantom(name="other", cases=("phantom_2003",))
+    (ref,) = phantom.refs()
+    case = phantom.load(ref)
+    assert torch.equal(case.image, test_cases[3].image)
+    assert torch.equal(case.label, test_cases[3].label)
+
+
+def test_global_random_state_is_left_alone() -> None:
+    phantom = Phantom(name="phantom", cases=1, shape=(20, 16, 16))
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    phantom.load(phantom.refs()[0])
+    assert torch.equal(torch_before, torch.get_rng_state())
+    assert (numpy_before == np.random.get_state()[1]).all()
+
+
+def test_cases_differ(test_cases: list[Case]) -> None:
+    assert not torch.equal(test_cases[0].label, test_cases[1].label)
+
+
+def test_splits_are_disjoint() -> None:
+    phantom = Phantom(name="phantom")
+    ids = [ref.case_id for split in ("train", "validation", "test") for ref in phantom.refs(split)]
+    assert len(ids) == 64 + 8 + 20
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_every_organ_is_in_every_case(split: str) -> None:
+    phantom = Phantom(name="phantom")
+    for ref in phantom.refs(split):
+        counts = np.bincount(phantom.load(ref).label.flatten().numpy(), minlength=6)
+        assert counts.shape == (6,)
+        assert counts.min() >= 60, ref.case_id
+
+
+def test_volume_is_what_a_case_promises(test_cases: list[Case]) -> None:
+    case = test_cases[0]
+    assert case.image.shape == case.label.shape == (1, 80, 64, 32)
+    assert (case.image.dtype, case.label.dtype) == (torch.float32, torch.uint8)
+    assert case.image.min() == 0
+    assert case.image.max() == 1
+    assert case.native_range == (-175, 250)
+    assert case.spacing == case.original_spacing == (4, 4, 6)
+
+
+def test_liver_lies_to_the_patients_right_and_spine_to_the_back(test_cases: list[Case]) -> None:
+    """The affine is RAS+ about the centre of the field of view: x grows to the right, y to the front."""
+    case = test_cases[0]
+    liver = case.affine @ [*torch.nonzero(case.label[0] == 1).double().mean(0).tolist(), 1]
+    bone = case.affine @ [*torch.nonzero(case.image[0, 30:50] > 0.95).double().mean(0).add(torch.tensor([30, 0, 0])), 1]
+    assert liver[0] > 20
+    assert bone[1] < -20
+    assert np.allclose(case.affine @ [39.5, 31.5, 15.5, 1], [0, 0, 0, 1])
+
+
+def test_organs_have_the_contrast_of_portal_venous_ct(test_cases: list[Case]) -> None:
+    """Median HU over all cases: aorta above liver, liver above gallbladder, which holds fluid."""
+    image = torch.stack([case.image for case in test_cases]) * 425 - 175
+    label = torch.stack([case.label for case in test_cases])
+    liver, aorta, gallbladder = (float(image[label == index].median()) for index in (1, 4, 5))
+    assert 90 < liver < 120
+    assert 130 < aorta < 190
+    assert 0 < gallbladder < 40
+
+
+def test_shape_changes_the_grid_and_the_recipe_but_not_the_patient() -> None:
+    coarse, fine = Phantom(name="p", shape=(40, 32, 16)), Phantom(name="p")
+    case = coarse.load(coarse.refs()[0])
+    assert case.image.shape == (1, 40, 32, 16)
+    assert case.spacing == (8, 8, 12)
+    assert coarse.refs()[0].fingerprint == fine.refs()[0].fingerprint
+    assert coarse.case_key(coarse.refs()[0]) != fine.case_key(fine.refs()[0])
+
+
+def test_case_key_ignores_name_split_and_selection() -> None:
+    one, other = Phantom(name="a", cases=1), Phantom(name="b", cases=("phantom_2000",))
+    assert one.case_key(one.refs()[0]) == other.case_key(other.refs()[0])
+    assert len({one.case_key(ref) for ref in Phantom(name="a").refs()}) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"split": "testing"}, "phantom: unknown split 'testing'. Did you mean 'test'? Known: test, train, validation"),
+        ({"cases": 21}, "phantom: expected at most 20 `cases`, got 21: ask for fewer"),
+        ({"cases": ["phantm_2000"]}, "phantom: unknown case 'phantm_2000'. Did you mean 'phantom_2000'? "),
+        (
+            {"cases": ["phantom_2001"] * 2},
+            "phantom: expected each of `cases` once, got 'phantom_2001' twice: remove one",
+        ),
+    ],
+)
+def test_refusal(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(DataError) as error:
+        Phantom(name="phantom", **arguments).refs()  # type: ignore[arg-type]
+    assert str(error.value).startswith(text)
+    assert "\n" not in str(error.value)

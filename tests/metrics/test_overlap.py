@@ -1,0 +1,77 @@
+"""Dice and counts against hand-counted values and MONAI's stored ones."""
+
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench.errors import UserError
+from freqbench.metrics import (
+    class_mean,
+    confusion,
+    dice,
+    dice_from_confusion,
+    foreground_mean,
+    hallucinated_classes,
+    missed_classes,
+    voxel_success,
+)
+
+LABEL = np.array([[[0, 0, 1, 1, 2, 2, 3, 0]]])
+PRED = np.array([[[0, 1, 1, 1, 2, 0, 0, 4]]])  # class 3 missed, class 4 hallucinated, class 5 nowhere
+
+
+def test_dice_is_the_hand_counted_one() -> None:
+    expected = [2 * 1 / (3 + 3), 2 * 2 / (2 + 3), 2 * 1 / (2 + 1), 0.0, math.nan, math.nan]
+    np.testing.assert_allclose(dice(PRED, LABEL, 6), expected)
+
+
+def test_confusion_has_labels_in_rows() -> None:
+    counts = confusion(torch.as_tensor(PRED), torch.as_tensor(LABEL), 6)
+    assert counts.dtype == torch.int64
+    assert counts[0].tolist() == [1, 1, 0, 0, 1, 0]
+    assert counts[3].tolist() == [1, 0, 0, 0, 0, 0]
+    assert counts.sum() == LABEL.size
+
+
+def test_missed_and_hallucinated_classes_are_counted() -> None:
+    counts = confusion(PRED, LABEL, 6)
+    assert (missed_classes(counts), hallucinated_classes(counts)) == (1, 1)
+
+
+@pytest.mark.parametrize("case", ["normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin"])
+def test_dice_is_monais_stored_one(shared: Path, case: str) -> None:
+    folder = shared / "golden" / "models"
+    values = json.loads((folder / "metrics_values.json").read_text())["values"][case]
+    with np.load(folder / "metrics.npz") as arrays:
+        found = dice(arrays[f"{case}__pred"], arrays[f"{case}__label"], 4)
+    np.testing.assert_allclose(found, [float(v) for v in values["monai_dice_bg1_ignore_empty1"]], rtol=1e-6)
+    assert class_mean(found) == pytest.approx(values["monai_dice_bg1_mean"][0], rel=1e-6)
+    assert foreground_mean(found) == pytest.approx(values["monai_dice_bg0_mean"][0], rel=1e-6)
+
+
+def test_leading_axes_of_length_one_and_mixed_integer_types_are_fine() -> None:
+    wide = torch.as_tensor(PRED).to(torch.uint8)[None, None]
+    np.testing.assert_array_equal(dice(wide, LABEL, 6), dice_from_confusion(confusion(PRED, LABEL, 6)))
+
+
+def test_voxel_success_is_the_share_that_changed() -> None:
+    assert voxel_success(LABEL, PRED) == 4 / 8
+    assert voxel_success(PRED, PRED) == 0.0
+
+
+def test_means_over_nothing_are_nan_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(class_mean(np.array([math.nan, math.nan])))
+        assert math.isnan(foreground_mean(np.array([1.0, math.nan])))
+        assert math.isnan(dice(np.zeros((1, 1, 1), int), np.zeros((1, 1, 1), int), 2)[1])
+
+
+def test_a_value_that_is_no_class_is_refused() -> None:
+    with pytest.raises(UserError, match="expected classes 0 to 2, got 0 to 4: check num_classes"):
+        dice(PRED, np.zeros_like(LABEL), 3)

@@ -1,0 +1,203 @@
+"""HD95 against hand-counted distances, MONAI, medpy and the stored golden values."""
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from freqbench.errors import UserError
+from freqbench.metrics import _directed, hd95, hd95_penalised, surface_scores, undefined_classes
+
+CASES = ("normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin")
+SPACING = (0.8, 0.8, 2.5)
+
+
+def blobs(seed: int, shape: tuple[int, int, int] = (26, 22, 18), num_classes: int = 4) -> np.ndarray[Any, Any]:
+    """Smooth random objects that touch the border, and now and then a class that is nowhere."""
+    rng = np.random.default_rng(seed)
+    fields = np.stack([gaussian_filter(rng.normal(size=shape), 2.5) for _ in range(num_classes)])
+    fields[0] += 0.03
+    return fields.argmax(axis=0).astype(np.uint8)
+
+
+def noisy(label: np.ndarray[Any, Any], seed: int, share: float, num_classes: int = 4) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(label.shape) < share
+    return np.where(wrong, (label + rng.integers(1, num_classes, label.shape)) % num_classes, label).astype(np.uint8)
+
+
+def monai_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndarray[Any, Any]:
+    import torch
+    from monai.metrics import compute_hausdorff_distance
+
+    hot = [torch.nn.functional.one_hot(torch.as_tensor(x).long(), num_classes).movedim(-1, 0)[None] for x in (pred, label)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = compute_hausdorff_distance(*hot, include_background=True, percentile=95, spacing=spacing)
+    return found[0].double().numpy()
+
+
+def medpy_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndarray[Any, Any]:
+    from medpy.metric.binary import hd95 as reference
+
+    masks = [(pred == k, label == k) for k in range(num_classes)]
+    return np.array([reference(p, t, voxelspacing=spacing) if p.any() and t.any() else math.nan for p, t in masks])
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    folder = shared / "golden" / "models"
+    with np.load(folder / "metrics.npz") as arrays:
+        return dict(arrays), json.loads((folder / "metrics_values.json").read_text())["values"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("unit", "spacing"), [("vox", None), ("mm", SPACING)])
+@pytest.mark.parametrize("background", [0, 1])
+def test_monai_convention_is_the_stored_one(golden: Any, case: str, unit: str, spacing: Any, background: int) -> None:
+    arrays, values = golden
+    expected = [float(v) for v in values[case][f"monai_hd95_{unit}_directed0_bg{background}"]]
+    found = hd95(arrays[f"{case}__pred"], arrays[f"{case}__label"], 4, spacing)
+    np.testing.assert_allclose(found[1 - background :], expected, rtol=2e-6)  # MONAI interpolates in float32
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("unit", "spacing"), [("vox", None), ("mm", SPACING)])
+def test_medpy_convention_is_the_stored_one(golden: Any, case: str, unit: str, spacing: Any) -> None:
+    arrays, values = golden
+    stored = [values[case][f"medpy_hd95_{unit}_class{k}"] for k in range(4)]
+    expected = [math.nan if str(v).startswith("EXC") else float(v) for v in stored]
+    found = hd95(arrays[f"{case}__pred"], arrays[f"{case}__label"], 4, spacing, convention="medpy")
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.sampled_from([0.0, 0.02, 0.3]),
+    spacing=st.sampled_from([None, (1.0, 1.0, 1.0), (0.7, 1.9, 3.3)]),
+)
+def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacing: Any) -> None:
+    label = blobs(seed)
+    pred = noisy(np.roll(label, (1, -2, 0), (0, 1, 2)), seed, share)
+    np.testing.assert_allclose(hd95(pred, label, 4, spacing), monai_hd95(pred, label, 4, spacing), rtol=5e-6)
+    medpy = hd95(pred, label, 4, spacing, convention="medpy")
+    np.testing.assert_allclose(medpy, medpy_hd95(pred, label, 4, spacing), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
+@pytest.mark.parametrize(
+    "force",
+    [
+        {"FEW": 0, "CELL": 4, "VOXELS_A_POINT": 0, "VOXELS_A_QUERY": 0, "TARGETS_A_LOOKUP": 10**9},
+        {"FEW": 0, "CELL": 4, "VOXELS_A_POINT": 0, "VOXELS_A_QUERY": 10**9, "TARGETS_A_LOOKUP": 10**9},
+        {"VOXELS_A_POINT": 10**9, "TARGETS_A_LOOKUP": 10**9},
+        {"FEW": 10**9, "VOXELS_A_POINT": 0, "TARGETS_A_LOOKUP": 10**9},
+        {"TARGETS_A_LOOKUP": 0},
+    ],
+    ids=["cells+tree", "cells+transform", "transform", "tree", "lookup"],
+)
+def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, force: Any, spacing: Any) -> None:
+    label = blobs(3, shape=(40, 36, 30))
+    pred = noisy(np.roll(label, 2, 0), 4, 0.05)
+    for name, value in force.items():
+        monkeypatch.setattr(_directed, name, value)
+    for convention, reference in (("monai", monai_hd95), ("medpy", medpy_hd95)):
+        rtol = 5e-6 if convention == "monai" else 1e-12
+        found = hd95(pred, label, 4, spacing, convention=convention)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, reference(pred, label, 4, spacing), rtol=rtol)
+
+
+def test_two_voxels_are_as_far_apart_as_the_spacing_says() -> None:
+    pred, label = np.zeros((2, 9, 9, 9), int)
+    pred[2, 2, 2] = label[5, 6, 2] = 1
+    assert hd95(pred, label, 2)[1] == 5.0
+    assert hd95(pred, label, 2, spacing=(2.0, 0.5, 1.0))[1] == pytest.approx(math.hypot(6, 2))
+
+
+def test_conventions_differ_by_max_and_pool() -> None:
+    """One stray voxel at 10 beside 39 shared ones: a = 39 zeros and a ten, b = 39 zeros."""
+    label = np.zeros((50, 1, 1), int)
+    label[:39] = 1
+    pred = label.copy()
+    pred[48] = 1  # 10 from the label's last voxel, 38
+    assert hd95(pred, label, 2)[1] == pytest.approx(0.0)  # rank 0.95 * 39 = 37.05 of a
+    pred = np.zeros((50, 1, 1), int)
+    pred[0], pred[10] = 1, 1
+    label = np.zeros((50, 1, 1), int)
+    label[0] = 1
+    assert hd95(pred, label, 2)[1] == pytest.approx(9.5)  # max(P95(0, 10), P95(0))
+    assert hd95(pred, label, 2, convention="medpy")[1] == pytest.approx(9.0)  # P95(0, 0, 10)
+
+
+def test_border_of_the_volume_is_surface() -> None:
+    """A full volume's surface is its shell, so an inner voxel removed is sqrt(1) from the rest of its surface."""
+    label = np.ones((5, 5, 5), int)
+    pred = np.zeros((5, 5, 5), int)
+    pred[2, 2, 2] = 1
+    shell_to_centre = np.sqrt(
+        [
+            (x - 2) ** 2 + (y - 2) ** 2 + (z - 2) ** 2
+            for x in range(5)
+            for y in range(5)
+            for z in range(5)
+            if {x, y, z} & {0, 4}
+        ]
+    )
+    assert hd95(pred, label, 2)[1] == pytest.approx(np.percentile(shell_to_centre, 95))
+
+
+@pytest.mark.parametrize(("in_pred", "in_label"), [(False, False), (True, False), (False, True)])
+def test_an_empty_mask_is_nan(in_pred: bool, in_label: bool) -> None:
+    pred, label = np.zeros((2, 6, 6, 6), int)
+    pred[1, 1, 1], label[2, 2, 2] = in_pred, in_label
+    assert math.isnan(hd95(pred, label, 2)[1])
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (1.5, 1.5, 2.0)])
+def test_one_pass_gives_what_single_calls_give(spacing: tuple[float, float, float]) -> None:
+    label = blobs(11)
+    pred = noisy(np.roll(label, 1, 1), 12, 0.03)
+    scores = surface_scores(pred, label, 4, spacing)
+    np.testing.assert_allclose(scores["hd95"], hd95(pred, label, 4))
+    np.testing.assert_allclose(scores["hd95_mm"], hd95(pred, label, 4, spacing), rtol=1e-12)
+    np.testing.assert_allclose(scores["hd95_medpy_mm"], hd95(pred, label, 4, spacing, convention="medpy"), rtol=1e-12)
+
+
+def test_a_missed_class_costs_the_diagonal_and_an_absent_one_nothing() -> None:
+    distances = np.array([1.0, 4.0, math.nan, math.nan])
+    present = np.array([True, True, True, False])
+    assert hd95_penalised(distances, present, (3, 4, 12), (1.0, 1.0, 1.0)) == pytest.approx((4.0 + 13.0) / 2)
+    assert undefined_classes(distances) == 2
+
+
+def test_no_foreground_in_the_label_is_nan_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(hd95_penalised(np.array([0.0, math.nan]), np.array([True, False]), (3, 4, 5), (1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
+        ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
+        ({"convention": "max"}, "expected convention 'monai' or 'medpy'"),
+        ({"num_classes": 1}, "expected classes 0 to 0"),
+        ({"num_classes": 300}, "expected 1 to 256 classes"),
+        ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
+        ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
+        ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume"),
+    ],
+)
+def test_bad_input_is_refused(arguments: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"pred": np.ones((3, 3, 3), int), "label": np.ones((3, 3, 3), int), "num_classes": 2}
+    with pytest.raises(UserError, match=message):
+        hd95(**good | arguments)
