@@ -4,8 +4,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake in what the user gave: printed as one line without a traceback, exit code 2."""
+
+
+class ParameterError(UserError):
+    """A parameter out of its range; `parameter` names it, so that a job file can point at its place."""
+
+    def __init__(self, owner: str, parameter: str, complaint: str) -> None:
+        super().__init__(f"{owner}: {parameter}: {complaint}")
+        self.parameter = parameter
+        self.complaint = complaint
 
 
 class DataError(UserError):
@@ -14,6 +23,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be read or does not fit its architecture."""
+
+
+class ThreatModelError(RuntimeError):
+    """An attack left the bound that its threat model declares: a defect of the attack, not of its input."""
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:

@@ -1,1 +1,42 @@
-"""."""
+"""Attacks: one paper a file, one table of them all."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from freqbench.attacks.base import Attack, AttackResult
+from freqbench.attacks.bim import BIM
+from freqbench.attacks.fgsm import FGSM
+from freqbench.attacks.gn import GaussianNoise
+from freqbench.attacks.parameters import PARAMETERS
+from freqbench.attacks.pgd import PGD
+from freqbench.errors import ParameterError, UserError, unknown
+
+__all__ = ["ATTACKS", "BIM", "FGSM", "PARAMETERS", "PGD", "Attack", "AttackResult", "GaussianNoise", "make"]
+
+ATTACKS: Mapping[str, type[Attack]] = {"gn": GaussianNoise, "fgsm": FGSM, "bim": BIM, "pgd": PGD}
+
+
+def make(name: str, **parameters: Any) -> Attack:
+    """An attack by its name in `ATTACKS`, with its parameters.
+
+    Raises:
+        UserError: unknown attack.
+        ParameterError: unknown, missing or wrong parameter.
+
+    Example:
+        >>> make("pgd", eps=8 / 255).steps
+        20
+    """
+    attack = ATTACKS.get(name)
+    if attack is None:
+        raise UserError(unknown("attack", name, ATTACKS))
+    known = {field.name: field for field in fields(attack)}
+    for parameter in parameters:
+        if parameter not in known:
+            raise ParameterError(name, parameter, unknown("parameter", parameter, known))
+    for parameter, field in known.items():
+        if parameter not in parameters and field.default is MISSING:
+            meaning = PARAMETERS[parameter].meaning if parameter in PARAMETERS else "see the attack's docstring"
+            raise ParameterError(name, parameter, f"required, but not given ({meaning})")
+    return attack(**parameters)

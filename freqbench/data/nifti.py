@@ -162,15 +162,20 @@ def _open(path: Path) -> Any:
 
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
+    """All voxels, scaled by slope and intercept; read to the file's end, where gzip keeps its checksum."""
+    kind = type(_open(header.path))
+    opened = gzip.open if header.path.name.endswith(".gz") else Path.open
     try:
-        voxels = _open(header.path).get_fdata(caching="unchanged", dtype=np.float32)
-    except (gzip.BadGzipFile, OSError, EOFError, ValueError, zlib.error) as error:
+        with opened(header.path, "rb") as stream:
+            voxels: npt.NDArray[np.float32] = kind.from_stream(stream).get_fdata(caching="unchanged", dtype=np.float32)
+            while stream.read(2**20):
+                continue
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{header.path}: expected {math.prod(header.shape)} voxels, got damaged or truncated data: "
             f"{_reason(error)}: fetch the file again"
         ) from None
-    flat: npt.NDArray[np.float32] = voxels.reshape(header.shape)
-    return flat
+    return voxels.reshape(header.shape)
 
 
 def _reason(error: Exception) -> str:

@@ -152,13 +152,13 @@ def prepare(
         image=case["image"].as_tensor().to(torch.float32).contiguous(),
         label=case["label"].as_tensor().to(torch.uint8).contiguous(),
         spacing=(h, w, d),
-        affine=np.array(case["image"].affine, np.float64),
+        affine=case["image"].affine.numpy().astype(np.float64),
         native_range=(low, high),
     )
 
 
 def prepared_shape(shape: Shape, affine: npt.NDArray[np.float64], spacing: Spacing | None) -> Shape:
-    """Voxels of the grid that `prepare` makes, before the crop: known from the header alone."""
+    """Voxels of the grid that `prepare` makes before the crop, from the header alone; exact unless the affine shears."""
     from nibabel.orientations import io_orientation
 
     axes = [int(axis) for axis in np.argsort(io_orientation(affine)[:, 0])]

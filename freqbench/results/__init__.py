@@ -1,1 +1,20 @@
-"""."""
+"""Result stores: their columns, Parquet files that are committed, read and compacted, and the lease."""
+
+from freqbench.results.lease import Lease
+from freqbench.results.schema import CLASS_RECORDS, KEY, RECORDS, SCHEMA_VERSION, Column, to_table
+from freqbench.results.store import Key, Store, latest
+from freqbench.results.writer import Writer
+
+__all__ = [
+    "CLASS_RECORDS",
+    "KEY",
+    "RECORDS",
+    "SCHEMA_VERSION",
+    "Column",
+    "Key",
+    "Lease",
+    "Store",
+    "Writer",
+    "latest",
+    "to_table",
+]

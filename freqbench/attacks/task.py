@@ -1,0 +1,134 @@
+"""What an attack works on: model, volumes, labels and draws bound together, with the passes counted."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.errors import UserError
+from freqbench.ops.losses import dice_ce
+
+
+class Task:
+    """One call of an attack.
+
+    Attributes:
+        clean: the images, `[B, 1, H, W, D]`.
+        labels: truth or target, `[B, 1, H, W, D]`.
+        start: what replaces the draws, or None.
+        state: the learned state that the attack leaves for its result, or None.
+        losses: the objective before each step, one `[B]` a step.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        targeted: bool,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        start: Tensor | Mapping[str, Tensor] | None,
+    ) -> None:
+        self.clean = images.detach().clone()
+        self.labels = labels.to(torch.long, copy=True)
+        self.start = start
+        self.state: Tensor | None = None
+        self.losses: list[Tensor] = []
+        self.num_forwards = 0
+        self.num_backwards = 0
+        self._name = name
+        self._model = model
+        self._sign = -1.0 if targeted else 1.0
+        self._generators = _one_a_sample(name, generator, len(images))
+
+    @contextmanager
+    def evaluation_mode(self) -> Iterator[None]:
+        """The model in evaluation mode; every module's own mode is given back."""
+        modes = [(module, module.training) for module in self._model.modules()]
+        self._model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def logits(self, x: Tensor) -> Tensor:
+        """One forward pass, `[B, K, H, W, D]`."""
+        logits: Tensor = self._model(x)
+        if self.num_forwards == 0:
+            self._check_logits(logits)
+        self.num_forwards += 1
+        return logits
+
+    def loss(self, x: Tensor) -> Tensor:
+        """What the attacker raises, `[B]`: Dice + cross-entropy, or its negative for a target."""
+        return self._sign * dice_ce(self.logits(x), self.labels)
+
+    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The gradient of the objective with respect to `x` and nothing else; the objective's value is recorded.
+
+        Args:
+            x: where; any shape that the objective takes.
+            objective: maps `x` to a value a sample, `[B]`; the task's `loss` where None.
+        """
+        x = x.detach().requires_grad_()
+        values = (objective or self.loss)(x)
+        (gradient,) = torch.autograd.grad(values.sum(), x)
+        self.num_backwards += 1
+        self.losses.append(values.detach())
+        return gradient
+
+    def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
+        """A draw for every sample from its own generator, `torch.rand` or `torch.randn`, stacked.
+
+        Args:
+            sample: the sampler; always drawn in float32, so that float64 runs see the same numbers.
+            layout: shape of a sample's draw without the batch axis; that of the images where None.
+        """
+        shape = tuple(layout or self.clean.shape[1:])
+        draws = [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        return torch.stack([draw.to(self.clean) for draw in draws])
+
+    def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
+        """The `start` of the call, checked against `[B, *layout]`, or None.
+
+        Raises:
+            UserError: it has another shape.
+        """
+        if self.start is None:
+            return None
+        expected = (len(self.clean), *(layout or self.clean.shape[1:]))
+        if not isinstance(self.start, Tensor) or tuple(self.start.shape) != expected:
+            got = tuple(self.start.shape) if isinstance(self.start, Tensor) else type(self.start).__name__
+            raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
+        return self.start.to(self.clean)
+
+    def _check_logits(self, logits: Tensor) -> None:
+        batch, _, *space = self.clean.shape
+        if logits.ndim != 5 or logits.shape[0] != batch or list(logits.shape[2:]) != space:
+            raise UserError(
+                f"{self._name}: expected logits [{batch}, K, {', '.join(map(str, space))}] from the model, "
+                f"got {list(logits.shape)}"
+            )
+        low, high = (int(bound) for bound in self.labels.aminmax())
+        num_classes = logits.shape[1]
+        if low < 0 or high >= num_classes:
+            raise UserError(
+                f"{self._name}: expected labels in 0..{num_classes - 1} for {num_classes} classes of the model, "
+                f"got {low}..{high}: map the dataset's labels"
+            )
+
+
+def _one_a_sample(
+    name: str, generator: torch.Generator | Sequence[torch.Generator] | None, batch: int
+) -> list[torch.Generator]:
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    if isinstance(generator, torch.Generator):
+        return [generator] * batch
+    if len(generator) != batch:
+        raise UserError(f"{name}: expected one generator or {batch}, one a sample, got {len(generator)}")
+    return list(generator)

@@ -1,0 +1,87 @@
+"""The task loss of the released attacks: Dice + cross-entropy, fused, with its own backward."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMOOTH_DENOMINATOR = 1e-6
+
+
+def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Dice plus cross-entropy of each sample, on the softmax, background included.
+
+    With p = softmax(logits) over the K classes, o = one-hot labels, and sums over the N voxels of one sample:
+
+    .. math:: L_b = \frac1K \sum_k \Bigl[1 - \frac{2 \sum p_k o_k}{\sum p_k^2 + \sum o_k + 10^{-6}}\Bigr]
+                    + \frac1N \sum -\log p_{label}
+
+    Squared denominators and nothing added to the numerator, as in the code released with VAFA (Hanif et al., MICCAI
+    2023, arXiv 2307.07269) and SA2 (Hanif et al., ISBI 2025); a class that a sample lacks adds 1 to its mean. The mean
+    over samples is MONAI's `DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0,
+    smooth_dr=1e-6)`. Being a value a sample, its gradient does not depend on the batch.
+
+    Args:
+        logits: `[B, K, H, W, D]`, any spatial rank.
+        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
+
+    Returns:
+        `[B]`. It can be differentiated once.
+    """
+    losses: Tensor = _DiceCE.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _DiceCE(torch.autograd.Function):
+    """Keeps the softmax alone; the label terms are one gather forward and one scatter backward."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        batch, num_classes = logits.shape[:2]
+        index = labels.reshape(batch, 1, -1).long()  # [B, 1, N]
+        log_p = torch.log_softmax(logits, dim=1).reshape(batch, num_classes, -1)  # [B, K, N]
+        cross_entropy = -log_p.gather(1, index).mean(dim=(1, 2))
+        p = log_p.exp_()
+        p_label = p.gather(1, index)
+
+        per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=logits.device)
+        overlap = per_class.scatter_add(1, index[:, 0], p_label[:, 0].double())
+        count = per_class.scatter_add(1, index[:, 0], torch.ones_like(p_label[:, 0], dtype=torch.float64))
+        slabs = p.reshape(
+            batch, num_classes, logits.shape[2], -1
+        )  # float32 sums over a slab at a time, float64 over slabs
+        squares = torch.linalg.vector_norm(slabs, dim=3, dtype=_accumulator(p)).double().square().sum(dim=2)
+        denominator = squares + count + SMOOTH_DENOMINATOR
+        dice = (1 - 2 * overlap / denominator).mean(dim=1)
+
+        ctx.save_for_backward(p, index, overlap, denominator)
+        ctx.shape = logits.shape
+        losses: Tensor = (dice + cross_entropy.double()).to(logits.dtype)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        p, index, overlap, denominator = ctx.saved_tensors
+        num_classes, num_voxels = p.shape[1], p.shape[2]
+        # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
+        # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs hang on it.
+        weight = upstream.double()[:, None]
+        a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
+        c = (weight * 2 / (num_classes * denominator)).to(p.dtype)  # [B, K]
+        per_voxel = (weight / num_voxels).to(p.dtype)[:, :, None]  # [B, 1, 1]
+
+        gradient = (a[:, :, None] * p).scatter_add_(1, index, -c.gather(1, index[:, 0])[:, None])
+        inner = torch.zeros_like(p[:, 0])
+        for k in range(num_classes):
+            inner.addcmul_(gradient[:, k], p[:, k])
+        gradient.sub_(inner[:, None]).mul_(p)
+        at_label = gradient.gather(1, index) + (p.gather(1, index) * per_voxel - per_voxel)
+        gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
+        return gradient.reshape(ctx.shape), None
+
+
+def _accumulator(p: Tensor) -> torch.dtype:
+    """Half precisions are summed in float32, which the norm would not do by itself."""
+    return torch.promote_types(p.dtype, torch.float32)

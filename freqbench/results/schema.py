@@ -1,0 +1,193 @@
+"""The columns of a result store, each with its type, unit, direction, mark and meaning.
+
+Two tables: `records`, one row a (cell, case, target model), and `class_records`, one row of those a class. A metric
+that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be computed is
+null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a reason.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_FIELD = b"freqbench_schema_version"
+KEY = ("cell_id", "case_key", "target_model_id")
+COMMIT = (*KEY, "run_id", "finished_at")
+
+Direction = Literal["higher", "lower", ""]
+Mark = Literal["identity", "result", "measured"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: as in the files.
+        type: its Arrow type.
+        unit: of its values; empty where there is none.
+        direction: which way the segmentation or the volume is better; empty where neither is.
+        mark: `identity` (known before computing), `result` (the same on every machine, to rounding) or `measured`
+            (of this execution).
+        meaning: one line.
+        required: whether a row without it is a mistake of the program.
+    """
+
+    name: str
+    type: pa.DataType
+    unit: str
+    direction: Direction
+    mark: Mark
+    meaning: str
+    required: bool = False
+
+
+_TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def _identity(name: str, meaning: str, kind: pa.DataType = _TEXT, unit: str = "", required: bool = True) -> Column:
+    return Column(name, kind, unit, "", "identity", meaning, required)
+
+
+def _score(name: str, unit: str, direction: Direction, meaning: str) -> Column:
+    return Column(name, _FLOAT, unit, direction, "result", meaning)
+
+
+def _count(name: str, meaning: str, direction: Direction = "") -> Column:
+    return Column(name, _INT, "count", direction, "result", meaning)
+
+
+def _measured(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
+    return Column(name, kind, unit, "", "measured", meaning, required)
+
+
+_KEYS = (
+    _identity("cell_id", "dataset recipe, source model, attack with all parameters, seed, precision, protocol"),
+    _identity("case_key", "dataset recipe and the content of the case's files"),
+    _identity("target_model_id", "the model whose prediction is scored"),
+)
+_RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
+_FINISHED = _measured("finished_at", _TIME, "UTC", "when the row was finished", required=True)
+
+RECORDS: tuple[Column, ...] = (
+    *_KEYS,
+    _identity("source_model_id", "the model whose gradients made the volume"),
+    _identity("dataset", "name of the dataset"),
+    _identity("case_id", "name of the case within its dataset"),
+    _identity("patient_id", "name of the patient: several cases may share it"),
+    _identity("source_model", "name of the model whose gradients made the volume"),
+    _identity("target_model", "name of the model whose prediction is scored"),
+    _identity("attack", "name of the attack"),
+    _identity("variant", "which of the authors' versions: paper, released, ...", required=False),
+    _identity("params", "all parameters of the attack, JSON text"),
+    _identity("budget_name", "the parameter that bounds the attack", required=False),
+    _identity("budget", "its value, in its own unit", _FLOAT, required=False),
+    _identity("threat_model", "what the budget bounds: linf, gaussian, dct-quantization, dct-scaling, none"),
+    _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),
+    _identity("precision", "fp32, tf32 or bf16"),
+    _identity("compile", "whether the model was compiled", _BOOL),
+    _identity("num_classes", "classes including background", _INT, "count"),
+    Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
+    Column("error", _TEXT, "", "", "result", "why it failed, one line; null where ok"),
+    Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
+    Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: why it is null}; null where none is"),
+    _score("dsc", "fraction", "higher", "Dice, mean over defined classes with background (published convention)"),
+    _score("dsc_clean", "fraction", "higher", "the same on the clean volume"),
+    _score("dsc_foreground", "fraction", "higher", "Dice, mean over defined classes without background"),
+    _score("dsc_foreground_clean", "fraction", "higher", "the same on the clean volume"),
+    _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, classes with background (published convention)"),
+    _score("hd95_clean", "voxels", "lower", "the same on the clean volume"),
+    _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
+    _score("hd95_mm_clean", "mm", "lower", "the same on the clean volume"),
+    _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
+    _score("hd95_penalised", "mm", "lower", "as hd95_mm, a missed class counting the volume's diagonal"),
+    _score("hd95_penalised_clean", "mm", "lower", "the same on the clean volume"),
+    _score("ssim", "fraction", "higher", "structural similarity of clean and adversarial, whole volume"),
+    _score("ssim_body", "fraction", "higher", "the same inside the body"),
+    _score("psnr", "dB", "higher", "peak signal-to-noise ratio on the 0..255 scale"),
+    _score("lpips_similarity", "1 - distance", "higher", "1 - LPIPS (AlexNet), mean over axial slices (as published)"),
+    _score("lpips_distance", "distance", "lower", "LPIPS (AlexNet), mean over axial slices"),
+    _score("lpips_body", "distance", "lower", "LPIPS with everything outside the body left out"),
+    _score("linf", "intensity 0..1", "lower", "largest change of a voxel"),
+    _score("l2", "intensity 0..1", "lower", "Euclidean norm of the change, whole volume"),
+    _score("l2_body", "intensity 0..1", "lower", "Euclidean norm of the change inside the body"),
+    _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
+    _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
+    _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
+    _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
+    _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
+    _count("num_windows", "windows of the volume that were attacked"),
+    _count("num_forwards", "forward passes of the source model for the volume"),
+    _count("num_backwards", "backward passes of the source model for the volume"),
+    _RUN_ID,
+    _FINISHED,
+    _measured("attack_seconds", _FLOAT, "s", "time to make the volume"),
+    _measured("score_seconds", _FLOAT, "s", "time to predict and score it"),
+    _measured("peak_memory_bytes", _INT, "bytes", "peak memory of the device (of the process on a CPU)"),
+    _measured("device", _TEXT, "", "name of the device"),
+    _measured("threads", _INT, "count", "CPU threads of the worker"),
+    _measured("window_batch", _INT, "count", "windows attacked at once"),
+)
+
+CLASS_RECORDS: tuple[Column, ...] = (
+    *_KEYS,
+    Column("class_index", _INT, "", "", "identity", "number of the class, 0 is background", required=True),
+    _identity("class_name", "its name"),
+    _count("label_voxels", "voxels of the class in the label"),
+    _count("pred_voxels", "voxels of the class predicted on the adversarial volume"),
+    _count("pred_voxels_clean", "voxels of the class predicted on the clean volume"),
+    _score("dsc", "fraction", "higher", "Dice of the class"),
+    _score("dsc_clean", "fraction", "higher", "the same on the clean volume"),
+    _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI"),
+    _score("hd95_clean", "voxels", "lower", "the same on the clean volume"),
+    _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
+    _score("hd95_mm_clean", "mm", "lower", "the same on the clean volume"),
+    _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
+    _RUN_ID,
+    _FINISHED,
+)
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
+    fields = [pa.field(column.name, column.type) for column in columns]
+    return pa.schema(fields, metadata={VERSION_FIELD: str(SCHEMA_VERSION).encode()})
+
+
+def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table. NaN stays NaN and None becomes null.
+
+    Args:
+        columns: `RECORDS` or `CLASS_RECORDS`.
+        rows: each with exactly these columns.
+
+    Raises:
+        ValueError: a column is missing, unknown, required but None, or of the wrong type, or a time is without zone:
+            a mistake of the program that made the row.
+    """
+    rows = list(rows)
+    names = {column.name for column in columns}
+    for row in rows:
+        if row.keys() != names:
+            missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
+            raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
+    return pa.Table.from_arrays(
+        [_to_array(column, [row[column.name] for row in rows]) for column in columns], schema=arrow_schema(columns)
+    )
+
+
+def _to_array(column: Column, values: Sequence[Any]) -> pa.Array:
+    if column.required and any(value is None for value in values):
+        raise ValueError(f"column {column.name!r} must not be None")
+    if any(isinstance(value, datetime) and value.tzinfo is None for value in values):
+        raise ValueError(f"column {column.name!r}: a time needs a zone: use datetime.now(UTC)")
+    if pa.types.is_integer(column.type) and any(isinstance(value, float) for value in values):
+        raise ValueError(f"column {column.name!r} must be {column.type}, got a float")  # Arrow would cut it off
+    try:
+        return pa.array(values, type=column.type, from_pandas=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"column {column.name!r} must be {column.type}: {error}") from error

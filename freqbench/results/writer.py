@@ -1,0 +1,119 @@
+"""Writing a run's rows in committed pairs of files."""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from freqbench import storage
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS, to_table
+
+MAX_RECORDS = 5000
+
+Row = Mapping[str, Any]
+
+
+def commit(root: str, name: str, records: pa.Table, class_records: pa.Table) -> None:
+    """Write a pair of files; the second is the commit, so a reader sees both or neither."""
+    for kind, table in (("class_records", class_records), ("records", records)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        storage.write_atomic(storage.join(root, kind, name), sink.getvalue().to_pybytes())
+
+
+class Writer:
+    """Buffers a run's rows and commits them in files of about 5,000 records or `interval_s` seconds.
+
+    For one thread. Rows count as done when they are committed, so `add`, `flush_due` and `flush` say how many records
+    they committed, always all that were waiting. If a commit fails, the rows keep waiting and the next one tries again.
+
+    Args:
+        root: the store's folder or URI.
+        run_id: the run whose rows these are.
+        interval_s: seconds after which waiting rows are due.
+    """
+
+    def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:
+        self._root = root
+        self._run_id = run_id
+        self._interval_s = interval_s
+        self._waiting: dict[tuple[Any, ...], tuple[Row, list[Row]]] = {}
+        self._flushed_at = time.monotonic()
+        self._sequence = _next_sequence(root, run_id)
+
+    def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
+        """Take rows of `RECORDS` and the `CLASS_RECORDS` that belong to them; adding a row twice is adding it once.
+
+        Returns:
+            The number of records committed now: 0, or all waiting ones if they are due.
+
+        Raises:
+            ValueError: a row does not fit the schema, is of another run, or a class row has no record among these.
+        """
+        to_table(RECORDS, records)  # refuses these rows alone, before they spoil a whole file
+        to_table(CLASS_RECORDS, class_records)
+        new: dict[tuple[Any, ...], tuple[Row, list[Row]]] = {_commit_of(row): (row, []) for row in records}
+        if any(row["run_id"] != self._run_id for row in records):
+            raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
+        for row in class_records:
+            if _commit_of(row) not in new:
+                raise ValueError(f"a class row has no record that equals it in {COMMIT}: {_commit_of(row)}")
+            new[_commit_of(row)][1].append(row)
+        self._waiting |= new
+        return self.flush_due()
+
+    def flush_due(self) -> int:
+        """Commit if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop.
+
+        Returns:
+            The number of records committed now.
+        """
+        due = len(self._waiting) >= MAX_RECORDS or time.monotonic() - self._flushed_at >= self._interval_s
+        return self.flush() if due else 0
+
+    def flush(self) -> int:
+        """Commit what waits.
+
+        Returns:
+            The number of records committed now.
+        """
+        count = len(self._waiting)
+        if count:
+            records = to_table(RECORDS, (row for row, _ in self._waiting.values()))
+            classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
+            name = f"{self._run_id}-{self._sequence:06d}.parquet"
+            self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
+            commit(self._root, name, records, classes)
+            self._waiting = {}
+        self._flushed_at = time.monotonic()
+        return count
+
+    def close(self) -> int:
+        """Commit what waits; the writer can still be used."""
+        return self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _commit_of(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in COMMIT)
+
+
+def _next_sequence(root: str, run_id: str) -> int:
+    """One past the run's files, committed or not."""
+    used = [0]
+    for kind in ("records", "class_records"):
+        for name in storage.list_files(storage.join(root, kind), ".parquet"):
+            owner, _, number = name.removesuffix(".parquet").rpartition("-")
+            if owner == run_id and number.isdecimal():
+                used.append(int(number) + 1)
+    return max(used)

@@ -1,0 +1,158 @@
+"""Grids and intensities: where a voxel lands, what its value becomes."""
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.spatial.transform import Rotation
+
+from .conftest import SHAPE, Folder, volume
+
+# Columns are where the file's axes point, in millimetres RAS+.
+GRIDS = {
+    "RAS": [[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]],
+    "LPS": [[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]],
+    "SRA": [[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]],
+}
+
+
+def _affine(name: str) -> npt.NDArray[np.float64]:
+    return np.array(GRIDS[name], np.float64)
+
+
+def _turned(affine: npt.ArrayLike) -> list[list[float]]:
+    """The grid turned in the world, as a tilted gantry does."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
+    return (turn @ np.asarray(affine)).tolist()
+
+
+GRIDS["oblique LPS"] = _turned(GRIDS["LPS"])
+
+
+@pytest.mark.parametrize("crop", [True, False])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, crop: bool) -> None:
+    """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
+    image, label = volume()
+    label[label == 2] = 0
+    label[7, 3, 5] = 2
+    folder.write("a", image, label, _affine(grid))
+    dataset = folder.dataset(crop_foreground=crop)
+    case = dataset.load(dataset.refs()[0])
+    (index,) = np.argwhere(case.label[0].numpy() == 2)
+    assert case.affine @ [*index, 1] == pytest.approx(_affine(grid) @ [7, 3, 5, 1], abs=1e-4)
+    assert nibabel.aff2axcodes(case.affine) == ("R", "A", "S")
+    low, high = case.native_range
+    assert case.image[0][tuple(index)] == pytest.approx((image[7, 3, 5] - low) / (high - low), abs=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_resampling_keeps_an_organs_place_and_size(folder: Folder, grid: str) -> None:
+    folder.write("a", *volume(), _affine(grid))
+    dataset = folder.dataset(spacing=(0.5, 1, 1))
+    case = dataset.load(dataset.refs()[0])
+    assert case.spacing == pytest.approx((0.5, 1, 1), abs=1e-6)
+    organ = np.argwhere(case.label[0].numpy() == 1)
+    world = case.affine @ [*organ.mean(0), 1]
+    assert world == pytest.approx(_affine(grid) @ [3.5, 4, 3, 1], abs=0.6)
+    voxel = abs(np.linalg.det(_affine(grid)[:3, :3]))
+    assert len(organ) * 0.5 == pytest.approx(18 * voxel, rel=0.25)
+
+
+@pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 2.0), (0.7, 3.0, 1.1)])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: object) -> None:
+    folder.write("a", *volume(), _affine(grid))
+    dataset = folder.dataset(spacing=spacing, crop_foreground=False)
+    (ref,) = dataset.refs()[:1]
+    assert dataset.load(ref).image.shape == (1, *ref.shape)
+
+
+def test_equals_the_papers_pipeline_from_files(folder: Folder) -> None:
+    """MONAI reading the same files by itself, with the transforms that the papers name."""
+    from monai.transforms import (
+        Compose,
+        CropForegroundd,
+        EnsureChannelFirstd,
+        LoadImaged,
+        Orientationd,
+        ScaleIntensityRanged,
+        Spacingd,
+    )
+
+    folder.write("a", *volume(), _affine("oblique LPS"))
+    dataset = folder.dataset(spacing=(1.5, 1.5, 2.0), intensity={"window": [60, 120]})
+    case = dataset.load(dataset.refs()[0])
+    keys = ["image", "label"]
+    pipeline = Compose(
+        [
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            Orientationd(keys, axcodes="RAS", labels=None),
+            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
+            ScaleIntensityRanged("image", a_min=60, a_max=120, b_min=0, b_max=1, clip=True),
+            CropForegroundd(keys, source_key="image"),
+        ]
+    )
+    expected = pipeline({key: folder.root / f"{key}sTr/a.nii.gz" for key in keys})
+    assert np.array_equal(case.image.numpy(), expected["image"].numpy())
+    assert np.array_equal(case.label.numpy(), expected["label"].numpy())
+    assert case.affine == pytest.approx(expected["image"].affine.numpy())
+
+
+def test_window_becomes_the_unit_interval(folder: Folder) -> None:
+    image, label = volume()
+    image[4, 4, 4], image[5, 4, 4], image[6, 4, 4] = 37.5, -1000, 1000
+    folder.write("a", image, label)
+    dataset = folder.dataset(intensity={"window": [-175, 250]}, crop_foreground=False)
+    case = dataset.load(dataset.refs()[0])
+    assert case.image[0, 4:7, 4, 4].tolist() == [0.5, 0, 1]
+    assert case.native_range == (-175, 250)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "expected"),
+    [
+        ("percentile", lambda image: np.percentile(image, [0.5, 99.5])),
+        ({"percentile": [10, 90]}, lambda image: np.percentile(image, [10, 90])),
+        ("minmax", lambda image: [image.min(), image.max()]),
+        ("zscore", lambda image: [image.mean() - 3 * image.std(), image.mean() + 3 * image.std()]),
+        ({"zscore": 2}, lambda image: [image.mean() - 2 * image.std(), image.mean() + 2 * image.std()]),
+    ],
+)
+def test_native_range_is_the_volumes_own(folder: Folder, intensity: object, expected: object) -> None:
+    image, _ = volume(ord("a"))
+    dataset = folder.dataset(intensity=intensity, crop_foreground=False)
+    case = dataset.load(dataset.refs()[0])
+    low, high = expected(image.astype(np.float64))  # type: ignore[operator]
+    assert case.native_range == pytest.approx((low, high), rel=1e-5, abs=1e-4)
+    assert case.image[0].numpy() == pytest.approx(np.clip((image - low) / (high - low), 0, 1), abs=1e-5)
+
+
+def test_crop_keeps_the_box_of_positive_voxels(folder: Folder) -> None:
+    dataset = folder.dataset(intensity="minmax")
+    case = dataset.load(dataset.refs()[0])
+    assert case.image.shape == case.label.shape == (1, 8, 8, 6)
+    assert case.affine[:3, 3].tolist() == [2, 1, 1]
+    assert dataset.refs()[0].shape == SHAPE
+
+
+def test_original_spacing_is_in_the_files_axis_order(folder: Folder) -> None:
+    folder.write("a", *volume(), _affine("SRA"))
+    dataset = folder.dataset()
+    case = dataset.load(dataset.refs()[0])
+    assert case.original_spacing == pytest.approx((3, 1, 2))
+    assert case.spacing == pytest.approx((1, 2, 3))
+
+
+def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:
+    """Slope and intercept of the header apply: the native range is in their unit."""
+    image, label = volume()
+    folder.write("a", image.astype(np.int16), label, kind=nibabel.Nifti2Image)
+    scaled = nibabel.Nifti2Image(image.astype(np.int16), np.eye(4))
+    scaled.header.set_slope_inter(2, -1000)
+    nibabel.save(scaled, folder.root / "imagesTr/a.nii.gz")
+    stored = np.asarray(nibabel.load(folder.root / "imagesTr/a.nii.gz").dataobj)
+    dataset = folder.dataset(intensity="minmax")
+    assert dataset.load(dataset.refs()[0]).native_range == (stored.min(), stored.max())

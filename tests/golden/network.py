@@ -1,0 +1,41 @@
+"""The reference network and arrays of shared/golden (its README sections 1 to 3)."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Golden(NamedTuple):
+    """One attack file: its inputs as tensors, its arrays and its parameters."""
+
+    images: Tensor
+    labels: Tensor
+    arrays: dict[str, np.ndarray]
+    params: dict[str, Any]
+
+
+def reference_network(shared: Path) -> nn.Sequential:
+    """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights."""
+    net = nn.Sequential(
+        nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 4, 1)
+    )
+    inputs = np.load(shared / "golden" / "inputs.npz")
+    for index, name in ((0, "conv1"), (2, "conv2"), (4, "conv3")):
+        net[index].weight.data = torch.from_numpy(inputs[f"{name}.weight"])
+        net[index].bias.data = torch.from_numpy(inputs[f"{name}.bias"])
+    return net.eval()
+
+
+def load(shared: Path, name: str) -> Golden:
+    """An attack file by its name without extension."""
+    inputs = np.load(shared / "golden" / "inputs.npz")
+    arrays = dict(np.load(shared / "golden" / f"{name}.npz"))
+    batch = len(arrays["adversarial"])
+    images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
+    labels = arrays["labels"] if "labels" in arrays else inputs["labels"][:batch]
+    params = json.loads(str(arrays["params"]))
+    return Golden(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), arrays, params)
