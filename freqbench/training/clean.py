@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.errors import UserError
 from freqbench.identity import digest
 from freqbench.metrics import dice
+from freqbench.ops.losses import dice_ce
 from freqbench.storage import join
 from freqbench.training.crops import CropSampler
 from freqbench.training.interrupt import deferred_interrupt
@@ -43,7 +43,7 @@ class CleanTraining:
         seed: of weights, crops and augmentation.
         num_classes: background included.
         half: store weights in half precision.
-        record: what the stored file says of its training.
+        record: what the stored file says of its training: data, seed, schedule and augmentation among it.
     """
 
     model: ModelRecipe
@@ -57,8 +57,7 @@ class CleanTraining:
     @property
     def identity(self) -> str:
         """16 hex digits of all that shapes the weights; a time limit only cuts the same path short."""
-        schedule = self.schedule.model_dump(exclude={"max_minutes"})
-        return digest([self.model.model_dump(include={"arch", "args", "roi"}), schedule, self.record])
+        return digest([self.model.model_dump(include={"arch", "args", "roi"}), self.record])
 
     def new_net(self) -> nn.Module:
         """The network with the weights that the seed draws."""
@@ -105,14 +104,13 @@ def train_clean(
     state = State(net=net, optimizer=optimizer)
     state.restore(folder, training.identity)
     sampler = CropSampler(train, training.model.roi, training.augmentation, training.seed)
-    loss_function = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, smooth_nr=0.0, smooth_dr=1e-6)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
     with deferred_interrupt() as interrupt:
         while state.step < schedule.steps and state.seconds < limit:
             began = time.perf_counter()
-            batch = [volumes.to(device) for volumes in sampler.batch(state.step, schedule.batch_size)]
+            images, labels = (volumes.to(device) for volumes in sampler.batch(state.step, schedule.batch_size))
             rate = learning_rate(state.step, schedule)
-            state.losses.append(_step(state, loss_function, batch[0], batch[1], rate, training.seed))
+            state.losses.append(_step(state, images, labels, rate, training.seed))
             state.step += 1
             state.seconds += time.perf_counter() - began
             if not math.isfinite(state.losses[-1]):
@@ -126,7 +124,7 @@ def train_clean(
     return state
 
 
-def _step(state: State, loss_function: nn.Module, images: Tensor, labels: Tensor, rate: float, seed: int) -> float:
+def _step(state: State, images: Tensor, labels: Tensor, rate: float, seed: int) -> float:
     """One step of the optimizer at a learning rate; returns the loss before it."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -136,7 +134,7 @@ def _step(state: State, loss_function: nn.Module, images: Tensor, labels: Tensor
         torch.manual_seed(int(digest(["dropout", seed, state.step]), 16) >> 1)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_cuda):
             logits = state.net(images)  # [B, K, h, w, d]
-    loss = loss_function(logits.float(), labels)
+    loss = dice_ce(logits.float(), labels).mean()
     loss.backward()
     state.optimizer.step()
     return float(loss.detach())

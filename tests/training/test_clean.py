@@ -125,7 +125,10 @@ def test_a_time_limit_stops_after_a_validation_and_can_be_raised(train_tiny: Tra
     cut = train_tiny(tmp_path / "cut", max_minutes=1e-9)
     assert cut.step == 1
     assert [row[0] for row in cut.log] == [1]
-    assert weights(train_tiny(tmp_path / "cut")) == weights(whole)
+    steps: list[int] = []
+    resumed = train_tiny(tmp_path / "cut", lambda state: steps.append(state.step))
+    assert steps == [2, 3, 4, 5, 6]
+    assert weights(resumed) == weights(whole)
 
 
 def test_a_full_disk_leaves_the_state_before(
