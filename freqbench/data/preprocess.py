@@ -158,7 +158,7 @@ def prepare(
 
 
 def prepared_shape(shape: Shape, affine: npt.NDArray[np.float64], spacing: Spacing | None) -> Shape:
-    """Voxels of the grid that `prepare` makes before the crop, from the header alone; exact unless the affine shears."""
+    """Voxels of the grid that `prepare` makes, before the crop: from the header, exact if the affine has no shear."""
     from nibabel.orientations import io_orientation
 
     axes = [int(axis) for axis in np.argsort(io_orientation(affine)[:, 0])]

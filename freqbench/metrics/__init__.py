@@ -107,8 +107,6 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "linf": Metric(title="L-inf", unit="intensity", direction="lower", columns=("linf",)),
         "l2": Metric(title="L2", unit="intensity", direction="lower", columns=("l2", "l2_body")),
-        "voxel_success": Metric(
-            title="Changed voxels", unit="fraction", direction="lower", columns=("voxel_success",)
-        ),
+        "voxel_success": Metric(title="Changed voxels", unit="fraction", direction="lower", columns=("voxel_success",)),
     }
 )

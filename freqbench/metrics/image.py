@@ -160,6 +160,8 @@ def _ssim_with_map(pair: Pair) -> tuple[float, npt.NDArray[np.float32]]:
 
     height, width, _ = pair[0].shape
     if min(height, width) < SSIM_WINDOW:
-        raise UserError(f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {height} x {width}")
+        raise UserError(
+            f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {height} x {width}"
+        )
     mean, similarity = structural_similarity(pair[0] * 255, pair[1] * 255, channel_axis=2, data_range=255, full=True)
     return float(mean), similarity

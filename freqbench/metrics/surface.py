@@ -1,7 +1,7 @@
 """Surface distances of two label maps: the 95th percentile of the Hausdorff distance, in the two conventions in use.
 
-D. P. Huttenlocher, G. A. Klanderman, W. J. Rucklidge, "Comparing images using the Hausdorff distance", IEEE TPAMI 15(9),
-1993; as released by MONAI (Cardoso et al., 2022, arXiv:2211.02701) and MedPy (O. Maier).
+D. P. Huttenlocher, G. A. Klanderman, W. J. Rucklidge, "Comparing images using the Hausdorff distance", IEEE TPAMI
+15(9), 1993; as released by MONAI (Cardoso et al., 2022, arXiv:2211.02701) and MedPy (O. Maier).
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def hd95(
     at the border of the volume are surface.
 
     Both conventions come from the same distances: MedPy's own transform of the whole volume (or of the box around both
-    masks, which changes no distance) finds exactly these and takes 2 to 40 times as long; it is a reference of the tests.
+    masks, which changes no distance) finds exactly these, more slowly; it is a reference of the tests.
 
     Args:
         pred: predicted classes `[H, W, D]`.
@@ -57,7 +57,9 @@ def hd95(
     """
     if convention not in ("monai", "medpy"):
         raise UserError(f"hd95: expected convention 'monai' or 'medpy', got {convention!r}")
-    monai, medpy = _both_conventions(_surfaces(pred, label, num_classes), _lengths(spacing or (1.0, 1.0, 1.0)))
+    monai, medpy = _both_conventions(
+        _surfaces(pred, label, num_classes), _lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    )
     return monai if convention == "monai" else medpy
 
 

@@ -17,7 +17,7 @@ class SegmentationModel(nn.Module):
     does) and the logits are cropped again; both are part of the gradient.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch by itself lets cuDNN use TF32);
-    `tf32` allows TF32 inside the network, forward and backward, and not in the attack around it; `bf16` runs the network
+    `tf32` allows TF32 inside the network, forward and backward, not in the attack around it; `bf16` runs the network
     under autocast and returns float32. Logits have the input's dtype otherwise, so a network in float64 serves float64
     input. The switches for TF32 belong to the process: making or running a model leaves them off.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from freqbench.data import DATASETS
-from freqbench.data.phantom import Phantom
+from freqbench.data.phantom import REVISION, Phantom
 from freqbench.errors import DataError
 from freqbench.types import Case
 
@@ -118,3 +118,13 @@ def test_refusal(arguments: dict[str, object], text: str) -> None:
         Phantom(name="phantom", **arguments).refs()  # type: ignore[arg-type]
     assert str(error.value).startswith(text)
     assert "\n" not in str(error.value)
+
+
+def test_drawing_is_that_of_its_revision(test_cases: list[Case]) -> None:
+    """The zoo's networks and stored records mean revision 1: whoever changes the drawing raises REVISION and these."""
+    case = test_cases[0]
+    counts = np.bincount(case.label.flatten().numpy())
+    means = [float(case.image[case.label == index].mean()) for index in range(6)]
+    assert REVISION == 1
+    assert counts == pytest.approx([146792, 12165, 1552, 2045, 1052, 234], abs=3)
+    assert means == pytest.approx([0.2075, 0.6591, 0.6133, 0.7368, 0.7383, 0.4726], abs=2e-4)

@@ -37,7 +37,9 @@ def monai_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndar
     import torch
     from monai.metrics import compute_hausdorff_distance
 
-    hot = [torch.nn.functional.one_hot(torch.as_tensor(x).long(), num_classes).movedim(-1, 0)[None] for x in (pred, label)]
+    hot = [
+        torch.nn.functional.one_hot(torch.as_tensor(x).long(), num_classes).movedim(-1, 0)[None] for x in (pred, label)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = compute_hausdorff_distance(*hot, include_background=True, percentile=95, spacing=spacing)

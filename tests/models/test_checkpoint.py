@@ -1,0 +1,214 @@
+"""Checkpoints: what released files look like is read, everything else is one clear line."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.errors import CheckpointError
+from freqbench.models import ModelEntry, checkpoint, load, read_metadata, resolve, save_checkpoint
+
+ROI = (32, 32, 16)
+ARGS: dict[str, Any] = {"channels": (8, 16, 32, 64), "strides": (2, 2, 2)}
+CPU = torch.device("cpu")
+
+
+def entry(path: Path | str, **changes: Any) -> ModelEntry:
+    return ModelEntry(**{"name": "m", "arch": "unet", "checkpoint": str(path), "args": ARGS, "roi": ROI, **changes})
+
+
+def loaded(path: Path | str) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = load(resolve(entry(path), 3), CPU).net.state_dict()
+    return weights
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: str | None, prefix: str) -> None:
+    weights = {prefix + name: value + 1 for name, value in tiny_unet.state_dict().items()}
+    optimizer = torch.optim.SGD(tiny_unet.parameters(), momentum=0.9).state_dict()
+    beside = {"epoch": np.int64(7), "best_acc": np.float64(0.81), "f": np.float32(1), "optimizer": optimizer}
+    torch.save({key: weights, **beside} if key else weights, tmp_path / "m.pth")
+    assert same(loaded(tmp_path / "m.pth"), {name.removeprefix("module."): value for name, value in weights.items()})
+
+
+def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    """The same file with the module name of numpy 1 in its pickle; unzipped, as the name's length differs."""
+    path = tmp_path / "m.pt"
+    torch.save(
+        {"state_dict": tiny_unet.state_dict(), "acc": np.float64(0.5)}, path, _use_new_zipfile_serialization=False
+    )
+    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert same(loaded(path), tiny_unet.state_dict())
+
+
+def test_half_stored_weights_come_back_as_float32(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, tiny_unet.state_dict(), {}, half=True)
+    expected = {name: value.half().float() for name, value in tiny_unet.state_dict().items()}
+    assert same(loaded(path), expected)
+    assert path.stat().st_size < 0.55 * sum(4 * value.numel() for value in expected.values())
+
+
+def test_full_weights_come_back_to_the_bit(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), {}, half=False)
+    assert same(loaded(tmp_path / "m.safetensors"), tiny_unet.state_dict())
+
+
+def test_metadata_comes_back(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    metadata = {"arch": "unet", "roi": [32, 32, 16], "training": {"epochs": 3, "dice": 0.9}}
+    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), metadata, half=True)
+    assert read_metadata(str(tmp_path / "m.safetensors")) == metadata
+
+
+def test_the_same_weights_make_the_same_file(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", tiny_unet.state_dict(), {"x": 1, "y": 2}, half=True)
+    save_checkpoint(tmp_path / "b.safetensors", tiny_unet.state_dict(), {"y": 2, "x": 1}, half=True)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_weights_too_large_for_half_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected finite weights, but w is not: nothing was written"):
+        save_checkpoint(tmp_path / "m.safetensors", {"w": torch.tensor([1e5])}, {}, half=True)
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_checkpoint_of_this_package_says_all_itself(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
+    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), metadata, half=False)
+    spec = resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 3)
+    assert (spec.arch, spec.roi, spec.args["channels"]) == ("unet", ROI, (8, 16, 32, 64))
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zoo of one checkpoint, `zoo://phantom/unet`."""
+    (tmp_path / "zoo" / "phantom").mkdir(parents=True)
+    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
+    save_checkpoint(tmp_path / "zoo" / "phantom" / "unet.safetensors", tiny_unet.state_dict(), metadata, half=True)
+    monkeypatch.setattr(checkpoint, "_ZOO", tmp_path / "zoo")
+
+
+@pytest.mark.usefixtures("zoo")
+def test_zoo_name_needs_nothing_else() -> None:
+    spec = resolve(ModelEntry(name="m", checkpoint="zoo://phantom/unet"), 3)
+    assert (spec.arch, spec.checkpoint) == ("unet", "zoo://phantom/unet")
+    assert load(spec, CPU).roi == ROI
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"checkpoint": "zoo://phantom/unett"}, "unknown zoo checkpoint 'phantom/unett'. Did you mean 'phantom/unet'?"),
+        ({"arch": "unetr"}, "m: arch is unetr here, but zoo://phantom/unet was trained as unet: leave arch out"),
+        ({"args": {"strides": [2, 2, 1]}}, r"m: args.strides is \[2, 2, 1\] here, but zoo://phantom/unet was trained "),
+        ({"args": {"act": "RELU"}}, "m: args.act is 'RELU' here, but zoo://phantom/unet was trained otherwise"),
+    ],
+)
+def test_entry_that_contradicts_the_zoo_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(Exception, match=text):
+        resolve(ModelEntry(**{"name": "m", "checkpoint": "zoo://phantom/unet", **changes}), 3)
+
+
+def refused(path: Path | str, num_classes: int = 3, **changes: Any) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        resolve(entry(path, **changes), num_classes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path / "no.pt").endswith("no.pt: expected a file, found none: check the path")
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 not really", b"\x80\x02}q\x00."])
+def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    text = refused(tmp_path / name)
+    assert "not a checkpoint, or a truncated one" in text or "expected a state dict" in text
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
+def test_truncated_checkpoint_is_refused(tmp_path: Path, tiny_unet: nn.Module, zipped: bool, kept: float) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(tiny_unet.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    assert "not a checkpoint, or a truncated one" in refused(path)
+
+
+def test_truncated_safetensors_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, tiny_unet.state_dict(), {}, half=True)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "not a checkpoint, or a truncated one" in refused(path)
+
+
+class Intruder:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "x": Intruder(tmp_path / "ran")}, tmp_path / "m.pt")
+    assert "refused, as it is a pickle that asks for posix.mkdir, which could run code" in refused(tmp_path / "m.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_whole_pickled_network_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet, tmp_path / "m.pt")
+    assert "save its state dict alone" in refused(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, {"state_dict": {"a": 1}}, [1, 2], {}])
+def test_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "m.pt")
+    assert "expected a state dict, at the top or under state_dict or model_state_dict, got" in refused(
+        tmp_path / "m.pt"
+    )
+
+
+def test_other_number_of_classes_is_named(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "m.pt")
+    assert refused(tmp_path / "m.pt", 14) == "m: checkpoint has 3 output classes, dataset wants 14"
+
+
+def test_mismatch_counts_and_names_the_first_of_each_kind(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    weights = tiny_unet.state_dict()
+    first, second, *_ = weights
+    del weights[first]
+    weights[second] = torch.zeros(5)
+    weights["extra.a"] = weights["extra.b"] = torch.zeros(1)
+    torch.save(weights, tmp_path / "m.pt")
+    assert refused(tmp_path / "m.pt").endswith(
+        "does not fit: 1 keys missing (first: model.0.conv.unit0.conv.weight), 2 unexpected (first: extra.a), "
+        "1 of another shape (first: model.0.conv.unit0.conv.bias: (5,) for (8,)). Check arch and args"
+    )
+
+
+def test_record_of_the_wrong_kind_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), {"arch": "unet", "roi": [0, 1]}, half=True)
+    with pytest.raises(Exception, match=r"m.safetensors: metadata: roi"):
+        resolve(entry(tmp_path / "m.safetensors"), 3)
+
+
+def test_checkpoint_that_changed_after_planning_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, tiny_unet.state_dict(), {}, half=False)
+    spec = resolve(entry(path), 3)
+    save_checkpoint(path, {key: value + 1 for key, value in tiny_unet.state_dict().items()}, {}, half=False)
+    with pytest.raises(CheckpointError, match="is not the file that was planned with"):
+        load(spec, CPU)

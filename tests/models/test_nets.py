@@ -1,0 +1,121 @@
+"""Architectures: the papers' sizes, every argument of MONAI, and refusals in one line."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from freqbench.errors import UserError
+from freqbench.models import MODELS, ModelEntry, build, forward_flops, resolve
+from freqbench.models.nets import complete_args, skeleton, trace
+
+ROI = (96, 96, 96)
+# UNet, UNETR and SwinUNETR as the papers' protocol lists them for 14 classes.
+PARAMETERS = {"unet": 19_242_873, "unetr": 92_802_478, "swin_unetr": 62_187_296}
+
+
+@pytest.mark.parametrize("arch", PARAMETERS)
+def test_defaults_have_the_papers_parameter_counts(arch: str) -> None:
+    net = skeleton(arch, 14, ROI, {})
+    assert sum(parameter.numel() for parameter in net.parameters()) == PARAMETERS[arch]
+
+
+def test_segresnet_starts_with_its_papers_32_filters() -> None:
+    assert skeleton("segresnet", 4, ROI, {}).state_dict()["convInit.conv.weight"].shape[0] == 32
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_default_network_takes_the_default_window(arch: str) -> None:
+    trace(arch, skeleton(arch, 14, ROI, {}), 14, ROI)
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_every_architecture_names_title_and_source(arch: str) -> None:
+    assert MODELS[arch].title
+    assert "arXiv:" in MODELS[arch].citation
+
+
+def test_image_size_of_unetr_follows_the_roi() -> None:
+    keys = skeleton("unetr", 2, (32, 48, 16), {"feature_size": 4, "hidden_size": 48, "mlp_dim": 64, "num_heads": 4})
+    # One position for each 16^3 patch: 2 x 3 x 1.
+    assert keys.state_dict()["vit.patch_embedding.position_embeddings"].shape == (1, 6, 48)
+
+
+def test_lists_of_a_job_file_are_tuples_inside() -> None:
+    assert complete_args("unet", {"channels": [4, 8], "strides": [[2, 2, 1]]})["strides"] == ((2, 2, 1),)
+
+
+def test_any_argument_of_the_class_can_be_set() -> None:
+    net = build("unet", 2, (16, 16, 16), {"channels": [4, 8], "strides": [2], "norm": ["GROUP", {"num_groups": 2}]})
+    assert any(isinstance(module, torch.nn.GroupNorm) for module in net.modules())
+
+
+def test_build_leaves_the_global_random_state_alone() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        before = torch.random.get_rng_state()
+        build("unet", 2, (16, 16, 16), {"channels": [4, 8], "strides": [2]})
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    args = {"channels": [4, 8], "strides": [2]}
+    torch.rand(3)
+    first, again, other = (build("unet", 2, (16, 16, 16), args, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["model.0.conv.unit0.conv.weight"], other["model.0.conv.unit0.conv.weight"])
+
+
+REFUSED = {
+    "architecture": (("unett", {}, ROI), "unknown architecture 'unett'. Did you mean 'unet'?"),
+    "argument": (("unet", {"chanels": [4]}, ROI), "unet: unknown argument 'chanels'. Did you mean 'channels'?"),
+    "filled in": (("unet", {"out_channels": 3}, ROI), "unet: args.out_channels follows from the dataset and the roi"),
+    "img_size": (("unetr", {"img_size": [96] * 3}, ROI), "unetr: args.img_size follows from the dataset and the roi"),
+    "value": (("unetr", {"hidden_size": 50}, ROI), "unetr: UNETR refuses its args: hidden_size should be divisible by"),
+    "unet roi": (("unet", {}, (96, 40, 96)), "unet: expected a roi of multiples of 16x16x16, got 96x40x96: the next "),
+    "uneven strides": (
+        ("unet", {"channels": [4, 8, 8], "strides": [[2, 2, 1], 2]}, (16, 16, 15)),
+        "unet: expected a roi of multiples of 4x4x2, got 16x16x15: the next larger is 16x16x16",
+    ),
+    "unetr roi": (("unetr", {}, (96, 96, 100)), "unetr: expected a roi of multiples of 16x16x16, got 96x96x100"),
+    "swin roi": (("swin_unetr", {}, (96, 96, 80)), "swin_unetr: expected a roi of multiples of 32x32x32, got 96x96x80"),
+    "segresnet roi": (("segresnet", {}, (96, 96, 84)), "segresnet: expected a roi of multiples of 8x8x8, got 96x96x84"),
+    "single voxel": (("swin_unetr", {}, (32, 32, 32)), "swin_unetr: a roi of 32x32x32 shrinks to a single voxel"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusal_is_one_clear_line(case: str) -> None:
+    (arch, args, roi), text = REFUSED[case]
+    with pytest.raises(UserError) as caught:
+        resolve(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=roi), 14)
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_flops_of_a_network_without_depth_are_its_convolutions() -> None:
+    """UNet of two levels without residual units, counted by hand: two operations for each weight at each voxel."""
+    entry = ModelEntry(
+        name="m",
+        arch="unet",
+        checkpoint="random",
+        args={"channels": [4, 8], "strides": [2], "num_res_units": 0},
+        roi=(8, 8, 8),
+    )
+    down = 4**3 * (1 * 4 * 27)
+    bottom = 4**3 * (4 * 8 * 27)
+    # A transposed convolution visits its weights once for each input voxel.
+    up = 4**3 * ((4 + 8) * 3 * 27)
+    assert forward_flops(resolve(entry, 3)) == 2 * (down + bottom + up)
+
+
+def test_flops_of_attention_are_counted_too() -> None:
+    """A pass of UNETR costs more than its convolutions: the published 96^3 figure is above 75 GFLOPs."""
+    assert forward_flops(resolve(ModelEntry(name="m", arch="unetr", checkpoint="random"), 14)) > 2 * 70e9
+
+
+def test_importing_the_room_does_not_import_monai() -> None:
+    code = "import sys, freqbench.models; print('monai' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,127 @@
+"""Identities of models, and what `load` hands out."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from freqbench.errors import UserError
+from freqbench.models import ModelEntry, ModelSpec, load, resolve
+
+CPU = torch.device("cpu")
+
+
+def spec(num_classes: int = 3, **changes: Any) -> ModelSpec:
+    args = {"channels": [8, 16, 32, 64], "strides": [2, 2, 2], **changes.pop("args", {})}
+    entry = {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": (32, 32, 16), **changes}
+    return resolve(ModelEntry(**entry), num_classes)
+
+
+def test_model_id_is_16_hex_digits() -> None:
+    assert int(spec().model_id, 16) < 2**64
+    assert len(spec().model_id) == 16
+
+
+def test_model_id_does_not_depend_on_the_name() -> None:
+    assert spec(name="other").model_id == spec().model_id
+
+
+def test_model_id_does_not_depend_on_the_path(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes())
+    first, second = (spec(checkpoint=str(tmp_path / name)).model_id for name in ("a.pt", "b.pt"))
+    assert first == second
+
+
+def test_model_id_does_not_depend_on_naming_a_default() -> None:
+    assert spec(args={"num_res_units": 2, "dropout": 0.0, "act": "PRELU"}).model_id == spec().model_id
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_classes": 4}, {"roi": (32, 32, 32)}, {"args": {"dropout": 0.1}}, {"args": {"num_res_units": 0}}]
+)
+def test_model_id_depends_on_all_that_changes_predictions(changes: dict[str, Any]) -> None:
+    assert spec(**changes).model_id != spec().model_id
+
+
+def test_model_id_depends_on_the_weights(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
+    assert spec(checkpoint=str(tmp_path / "a.pt")).model_id != spec().model_id
+
+
+def test_model_id_of_today_stays() -> None:
+    """Results of earlier runs are found by it: a change here recomputes all of them."""
+    assert spec().model_id == "179a526b537af828"
+
+
+def test_default_roi_is_the_papers() -> None:
+    assert resolve(ModelEntry(name="m", arch="unet", checkpoint="random"), 14).roi == (96, 96, 96)
+
+
+def test_spec_travels_to_workers() -> None:
+    assert pickle.loads(pickle.dumps(spec())) == spec()
+
+
+def test_random_weights_are_asked_for_by_name_and_need_an_arch() -> None:
+    with pytest.raises(UserError, match="m: the checkpoint does not say its architecture: give arch: unet, unetr"):
+        resolve(ModelEntry(name="m", checkpoint="random"), 3)
+
+
+def test_random_weights_are_those_of_seed_0() -> None:
+    from monai.networks.nets.unet import UNet
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = UNet(3, 1, 3, (8, 16, 32, 64), (2, 2, 2), num_res_units=2)
+    expected, found = net.state_dict(), load(spec(), CPU).net.state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_model_is_in_eval_mode_without_parameter_gradients() -> None:
+    model = load(spec(args={"norm": "BATCH", "dropout": 0.5}), CPU)
+    images = torch.rand(1, 1, 32, 32, 16, requires_grad=True)
+    model(images).square().sum().backward()
+    assert not model.training
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown precision 'fp23'\. Did you mean 'fp32'\?"):
+        load(spec(), CPU, precision="fp23")
+
+
+@pytest.mark.parametrize("arch", ["unetr", "segresnet"])
+def test_other_networks_attack_and_predict(arch: str) -> None:
+    args = {
+        "unetr": {"feature_size": 4, "hidden_size": 48, "mlp_dim": 64, "num_heads": 4},
+        "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+    }[arch]
+    model = load(resolve(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=(32, 32, 16)), 3), CPU)
+    images = torch.rand(2, 1, 32, 30, 16, requires_grad=True)
+    model(images)[:, 1].sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_swin_unetr_attacks_and_predicts() -> None:
+    entry = ModelEntry(name="m", arch="swin_unetr", checkpoint="random", args={"feature_size": 12}, roi=(64, 64, 64))
+    images = torch.rand(1, 1, 64, 60, 64, requires_grad=True)
+    logits = load(resolve(entry, 3), CPU)(images)
+    logits[:, 1].sum().backward()
+    assert logits.shape == (1, 3, 64, 60, 64)
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_compiled_network_gives_the_same_logits_and_keys() -> None:
+    images = torch.rand(1, 1, 32, 32, 16)
+    eager, compiled = load(spec(), CPU), load(spec(), CPU, compile=True)
+    torch.testing.assert_close(compiled(images), eager(images), rtol=1e-4, atol=1e-4)
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
