@@ -135,7 +135,7 @@ def _step(state: State, images: Tensor, labels: Tensor, rate: float, seed: int) 
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_cuda):
             logits = state.net(images)  # [B, K, h, w, d]
     loss = dice_ce(logits.float(), labels).mean()
-    loss.backward()
+    torch.autograd.backward(loss)
     state.optimizer.step()
     return float(loss.detach())
 
