@@ -23,10 +23,12 @@ FEW = 4096  # points below which bounds cost more than they save
 NEAR = 2  # voxels a side that a lookup reaches
 SLACK = 1e-9  # voxels: far above rounding, far below any difference of two distances that matters
 
-# Measured on one core: 0.08 us a voxel of a feature transform, 2.5 us a far KD-tree query (25 where targets lie in
-# planes, as the background's do at the volume's border). So the transform pays from this many voxels a query on;
-# with bounds first a query is needed for a fraction of the points only.
-VOXELS_A_QUERY = 32
+# Measured on one core: 0.08 us a voxel of a feature transform; 2 us a KD-tree query, and as much again for every 500,000
+# targets x voxels of distance, since a far query sees many targets at nearly one distance (25 us in the background of a
+# noisy prediction). So the transform pays from this many voxels a query on; with bounds first a query is needed for a
+# fraction of the points only.
+VOXELS_A_QUERY = 25
+FAR = 500_000
 VOXELS_A_POINT = 8
 # Building a tree of many targets for few points is dearer than looking around each of them.
 TARGETS_A_LOOKUP = 8
@@ -108,8 +110,10 @@ class _Search:
         if not len(which):
             return
         asked = self.points[:, which]
-        many = len(which) * VOXELS_A_QUERY > _box(asked, self.target)[1].prod()
-        self._set(self.open[which], self._transform(asked) if many else self._nearest(asked))
+        distance = lower[which].mean() / self.spacing.mean()
+        price = VOXELS_A_QUERY * (1 + self.target.shape[1] * distance / FAR)
+        dear = len(which) * price > _box(asked, self.target)[1].prod()
+        self._set(self.open[which], self._transform(asked) if dear else self._nearest(asked))
 
     def _set(self, which: npt.NDArray[np.intp], exact: Values) -> None:
         self.bounds.lower[which] = self.bounds.upper[which] = exact

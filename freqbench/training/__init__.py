@@ -1,1 +1,6 @@
 """Training of the models that are attacked."""
+
+from freqbench.training.recipe import TrainJob
+from freqbench.training.run import TrainResult, train
+
+__all__ = ["TrainJob", "TrainResult", "train"]

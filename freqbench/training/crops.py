@@ -1,0 +1,93 @@
+"""Random crops with augmentation: a step's batch is a pure function of seed and step, so a resumed run repeats it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import (
+    Compose,
+    FgBgToIndicesd,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandRotate90d,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    SpatialPadd,
+)
+from torch import Tensor
+
+from freqbench.identity import digest
+from freqbench.training.recipe import Augmentation
+from freqbench.types import Case, Shape
+
+KEYS = ("image", "label")
+
+
+def random_crop(roi: Shape, augmentation: Augmentation) -> Compose:
+    """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensities.
+
+    Args:
+        roi: voxels of a crop a side.
+        augmentation: probability of each change.
+    """
+    flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
+    crop = RandCropByPosNegLabeld(
+        keys=KEYS,
+        label_key="label",
+        spatial_size=roi,
+        pos=1,
+        neg=1,
+        fg_indices_key="label_fg_indices",
+        bg_indices_key="label_bg_indices",
+    )
+    square = roi[0] == roi[1]
+    turns = [RandRotate90d(keys=KEYS, prob=augmentation.rotate90, max_k=3, spatial_axes=(0, 1))] if square else []
+    return Compose(
+        [
+            crop,
+            *(RandFlipd(keys=KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)),
+            *turns,
+            RandScaleIntensityd(keys="image", factors=0.1, prob=augmentation.scale_intensity),
+            RandShiftIntensityd(keys="image", offsets=0.1, prob=augmentation.shift_intensity),
+        ]
+    )
+
+
+class CropSampler:
+    """Batches of augmented crops from cases held in memory.
+
+    Every case is seen once before any is seen again. Volumes smaller than the ROI are zero-padded on both sides, as
+    the model wrapper does at prediction.
+
+    Args:
+        cases: what to crop from.
+        roi: voxels of a crop a side.
+        augmentation: probability of each change.
+        seed: of every draw.
+    """
+
+    def __init__(self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int):
+        prepare = Compose([SpatialPadd(keys=KEYS, spatial_size=roi), FgBgToIndicesd(keys="label", image_key="image")])
+        self._cases: list[dict[str, Any]] = [prepare({"image": case.image, "label": case.label}) for case in cases]
+        self._transform = random_crop(roi, augmentation)
+        self._seed = seed
+
+    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """The crops of one step: images float32 and labels int64, both `[size, 1, h, w, d]`."""
+        crops = [self._crop(step * size + position) for position in range(size)]
+        images, labels = (torch.stack([torch.as_tensor(crop[key]) for crop in crops]) for key in KEYS)
+        return _plain(images), _plain(labels).long()
+
+    def _crop(self, number: int) -> dict[str, Any]:
+        epoch, position = divmod(number, len(self._cases))
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
+        self._transform.set_random_state(seed=int(digest(["crop", self._seed, number]), 16) % 2**32)
+        [crop] = self._transform(self._cases[order[position]])
+        found: dict[str, Any] = crop
+        return found
+
+
+def _plain(volumes: Tensor) -> Tensor:
+    """Without MONAI's metadata, whose bookkeeping would follow through the network."""
+    return volumes.as_subclass(Tensor)
