@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
@@ -130,6 +132,30 @@ def _datasets(job: JobSpec, where: str) -> list[Dataset]:
         datasets.append(build_dataset(entry, place))
     _require_distinct("datasets", [dataset.name for dataset in datasets], where)
     return datasets
+
+
+def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
+    """A job whose cells are scored on other targets: for volumes that are there already.
+
+    Args:
+        job: that made the volumes.
+        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors).
+
+    Raises:
+        UserError: neither a model of the job nor such a checkpoint.
+    """
+    own = {entry.name for entry in job.models}
+    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in names if name not in own]
+    _require_distinct("targets", [*own, *(entry.name for entry in added)], "targets")
+    extended = job.model_copy(
+        update={
+            "models": [*job.models, *added],
+            "targets": [PurePath(name).stem if name not in own else name for name in names],
+        }
+    )
+    grid = expand(extended, where="targets")
+    sources = tuple(cell for cell in grid.cells if cell.source.name in own)
+    return job, replace(grid, cells=sources)
 
 
 def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:

@@ -170,8 +170,8 @@ class _Run:
     def _warn_of_other(self, holder: Mapping[str, Any] | None) -> None:
         if holder:
             self._warn(
-                f"run {holder['run_id']} (host {holder.get('host')}, pid {holder.get('pid')}) writes to {self._store.root} "
-                "now: rows stay right, but work is done twice"
+                f"run {holder['run_id']} (host {holder.get('host')}, pid {holder.get('pid')}) writes to "
+                f"{self._store.root} now: rows stay right, but work is done twice"
             )
 
     def _warn(self, text: str) -> None:

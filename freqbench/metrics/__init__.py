@@ -21,6 +21,7 @@ from freqbench.metrics.perceptual import lpips, lpips_scores, prepare_lpips
 from freqbench.metrics.surface import hd95, hd95_penalised, surface_scores
 from freqbench.metrics.volumes import Scores
 from freqbench.metrics.weights import LpipsUnavailable
+from freqbench.metrics.weights import find as lpips_weights
 
 __all__ = [
     "METRICS",
@@ -41,6 +42,7 @@ __all__ = [
     "linf",
     "lpips",
     "lpips_scores",
+    "lpips_weights",
     "missed_classes",
     "prepare_lpips",
     "psnr",
