@@ -120,7 +120,7 @@ class Decathlon(Dataset):
         entries = self._entries(split or self.split)
         chosen = [entries[case_id] for case_id in self._chosen(list(entries))]
         headers = [self._headers(entry) for entry in chosen]
-        return tuple(
+        refs = tuple(
             CaseRef(
                 case_id=entry.case_id,
                 patient_id=entry.patient_id,
@@ -129,6 +129,15 @@ class Decathlon(Dataset):
             )
             for entry, (image, _) in zip(chosen, headers, strict=True)
         )
+        seen: dict[str, str] = {}
+        for ref in refs:
+            first = seen.setdefault(ref.fingerprint, ref.case_id)
+            if first != ref.case_id:  # one identity for two cases: their records would replace each other
+                raise DataError(
+                    f"{self._list_path()}: expected different cases, got {first} and {ref.case_id} with the same "
+                    "files: remove one"
+                )
+        return refs
 
     def load(self, ref: CaseRef) -> Case:
         """Read, check and preprocess one case, of whichever key of the list.

@@ -53,9 +53,9 @@ def test_only_the_chosen_cases_are_checked(folder: Folder) -> None:
 def test_bare_names_find_their_label(folder: Folder) -> None:
     (folder.root / "imagesTs").mkdir()
     (folder.root / "labelsTs").mkdir()
-    for image, label in (("d", "d"), ("e", "e_gt")):
-        shutil.copy(folder.root / "imagesTr/a.nii.gz", folder.root / f"imagesTs/{image}.nii.gz")
-        shutil.copy(folder.root / "labelsTr/a.nii.gz", folder.root / f"labelsTs/{label}.nii.gz")
+    for source, image, label in (("a", "d", "d"), ("c", "e", "e_gt")):
+        shutil.copy(folder.root / f"imagesTr/{source}.nii.gz", folder.root / f"imagesTs/{image}.nii.gz")
+        shutil.copy(folder.root / f"labelsTr/{source}.nii.gz", folder.root / f"labelsTs/{label}.nii.gz")
     folder.listed["test"] = ["b.nii.gz", "./imagesTs/d.nii.gz", "./imagesTs/e.nii.gz"]
     folder.save()
     assert [ref.case_id for ref in folder.dataset(split="test").refs()] == ["b", "d", "e"]

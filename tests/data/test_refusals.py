@@ -85,6 +85,10 @@ IN_REFS: dict[str, tuple[Spoil, str]] = {
         lambda f: _list(validation=f.listed["validation"][:1] * 2)(f),
         "expected each case of validation once, got a twice: remove one",
     ),
+    "same content": (
+        lambda f: (f.write("a", *volume()), f.write("c", *volume())),
+        "/dataset.json: expected different cases, got a and c with the same files: remove one",
+    ),
     "missing image": (
         lambda f: (f.root / "imagesTr/b.nii.gz").unlink(),
         "/imagesTr/b.nii.gz: expected the image of case b, found no file: check `root` and the list",
