@@ -1,11 +1,9 @@
 """Attack one case, score one case: knows no files, no processes and no grid."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +27,13 @@ from freqbench.metrics import (
     missed_classes,
     surface_scores,
     undefined_classes,
-    voxel_success,
 )
 from freqbench.models import SegmentationModel, attack_windows
+from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.types import Case
 
 ALWAYS = ("linf", "l2", "voxel_success")
 INTENSITY_BUDGETS = ("linf", "gaussian")
-SURFACES = ("hd95", "hd95_mm", "hd95_medpy_mm")
 
 Vector = npt.NDArray[np.float64]
 
@@ -139,78 +136,71 @@ def _missing(metric: str, reason: str) -> Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """What a prediction is worth, class by class.
+class PredictionScores:
+    """What a prediction is worth.
 
     Attributes:
-        counts: confusion counts `[K, K]`, rows label, columns prediction.
-        surfaces: `hd95`, `hd95_mm`, `hd95_medpy_mm`, each `[K]` with NaN where undefined; None where not asked for.
+        record: columns of RECORDS.
+        classes: columns of CLASS_RECORDS, one mapping a class.
     """
 
-    counts: Tensor
-    surfaces: Mapping[str, Vector] | None = None
+    record: Mapping[str, float | int]
+    classes: tuple[Mapping[str, float | int], ...]
 
 
-def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> ClassScores:
-    """Confusion counts of a predicted label map `[H, W, D]` with the true one."""
-    return ClassScores(counts=confusion(pred, label, num_classes))
+def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
+    """Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
+    counts = confusion(pred, label, num_classes)
+    dice = dice_from_confusion(counts)
+    columns: dict[str, Tensor | Vector] = {
+        "label_voxels": counts.sum(dim=1),
+        "pred_voxels": counts.sum(dim=0),
+        "dsc": dice,
+    }
+    return PredictionScores(
+        record={
+            "dsc": class_mean(dice),
+            "dsc_foreground": foreground_mean(dice),
+            "missed_classes": missed_classes(counts),
+            "hallucinated_classes": hallucinated_classes(counts),
+        },
+        classes=_by_class(columns),
+    )
 
 
-def add_surfaces(scores: ClassScores, pred: Tensor, label: Tensor, spacing: Sequence[float]) -> ClassScores:
-    """The same scores with surface distances, a function of the masks alone."""
-    return replace(scores, surfaces=surface_scores(pred, label, len(scores.counts), spacing))
+def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
+    """Surface distances of a predicted label map `[H, W, D]` from the true one: a function of the masks alone."""
+    surfaces = surface_scores(pred, label, num_classes, spacing)
+    in_label = np.bincount(label.numpy().ravel(), minlength=num_classes) > 0
+    return PredictionScores(
+        record={
+            "hd95": class_mean(surfaces["hd95"]),
+            "hd95_mm": foreground_mean(surfaces["hd95_mm"]),
+            "hd95_medpy_mm": foreground_mean(surfaces["hd95_medpy_mm"]),
+            "hd95_penalised": hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing),
+            "hd95_undefined_classes": undefined_classes(surfaces["hd95"]),
+        },
+        classes=_by_class(surfaces),
+    )
 
 
-def record_values(clean: ClassScores, attacked: ClassScores, case: Case, metrics: Sequence[str]) -> dict[str, Any]:
-    """The record columns that predictions decide: Dice, surface distances, missed and hallucinated classes."""
-    values: dict[str, Any] = {}
-    if "dsc" in metrics:
-        for suffix, scores in (("", attacked), ("_clean", clean)):
-            dice = dice_from_confusion(scores.counts)
-            values[f"dsc{suffix}"] = class_mean(dice)
-            values[f"dsc_foreground{suffix}"] = foreground_mean(dice)
-        values["missed_classes"] = missed_classes(attacked.counts)
-        values["hallucinated_classes"] = hallucinated_classes(attacked.counts)
-    if "hd95" in metrics and clean.surfaces is not None and attacked.surfaces is not None:
-        in_label = attacked.counts.sum(dim=1).numpy() > 0
-        shape = case.label.shape[1:]
-        for suffix, surfaces in (("", attacked.surfaces), ("_clean", clean.surfaces)):
-            values[f"hd95{suffix}"] = class_mean(surfaces["hd95"])
-            values[f"hd95_mm{suffix}"] = foreground_mean(surfaces["hd95_mm"])
-            values[f"hd95_penalised{suffix}"] = hd95_penalised(surfaces["hd95_mm"], in_label, shape, case.spacing)
-        values["hd95_medpy_mm"] = foreground_mean(attacked.surfaces["hd95_medpy_mm"])
-        values["hd95_undefined_classes"] = undefined_classes(attacked.surfaces["hd95"])
-    return values
+def as_clean(scores: PredictionScores) -> PredictionScores:
+    """The scores of the clean volume's prediction as the `_clean` columns that the tables have."""
+    record_columns = {column.name for column in RECORDS}
+    class_columns = {column.name for column in CLASS_RECORDS}
+    return PredictionScores(
+        record=_suffixed(scores.record, record_columns),
+        classes=tuple(_suffixed(row, class_columns) for row in scores.classes),
+    )
 
 
-def class_values(
-    clean: ClassScores, attacked: ClassScores, class_names: Sequence[str], metrics: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The columns of CLASS_RECORDS that predictions decide, one dict a class; what was not asked for is None."""
-    with_dice = "dsc" in metrics
-    dice, dice_clean = (dice_from_confusion(scores.counts) for scores in (attacked, clean))
-    rows = []
-    for k, name in enumerate(class_names):
-        row: dict[str, Any] = {
-            "class_index": k,
-            "class_name": name,
-            "label_voxels": int(attacked.counts[k].sum()),
-            "pred_voxels": int(attacked.counts[:, k].sum()),
-            "pred_voxels_clean": int(clean.counts[:, k].sum()),
-            "dsc": float(dice[k]) if with_dice else None,
-            "dsc_clean": float(dice_clean[k]) if with_dice else None,
-        }
-        for column in SURFACES:
-            row[column] = None if attacked.surfaces is None else float(attacked.surfaces[column][k])
-        for column in ("hd95", "hd95_mm"):
-            row[f"{column}_clean"] = None if clean.surfaces is None else float(clean.surfaces[column][k])
-        rows.append(row)
-    return rows
+def _suffixed(values: Mapping[str, float | int], known: set[str]) -> dict[str, float | int]:
+    return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in known}
 
 
-def changed_voxels(pred_clean: Tensor, pred: Tensor) -> float:
-    """The share of voxels whose predicted class the attack changed."""
-    return voxel_success(pred_clean, pred)
+def _by_class(columns: Mapping[str, Tensor | Vector]) -> tuple[dict[str, float | int], ...]:
+    listed = {name: values.tolist() for name, values in columns.items()}
+    return tuple(dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True))
 
 
 def native_budget(attack: Attack, case: Case) -> float | None:
@@ -219,9 +209,3 @@ def native_budget(attack: Attack, case: Case) -> float | None:
         return None
     low, high = case.native_range
     return float(getattr(attack, attack.budget_name)) * (high - low)
-
-
-def nulls(scores: Scores) -> tuple[dict[str, float | None], str | None]:
-    """Columns for a row: what could not be computed is None and its reason stands in the JSON text beside."""
-    values = {column: None if column in scores.reasons else value for column, value in scores.values.items()}
-    return values, json.dumps(dict(scores.reasons), sort_keys=True) if scores.reasons else None

@@ -87,9 +87,30 @@ class Grid:
             for ref in self.cases[cell.dataset.name]:
                 yield Unit(cell=cell, ref=ref, targets=cell.targets)
 
-    def keys(self) -> set[Key]:
-        """The keys of all records."""
-        return {unit.cell.key(unit.ref, target) for unit in self.units() for target in unit.targets}
+    def index(self) -> dict[str, Any]:
+        """The keys of all records in a compact form that JSON can hold; `index_keys` spells them out."""
+        by_name = {cell.dataset.name: cell.dataset for cell in self.cells}
+        return {
+            "cells": [
+                {
+                    "cell_id": cell.cell_id,
+                    "dataset": cell.dataset.name,
+                    "targets": [target.model_id for target in cell.targets],
+                }
+                for cell in self.cells
+            ],
+            "cases": {name: [by_name[name].case_key(ref) for ref in refs] for name, refs in self.cases.items()},
+        }
+
+
+def index_keys(index: Mapping[str, Any]) -> set[Key]:
+    """The keys that a grid's index stands for."""
+    return {
+        (cell["cell_id"], case_key, target)
+        for cell in index["cells"]
+        for case_key in index["cases"][cell["dataset"]]
+        for target in cell["targets"]
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +133,7 @@ class Plan:
         return sum(len(unit.targets) for unit in self.units)
 
 
-def plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
+def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
     """What is left of a grid, given the keys that have a good row and the metrics that each row covers."""
     wanted = frozenset(grid.metrics)
     units, num_done = [], 0

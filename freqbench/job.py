@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
@@ -58,8 +60,8 @@ class JobSpec(Strict):
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
     targets: Literal["all", "source"] | list[str] = "all"
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    metrics: list[str] = list(DEFAULT_METRICS)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     resources: Resources = Resources()
@@ -68,7 +70,7 @@ class JobSpec(Strict):
 
     @field_validator("metrics")
     @classmethod
-    def _known_metrics(cls, names: list[str]) -> list[str]:
+    def _known_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in METRICS:
                 raise UserError(unknown("metric", name, METRICS))
@@ -84,7 +86,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     datasets = _datasets(job, where)
     attacks = list(_attacks(job, where))
     _require_distinct("models", [entry.name for entry in job.models], where)
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple[str, str], Cell] = {}
     for dataset in datasets:
         models = _models(job, dataset, where)
         for source, attack in product(models.values(), attacks):
@@ -98,9 +100,9 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     compile=job.compile,
                     targets=_targets(job, models, source),
                 )
-                cells.setdefault(cell.cell_id, cell)
+                cells.setdefault((dataset.name, cell.cell_id), cell)
     cases = {dataset.name: dataset.refs()[:limit_cases] for dataset in datasets}
-    return Grid(cells=tuple(cells.values()), cases=cases, metrics=tuple(job.metrics))
+    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics)
 
 
 def parse_value(value: Any) -> Any:
@@ -130,6 +132,30 @@ def _datasets(job: JobSpec, where: str) -> list[Dataset]:
         datasets.append(build_dataset(entry, place))
     _require_distinct("datasets", [dataset.name for dataset in datasets], where)
     return datasets
+
+
+def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
+    """A job whose cells are scored on other targets: for volumes that are there already.
+
+    Args:
+        job: that made the volumes.
+        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors).
+
+    Raises:
+        UserError: neither a model of the job nor such a checkpoint.
+    """
+    own = {entry.name for entry in job.models}
+    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in names if name not in own]
+    _require_distinct("targets", [*own, *(entry.name for entry in added)], "targets")
+    extended = job.model_copy(
+        update={
+            "models": [*job.models, *added],
+            "targets": [PurePath(name).stem if name not in own else name for name in names],
+        }
+    )
+    grid = expand(extended, where="targets")
+    sources = tuple(cell for cell in grid.cells if cell.source.name in own)
+    return job, replace(grid, cells=sources)
 
 
 def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:

@@ -134,8 +134,8 @@ class Decathlon(Dataset):
             first = seen.setdefault(ref.fingerprint, ref.case_id)
             if first != ref.case_id:  # one identity for two cases: their records would replace each other
                 raise DataError(
-                    f"{self._list_path()}: expected different cases, got {first} and {ref.case_id} with the same files: "
-                    "remove one"
+                    f"{self._list_path()}: expected different cases, got {first} and {ref.case_id} with the same "
+                    "files: remove one"
                 )
         return refs
 

@@ -17,10 +17,11 @@ from freqbench.metrics.overlap import (
     undefined_classes,
     voxel_success,
 )
-from freqbench.metrics.perceptual import lpips, lpips_scores
+from freqbench.metrics.perceptual import lpips, lpips_scores, prepare_lpips
 from freqbench.metrics.surface import hd95, hd95_penalised, surface_scores
 from freqbench.metrics.volumes import Scores
 from freqbench.metrics.weights import LpipsUnavailable
+from freqbench.metrics.weights import find as lpips_weights
 
 __all__ = [
     "METRICS",
@@ -41,7 +42,9 @@ __all__ = [
     "linf",
     "lpips",
     "lpips_scores",
+    "lpips_weights",
     "missed_classes",
+    "prepare_lpips",
     "psnr",
     "ssim",
     "surface_scores",

@@ -23,10 +23,10 @@ FEW = 4096  # points below which bounds cost more than they save
 NEAR = 2  # voxels a side that a lookup reaches
 SLACK = 1e-9  # voxels: far above rounding, far below any difference of two distances that matters
 
-# Measured on one core: 0.08 us a voxel of a feature transform; 2 us a KD-tree query, and as much again for every 500,000
-# targets x voxels of distance, since a far query sees many targets at nearly one distance (25 us in the background of a
-# noisy prediction). So the transform pays from this many voxels a query on; with bounds first a query is needed for a
-# fraction of the points only.
+# Measured on one core: 0.08 us a voxel of a feature transform; 2 us a KD-tree query, and as much again for every
+# 500,000 targets x voxels of distance, since a far query sees many targets at nearly one distance (25 us in the
+# background of a noisy prediction). So the transform pays from this many voxels a query on; with bounds first a query
+# is needed for a fraction of the points only.
 VOXELS_A_QUERY = 25
 FAR = 500_000
 VOXELS_A_POINT = 8

@@ -68,6 +68,15 @@ def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
     return Scores(values=values, reasons={} if inside.any() else {"lpips_body": NO_BODY})
 
 
+def prepare_lpips() -> None:
+    """Have the network's weights on this machine, fetching them if need be.
+
+    Raises:
+        LpipsUnavailable: they are not here and cannot be fetched.
+    """
+    weights.trunk()
+
+
 @torch.inference_mode()
 def _distances(clean: Tensor, adversarial: Tensor, body: Tensor | None) -> tuple[float, float]:
     """Mean over slices, and mean over the body's voxels (NaN without a body)."""

@@ -53,7 +53,7 @@ def hd95(
     Example:
         >>> import numpy as np
         >>> hd95(np.array([[[1, 0, 0, 0]]]), np.array([[[0, 0, 0, 1]]]), num_classes=3, spacing=(1, 1, 2))
-        array([2., 6., nan])
+        array([1.8, 6. , nan])
     """
     if convention not in ("monai", "medpy"):
         raise UserError(f"hd95: expected convention 'monai' or 'medpy', got {convention!r}")

@@ -1,6 +1,6 @@
 """Networks, their checkpoints, and inference: from a model's entry in a job file to label maps."""
 
-from freqbench.models.checkpoint import read_metadata, save_checkpoint
+from freqbench.models.checkpoint import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.inference import attack_windows, predict
 from freqbench.models.nets import MODELS, Architecture, build
 from freqbench.models.spec import ModelEntry, ModelSpec, forward_flops, load, resolve
@@ -20,4 +20,5 @@ __all__ = [
     "read_metadata",
     "resolve",
     "save_checkpoint",
+    "zoo_names",
 ]

@@ -42,10 +42,14 @@ def locate(checkpoint: str) -> str:
     if not checkpoint.startswith("zoo://"):
         return checkpoint
     name = checkpoint.removeprefix("zoo://")
-    known = {path.relative_to(_ZOO).with_suffix("").as_posix(): path for path in _ZOO.glob("*/*.safetensors")}
-    if name not in known:
-        raise CheckpointError(f"{checkpoint}: {unknown('zoo checkpoint', name, known)}")
-    return str(known[name])
+    if name not in zoo_names():
+        raise CheckpointError(f"{checkpoint}: {unknown('zoo checkpoint', name, zoo_names())}")
+    return str(_ZOO / f"{name}.safetensors")
+
+
+def zoo_names() -> list[str]:
+    """The checkpoints that the package carries, as `DATASET/NAME`."""
+    return sorted(path.relative_to(_ZOO).with_suffix("").as_posix() for path in _ZOO.glob("*/*.safetensors"))
 
 
 def content_sha256(checkpoint: str) -> str:

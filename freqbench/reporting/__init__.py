@@ -1,1 +1,1 @@
-"""From rows to tables."""
+"""Tables and texts from records: pure tables (`tables`), their rendering (`render`) and the whole page (`report`)."""

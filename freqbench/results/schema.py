@@ -111,7 +111,7 @@ RECORDS: tuple[Column, ...] = (
     _score("psnr", "dB", "higher", "peak signal-to-noise ratio on the 0..255 scale"),
     _score("lpips_similarity", "1 - distance", "higher", "1 - LPIPS (AlexNet), mean over axial slices (as published)"),
     _score("lpips_distance", "distance", "lower", "LPIPS (AlexNet), mean over axial slices"),
-    _score("lpips_body", "distance", "lower", "LPIPS with everything outside the body left out"),
+    _score("lpips_body", "distance", "lower", "LPIPS distance inside the body"),
     _score("linf", "intensity 0..1", "lower", "largest change of a voxel"),
     _score("l2", "intensity 0..1", "lower", "Euclidean norm of the change, whole volume"),
     _score("l2_body", "intensity 0..1", "lower", "Euclidean norm of the change inside the body"),

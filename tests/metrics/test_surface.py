@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 
 from freqbench.errors import UserError
 from freqbench.metrics import _directed, hd95, hd95_penalised, surface_scores, undefined_classes
@@ -115,6 +116,41 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
         rtol = 5e-6 if convention == "monai" else 1e-12
         found = hd95(pred, label, 4, spacing, convention=convention)  # type: ignore[arg-type]
         np.testing.assert_allclose(found, reference(pred, label, 4, spacing), rtol=rtol)
+
+
+@pytest.fixture
+def scattered() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A ball, and a prediction with the ball and single false voxels far from it."""
+    grid = np.indices((40, 36, 30)) - np.array([14, 14, 12])[:, None, None, None]
+    label = ((grid**2).sum(axis=0) <= 81).astype(np.uint8)
+    return label | (np.random.default_rng(6).random(label.shape) < 0.01), label
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
+def test_far_false_voxels_are_exact_in_both_conventions(
+    monkeypatch: pytest.MonkeyPatch, scattered: Any, spacing: Any
+) -> None:
+    """P95 of one direction and of both pooled lie far apart here, so that each needs other distances exactly."""
+    monkeypatch.setattr(_directed, "FEW", 0)
+    monkeypatch.setattr(_directed, "CELL", 2)
+    found = [hd95(*scattered, 2, spacing, convention)[1] for convention in ("monai", "medpy")]  # type: ignore[arg-type]
+    assert found[0] == pytest.approx(monai_hd95(*scattered, 2, spacing)[1], rel=5e-6)
+    assert found[1] == pytest.approx(medpy_hd95(*scattered, 2, spacing)[1], rel=1e-12)
+    assert found[0] > found[1] + 1.5 * min(spacing)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
+def test_bounds_by_cells_hold(monkeypatch: pytest.MonkeyPatch, scattered: Any, spacing: Any) -> None:
+    monkeypatch.setattr(_directed, "FEW", 0)
+    pred, label = (
+        _directed.Surface(points=np.stack(np.nonzero(mask)).astype(np.int32), shared=np.zeros(mask.sum(), bool))
+        for mask in scattered
+    )
+    bounds = _directed._Search(pred, label, np.array(spacing)).bounds
+    exact = cdist(pred.points.T * spacing, label.points.T * spacing).min(axis=1)
+    assert (bounds.lower < bounds.upper).all()
+    assert (bounds.lower <= exact).all()
+    assert (exact <= bounds.upper).all()
 
 
 def test_two_voxels_are_as_far_apart_as_the_spacing_says() -> None:

@@ -40,16 +40,20 @@ def seen(store: Store) -> tuple[list[Any], list[Any]]:
 
 
 def fill(root: Path, rows: SimpleNamespace) -> Store:
-    """Five pairs of files with retries, duplicates and failures: six keys."""
+    """Five pairs of files with retries, duplicates and failures: six keys.
+
+    Their names sort before and after that of a compacted file, as which of two equal rows is taken must not matter.
+    """
     store = Store(str(root))
     for number in range(5):
+        run_id = f"{number}-run" if number % 2 else f"run{number}"
         records = [
-            rows.record(number, cell_id="retried", dsc=number / 10, run_id=f"run{number}"),
-            rows.record(number, cell_id=f"cell{number}", dsc=number / 20, run_id=f"run{number}"),
+            rows.record(number, cell_id="retried", dsc=number / 10, run_id=run_id),
+            rows.record(number, cell_id=f"cell{number}", dsc=number / 20, run_id=run_id),
         ]
         if number == 2:
             records[1] |= {"status": "failed", "error": "out of memory"}
-        with store.writer(f"run{number}") as writer:
+        with store.writer(run_id) as writer:
             writer.add(records, [row for record in records for row in rows.classes(record)])
     return store
 
@@ -146,19 +150,20 @@ def test_a_reader_starts_again_if_a_compaction_passes_it(tmp_path: Path, rows: S
         assert store.records().to_pylist() == before[0]
 
 
-def test_rows_committed_during_a_compaction_stay(tmp_path: Path, rows: SimpleNamespace) -> None:
+@pytest.mark.parametrize("moment", ["read_bytes", "write_atomic", "remove"])
+def test_rows_committed_during_a_compaction_stay(tmp_path: Path, rows: SimpleNamespace, moment: str) -> None:
     store = fill(tmp_path, rows)
-    real = storage.write_atomic
+    real = getattr(storage, moment)
     with pytest.MonkeyPatch.context() as patch:
 
-        def commit_first(path: str, data: bytes) -> None:
+        def commit_first(path: str, *data: bytes) -> Any:
             patch.undo()
             new = rows.record(9, cell_id="new", run_id="run9")
             with store.writer("run9") as writer:
                 writer.add([new], rows.classes(new))
-            real(path, data)
+            return real(path, *data)
 
-        patch.setattr(storage, "write_atomic", commit_first)
+        patch.setattr(storage, moment, commit_first)
         store.compact()
     assert [len(part) for part in seen(store)] == [7, 14]
     assert len(storage.list_files(str(tmp_path / "records"), ".parquet")) == 2

@@ -1,0 +1,192 @@
+"""The command line: plan, run, score, status, report, train, doctor."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from freqbench.errors import UserError
+
+EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="freqbench",
+    help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
+    "Begin with: python bench.py run jobs/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Job = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
+Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
+OutOption = Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME of the job].")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")]
+Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2, Ctrl-C is 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_USER)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _console() -> Console:
+    return Console()
+
+
+@app.command()
+def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
+    """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    from freqbench.engine import estimate
+    from freqbench.engine.runner import current_plan
+    from freqbench.results import Store
+
+    spec, grid = _load(job, set_, limit_cases)
+    store = Store(out or f"runs/{spec.name}")
+    todo = current_plan(grid, store)
+    console = _console()
+    table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{spec.name}: the grid")
+    for row in estimate.overview(grid):
+        table.add_row(*map(str, row))
+    console.print(table)
+    console.print(f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}")
+    hours, basis = estimate.hours(todo, store)
+    console.print(f"about {hours:.2g} hours left on one worker ({basis})", highlight=False)
+
+
+@app.command()
+def run(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
+    """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
+    from freqbench.engine import runner
+
+    spec, grid = _load(job, set_, limit_cases)
+    place = out or f"runs/{spec.name}"
+    _finish(runner.execute(spec, grid, place, _console()), place)
+
+
+@app.command()
+def score(
+    out: Out,
+    targets: Annotated[
+        list[str], typer.Option("--targets", help="Model of the job, or a checkpoint that names itself.")
+    ],
+    job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
+) -> None:
+    """Score the saved adversarial volumes of a store on further models, without attacking again."""
+    from freqbench.engine import runner
+    from freqbench.job import further_targets
+
+    spec, grid = further_targets(_spec_of(out, job), targets)
+    _finish(runner.rescore(spec, grid, out, _console()), out)
+
+
+@app.command()
+def status(out: Out) -> None:
+    """Show how far a store is: records done, failed and missing of its job, and its runs."""
+    from freqbench.engine.status import of_store
+
+    for table in of_store(out):
+        _console().print(table)
+
+
+@app.command()
+def report(
+    out: Annotated[list[str], typer.Argument(help="One result store or several.", metavar="OUT...")],
+    format: Annotated[str, typer.Option(help="terminal, md or csv.")] = "terminal",
+) -> None:
+    """Show the tables of one or several stores: attack x model, and transfer source x target."""
+    sys.stdout.write(_report(out, format))
+
+
+@app.command()
+def train(
+    job: Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB")],
+    out: OutOption = None,
+    set_: Set = None,
+) -> None:
+    """Train the networks of a training job; the same command goes on where it was stopped."""
+    from freqbench import config, training
+
+    try:
+        results = training.train(config.load(job, training.TrainJob, set_ or ()), out)
+    except KeyboardInterrupt:
+        _console().print("stopped: the same command goes on from here")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    table = Table("model", "steps", "seconds", "select Dice", "test Dice", "weights", title="foreground Dice")
+    for result in results:
+        dice = (f"{value:.3f}" for value in (result.dice_select, result.dice_test))
+        table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *dice, str(result.path))
+    _console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Show devices, versions, LPIPS weights and datasets: what works here."""
+    from freqbench.engine.doctor import examine
+
+    console = _console()
+    for name, finding in examine():
+        console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _load(job: str, overrides: list[str] | None, limit_cases: int | None) -> Any:
+    from freqbench import config
+    from freqbench.job import JobSpec, expand
+
+    spec = config.load(job, JobSpec, overrides or ())
+    return spec, expand(spec, limit_cases, where=job)
+
+
+def _spec_of(out: str, job: str | None) -> Any:
+    from freqbench import config
+    from freqbench.job import JobSpec
+    from freqbench.results import Store
+
+    if job:
+        return config.load(job, JobSpec)
+    return config.validate(Store(out).job()["spec"], JobSpec, where=f"{out}/run.json")
+
+
+def _report(outs: list[str], format: str) -> str:
+    from freqbench.grid import index_keys
+    from freqbench.reporting.report import report as render
+    from freqbench.results import Store
+
+    stores = [Store(out) for out in outs]
+    keys = set().union(*(index_keys(store.job()["index"]) for store in stores))
+    return render(stores, keys, {"md": "markdown"}.get(format, format)).rstrip() + "\n"
+
+
+def _finish(summary: Any, out: str) -> None:
+    """Show the tables and leave with the exit code that the summary asks for."""
+    console = _console()
+    if summary.interrupted:
+        console.print(
+            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on",
+            highlight=False,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED)
+    sys.stdout.write(_report([out], "terminal"))
+    console.print(
+        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
+        f"{Path(out) / 'records'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary.num_failed:
+        console.print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
+        raise typer.Exit(EXIT_FAILED)

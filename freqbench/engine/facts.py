@@ -1,0 +1,83 @@
+"""What a run's file says beside its rows: versions, code, devices, fingerprints."""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from freqbench.grid import Grid
+
+PACKAGES = ("freqbench", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "pyarrow")
+
+
+def new_run_id() -> str:
+    """A run's id: sortable by time, unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def now() -> str:
+    """The time as run files write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def collect(grid: Grid) -> dict[str, Any]:
+    """Versions, code, devices, and the fingerprints of what goes in."""
+    models = {model.name: model for cell in grid.cells for model in (cell.source, *cell.targets)}
+    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
+    return {
+        "started_at": now(),
+        "versions": versions(),
+        "code": git_state(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "devices": devices(),
+        "models": {
+            name: {"model_id": model.model_id, "checkpoint": model.checkpoint, "sha256": model.checkpoint_sha256}
+            for name, model in models.items()
+        },
+        "datasets": {
+            name: {"recipe": dataset.recipe(), "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]}}
+            for name, dataset in datasets.items()
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that numbers depend on."""
+    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def devices() -> list[str]:
+    """GPUs by name, or the CPU with its cores."""
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [f"cpu, {available_cores()} cores"]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the code that runs; None where it is not a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "dirty": bool(status.strip())}

@@ -1,0 +1,82 @@
+"""Progress from one place: a bar on a terminal, plain lines elsewhere. Only stored records count as done."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from freqbench.engine.rows import Outcome
+from freqbench.grid import Plan, Unit
+
+LINE_EVERY_S = 10.0
+
+
+class RunProgress:
+    """Shows how far a run is.
+
+    Args:
+        plan: what is to do.
+        console: where to; a terminal gets a bar, anything else a line now and then.
+    """
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._console = console
+        self._total = plan.num_done + plan.num_todo
+        self._stored = plan.num_done
+        self._failed = 0
+        self._units = 0
+        self._num_units = len(plan.units)
+        self._started = self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("records"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=self._total, completed=self._stored)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, unit: Unit) -> None:
+        """A unit is taken up."""
+        cell = unit.cell
+        text = f"{cell.attack.name} on {cell.source.name}, {unit.ref.case_id}"
+        self._bar.update(self._task, description=f"{text:<40.40}")
+
+    def finish(self, outcome: Outcome) -> None:
+        """A unit is through, though its records are not stored yet."""
+        self._units += 1
+        if outcome.failed:
+            self._failed += len(outcome.records)
+            self._console.print(
+                f"failed: {outcome.records[0]['error']}", style="red", markup=False, highlight=False, soft_wrap=True
+            )
+
+    def store(self, stored: int) -> None:
+        """Records were committed."""
+        self._stored += stored
+        self._bar.update(self._task, completed=self._stored)
+        now = time.monotonic()
+        if not self._console.is_terminal and (stored or now - self._last_line >= LINE_EVERY_S):
+            self._last_line = now
+            elapsed = now - self._started
+            left = elapsed / self._units * (self._num_units - self._units) if self._units else 0
+            failed = f", {self._failed} failed" if self._failed else ""
+            self._console.print(
+                f"{self._stored} of {self._total} records stored{failed}, {elapsed:.0f} s, about {left:.0f} s left",
+                highlight=False,
+            )

@@ -1,0 +1,126 @@
+"""From a unit and its scores to rows of the two tables."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from freqbench.evaluate import PredictionScores, native_budget
+from freqbench.grid import Unit, attack_params
+from freqbench.metrics import Scores
+from freqbench.models import ModelSpec
+from freqbench.results import CLASS_RECORDS, RECORDS
+from freqbench.types import Case
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a unit: one record a target, with its class rows, and whether it failed.
+
+    Attributes:
+        records: rows of RECORDS; one a target of the unit, in their order.
+        class_records: rows of CLASS_RECORDS, one list a record; empty where the unit failed.
+        failed: whether the records say why there are no scores.
+    """
+
+    records: tuple[Row, ...]
+    class_records: tuple[list[Row], ...]
+    failed: bool = False
+
+    def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
+        """The same with further columns, one PredictionScores a record."""
+        return Outcome(
+            records=tuple({**row, **new.record} for row, new in zip(self.records, scores, strict=True)),
+            class_records=tuple(
+                [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]
+                for rows, new in zip(self.class_records, scores, strict=True)
+            ),
+        )
+
+    def flat_class_records(self) -> list[Row]:
+        """All class rows."""
+        return [row for rows in self.class_records for row in rows]
+
+
+def failed(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
+    """Rows that say why there are no scores."""
+    records = tuple(
+        {**_empty_record(unit, target), **measured, "status": "failed", "error": error, "metrics": ""}
+        for target in unit.targets
+    )
+    return Outcome(records=records, class_records=tuple([] for _ in records), failed=True)
+
+
+def scored(
+    unit: Unit,
+    case: Case,
+    volume: Scores,
+    predictions: Sequence[tuple[PredictionScores, ...]],
+    changed: Sequence[float],
+    metrics: Sequence[str],
+    measured: Mapping[str, Any],
+) -> Outcome:
+    """Rows of a unit that went through.
+
+    Args:
+        unit: what was asked.
+        case: the clean case.
+        volume: distances of the adversarial volume, the same for every target.
+        predictions: for each target, the parts that its columns come from.
+        changed: for each target, the share of voxels whose class changed.
+        metrics: what the rows cover.
+        measured: columns of this execution.
+    """
+    values = {column: None if column in volume.reasons else value for column, value in volume.values.items()}
+    shared = {
+        **values,
+        **measured,
+        "status": "ok",
+        "metrics": ",".join(metrics),
+        "null_reasons": json.dumps(dict(volume.reasons), sort_keys=True) if volume.reasons else None,
+        "eps_native": native_budget(unit.cell.attack, case),
+    }
+    records, class_records = [], []
+    for target, voxel_success in zip(unit.targets, changed, strict=True):
+        record = _empty_record(unit, target) | shared | {"voxel_success": voxel_success}
+        classes = [
+            {column.name: None for column in CLASS_RECORDS}
+            | {name: record[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")}
+            | {"class_index": k, "class_name": class_name}
+            for k, class_name in enumerate(unit.cell.dataset.class_names)
+        ]
+        records.append(record)
+        class_records.append(classes)
+    outcome = Outcome(records=tuple(records), class_records=tuple(class_records))
+    for part in zip(*predictions, strict=True):
+        outcome = outcome.with_scores(part)
+    return outcome
+
+
+def _empty_record(unit: Unit, target: ModelSpec) -> Row:
+    """Identity columns filled, everything else None."""
+    cell, attack = unit.cell, unit.cell.attack
+    cell_id, case_key, target_model_id = cell.key(unit.ref, target)
+    return {column.name: None for column in RECORDS} | {
+        "cell_id": cell_id,
+        "case_key": case_key,
+        "target_model_id": target_model_id,
+        "source_model_id": cell.source.model_id,
+        "dataset": cell.dataset.name,
+        "case_id": unit.ref.case_id,
+        "patient_id": unit.ref.patient_id,
+        "source_model": cell.source.name,
+        "target_model": target.name,
+        "attack": attack.name,
+        "variant": attack.variant,
+        "params": attack_params(attack),
+        "budget_name": attack.budget_name,
+        "budget": float(getattr(attack, attack.budget_name)),
+        "threat_model": attack.threat_model,
+        "seed": cell.seed,
+        "precision": cell.precision,
+        "compile": cell.compile,
+        "num_classes": cell.dataset.num_classes,
+    }

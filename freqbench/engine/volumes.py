@@ -1,0 +1,90 @@
+"""Saved volumes: what a unit made, as NIfTI files on the preprocessed grid with its true affine."""
+
+import gzip
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench import storage
+from freqbench.evaluate import AttackedVolume
+from freqbench.grid import Cell
+from freqbench.types import Case, CaseRef
+
+FACTS = "attack.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackFacts:
+    """What a saved volume took to make; its file is written last and says that the volume is whole."""
+
+    num_windows: int
+    num_forwards: int
+    num_backwards: int
+    attack_seconds: float
+
+
+def folder(root: str, cell: Cell, ref: CaseRef) -> str:
+    """Where the volumes of a cell and case lie below `root`."""
+    name = f"{cell.attack.name}-{cell.source.name}-{cell.cell_id}"
+    return storage.join(root, name, f"{ref.case_id}-{cell.dataset.case_key(ref)}")
+
+
+def is_saved(root: str, cell: Cell, ref: CaseRef) -> bool:
+    """Whether the adversarial volume of a cell and case lies below `root`."""
+    return storage.exists(storage.join(folder(root, cell, ref), FACTS))
+
+
+def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float) -> None:
+    """Write `adversarial`, `clean` (float32) and `label` (uint8), then the facts."""
+    place = folder(root, cell, case.ref)
+    _write(storage.join(place, "adversarial.nii.gz"), attacked.adversarial, case)
+    _write(storage.join(place, "clean.nii.gz"), case.image, case)
+    _write(storage.join(place, "label.nii.gz"), case.label, case)
+    facts = AttackFacts(
+        num_windows=attacked.num_windows,
+        num_forwards=attacked.num_forwards,
+        num_backwards=attacked.num_backwards,
+        attack_seconds=attack_seconds,
+    )
+    storage.write_atomic(storage.join(place, FACTS), json.dumps(asdict(facts)).encode())
+
+
+def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: Tensor, pred: Tensor) -> None:
+    """Write the target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
+    place = folder(root, cell, case.ref)
+    _write(storage.join(place, f"prediction_clean-{target}.nii.gz"), pred_clean, case)
+    _write(storage.join(place, f"prediction_adversarial-{target}.nii.gz"), pred, case)
+
+
+def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float]:
+    """A saved adversarial volume, and the seconds it took to make."""
+    place = folder(root, cell, ref)
+    facts = AttackFacts(**json.loads(storage.read_bytes(storage.join(place, FACTS))))
+    image = _read(storage.join(place, "adversarial.nii.gz"))
+    attacked = AttackedVolume(
+        adversarial=torch.from_numpy(image)[None],
+        num_windows=facts.num_windows,
+        num_forwards=facts.num_forwards,
+        num_backwards=facts.num_backwards,
+    )
+    return attacked, facts.attack_seconds
+
+
+def _write(path: str, volume: Tensor, case: Case) -> None:
+    import nibabel
+
+    image = nibabel.Nifti1Image(volume.reshape(volume.shape[-3:]).numpy(), case.affine)
+    image.header.set_xyzt_units("mm")
+    storage.write_atomic(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def _read(path: str) -> npt.NDArray[np.float32]:
+    import nibabel
+
+    image: Any = nibabel.Nifti1Image.from_bytes(gzip.decompress(storage.read_bytes(path)))
+    return np.array(image.dataobj, dtype=np.float32)

@@ -1,0 +1,210 @@
+"""A worker: keeps models, cases and clean predictions, attacks a unit once and scores it on every target."""
+
+import logging
+import resource
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from freqbench import evaluate, models
+from freqbench.engine import rows, volumes
+from freqbench.engine.rows import Outcome
+from freqbench.errors import UserError
+from freqbench.evaluate import AttackedVolume, PredictionScores
+from freqbench.grid import Cell, Unit
+from freqbench.metrics import voxel_success
+from freqbench.models import ModelSpec, SegmentationModel
+from freqbench.types import Case, Spacing
+
+logger = logging.getLogger(__name__)
+
+MODEL_BYTES = 8 << 30
+CASE_BYTES = 4 << 30
+PREDICTION_BYTES = 1 << 30
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """What a worker is told once.
+
+    Attributes:
+        run_id: of the run whose rows it makes.
+        metrics: names of METRICS.
+        unavailable: metrics that cannot be computed here, with the reason.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads of torch.
+        window_batch: windows attacked at once; None: 1 on a CPU, 4 elsewhere.
+        volumes: folder or URI of saved volumes; None to save none.
+        reuse: take adversarial volumes from there instead of attacking.
+    """
+
+    run_id: str
+    metrics: tuple[str, ...]
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    threads: int = 1
+    window_batch: int | None = None
+    volumes: str | None = None
+    reuse: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """What surface distances need, and all that leaves a worker beside rows: uint8 label maps `[H, W, D]`."""
+
+    label: Tensor
+    preds: tuple[Tensor, ...]
+    spacing: Spacing
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanPrediction:
+    """A model's label map of a clean case and its scores."""
+
+    pred: Tensor
+    scores: tuple[PredictionScores, ...]
+
+
+def score_masks(masks: Masks) -> list[PredictionScores]:
+    """Surface distances of every prediction; runs wherever there is a core."""
+    return [evaluate.score_surfaces(pred, masks.label, masks.num_classes, masks.spacing) for pred in masks.preds]
+
+
+class Worker:
+    """Runs units one after another; its own exceptions become failed rows, only a dying process raises."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        torch.set_num_threads(spec.threads)
+        self.spec = spec
+        self._device = torch.device(spec.device)
+        self._window_batch = spec.window_batch or (1 if self._device.type == "cpu" else 4)
+        self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
+        self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
+        self._clean: _Kept[CleanPrediction] = _Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
+
+    def run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
+        """Attack a unit's case once and score it on every target.
+
+        Returns:
+            Rows without surface distances, and the masks that those are computed from; None where they are not wanted
+            or the unit failed.
+        """
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        try:
+            return self._run(unit)
+        except Exception as error:
+            logger.info("unit failed", exc_info=True)
+            text = " ".join(str(error).split())
+            reason = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+            return rows.failed(unit, reason, self._measured()), None
+
+    def _run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
+        cell, metrics = unit.cell, self.spec.metrics
+        case = self._cases.get(cell.dataset.case_key(unit.ref), lambda: cell.dataset.load(unit.ref))
+        attacked, attack_seconds = self._attack(cell, case)
+
+        started = time.perf_counter()
+        volume = evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
+        label, preds, changed, predictions = case.label[0], [], [], []
+        for target in unit.targets:
+            model = self._model(target, cell)
+            clean = self._clean_prediction(model, target, cell, case)
+            pred = models.predict(model, attacked.adversarial)
+            overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
+            preds.append(pred)
+            changed.append(voxel_success(clean.pred, pred))
+            predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
+            if self.spec.volumes:
+                volumes.save_prediction(self.spec.volumes, cell, case, target.name, clean.pred, pred)
+        measured = self._measured(attack_seconds=attack_seconds, score_seconds=time.perf_counter() - started)
+        passes = {name: getattr(attacked, name) for name in ("num_windows", "num_forwards", "num_backwards")}
+        outcome = rows.scored(unit, case, volume, predictions, changed, metrics, measured | passes)
+        if "hd95" not in metrics:
+            return outcome, None
+        masks = Masks(label=label, preds=tuple(preds), spacing=case.spacing, num_classes=cell.dataset.num_classes)
+        return outcome, masks
+
+    def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float]:
+        """The adversarial volume and the seconds it took, made or read back."""
+        if self.spec.reuse and self.spec.volumes:
+            return volumes.read(self.spec.volumes, cell, case.ref)
+        model = self._model(cell.source, cell)
+        started = time.perf_counter()
+        while True:
+            try:
+                attacked = evaluate.attack_case(cell.attack, model, case, cell.seed, self._window_batch)
+                break
+            except torch.OutOfMemoryError:
+                if self._window_batch == 1:
+                    raise
+                self._window_batch //= 2
+                logger.warning("out of memory: %d windows at once from now on", self._window_batch)
+        seconds = time.perf_counter() - started
+        if self.spec.volumes:
+            volumes.save(self.spec.volumes, cell, case, attacked, seconds)
+        return attacked, seconds
+
+    def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
+        key = spec.model_id, cell.precision, cell.compile
+        return self._models.get(key, lambda: models.load(spec, self._device, cell.precision, cell.compile))
+
+    def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanPrediction:
+        def make() -> CleanPrediction:
+            pred, label, num_classes = models.predict(model, case.image), case.label[0], cell.dataset.num_classes
+            scores = []
+            if "dsc" in self.spec.metrics:
+                scores.append(evaluate.score_overlap(pred, label, num_classes))
+            if "hd95" in self.spec.metrics:
+                scores.append(evaluate.score_surfaces(pred, label, num_classes, case.spacing))
+            return CleanPrediction(pred=pred, scores=tuple(evaluate.as_clean(part) for part in scores))
+
+        key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
+        return self._clean.get(key, make)
+
+    def _measured(self, **values: Any) -> dict[str, Any]:
+        """The columns of this execution."""
+        on_gpu = self._device.type == "cuda"
+        return {
+            "run_id": self.spec.run_id,
+            "finished_at": datetime.now(UTC),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else _peak_rss(),
+            "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
+            "threads": self.spec.threads,
+            "window_batch": self._window_batch,
+            **values,
+        }
+
+
+class _Kept(Generic[V]):
+    """Values that are made once and kept, the least recently used going first when they grow beyond a size."""
+
+    def __init__(self, capacity: int, size: Callable[[V], int]) -> None:
+        self._capacity = capacity
+        self._size = size
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        if key not in self._values:
+            self._values[key] = make()
+            while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._capacity:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+
+def _model_bytes(model: SegmentationModel) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+def _peak_rss() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

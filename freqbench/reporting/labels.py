@@ -1,0 +1,65 @@
+"""Short names that tell attacks and models apart: what differs is said, what is the same is not."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+INTENSITY_PARAMETERS = frozenset({"eps", "std", "step_size"})
+_SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
+
+
+def value_text(name: str, value: Any) -> str:
+    """A parameter's value as a person writes it: `8/255` on the intensity scale, `8x16x32` for a triple.
+
+    >>> value_text("eps", 8 / 255), value_text("q_max", 20.0), value_text("block", [8, 16, 32])
+    ('8/255', '20', '8x16x32')
+    """
+    if isinstance(value, list | tuple):
+        return "x".join(value_text(name, item) for item in value)
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, int | float):
+        steps = round(value * 255)
+        if name in INTENSITY_PARAMETERS and 0 < steps < 255 and abs(value * 255 - steps) < 1e-6:
+            return f"{steps}/255"
+        return f"{value:.6g}"
+    return str(value)
+
+
+def attack_labels(records: pd.DataFrame) -> pd.Series:
+    """One text a row: the attack, its budget, and those parameters in which rows of the same attack differ."""
+    settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
+    rows = [tuple(row) for row in settings.itertuples(index=False)]
+    distinct = {row: dict(zip(_SETTINGS, row, strict=True)) for row in dict.fromkeys(rows)}
+    by_attack: dict[str, list[dict[str, Any]]] = {}
+    for setting in distinct.values():
+        by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
+    texts = {row: _label(setting, by_attack[setting["attack"]]) for row, setting in distinct.items()}
+    return pd.Series([texts[row] for row in rows], index=records.index, dtype=object)
+
+
+def model_names(records: pd.DataFrame) -> dict[str, str]:
+    """Model id to name, with the id's first digits where several models have one name."""
+    names: dict[str, str] = {}
+    for role in ("source", "target"):
+        names |= dict(zip(records[f"{role}_model_id"], records[f"{role}_model"], strict=True))
+    taken = list(names.values())
+    return {key: name if taken.count(name) == 1 else f"{name}#{key[:6]}" for key, name in names.items()}
+
+
+def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """All that can differ within an attack, but its budget."""
+    params = {name: value for name, value in json.loads(setting["params"]).items() if name != setting["budget_name"]}
+    return {name: setting[name] for name in ("variant", "precision", "compile")} | params
+
+
+def _label(setting: Mapping[str, Any], siblings: list[dict[str, Any]]) -> str:
+    words = [setting["attack"]]
+    if setting["budget"] is not None:
+        words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
+    for name, value in _parameters(setting).items():
+        if any(name not in sibling or sibling[name] != value for sibling in siblings):
+            words.append(f"{name}={value_text(name, value)}")
+    return " ".join(words)

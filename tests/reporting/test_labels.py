@@ -1,0 +1,27 @@
+"""Values are written as people write them."""
+
+from typing import Any
+
+import pytest
+
+from freqbench.reporting.labels import value_text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("eps", 4 / 255, "4/255"),
+        ("std", 8 / 255, "8/255"),
+        ("step_size", 0.01, "0.01"),
+        ("eps", 0.0, "0"),
+        ("eps", 1.0, "1"),
+        ("q_max", 20.0, "20"),
+        ("rho", 0.4, "0.4"),
+        ("block", [8, 16, 32], "8x16x32"),
+        ("random_start", True, "true"),
+        ("band", None, "none"),
+        ("control", "uniform", "uniform"),
+    ],
+)
+def test_values(name: str, value: Any, text: str) -> None:
+    assert value_text(name, value) == text

@@ -1,0 +1,150 @@
+"""The page holds what a reader needs, fits the terminal, and its Markdown and CSV can be read back."""
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from freqbench.errors import UserError
+from freqbench.reporting.render import Section, csv, markdown, terminal
+from freqbench.reporting.report import report
+from freqbench.reporting.tables import summary
+from freqbench.results import KEY, Store
+
+Row = Callable[..., dict[str, Any]]
+Rows = Callable[..., pa.Table]
+
+
+@pytest.fixture
+def grid(row: Row, table: Rows) -> pa.Table:
+    """Two models with long names, three attacks, every pair, two cases; one failure with a long reason."""
+    models = ("swin_unetr_of_the_second_kind", "unet")
+    rows = [
+        row(attack, {"steps": 20, "control": control}, source=source, target=target, case=case, dsc=0.5, dsc_clean=0.75)
+        for attack in ("pgd", "gn", "vafa")
+        for control in ("none", "uniform")
+        for source in models
+        for target in models
+        for case in range(2)
+    ]
+    rows[0] |= {"status": "failed", "error": "CUDA | out of memory\n" * 12, "dsc": None, "dsc_clean": None}
+    rows[1] |= {"hd95": 12.0, "hd95_undefined_classes": 1}
+    return table(*rows)
+
+
+def pipe_tables(text: str) -> list[list[list[str]]]:
+    """The cells of each Markdown table, checked to have equally many in every row."""
+    tables: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            cells = line.replace("\\|", "/").strip("|").split("|")
+            tables[-1].append([cell.strip() for cell in cells])
+        elif tables[-1]:
+            tables.append([])
+    tables = [table for table in tables if table]
+    assert all(len(row) == len(table[0]) for table in tables for row in table)
+    return tables
+
+
+def test_the_terminal_page_is_at_most_110_columns_wide(grid: pa.Table) -> None:
+    assert max(len(line) for line in report(grid).splitlines()) <= 110
+
+
+def test_the_page_has_white_box_transfer_failures_and_notes(grid: pa.Table) -> None:
+    text = report(grid)
+    for words in ("unet, white-box", "DSC x100 of each target", "Failed", "How to read this", "47 ok, 1 failed"):
+        assert words in text
+
+
+def test_the_markdown_tables_can_be_parsed(grid: pa.Table) -> None:
+    first, *_, failed = pipe_tables(report(grid, format="markdown"))
+    assert first[0][:5] == ["attack", "threat model", "n", "DSC", "drop"]
+    assert first[2][:4] == ["clean", "", "2", "75.0"]
+    assert failed[2][-2:] == ["1", "CUDA / out of memory " * 11 + "CUDA / out of memory"]
+
+
+def test_missing_cells_are_empty(row: Row, table: Rows) -> None:
+    (found,) = pipe_tables(report(table(row(dsc=0.5)), format="markdown"))
+    assert found[2:] == [["pgd eps=8/255", "linf", "1", "50.0", *[""] * 8]]
+
+
+def test_hd95_says_over_how_many_cases(row: Row, table: Rows) -> None:
+    rows = [row(case=case, dsc=0.5, hd95=value) for case, value in enumerate((10.0, math.nan, 20.0))]
+    assert "15.0 (n 2)" in report(table(*rows))
+
+
+def test_several_seeds_stand_beside_the_cases(row: Row, table: Rows) -> None:
+    rows = [row(case=case, seed=seed, dsc=0.5) for case in range(2) for seed in range(3)]
+    (found,) = pipe_tables(report(table(*rows), format="markdown"))
+    assert found[2][2] == "2x3"
+
+
+def test_white_box_cells_of_the_transfer_table_have_a_star(row: Row, table: Rows) -> None:
+    rows = [row(source="unet", target=target, dsc=dsc) for target, dsc in (("unet", 0.1), ("unetr", 0.6))]
+    transfer = pipe_tables(report(table(*rows), format="markdown"))[1]
+    assert transfer[2] == ["pgd eps=8/255", "linf", "unet", "10.0*", "60.0"]
+
+
+def test_without_white_box_each_target_gets_its_table(row: Row, table: Rows) -> None:
+    text = report(table(row(source="unet", target="unetr", dsc=0.6)))
+    assert "attacks on unet, transferred to unetr" in text
+
+
+def test_csv_reads_back_equal(grid: pa.Table) -> None:
+    expected = summary(grid.to_pandas())
+    found = pd.read_csv(io.StringIO(report(grid, format="csv")))
+    found = found.fillna({"source_model": "", "threat_model": ""}).astype(expected.dtypes)
+    pd.testing.assert_frame_equal(found, expected, rtol=0, atol=0)
+
+
+def test_only_the_rows_of_the_job_are_shown(row: Row, table: Rows) -> None:
+    mine, former = row(dsc=0.5), row("gn", dsc=0.1)
+    keys = {tuple(mine[name] for name in KEY), ("not", "done", "yet")}
+    text = report(table(mine, former), keys)
+    assert "gn" not in text
+    assert "1 ok, 0 failed, 1 not done, of 2" in text
+
+
+def test_former_versions_are_mentioned(row: Row, table: Rows) -> None:
+    text = report(table(row(cell_id="old", dsc=0.1), row(cell_id="new", dsc=0.3, minute=1)))
+    assert "1 of them are of a former version" in text
+
+
+def test_stores_are_read_together_one_row_a_key(tmp_path: Path, row: Row) -> None:
+    stores = [Store(str(tmp_path / name)) for name in ("a", "b")]
+    for minute, store in enumerate(stores):
+        with store.writer("run0") as writer:
+            writer.add([row(dsc=0.1 + minute / 10, minute=minute)], [])
+    (found,) = pipe_tables(report(stores, format="markdown"))
+    assert found[2][2:4] == ["1", "20.0"]
+
+
+@pytest.mark.parametrize("keys", [None, set()])
+def test_nothing_to_report_is_a_user_error(tmp_path: Path, keys: set[Any] | None) -> None:
+    with pytest.raises(UserError, match=r"out: expected results to report, found none: run the job first"):
+        report([Store(str(tmp_path / "out"))], keys)
+
+
+def test_a_job_without_rows_is_a_user_error(row: Row, table: Rows) -> None:
+    with pytest.raises(UserError, match="expected results to report, found none"):
+        report(table(row()), set())
+
+
+def test_an_unknown_format_is_named(row: Row, table: Rows) -> None:
+    with pytest.raises(UserError, match=r"unknown format 'markdwon'\. Did you mean 'markdown'\?"):
+        report(table(row()), format="markdwon")
+
+
+def test_a_section_may_be_text_alone() -> None:
+    section = Section("Title", text="[bold]as it is[/bold]")
+    assert terminal([section]) == "Title\n[bold]as it is[/bold]\n"
+    assert markdown([section]) == "## Title\n\n[bold]as it is[/bold]\n"
+
+
+def test_csv_keeps_every_digit() -> None:
+    assert csv(pd.DataFrame({"x": [1 / 3, math.nan]})) == 'x\n0.3333333333333333\n""\n'

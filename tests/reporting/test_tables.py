@@ -1,0 +1,188 @@
+"""The means are those that one gets by hand, and what is undefined, failed or of a former version does not enter."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from freqbench.reporting.tables import attack_table, current, failures, summary, transfer_matrix, transfer_table
+
+Row = Callable[..., dict[str, Any]]
+Records = Callable[..., pd.DataFrame]
+
+
+def only(frame: pd.DataFrame, attack: str) -> Any:
+    """The one row of an attack."""
+    (index,) = frame.index[frame["attack"] == attack]
+    return frame.loc[index]
+
+
+def test_scores_are_means_over_cases_in_points(row: Row, records: Records) -> None:
+    frame = records(
+        row(case=0, dsc=0.2, dsc_foreground=0.1, ssim=0.9, lpips_similarity=0.8, linf=4 / 255, hd95=10.0),
+        row(case=1, dsc=0.4, dsc_foreground=0.2, ssim=0.8, lpips_similarity=0.6, linf=8 / 255, hd95=20.0),
+    )
+    found = only(attack_table(frame), "pgd eps=8/255")
+    names = ["dsc", "dsc_foreground", "ssim", "lpips", "linf_255", "hd95", "cases"]
+    assert [found[name] for name in names] == pytest.approx([30, 15, 85, 70, 6, 15, 2])
+
+
+def test_undefined_values_are_left_out_and_counted(row: Row, records: Records) -> None:
+    frame = records(
+        row(case=0, hd95=math.nan, hd95_undefined_classes=3),
+        row(case=1, hd95=12.0, hd95_undefined_classes=1),
+        row(case=2, hd95=14.0, hd95_undefined_classes=0),
+    )
+    found = only(attack_table(frame), "pgd eps=8/255")
+    assert (found["hd95"], found["hd95_cases"], found["hd95_undefined"], found["cases"]) == (13.0, 2, 4, 3)
+
+
+def test_what_nobody_computed_is_missing_not_zero(row: Row, records: Records) -> None:
+    found = only(attack_table(records(row(dsc=0.5))), "pgd eps=8/255")
+    assert found[["hd95", "hd95_undefined", "ssim", "dsc_drop"]].isna().all()
+
+
+def test_the_drop_is_paired_with_clean_case_by_case(row: Row, records: Records) -> None:
+    """The attack failed on case 1, whose clean Dice must not enter the drop, though it enters the clean row."""
+    frame = records(
+        row(case=0, dsc=0.5, dsc_clean=0.9),
+        row(case=1, status="failed", error="e"),
+        row("gn", case=1, dsc=0.5, dsc_clean=0.7),
+    )
+    table = attack_table(frame)
+    assert only(table, "pgd eps=8/255")["dsc_drop"] == pytest.approx(40)
+    assert only(table, "clean")["dsc"] == pytest.approx(80)
+
+
+def test_the_clean_row_comes_first_and_counts_each_case_once(row: Row, records: Records) -> None:
+    frame = records(
+        *(row(attack, case=0, dsc=0.1, dsc_clean=0.9, hd95_clean=2.0) for attack in ("pgd", "gn", "vafa")),
+        row(case=1, dsc=0.1, dsc_clean=0.6, hd95_clean=math.nan),
+    )
+    first = attack_table(frame).iloc[0]
+    assert (first["attack"], first["cases"], first["hd95"]) == ("clean", 2, 2.0)
+    assert first["dsc"] == pytest.approx(75)
+
+
+def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc(row: Row, records: Records) -> None:
+    frame = records(
+        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
+        row("gn", dsc=0.8),
+        row("vafa", dsc=0.5),
+        row(budget=4 / 255, dsc=0.3),
+    )
+    found = attack_table(frame)
+    assert found["attack"].tolist() == ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", "pgd eps=8/255"]
+    assert found["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf"]
+
+
+def test_only_what_differs_is_said(row: Row, records: Records) -> None:
+    frame = records(
+        row("vafa", {"steps": 20, "block": [8, 16, 32], "control": "none"}),
+        row("vafa", {"steps": 20, "block": [8, 16, 32], "control": "uniform"}),
+        row("pgd", {"steps": 10}),
+        row("gn", variant="released"),
+        row("gn", variant="paper"),
+    )
+    assert summary(frame)["attack"].tolist() == [
+        "vafa q_max=20 control=none",
+        "vafa q_max=20 control=uniform",
+        "gn std=8/255 variant=paper",
+        "gn std=8/255 variant=released",
+        "pgd eps=8/255",
+    ]
+
+
+def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
+    frame = records(*(row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)))
+    found = only(attack_table(frame), "pgd eps=8/255")
+    assert (found["cases"], found["seeds"]) == (2, 3)
+    assert found["dsc"] == pytest.approx(10)
+
+
+def test_an_attack_that_failed_on_all_cases_keeps_its_row(row: Row, records: Records) -> None:
+    found = only(attack_table(records(row(status="failed", error="e"), row("gn", dsc=0.1))), "pgd eps=8/255")
+    assert (found["cases"], found["failed"]) == (0, 1)
+    assert math.isnan(found["dsc"])
+
+
+def test_failures_come_with_their_number_and_first_reason(row: Row, records: Records) -> None:
+    frame = records(
+        row(case=0, status="failed", error="first"),
+        row(case=1, status="failed", error="second", minute=1),
+        row(case=2),
+    )
+    (found,) = failures(frame).to_dict("records")
+    assert (found["attack"], found["failed"], found["first_reason"]) == ("pgd eps=8/255", 2, "first")
+
+
+def test_of_two_versions_of_a_case_only_the_latest_counts(row: Row, records: Records) -> None:
+    old, new = row(dsc=0.1, cell_id="old"), row(dsc=0.3, cell_id="new", minute=5)
+    assert current(records(new, old))["cell_id"].tolist() == ["new"]
+    assert only(attack_table(records(new, old)), "pgd eps=8/255")["dsc"] == pytest.approx(30)
+
+
+def test_two_models_of_one_name_are_told_apart(row: Row, records: Records) -> None:
+    ids = [{"source_model_id": key, "target_model_id": key} for key in ("aaaaaaaa", "bbbbbbbb")]
+    frame = records(*(row(dsc=0.1 * number, **pair) for number, pair in enumerate(ids)))
+    assert attack_table(frame)["source_model"].tolist() == ["unet#aaaaaa", "unet#bbbbbb"]
+
+
+# Transfer
+
+
+@pytest.fixture
+def pairs(row: Row, records: Records) -> pd.DataFrame:
+    """Two models attacking each other; unet -> unetr is missing for gn."""
+    clean = {"unet": 0.9, "unetr": 0.8}
+    left = {("unet", "unet"): 0.1, ("unet", "unetr"): 0.6, ("unetr", "unet"): 0.7, ("unetr", "unetr"): 0.2}
+    rows = [row(source=s, target=t, dsc=dsc, dsc_clean=clean[t]) for (s, t), dsc in left.items()]
+    return records(*rows, row("gn", source="unet", target="unet", dsc=0.85, dsc_clean=0.9))
+
+
+def test_the_matrix_has_sources_in_rows_and_targets_in_columns(pairs: pd.DataFrame) -> None:
+    found = transfer_matrix(pairs, "pgd eps=8/255")
+    assert found.index.tolist() == ["clean", "unet", "unetr"]
+    assert found.columns.tolist() == ["unet", "unetr"]
+    assert found.to_numpy() == pytest.approx(np.array([[90, 80], [10, 60], [70, 20]]))
+
+
+def test_the_drop_matrix_is_in_points_against_the_target_on_clean(pairs: pd.DataFrame) -> None:
+    found = transfer_matrix(pairs, "pgd eps=8/255", drop=True)
+    assert found.to_numpy() == pytest.approx(np.array([[80, 20], [20, 60]]))
+
+
+def test_the_matrix_of_an_unknown_attack_names_the_known(pairs: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"no attack 'pgd' among gn std=8/255, pgd eps=8/255"):
+        transfer_matrix(pairs, "pgd")
+
+
+def test_the_transfer_table_stacks_the_matrices(pairs: pd.DataFrame) -> None:
+    found = transfer_table(pairs)
+    assert found[["attack", "source_model"]].to_numpy().tolist() == [
+        ["clean", ""],
+        ["gn std=8/255", "unet"],
+        ["pgd eps=8/255", "unet"],
+        ["pgd eps=8/255", "unetr"],
+    ]
+    assert found["unetr"].tolist() == pytest.approx([80, math.nan, 60, 20], nan_ok=True)
+
+
+def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> None:
+    found = attack_table(pairs, target="unetr")
+    assert found[["source_model", "attack"]].to_numpy().tolist() == [
+        ["unet", "clean"],
+        ["unet", "pgd eps=8/255"],
+        ["unetr", "clean"],
+        ["unetr", "pgd eps=8/255"],
+    ]
+    assert found["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
+
+
+@pytest.mark.parametrize("make", [transfer_table, lambda frame: transfer_matrix(frame, "pgd eps=8/255")])
+def test_transfer_is_within_one_dataset(row: Row, records: Records, make: Callable[..., pd.DataFrame]) -> None:
+    with pytest.raises(ValueError, match="records of one dataset"):
+        make(records(row(), row(dataset="other")))
