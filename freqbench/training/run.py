@@ -68,29 +68,32 @@ def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
     out = out or join("runs", job.name)
-    dataset = job_dataset(job)
-    refs = {role: dataset.refs(getattr(job.splits, role)) for role in ROLES}
+    lists = job_lists(job)
+    refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
-    trainings = [clean_training(job, model, dataset, refs) for model in job.models]
+    trainings = [clean_training(job, model, lists["train"], refs) for model in job.models]
     for training in trainings:
         models.resolve(_entry(training.model, "random"), training.num_classes)
 
     @cache
     def cases(role: str) -> list[Case]:
-        return [dataset.load(ref) for ref in refs[role]]
+        return [lists[role].load(ref) for ref in refs[role]]
 
-    return [_train_one(training, dataset, cases, out, progress) for training in trainings]
+    return [_train_one(training, lists["test"].class_names, cases, out, progress) for training in trainings]
 
 
-def job_dataset(job: TrainJob) -> Dataset:
-    """The dataset that a job names, its `split` left out."""
-    content = {key: value for key, value in job.dataset.items() if key != "split"}
-    if "name" not in content:
+def job_lists(job: TrainJob) -> dict[str, Dataset]:
+    """The dataset that a job names, once for each role, with the role's list as its split."""
+    if "name" not in job.dataset:
         raise UserError(f"{job.name}: dataset.name: required, but not given")
-    loader = content.pop("loader", content["name"])
+    loader = job.dataset.get("loader", job.dataset["name"])
     if loader not in DATASETS:
         raise UserError(f"{job.name}: dataset: {unknown('loader', str(loader), DATASETS)}")
-    return validate(content, DATASETS[loader], where=f"{job.name}: dataset")
+    content = {key: value for key, value in job.dataset.items() if key != "loader"}
+    return {
+        role: validate(content | {"split": getattr(job.splits, role)}, DATASETS[loader], where=f"{job.name}: dataset")
+        for role in ROLES
+    }
 
 
 def clean_training(
@@ -139,7 +142,7 @@ def _entry(model: ModelRecipe, checkpoint: str) -> models.ModelEntry:
 
 
 def _train_one(
-    training: CleanTraining, dataset: Dataset, cases: Callable[[str], list[Case]], out: str, progress: bool
+    training: CleanTraining, class_names: tuple[str, ...], cases: Callable[[str], list[Case]], out: str, progress: bool
 ) -> TrainResult:
     folder = join(out, training.model.name)
     key = digest([training.identity, training.half, training.schedule.max_minutes])
@@ -149,7 +152,7 @@ def _train_one(
             say(f"{finished.name}: finished before, test Dice {finished.dice_test:.3f}")
             return finished
         state = train_clean(training, cases("train"), cases("select"), folder, seen)
-        result = _measure(training, state, dataset.class_names, cases("test"), folder)
+        result = _measure(training, state, class_names, cases("test"), folder)
         content = {"key": key, "sha256": sha256(result.path), "result": asdict(result)}
         write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")

@@ -30,11 +30,11 @@ def train_tiny(tiny_job: Callable[..., TrainJob]) -> Train:
 
     def train(folder: Path, seen: Callable[[State], None] = ignore, **changes: Any) -> State:
         job = tiny_job(**changes)
-        dataset = run.job_dataset(job)
-        refs = {role: dataset.refs(getattr(job.splits, role)) for role in run.ROLES}
+        lists = run.job_lists(job)
+        refs = {role: lists[role].refs() for role in run.ROLES}
         if not cases:
-            cases.update({role: [dataset.load(ref) for ref in refs[role]] for role in run.ROLES})
-        training: CleanTraining = run.clean_training(job, job.models[0], dataset, refs)
+            cases.update({role: [lists[role].load(ref) for ref in refs[role]] for role in run.ROLES})
+        training: CleanTraining = run.clean_training(job, job.models[0], lists["train"], refs)
         return train_clean(training, cases["train"], cases["select"], str(folder), seen)
 
     return train

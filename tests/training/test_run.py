@@ -25,11 +25,11 @@ def test_the_test_figure_is_that_of_the_stored_weights(trained: tuple[TrainJob, 
     """Measured again through the public path, with Dice written out."""
     job, out = trained
     [result] = train(job, out, progress=False)
-    dataset = run.job_dataset(job)
+    dataset = run.job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
     per_case = []
-    for ref in dataset.refs("test"):
+    for ref in dataset.refs():
         case = dataset.load(ref)
         pred, label = models.predict(model, case.image).numpy(), case.label[0].numpy()
         classes = [number for number in range(1, dataset.num_classes) if (label == number).any()]
@@ -108,6 +108,11 @@ def test_lists_that_share_cases_are_refused(tiny_job: MakeJob) -> None:
     job = tiny_job(splits={"train": "train", "select": "test", "test": "test"})
     with pytest.raises(UserError, match=r"got 4 in select and test \(first: phantom_2000\)"):
         train(job, progress=False)
+
+
+def test_a_split_beside_the_lists_is_ignored(tiny_job: MakeJob) -> None:
+    job = tiny_job(dataset={"name": "phantom", "split": "validation"})
+    assert [dataset.split for dataset in run.job_lists(job).values()] == ["train", "validation", "test"]
 
 
 def test_an_unknown_loader_is_answered_with_the_known(tiny_job: MakeJob) -> None:
