@@ -1,12 +1,15 @@
 """The reference network and arrays of shared/golden (its README sections 1 to 3)."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+Find = Callable[[str], Path]
 
 
 class Golden(NamedTuple):
@@ -18,22 +21,22 @@ class Golden(NamedTuple):
     params: dict[str, Any]
 
 
-def reference_network(shared: Path) -> nn.Sequential:
+def reference_network(golden: Find) -> nn.Sequential:
     """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights."""
     net = nn.Sequential(
         nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 4, 1)
     )
-    inputs = np.load(shared / "golden" / "inputs.npz")
+    inputs = np.load(golden("inputs"))
     for index, name in ((0, "conv1"), (2, "conv2"), (4, "conv3")):
         net[index].weight.data = torch.from_numpy(inputs[f"{name}.weight"])
         net[index].bias.data = torch.from_numpy(inputs[f"{name}.bias"])
     return net.eval()
 
 
-def load(shared: Path, name: str) -> Golden:
+def load(golden: Find, name: str) -> Golden:
     """An attack file by its name without extension."""
-    inputs = np.load(shared / "golden" / "inputs.npz")
-    arrays = dict(np.load(shared / "golden" / f"{name}.npz"))
+    inputs = np.load(golden("inputs"))
+    arrays = dict(np.load(golden(name)))
     batch = len(arrays["adversarial"])
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
     labels = arrays["labels"] if "labels" in arrays else inputs["labels"][:batch]

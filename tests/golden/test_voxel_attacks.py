@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden.network import Golden, load, reference_network
+from conftest import GUARD
+from golden.network import Find, Golden, load, reference_network
 
 from freqbench.attacks import Attack, make
 
@@ -25,9 +26,9 @@ FILES = [
 ]
 
 
-def as_attack(golden: Golden) -> Attack:
+def as_attack(reference: Golden) -> Attack:
     """The attack that a file's params describe, in our names."""
-    params = golden.params
+    params = reference.params
     names = {
         "eps": "eps",
         "std": "std",
@@ -40,29 +41,34 @@ def as_attack(golden: Golden) -> Attack:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_equals_the_released_code(shared: Path, name: str) -> None:
+def test_equals_the_released_code(golden: Find, name: str) -> None:
     """float32, at most 1e-6, at most one voxel in ten thousand one step away (a sign of a vanishing gradient)."""
-    golden = load(shared, name)
-    start = golden.arrays.get("start", golden.arrays.get("xi"))
-    result = as_attack(golden)(
-        reference_network(shared),
-        golden.images,
-        golden.labels,
+    reference = load(golden, name)
+    start = reference.arrays.get("start", reference.arrays.get("xi"))
+    result = as_attack(reference)(
+        reference_network(golden),
+        reference.images,
+        reference.labels,
         start=None if start is None else torch.from_numpy(start),
     )
-    difference = (result.adversarial - torch.from_numpy(golden.arrays["adversarial"])).abs()
+    difference = (result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs()
     assert float((difference > 1e-6).double().mean()) <= 1e-4, f"largest difference {float(difference.max()):.3g}"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("gn")])
-def test_losses_equal_the_released_ones(shared: Path, name: str) -> None:
-    golden = load(shared, name)
-    start = golden.arrays.get("start")
-    result = as_attack(golden)(
-        reference_network(shared),
-        golden.images,
-        golden.labels,
+def test_losses_equal_the_released_ones(golden: Find, name: str) -> None:
+    reference = load(golden, name)
+    start = reference.arrays.get("start")
+    result = as_attack(reference)(
+        reference_network(golden),
+        reference.images,
+        reference.labels,
         start=None if start is None else torch.from_numpy(start),
     )
-    expected = torch.from_numpy(golden.arrays["losses"])
+    expected = torch.from_numpy(reference.arrays["losses"])
     assert torch.allclose(result.losses.mean(dim=1).double(), expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("path", sorted(GUARD.glob("*.npz"), key=str), ids=lambda path: str(path.stem))
+def test_the_arrays_that_the_repository_carries_are_the_originals(shared: Path, path: Path) -> None:
+    assert path.read_bytes() == (shared / "golden" / path.name).read_bytes()

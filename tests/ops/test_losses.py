@@ -1,11 +1,9 @@
 """The fused Dice + cross-entropy against MONAI, the golden oracles and finite differences."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from golden.network import reference_network
+from golden.network import Find, reference_network
 from monai.losses import DiceCELoss
 from torch import Tensor
 
@@ -65,10 +63,10 @@ def test_large_volume_in_float32_keeps_six_digits() -> None:
         ("dicece_B1_target_plus1mod4", 1, lambda y: (y + 1) % 4),
     ],
 )
-def test_equals_the_released_value(shared: Path, key: str, batch: int, relabel) -> None:  # type: ignore[no-untyped-def]
-    inputs = np.load(shared / "golden" / "inputs.npz")
+def test_equals_the_released_value(golden: Find, key: str, batch: int, relabel) -> None:  # type: ignore[no-untyped-def]
+    inputs = np.load(golden("inputs"))
     images = torch.from_numpy(inputs["images"][:batch])
     labels = relabel(torch.from_numpy(inputs["labels"][:batch].astype(np.int64)))
-    expected = float(np.load(shared / "golden" / "oracles.npz")[key])
+    expected = float(np.load(golden("oracles"))[key])
     with torch.no_grad():
-        assert float(dice_ce(reference_network(shared)(images), labels).mean()) == pytest.approx(expected, rel=2e-6)
+        assert float(dice_ce(reference_network(golden)(images), labels).mean()) == pytest.approx(expected, rel=2e-6)

@@ -1,0 +1,98 @@
+"""The README's tables, made from the code's own: `python tests/readme_tables.py` rewrites them."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+from freqbench.attacks import ATTACKS, make
+from freqbench.data import DATASETS
+from freqbench.metrics import METRICS
+from freqbench.models import MODELS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+METRIC_FILES = {
+    "dsc": "overlap",
+    "hd95": "surface",
+    "ssim": "image",
+    "psnr": "image",
+    "lpips": "perceptual",
+    "linf": "image",
+    "l2": "image",
+    "voxel_success": "overlap",
+}
+
+
+def first_line(documented: object) -> str:
+    return (inspect.getdoc(documented) or "").split("\n")[0].rstrip(".").replace("  ", " ")
+
+
+def link(text: str, path: str | Path) -> str:
+    relative = Path(path).resolve().relative_to(ROOT) if Path(path).is_absolute() else Path(path)
+    return f"[{text}]({relative.as_posix()})"
+
+
+def attacks() -> str:
+    rows = []
+    for name, attack in ATTACKS.items():
+        module = sys.modules[attack.__module__]
+        forwards, backwards = make(name, **{attack.budget_name: 0.0}).passes
+        passes = f"{forwards} + {backwards}"
+        rows.append(
+            [
+                link(f"`{name}`", module.__file__ or ""),
+                attack.threat_model,
+                f"`{attack.budget_name}`",
+                passes,
+                first_line(module),
+            ]
+        )
+    return table(rows, ["attack", "threat model", "budget", "passes forward + backward", "paper"])
+
+
+def models() -> str:
+    rows = [
+        [link(f"`{name}`", "freqbench/models/nets.py"), model.title, model.citation] for name, model in MODELS.items()
+    ]
+    return table(rows, ["model", "network", "paper"])
+
+
+def datasets() -> str:
+    rows = [[link(f"`{name}`", inspect.getfile(loader)), first_line(loader)] for name, loader in DATASETS.items()]
+    return table(rows, ["loader", "what it reads"])
+
+
+def metrics() -> str:
+    rows = []
+    for name, metric in METRICS.items():
+        columns = ", ".join(f"`{column}`" for column in metric.columns)
+        rows.append(
+            [link(f"`{name}`", f"freqbench/metrics/{METRIC_FILES[name]}.py"), metric.title, metric.unit, columns]
+        )
+    return table(rows, ["metric", "title", "unit", "columns"])
+
+
+def table(rows: list[list[str]], headers: list[str]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+TABLES = {"attacks": attacks, "models": models, "datasets": datasets, "metrics": metrics}
+
+
+def with_tables(text: str) -> str:
+    """The README's text with every table between its markers made anew."""
+    for name, make_table in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(pattern, lambda m, t=make_table: f"{m[1]}{t()}\n{m[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"README.md: expected the markers of the table {name!r} once, found them {count} times")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")

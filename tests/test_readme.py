@@ -1,0 +1,45 @@
+"""The README holds what it says: its commands, its tables, its job file."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from readme_tables import README, ROOT, with_tables
+
+from freqbench.job import JobSpec
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_tables_are_those_of_the_code() -> None:
+    assert with_tables(TEXT) == TEXT, "run: python tests/readme_tables.py"
+
+
+def test_both_commands_stand_there_and_ci_runs_them() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "pip install -e . && python bench.py run jobs/quickstart.yaml" in TEXT
+    assert "pip install -e '.[dev]' && pytest" in TEXT
+    assert "pip install -e '.[dev]' && pytest" in ci
+    assert "python bench.py run jobs/quickstart.yaml" in ci
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", TEXT))))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert len(blocks) == 1
+    JobSpec.model_validate(yaml.safe_load(blocks[0]))
+    assert len(blocks[0].strip().splitlines()) <= 10
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
+def test_every_job_file_reads(path: Path) -> None:
+    from freqbench import config
+    from freqbench.training import TrainJob
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config.load(str(path), TrainJob if "splits" in content else JobSpec)
