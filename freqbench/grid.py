@@ -119,13 +119,15 @@ class Plan:
 
     Attributes:
         grid: all of it.
-        units: what is to do, with the targets that have no row yet.
+        units: what is to do, with the targets that have no row yet, or one that lacks a metric.
         num_done: records that are there already.
+        metrics: that the new rows cover: the grid's, and those that the rows to be replaced have.
     """
 
     grid: Grid
     units: tuple[Unit, ...]
     num_done: int
+    metrics: tuple[str, ...]
 
     @property
     def num_todo(self) -> int:
@@ -136,13 +138,16 @@ class Plan:
 def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
     """What is left of a grid, given the keys that have a good row and the metrics that each row covers."""
     wanted = frozenset(grid.metrics)
-    units, num_done = [], 0
+    units, num_done, replaced = [], 0, frozenset[str]()
     for unit in grid.units():
-        missing = tuple(t for t in unit.targets if not wanted <= covered.get(unit.cell.key(unit.ref, t), frozenset()))
+        present = [covered.get(unit.cell.key(unit.ref, target), frozenset()) for target in unit.targets]
+        missing = tuple(t for t, metrics in zip(unit.targets, present, strict=True) if not wanted <= metrics)
         num_done += len(unit.targets) - len(missing)
+        replaced = replaced.union(*(metrics for metrics in present if not wanted <= metrics))
         if missing:
             units.append(Unit(cell=unit.cell, ref=unit.ref, targets=missing))
-    return Plan(grid=grid, units=tuple(units), num_done=num_done)
+    metrics = (*grid.metrics, *sorted(replaced - wanted))
+    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:

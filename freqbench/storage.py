@@ -76,6 +76,25 @@ def write_atomic(path: str, data: bytes) -> None:
         os.close(folder_handle)
 
 
+def create(path: str, data: bytes) -> bool:
+    """Write one object only if there is none: O_EXCL locally, a create-only put elsewhere.
+
+    Returns:
+        Whether this call made it.
+    """
+    fs, inner = _open_fs(path)
+    try:
+        if is_local(path):
+            Path(inner).parent.mkdir(parents=True, exist_ok=True)
+            with Path(inner).open("xb") as stream:
+                stream.write(data)
+        else:
+            fs.pipe_file(inner, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
 def list_files(folder: str, suffix: str) -> list[str]:
     """Names of the files directly in a folder that end in `suffix`, sorted; none where there is no folder."""
     fs, inner = _open_fs(folder)

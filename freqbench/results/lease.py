@@ -4,10 +4,7 @@ import json
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Any
-
-import fsspec
 
 from freqbench import storage
 
@@ -38,7 +35,7 @@ class Lease:
         """
         facts = {"host": socket.gethostname(), "pid": os.getpid(), "run_id": self._run_id, "time": time.time()}
         content = json.dumps(facts).encode()
-        if _create(self._path, content):
+        if storage.create(self._path, content):
             return None
         holder = self._holder()
         if holder and holder["run_id"] != self._run_id and time.time() - holder["time"] < self._fresh_seconds:
@@ -60,18 +57,3 @@ class Lease:
             return None
         complete = isinstance(facts, dict) and {"run_id", "time"} <= facts.keys()
         return facts if complete and isinstance(facts["time"], int | float) else None
-
-
-def _create(path: str, content: bytes) -> bool:
-    """Write an object only if there is none: O_EXCL locally, a create-only put elsewhere."""
-    fs, inner = fsspec.core.url_to_fs(path)
-    try:
-        if storage.is_local(path):
-            Path(inner).parent.mkdir(parents=True, exist_ok=True)
-            with Path(inner).open("xb") as stream:
-                stream.write(content)
-        else:
-            fs.pipe_file(inner, content, mode="create")
-    except FileExistsError:
-        return False
-    return True
