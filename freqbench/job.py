@@ -17,6 +17,7 @@ from freqbench.errors import ParameterError, UserError, unknown
 from freqbench.grid import Cell, Grid
 from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, ModelSpec, resolve
+from freqbench.types import CaseRef
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
@@ -83,7 +84,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     Raises:
         UserError: one line that begins with `where` and the place.
     """
-    datasets = _datasets(job, where)
+    datasets, cases = _datasets(job, limit_cases, where)
     attacks = list(_attacks(job, where))
     _require_distinct("models", [entry.name for entry in job.models], where)
     cells: dict[tuple[str, str], Cell] = {}
@@ -98,10 +99,9 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     seed=seed,
                     precision=job.precision,
                     compile=job.compile,
-                    targets=_targets(job, models, source),
+                    targets=_targets(job, models, source, where),
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
-    cases = {dataset.name: dataset.refs()[:limit_cases] for dataset in datasets}
     return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics)
 
 
@@ -123,15 +123,23 @@ def parse_value(value: Any) -> Any:
     return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 
 
-def _datasets(job: JobSpec, where: str) -> list[Dataset]:
-    datasets = []
+def _datasets(
+    job: JobSpec, limit_cases: int | None, where: str
+) -> tuple[list[Dataset], dict[str, tuple[CaseRef, ...]]]:
+    """The datasets of a job, and the cases of each by its name."""
+    datasets, cases = [], {}
     for i, entry in enumerate(job.datasets):
         place = f"{where}: datasets[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: required, but not given")
-        datasets.append(build_dataset(entry, place))
+        dataset = build_dataset(entry, place)
+        try:
+            cases[dataset.name] = dataset.refs()[:limit_cases]
+        except UserError as error:
+            raise type(error)(f"{place}: {error}") from None
+        datasets.append(dataset)
     _require_distinct("datasets", [dataset.name for dataset in datasets], where)
-    return datasets
+    return datasets, cases
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
@@ -181,14 +189,14 @@ def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
     return models
 
 
-def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
+def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
     if job.targets == "all":
         return tuple(models.values())
     if job.targets == "source":
         return (source,)
     for name in job.targets:
         if name not in models:
-            raise UserError(f"targets: {unknown('model', name, models)}")
+            raise UserError(f"{where}: targets: {unknown('model', name, models)}")
     return tuple(models[name] for name in job.targets)
 
 
