@@ -120,6 +120,17 @@ def test_the_log_has_a_row_a_validation(train_tiny: Train, tmp_path: Path) -> No
     assert max(float(row.split(",")[3]) for row in rows) == pytest.approx(state.dice_select, rel=1e-5)
 
 
+def test_the_best_weights_are_kept_not_the_last(
+    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.9, 0.1])
+    monkeypatch.setattr(clean, "mean_foreground", lambda *arguments: next(scores))
+    seen: dict[int, bytes] = {}
+    state = train_tiny(tmp_path, lambda state: seen.update({state.step: weights(state)}))
+    assert b"".join(tensor.numpy().tobytes() for tensor in state.best.values()) == seen[4]
+    assert state.dice_select == 0.9
+
+
 def test_a_time_limit_stops_after_a_validation_and_can_be_raised(train_tiny: Train, tmp_path: Path) -> None:
     whole = train_tiny(tmp_path / "whole")
     cut = train_tiny(tmp_path / "cut", max_minutes=1e-9)
