@@ -100,6 +100,8 @@ class TrainJob(Schedule):
         seed: of weights, crops and augmentation.
         augmentation: probabilities of the random changes of a crop.
         half: store the best weights in half precision (the form of the packaged zoo).
+        threads: CPU threads of torch, None for torch's choice; on a CPU the last bits depend on them, so a job that is
+            to give the same weights everywhere names them.
     """
 
     name: FolderName
@@ -109,6 +111,7 @@ class TrainJob(Schedule):
     seed: Annotated[int, Field(ge=0)] = 0
     augmentation: Augmentation = Augmentation()
     half: bool = False
+    threads: PositiveInt | None = None
 
     @field_validator("models")
     @classmethod

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from freqbench import models
-from freqbench.config import validate
-from freqbench.data import DATASETS, Dataset
-from freqbench.errors import UserError, unknown
+from freqbench.data import Dataset
+from freqbench.errors import UserError
 from freqbench.identity import digest
+from freqbench.job import build_dataset
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
 from freqbench.training.clean import CleanTraining, case_dice, mean_foreground, save_best, train_clean
 from freqbench.training.recipe import ModelRecipe, TrainJob
@@ -68,6 +68,8 @@ def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
     out = out or join("runs", job.name)
+    if job.threads:
+        torch.set_num_threads(job.threads)
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
@@ -86,14 +88,8 @@ def job_lists(job: TrainJob) -> dict[str, Dataset]:
     """The dataset that a job names, once for each role, with the role's list as its split."""
     if "name" not in job.dataset:
         raise UserError(f"{job.name}: dataset.name: required, but not given")
-    loader = job.dataset.get("loader", job.dataset["name"])
-    if loader not in DATASETS:
-        raise UserError(f"{job.name}: dataset: {unknown('loader', str(loader), DATASETS)}")
-    content = {key: value for key, value in job.dataset.items() if key != "loader"}
-    return {
-        role: validate(content | {"split": getattr(job.splits, role)}, DATASETS[loader], where=f"{job.name}: dataset")
-        for role in ROLES
-    }
+    where = f"{job.name}: dataset"
+    return {role: build_dataset({**job.dataset, "split": getattr(job.splits, role)}, where) for role in ROLES}
 
 
 def clean_training(
@@ -109,6 +105,7 @@ def clean_training(
         "splits": job.splits.model_dump(),
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
         "seed": job.seed,
+        "threads": job.threads,
         "schedule": schedule.model_dump(exclude={"max_minutes"}),
         "augmentation": job.augmentation.model_dump(),
     }
