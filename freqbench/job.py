@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import PurePath
@@ -17,10 +18,13 @@ from freqbench.errors import ParameterError, UserError, unknown
 from freqbench.grid import Cell, Grid
 from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, ModelSpec, resolve
+from freqbench.types import CaseRef
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
 Auto = Literal["auto"] | PositiveInt
+
+_NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
 class Resources(Strict):
@@ -59,7 +63,7 @@ class JobSpec(Strict):
     datasets: Annotated[list[dict[str, Any]], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    targets: Literal["all", "source"] | list[str] = "all"
+    targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     metrics: tuple[str, ...] = DEFAULT_METRICS
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -87,7 +91,10 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     attacks = list(_attacks(job, where))
     _require_distinct("models", [entry.name for entry in job.models], where)
     cells: dict[tuple[str, str], Cell] = {}
-    for dataset in datasets:
+    cases: dict[str, tuple[CaseRef, ...]] = {}
+    for i, dataset in enumerate(datasets):
+        with _at(f"{where}: datasets[{i}]"):
+            cases[dataset.name] = dataset.refs()[:limit_cases]
         models = _models(job, dataset, where)
         for source, attack in product(models.values(), attacks):
             for seed in job.seeds if attack.is_stochastic else [None]:
@@ -98,10 +105,9 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     seed=seed,
                     precision=job.precision,
                     compile=job.compile,
-                    targets=_targets(job, models, source),
+                    targets=_targets(job, models, source, where),
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
-    cases = {dataset.name: dataset.refs()[:limit_cases] for dataset in datasets}
     return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics)
 
 
@@ -115,7 +121,7 @@ def parse_value(value: Any) -> Any:
         return tuple(parse_value(item) for item in value)
     if not isinstance(value, str):
         return value
-    if fraction := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value):
+    if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
         numerator, denominator = (float(part) for part in fraction.groups())
         return numerator / denominator if denominator else value
     if re.fullmatch(r"\d+x\d+x\d+", value):
@@ -172,29 +178,33 @@ def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
 
 
 def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
-    models = {}
+    models: dict[str, ModelSpec] = {}
+    taken: dict[str, str] = {}
     for i, entry in enumerate(job.models):
-        try:
-            models[entry.name] = resolve(entry, dataset.num_classes)
-        except UserError as error:
-            raise type(error)(f"{where}: models[{i}]: {error}") from None
+        with _at(f"{where}: models[{i}]"):
+            models[entry.name] = model = resolve(entry, dataset.num_classes)
+            same = taken.setdefault(model.model_id, entry.name)
+            if same != entry.name:  # one identity for two models: their records would replace each other
+                raise UserError(f"{entry.name}: the same network with the same weights as {same}: give it once")
     return models
 
 
-def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
+def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
     if job.targets == "all":
         return tuple(models.values())
     if job.targets == "source":
         return (source,)
-    for name in job.targets:
+    for i, name in enumerate(job.targets):
         if name not in models:
-            raise UserError(f"targets: {unknown('model', name, models)}")
-    return tuple(models[name] for name in job.targets)
+            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, models)}")
+    return tuple(models[name] for name in dict.fromkeys(job.targets))
 
 
 def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
+        if not isinstance(entry.get("name"), str):
+            raise UserError(f"{place}.name: expected the name of an attack, got {entry.get('name')!r}")
         values = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "name"}
         for key, choices in values.items():
             if not choices:
@@ -202,11 +212,20 @@ def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
         for choice in product(*values.values()):
             parameters = {str(key): parse_value(value) for key, value in zip(values, choice, strict=True)}
             try:
-                yield make(str(entry.get("name")), **parameters)
+                yield make(entry["name"], **parameters)
             except ParameterError as error:
                 raise UserError(f"{place}.{error.parameter}: {error.complaint}") from None
             except UserError as error:
                 raise UserError(f"{place}: {error}") from None
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """A mistake that is found inside is told with the place in the job file where it was made."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _require_distinct(what: str, names: Sequence[str], where: str) -> None:
