@@ -121,11 +121,13 @@ class Plan:
         grid: all of it.
         units: what is to do, with the targets that have no row yet.
         num_done: records that are there already.
+        metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
     """
 
     grid: Grid
     units: tuple[Unit, ...]
     num_done: int
+    metrics: tuple[str, ...]
 
     @property
     def num_todo(self) -> int:
@@ -136,21 +138,28 @@ class Plan:
 def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
     """What is left of a grid, given the keys that have a good row and the metrics that each row covers."""
     wanted = frozenset(grid.metrics)
-    units, num_done = [], 0
+    units, num_done, former = [], 0, set[str]()
     for unit in grid.units():
-        missing = tuple(t for t in unit.targets if not wanted <= covered.get(unit.cell.key(unit.ref, t), frozenset()))
+        missing = []
+        for target in unit.targets:
+            present = covered.get(unit.cell.key(unit.ref, target))
+            if present is None or not wanted <= present:
+                missing.append(target)
+                former |= present or frozenset()
         num_done += len(unit.targets) - len(missing)
         if missing:
-            units.append(Unit(cell=unit.cell, ref=unit.ref, targets=missing))
-    return Plan(grid=grid, units=tuple(units), num_done=num_done)
+            units.append(Unit(cell=unit.cell, ref=unit.ref, targets=tuple(missing)))
+    metrics = (*grid.metrics, *sorted(former - wanted))
+    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:
     """Name, revision and the parameters that differ from their default, so that a new parameter changes no old id."""
+    values = {field: getattr(attack, field.name) for field in fields(attack)}
     changed = {
-        field.name: getattr(attack, field.name)
-        for field in fields(attack)
-        if field.default is MISSING or getattr(attack, field.name) != field.default
+        field.name: float(value) if field.type is float else value  # 0 and 0.0 are one budget
+        for field, value in values.items()
+        if field.default is MISSING or value != field.default
     }
     return {"name": attack.name, "revision": attack.revision, **changed}
 
