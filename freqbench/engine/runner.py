@@ -61,7 +61,7 @@ def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
     plan = current_plan(grid, store)
     store.write_job({"spec": job.model_dump(mode="json"), "index": grid.index()})
     root = storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
-    return _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=job.metrics, volumes=root))
+    return _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
 
 
 def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
@@ -78,7 +78,7 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
-    spec = WorkerSpec(run_id="", metrics=job.metrics, volumes=root, reuse=True)
+    spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, reuse=True)
     summary = _Run(job, store, replace(plan, units=saved), console).carry_out(spec)
     _extend_index(store, grid)
     return summary
@@ -113,9 +113,8 @@ class _Run:
         started = time.monotonic()
         if not self._plan.units:
             return self._summary(None, started, interrupted=False)
-        spec = replace(
-            spec, run_id=self._run_id, unavailable=self._unavailable(self._plan.grid.metrics), **self._resources()
-        )
+        unavailable = self._unavailable(spec.metrics)
+        spec = replace(spec, run_id=self._run_id, unavailable=unavailable, **self._resources())
         self._warn_of_other(self._lease.take())
         self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid)}
         self._record("running")
@@ -176,7 +175,7 @@ class _Run:
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
-        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
+        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _record(self, status: str) -> None:
         """Write the run's own file."""
