@@ -59,9 +59,13 @@ def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
     store = Store(out)
     store.compact(above=COMPACT_ABOVE)
     plan = current_plan(grid, store)
-    store.write_job({"spec": job.model_dump(mode="json"), "index": grid.index()})
+    content = {"spec": job.model_dump(mode="json"), "index": grid.index()}
+    store.write_job(content)
     root = storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
-    return _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
+    summary = _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
+    if summary.run_id:
+        store.write_job(content)  # again, as the list of runs has grown
+    return summary
 
 
 def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
