@@ -151,7 +151,11 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
         UserError: neither a model of the job nor such a checkpoint.
     """
     own = {entry.name for entry in job.models}
-    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in names if name not in own]
+    others = [name for name in dict.fromkeys(names) if name not in own]
+    for name in others:
+        if re.fullmatch(r"\w*", name):  # a word without dot or slash is no checkpoint
+            raise UserError(f"targets: {unknown('model', name, own)}; or give a checkpoint's path")
+    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in others]
     _require_distinct("targets", [*own, *(entry.name for entry in added)], "targets")
     extended = job.model_copy(
         update={
