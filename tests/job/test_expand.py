@@ -20,7 +20,10 @@ def test_lists_multiply_in_the_order_of_the_file() -> None:
 
 
 def test_every_dataset_meets_every_source_attack_and_seed() -> None:
-    datasets = [{**JOB["datasets"][0], "name": name, "loader": "phantom", "split": split} for name, split in (("x", "test"), ("y", "train"))]
+    datasets = [
+        {**JOB["datasets"][0], "name": name, "loader": "phantom", "split": split}
+        for name, split in (("x", "test"), ("y", "train"))
+    ]
     _, grid = expanded(job(datasets=datasets, seeds=[0, 1], attacks=[{"name": "gn", "std": [0.1, 0.2]}]))
     assert len(grid.cells) == 2 * 2 * 2 * 2
     assert len(list(grid.units())) == 2 * len(grid.cells)
