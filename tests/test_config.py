@@ -18,7 +18,7 @@ class Inner(Strict):
 class Outer(Strict):
     name: str
     inner: Inner = Inner()
-    items: list[Inner] = []
+    items: tuple[Inner, ...] = ()
     choice: int | tuple[int, int] = 0
     short: str = Field("ab", max_length=2)
 
