@@ -51,12 +51,12 @@ def _console() -> Console:
 def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
     from freqbench.engine import estimate
-    from freqbench.engine.runner import current_plan
+    from freqbench.engine.runner import current_plan, volumes_root
     from freqbench.results import Store
 
     spec, grid = _load(job, set_, limit_cases)
     store = Store(out or f"runs/{spec.name}")
-    todo = current_plan(grid, store)
+    todo = current_plan(grid, store, volumes_root(spec, store.root))
     console = _console()
     table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{spec.name}: the grid")
     for row in estimate.overview(grid):

@@ -1,7 +1,7 @@
 """The grid of a job: cells, units, their identities, and the plan of what is left to do."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -135,15 +135,22 @@ class Plan:
         return sum(len(unit.targets) for unit in self.units)
 
 
-def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
-    """What is left of a grid, given the keys that have a good row and the metrics that each row covers."""
+def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collection[Key] = ()) -> Plan:
+    """What is left of a grid.
+
+    Args:
+        grid: all of it.
+        covered: the keys that have a good row, and the metrics that each row covers.
+        again: keys to compute anew all the same.
+    """
     wanted = frozenset(grid.metrics)
     units, num_done, former = [], 0, set[str]()
     for unit in grid.units():
         missing = []
         for target in unit.targets:
-            present = covered.get(unit.cell.key(unit.ref, target))
-            if present is None or not wanted <= present:
+            key = unit.cell.key(unit.ref, target)
+            present = covered.get(key)
+            if present is None or not wanted <= present or key in again:
                 missing.append(target)
                 former |= present or frozenset()
         num_done += len(unit.targets) - len(missing)
