@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -52,18 +51,23 @@ def _console() -> Console:
 def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
     from freqbench.engine import estimate
-    from freqbench.engine.runner import current_plan
+    from freqbench.engine.runner import current_plan, volumes_root
     from freqbench.results import Store
 
     spec, grid = _load(job, set_, limit_cases)
     store = Store(out or f"runs/{spec.name}")
-    todo = current_plan(grid, store)
+    todo = current_plan(grid, store, volumes_root(spec, store.root))
     console = _console()
     table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{spec.name}: the grid")
     for row in estimate.overview(grid):
         table.add_row(*map(str, row))
     console.print(table)
-    console.print(f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}")
+    console.print(
+        f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     hours, basis = estimate.hours(todo, store)
     console.print(f"about {hours:.2g} hours left on one worker ({basis})", highlight=False)
 
@@ -173,18 +177,23 @@ def _report(outs: list[str], format: str) -> str:
 
 def _finish(summary: Any, out: str) -> None:
     """Show the tables and leave with the exit code that the summary asks for."""
+    from freqbench import storage
+
     console = _console()
     if summary.interrupted:
         console.print(
             f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on",
             highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     sys.stdout.write(_report([out], "terminal"))
     console.print(
         f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
-        f"{Path(out) / 'records'}",
+        f"{storage.join(out, 'records')}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     if summary.num_failed:

@@ -79,19 +79,33 @@ def _place(location: Sequence[int | str]) -> str:
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
+    errors = error.errors()
+    first = errors[0]
     location = first["loc"]
     if first["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
         known = list(owner.model_fields) if owner else []
         inside = _place(location[:-1])
         return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), known)}"
-    if first["type"] == "missing":
-        return f"{_place(location)}: required, but not given"
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    location = _without_alternatives(model, location)
     place = _place(location)
+    if first["type"] == "missing":
+        return f"{place}: required, but not given"
+    alternatives = [each["msg"] for each in errors if each["loc"][: len(location)] == location]
+    message = " or ".join(
+        [first["msg"], *(text.removeprefix("Input should be ") for text in dict.fromkeys(alternatives[1:]))]
+    ).removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{place}: {message}{got}" if place else message
+
+
+def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place in the file: pydantic appends which alternative of a union it tried."""
+    for i, part in enumerate(location):
+        owner = _model_at(model, location[:i])
+        if isinstance(part, str) and i and owner is None:
+            return location[:i]
+    return location
 
 
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:

@@ -1,7 +1,7 @@
 """The grid of a job: cells, units, their identities, and the plan of what is left to do."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -119,9 +119,9 @@ class Plan:
 
     Attributes:
         grid: all of it.
-        units: what is to do, with the targets that have no row yet, or one that lacks a metric.
+        units: what is to do, with the targets that have no row yet.
         num_done: records that are there already.
-        metrics: that the new rows cover: the grid's, and those that the rows to be replaced have.
+        metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
     """
 
     grid: Grid
@@ -135,27 +135,38 @@ class Plan:
         return sum(len(unit.targets) for unit in self.units)
 
 
-def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]]) -> Plan:
-    """What is left of a grid, given the keys that have a good row and the metrics that each row covers."""
+def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collection[Key] = ()) -> Plan:
+    """What is left of a grid.
+
+    Args:
+        grid: all of it.
+        covered: the keys that have a good row, and the metrics that each row covers.
+        again: keys to compute anew all the same.
+    """
     wanted = frozenset(grid.metrics)
-    units, num_done, replaced = [], 0, frozenset[str]()
+    units, num_done, former = [], 0, set[str]()
     for unit in grid.units():
-        present = [covered.get(unit.cell.key(unit.ref, target), frozenset()) for target in unit.targets]
-        missing = tuple(t for t, metrics in zip(unit.targets, present, strict=True) if not wanted <= metrics)
+        missing = []
+        for target in unit.targets:
+            key = unit.cell.key(unit.ref, target)
+            present = covered.get(key)
+            if present is None or not wanted <= present or key in again:
+                missing.append(target)
+                former |= present or frozenset()
         num_done += len(unit.targets) - len(missing)
-        replaced = replaced.union(*(metrics for metrics in present if not wanted <= metrics))
         if missing:
-            units.append(Unit(cell=unit.cell, ref=unit.ref, targets=missing))
-    metrics = (*grid.metrics, *sorted(replaced - wanted))
+            units.append(Unit(cell=unit.cell, ref=unit.ref, targets=tuple(missing)))
+    metrics = (*grid.metrics, *sorted(former - wanted))
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:
     """Name, revision and the parameters that differ from their default, so that a new parameter changes no old id."""
+    values = {field: getattr(attack, field.name) for field in fields(attack)}
     changed = {
-        field.name: getattr(attack, field.name)
-        for field in fields(attack)
-        if field.default is MISSING or getattr(attack, field.name) != field.default
+        field.name: float(value) if field.type is float else value  # 0 and 0.0 are one budget
+        for field, value in values.items()
+        if field.default is MISSING or value != field.default
     }
     return {"name": attack.name, "revision": attack.revision, **changed}
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import PurePath
@@ -22,6 +23,8 @@ from freqbench.types import CaseRef
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
 Auto = Literal["auto"] | PositiveInt
+
+_NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
 class Resources(Strict):
@@ -60,7 +63,7 @@ class JobSpec(Strict):
     datasets: Annotated[list[dict[str, Any]], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    targets: Literal["all", "source"] | list[str] = "all"
+    targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     metrics: tuple[str, ...] = DEFAULT_METRICS
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -84,11 +87,14 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     Raises:
         UserError: one line that begins with `where` and the place.
     """
-    datasets, cases = _datasets(job, limit_cases, where)
+    datasets = _datasets(job, where)
     attacks = list(_attacks(job, where))
     _require_distinct("models", [entry.name for entry in job.models], where)
     cells: dict[tuple[str, str], Cell] = {}
-    for dataset in datasets:
+    cases: dict[str, tuple[CaseRef, ...]] = {}
+    for i, dataset in enumerate(datasets):
+        with _at(f"{where}: datasets[{i}]"):
+            cases[dataset.name] = dataset.refs()[:limit_cases]
         models = _models(job, dataset, where)
         for source, attack in product(models.values(), attacks):
             for seed in job.seeds if attack.is_stochastic else [None]:
@@ -115,7 +121,7 @@ def parse_value(value: Any) -> Any:
         return tuple(parse_value(item) for item in value)
     if not isinstance(value, str):
         return value
-    if fraction := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value):
+    if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
         numerator, denominator = (float(part) for part in fraction.groups())
         return numerator / denominator if denominator else value
     if re.fullmatch(r"\d+x\d+x\d+", value):
@@ -123,23 +129,15 @@ def parse_value(value: Any) -> Any:
     return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 
 
-def _datasets(
-    job: JobSpec, limit_cases: int | None, where: str
-) -> tuple[list[Dataset], dict[str, tuple[CaseRef, ...]]]:
-    """The datasets of a job, and the cases of each by its name."""
-    datasets, cases = [], {}
+def _datasets(job: JobSpec, where: str) -> list[Dataset]:
+    datasets = []
     for i, entry in enumerate(job.datasets):
         place = f"{where}: datasets[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: required, but not given")
-        dataset = build_dataset(entry, place)
-        try:
-            cases[dataset.name] = dataset.refs()[:limit_cases]
-        except UserError as error:
-            raise type(error)(f"{place}: {error}") from None
-        datasets.append(dataset)
+        datasets.append(build_dataset(entry, place))
     _require_distinct("datasets", [dataset.name for dataset in datasets], where)
-    return datasets, cases
+    return datasets
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
@@ -153,7 +151,11 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
         UserError: neither a model of the job nor such a checkpoint.
     """
     own = {entry.name for entry in job.models}
-    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in names if name not in own]
+    others = [name for name in dict.fromkeys(names) if name not in own]
+    for name in others:
+        if re.fullmatch(r"\w*", name):  # a word without dot or slash is no checkpoint
+            raise UserError(f"targets: {unknown('model', name, own)}; or give a checkpoint's path")
+    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in others]
     _require_distinct("targets", [*own, *(entry.name for entry in added)], "targets")
     extended = job.model_copy(
         update={
@@ -180,12 +182,14 @@ def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
 
 
 def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
-    models = {}
+    models: dict[str, ModelSpec] = {}
+    taken: dict[str, str] = {}
     for i, entry in enumerate(job.models):
-        try:
-            models[entry.name] = resolve(entry, dataset.num_classes)
-        except UserError as error:
-            raise type(error)(f"{where}: models[{i}]: {error}") from None
+        with _at(f"{where}: models[{i}]"):
+            models[entry.name] = model = resolve(entry, dataset.num_classes)
+            same = taken.setdefault(model.model_id, entry.name)
+            if same != entry.name:  # one identity for two models: their records would replace each other
+                raise UserError(f"{entry.name}: the same network with the same weights as {same}: give it once")
     return models
 
 
@@ -194,15 +198,17 @@ def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, w
         return tuple(models.values())
     if job.targets == "source":
         return (source,)
-    for name in job.targets:
+    for i, name in enumerate(job.targets):
         if name not in models:
-            raise UserError(f"{where}: targets: {unknown('model', name, models)}")
-    return tuple(models[name] for name in job.targets)
+            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, models)}")
+    return tuple(models[name] for name in dict.fromkeys(job.targets))
 
 
 def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
+        if not isinstance(entry.get("name"), str):
+            raise UserError(f"{place}.name: expected the name of an attack, got {entry.get('name')!r}")
         values = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "name"}
         for key, choices in values.items():
             if not choices:
@@ -210,11 +216,20 @@ def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
         for choice in product(*values.values()):
             parameters = {str(key): parse_value(value) for key, value in zip(values, choice, strict=True)}
             try:
-                yield make(str(entry.get("name")), **parameters)
+                yield make(entry["name"], **parameters)
             except ParameterError as error:
                 raise UserError(f"{place}.{error.parameter}: {error.complaint}") from None
             except UserError as error:
                 raise UserError(f"{place}: {error}") from None
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """A mistake that is found inside is told with the place in the job file where it was made."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _require_distinct(what: str, names: Sequence[str], where: str) -> None:

@@ -45,9 +45,27 @@ class Summary:
     interrupted: bool
 
 
-def current_plan(grid: Grid, store: Store) -> Plan:
-    """What is left of a grid in a store; resuming, planning and status are this one function."""
-    return make_plan(grid, store.covered())
+def current_plan(grid: Grid, store: Store, saved_in: str | None = None) -> Plan:
+    """What is left of a grid in a store; resuming, planning and status are this one function.
+
+    Args:
+        grid: all of it.
+        store: with the rows that are there.
+        saved_in: where a unit must also have left its volume to count as done; None: its rows are enough.
+    """
+    covered = store.covered()
+    unsaved = {
+        unit.cell.key(unit.ref, target)
+        for unit in (grid.units() if saved_in and covered else ())
+        if not volumes.is_saved(str(saved_in), unit.cell, unit.ref)
+        for target in unit.targets
+    }
+    return make_plan(grid, covered, again=unsaved)
+
+
+def volumes_root(job: JobSpec, out: str) -> str | None:
+    """Where a job saves its volumes; None if it saves none."""
+    return storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
 
 
 def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
@@ -58,10 +76,14 @@ def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
     """
     store = Store(out)
     store.compact(above=COMPACT_ABOVE)
-    plan = current_plan(grid, store)
-    store.write_job({"spec": job.model_dump(mode="json"), "index": grid.index()})
-    root = storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
-    return _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
+    root = volumes_root(job, out)
+    plan = current_plan(grid, store, root)
+    content = {"spec": job.model_dump(mode="json"), "index": grid.index()}
+    store.write_job(content)
+    summary = _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
+    if summary.run_id:
+        store.write_job(content)  # again, as the list of runs has grown
+    return summary
 
 
 def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
@@ -113,9 +135,8 @@ class _Run:
         started = time.monotonic()
         if not self._plan.units:
             return self._summary(None, started, interrupted=False)
-        spec = replace(
-            spec, run_id=self._run_id, unavailable=self._unavailable(self._plan.metrics), **self._resources()
-        )
+        unavailable = self._unavailable(spec.metrics)
+        spec = replace(spec, run_id=self._run_id, unavailable=unavailable, **self._resources())
         self._warn_of_other(self._lease.take())
         self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid)}
         self._record("running")
@@ -176,7 +197,7 @@ class _Run:
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
-        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
+        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _record(self, status: str) -> None:
         """Write the run's own file."""

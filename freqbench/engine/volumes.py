@@ -87,4 +87,4 @@ def _read(path: str) -> npt.NDArray[np.float32]:
     import nibabel
 
     image: Any = nibabel.Nifti1Image.from_bytes(gzip.decompress(storage.read_bytes(path)))
-    return np.array(image.dataobj, dtype=np.float32)
+    return np.asarray(image.dataobj).astype(np.float32)

@@ -29,7 +29,7 @@ class ModelEntry(Strict):
         roi: voxels of a window, a multiple of what the network needs; default 96x96x96, or as trained.
     """
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, pattern=r"^[^/\\]+$")
     arch: str | None = None
     checkpoint: str = Field(min_length=1)
     args: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,23 @@
+"""What the engine's tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test in this process pulls the plug, and waiting for the disk would be much of the time."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without LPIPS's weights and without a network."""
+    from freqbench.metrics import weights
+
+    monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    weights.trunk.cache_clear()

@@ -1,0 +1,256 @@
+"""A worker: what it keeps, what it survives, what it leaves alone."""
+
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from tiny import expanded, job, small
+from torch import Tensor
+
+from freqbench import evaluate, models
+from freqbench.attacks import Attack
+from freqbench.attacks.task import Task
+from freqbench.data.phantom import Phantom
+from freqbench.engine import serial, worker
+from freqbench.engine.rows import Outcome
+from freqbench.engine.worker import Worker, WorkerSpec, score_masks
+from freqbench.grid import Unit
+from freqbench.metrics import dice, hd95
+from freqbench.results import CLASS_RECORDS, RECORDS, to_table
+
+
+def make_worker(**changes: Any) -> Worker:
+    return Worker(WorkerSpec(**{"run_id": "r", "metrics": ("dsc",), "threads": 1, **changes}))
+
+
+def run_all(content: dict[str, Any], **changes: Any) -> list[Outcome]:
+    spec, grid = expanded(content)
+    outcomes: list[Outcome] = []
+    worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, **changes)
+    serial.run(list(grid.units()), worker_spec, lambda unit: None, outcomes.append)
+    return outcomes
+
+
+def results(outcome: Outcome) -> list[dict[str, str]]:
+    kept = [column.name for column in RECORDS if column.mark != "measured"]
+    return [{name: repr(row[name]) for name in kept} for row in outcome.records]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fake(Attack):
+    """An attack that a test misuses."""
+
+    name: ClassVar[str] = "fake"
+    threat_model: ClassVar[str] = "none"
+    budget_name: ClassVar[str] = "level"
+    level: float = 0.0
+    fits: ClassVar[int] = 99
+    batches: ClassVar[list[int]] = []
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 0, 0
+
+    def perturb(self, task: Task) -> Tensor:
+        self.batches.append(len(task.clean))
+        if self.level == 1:
+            raise ZeroDivisionError("two\nlines")
+        if len(task.clean) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return task.clean.clone()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
+    monkeypatch.setattr("freqbench.attacks.ATTACKS", {**__import__("freqbench").attacks.ATTACKS, "fake": Fake})
+    monkeypatch.setattr(Fake, "batches", [])
+    monkeypatch.setattr(Fake, "fits", 99)
+    return Fake
+
+
+def units_of(content: dict[str, Any]) -> list[Unit]:
+    return list(expanded(content)[1].units())
+
+
+def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(owner: Any, name: str, key: Any) -> None:
+        real = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[key(*args)] += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(models, "load", lambda spec, *_: f"model {spec.name}")
+    count(Phantom, "load", lambda _, ref: f"case {ref.case_id}")
+    count(models, "predict", lambda *_: "predictions")
+    run_all(job())
+    assert calls == {
+        "model a": 1,
+        "model b": 1,
+        "case phantom_2000": 1,
+        "case phantom_2001": 1,
+        "predictions": 24 + 4,  # one a record, and one a case and target for the clean volume
+    }
+
+
+def test_what_does_not_fit_goes_least_recently_used_first() -> None:
+    made: list[int] = []
+    kept: worker._Kept[int] = worker._Kept(10, lambda value: value)
+    for key in (4, 5, 4, 3, 4, 5, 20, 4):
+        kept.get(key, lambda key=key: made.append(key) or key)
+    assert made == [4, 5, 3, 5, 20, 4], "5 goes for 3, 3 for 5, all for 20 which stays alone until 4"
+
+
+def test_rows_have_the_schema_s_columns() -> None:
+    (outcome,) = run_all(small(metrics=["dsc", "hd95", "ssim", "psnr"]))
+    assert len(to_table(RECORDS, outcome.records)) == 1
+    assert len(to_table(CLASS_RECORDS, outcome.flat_class_records())) == 6
+    record = outcome.records[0]
+    assert record["status"] == "ok"
+    assert record["metrics"] == "dsc,hd95,ssim,psnr"
+    assert (record["num_windows"], record["num_forwards"], record["num_backwards"]) == (4, 4, 4)
+    assert record["null_reasons"] is None
+    assert json.loads(record["params"]) == {"eps": 8 / 255, "targeted": False, "variant": "released"}
+
+
+def test_scores_are_those_of_the_predictions_by_hand() -> None:
+    """Attack, prediction and metrics called one by one."""
+    content = small(attacks=[{"name": "gn", "std": 0.1}], seeds=[3])
+    (unit,) = units_of(content)
+    (outcome,) = run_all(content)
+    case, model = unit.cell.dataset.load(unit.ref), models.load(unit.cell.source, torch.device("cpu"))
+    adversarial = evaluate.attack_case(unit.cell.attack, model, case, 3, 1).adversarial
+    pred, pred_clean = models.predict(model, adversarial), models.predict(model, case.image)
+    record, label = outcome.records[0], case.label[0]
+    assert record["dsc"] == np.nanmean(dice(pred, label, 6))
+    assert record["dsc_clean"] == np.nanmean(dice(pred_clean, label, 6))
+    assert record["hd95_mm"] == pytest.approx(np.nanmean(hd95(pred, label, 6, spacing=case.spacing)[1:]))
+    assert record["hd95_clean"] == pytest.approx(np.nanmean(hd95(pred_clean, label, 6)))
+    assert record["voxel_success"] == (pred != pred_clean).double().mean()
+    assert record["linf"] == pytest.approx(float((adversarial - case.image).abs().max()))
+    assert record["eps_native"] == pytest.approx(0.1 * 425)
+    classes = outcome.class_records[0]
+    assert [row["dsc"] for row in classes] == pytest.approx(dice(pred, label, 6), nan_ok=True)
+    assert [row["class_name"] for row in classes] == list(unit.cell.dataset.class_names)
+    assert [row["pred_voxels_clean"] for row in classes] == [int((pred_clean == k).sum()) for k in range(6)]
+
+
+def test_columns_that_nobody_asked_for_are_null() -> None:
+    (outcome,) = run_all(small(metrics=[]))
+    record = outcome.records[0]
+    assert (record["dsc"], record["hd95"], record["ssim"], record["lpips_distance"]) == (None,) * 4
+    assert record["linf"] == pytest.approx(8 / 255)
+    assert record["voxel_success"] is not None
+
+
+def test_a_unit_is_the_same_to_the_bit_in_another_worker_and_order() -> None:
+    content = job(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2}])
+    units = units_of(content)
+    first, second = make_worker(), make_worker()
+    forth = {id(unit): results(first.run(unit)[0]) for unit in units}
+    back = {id(unit): results(second.run(unit)[0]) for unit in units[::-1]}
+    assert forth == back
+
+
+def test_global_generators_and_gradient_mode_are_left_alone() -> None:
+    (unit,) = units_of(small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 1}], seeds=[1]))
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    outcome, _ = make_worker().run(unit)
+    assert not outcome.failed
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.array_equal(np.random.get_state()[1], before[2])
+    assert torch.is_grad_enabled()
+
+
+def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type[Fake]) -> None:
+    outcomes = run_all(small(attacks=[{"name": "fake", "level": [1, 0]}]))
+    assert [outcome.failed for outcome in outcomes] == [True, False]
+    (record,) = outcomes[0].records
+    assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: two lines")
+    assert (record["metrics"], record["dsc"], outcomes[0].flat_class_records()) == ("", None, [])
+    assert len(to_table(RECORDS, outcomes[0].records)) == 1
+
+
+def test_a_case_with_nan_fails_in_one_line_and_the_others_go_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("good", "bad"):
+        voxels, label = rng.uniform(0, 100, (20, 18, 16)).astype(np.float32), np.ones((20, 18, 16), np.uint8)
+        label[:10] = 0
+        if name == "bad":
+            voxels[3, 3, 3] = np.nan
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_label.nii.gz")
+    entries = [{"image": f"./{name}.nii.gz", "label": f"./{name}_label.nii.gz"} for name in ("bad", "good")]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": entries}))
+    dataset = {"name": "d", "loader": "decathlon", "root": str(tmp_path), "labels": 2}
+    bad, good = run_all(small(datasets=[dataset]))
+    assert bad.failed
+    assert not good.failed
+    assert bad.records[0]["error"].startswith(str(tmp_path / "bad.nii.gz"))
+    assert "got 1 NaN or infinite" in bad.records[0]["error"]
+
+
+@pytest.mark.parametrize(("fits", "tried"), [(4, [4]), (2, [4, 2, 2]), (1, [4, 2, 1, 1, 1, 1])])
+def test_out_of_memory_halves_the_window_batch(fake: type[Fake], fits: int, tried: list[int]) -> None:
+    fake.fits = fits
+    (unit,) = units_of(small(attacks=[{"name": "fake"}]))
+    outcome, _ = make_worker(window_batch=4).run(unit)
+    assert not outcome.failed
+    assert fake.batches == tried
+    assert outcome.records[0]["window_batch"] == fits
+
+
+def test_the_smaller_batch_stays_for_the_next_unit(fake: type[Fake]) -> None:
+    fake.fits = 2
+    units = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5]}]))
+    one = make_worker(window_batch=4)
+    for unit in units:
+        one.run(unit)
+    assert fake.batches == [4, 2, 2, 2, 2]
+
+
+def test_no_memory_for_a_single_window_is_a_failed_row(fake: type[Fake]) -> None:
+    fake.fits = 0
+    (unit,) = units_of(small(attacks=[{"name": "fake"}]))
+    outcome, masks = make_worker(window_batch=2).run(unit)
+    assert masks is None
+    assert "out of memory" in outcome.records[0]["error"]
+
+
+def test_ctrl_c_is_not_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "attack_case", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_worker().run(units_of(small())[0])
+
+
+def test_masks_leave_only_for_surface_distances_and_as_bytes() -> None:
+    (unit,) = units_of(small())
+    assert make_worker(metrics=("dsc",)).run(unit)[1] is None
+    _, masks = make_worker(metrics=("dsc", "hd95")).run(unit)
+    assert masks is not None
+    assert {volume.dtype for volume in (masks.label, *masks.preds)} == {torch.uint8}
+    assert len(score_masks(masks)) == 1
+
+
+def test_threads_are_what_the_worker_was_told() -> None:
+    before = torch.get_num_threads()
+    try:
+        make_worker(threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

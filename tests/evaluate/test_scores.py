@@ -1,0 +1,140 @@
+"""Record columns against direct calls of the metrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from freqbench import metrics
+from freqbench.attacks import make
+from freqbench.data.phantom import Phantom
+from freqbench.evaluate import as_clean, native_budget, score_overlap, score_surfaces, score_volume
+from freqbench.metrics import METRICS
+from freqbench.results import CLASS_RECORDS, RECORDS
+from freqbench.types import Case
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    dataset = Phantom(name="p", shape=(24, 20, 16), cases=1)
+    return dataset.load(dataset.refs()[0])
+
+
+@pytest.fixture(scope="module")
+def adversarial(case: Case) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (case.image + 0.03 * torch.randn(case.image.shape, generator=generator)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def pred(case: Case) -> Tensor:
+    """The truth moved by a voxel, without the aorta, with a class of its own in the corner."""
+    moved = case.label[0].roll(1, 0).clone()
+    moved[moved == 4] = 0
+    return moved
+
+
+def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None:
+    scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), CPU)
+    body = metrics.body_mask(case.image)
+    change = (adversarial - case.image)[0].double()
+    assert scores.values == {
+        "ssim": metrics.ssim(case.image, adversarial),
+        "ssim_body": metrics.image_scores(case.image, adversarial, body).values["ssim_body"],
+        "psnr": metrics.psnr(case.image, adversarial),
+        "linf": pytest.approx(float(change.abs().max())),
+        "l2": pytest.approx(float(change.norm())),
+        "l2_body": pytest.approx(float(change[torch.from_numpy(body)].norm())),
+    }
+    assert scores.reasons == {}
+
+
+def test_norms_are_there_whatever_is_asked(case: Case, adversarial: Tensor) -> None:
+    assert set(score_volume(case, adversarial, (), CPU).values) == {"linf", "l2", "l2_body"}
+
+
+def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
+    try:
+        distance = metrics.lpips(case.image, adversarial)
+    except metrics.LpipsUnavailable as error:
+        pytest.skip(str(error))
+    values = score_volume(case, adversarial, ("lpips",), CPU).values
+    assert values["lpips_distance"] == pytest.approx(distance)
+    assert values["lpips_similarity"] == pytest.approx(1 - distance)
+
+
+def test_a_metric_that_is_not_to_be_had_has_its_reason(case: Case, adversarial: Tensor) -> None:
+    scores = score_volume(case, adversarial, ("lpips",), CPU, {"lpips": "no weights"})
+    for column in METRICS["lpips"].columns:
+        assert math.isnan(scores.values[column])
+        assert scores.reasons[column] == "no weights"
+
+
+def test_overlap_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
+    label = case.label[0]
+    scores, dice = score_overlap(pred, label, 6), metrics.dice(pred, label, 6)
+    assert scores.record["dsc"] == np.nanmean(dice)
+    assert scores.record["dsc_foreground"] == np.nanmean(dice[1:])
+    in_label, in_pred = ({k for k in range(6) if (volume == k).any()} for volume in (label, pred))
+    assert scores.record["missed_classes"] == len(in_label - in_pred) == 1
+    assert scores.record["hallucinated_classes"] == len(in_pred - in_label)
+    for k, row in enumerate(scores.classes):
+        assert row["dsc"] == pytest.approx(dice[k], nan_ok=True)
+        assert row["label_voxels"] == int((label == k).sum())
+        assert row["pred_voxels"] == int((pred == k).sum())
+
+
+def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
+    label, pred = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)
+    pred[0, 0, 0] = 2
+    record = score_overlap(pred, label, 3).record
+    assert (record["missed_classes"], record["hallucinated_classes"]) == (0, 1)
+
+
+def test_surface_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
+    label = case.label[0]
+    scores = score_surfaces(pred, label, 6, case.spacing)
+    voxels = metrics.hd95(pred, label, 6)
+    mm = metrics.hd95(pred, label, 6, spacing=case.spacing)
+    medpy = metrics.hd95(pred, label, 6, spacing=case.spacing, convention="medpy")
+    diagonal = math.dist((0, 0, 0), [size * step for size, step in zip(label.shape, case.spacing, strict=True)])
+    assert scores.record["hd95"] == pytest.approx(np.nanmean(voxels))
+    assert scores.record["hd95_mm"] == pytest.approx(np.nanmean(mm[1:]))
+    assert scores.record["hd95_medpy_mm"] == pytest.approx(np.nanmean(medpy[1:]))
+    assert scores.record["hd95_undefined_classes"] == np.isnan(voxels).sum()
+    missed = [k for k in range(1, 6) if (label == k).any() and not (pred == k).any()]
+    present = [mm[k] for k in range(1, 6) if (label == k).any() and k not in missed]
+    assert missed == [4]
+    assert scores.record["hd95_penalised"] == pytest.approx(np.mean([*present, diagonal]))
+    for k, row in enumerate(scores.classes):
+        found = [row["hd95"], row["hd95_mm"], row["hd95_medpy_mm"]]
+        assert found == pytest.approx([voxels[k], mm[k], medpy[k]], nan_ok=True)
+
+
+def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor) -> None:
+    label = case.label[0]
+    for scores in (score_overlap(pred, label, 6), score_surfaces(pred, label, 6, case.spacing)):
+        clean = as_clean(scores)
+        assert set(clean.record) == {f"{name}_clean" for name in scores.record} & {column.name for column in RECORDS}
+        for row, own in zip(clean.classes, scores.classes, strict=True):
+            assert set(row) == {f"{name}_clean" for name in own} & {column.name for column in CLASS_RECORDS}
+            assert all(np.array_equal(row[name], own[name.removesuffix("_clean")], equal_nan=True) for name in row)
+
+
+def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, pred: Tensor) -> None:
+    volume = score_volume(case, adversarial, tuple(METRICS), CPU, {"lpips": "not here"})
+    parts = [score_overlap(pred, case.label[0], 6), score_surfaces(pred, case.label[0], 6, case.spacing)]
+    filled = {"voxel_success", *volume.values}
+    for part in parts:
+        filled |= {*part.record, *as_clean(part).record}
+    assert {column for metric in METRICS.values() for column in metric.columns} == filled
+
+
+def test_a_budget_on_intensities_is_told_in_the_data_s_unit(case: Case) -> None:
+    """The phantom's window is 425 HU wide."""
+    assert native_budget(make("fgsm", eps=8 / 255), case) == pytest.approx(8 / 255 * 425)
+    assert native_budget(make("gn", std=0.1), case) == pytest.approx(42.5)

@@ -1,0 +1,72 @@
+"""What is left to do, given what is there."""
+
+from tiny import expanded, job
+
+from freqbench.grid import Grid, index_keys, make_plan
+from freqbench.results import Key
+
+METRICS = frozenset({"dsc", "hd95"})
+
+
+def keys_of(grid: Grid) -> list[Key]:
+    return [unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets]
+
+
+def test_an_empty_store_leaves_everything() -> None:
+    _, grid = expanded(job())
+    plan = make_plan(grid, {})
+    assert (plan.num_done, plan.num_todo) == (0, 24)
+    assert plan.units == tuple(grid.units())
+
+
+def test_a_full_store_leaves_nothing() -> None:
+    _, grid = expanded(job())
+    plan = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
+    assert (plan.num_done, plan.num_todo, plan.units) == (24, 0, ())
+
+
+def test_a_unit_is_left_with_the_targets_that_it_lacks() -> None:
+    _, grid = expanded(job())
+    unit = next(grid.units())
+    first, second = unit.targets
+    plan = make_plan(grid, {unit.cell.key(unit.ref, first): METRICS})
+    assert plan.units[0].targets == (second,)
+    assert (plan.num_done, plan.num_todo) == (1, 23)
+
+
+def test_a_row_that_covers_less_is_done_again_and_loses_nothing() -> None:
+    _, grid = expanded(job(metrics=["psnr"]))
+    first, *_ = keys_of(grid)
+    plan = make_plan(grid, {first: frozenset({"dsc", "hd95"})})
+    assert plan.num_done == 0
+    assert plan.metrics == ("psnr", "dsc", "hd95")
+
+
+def test_a_row_that_covers_more_is_done() -> None:
+    _, grid = expanded(job(metrics=["dsc"]))
+    plan = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
+    assert plan.units == ()
+    assert plan.metrics == ("dsc",)
+
+
+def test_a_row_that_is_not_there_is_not_done_even_without_metrics() -> None:
+    _, grid = expanded(job(metrics=[]))
+    assert make_plan(grid, {}).num_todo == 24
+    assert make_plan(grid, dict.fromkeys(keys_of(grid), frozenset())).num_todo == 0
+
+
+def test_rows_of_other_jobs_do_not_count() -> None:
+    _, grid = expanded(job())
+    _, other = expanded(job(attacks=[{"name": "gn", "std": 0.1}]))
+    assert make_plan(grid, dict.fromkeys(keys_of(other), METRICS)).num_done == 0
+
+
+def test_the_index_spells_out_all_keys() -> None:
+    _, grid = expanded(job())
+    assert index_keys(grid.index()) == set(keys_of(grid))
+
+
+def test_passes_are_windows_times_the_attack_s_own() -> None:
+    """24x20x16 in windows of 16 makes 2x2x1 of them; PGD of two steps goes twice forward and twice back."""
+    _, grid = expanded(job())
+    assert {(unit.cell.attack.name, unit.passes) for unit in grid.units()} == {("pgd", 4 * 4), ("fgsm", 4 * 2)}

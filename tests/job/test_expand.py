@@ -1,0 +1,127 @@
+"""What a job file multiplies into."""
+
+from typing import Any
+
+import pytest
+from tiny import JOB, expanded, job, small
+
+from freqbench.errors import UserError
+from freqbench.job import expand, further_targets, parse_value
+
+
+def attacks(*entries: dict[str, Any], **changes: Any) -> list[tuple[Any, ...]]:
+    _, grid = expanded(small(attacks=list(entries), **changes))
+    return [(cell.attack, cell.seed) for cell in grid.cells]
+
+
+def test_lists_multiply_in_the_order_of_the_file() -> None:
+    found = [(attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})]
+    assert found == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+
+
+def test_every_dataset_meets_every_source_attack_and_seed() -> None:
+    datasets = [
+        {**JOB["datasets"][0], "name": name, "loader": "phantom", "split": split}
+        for name, split in (("x", "test"), ("y", "train"))
+    ]
+    _, grid = expanded(job(datasets=datasets, seeds=[0, 1], attacks=[{"name": "gn", "std": [0.1, 0.2]}]))
+    assert len(grid.cells) == 2 * 2 * 2 * 2
+    assert len(list(grid.units())) == 2 * len(grid.cells)
+
+
+def test_an_equal_cell_stands_once() -> None:
+    assert len(attacks({"name": "fgsm", "eps": [0.5, "1/2", 0.5]}, {"name": "fgsm", "eps": 0.5})) == 1
+
+
+def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
+    found = attacks(
+        {"name": "gn", "std": 0.1},
+        {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
+        {"name": "fgsm", "eps": 0.1},
+        {"name": "bim", "eps": 0.1},
+        seeds=[3, 4],
+    )
+    assert [(attack.name, seed) for attack, seed in found] == [
+        ("gn", 3),
+        ("gn", 4),
+        ("pgd", 3),
+        ("pgd", 4),
+        ("pgd", None),
+        ("fgsm", None),
+        ("bim", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8/255", 8 / 255),
+        (" 8 / 255 ", 8 / 255),
+        (".5/2.", 0.25),
+        ("8x16x32", (8, 16, 32)),
+        ("1e-3", 0.001),
+        ("-2E2", -200.0),
+        ("middle", "middle"),
+        ("1/2/3", "1/2/3"),
+        ("8/0", "8/0"),
+        ("8x16", "8x16"),
+        (True, True),
+        (7, 7),
+        (["1/4", "a"], (0.25, "a")),
+        (None, None),
+    ],
+)
+def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
+    assert parse_value(text) == value
+
+
+def test_targets_all_is_the_transfer_matrix() -> None:
+    _, grid = expanded(job())
+    assert {(cell.source.name, *(target.name for target in cell.targets)) for cell in grid.cells} == {
+        ("a", "a", "b"),
+        ("b", "a", "b"),
+    }
+
+
+def test_targets_source_is_white_box() -> None:
+    _, grid = expanded(job(targets="source"))
+    assert all(cell.targets == (cell.source,) for cell in grid.cells)
+
+
+def test_a_target_named_twice_is_scored_once() -> None:
+    _, grid = expanded(job(targets=["b", "b"]))
+    assert {tuple(target.name for target in cell.targets) for cell in grid.cells} == {("b",)}
+
+
+def test_limit_cases_takes_the_first_of_every_dataset() -> None:
+    spec, grid = expanded(job())
+    (ref,) = expand(spec, limit_cases=1).cases["phantom"]
+    assert ref == grid.cases["phantom"][0]
+
+
+def test_quickstart_names_no_path_and_draws_once() -> None:
+    """The default metrics and seeds, so that a job file may leave them out."""
+    content = {key: value for key, value in small().items() if key not in ("metrics", "resources")}
+    spec, _ = expanded(content)
+    assert spec.metrics == ("dsc", "hd95", "ssim", "psnr", "lpips")
+    assert spec.seeds == (0,)
+
+
+def test_further_targets_of_the_job_keep_the_sources() -> None:
+    spec, grid = expanded(job(targets="source"))
+    _, further = further_targets(spec, ["b", "b"])
+    assert [cell.cell_id for cell in further.cells] == [cell.cell_id for cell in grid.cells]
+    assert {tuple(target.name for target in cell.targets) for cell in further.cells} == {("b",)}
+
+
+def test_a_further_target_that_is_nothing_is_one_line() -> None:
+    spec, _ = expanded(job())
+    with pytest.raises(UserError, match=r"^targets: .*'unknwon'.*Known: a, b"):
+        further_targets(spec, ["unknwon"])
+
+
+def test_a_further_target_that_is_the_job_s_own_model_under_another_name() -> None:
+    content = job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}])
+    spec, _ = expanded(content)
+    with pytest.raises(UserError, match="the same weights as mine"):
+        further_targets(spec, ["zoo://phantom/unet"])

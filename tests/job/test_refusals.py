@@ -1,0 +1,177 @@
+"""Every mistake in a job file is one line that begins with the file, names the place, and says what to do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from tiny import job, write
+
+from freqbench import config, models
+from freqbench.errors import CheckpointError, DataError, UserError
+from freqbench.job import JobSpec, expand
+
+Spoil = Callable[[dict[str, Any]], object]
+
+
+def refusal(folder: Path, spoil: Spoil, overrides: tuple[str, ...] = ()) -> str:
+    """What the user reads behind the file's name, of a job file that `spoil` has spoilt."""
+    content = job()
+    spoil(content)
+    path = write(folder, content)
+    with pytest.raises(UserError) as caught:
+        expand(config.load(path, JobSpec, overrides), where=path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
+
+
+MISTAKES: dict[str, tuple[Spoil, str, str]] = {
+    "attack": (lambda c: c["attacks"][0].update(name="pdg"), "attacks[0]: unknown attack 'pdg'.", "'pgd'?"),
+    "second attack": (lambda c: c["attacks"][1].update(name="fgms"), "attacks[1]: unknown attack 'fgms'.", "'fgsm'?"),
+    "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: expected the name", "got None"),
+    "list of attack names": (lambda c: c["attacks"][0].update(name=["pgd"]), "attacks[0].name:", "got ['pgd']"),
+    "attack as a word": (lambda c: c["attacks"].insert(0, "pgd"), "attacks[0]:", "got 'pgd'"),
+    "top key": (lambda c: c.update(dataset=[]), "unknown key 'dataset'.", "'datasets'?"),
+    "dataset key": (lambda c: c["datasets"][0].update(splt=1), "datasets[0]: unknown key 'splt'.", "'split'?"),
+    "model key": (lambda c: c["models"][1].update(chekpoint=1), "models[1]: unknown key 'chekpoint'.", "'checkpoint'?"),
+    "attack key": (lambda c: c["attacks"][1].update(esp=1), "attacks[1].esp: unknown parameter 'esp'.", "'eps'?"),
+    "resource key": (lambda c: c["resources"].update(thread=1), "resources: unknown key 'thread'.", "'threads'?"),
+    "missing key": (lambda c: c.pop("models"), "models: required", "not given"),
+    "missing parameter": (lambda c: c["attacks"][1].pop("eps"), "attacks[1].eps: required", "L-infinity"),
+    "eps in grey levels": (lambda c: c["attacks"][1].update(eps=8), "attacks[1].eps: expected a number", "8/255?"),
+    "negative eps": (lambda c: c["attacks"][1].update(eps=-0.1), "attacks[1].eps: expected a number", "got -0.1"),
+    "eps as a word": (lambda c: c["attacks"][1].update(eps="big"), "attacks[1].eps: expected a number", "got 'big'"),
+    "broken fraction": (lambda c: c["attacks"][1].update(eps="1.2.3/4"), "attacks[1].eps:", "got '1.2.3/4'"),
+    "fraction of nothing": (lambda c: c["attacks"][1].update(eps="8/0"), "attacks[1].eps:", "got '8/0'"),
+    "second of a list": (lambda c: c["attacks"][0].update(eps=[0.1, 2]), "attacks[0].eps: expected", "2/255?"),
+    "half a step": (lambda c: c["attacks"][0].update(steps=1.5), "attacks[0].steps: expected a whole number", "1.5"),
+    "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
+    "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
+    "no seeds": (lambda c: c.update(seeds=[]), "seeds: ", "at least 1"),
+    "no targets": (lambda c: c.update(targets=[]), "targets: ", "at least 1"),
+    "target": (lambda c: c.update(targets=["a", "unte"]), "targets[1]: unknown model 'unte'.", "Known: a, b"),
+    "targets as a word": (lambda c: c.update(targets="a"), "targets: ", "'all' or 'source' or a valid list, got 'a'"),
+    "threads": (lambda c: c["resources"].update(threads=0), "resources.threads: ", "'auto' or greater than 0, got 0"),
+    "metric": (lambda c: c.update(metrics=["dcs"]), "metrics: unknown metric 'dcs'.", "'dsc'?"),
+    "precision": (lambda c: c.update(precision="fp16"), "precision: ", "'fp32', 'tf32' or 'bf16', got 'fp16'"),
+    "job name": (lambda c: c.update(name="a/b"), "name: ", "got 'a/b'"),
+    "key that is a number": (lambda c: c.update({3: 4}), "[3]: Keys should be strings", "got 3"),
+    "loader": (lambda c: c["datasets"][0].update(loader="decatlon"), "datasets[0].loader: unknown", "'decathlon'?"),
+    "dataset without name": (lambda c: c["datasets"][0].pop("name"), "datasets[0].name: required", "not given"),
+    "split": (lambda c: c["datasets"][0].update(split="tset"), "datasets[0]: phantom: unknown split", "'test'?"),
+    "too many cases": (lambda c: c["datasets"][0].update(cases=21), "datasets[0]: phantom: expected at most 20", "21"),
+    "case": (
+        lambda c: c["datasets"][0].update(cases=["phantom_200"]),
+        "datasets[0]: phantom: unknown case",
+        "you mean",
+    ),
+    "two datasets of a name": (lambda c: c["datasets"].append(c["datasets"][0]), "datasets[1].name:", "taken already"),
+    "two models of a name": (lambda c: c["models"][1].update(name="a"), "models[1].name: 'a' is taken", "own name"),
+    "one model twice": (
+        lambda c: c["models"].append({**c["models"][0], "name": "c"}),
+        "models[2]: c: the same network with the same weights as a",
+        "once",
+    ),
+    "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0]: unknown architecture", "'unet'?"),
+    "no checkpoint": (lambda c: c["models"][0].update(checkpoint="no.pt"), "models[0]: no.pt: expected a file", "path"),
+    "no such zoo model": (
+        lambda c: c["models"][0].update(checkpoint="zoo://phantom/unte"),
+        "models[0]: zoo://phantom/unte: unknown",
+        "'phantom/unet'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_with_place_and_hint(mistake: str, tmp_path: Path) -> None:
+    spoil, place, hint = MISTAKES[mistake]
+    text = refusal(tmp_path, spoil)
+    assert text.startswith(place)
+    assert hint in text
+
+
+def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^none.yaml: expected a YAML file, found none"):
+        config.load("none.yaml", JobSpec)
+
+
+def test_a_set_option_is_held_to_the_same_rules(tmp_path: Path) -> None:
+    text = refusal(tmp_path, lambda c: None, ("attacks.1.eps=8",))
+    assert text.startswith("attacks[1].eps: expected a number in [0, 1]")
+
+
+def test_a_checkpoint_with_another_number_of_classes(tmp_path: Path) -> None:
+    path = tmp_path / "six.safetensors"
+    args = {"channels": [4, 8], "strides": [2]}
+    net = models.build("unet", 6, (16, 16, 16), args)
+    models.save_checkpoint(path, net.state_dict(), {"arch": "unet", "args": args, "roi": [16, 16, 16]}, half=False)
+
+    def three_classes(content: dict[str, Any]) -> None:
+        content["datasets"] = [make_folder(tmp_path)]
+        content["models"] = [{"name": "six", "checkpoint": str(path)}]
+
+    assert refusal(tmp_path, three_classes) == "models[0]: six: checkpoint has 6 output classes, dataset wants 3"
+
+
+def test_the_zoo_refuses_a_dataset_of_other_classes(tmp_path: Path) -> None:
+    def three_classes(content: dict[str, Any]) -> None:
+        content["datasets"] = [make_folder(tmp_path)]
+        content["models"] = [{"name": "unet", "checkpoint": "zoo://phantom/unet"}]
+
+    assert refusal(tmp_path, three_classes) == "models[0]: unet: checkpoint has 6 output classes, dataset wants 3"
+
+
+def make_folder(root: Path) -> dict[str, Any]:
+    """A Decathlon folder of one case; its entry in a job file."""
+    rng = np.random.default_rng(0)
+    label = np.zeros((20, 18, 16), np.uint8)
+    label[4:9, 4:9, 4:9], label[10:15, 10:15, 4:9] = 1, 2
+    for kind, voxels in (("imagesTr", rng.uniform(0, 100, label.shape).astype(np.float32)), ("labelsTr", label)):
+        (root / kind).mkdir()
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), root / kind / "c.nii.gz")
+    entry = {"image": "imagesTr/c.nii.gz", "label": "labelsTr/c.nii.gz"}
+    listed = {"labels": {"0": "background", "1": "left", "2": "right"}, "test": [entry]}
+    (root / "dataset.json").write_text(json.dumps(listed))
+    return {"name": "folder", "loader": "decathlon", "root": str(root)}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda root: (root / "imagesTr" / "c.nii.gz").unlink(), "expected the image of case c, found no file"),
+        (lambda root: (root / "imagesTr" / "c.nii.gz").write_bytes(b"no"), "expected a NIfTI file, got an unreadable"),
+        (lambda root: (root / "dataset.json").unlink(), "expected the list"),
+        (lambda root: (root / "dataset.json").write_text("{"), "expected a JSON list of cases, got no JSON"),
+    ],
+)
+def test_files_that_are_missing_or_broken(tmp_path: Path, spoil: Callable[[Path], object], expected: str) -> None:
+    entry = make_folder(tmp_path)
+    spoil(tmp_path)
+    text = refusal(tmp_path, lambda c: c["datasets"].append(entry))
+    assert text.startswith("datasets[1]: ")
+    assert expected in text
+
+
+def test_the_kinds_of_errors_stay(tmp_path: Path) -> None:
+    """What catches a DataError or CheckpointError still does, place or not."""
+    for spoil, kind in (
+        (lambda c: c["datasets"][0].update(split="x"), DataError),
+        (lambda c: c["models"][0].update(checkpoint="x"), CheckpointError),
+    ):
+        content = job()
+        spoil(content)
+        with pytest.raises(kind):
+            expand(config.validate(content, JobSpec, "job"))
+
+
+def test_a_pickle_that_could_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": print}, tmp_path / "evil.pt")
+    text = refusal(tmp_path, lambda c: c["models"][0].update(checkpoint=str(tmp_path / "evil.pt")))
+    assert text.startswith("models[0]: ")
+    assert "could run code" in text

@@ -1,0 +1,141 @@
+"""Whole objects or nothing, fetching, hashes; on folders, file:// and memory://."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from freqbench import storage
+from freqbench.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
+    memory = fsspec.filesystem("memory")
+    for path in memory.find("/tests-storage"):
+        memory.rm(path)
+
+
+@pytest.fixture(params=["folder", "file", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {
+        "folder": str(tmp_path / "store"),
+        "file": f"file://{tmp_path}/store",
+        "memory": "memory://tests-storage",
+    }[request.param]
+
+
+def test_what_is_written_is_read(root: str) -> None:
+    path = storage.join(root, "a", "b.bin")
+    assert not storage.exists(path)
+    storage.write_atomic(path, b"one")
+    storage.write_atomic(path, b"two")
+    assert storage.exists(path)
+    assert storage.read_bytes(path) == b"two"
+
+
+def test_listing_is_sorted_and_takes_the_suffix(root: str) -> None:
+    assert storage.list_files(storage.join(root, "x"), ".bin") == []
+    for name in ("b.bin", "a.bin", "c.txt", ".hidden.bin"):
+        storage.write_atomic(storage.join(root, "x", name), b"")
+    assert storage.list_files(storage.join(root, "x"), ".bin") == ["a.bin", "b.bin"]
+
+
+def test_removing_twice_is_no_error(root: str) -> None:
+    path = storage.join(root, "a.bin")
+    storage.write_atomic(path, b"")
+    storage.remove(path)
+    storage.remove(path)
+    assert not storage.exists(path)
+
+
+def test_fetch_gives_a_local_file_with_the_content(root: str) -> None:
+    storage.write_atomic(storage.join(root, "a.bin"), b"content")
+    local = storage.fetch(storage.join(root, "a.bin"))
+    assert local.name == "a.bin"
+    assert local.read_bytes() == b"content"
+
+
+def test_fetch_of_nothing_or_of_a_folder_is_one_line(root: str) -> None:
+    storage.write_atomic(storage.join(root, "folder", "a.bin"), b"")
+    for name in ("nothing", "folder"):
+        path = storage.join(root, name)
+        with pytest.raises(UserError, match="expected a file, found none") as caught:
+            storage.fetch(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_local_file_is_not_copied(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"x")
+    assert storage.fetch(str(tmp_path / "a.bin")) == tmp_path / "a.bin"
+    assert not cache.exists()
+
+
+def test_a_remote_file_is_fetched_once_and_anew_when_it_changes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "memory://tests-storage/a.bin"
+    storage.write_atomic(path, b"old")
+    first = storage.fetch(path)
+    assert cache in first.parents
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read_bytes", lambda path: pytest.fail("read again"))
+        assert storage.fetch(path) == first
+    storage.write_atomic(path, b"new")
+    assert storage.fetch(path).read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_dies_leaves_the_old_object_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "a.bin"
+    storage.write_atomic(str(path), b"old")
+
+    def die(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, call, die)
+    with pytest.raises(OSError, match="disk full"):
+        storage.write_atomic(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
+    storage.write_atomic(str(tmp_path / "a.bin"), b"x")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_a_written_file_can_be_read_by_others(tmp_path: Path) -> None:
+    storage.write_atomic(str(tmp_path / "a.bin"), b"x")
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o644
+
+
+def test_sha256_of_a_known_content(root: str) -> None:
+    storage.write_atomic(storage.join(root, "abc"), b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert storage.sha256(storage.join(root, "abc")) == expected
+
+
+def test_sha256_is_remembered_and_notices_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    first = storage.sha256(str(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.hashlib, "file_digest", lambda *a: pytest.fail("hashed again"))
+        assert storage.sha256(str(path)) == first
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(1, 1))
+    assert storage.sha256(str(path)) != first
+
+
+def test_join_takes_a_trailing_slash() -> None:
+    assert storage.join("a/", "b", "c") == "a/b/c" == storage.join("a", "b", "c")

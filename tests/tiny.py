@@ -1,0 +1,81 @@
+"""A job whose attacks take milliseconds: two untrained networks on 24x20x16 voxels in windows of 16."""
+
+import copy
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from freqbench import config
+from freqbench.engine import runner
+from freqbench.engine.runner import Summary
+from freqbench.grid import Grid
+from freqbench.job import JobSpec, expand
+from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
+
+ROI = [16, 16, 16]
+SHAPE = [24, 20, 16]
+ARGS = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+NUM_WINDOWS = 4
+
+JOB: dict[str, Any] = {
+    "name": "tiny",
+    "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 2}],
+    "models": [
+        {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI},
+        {"name": "b", "arch": "unet", "checkpoint": "random", "args": ARGS | {"num_res_units": 1}, "roi": ROI},
+    ],
+    "attacks": [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": 2}, {"name": "fgsm", "eps": "8/255"}],
+    "metrics": ["dsc", "hd95"],
+    "resources": {"threads": 1},
+}
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    """The content of the job file, top-level keys replaced."""
+    return copy.deepcopy({**JOB, **changes})
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """One model, one attack, one case."""
+    one = {
+        "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 1}],
+        "models": JOB["models"][:1],
+        "attacks": [{"name": "fgsm", "eps": "8/255"}],
+    }
+    return job(**{**one, **changes})
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> str:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    return str(path)
+
+
+def expanded(content: Mapping[str, Any]) -> tuple[JobSpec, Grid]:
+    spec = config.validate(dict(content), JobSpec, where="job.yaml")
+    return spec, expand(spec, where="job.yaml")
+
+
+def execute(content: Mapping[str, Any], out: Path | str, said: io.StringIO | None = None) -> Summary:
+    spec, grid = expanded(content)
+    return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80))
+
+
+def rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Records by key, without the columns of an execution; the comparison of two stores. NaN as text."""
+    return _stable(Store(str(out)).records().to_pylist(), RECORDS, KEY)
+
+
+def class_rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
+    return _stable(Store(str(out)).class_records().to_pylist(), CLASS_RECORDS, (*KEY, "class_index"))
+
+
+def _stable(records: list[dict[str, Any]], columns: Any, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Any]]:
+    kept = [column.name for column in columns if column.mark in ("identity", "result")]
+    found = {tuple(row[name] for name in key): {name: repr(row[name]) for name in kept} for row in records}
+    assert len(found) == len(records), "a key stands there twice"
+    return found
