@@ -45,9 +45,10 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """The same without a process of its own: what `bench.py` calls."""
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["bench.py", *arguments])
-        main()
+        with pytest.raises(SystemExit) as caught:
+            main()
     signal.signal(signal.SIGTERM, before)
     out, err = capsys.readouterr()
     return int(caught.value.code or 0), out, err
