@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
@@ -63,6 +64,15 @@ def expanded(content: Mapping[str, Any]) -> tuple[JobSpec, Grid]:
 def execute(content: Mapping[str, Any], out: Path | str, said: io.StringIO | None = None) -> Summary:
     spec, grid = expanded(content)
     return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80))
+
+
+def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
+    """For a process that will be killed: commits after each unit, what it says goes to a file."""
+    runner.COMMIT_EVERY_S = 0.0
+    torch.set_num_threads(1)
+    with Path(log).open("w") as said:
+        spec, grid = expanded(content)
+        runner.execute(spec, grid, out, Console(file=said, width=80))
 
 
 def rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:

@@ -1,0 +1,215 @@
+"""Exit codes, streams and texts of `python bench.py`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import job, rows, small, write
+
+from freqbench.cli import app, main
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
+
+Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that a run in a subprocess has made, and what it said."""
+    folder = tmp_path_factory.mktemp("store")
+    result = call(folder, "run", write(folder, small()), "--out", "out")
+    assert result.returncode == 0, result.stderr
+    (folder / "said").write_text(result.stdout)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """One thread, no network, a cache of its own, the package of this checkout."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR", "FREQBENCH_DATA")}
+    own = {"OMP_NUM_THREADS": "1", "FREQBENCH_OFFLINE": "1", "FREQBENCH_CACHE": str(folder / "cache")}
+    return {**kept, **own, "PYTHONPATH": str(ROOT)}
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "bench.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The same without a process of its own: what `bench.py` calls."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench.py", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    signal.signal(signal.SIGTERM, before)
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_the_commands_are_those_that_are_promised() -> None:
+    assert set(COMMANDS) == {"plan", "run", "score", "status", "report", "train", "doctor"}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_reads_well(command: str, tmp_path: Path) -> None:
+    result = call(tmp_path, *([command] if command else []), "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage:" in result.stdout
+    for option in ("--out", "--set", "--limit-cases") if command in ("plan", "run") else ():
+        assert option in result.stdout
+
+
+def test_plan_computes_nothing(tmp_path: Path) -> None:
+    result = call(tmp_path, "plan", write(tmp_path, job()))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "0 of 24 records are in runs/tiny\n" in result.stdout
+    assert "hours left on one worker" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
+def test_run_says_in_plain_lines_what_it_did(store: Path) -> None:
+    said = (store / "said").read_text()
+    assert "\x1b" not in said
+    assert "\r" not in said
+    assert "1 of 1 records stored" in said
+    assert "DSC" in said
+    assert said.splitlines()[-1].startswith("1 records in ")
+    assert said.splitlines()[-1].endswith("0 were there before: out/records")
+    assert len(rows(store / "out")) == 1
+
+
+def test_a_second_run_says_that_nothing_is_left(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = in_process(capsys, "run", str(store / "job.yaml"), "--out", str(store / "out"))
+    assert code == 0
+    assert out.splitlines()[-1].startswith("0 records in 0 s, 1 were there before: ")
+
+
+def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = in_process(capsys, "status", str(store / "out"))
+    assert code == 0
+    assert "1 of 1 records" in out
+    for format, sign in (("terminal", "Records\n"), ("md", "| attack"), ("csv", "fgsm")):
+        code, out, err = in_process(capsys, "report", str(store / "out"), "--format", format)
+        assert (code, err) == (0, "")
+        assert sign in out
+
+
+def test_report_shows_only_the_job_s_own_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for eps in ("4/255", "8/255"):
+        path = write(tmp_path, small(attacks=[{"name": "fgsm", "eps": eps}], metrics=["dsc"]))
+        assert in_process(capsys, "run", path, "--out", str(tmp_path / "out"))[0] == 0
+    _, out, _ = in_process(capsys, "report", str(tmp_path / "out"))
+    assert "1 ok, 0 failed, 0 not done, of 1" in out
+    assert "eps=8/255" in out
+    assert "eps=4/255" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
+        (["run", "{job}", "--set", "attacks.0.eps=8"], "Did you mean 8/255?"),
+        (["run", "{job}", "--set", "attacks.9.eps=8"], "error: --set attacks.9.eps=8: no such place"),
+        (["run", "{job}", "--set", "atacks=[]"], "unknown key 'atacks'. Did you mean 'attacks'?"),
+        (["plan", "{job}", "--set", "datasets.0.split=tset"], "datasets[0]: phantom: unknown split 'tset'."),
+        (["report", "{out}", "--format", "nonsense"], "unknown format 'nonsense'"),
+        (["report", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
+        (["status", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
+        (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
+        (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
+        (["train", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+    store: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    places = {"job": str(store / "job.yaml"), "out": str(store / "out")}
+    code, out, err = in_process(capsys, *(argument.format(**places) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+
+
+def test_a_mistake_has_no_traceback_in_a_process_of_its_own(tmp_path: Path) -> None:
+    result = call(tmp_path, "run", write(tmp_path, small(attacks=[{"name": "pdg"}])))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.endswith(
+        "job.yaml: attacks[0]: unknown attack 'pdg'. Did you mean 'pgd'? Known: bim, fgsm, gn, pgd\n"
+    )
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["nonsense"], ["run", "x.yaml", "--limit-cases", "0"], ["run", "-z"]])
+def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert in_process(capsys, *arguments)[0] == 2
+
+
+def test_failed_records_are_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("freqbench.evaluate.attack_case", lambda *args: 1 / 0)
+    code, out, _ = in_process(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
+    assert code == 1
+    assert "failed: ZeroDivisionError: division by zero" in out
+    assert out.splitlines()[-1] == "1 records failed: the same command tries them again"
+
+
+def test_limit_cases_and_set_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    changes = ["--set", "attacks=[{name: gn, std: [0.1, 0.2]}]", "--set", "metrics=[dsc]", "--limit-cases", "1"]
+    assert in_process(capsys, "run", write(tmp_path, job()), "--out", str(out), *changes)[0] == 0
+    assert {(row["attack"], row["case_id"]) for row in rows(out).values()} == {("'gn'", "'phantom_2000'")}
+    assert len(rows(out)) == 2 * 2 * 2
+
+
+def test_score_goes_from_the_store_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = small(models=job()["models"], targets="source", save_adversarial="nifti", metrics=["dsc"])
+    out = tmp_path / "out"
+    assert in_process(capsys, "run", write(tmp_path, content), "--out", str(out))[0] == 0
+    (tmp_path / "job.yaml").unlink()
+    code, said, _ = in_process(capsys, "score", str(out), "--targets", "b")
+    assert code == 0
+    assert "of each target (columns) under volumes made on each source" in said
+    assert len(rows(out)) == 3
+
+
+def test_doctor_runs(tmp_path: Path) -> None:
+    result = call(tmp_path, "doctor")
+    assert (result.returncode, result.stderr) == (0, "")
+    for word in ("devices:", "versions:", "torch", "LPIPS weights:", "attacks:", "pgd", "phantom/unet", "datasets:"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stores_what_is_done_and_is_exit_code_130(tmp_path: Path, sent: signal.Signals) -> None:
+    path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
+    command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: any((tmp_path / "out" / "runs").glob("2*.json")))
+    time.sleep(0.3)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    stored = len(rows(tmp_path / "out"))
+    assert out.splitlines()[-1] == f"stopped: {stored} records are stored in out; the same command goes on"
+    (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]
+    assert (run["status"], run["records"]) == ("interrupted", stored)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
