@@ -32,9 +32,11 @@ def adversarial(case: Case) -> Tensor:
 
 @pytest.fixture(scope="module")
 def pred(case: Case) -> Tensor:
-    """The truth moved by a voxel, without the aorta, with a class of its own in the corner."""
-    moved = case.label[0].roll(1, 0).clone()
-    moved[moved == 4] = 0
+    """The truth moved by a voxel, the spleen by four along another axis, and no aorta."""
+    label = case.label[0]
+    moved = label.roll(1, 0).clone()
+    moved[(moved == 4) | (moved == 2)] = 0
+    moved[label.roll(4, 1) == 2] = 2
     return moved
 
 
