@@ -15,17 +15,19 @@ HEADINGS = {
     "dataset": "dataset",
     "source_model": "source",
     "target_model": "target",
-    "threat_model": "threat model",
+    "threat_model": "threat\nmodel",
     "cases": "n",
     "dsc": "DSC",
     "dsc_drop": "drop",
-    "dsc_foreground": "DSC fg",
+    "dsc_foreground": "DSC\nfg",
     "hd95": "HD95",
     "hd95_undefined": "undef",
     "ssim": "SSIM",
-    "ssim_body": "in body",
+    "ssim_body": "SSIM\nbody",
     "lpips": "LPIPS",
+    "lpips_body": "LPIPS\nbody",
     "linf_255": "L-inf",
+    "l2_body": "L2\nbody",
     "first_reason": "first reason",
 }
 _WRAPPED = frozenset({"attack", "first reason"})
@@ -57,7 +59,10 @@ def markdown(sections: Sequence[Section]) -> str:
             parts.append(section.text)
         if section.table is not None:
             columns = _columns(section.table)
-            cells = {column.heading: [cell.replace("|", "\\|") for cell in column.cells] for column in columns}
+            cells = {
+                column.heading.replace("\n", " "): [cell.replace("|", "\\|") for cell in column.cells]
+                for column in columns
+            }
             align = ["right" if column.is_number else "left" for column in columns]
             parts.append(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=align))
     return "\n\n".join(parts) + "\n"
@@ -130,4 +135,6 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
 def _cell(value: object, digits: int) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:.{digits}f}" if isinstance(value, float) else " ".join(str(value).split())
+    if isinstance(value, float):
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0 makes -0.0 plain 0.0
+    return " ".join(str(value).split())

@@ -12,12 +12,13 @@ from freqbench.reporting.tables import PAIR, attack_table, current, failures, su
 from freqbench.results import KEY, Key, Store, latest
 
 NOTES = (
-    "DSC, DSC fg, SSIM, in body and LPIPS are x100, higher is better; drop is in points of DSC against clean; n "
-    "is cases, or cases x seeds. DSC and HD95 follow the published convention, all classes with background: a "
-    "total failure still scores about 6 with 14 classes and 25 with 4, so DSC fg leaves the background out. HD95 "
-    "is in voxels; undef counts the classes that have none, missing in the label or in the prediction, and drop "
-    "out of its mean, so a stronger attack can look better there. In body is SSIM inside the body, LPIPS is 1 - "
-    "distance, L-inf the largest change of a voxel in 1/255.\n\n"
+    "DSC, DSC fg, SSIM and LPIPS (1 - distance) are x100, higher is better; drop is in points of DSC against "
+    "clean; n is cases, or cases x seeds. DSC and HD95 follow the published convention, all classes with "
+    "background: a total failure still scores about 6 with 14 classes and 25 with 4, so DSC fg leaves the "
+    "background out. HD95 is in voxels; undef counts the classes that have none, missing in the label or in the "
+    "prediction, and drop out of its mean, so a stronger attack can look better there. Body columns leave the air "
+    "around the patient out. L-inf is the largest change of a voxel in 1/255, L2 the Euclidean norm of the change "
+    "on the [0, 1] scale.\n\n"
     "Rows of different threat models are not comparable by DSC alone: look at the distances in the same row."
 )
 

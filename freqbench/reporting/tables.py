@@ -19,6 +19,7 @@ _PERCENT = {
     "ssim": "ssim",
     "ssim_body": "ssim_body",
     "lpips": "lpips_similarity",
+    "lpips_body": "lpips_body_similarity",
     "voxel_success": "voxel_success",
 }
 _PLAIN = {
@@ -27,9 +28,9 @@ _PLAIN = {
     "hd95_medpy_mm": "hd95_medpy_mm",
     "hd95_penalised_mm": "hd95_penalised",
     "psnr": "psnr",
-    "lpips_body_distance": "lpips_body",
     "linf_255": "linf",
     "l2": "l2",
+    "l2_body": "l2_body",
     "attack_seconds": "attack_seconds",
 }
 _ON_CLEAN = {
@@ -44,7 +45,8 @@ SUMMARY = [*PAIR, "attack", "threat_model", "budget_name", "budget", *_COUNTS, *
 ATTACK_TABLE = [
     *PAIR,
     *("attack", "threat_model", "cases", "seeds", "failed", "dsc", "dsc_drop", "dsc_foreground"),
-    *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "linf_255"),
+    *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body"),
+    *("linf_255", "l2_body"),
 ]
 
 
@@ -71,11 +73,12 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
         records: columns of `freqbench.results.RECORDS`, one row a key.
 
     Returns:
-        The columns of SUMMARY. `dsc`, `dsc_foreground`, `ssim`, `ssim_body`, `lpips` (1 - distance) and `voxel_success`
-        x100; `dsc_drop` in the same points, the mean over cases of clean minus attacked; `hd95` in voxels over
-        `hd95_cases` cases, with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
+        The columns of SUMMARY. `dsc`, `dsc_foreground`, `ssim`, `ssim_body`, `lpips` and `lpips_body` (1 - distance)
+        and `voxel_success` x100; `dsc_drop` in the same points, the mean over cases of clean minus attacked; `hd95` in
+        voxels over `hd95_cases` cases, with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
     """
     frame = current(records)
+    frame = frame.assign(lpips_body_similarity=1 - frame["lpips_body"].astype(float))
     sources = {*_PERCENT.values(), *_PLAIN.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - {"dsc_drop"}
     frame = frame.astype(dict.fromkeys(sources, float))
     rows = pd.concat([_clean_rows(frame), _attack_rows(frame)], ignore_index=True)

@@ -70,7 +70,7 @@ def test_the_markdown_tables_can_be_parsed(grid: pa.Table) -> None:
 
 def test_missing_cells_are_empty(row: Row, table: Rows) -> None:
     (found,) = pipe_tables(report(table(row(dsc=0.5)), format="markdown"))
-    assert found[2:] == [["pgd eps=8/255", "linf", "1", "50.0", *[""] * 8]]
+    assert found[2:] == [["pgd eps=8/255", "linf", "1", "50.0", *[""] * 10]]
 
 
 def test_hd95_says_over_how_many_cases(row: Row, table: Rows) -> None:
