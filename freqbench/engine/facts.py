@@ -29,7 +29,7 @@ def now() -> str:
 
 def collect(grid: Grid) -> dict[str, Any]:
     """Versions, code, devices, and the fingerprints of what goes in."""
-    models = {model.name: model for cell in grid.cells for model in (cell.source, *cell.targets)}
+    models = {model.model_id: model for cell in grid.cells for model in (cell.source, *cell.targets)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     return {
         "started_at": now(),
@@ -39,8 +39,8 @@ def collect(grid: Grid) -> dict[str, Any]:
         "pid": os.getpid(),
         "devices": devices(),
         "models": {
-            name: {"model_id": model.model_id, "checkpoint": model.checkpoint, "sha256": model.checkpoint_sha256}
-            for name, model in models.items()
+            model_id: {"name": model.name, "checkpoint": model.checkpoint, "sha256": model.checkpoint_sha256}
+            for model_id, model in models.items()
         },
         "datasets": {
             name: {"recipe": dataset.recipe(), "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]}}

@@ -184,7 +184,7 @@ class _Run:
         try:
             prepare_lpips()
         except LpipsUnavailable as error:
-            self._warn(f"lpips is left out: {error}")
+            self._warn(f"{error}; the columns of LPIPS stay empty")
             return {"lpips": str(error)}
         return {}
 

@@ -1,6 +1,6 @@
 """How far a store is, from its files alone: neither data nor checkpoints are needed."""
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from freqbench.grid import index_keys
 from freqbench.results import KEY, Store
@@ -25,7 +25,9 @@ def of_store(out: str) -> list[Table]:
     for (attack, source), group in sorted(groups.items()):
         progress.add_row(attack, source, str(group["ok"]), str(group["failed"]))
     progress.add_row("not done yet", "", str(missing), "")
-    runs = Table("run", "status", "records", "failed", "last sign of life", "warnings", title="runs")
+    runs = Table(
+        Column("run", no_wrap=True), "status", "records", "failed", "last sign of life", "warnings", title="runs"
+    )
     for run in store.runs():
         facts = (run.get(name, "") for name in ("run_id", "status", "records", "failed", "heartbeat"))
         runs.add_row(*map(str, facts), str(len(run.get("warnings", []))))

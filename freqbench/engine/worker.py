@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
 PREDICTION_BYTES = 1 << 30
+INFERENCE_WINDOWS = 12
 
 V = TypeVar("V")
 
@@ -87,6 +89,7 @@ class Worker:
         self.spec = spec
         self._device = torch.device(spec.device)
         self._window_batch = spec.window_batch or (1 if self._device.type == "cpu" else 4)
+        self._inference_batch = INFERENCE_WINDOWS
         self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
         self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: _Kept[CleanPrediction] = _Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
@@ -119,7 +122,7 @@ class Worker:
         for target in unit.targets:
             model = self._model(target, cell)
             clean = self._clean_prediction(model, target, cell, case)
-            pred = models.predict(model, attacked.adversarial)
+            pred = self._predict(model, attacked.adversarial)
             overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
             preds.append(pred)
             changed.append(voxel_success(clean.pred, pred))
@@ -140,19 +143,16 @@ class Worker:
             return volumes.read(self.spec.volumes, cell, case.ref)
         model = self._model(cell.source, cell)
         started = time.perf_counter()
-        while True:
-            try:
-                attacked = evaluate.attack_case(cell.attack, model, case, cell.seed, self._window_batch)
-                break
-            except torch.OutOfMemoryError:
-                if self._window_batch == 1:
-                    raise
-                self._window_batch //= 2
-                logger.warning("out of memory: %d windows at once from now on", self._window_batch)
+        attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed)
+        attacked, self._window_batch = _within_memory(attack, self._window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
+
+    def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
+        pred, self._inference_batch = _within_memory(partial(models.predict, model, image), self._inference_batch)
+        return pred
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         key = spec.model_id, cell.precision, cell.compile
@@ -160,7 +160,7 @@ class Worker:
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanPrediction:
         def make() -> CleanPrediction:
-            pred, label, num_classes = models.predict(model, case.image), case.label[0], cell.dataset.num_classes
+            pred, label, num_classes = self._predict(model, case.image), case.label[0], cell.dataset.num_classes
             scores = []
             if "dsc" in self.spec.metrics:
                 scores.append(evaluate.score_overlap(pred, label, num_classes))
@@ -200,6 +200,18 @@ class _Kept(Generic[V]):
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
         return self._values[key]
+
+
+def _within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
+    """What an action returns for so many windows at once, halved until they fit, and the number that did."""
+    while True:
+        try:
+            return action(windows), windows
+        except torch.OutOfMemoryError:
+            if windows == 1:
+                raise
+            windows //= 2
+            logger.warning("out of memory: %d windows at once from now on", windows)
 
 
 def _model_bytes(model: SegmentationModel) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from freqbench import storage
@@ -38,7 +39,7 @@ class Lease:
         if storage.create(self._path, content):
             return None
         holder = self._holder()
-        if holder and holder["run_id"] != self._run_id and time.time() - holder["time"] < self._fresh_seconds:
+        if holder and holder["run_id"] != self._run_id and self._is_alive(holder):
             return holder
         storage.write_atomic(self._path, content)
         return None
@@ -49,6 +50,12 @@ class Lease:
         if holder and holder["run_id"] == self._run_id:
             storage.remove(self._path)
 
+    def _is_alive(self, holder: Mapping[str, Any]) -> bool:
+        """Renewed lately, and not by a process of this host that is gone."""
+        if time.time() - holder["time"] >= self._fresh_seconds:
+            return False
+        return holder.get("host") != socket.gethostname() or _runs(holder.get("pid"))
+
     def _holder(self) -> dict[str, Any] | None:
         """What the file says; None where it is gone or half written, as whoever wrote it died then."""
         try:
@@ -57,3 +64,14 @@ class Lease:
             return None
         complete = isinstance(facts, dict) and {"run_id", "time"} <= facts.keys()
         return facts if complete and isinstance(facts["time"], int | float) else None
+
+
+def _runs(pid: Any) -> bool:
+    """Whether a process of this host exists."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, TypeError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True

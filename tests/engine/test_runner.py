@@ -195,7 +195,7 @@ def test_without_lpips_weights_the_columns_are_null_with_a_reason_and_covered(tm
     summary = execute(content, tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (2, 0)
     (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
-    assert warning.startswith("warning: lpips is left out: ")
+    assert warning.endswith("the columns of LPIPS stay empty")
     for row in Store(str(tmp_path)).records().to_pylist():
         assert row["status"] == "ok"
         assert [row[column] for column in METRICS["lpips"].columns] == [None] * 3
@@ -211,7 +211,7 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
     (run,) = store.runs()
     _, grid = expanded(small(**TWO))
     assert (run["status"], run["records"], run["failed"], run["warnings"]) == ("done", 2, 0, [])
-    assert run["models"]["a"]["model_id"] == grid.cells[0].source.model_id
+    assert run["models"][grid.cells[0].source.model_id]["name"] == "a"
     ref = grid.cases["phantom"][0]
     assert run["datasets"]["phantom"]["cases"] == {ref.case_id: ref.fingerprint}
     assert run["versions"]["torch"] == torch.__version__
