@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from freqbench.errors import UserError
 
@@ -130,7 +130,8 @@ def train(
     except KeyboardInterrupt:
         _console().print("stopped: the same command goes on from here")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    table = Table("model", "steps", "seconds", "select Dice", "test Dice", "weights", title="foreground Dice")
+    weights = Column("weights", overflow="fold")
+    table = Table("model", "steps", "seconds", "select Dice", "test Dice", weights, title="foreground Dice")
     for result in results:
         dice = (f"{value:.3f}" for value in (result.dice_select, result.dice_test))
         table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *dice, str(result.path))
