@@ -13,8 +13,8 @@ def stretch_slices(x: Tensor, scale: float) -> Tensor:
     r"""Every depth slice by its own minimum and maximum over H and W: (x - min) / (max - min).
 
     The gradient passes through minimum and maximum too; voxels that tie for one share it equally. A slice that is
-    constant, to 1e-6 of the scale, has nothing to stretch and becomes x / scale. One that is nearly so, such as air with
-    a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
+    constant, to 1e-6 of the scale, has nothing to stretch and becomes x / scale. One that is nearly so, such as air
+    with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
 
     Args:
         x: `[B, C, H, W, D]`.

@@ -21,12 +21,12 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
     .. math:: S = \frac{(2 \mu_x \mu_y + C_1)(2 \sigma_{xy} + C_2)}
                        {(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)}
 
-    under a separable Gaussian window of 3 taps and sigma 1.5 without padding; range 1, C1 = 0.01^2, C2 = 0.03^2; variances
-    as E[xy] - E[x]E[y]. S is averaged over the window's positions inside a block, negative averages count 0 (and give
-    no gradient), then over blocks. pytorch-msssim's `ssim(win_size=3, nonnegative_ssim=True)` in three dimensions
-    (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by block) and SA2 (whole) calls it. An axis
-    shorter than three voxels is not smoothed, as there; at the high side of a volume that blocks do not tile, what is
-    left over is a block of its own.
+    under a separable Gaussian window of 3 taps and sigma 1.5 without padding; range 1, C1 = 0.01^2, C2 = 0.03^2;
+    variances as E[xy] - E[x]E[y]. S is averaged over the window's positions inside a block, negative averages count 0
+    (and give no gradient), then over blocks. pytorch-msssim's `ssim(win_size=3, nonnegative_ssim=True)` in three
+    dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by block) and SA2 (whole) calls it.
+    An axis shorter than three voxels is not smoothed, as there; at the high side of a volume that blocks do not tile,
+    what is left over is a block of its own.
 
     Args:
         clean: x, `[B, 1, H, W, D]` in [0, 1].
@@ -76,7 +76,8 @@ class _Axis:
         sides = [side] if size % side == 0 else [side] * (size // side) + [size % side]
         parts = [_band(length) for length in sides]
         means = [torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in parts]
-        return cls(torch.block_diag(*parts), torch.block_diag(*means))
+        smoothing, averaging = (torch.block_diag(*rows) for rows in (parts, means))  # type: ignore[no-untyped-call]
+        return cls(smoothing, averaging)
 
     def to(self, like: Tensor) -> "_Axis":
         return _Axis(None if self.smoothing is None else self.smoothing.to(like), self.averaging.to(like))
@@ -132,7 +133,7 @@ class _Ssim(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, mean_x: Tensor, variance_x: Tensor, axes: Sequence[_Axis]) -> Tensor:
         averaging = [axis.averaging for axis in axes]
-        mean_y, square_y, product = _smooth(torch.cat([y, y.square(), x * y], dim=1), axes).split(y.shape[1], dim=1)
+        mean_y, square_y, product = _smooth(torch.cat([y, y.square(), x * y], dim=1), axes).chunk(3, dim=1)
         covariance = torch.addcmul(product, mean_x, mean_y, value=-1)
         variance_y = torch.addcmul(square_y, mean_y, mean_y, value=-1)
         brightness = (mean_x.square() + C1).addcmul_(mean_y, mean_y).reciprocal_()  # 1 / (mx^2 + my^2 + C1)
@@ -157,6 +158,6 @@ class _Ssim(torch.autograd.Function):
         x, y, to_maps, positive = ctx.saved_tensors
         share = positive.to(y) * (upstream / positive[0].numel()).reshape(-1, 1, 1, 1, 1)
         weights = along_axes(share, [axis.averaging.T for axis in ctx.axes])
-        to_mean, to_square, to_product = _spread(to_maps * weights, ctx.axes).split(y.shape[1], dim=1)
+        to_mean, to_square, to_product = _spread(to_maps * weights, ctx.axes).chunk(3, dim=1)
         gradient = to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product)
         return gradient, None, None, None, None
