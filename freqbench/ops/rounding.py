@@ -1,6 +1,5 @@
 """Rounding with a derivative, and the quantisation of a spectrum by a table."""
 
-import math
 from typing import Any
 
 import torch
@@ -58,9 +57,15 @@ def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
     return error
 
 
+def _constants(alpha: float) -> tuple[float, float]:
+    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs hang on it."""
+    softness = torch.tensor(alpha, dtype=torch.float32)
+    return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
+
+
 def _value_and_slope(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """The soft rounding of u and its derivative."""
-    steepness, scale = math.log(2 / alpha - 1), 0.5 / (1 - alpha)
+    steepness, scale = _constants(alpha)
     floor = u.floor()
     tanh = (u - floor).sub_(0.5).mul_(steepness).tanh_()
     value = floor.add_(0.5).add_(tanh, alpha=scale)

@@ -1,6 +1,6 @@
 """vafa and sa2 against the arrays that the authors' released code produced (README of shared/golden, section 4)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ FREE_RUN: dict[str, float | None] = {
     "saa3d_r04_b16_s5_targeted": 2e-7,
     "saa3d_r03_b8_s3_noncubic": 2e-7,
 }
+# The sign of one entry, 8e-11 of the largest gradient, hangs on the float32 of the released SSIM and moves others: with
+# that SSIM the run is the released one, with one in float64 (pytorch-msssim's as ours) it ends 8e-5 and 2e-3 away.
+FLOAT32_SSIM = ("saa3d_r04_b16_s5_B2", "saa3d_r04_b16_s5_targeted")
 SINGLE = [name for name in FREE_RUN if not name.endswith("_B2")]
 STEADY = [name for name, bound in FREE_RUN.items() if bound is not None]
 
@@ -121,14 +124,33 @@ def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeyp
     assert run.equal_signs >= 0.998
 
 
+def released_distance(self: FrequencyAttack, clean: Tensor, block: object) -> Callable[[Tensor], Tensor]:
+    """pytorch-msssim over the whole window in float32, axes in the released order."""
+    package = pytest.importorskip("pytorch_msssim")
+    first = clean.float().permute(0, 1, 4, 2, 3)
+
+    def distance(images: Tensor) -> Tensor:
+        second = images.float().permute(0, 1, 4, 2, 3)
+        similarity: Tensor = package.ssim(
+            first, second, data_range=1, size_average=False, win_size=3, nonnegative_ssim=True
+        )
+        return (1 - similarity).to(images)
+
+    return distance
+
+
 @pytest.mark.parametrize("name", STEADY)
-def test_free_run_in_float64_is_the_released_one(golden: Find, name: str) -> None:
+def test_free_run_in_float64_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To three times what round-off alone does to the released code, at least 2e-6."""
     reference = load(golden, name)
-    start = start_of(reference)
-    result = as_attack(name, reference)(
+    attack, start = as_attack(name, reference), start_of(reference)
+    if name in FLOAT32_SSIM:
+        monkeypatch.setattr(type(attack), "distance", released_distance)
+    # VAFA scales the image it is given, float32, to 0..255 and rounds there: 2e-8 that its chaotic files notice.
+    images = (255 * reference.images).double() / 255 if attack.name == "vafa" else reference.images.double()
+    result = attack(
         reference_network(golden).double(),
-        reference.images.double(),
+        images,
         reference.labels,
         start=None if start is None else start.double(),
     )
