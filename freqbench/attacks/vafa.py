@@ -1,5 +1,6 @@
 """VAFA, adversarial quantisation.  Hanif et al., MICCAI 2023, arXiv:2307.07269."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -108,7 +109,9 @@ class VAFA(FrequencyAttack):
         h, w, d = clean.shape[2:]
         scaled = SCALE * clean
         matrices = dct_matrices(block, clean)
-        spectrum = dct(pad_to_blocks(scaled, block) - 128, matrices)
+        spectrum = dct(pad_to_blocks(scaled, block), matrices)
+        # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
+        spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
         alphas = alpha_schedule(self.steps)
 
         def render(table: Tensor, i: int) -> Tensor:
