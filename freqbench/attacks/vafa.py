@@ -78,7 +78,7 @@ class VAFA(FrequencyAttack):
             warnings.warn(
                 f"vafa: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: q_max = {high:g} has no "
                 "effect in variant paper",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     @property

@@ -13,6 +13,7 @@ from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
 from freqbench.grid import attack_identity, attack_params
+from freqbench.ops import ssim
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import split
 from freqbench.ops.dct import dct, dct_matrices
@@ -371,3 +372,27 @@ def test_one_attack_has_one_identity() -> None:
     assert attack_identity(one) == attack_identity(other) == {"name": "vafa", "revision": 1, "q_max": 30.0, "block": 8}
     assert attack_params(one) == attack_params(other)
     assert json.loads(attack_params(make("vafa", block=[8, 16, 32])))["block"] == [8, 16, 32]
+
+
+# Order
+
+
+@BOTH
+def test_backward_of_ssim_runs_before_the_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network may switch its own backward to coarser arithmetic, from its logits to its input."""
+    events: list[str] = []
+    spread = ssim._spread
+
+    def noted(*arguments: Any) -> Tensor:
+        events.append("ssim")
+        return spread(*arguments)
+
+    class Hooked(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            logits.register_hook(lambda _: events.append("network"))
+            return logits
+
+    monkeypatch.setattr(ssim, "_spread", noted)
+    run(name, Hooked(), steps=2)
+    assert events == ["ssim", "network"] * 2

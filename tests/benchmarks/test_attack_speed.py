@@ -1,8 +1,8 @@
-"""Speed of an attack's step as a ratio to the bare model's: `pytest -m benchmark -s tests/benchmarks/test_attack_speed.py`.
+"""Speed and memory of an attack's step against the bare model's: `pytest -m benchmark -s tests/benchmarks`.
 
 The bare step is one forward pass and one backward pass to the input, a fixed gradient being sent back from the logits.
 Both are measured in the same run, in turns, on the paper's UNet (14 classes, 96^3, batch 1), no parameter gradients.
-Where there is a GPU, UNet and UNETR are measured there too, batch 4 with TF32 inside the network; no bound is set there.
+Where there is a GPU, UNet and UNETR are measured there too, batch 4 with TF32 inside the network; no bound is set.
 """
 
 import resource
