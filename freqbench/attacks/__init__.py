@@ -10,11 +10,32 @@ from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
+from freqbench.attacks.sa2 import SA2
+from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
 
-__all__ = ["ATTACKS", "BIM", "FGSM", "PARAMETERS", "PGD", "Attack", "AttackResult", "GaussianNoise", "make"]
+__all__ = [
+    "ATTACKS",
+    "BIM",
+    "FGSM",
+    "PARAMETERS",
+    "PGD",
+    "SA2",
+    "VAFA",
+    "Attack",
+    "AttackResult",
+    "GaussianNoise",
+    "make",
+]
 
-ATTACKS: Mapping[str, type[Attack]] = {"gn": GaussianNoise, "fgsm": FGSM, "bim": BIM, "pgd": PGD}
+ATTACKS: Mapping[str, type[Attack]] = {
+    "gn": GaussianNoise,
+    "fgsm": FGSM,
+    "bim": BIM,
+    "pgd": PGD,
+    "vafa": VAFA,
+    "sa2": SA2,
+}
 
 
 def make(name: str, **parameters: Any) -> Attack:
@@ -37,6 +58,7 @@ def make(name: str, **parameters: Any) -> Attack:
             raise ParameterError(name, parameter, unknown("parameter", parameter, known))
     for parameter, field in known.items():
         if parameter not in parameters and field.default is MISSING:
-            meaning = PARAMETERS[parameter].meaning if parameter in PARAMETERS else "see the attack's docstring"
+            known_parameter = attack.parameters.get(parameter)
+            meaning = known_parameter.meaning if known_parameter else "see the attack's docstring"
             raise ParameterError(name, parameter, f"required, but not given ({meaning})")
     return attack(**parameters)

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.parameters import PARAMETERS
+from freqbench.attacks.parameters import PARAMETERS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
 
@@ -46,6 +46,7 @@ class Attack(ABC):
         threat_model: what its budget bounds: `linf`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
         budget_name: the one parameter that bounds it.
         variants: the values that `variant` takes.
+        parameters: what each of its parameters means and which values it takes.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Args:
@@ -57,6 +58,7 @@ class Attack(ABC):
     threat_model: ClassVar[str]
     budget_name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
+    parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
     revision: ClassVar[int] = 1
 
     targeted: bool = False
@@ -64,10 +66,13 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            parameter = PARAMETERS.get(field.name)
-            complaint = parameter.check(getattr(self, field.name)) if parameter else None
+            parameter, value = self.parameters.get(field.name), getattr(self, field.name)
+            complaint = parameter.check(value) if parameter else None
             if complaint:
                 raise ParameterError(self.name, field.name, complaint)
+            if isinstance(value, int) and field.type in (float, float | None):
+                # 20 and 20.0 are one attack, told apart by nothing that hangs on its parameters.
+                object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:
             expected = " or ".join(self.variants)
             raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
@@ -86,8 +91,14 @@ class Attack(ABC):
         """Whether the attack draws; one that does not runs once whatever the seeds."""
         return False
 
-    def excess(self, clean: Tensor, adversarial: Tensor) -> float:
-        """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside."""
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
+
+        Args:
+            clean: what was attacked.
+            adversarial: what `perturb` returned.
+            state: what it left as `task.state`: where the bound is one on a table or on multipliers.
+        """
         return 0.0
 
     @final
@@ -120,7 +131,7 @@ class Attack(ABC):
             task = Task(self.name, model, images, labels, targeted=self.targeted, generator=generator, start=start)
             with task.evaluation_mode():
                 adversarial = self.perturb(task).detach()
-        self._verify(task.clean, adversarial)
+        self._verify(task.clean, adversarial, task.state)
         return AttackResult(
             adversarial=adversarial,
             state=task.state,
@@ -147,11 +158,11 @@ class Attack(ABC):
                 "rescale intensities in the dataset, not in the attack."
             )
 
-    def _verify(self, clean: Tensor, adversarial: Tensor) -> None:
+    def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
         low, high = (float(bound) for bound in adversarial.aminmax())
         if adversarial.shape != clean.shape or not (low >= 0 and high <= 1):
             raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
-        excess = self.excess(clean, adversarial)
+        excess = self.excess(clean, adversarial, state)
         if not excess <= SLACK:
             raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
 
@@ -169,6 +180,6 @@ class LinfAttack(Attack):
 
     eps: float
 
-    def excess(self, clean: Tensor, adversarial: Tensor) -> float:
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """The largest voxel change beyond `eps`."""
         return float((adversarial - clean).abs().max()) - self.eps

@@ -5,6 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from freqbench.ops.bands import BANDS
+
+CONTROLS = ("none", "uniform", "random")
+
 Check = Callable[[Any], str | None]
 
 
@@ -36,11 +40,52 @@ def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
 
 
+def _weight(value: Any) -> str | None:
+    valid = _is_number(value) and value >= 0
+    return None if valid else f"expected a number of at least 0, got {value!r}"
+
+
+def _ratio(value: Any) -> str | None:
+    valid = _is_number(value) and 0 <= value < 1
+    return None if valid else f"expected a number of at least 0 and below 1, got {value!r}"
+
+
+def _quantum(value: Any) -> str | None:
+    valid = _is_number(value) and value > 0
+    return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
+
+
+def _block(value: Any) -> str | None:
+    sides = value if isinstance(value, tuple | list) else [value]
+    valid = len(sides) in (1, 3) and not any(_count(side) for side in sides)
+    return None if valid else f"expected a whole number of at least 1, or three of them, got {value!r}"
+
+
+def _one_of(*words: str) -> Check:
+    expected = f"expected {', '.join(words[:-1])} or {words[-1]}"
+    return lambda value: None if value in words else f"{expected}, got {value!r}"
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
 PARAMETERS: Mapping[str, Parameter] = {
     "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", _intensity),
     "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", _intensity),
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale", _intensity),
     "steps": Parameter("gradient steps", _count),
     "random_start": Parameter("begin at a uniform draw from the ball", _flag),
+    "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
+    "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
+    "rho": Parameter("how far a multiplier may leave 1", _ratio),
+    "block": Parameter("side of the DCT block in voxels, or three sides", _block),
+    "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
+    "dice_weight": Parameter("weight of the task loss in the objective", _weight),
+    "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
+    "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
+    "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
     "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
 }
+
+RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)

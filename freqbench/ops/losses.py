@@ -33,6 +33,19 @@ def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
     return losses
 
 
+def dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """The Dice part of `dice_ce` alone, `[B]`; same arguments."""
+    p = torch.softmax(logits, dim=1)
+    batch, num_classes = p.shape[:2]
+    index = labels.reshape(batch, -1).long()  # [B, N]
+    per_class = torch.zeros(batch, num_classes, dtype=p.dtype, device=p.device)
+    at_label = p.flatten(2).gather(1, index[:, None])[:, 0]
+    overlap = per_class.scatter_add(1, index, at_label)
+    count = per_class.scatter_add(1, index, torch.ones_like(at_label))
+    squares = p.square().flatten(2).sum(dim=2)
+    return (1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)).mean(dim=1)
+
+
 class _DiceCE(torch.autograd.Function):
     """Keeps the softmax alone; the label terms are one gather forward and one scatter backward."""
 

@@ -8,15 +8,21 @@ from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.errors import ParameterError, ThreatModelError, UserError
+from freqbench.ops.losses import dice_ce
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "gn": {"std": 8 / 255},
     "fgsm": {"eps": 8 / 255},
     "bim": {"eps": 8 / 255, "steps": 5},
     "pgd": {"eps": 8 / 255, "steps": 8},
+    "vafa": {"q_max": 20, "steps": 5, "block": 4},
+    "sa2": {"rho": 0.4, "steps": 5, "block": 4},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
+FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
+INTENSITY = [name for name, attack in ATTACKS.items() if attack.threat_model in ("linf", "gaussian")]
 GRADIENT = [name for name in ATTACKS if make(name, **EXAMPLES[name]).passes[1] > 0]
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
@@ -86,11 +92,18 @@ def test_stays_in_the_ball(name: str) -> None:
     assert float(adversarial.max()) <= 1
 
 
-@every_attack
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "vafa"])
 def test_zero_budget_changes_nothing(name: str) -> None:
     images, labels = volumes()
     result = example(name, **{ATTACKS[name].budget_name: 0.0})(SmallNet(), images, labels)
     assert torch.equal(result.adversarial, images)
+
+
+def test_the_least_budget_of_vafa_changes_next_to_nothing() -> None:
+    """A quantisation step cannot be 0, and stretching slices is no matter of the budget."""
+    images, labels = volumes()
+    result = example("vafa", q_max=1e-3, q_min=1e-3, renormalize=False)(SmallNet(), images, labels)
+    assert torch.allclose(result.adversarial, images, rtol=0, atol=1e-5)
 
 
 @every_attack
@@ -174,14 +187,16 @@ def test_passes_are_those_promised(name: str) -> None:
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
-    from freqbench.ops.losses import dice_ce
-
+    """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
     model = SmallNet().eval()
-    clean = dice_ce(model(images), labels)
+    begin = images
+    if name in FREQUENCY:
+        begin = example(name, control="uniform" if name == "vafa" else "random")(model, images, labels).adversarial
+    before = dice_ce(model(begin), labels)
     for targeted, sign in ((False, 1), (True, -1)):
         adversarial = example(name, targeted=targeted)(model, images, labels).adversarial
-        assert bool((sign * (dice_ce(model(adversarial), labels) - clean) > 0).all())
+        assert bool((sign * (dice_ce(model(adversarial), labels) - before) > 0).all())
 
 
 @every_attack
@@ -227,7 +242,7 @@ def test_leaving_the_ball_raises_instead_of_clipping(name: str, monkeypatch: pyt
         example(name)(SmallNet(), images, labels)
 
 
-@every_attack
+@pytest.mark.parametrize("name", INTENSITY)
 def test_budget_in_grey_levels_is_refused_with_a_hint(name: str) -> None:
     budget = ATTACKS[name].budget_name
     with pytest.raises(ParameterError, match=f"{name}: {budget}: .*got 8. Did you mean 8/255?"):

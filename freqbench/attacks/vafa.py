@@ -1,0 +1,132 @@
+"""VAFA, adversarial quantisation.  Hanif et al., MICCAI 2023, arXiv:2307.07269."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, given_table
+from freqbench.attacks.task import Task
+from freqbench.errors import ParameterError
+from freqbench.ops.blocks import Block, pad_to_blocks
+from freqbench.ops.dct import dct, dct_matrices, idct
+from freqbench.ops.rounding import alpha_schedule, quantisation_error
+from freqbench.ops.slices import stretch_slices, stretch_slices_offset
+from freqbench.ops.ssim import ssim_loss
+
+SCALE = 255.0
+Q_MIN = {"released": 5.0, "released-saa": 5.0, "paper": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAFA(FrequencyAttack):
+    r"""Quantises the DCT of every block by a table that is learned to hurt.
+
+    With c the spectrum of the clean block on the 0..255 scale less 128, q the table, :math:`\varphi` a rounding that
+    lets gradients through and that hardens from step to step (`freqbench.ops.rounding`), and R the stretching of every
+    depth slice by its minimum and maximum over H and W:
+
+    .. math:: a = R\bigl(\mathrm{IDCT}(q \, \varphi(c / q)) + 128\bigr), \qquad
+              J = L(f(a), y) - \lambda \, \mathrm{SSIMloss}(x, a)
+
+    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is Dice + cross-entropy, the SSIM is taken block
+    by block. A sample without a voxel left that is predicted as labelled (or entirely at its target) stops. The volume
+    is that of the last forward pass; `state` is the table after the last update.
+
+    Args:
+        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
+        q_min: smallest; None: 5, in `paper` 1.
+        steps: gradient steps; one forward and one backward pass each.
+        block: side of the DCT block in voxels, or three.
+        ssim_weight: weight of the SSIM loss; 0 leaves it out.
+        renormalize: stretch every slice; None: yes, in `paper` no. Without it the network sees the reconstruction /
+            255: in `released` not clamped (as in the code of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
+        control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
+            step, no gradient. What the attack does beyond these rows is the optimisation's.
+
+    `start`: with `control: random`, the table in place of its draw, `[B, 1, N, h, w, d]`.
+
+    **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
+    (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
+    alone, and the volume is clamped instead of stretched.
+
+    **Differs from the released code**: a slice that is constant after reconstruction, to 1e-6 of the scale, keeps its
+    reconstructed value, where `released` divides 0 by 0 (`released-saa` makes it white, and so does this). A slice that
+    is nearly constant, such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in both:
+    much of the distance and of the drop is due to that, see the null rows. The early stop looks at each sample
+    instead of the whole batch, and an attack may be called again.
+    """
+
+    name: ClassVar[str] = "vafa"
+    threat_model: ClassVar[str] = "dct-quantization"
+    budget_name: ClassVar[str] = "q_max"
+    variants: ClassVar[tuple[str, ...]] = ("released", "released-saa", "paper")
+
+    q_max: float = 20.0
+    q_min: float | None = None
+    renormalize: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.bounds
+        if high < low:
+            raise ParameterError(self.name, "q_max", f"expected at least q_min = {low:g}, got {high:g}")
+        if self.variant == "paper" and self.control == "none" and high > low + self.steps:
+            warnings.warn(
+                f"vafa: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: q_max = {high:g} has no "
+                "effect in variant paper",
+                stacklevel=3,
+            )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """q_min and q_max."""
+        return Q_MIN[self.variant] if self.q_min is None else self.q_min, self.q_max
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Only the random null row draws."""
+        return self.control == "random"
+
+    def step(self, state: Tensor, direction: Tensor) -> Tensor:
+        """One unit towards the direction, inside the bounds."""
+        return (state + direction).clamp(*self.bounds)
+
+    def start(self, task: Task, layout: tuple[int, ...], block: Block) -> Tensor:
+        """One value everywhere; for the random null row a draw."""
+        low, high = self.bounds
+        if self.control == "random":
+            given = given_table(task, layout, self.bounds, self.name)
+            return (low + (high - low) * task.draw(torch.rand, layout)).clamp(low, high) if given is None else given
+        first = low if self.variant == "paper" and self.control == "none" else high
+        return task.clean.new_full((len(task.clean), *layout), first)
+
+    def renderer(self, clean: Tensor, block: Block) -> Render:
+        """Quantise the clean spectrum by a table and transform back."""
+        h, w, d = clean.shape[2:]
+        scaled = SCALE * clean
+        matrices = dct_matrices(block, clean)
+        spectrum = dct(pad_to_blocks(scaled, block), matrices)
+        # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
+        spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
+        alphas = alpha_schedule(self.steps)
+
+        def render(table: Tensor, i: int) -> Tensor:
+            change = idct(quantisation_error(spectrum, table, alphas[i]), matrices)
+            return self._normalise(scaled + change[:, :, :h, :w, :d])
+
+        return render
+
+    def distance(self, clean: Tensor, block: Block) -> Distance:
+        """Block by block."""
+        return ssim_loss(clean, block)
+
+    def _normalise(self, volume: Tensor) -> Tensor:
+        """From the 0..255 scale to [0, 1], as the variant does."""
+        stretches = self.variant != "paper" if self.renormalize is None else self.renormalize
+        if not stretches:
+            return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
+        return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)

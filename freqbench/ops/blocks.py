@@ -1,0 +1,101 @@
+"""Blocks that tile a window: cutting, padding, the blocked layout, and small matrices applied along each axis."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Block = tuple[int, int, int]
+
+
+def cut_block(block: int | Sequence[int], shape: Sequence[int]) -> Block:
+    """The block as three sides, none longer than the window.
+
+    Args:
+        block: one side for all axes, or three, in voxels.
+        shape: the window's H, W, D.
+    """
+    sides = (block,) * 3 if isinstance(block, int) else tuple(block)
+    h, w, d = (min(side, size) for side, size in zip(sides, shape, strict=True))
+    return h, w, d
+
+
+def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
+    """The window continued on its high sides, by reflection, until blocks tile it; itself where they do.
+
+    A block no longer than the window leaves less than a window to fill, so that reflection always reaches.
+
+    Args:
+        x: `[B, C, H, W, D]`.
+        block: its sides, from `cut_block`.
+    """
+    missing = [-size % side for size, side in zip(x.shape[2:], block, strict=True)]
+    if not any(missing):
+        return x
+    widths = [width for gap in reversed(missing) for width in (0, gap)]
+    return F.pad(x, widths, mode="reflect")
+
+
+def split(x: Tensor, block: Block) -> Tensor:
+    """Voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`.
+
+    Block n = (ih * W/w + iw) * D/d + id: raster order, H slowest. Blocks must tile the volume.
+    """
+    h, w, d = block
+    batch, channels, *shape = x.shape
+    tiles = x.reshape(batch, channels, shape[0] // h, h, shape[1] // w, w, shape[2] // d, d)
+    return tiles.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, channels, -1, h, w, d)
+
+
+def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, H, W, D]`; undoes `split`.
+
+    Args:
+        blocks: in the order of `split`.
+        shape: H, W, D, multiples of the block's sides.
+    """
+    batch, channels, _, *block = blocks.shape
+    counts = [size // side for size, side in zip(shape, block, strict=True)]
+    return (
+        blocks.reshape(batch, channels, *counts, *block)
+        .permute(0, 1, 2, 5, 3, 6, 4, 7)
+        .reshape(batch, channels, *shape)
+    )
+
+
+def blocked_shape(shape: Sequence[int], block: Block) -> tuple[int, ...]:
+    """What `split` makes of a window `H, W, D` that is padded first: N and the block's sides."""
+    count = 1
+    for size, side in zip(shape, block, strict=True):
+        count *= -(-size // side)
+    return (count, *block)
+
+
+def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Every block of a volume transformed at once by one matrix an axis, in place of the voxels.
+
+    On an axis of n blocks of b voxels a matrix `[m, b]` makes n blocks of m values: y = M x. None leaves the axis. As
+    blocks stay where they are, no axis is moved: each product is a batch of matrices over a view.
+
+    Args:
+        x: `[B, C, H, W, D]`, contiguous for speed.
+        matrices: for H, W and D.
+    """
+    for axis, matrix in enumerate(matrices, start=2):
+        if matrix is not None:
+            x = along_axis(x, matrix, axis)
+    return x
+
+
+def along_axis(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """`along_axes` for one axis."""
+    rows, side = matrix.shape
+    shape = list(x.shape)
+    shape[axis] = shape[axis] // side * rows
+    inner = x.shape[axis + 1 :].numel()
+    if inner == 1:
+        return (x.reshape(-1, side) @ matrix.T).reshape(shape)
+    tiles = x.reshape(-1, side, inner)
+    # bmm, as matmul would fold the batch into columns and copy twice.
+    return torch.bmm(matrix.expand(len(tiles), rows, side), tiles).reshape(shape)

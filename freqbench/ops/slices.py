@@ -1,0 +1,71 @@
+"""Depth slices stretched to the full range of intensities, with a hand-written backward."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CONSTANT = 1e-6
+
+
+def stretch_slices(x: Tensor, scale: float) -> Tensor:
+    r"""Every depth slice by its own minimum and maximum over H and W: (x - min) / (max - min).
+
+    The gradient passes through minimum and maximum too; voxels that tie for one share it equally. A slice that is
+    constant, to 1e-6 of the scale, has nothing to stretch and becomes x / scale. One that is nearly so, such as air
+    with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
+
+    Args:
+        x: `[B, C, H, W, D]`.
+        scale: the intensity that white stands for.
+    """
+    stretched: Tensor = _Stretch.apply(x, scale, 0.0)  # type: ignore[no-untyped-call]
+    return stretched
+
+
+def stretch_slices_offset(x: Tensor, offset: float) -> Tensor:
+    """(x - min + offset) / (max - min + offset) in every depth slice: a constant slice becomes 1.
+
+    Args:
+        x: `[B, C, H, W, D]`.
+        offset: above 0, on the scale of `x`.
+    """
+    stretched: Tensor = _Stretch.apply(x, None, offset)  # type: ignore[no-untyped-call]
+    return stretched
+
+
+class _Stretch(torch.autograd.Function):
+    """Keeps its input and two numbers a slice.
+
+    With s = (x - min + offset) / r: ds/dx = 1/r, ds/dmin = (s - 1)/r, ds/dmax = -s/r.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float | None, offset: float) -> Tensor:
+        low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        base, width = low, high - low + offset
+        movable = torch.ones_like(low)
+        if scale is not None:
+            constant = high - low <= CONSTANT * scale
+            base = base.masked_fill(constant, 0.0)
+            width = width.masked_fill(constant, scale)
+            movable = movable.masked_fill_(constant, 0.0)
+        ctx.save_for_backward(x, low, high, base, width, movable)
+        ctx.offset = offset
+        return (x - base).add_(offset).div_(width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        x, low, high, base, width, movable = ctx.saved_tensors
+        gradient = upstream / width
+        at_high = -(gradient * x).sum(dim=(2, 3), keepdim=True)
+        total = gradient.sum(dim=(2, 3), keepdim=True)
+        at_high = (at_high + (base - ctx.offset) * total) / width  # sum of -gradient * s
+        at_low = -total - at_high
+        for bound, value in ((low, at_low), (high, at_high)):
+            ties = x == bound
+            share = movable * value / ties.sum(dim=(2, 3), keepdim=True)
+            gradient.addcmul_(ties.to(share), share)
+        return gradient, None, None

@@ -1,0 +1,55 @@
+"""Small networks, volumes and attacks for the tests of VAFA and SA2."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks import AttackResult, make
+from freqbench.attacks.frequency import FrequencyAttack
+
+BOTH = pytest.mark.parametrize("name", ["vafa", "sa2"])
+
+
+class Net(nn.Module):
+    """Three classes from a small smooth network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            self.first, self.last = nn.Conv3d(1, 6, 3, padding=1), nn.Conv3d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(torch.tanh(self.first(x) * 4))
+        return logits
+
+
+class Fixed(nn.Module):
+    """Logits that hardly depend on the input: no gradient to speak of, one class everywhere."""
+
+    def __init__(self, predicted: int, slope: float = 0.0) -> None:
+        super().__init__()
+        self.predicted, self.slope = predicted, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x.repeat(1, 3, 1, 1, 1) * self.slope
+        logits[:, self.predicted] += 1
+        return logits
+
+
+def volumes(batch: int = 2, shape: tuple[int, int, int] = (8, 8, 4), dtype: torch.dtype = torch.float32) -> Any:
+    generator = torch.Generator().manual_seed(9)
+    images = torch.rand(batch, 1, *shape, generator=generator, dtype=dtype)
+    return images, torch.randint(0, 3, images.shape, generator=generator)
+
+
+def attack(name: str, **parameters: Any) -> FrequencyAttack:
+    made = make(name, **({"steps": 4, "block": 4} | parameters))
+    assert isinstance(made, FrequencyAttack)
+    return made
+
+
+def run(name: str, model: nn.Module | None = None, **parameters: Any) -> AttackResult:
+    return attack(name, **parameters)(model or Net(), *volumes())

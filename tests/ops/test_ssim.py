@@ -1,0 +1,129 @@
+"""SSIM as a loss against pytorch-msssim and the authors' oracles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden.network import Find, load
+from torch import Tensor
+
+from freqbench.ops.blocks import Block, split
+from freqbench.ops.ssim import gaussian_window, ssim_loss
+
+
+@pytest.fixture(scope="module")
+def oracles(shared: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(shared / "golden" / "oracles.npz"))
+
+
+def volumes(*shape: int, seed: int = 0, noise: float = 0.2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(shape, generator=generator, dtype=torch.float64)
+    y = (x + noise * torch.randn(shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+    return x, y
+
+
+def msssim(x: Tensor, y: Tensor) -> Tensor:
+    """pytorch-msssim on `[N, C, H, W, D]`: SSIM of every sample."""
+    package = pytest.importorskip("pytorch_msssim")
+    value: Tensor = package.ssim(x, y, data_range=1, size_average=False, win_size=3, nonnegative_ssim=True)
+    return value
+
+
+def with_gradient(function: object, y: Tensor) -> tuple[Tensor, Tensor]:
+    y = y.detach().requires_grad_()
+    value = function(y)  # type: ignore[operator]
+    return value.detach(), torch.autograd.grad(value.sum(), y)[0]
+
+
+def test_window_is_the_released_one(oracles: dict[str, np.ndarray]) -> None:
+    assert np.array_equal(gaussian_window().float().numpy(), oracles["ssim_window"])
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 9), (40, 5, 36), (3, 3, 3)])
+def test_whole_volume_is_msssim_with_its_gradient(shape: Block) -> None:
+    """36 and 40 take shifted sums, the others matrices."""
+    x, y = volumes(2, 1, *shape)
+    ours = with_gradient(ssim_loss(x), y)
+    theirs = with_gradient(lambda t: 1 - msssim(x, t), y)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("block", [(4, 4, 4), (8, 4, 6), (3, 6, 12)])
+def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> None:
+    """The noise is strong enough for blocks of negative SSIM, which count 0 and have no gradient."""
+    x, y = volumes(2, 1, 24, 12, 12, noise=2.0)
+    blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]
+    assert block == (8, 4, 6) or float(msssim(*blocks).min()) == 0
+
+    def theirs(t: Tensor) -> Tensor:
+        tiles = split(t, block)
+        values = msssim(blocks[0], tiles.flatten(0, 2)[:, None])
+        return 1 - values.reshape(2, -1).mean(dim=1)
+
+    for a, b in zip(with_gradient(ssim_loss(x, block), y), with_gradient(theirs, y), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
+
+
+def test_what_is_left_over_is_a_block_of_its_own() -> None:
+    x, y = volumes(1, 1, 11, 4, 4)
+    parts: Sequence[slice] = (slice(0, 4), slice(4, 8), slice(8, 11))
+    expected = torch.stack([msssim(x[:, :, part], y[:, :, part]) for part in parts]).mean()
+    assert torch.allclose(1 - ssim_loss(x, (4, 4, 4))(y), expected, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping Gaussian Smoothing")
+def test_a_short_axis_is_not_smoothed() -> None:
+    x, y = volumes(1, 1, 6, 5, 2)
+    assert torch.allclose(1 - ssim_loss(x)(y), msssim(x, y), rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [8, 16, 32, None])
+def test_blockwise_and_whole_values_are_the_released_ones(
+    golden: Find, oracles: dict[str, np.ndarray], side: int | None
+) -> None:
+    reference = load(golden, "vafa3d_q20_s5_b32_ssim")
+    adversarial = torch.from_numpy(reference.arrays["adversarial"])
+    loss = ssim_loss(reference.images, side and (side,) * 3)(adversarial)
+    expected = float(oracles[f"ssim_loss_block{side}" if side else "ssim_loss_whole"])
+    assert float(loss) == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
+    assert 1 - float(loss) == pytest.approx(1 - expected, rel=1e-6)
+
+
+def test_gradient_is_the_released_one(golden: Find, oracles: dict[str, np.ndarray]) -> None:
+    """To 4e-5 of its largest value: what pytorch-msssim's own float32 is off its float64 (2.6e-5) and ours (1.8e-5)."""
+    reference = load(golden, "vafa3d_q20_s5_b32_ssim")
+    adversarial = torch.from_numpy(reference.arrays["adversarial"])
+    _, gradient = with_gradient(ssim_loss(reference.images), adversarial)
+    expected = torch.from_numpy(oracles["ssim_loss_whole_grad"])
+    assert float((gradient[0, 0] - expected).abs().max()) <= 4e-5 * float(expected.abs().max())
+
+
+def test_values_of_a_batch_have_the_released_mean(golden: Find, oracles: dict[str, np.ndarray]) -> None:
+    images = torch.from_numpy(np.load(golden("inputs"))["images"])
+    adversarial = torch.from_numpy(load(golden, "vafa3d_q20_s5_b32_ssim").arrays["adversarial"])
+    other = torch.cat([adversarial, 0.9 * images[1:] + 0.05])
+    assert float(ssim_loss(images)(other).mean()) == pytest.approx(float(oracles["ssim_loss_whole_B2"]), rel=1e-5)
+
+
+def test_negative_similarity_is_a_loss_of_one_without_gradient(oracles: dict[str, np.ndarray]) -> None:
+    x, y = (torch.from_numpy(oracles[f"ssim_neg_{name}"]) for name in "xy")
+    value, gradient = with_gradient(ssim_loss(x), y)
+    assert float(value) == float(oracles["ssim_neg_loss"]) == 1.0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("block", [None, (3, 4, 2), (2, 3, 4)])
+def test_gradcheck(block: Block | None) -> None:
+    x, y = volumes(2, 1, 4, 4, 5)
+    assert torch.autograd.gradcheck(ssim_loss(x, block), y.requires_grad_())
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    x, y = volumes(3, 1, 8, 8, 8)
+    together = ssim_loss(x, (4, 4, 4))(y)
+    alone = torch.cat([ssim_loss(x[i : i + 1], (4, 4, 4))(y[i : i + 1]) for i in range(3)])
+    assert torch.allclose(together, alone, rtol=1e-12)
