@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from tabulate import tabulate
@@ -41,7 +42,8 @@ def attacks() -> str:
     rows = []
     for name, attack in ATTACKS.items():
         module = sys.modules[attack.__module__]
-        forwards, backwards = make(name, **{attack.budget_name: 0.0}).passes
+        required = {field.name: 0.0 for field in fields(attack) if field.default is MISSING}
+        forwards, backwards = make(name, **required).passes
         passes = f"{forwards} + {backwards}"
         rows.append(
             [

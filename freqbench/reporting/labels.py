@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-INTENSITY_PARAMETERS = frozenset({"eps", "std", "step_size"})
+INTENSITY_PARAMETERS = frozenset({"eps", "std"})
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 
