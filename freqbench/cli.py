@@ -37,6 +37,15 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_USER)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True).print(
+            f"error: {place}{error.strerror or error}: check the path and its permissions",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(EXIT_USER)
 
 
 def _interrupt(*_: Any) -> NoReturn:
@@ -68,8 +77,10 @@ def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit =
         markup=False,
         soft_wrap=True,
     )
+    for warning in grid.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     hours, basis = estimate.hours(todo, store)
-    console.print(f"about {hours:.2g} hours left on one worker ({basis})", highlight=False)
+    console.print(f"about {estimate.text(hours)} left on one worker ({basis})", highlight=False)
 
 
 @app.command()

@@ -75,11 +75,13 @@ class Grid:
         cells: in the job's order, each once.
         cases: of each dataset, by its name.
         metrics: that every record is to cover.
+        warnings: what a user should know before the run.
     """
 
     cells: tuple[Cell, ...]
     cases: Mapping[str, tuple[CaseRef, ...]]
     metrics: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def units(self) -> Iterator[Unit]:
         """Every cell on every case with all its targets."""

@@ -1,6 +1,7 @@
 """Job files: YAML to a validated JobSpec and its grid of cells."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +9,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from freqbench import config
 from freqbench.attacks import Attack, make
@@ -31,14 +32,12 @@ class Resources(Strict):
     """What a worker may take; recorded with every row, in no identity.
 
     Attributes:
-        workers: processes; `auto`: as many as pay.
-        threads: CPU threads a worker; `auto`: cores / workers.
-        gpus_per_worker: share of a GPU a worker.
+        workers: processes; the serial engine has one.
+        threads: CPU threads a worker; `auto`: all cores.
     """
 
-    workers: Auto = "auto"
+    workers: Literal["auto", 1] = "auto"
     threads: Auto = "auto"
-    gpus_per_worker: PositiveFloat = 1.0
 
 
 class JobSpec(Strict):
@@ -88,7 +87,9 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
         UserError: one line that begins with `where` and the place.
     """
     datasets = _datasets(job, where)
-    attacks = list(_attacks(job, where))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attacks = list(_attacks(job, where))
     _require_distinct("models", [entry.name for entry in job.models], where)
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
@@ -108,7 +109,8 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     targets=_targets(job, models, source, where),
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
-    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics)
+    said = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=said)
 
 
 def parse_value(value: Any) -> Any:
@@ -145,24 +147,28 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
 
     Args:
         job: that made the volumes.
-        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors).
+        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors); a
+            checkpoint is called by its file name, or as `NAME=CHECKPOINT` says.
 
     Raises:
         UserError: neither a model of the job nor such a checkpoint.
     """
-    own = {entry.name for entry in job.models}
-    others = [name for name in dict.fromkeys(names) if name not in own]
-    for name in others:
-        if re.fullmatch(r"\w*", name):  # a word without dot or slash is no checkpoint
-            raise UserError(f"targets: {unknown('model', name, own)}; or give a checkpoint's path")
-    added = [ModelEntry(name=PurePath(name).stem, checkpoint=name) for name in others]
-    _require_distinct("targets", [*own, *(entry.name for entry in added)], "targets")
-    extended = job.model_copy(
-        update={
-            "models": [*job.models, *added],
-            "targets": [PurePath(name).stem if name not in own else name for name in names],
-        }
-    )
+    own = {entry.name: entry for entry in job.models}
+    by_checkpoint = {entry.checkpoint: entry.name for entry in job.models}
+    targets: list[str] = []
+    added: list[ModelEntry] = []
+    for text in dict.fromkeys(names):
+        name, _, checkpoint = text.rpartition("=")
+        if checkpoint in own or checkpoint in by_checkpoint:
+            targets.append(checkpoint if checkpoint in own else by_checkpoint[checkpoint])
+            continue
+        if re.fullmatch(r"\w*", checkpoint):  # a word without dot or slash is no checkpoint
+            raise UserError(f"targets: {unknown('model', checkpoint, own)}; or give a checkpoint's path")
+        added.append(ModelEntry(name=name or PurePath(checkpoint).stem, checkpoint=checkpoint))
+        if added[-1].name in own:
+            raise UserError(f"targets: {added[-1].name!r} is a model of the job already: write NAME={checkpoint}")
+        targets.append(added[-1].name)
+    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
     grid = expand(extended, where="targets")
     sources = tuple(cell for cell in grid.cells if cell.source.name in own)
     return job, replace(grid, cells=sources)
@@ -215,6 +221,11 @@ def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
                 raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
         for choice in product(*values.values()):
             parameters = {str(key): parse_value(value) for key, value in zip(values, choice, strict=True)}
+            if parameters.get("targeted"):
+                raise UserError(
+                    f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
+                    "no attack hurts; a target's labels are given in Python"
+                )
             try:
                 yield make(entry["name"], **parameters)
             except ParameterError as error:

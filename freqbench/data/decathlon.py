@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -188,13 +189,7 @@ class Decathlon(Dataset):
         path = self._list_path()
         if not storage.exists(path):
             raise DataError(f"{self.name}: expected the list {path}, found none: check `root` and `list`")
-        try:
-            content = json.loads(storage.read_bytes(path))
-        except ValueError as error:
-            raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}: give a Decathlon list")
-        return content
+        return _read_list(path, storage.sha256(path))
 
     def _lines(self, split: str) -> list[Any]:
         """What the list holds under a key or in a slice of it."""
@@ -252,6 +247,18 @@ class Decathlon(Dataset):
             image=_join(root, image),
             label=_join(root, label),
         )
+
+
+@lru_cache(maxsize=64)
+def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
+    """A list file's content, parsed once for as long as it stays."""
+    try:
+        content = json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}: give a Decathlon list")
+    return content
 
 
 def _label_beside(root: str, image: str) -> str | None:

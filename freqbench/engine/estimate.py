@@ -4,11 +4,13 @@ import pyarrow.compute as pc
 
 from freqbench.engine.facts import available_cores
 from freqbench.grid import Grid, Plan
-from freqbench.models import forward_flops
+from freqbench.models import attack_windows, forward_flops
 from freqbench.results import Store
 
 CORE_FLOPS = 30e9
 GPU_FLOPS = 10e12
+INFERENCE_OVERLAP = 4  # windows that predict a voxel, about
+SCORING_S = 0.5  # distances of a small volume
 
 
 def overview(grid: Grid) -> list[tuple[str, str, str, int, int, int]]:
@@ -27,31 +29,46 @@ def overview(grid: Grid) -> list[tuple[str, str, str, int, int, int]]:
 def hours(plan: Plan, store: Store) -> tuple[float, str]:
     """Hours that one worker needs for the rest, and what that is based on.
 
-    Where the store has rows: their mean seconds a pass of each source model, and the mean time to score. Where it has
-    none, or none of a model: the operations of the passes over a rate that a core or a card usually reaches, which is
-    right to a factor of about three.
+    Where the store has rows: their mean seconds a pass of each source model, and a record to score. Where it lacks
+    them: counted operations over a rate that a core or a card usually reaches, which is right to a factor of some five.
     """
     import torch
 
+    if not plan.units:
+        return 0.0, "nothing is left"
     rate = GPU_FLOPS if torch.cuda.is_available() else CORE_FLOPS * available_cores()
-    measured, scoring = _measured(store)
-    sources = {unit.cell.source.model_id: unit.cell.source for unit in plan.units}
-    a_pass = {
-        model_id: measured[model_id] if model_id in measured else forward_flops(source) / rate
-        for model_id, source in sources.items()
-    }
-    seconds = sum(unit.passes * a_pass[unit.cell.source.model_id] + scoring * len(unit.targets) for unit in plan.units)
-    known = len(sources.keys() & measured.keys())
-    basis = "from the rows that are there" if sources and known == len(sources) else "rough: from counted operations"
-    return seconds / 3600, basis if plan.units else "nothing is left"
+    a_pass, a_record = _measured(store)
+    models = {model.model_id: model for unit in plan.units for model in (unit.cell.source, *unit.targets)}
+    forward = {model_id: forward_flops(model) / rate for model_id, model in models.items()}
+    seconds, is_rough = 0.0, False
+    for unit in plan.units:
+        source = unit.cell.source.model_id
+        is_rough |= a_record is None or (unit.passes > 0 and source not in a_pass)
+        seconds += unit.passes * a_pass.get(source, forward[source])
+        for target in unit.targets:
+            predicting = INFERENCE_OVERLAP * len(attack_windows(unit.ref.shape, target.roi)) * forward[target.model_id]
+            seconds += predicting + SCORING_S if a_record is None else a_record
+    return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"
 
 
-def _measured(store: Store) -> tuple[dict[str, float], float]:
+def text(hours: float) -> str:
+    """Hours as a person says them.
+
+    >>> text(0.001), text(0.5), text(12.34)
+    ('1 minute', '30 minutes', '12 hours')
+    """
+    if hours >= 1:
+        return f"{hours:.2g} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
+
+
+def _measured(store: Store) -> tuple[dict[str, float], float | None]:
     """Seconds a pass of each source model, and seconds a record to score, from the rows of a store."""
     rows = store.records()
-    rows = rows.filter(pc.and_(pc.equal(rows["status"], "ok"), pc.greater(rows["num_forwards"], 0)))
-    if not len(rows):
-        return {}, 0.0
+    rows = rows.filter(pc.equal(rows["status"], "ok"))
+    scoring = pc.mean(rows["score_seconds"]).as_py()
+    rows = rows.filter(pc.greater(rows["num_forwards"], 0))
     passes = pc.add(rows["num_forwards"], rows["num_backwards"])
     grouped = (
         rows.append_column("passes", passes)
@@ -59,6 +76,4 @@ def _measured(store: Store) -> tuple[dict[str, float], float]:
         .aggregate([("attack_seconds", "sum"), ("passes", "sum")])
         .to_pylist()
     )
-    a_pass = {row["source_model_id"]: row["attack_seconds_sum"] / row["passes_sum"] for row in grouped}
-    targets = len(pc.unique(rows["target_model_id"]))
-    return a_pass, float(pc.mean(rows["score_seconds"]).as_py()) / targets
+    return {row["source_model_id"]: row["attack_seconds_sum"] / row["passes_sum"] for row in grouped}, scoring

@@ -26,6 +26,7 @@ class RunProgress:
         self._total = plan.num_done + plan.num_todo
         self._stored = plan.num_done
         self._failed = 0
+        self._said: set[str] = set()
         self._units = 0
         self._num_units = len(plan.units)
         self._started = self._last_line = time.monotonic()
@@ -62,9 +63,10 @@ class RunProgress:
         self._units += 1
         if outcome.failed:
             self._failed += len(outcome.records)
-            self._console.print(
-                f"failed: {outcome.records[0]['error']}", style="red", markup=False, highlight=False, soft_wrap=True
-            )
+            error = str(outcome.records[0]["error"])
+            if error not in self._said:
+                self._said.add(error)
+                self._console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     def store(self, stored: int) -> None:
         """Records were committed."""

@@ -39,6 +39,10 @@ class Outcome:
             ),
         )
 
+    def measured(self) -> Row:
+        """The columns of this execution."""
+        return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
+
     def flat_class_records(self) -> list[Row]:
         """All class rows."""
         return [row for rows in self.class_records for row in rows]
@@ -58,7 +62,7 @@ def scored(
     case: Case,
     volume: Scores,
     predictions: Sequence[tuple[PredictionScores, ...]],
-    changed: Sequence[float],
+    own: Sequence[Mapping[str, float]],
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:
@@ -69,7 +73,7 @@ def scored(
         case: the clean case.
         volume: distances of the adversarial volume, the same for every target.
         predictions: for each target, the parts that its columns come from.
-        changed: for each target, the share of voxels whose class changed.
+        own: for each target, further columns of its record.
         metrics: what the rows cover.
         measured: columns of this execution.
     """
@@ -83,8 +87,8 @@ def scored(
         "eps_native": native_budget(unit.cell.attack, case),
     }
     records, class_records = [], []
-    for target, voxel_success in zip(unit.targets, changed, strict=True):
-        record = _empty_record(unit, target) | shared | {"voxel_success": voxel_success}
+    for target, columns in zip(unit.targets, own, strict=True):
+        record = {**_empty_record(unit, target), **shared, **columns}
         classes = [
             {column.name: None for column in CLASS_RECORDS}
             | {name: record[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")}

@@ -78,7 +78,7 @@ def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
     store.compact(above=COMPACT_ABOVE)
     root = volumes_root(job, out)
     plan = current_plan(grid, store, root)
-    content = {"spec": job.model_dump(mode="json"), "index": grid.index()}
+    content = _with_scored({"spec": job.model_dump(mode="json"), "index": grid.index()}, _scored(store))
     store.write_job(content)
     summary = _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
     if summary.run_id:
@@ -102,17 +102,26 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, reuse=True)
     summary = _Run(job, store, replace(plan, units=saved), console).carry_out(spec)
-    _extend_index(store, grid)
+    scored = _scored(store)
+    for cell in grid.cells:
+        scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *(t.model_id for t in cell.targets)]))
+    store.write_job(_with_scored(store.job(), scored))
     return summary
 
 
-def _extend_index(store: Store, grid: Grid) -> None:
-    """Add the targets of a rescoring to the job's index, so that reports show them."""
-    content = store.job()
-    added = {cell.cell_id: [target.model_id for target in cell.targets] for cell in grid.cells}
+def _scored(store: Store) -> dict[str, list[str]]:
+    """The further targets that `rescore` gave to cells of a store, by cell id."""
+    if not storage.exists(storage.join(store.root, "run.json")):
+        return {}
+    scored: dict[str, list[str]] = store.job().get("scored", {})
+    return scored
+
+
+def _with_scored(content: dict[str, Any], scored: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A job's content whose index, and so every report, has the further targets of its cells."""
     for cell in content["index"]["cells"]:
-        cell["targets"] = sorted({*cell["targets"], *added.get(cell["cell_id"], [])})
-    store.write_job(content)
+        cell["targets"] = list(dict.fromkeys([*cell["targets"], *scored.get(cell["cell_id"], [])]))
+    return {**content, "scored": dict(scored)}
 
 
 class _Run:
@@ -137,6 +146,8 @@ class _Run:
             return self._summary(None, started, interrupted=False)
         unavailable = self._unavailable(spec.metrics)
         spec = replace(spec, run_id=self._run_id, unavailable=unavailable, **self._resources())
+        for text in self._plan.grid.warnings:
+            self._warn(text)
         self._warn_of_other(self._lease.take())
         self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid)}
         self._record("running")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import in_order
-from freqbench.engine.worker import Worker, WorkerSpec, score_masks
+from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
 from freqbench.grid import Unit
 
 
@@ -23,4 +23,4 @@ def run(
     for unit in in_order(units):
         begin(unit)
         outcome, masks = worker.run(unit)
-        take(outcome if masks is None else outcome.with_scores(score_masks(masks)))
+        take(with_surfaces(unit, outcome, masks))

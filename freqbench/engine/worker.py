@@ -81,6 +81,23 @@ def score_masks(masks: Masks) -> list[PredictionScores]:
     return [evaluate.score_surfaces(pred, masks.label, masks.num_classes, masks.spacing) for pred in masks.preds]
 
 
+def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
+    """An outcome with the surface distances of its masks; what goes wrong there becomes failed rows."""
+    if masks is None:
+        return outcome
+    try:
+        return outcome.with_scores(score_masks(masks))
+    except Exception as error:  # noqa: BLE001 (as in Worker.run)
+        return rows.failed(unit, _reason(error), outcome.measured())
+
+
+def _reason(error: Exception) -> str:
+    """One line of what went wrong; the whole of it goes to the log."""
+    logger.info("unit failed", exc_info=error)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
 class Worker:
     """Runs units one after another; its own exceptions become failed rows, only a dying process raises."""
 
@@ -105,11 +122,8 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
             return self._run(unit)
-        except Exception as error:
-            logger.info("unit failed", exc_info=True)
-            text = " ".join(str(error).split())
-            reason = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-            return rows.failed(unit, reason, self._measured()), None
+        except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
+            return rows.failed(unit, _reason(error), self._measured()), None
 
     def _run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
@@ -118,20 +132,23 @@ class Worker:
 
         started = time.perf_counter()
         volume = evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
-        label, preds, changed, predictions = case.label[0], [], [], []
+        volume_seconds = time.perf_counter() - started
+        label, preds, own, predictions = case.label[0], [], [], []
         for target in unit.targets:
+            started = time.perf_counter()
             model = self._model(target, cell)
             clean = self._clean_prediction(model, target, cell, case)
             pred = self._predict(model, attacked.adversarial)
             overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
             preds.append(pred)
-            changed.append(voxel_success(clean.pred, pred))
             predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
             if self.spec.volumes:
                 volumes.save_prediction(self.spec.volumes, cell, case, target.name, clean.pred, pred)
-        measured = self._measured(attack_seconds=attack_seconds, score_seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
+            own.append({"voxel_success": voxel_success(clean.pred, pred), "score_seconds": seconds})
+        measured = self._measured(attack_seconds=attack_seconds)
         passes = {name: getattr(attacked, name) for name in ("num_windows", "num_forwards", "num_backwards")}
-        outcome = rows.scored(unit, case, volume, predictions, changed, metrics, measured | passes)
+        outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
         if "hd95" not in metrics:
             return outcome, None
         masks = Masks(label=label, preds=tuple(preds), spacing=case.spacing, num_classes=cell.dataset.num_classes)

@@ -64,13 +64,13 @@ def dice(pred: Volume, label: Volume, num_classes: int) -> npt.NDArray[np.float6
 
 
 def missed_classes(counts: Tensor) -> int:
-    """How many classes the label has and the prediction has nowhere (background included)."""
-    return int(((counts.sum(1) > 0) & (counts.sum(0) == 0)).sum())
+    """How many foreground classes the label has and the prediction has nowhere."""
+    return int(((counts.sum(1) > 0) & (counts.sum(0) == 0))[1:].sum())
 
 
 def hallucinated_classes(counts: Tensor) -> int:
-    """How many classes the prediction has and the label has nowhere (background included)."""
-    return int(((counts.sum(1) == 0) & (counts.sum(0) > 0)).sum())
+    """How many foreground classes the prediction has and the label has nowhere."""
+    return int(((counts.sum(1) == 0) & (counts.sum(0) > 0))[1:].sum())
 
 
 def voxel_success(pred_clean: Volume, pred: Volume) -> float:

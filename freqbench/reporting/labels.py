@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
+from freqbench.attacks import ATTACKS
+
 INTENSITY_PARAMETERS = frozenset({"eps", "std"})
+NOTABLE = ("variant", "targeted", "control", "renormalize", "band")
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 
@@ -29,7 +33,10 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """One text a row: the attack, its budget, and those parameters in which rows of the same attack differ."""
+    """One text a row: the attack, its budget, and those parameters in which rows of the same attack differ.
+
+    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default.
+    """
     settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
     rows = [tuple(row) for row in settings.itertuples(index=False)]
     distinct = {row: dict(zip(_SETTINGS, row, strict=True)) for row in dict.fromkeys(rows)}
@@ -55,11 +62,18 @@ def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
     return {name: setting[name] for name in ("variant", "precision", "compile")} | params
 
 
+def _default(attack: str, parameter: str) -> Any:
+    """A parameter's default; None where the attack or the parameter is not known here."""
+    known = {field.name: field.default for field in fields(ATTACKS[attack])} if attack in ATTACKS else {}
+    return known.get(parameter)
+
+
 def _label(setting: Mapping[str, Any], siblings: list[dict[str, Any]]) -> str:
     words = [setting["attack"]]
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        if any(name not in sibling or sibling[name] != value for sibling in siblings):
+        differs = any(name not in sibling or sibling[name] != value for sibling in siblings)
+        if differs or (name in NOTABLE and value != _default(setting["attack"], name)):
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)

@@ -126,7 +126,12 @@ RECORDS: tuple[Column, ...] = (
     _RUN_ID,
     _FINISHED,
     _measured("attack_seconds", _FLOAT, "s", "time to make the volume"),
-    _measured("score_seconds", _FLOAT, "s", "time to predict and score it"),
+    _measured(
+        "score_seconds",
+        _FLOAT,
+        "s",
+        "time to predict and score it, surface distances left out",
+    ),
     _measured("peak_memory_bytes", _INT, "bytes", "peak memory of the device (of the process on a CPU)"),
     _measured("device", _TEXT, "", "name of the device"),
     _measured("threads", _INT, "count", "CPU threads of the worker"),

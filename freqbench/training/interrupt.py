@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a consistent moment."""
+"""Ctrl-C, or SIGTERM, that waits for a consistent moment."""
 
 import signal
 import threading
@@ -29,8 +29,9 @@ def deferred_interrupt() -> Iterator[Interrupt]:
             raise KeyboardInterrupt
         interrupt.requested = True
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

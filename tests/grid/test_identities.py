@@ -59,7 +59,7 @@ PINNED = [
         lambda c: c["attacks"][0].update(random_start=True, step_size=0.01, targeted=False, variant="released"),
         lambda c: c["attacks"][0].update(eps=8 / 255),
         lambda c: c.update(targets="source", seeds=[0, 1], metrics=["psnr"], window_batch=3),
-        lambda c: c.update(resources={"workers": 2, "threads": 2, "gpus_per_worker": 0.5}),
+        lambda c: c.update(resources={"workers": 1, "threads": 2}),
         lambda c: c.update(save_adversarial="nifti"),
     ],
 )
@@ -73,7 +73,6 @@ def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change)
         lambda c: c["attacks"][0].update(eps="7/255"),
         lambda c: c["attacks"][0].update(steps=3),
         lambda c: c["attacks"][0].update(step_size=0.02),
-        lambda c: c["attacks"][0].update(targeted=True),
         lambda c: c["attacks"][0].update(variant="paper"),
         lambda c: c["attacks"][0].update(random_start=False),
         lambda c: c["attacks"].__setitem__(0, {"name": "bim", "eps": "8/255", "steps": 2}),

@@ -120,8 +120,26 @@ def test_a_further_target_that_is_nothing_is_one_line() -> None:
         further_targets(spec, ["unknwon"])
 
 
-def test_a_further_target_that_is_the_job_s_own_model_under_another_name() -> None:
-    content = job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}])
-    spec, _ = expanded(content)
-    with pytest.raises(UserError, match="the same weights as mine"):
-        further_targets(spec, ["zoo://phantom/unet"])
+def test_a_further_target_that_is_the_job_s_own_checkpoint_is_its_model() -> None:
+    spec, _ = expanded(job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}]))
+    _, grid = further_targets(spec, ["zoo://phantom/unet"])
+    assert [target.name for target in grid.cells[0].targets] == ["mine"]
+
+
+def test_a_further_target_may_be_given_a_name() -> None:
+    spec, _ = expanded(job(models=[{"name": "unetr", "checkpoint": "zoo://phantom/unet"}]))
+    with pytest.raises(UserError, match="'unetr' is a model of the job already: write NAME=zoo://phantom/unetr"):
+        further_targets(spec, ["zoo://phantom/unetr"])
+    _, grid = further_targets(spec, ["other=zoo://phantom/unetr"])
+    assert [target.name for target in grid.cells[0].targets] == ["other"]
+
+
+def test_a_job_cannot_target_the_true_labels() -> None:
+    with pytest.raises(UserError, match=r"attacks\[0\].targeted: expected false, got true"):
+        expanded(job(attacks=[{"name": "pgd", "eps": "8/255", "targeted": True}]))
+
+
+def test_warnings_of_attacks_are_kept_for_the_run() -> None:
+    _, grid = expanded(job(attacks=[{"name": "vafa", "variant": "paper", "q_max": [30, 40], "steps": 5}]))
+    assert len(grid.warnings) == 2
+    assert "q_max = 30 has no effect" in grid.warnings[0]

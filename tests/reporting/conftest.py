@@ -26,7 +26,7 @@ def make_row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **val
     source, target, case = values.pop("source", "unet"), values.pop("target", "unet"), values.pop("case", 0)
     row |= {"source_model": source, "source_model_id": f"id_{source}", "target_model": target}
     row |= {"target_model_id": f"id_{target}", "case_key": f"case{case}", "case_id": f"case{case}"}
-    row |= {"patient_id": f"case{case}", "dataset": "phantom", "attack": attack, "variant": "paper", "seed": 0}
+    row |= {"patient_id": f"case{case}", "dataset": "phantom", "attack": attack, "variant": "released", "seed": 0}
     row |= ATTACKS[attack] | {"precision": "fp32", "compile": False, "num_classes": 3, "status": "ok"}
     row |= {"metrics": "dsc", "run_id": "run0", "finished_at": START + timedelta(minutes=values.pop("minute", 0))}
     row |= values
