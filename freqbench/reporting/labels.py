@@ -33,9 +33,10 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """One text a row: the attack, its budget, and those parameters in which rows of the same attack differ.
+    """One text a row: the attack, its budget, and what else tells it apart.
 
-    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default.
+    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default, any
+    other parameter where rows of the same attack differ in it.
     """
     settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
     rows = [tuple(row) for row in settings.itertuples(index=False)]
@@ -73,7 +74,10 @@ def _label(setting: Mapping[str, Any], siblings: list[dict[str, Any]]) -> str:
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        differs = any(name not in sibling or sibling[name] != value for sibling in siblings)
-        if differs or (name in NOTABLE and value != _default(setting["attack"], name)):
+        if name in NOTABLE:
+            is_said = value != _default(setting["attack"], name)
+        else:
+            is_said = any(name not in sibling or sibling[name] != value for sibling in siblings)
+        if is_said:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)

@@ -88,12 +88,18 @@ def test_only_what_differs_is_said(row: Row, records: Records) -> None:
         row("gn", variant="paper"),
     )
     assert summary(frame)["attack"].tolist() == [
-        "vafa q_max=20 control=none",
+        "vafa q_max=20",
         "vafa q_max=20 control=uniform",
+        "gn std=8/255",
         "gn std=8/255 variant=paper",
-        "gn std=8/255 variant=released",
         "pgd eps=8/255",
     ]
+
+
+def test_a_null_row_is_never_called_like_its_attack(row: Row, records: Records) -> None:
+    """Not even where it stands alone."""
+    (label,) = summary(records(row("vafa", {"control": "uniform"})))["attack"]
+    assert label == "vafa q_max=20 control=uniform"
 
 
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
