@@ -43,3 +43,11 @@ def test_every_job_file_reads(path: Path) -> None:
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     config.load(str(path), TrainJob if "splits" in content else JobSpec)
+
+
+def test_a_table_of_real_output_stands_before_the_commands() -> None:
+    """White-box rows of the quick start's attacks, as its job names them."""
+    shown = TEXT[: TEXT.index("## Two commands")]
+    job = yaml.safe_load((ROOT / "jobs" / "quickstart.yaml").read_text(encoding="utf-8"))
+    assert "| clean" in shown
+    assert all(f"| {attack['name']} " in shown for attack in job["attacks"])
