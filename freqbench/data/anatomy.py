@@ -134,7 +134,7 @@ def _scaled_depth(squared: Field, radius: float) -> Field:
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spacing, length_mm: float) -> Field:
     sigma = [length_mm / step for step in spacing]
-    noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap", truncate=3)
+    noise: Field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap", truncate=3)
     noise /= noise.std()
     return noise
 

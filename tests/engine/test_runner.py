@@ -12,7 +12,7 @@ import torch
 from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench import evaluate, storage
-from freqbench.engine import runner, serial
+from freqbench.engine import runner, serial, worker
 from freqbench.engine.status import of_store
 from freqbench.grid import index_keys
 from freqbench.metrics import METRICS
@@ -143,12 +143,20 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(tmp_path: Path, monkey
 def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serial, "score_masks", lambda masks: 1 / 0)
+    monkeypatch.setattr(serial, "with_surfaces", lambda unit, outcome, masks: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute(small(metrics=["dsc", "hd95"]), tmp_path)
     (run,) = Store(str(tmp_path)).runs()
     assert run["status"] == "died"
     assert not storage.exists(str(tmp_path / "runs" / "lease.json"))
+
+
+def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "score_masks", lambda masks: 1 / 0)
+    summary = execute(small(metrics=["dsc", "hd95"]), tmp_path)
+    assert summary.num_failed == summary.num_new > 0
+    row = Store(str(tmp_path)).records().to_pylist()[0]
+    assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
 
 
 def test_what_was_reported_as_stored_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
