@@ -214,3 +214,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = call(tmp_path, "run", write(tmp_path, small()), "--out", str(tmp_path / "file" / "out"))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.rstrip().endswith("check the path and its permissions")
+    assert result.stderr.count("\n") == 1

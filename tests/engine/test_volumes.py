@@ -14,6 +14,7 @@ from freqbench import evaluate, metrics, models
 from freqbench.engine import runner
 from freqbench.engine.runner import Summary
 from freqbench.errors import UserError
+from freqbench.grid import index_keys
 from freqbench.job import further_targets
 from freqbench.results import Store
 
@@ -93,6 +94,17 @@ def test_a_further_checkpoint_is_scored_as_a_run_would_have(tmp_path: Path) -> N
     expected = {key: row for key, row in rows(tmp_path / "run").items() if row["source_model"] == "'a'"}
     assert rows(tmp_path / "scored") == expected
     assert len(Store(str(tmp_path / "scored")).job()["index"]["cells"][0]["targets"]) == 2
+
+
+def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -> None:
+    """Its index, from which reports and status are made, keeps the keys that `score` added."""
+    content = small(**ONE, models=job()["models"], targets="source")
+    execute(content, tmp_path)
+    score(content, tmp_path, ["b"])
+    scored = index_keys(Store(str(tmp_path)).job()["index"])
+    assert execute(content, tmp_path).num_new == 0
+    assert index_keys(Store(str(tmp_path)).job()["index"]) == scored
+    assert len(scored) == len(Store(str(tmp_path)).records())
 
 
 def test_scoring_twice_computes_nothing(tmp_path: Path) -> None:
