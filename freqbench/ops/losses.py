@@ -1,15 +1,20 @@
-"""The task loss of the released attacks: Dice + cross-entropy, fused, with its own backward."""
+"""What attacks raise: the table of losses, and the released one, Dice + cross-entropy, with its own backward."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from freqbench.ops.voxel_losses import EVERYTHING, Scope, ce, dlr, dlr_targeted, js, mask_ce, mask_ce_balanced
+
+Loss = Callable[[Tensor, Tensor, Scope], Tensor]
+
 SMOOTH_DENOMINATOR = 1e-6
 
 
-def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
+def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Dice plus cross-entropy of each sample, on the softmax, background included.
 
     With p = softmax(logits) over the K classes, o = one-hot labels, and sums over the N voxels of one sample:
@@ -25,25 +30,30 @@ def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: `[B, K, H, W, D]`, any spatial rank.
         labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
+        scope: what counts of it; sums run over its voxels, the Dice's mean over its classes.
 
     Returns:
         `[B]`. It can be differentiated once.
     """
+    if scope.voxels is not None or scope.classes is not None:
+        return dice(logits, labels, scope) + ce(logits, labels, scope)
     losses: Tensor = _DiceCE.apply(logits, labels)  # type: ignore[no-untyped-call]
     return losses
 
 
-def dice(logits: Tensor, labels: Tensor) -> Tensor:
+def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """The Dice part of `dice_ce` alone, `[B]`; same arguments."""
     p = torch.softmax(logits, dim=1)
     batch, num_classes = p.shape[:2]
     index = labels.reshape(batch, -1).long()  # [B, N]
     per_class = torch.zeros(batch, num_classes, dtype=p.dtype, device=p.device)
-    at_label = p.flatten(2).gather(1, index[:, None])[:, 0]
-    overlap = per_class.scatter_add(1, index, at_label)
-    count = per_class.scatter_add(1, index, torch.ones_like(at_label))
-    squares = p.square().flatten(2).sum(dim=2)
-    return (1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)).mean(dim=1)
+    counts = torch.ones_like(p[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(p)
+    p = p.flatten(2)
+    overlap = per_class.scatter_add(1, index, p.gather(1, index[:, None])[:, 0] * counts)
+    count = per_class.scatter_add(1, index, counts)
+    squares = (p.square() if scope.voxels is None else p.square() * counts[:, None]).sum(dim=2)
+    terms = 1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)
+    return terms.mean(dim=1) if scope.classes is None else terms[:, scope.classes].mean(dim=1)
 
 
 class _DiceCE(torch.autograd.Function):
@@ -98,3 +108,19 @@ class _DiceCE(torch.autograd.Function):
 def _accumulator(p: Tensor) -> torch.dtype:
     """Half precisions are summed in float32, which the norm would not do by itself."""
     return torch.promote_types(p.dtype, torch.float32)
+
+
+LOSSES: Mapping[str, Loss] = {
+    "ce": ce,
+    "dice": dice,
+    "dicece": dice_ce,
+    "dlr": dlr,
+    "dlr-targeted": dlr_targeted,
+    "mask-ce": mask_ce,
+    "mask-ce-balanced": mask_ce_balanced,
+    "js": js,
+}
+"""Every loss maps logits, labels and a scope to `[B]`, high where the prediction is far from the labels."""
+
+COMPARED_BY: Mapping[str, str] = {"mask-ce": "ce", "mask-ce-balanced": "ce"}
+"""Losses that let go of what is wrong already do not say which of two volumes is worse: these say it for them."""
