@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, field_validator
 
 from freqbench import config
-from freqbench.attacks import Attack, make
+from freqbench.attacks import Attack, make, with_indices
 from freqbench.config import Strict
 from freqbench.data import DATASETS, Dataset
 from freqbench.errors import ParameterError, UserError, unknown
@@ -89,7 +89,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     datasets = _datasets(job, where)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        attacks = list(_attacks(job, where))
+        attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
     _require_distinct("models", [entry.name for entry in job.models], where)
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
@@ -97,7 +97,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
         with _at(f"{where}: datasets[{i}]"):
             cases[dataset.name] = dataset.refs()[:limit_cases]
         models = _models(job, dataset, where)
-        for source, attack in product(models.values(), attacks):
+        for source, attack in product(models.values(), attacks[dataset.name]):
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -210,7 +210,10 @@ def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, w
     return tuple(models[name] for name in dict.fromkeys(job.targets))
 
 
-def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
+def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[Attack]:
+    """The attacks on one dataset: names of its classes become their indices, and it has classes enough for them."""
+    with _at(f"{where}: datasets[{number}]"):
+        class_names = dataset.class_names
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
         if not isinstance(entry.get("name"), str):
@@ -224,14 +227,26 @@ def _attacks(job: JobSpec, where: str) -> Iterator[Attack]:
             if parameters.get("targeted"):
                 raise UserError(
                     f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
-                    "no attack hurts; a target's labels are given in Python"
+                    "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
                 )
-            try:
-                yield make(entry["name"], **parameters)
-            except ParameterError as error:
-                raise UserError(f"{place}.{error.parameter}: {error.complaint}") from None
-            except UserError as error:
-                raise UserError(f"{place}: {error}") from None
+            with _at_parameter(place, f"{dataset.name}: "):
+                parameters = with_indices(entry["name"], parameters, class_names)
+            with _at_parameter(place):
+                attack = make(entry["name"], **parameters)
+            with _at_parameter(place, f"{dataset.name}: "):
+                attack.check_classes(len(class_names))
+            yield attack
+
+
+@contextmanager
+def _at_parameter(place: str, owner: str = "") -> Iterator[None]:
+    """`_at`, down to the parameter, and for whom it does not do."""
+    try:
+        yield
+    except ParameterError as error:
+        raise UserError(f"{place}.{error.parameter}: {owner}{error.complaint}") from None
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2
+from freqbench.attacks.targets import with_indices
 from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
 
@@ -26,6 +27,7 @@ __all__ = [
     "AttackResult",
     "GaussianNoise",
     "make",
+    "with_indices",
 ]
 
 ATTACKS: Mapping[str, type[Attack]] = {

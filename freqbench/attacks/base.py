@@ -70,7 +70,7 @@ class Attack(ABC):
             complaint = parameter.check(value) if parameter else None
             if complaint:
                 raise ParameterError(self.name, field.name, complaint)
-            if isinstance(value, int) and field.type in (float, float | None):
+            if isinstance(value, int) and field.type in (float, float | None, float | str):
                 # 20 and 20.0 are one attack, told apart by nothing that hangs on its parameters.
                 object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:
@@ -90,6 +90,18 @@ class Attack(ABC):
     def is_stochastic(self) -> bool:
         """Whether the attack draws; one that does not runs once whatever the seeds."""
         return False
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse parameters that a model of so many classes cannot take; called before anything is computed.
+
+        Raises:
+            ParameterError: naming the parameter.
+        """
+        return
+
+    def prepare(self, task: Task) -> None:
+        """Set a task up before `perturb`: what is raised, where, and towards which labels."""
+        return
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
@@ -117,7 +129,7 @@ class Attack(ABC):
             model: `[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
                 buffers, mode and `.grad` are left as found.
             images: clean volumes, float32 or float64 `[B, 1, H, W, D]` in [0, 1].
-            labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or the target of a targeted attack.
+            labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or the target of an attack with `targeted=True`.
             generator: one for the batch or one a sample; None stands for seed 0. Draws are made on the generator's
                 device.
             start: replaces the random draw, in the layout of the attack's docstring.
@@ -128,8 +140,18 @@ class Attack(ABC):
         """
         self._check(images, labels)
         with torch.inference_mode(False), torch.enable_grad():
-            task = Task(self.name, model, images, labels, targeted=self.targeted, generator=generator, start=start)
+            task = Task(
+                self.name,
+                model,
+                images,
+                labels,
+                targeted=self.targeted,
+                generator=generator,
+                start=start,
+                check_classes=self.check_classes,
+            )
             with task.evaluation_mode():
+                self.prepare(task)
                 adversarial = self.perturb(task).detach()
         self._verify(task.clean, adversarial, task.state)
         return AttackResult(

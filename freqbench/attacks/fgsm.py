@@ -5,19 +5,21 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.gradient import LinfGradientAttack
 from freqbench.attacks.task import Task
 from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSM(LinfAttack):
+class FGSM(LinfGradientAttack):
     """x + eps * sign(dL/dx), clamped to [0, 1]: one step to the corner of the ball.
 
-    L is the Dice + cross-entropy of `freqbench.ops.losses.dice_ce`.
+    L is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default.
 
     Args:
         eps: length of the step and radius of the ball, on the [0, 1] intensity scale.
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`.
 
     Differs from the released code: nothing.
     """
@@ -25,11 +27,11 @@ class FGSM(LinfAttack):
     name: ClassVar[str] = "fgsm"
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def run_passes(self) -> tuple[int, int]:
         """One of each."""
         return 1, 1
 
-    def perturb(self, task: Task) -> Tensor:
+    def run(self, task: Task) -> Tensor:
         """The paper's step."""
         project = linf_ball(task.clean, self.eps)
         return project(task.clean + self.eps * task.gradient(task.clean).sign())

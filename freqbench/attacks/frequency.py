@@ -1,25 +1,27 @@
 """What VAFA and SA2 share: a table over the DCT of blocks, moved by unit signs, and the null rows that go with it."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.base import Attack
+from freqbench.attacks.best import Best
+from freqbench.attacks.gradient import GradientAttack
+from freqbench.attacks.parameters import PARAMETERS, VARIANT_LOSS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import UserError
 from freqbench.ops.blocks import Block, blocked_shape, cut_block, merge, pad_to_blocks, split
-from freqbench.ops.losses import dice, dice_ce
 
 Render = Callable[[Tensor, int], Tensor]
 Distance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyAttack(Attack):
+class FrequencyAttack(GradientAttack):
     """An attack that learns one number a DCT coefficient of every block: a quantisation step or a multiplier.
 
     The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
@@ -30,17 +32,26 @@ class FrequencyAttack(Attack):
         block: side of the DCT block in voxels, or three; cut to the window where it is longer.
         ssim_weight: weight of the SSIM loss that is held against the task loss; 0 leaves it out.
         control: `none`, or a null row in place of the attack: same volumes, no gradient.
+        loss: the task loss; None: the variant's, Dice + cross-entropy or, in `paper`, Dice alone.
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`. Volumes are compared by the whole objective,
+    the SSIM loss with it; with `keep: best` the state is the one that the volumes show.
     """
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}
 
     steps: int = 20
     block: int | tuple[int, int, int] = 32
     ssim_weight: float = 1.0
     control: str = "none"
+    loss: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # One spelling each, as attacks are told apart by their parameters.
+        if self.loss == self.variant_loss:
+            object.__setattr__(self, "loss", None)
         if not isinstance(self.block, int):
-            # One spelling of a block, as attacks are told apart by their parameters.
             sides = tuple(self.block)
             object.__setattr__(self, "block", sides[0] if len(set(sides)) == 1 else sides)
 
@@ -79,9 +90,24 @@ class FrequencyAttack(Attack):
         return 1.0
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def variant_loss(self) -> str:
+        """The task loss of the variant."""
+        return "dice" if self.variant == "paper" else "dicece"
+
+    @property
+    def loss_name(self) -> str:
+        """`loss`, or the variant's."""
+        return self.loss or self.variant_loss
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
         """One forward and one backward a step; none for a null row."""
         return (self.steps, self.steps) if self.control == "none" else (0, 0)
+
+    @property
+    def passes_to_compare(self) -> int:
+        """None: the volumes are those of a step's own forward pass."""
+        return 0
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far the table leaves its bounds."""
@@ -94,41 +120,51 @@ class FrequencyAttack(Attack):
         """Optimise the table, or render the null row's."""
         block = cut_block(self.block, task.clean.shape[2:])
         shape = pad_to_blocks(task.clean, block).shape[2:]
-        state = merge(self.start(task, (1, *blocked_shape(shape, block)), block), shape)
         render = self.renderer(task.clean, block)
-        if self.control == "none":
-            distance = self.distance(task.clean, block) if self.ssim_weight else None
-            images, state = self._optimise(task, state, render, distance)
-        else:
-            images = render(state, self.steps - 1)
+        distance = self.distance(task.clean, block) if self.ssim_weight and self.control == "none" else None
+        best = Best()
+        for _ in range(self.restarts):
+            state = merge(self.start(task, (1, *blocked_shape(shape, block)), block), shape)
+            if self.control == "none":
+                self._optimise(task, state, render, distance, best)
+            else:
+                best.offer(state.new_zeros(len(state)), render(state, self.steps - 1), state)
+        images, state = best.kept
         task.state = split(state, block)
         return images.clamp(0, 1)
 
-    def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None) -> tuple[Tensor, Tensor]:
-        """The volumes of the last forward pass, and the state after the last update.
+    def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None, best: Best) -> None:
+        """Offer the volumes of the last forward pass with the state after the last update, or those of every one.
 
         A sample that is entirely reached keeps both from then on, which is the released early stop, sample by sample,
         without asking the device: the passes go on, and their losses are those of the state that is kept.
         """
         images, runs = task.clean, torch.ones_like(task.clean[:, :, :1, :1, :1], dtype=torch.bool)
+        values = task.clean.new_zeros(len(images))
         for i in range(self.steps):
             objective = partial(self._objective, task, render, i, distance)
-            gradient, (rendered, is_reached) = task.gradient_and(state, objective)
+            gradient, (rendered, compared, is_reached) = task.gradient_and(state, objective)
             images = torch.where(runs, rendered, images)
+            values = torch.where(runs.flatten(), compared, values)
+            if self.keep == "best":
+                best.offer(values, images, state)
             state = torch.where(runs, self.step(state, gradient.sign_()), state)
             runs = runs & ~is_reached.reshape(runs.shape)
-        return images, state
+        if self.keep == "last":
+            best.offer(values, images, state)
 
     def _objective(
         self, task: Task, render: Render, i: int, distance: Distance | None, state: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         images = render(state, i)
         logits = task.logits(images)
-        values = self.task_weight * task.raised(logits, dice if self.variant == "paper" else dice_ce)
+        raised = task.raised(logits)
+        values, compared = (self.task_weight * term for term in (raised, task.compared(logits, raised)))
         if distance is not None:
             # After the network: its backward then runs before the network's, under this side's arithmetic.
-            values = values - self.ssim_weight * distance(images)
-        return values, (images.detach(), task.is_reached(logits))
+            dissimilarity = self.ssim_weight * distance(images)
+            values, compared = values - dissimilarity, compared - dissimilarity.detach()
+        return values, (images.detach(), compared, task.is_reached(logits))
 
 
 def given_table(task: Task, layout: tuple[int, ...], bounds: tuple[float, float], name: str) -> Tensor | None:

@@ -1,13 +1,18 @@
 """What each parameter name means and which values it takes: the same in Python, job files and columns."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from freqbench.attacks.targets import check_organs, check_target
+from freqbench.errors import unknown
 from freqbench.ops.bands import BANDS
+from freqbench.ops.losses import LOSSES
 
 CONTROLS = ("none", "uniform", "random")
+KEEPS = ("last", "best")
 
 Check = Callable[[Any], str | None]
 
@@ -29,6 +34,26 @@ def _intensity(value: Any) -> str | None:
         return None
     hint = f". Did you mean {value:g}/255?" if _is_number(value) and 1 < value <= 255 else ""
     return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r}{hint}"
+
+
+def step_length(step_size: float | str, eps: float) -> float:
+    """A step on the [0, 1] intensity scale, `eps/4` being a quarter of the radius.
+
+    >>> step_length("eps/4", 0.5), step_length(0.01, 0.5)
+    (0.125, 0.01)
+    """
+    return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
+
+
+def _step_size(value: Any) -> str | None:
+    if isinstance(value, str) and re.fullmatch(r"eps/(\d+\.?\d*|\.\d+)", value) and float(value[4:]) > 0:
+        return None
+    complaint = _intensity(value)
+    return complaint and complaint.replace("8/255, got", "2/255, or eps/4 for a quarter of eps, got")
+
+
+def _loss(value: Any) -> str | None:
+    return None if isinstance(value, str) and value in LOSSES else unknown("loss", str(value), LOSSES)
 
 
 def _count(value: Any) -> str | None:
@@ -73,7 +98,7 @@ def _optional(check: Check) -> Check:
 PARAMETERS: Mapping[str, Parameter] = {
     "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", _intensity),
     "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", _intensity),
-    "step_size": Parameter("length of a step, on the [0, 1] intensity scale", _intensity),
+    "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", _step_size),
     "steps": Parameter("gradient steps", _count),
     "random_start": Parameter("begin at a uniform draw from the ball", _flag),
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
@@ -86,6 +111,12 @@ PARAMETERS: Mapping[str, Parameter] = {
     "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
     "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
     "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
+    "loss": Parameter("what is raised", _loss),
+    "organs": Parameter("the only classes whose voxels are attacked; none: all", check_organs),
+    "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
+    "restarts": Parameter("runs from as many draws, the strongest kept", _count),
+    "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
+VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))

@@ -3,26 +3,29 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.gradient import LinfGradientAttack
+from freqbench.attacks.parameters import step_length
 from freqbench.attacks.task import Task
 from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(LinfAttack):
+class PGD(LinfGradientAttack):
     """x <- P(x + step_size * sign(dL/dx)), where P projects onto the eps-ball around the clean volume and [0, 1].
 
-    L is the Dice + cross-entropy of `freqbench.ops.losses.dice_ce`, as in the code released with VAFA and SA2; Madry et
-    al. raise the cross-entropy of a classifier.
+    L is `loss`, by default the Dice + cross-entropy of `freqbench.ops.losses.dice_ce`, as in the code released with
+    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier.
 
     Args:
         eps: radius on the [0, 1] intensity scale.
         steps: gradient steps; one forward and one backward pass each.
-        step_size: length of a step on the same scale; the released command line's 0.01 is 64 % of eps = 4/255.
+        step_size: length of a step on the same scale, or `eps/4` for a quarter of eps, and so on; the released command
+            line's 0.01 is 64 % of eps = 4/255.
         random_start: begin at a uniform draw from the ball.
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`.
 
     `start`: the additive noise in [-eps, eps], `[B, 1, H, W, D]`, added and then clamped to [0, 1].
 
@@ -41,11 +44,11 @@ class PGD(LinfAttack):
     name: ClassVar[str] = "pgd"
 
     steps: int = 20
-    step_size: float = 0.01
+    step_size: float | str = 0.01
     random_start: bool = True
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def run_passes(self) -> tuple[int, int]:
         """One forward and one backward a step."""
         return self.steps, self.steps
 
@@ -54,15 +57,11 @@ class PGD(LinfAttack):
         """Only the start is drawn."""
         return self.random_start
 
-    def perturb(self, task: Task) -> Tensor:
+    def run(self, task: Task) -> Tensor:
         """The paper's iteration."""
         project = linf_ball(task.clean, self.eps)
         x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
+        step = step_length(self.step_size, self.eps)
         for _ in range(self.steps):
-            x = project(x + self.step_size * task.gradient(x).sign())
+            x = project(x + step * task.gradient(x).sign())
         return x
-
-    def draw_start(self, task: Task) -> Tensor:
-        """Uniform noise in [-eps, eps], or the one that was given."""
-        start = task.given_start()
-        return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, given_table
-from freqbench.attacks.parameters import PARAMETERS, RATIO_STEP, Parameter
+from freqbench.attacks.parameters import RATIO_STEP, Parameter
 from freqbench.attacks.task import Task
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, pad_to_blocks
@@ -25,11 +25,11 @@ class SA2(FrequencyAttack):
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5, \qquad
               J = \lambda_{dice} L(f(a), y) - \lambda_{ssim} \, \mathrm{SSIMloss}(x, a)
 
-    w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is Dice +
-    cross-entropy, the SSIM is that of the whole window. Network and SSIM see a as it is, below 0 and above 1. A sample
-    without a voxel left that is predicted as labelled (or entirely at its target) stops. The volume is that of the last
-    forward pass, clamped; `state` is w after the last update: at DC and outside the band it keeps its start, which the
-    volume does not show.
+    w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is `loss`,
+    Dice + cross-entropy by default, the SSIM is that of the whole window. Network and SSIM see a as it is, below 0 and
+    above 1. A sample without a voxel left that is predicted as labelled (or entirely at its target) stops. The volume
+    is that of the last forward pass, clamped; `state` is w after the last update: at DC and outside the band it keeps
+    its start, which the volume does not show.
 
     Args:
         rho: how far a multiplier may leave 1, in [0, 1).
@@ -53,7 +53,7 @@ class SA2(FrequencyAttack):
     name: ClassVar[str] = "sa2"
     threat_model: ClassVar[str] = "dct-scaling"
     budget_name: ClassVar[str] = "rho"
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "step_size": RATIO_STEP}
+    parameters: ClassVar[Mapping[str, Parameter]] = {**FrequencyAttack.parameters, "step_size": RATIO_STEP}
 
     rho: float = 0.4
     steps: int = 10

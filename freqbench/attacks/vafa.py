@@ -32,9 +32,9 @@ class VAFA(FrequencyAttack):
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \varphi(c / q)) + 128\bigr), \qquad
               J = L(f(a), y) - \lambda \, \mathrm{SSIMloss}(x, a)
 
-    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is Dice + cross-entropy, the SSIM is taken block
-    by block. A sample without a voxel left that is predicted as labelled (or entirely at its target) stops. The volume
-    is that of the last forward pass; `state` is the table after the last update.
+    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default, the
+    SSIM is taken block by block. A sample without a voxel left that is predicted as labelled (or entirely at its
+    target) stops. The volume is that of the last forward pass; `state` is the table after the last update.
 
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.

@@ -200,5 +200,5 @@ def test_too_few_classes_are_one_line(name: str, fewest: int) -> None:
 
 def test_dlr_targeted_asks_for_the_truth() -> None:
     logits, labels, _ = random_task()
-    with pytest.raises(UserError, match="^dlr-targeted: expected the true labels beside the target"):
+    with pytest.raises(UserError, match=r"^dlr-targeted: expected the true labels beside the target"):
         LOSSES["dlr-targeted"](logits, labels, EVERYTHING)

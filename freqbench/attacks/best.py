@@ -1,0 +1,32 @@
+"""The strongest of several volumes, sample by sample."""
+
+import torch
+from torch import Tensor
+
+
+class Best:
+    """Of all that was offered, what has the highest value, sample by sample, without asking the device.
+
+    Attributes:
+        values: the highest so far, `[B]`; empty before the first offer.
+        kept: the tensors that came with them, each `[B, ...]`.
+    """
+
+    def __init__(self) -> None:
+        self.values = torch.empty(0)
+        self.kept: tuple[Tensor, ...] = ()
+
+    def offer(self, values: Tensor, *tensors: Tensor) -> None:
+        """Take the samples whose value is above the one that is kept; the first offer is taken whole."""
+        if not self.kept:
+            self.values, self.kept = values, tensors
+            return
+        better = values > self.values
+        self.values = torch.where(better, values, self.values)
+        pairs = zip(tensors, self.kept, strict=True)
+        self.kept = tuple(torch.where(across(better, new), new, old) for new, old in pairs)
+
+
+def across(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask of samples `[B]` that meets a tensor `[B, ...]`."""
+    return mask.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,155 @@
+"""What every attack that follows a gradient offers: loss, organs, target rule, restarts, the best iterate."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.base import Attack, LinfAttack
+from freqbench.attacks.best import Best
+from freqbench.attacks.targets import LEAST_LIKELY, Rule, canonical, highest_class
+from freqbench.attacks.task import Task
+from freqbench.errors import ParameterError, UserError
+from freqbench.ops.losses import COMPARED_BY
+from freqbench.ops.voxel_losses import FEWEST_CLASSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(Attack):
+    """An attack that raises a loss by its gradient.
+
+    Args:
+        loss: a name of `freqbench.ops.losses.LOSSES`.
+        organs: class indices; only voxels whose true label is one of them count: every sum of the loss over voxels is
+            over those alone, whatever the rest of the volume is predicted as, and the Dice is the mean over these
+            classes (towards a target: over all, as the target's classes are others). A window without any such voxel
+            has no gradient. None: everything counts.
+        target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class of
+            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K;
+            `("swap", a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other
+            labels, so that they pull towards the truth where neither class is. None: away from the truth.
+        restarts: as many runs, each from a further draw of the sample's own generator; a sample keeps the volumes of
+            the run that ends with the highest loss.
+        keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
+            sample by sample, the last ones among them.
+
+    What volumes are compared by is what the attack raises; for masked losses, which fall when voxels turn wrong, it is
+    the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of
+    its last volumes is not known otherwise. A null row takes no notice of these parameters.
+    """
+
+    loss: str | None = "dicece"
+    organs: tuple[int, ...] | None = None
+    target: Rule | None = None
+    restarts: int = 1
+    keep: str = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run_passes[1] == 0:
+            for field in fields(self):
+                if field.name in GradientAttack.__annotations__:
+                    object.__setattr__(self, field.name, field.default)
+        # One spelling each, as attacks are told apart by their parameters.
+        if self.organs is not None:
+            object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
+        if self.target is not None:
+            object.__setattr__(self, "target", canonical(self.target))
+        complaints = (self._about_restarts(), self._about_labels(), self._about_loss())
+        for parameter, complaint in zip(("restarts", "targeted", "loss"), complaints, strict=True):
+            if complaint:
+                raise ParameterError(self.name, parameter, complaint)
+
+    def _about_restarts(self) -> str | None:
+        if self.restarts == 1 or self.is_stochastic:
+            return None
+        return f"expected 1, got {self.restarts}: without a random draw every run is the same"
+
+    def _about_labels(self) -> str | None:
+        if self.targeted and self.target is not None:
+            return "expected false beside a target rule, got true: with a rule the labels are the truth"
+        if self.targeted and self.organs is not None:
+            return "expected false beside organs, got true: these are found by the truth: use a target rule"
+        return None
+
+    def _about_loss(self) -> str | None:
+        if self.loss_name == "dlr-targeted" and self.target is None:
+            return "expected a target rule beside dlr-targeted, as it weighs the target against the truth"
+        if self.targeted and self.loss_name in COMPARED_BY:
+            return f"expected a loss without a mask beside targeted, got {self.loss_name!r}: use a target rule, or ce"
+        return None
+
+    @property
+    def loss_name(self) -> str:
+        """The loss by its name in `LOSSES`."""
+        return self.loss or "dicece"
+
+    @property
+    @abstractmethod
+    def run_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of one run, before anything is compared."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether the losses of several volumes decide which are kept."""
+        return self.keep == "best" or self.restarts > 1
+
+    @property
+    def passes_to_compare(self) -> int:
+        """Forward passes that it takes to know the loss of a run's last volumes."""
+        return 1
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Those of every run, and what restarts, the best iterate and the target rule add."""
+        forwards, backwards = self.run_passes
+        compared = self.passes_to_compare if self.compares else 0
+        clean = 1 if self.target == LEAST_LIKELY else 0
+        return self.restarts * (forwards + compared) + clean, self.restarts * backwards
+
+    def check_classes(self, num_classes: int) -> None:
+        """Enough classes for the loss, and none named beyond the last."""
+        fewest = FEWEST_CLASSES.get(self.loss_name, 0)
+        if num_classes < fewest:
+            complaint = f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce"
+            raise ParameterError(self.name, "loss", complaint)
+        for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
+            if highest >= num_classes:
+                complaint = f"expected classes in 0..{num_classes - 1}, got {highest}"
+                raise ParameterError(self.name, parameter, complaint)
+
+    def prepare(self, task: Task) -> None:
+        """Loss, organs and target rule."""
+        if self.restarts > 1 and task.start is not None:
+            raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
+        task.aim(self.loss_name, self.organs, self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinfGradientAttack(GradientAttack, LinfAttack):
+    """A gradient attack whose iterates are volumes inside { x : |x - clean| <= eps, 0 <= x <= 1 }.
+
+    An author writes `run`, the paper's iteration, with `task.gradient` at its iterates.
+    """
+
+    @abstractmethod
+    def run(self, task: Task) -> Tensor:
+        """One run to its last volumes. Where volumes are compared, `task.gradient` offers those that it looks at."""
+
+    def perturb(self, task: Task) -> Tensor:
+        """The runs, and of them or their iterates the best."""
+        if not self.compares:
+            return self.run(task)
+        best = Best()
+        for _ in range(self.restarts):
+            task.best = best if self.keep == "best" else None
+            x = self.run(task)
+            best.offer(task.value(x), x)
+        (x,) = best.kept
+        return x
+
+    def draw_start(self, task: Task) -> Tensor:
+        """Uniform noise in [-eps, eps], or the one that was given."""
+        start = task.given_start()
+        return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start
