@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from freqbench.attacks.apgd import APGD
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.fgsm import FGSM
@@ -16,6 +17,7 @@ from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "BIM",
     "FGSM",
@@ -35,6 +37,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "fgsm": FGSM,
     "bim": BIM,
     "pgd": PGD,
+    "apgd": APGD,
     "vafa": VAFA,
     "sa2": SA2,
 }

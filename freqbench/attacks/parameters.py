@@ -56,6 +56,22 @@ def _loss(value: Any) -> str | None:
     return None if isinstance(value, str) and value in LOSSES else unknown("loss", str(value), LOSSES)
 
 
+def _schedule(value: Any) -> str | None:
+    pairs = value if isinstance(value, tuple | list) else ()
+    if value is None or (
+        pairs
+        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs)
+        and all(factor >= 1 and share > 0 for factor, share in pairs)
+        and pairs[-1][0] == 1
+        and math.isclose(sum(share for _, share in pairs), 1)
+    ):
+        return None
+    return (
+        "expected pairs of a factor of eps, at least 1 and at last 1, and a share of the steps, together 1, such as "
+        f"[[2, 0.3], [1.5, 0.3], [1, 0.4]] (in a job file inside one list more), got {value!r}"
+    )
+
+
 def _count(value: Any) -> str | None:
     valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     return None if valid else f"expected a whole number of at least 1, got {value!r}"
@@ -101,6 +117,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", _step_size),
     "steps": Parameter("gradient steps", _count),
     "random_start": Parameter("begin at a uniform draw from the ball", _flag),
+    "eps_schedule": Parameter("pairs of a factor of eps and a share of the steps; none: eps throughout", _schedule),
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
     "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
     "rho": Parameter("how far a multiplier may leave 1", _ratio),

@@ -154,19 +154,20 @@ class Task:
             return self.gradient_and(x, lambda point: (objective(point), None))[0]
         if self.best is None:
             return self.gradient_and(x, lambda point: (self.loss(point), None))[0]
-        gradient, values = self.gradient_and_value(x)
-        self.best.offer(values, x)
-        return gradient
+        return self.gradient_and_value(x)[0]
 
     def gradient_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of the task's loss at the volumes, and what they are compared by, `[B]`."""
+        """The gradient of the task's loss at volumes, and what they are compared by, `[B]`; they are offered."""
 
         def objective(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(point)
             values = self.raised(logits)
             return values, self.compared(logits, values)
 
-        return self.gradient_and(x, objective)
+        gradient, values = self.gradient_and(x, objective)
+        if self.best is not None:
+            self.best.offer(values, x)
+        return gradient, values
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
         """`gradient`, for an objective that returns something else beside its values, which is handed on."""

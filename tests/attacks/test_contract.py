@@ -17,6 +17,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "fgsm": {"eps": 8 / 255},
     "bim": {"eps": 8 / 255, "steps": 5},
     "pgd": {"eps": 8 / 255, "steps": 8},
+    "apgd": {"eps": 8 / 255, "steps": 8},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
 }

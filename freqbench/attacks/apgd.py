@@ -1,0 +1,179 @@
+"""Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.best import Best, across
+from freqbench.attacks.gradient import LinfGradientAttack
+from freqbench.attacks.task import Task
+from freqbench.errors import ParameterError
+from freqbench.ops.projections import linf_ball
+
+MOMENTUM, RHO = 0.75, 0.75
+
+Schedule = tuple[tuple[float, float], ...]
+
+
+def checkpoints(steps: int) -> list[int]:
+    """After how many steps the step size is looked at: ceil(p_j * steps) below `steps`.
+
+    p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+
+    >>> checkpoints(100), checkpoints(8)
+    ([22, 41, 57, 70, 80, 87, 93, 99], [2, 4, 5, 6, 7])
+    """
+    percent, gap, found = 22, 22, set[int]()
+    while percent < 100:
+        found.add(-(-percent * steps // 100))
+        gap = max(gap - 3, 6)
+        percent += gap
+    return sorted(found - {steps})
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(LinfGradientAttack):
+    r"""PGD with momentum whose step is halved, sample by sample, where it stops paying.
+
+    With P the projection onto the eps-ball around the clean volume and [0, 1], and :math:`\eta` = 2 eps at first:
+
+    .. math:: z_{k+1} = P(x_k + \eta \, \mathrm{sign}(dL/dx)), \qquad
+              x_{k+1} = P(x_k + \alpha (z_{k+1} - x_k) + (1 - \alpha)(x_k - x_{k-1}))
+
+    alpha is 0.75, in the first step 1. At a checkpoint w_j (see `checkpoints`), the step is halved and the run goes on
+    from its best volume if fewer than 0.75 (w_j - w_{j-1}) of the steps since the last one raised L, or if the step was
+    not halved there and the highest L has not changed since.
+
+    Args:
+        eps: radius on the [0, 1] intensity scale.
+        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
+        random_start: begin at a uniform draw from the ball.
+        eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
+            of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
+            the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the cross-entropy and `keep` is
+    `best` here. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the
+    second paper.
+
+    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, 1, H, W, D]`.
+
+    **Differs from the authors' code**: checkpoints are rounded up as in the paper, where the code rounds down; the
+    first checkpoint counts the rise from the start; a rise is counted against the volume that the step went from; the
+    draw is not stretched to reach eps. Best is the volume of highest L, where the code of the first paper keeps one
+    that is misclassified and that of the second the one of least accuracy.
+
+    Example:
+        >>> APGD(eps=4 / 255, loss="mask-ce", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)), steps=10).stages
+        ((0.03137254901960784, 3), (0.023529411764705882, 3), (0.01568627450980392, 4))
+    """
+
+    name: ClassVar[str] = "apgd"
+    variants: ClassVar[tuple[str, ...]] = ("paper",)
+
+    steps: int = 100
+    random_start: bool = True
+    eps_schedule: Schedule | None = None
+    loss: str | None = "ce"
+    keep: str = "best"
+    variant: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eps_schedule is None:
+            return
+        pairs = tuple((float(factor), float(share)) for factor, share in self.eps_schedule)
+        object.__setattr__(self, "eps_schedule", pairs)
+        if min(steps for _, steps in self.stages) < 1:
+            shares = " + ".join(f"{share:g}" for _, share in pairs)
+            complaint = f"expected at least one step for each share, got {self.steps} steps in shares {shares}"
+            raise ParameterError(self.name, "eps_schedule", complaint)
+
+    @property
+    def stages(self) -> tuple[tuple[float, int], ...]:
+        """Radius and number of steps of every part of a run; the last takes what rounding leaves."""
+        schedule = self.eps_schedule or ((1.0, 1.0),)
+        steps = [int(share * self.steps + 1e-9) for _, share in schedule[:-1]]
+        steps.append(self.steps - sum(steps))
+        return tuple((factor * self.eps, count) for (factor, _), count in zip(schedule, steps, strict=True))
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One forward and one backward a step, and one forward where the radius shrinks."""
+        return self.steps + len(self.stages) - 1, self.steps
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Only the start is drawn."""
+        return self.random_start
+
+    def run(self, task: Task) -> Tensor:
+        """The algorithm, once for every radius."""
+        *wider, (eps, steps) = self.stages
+        x = task.clean
+        if self.random_start:
+            x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
+        offered = task.best
+        for radius, count in wider:
+            task.best = Best()  # its volumes are no results: they may lie outside the ball
+            x = self._climb(task, x, radius, count)
+            task.best.offer(task.value(x), x)
+            (x,) = task.best.kept
+        task.best = offered
+        return self._climb(task, x, eps, steps)
+
+    def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
+        """The algorithm inside one radius."""
+        project = linf_ball(task.clean, eps)
+        x = previous = project(x)
+        step = x.new_full((len(x), 1, 1, 1, 1), 2 * eps)
+        pace, best = _Pace(steps), Best()
+        for i in range(steps):
+            gradient, value = task.gradient_and_value(x)
+            best.offer(value, x, gradient)
+            halves = pace.halves(i, value, best.values)
+            if halves is not None:
+                step = torch.where(across(halves, step), step / 2, step)
+                x, gradient = (
+                    torch.where(across(halves, kept), kept, own)
+                    for kept, own in zip(best.kept, (x, gradient), strict=True)
+                )
+            ahead = project(x + step * gradient.sign())
+            if i > 0:
+                ahead = project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+            x, previous = ahead, x
+        return x
+
+
+class _Pace:
+    """Whether steps still pay, sample by sample, without asking the device."""
+
+    def __init__(self, steps: int) -> None:
+        self._checkpoints = checkpoints(steps)
+        self._last = 0  # checkpoint
+        self._rises = self._before = self._highest = self._halved = torch.empty(0)
+
+    def halves(self, i: int, value: Tensor, highest: Tensor) -> Tensor | None:
+        """The samples that halve their step and go back to their best, bool `[B]`; None where it is no checkpoint.
+
+        Args:
+            i: steps so far.
+            value: L of the volumes where they led, `[B]`.
+            highest: the highest so far.
+        """
+        if i == 0:
+            self._rises, self._halved = torch.zeros_like(value), torch.zeros_like(value, dtype=torch.bool)
+            self._before = self._highest = value
+            return None
+        self._rises = self._rises + (value > self._before)
+        self._before = value
+        if i not in self._checkpoints:
+            return None
+        rarely = self._rises < RHO * (i - self._last)
+        stuck = ~self._halved & (highest <= self._highest)
+        self._halved = rarely | stuck
+        self._before = torch.where(self._halved, highest, value)
+        self._rises, self._highest, self._last = torch.zeros_like(value), highest, i
+        return self._halved
