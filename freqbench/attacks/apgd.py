@@ -129,7 +129,7 @@ class APGD(LinfGradientAttack):
         project = linf_ball(task.clean, eps)
         x = previous = project(x)
         step = x.new_full((len(x), 1, 1, 1, 1), 2 * eps)
-        pace, best = _Pace(steps), Best()
+        pace, best = Pace(steps), Best()
         for i in range(steps):
             gradient, value = task.gradient_and_value(x)
             best.offer(value, x, gradient)
@@ -147,7 +147,7 @@ class APGD(LinfGradientAttack):
         return x
 
 
-class _Pace:
+class Pace:
     """Whether steps still pay, sample by sample, without asking the device."""
 
     def __init__(self, steps: int) -> None:

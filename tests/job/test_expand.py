@@ -135,7 +135,8 @@ def test_a_further_target_may_be_given_a_name() -> None:
 
 
 def test_a_job_cannot_target_the_true_labels() -> None:
-    with pytest.raises(UserError, match=r"attacks\[0\].targeted: expected false, got true"):
+    expected = r"attacks\[0\].targeted: expected false, got true: .*: use target: least-likely, next-class"
+    with pytest.raises(UserError, match=expected):
         expanded(job(attacks=[{"name": "pgd", "eps": "8/255", "targeted": True}]))
 
 

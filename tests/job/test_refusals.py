@@ -51,6 +51,41 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "fraction of nothing": (lambda c: c["attacks"][1].update(eps="8/0"), "attacks[1].eps:", "got '8/0'"),
     "second of a list": (lambda c: c["attacks"][0].update(eps=[0.1, 2]), "attacks[0].eps: expected", "2/255?"),
     "half a step": (lambda c: c["attacks"][0].update(steps=1.5), "attacks[0].steps: expected a whole number", "1.5"),
+    "eps is no number": (lambda c: c["attacks"][1].update(eps=float("nan")), "attacks[1].eps: expected", "got nan"),
+    "step": (lambda c: c["attacks"][0].update(step_size="eps/0"), "attacks[0].step_size: expected", "got 'eps/0'"),
+    "loss": (lambda c: c["attacks"][0].update(loss="dlrr"), "attacks[0].loss: unknown loss 'dlrr'.", "'dlr'?"),
+    "organ": (
+        lambda c: c["attacks"][0].update(organs=[["liver"], ["splen"]]),
+        "attacks[0].organs: phantom: unknown class 'splen'.",
+        "'spleen'?",
+    ),
+    "organs as a list": (lambda c: c["attacks"][0].update(organs=["liver"]), "attacks[0].organs:", "a list of lists"),
+    "organ beyond the last": (
+        lambda c: c["attacks"][0].update(organs=[[6]]),
+        "attacks[0].organs: phantom: expected classes in 0..5",
+        "got 6",
+    ),
+    "target's organ": (
+        lambda c: c["attacks"][0].update(target={"swap": {"liver": "splen"}}),
+        "attacks[0].target: phantom: unknown class 'splen'.",
+        "'spleen'?",
+    ),
+    "target of itself": (
+        lambda c: c["attacks"][0].update(target={"swap": {"liver": "liver"}}),
+        "attacks[0].target: expected least-likely, next-class, {swap: {a: b}}",
+        "two different classes",
+    ),
+    "target of nothing": (lambda c: c["attacks"][0].update(target="all"), "attacks[0].target:", "got 'all'"),
+    "targeted dlr without a rule": (
+        lambda c: c["attacks"][0].update(loss="dlr-targeted"),
+        "attacks[0].loss: expected a target rule",
+        "dlr-targeted",
+    ),
+    "restarts without a draw": (
+        lambda c: c["attacks"][1].update(restarts=2),
+        "attacks[1].restarts: expected 1, got 2",
+        "without a random draw",
+    ),
     "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
     "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
     "no seeds": (lambda c: c.update(seeds=[]), "seeds: ", "at least 1"),
@@ -125,6 +160,23 @@ def test_the_zoo_refuses_a_dataset_of_other_classes(tmp_path: Path) -> None:
         content["models"] = [{"name": "unet", "checkpoint": "zoo://phantom/unet"}]
 
     assert refusal(tmp_path, three_classes) == "models[0]: unet: checkpoint has 6 output classes, dataset wants 3"
+
+
+def test_too_few_classes_for_a_loss(tmp_path: Path) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["datasets"].append(make_folder(tmp_path))
+        content["attacks"][0].update(loss=["ce", "dlr", "dlr-targeted"], target="next-class")
+
+    expected = "attacks[0].loss: folder: expected at least 4 classes for dlr-targeted, got 3: use ce"
+    assert refusal(tmp_path, spoil) == expected
+
+
+def test_attacks_are_refused_before_a_model_is_looked_at(tmp_path: Path) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["models"][0].update(checkpoint="no.pt")
+        content["attacks"][1].update(organs=[["livr"]])
+
+    assert refusal(tmp_path, spoil).startswith("attacks[1].organs: phantom: unknown class 'livr'.")
 
 
 def make_folder(root: Path) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""Auto-PGD against sequences worked out by hand, and against PGD."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden.network import Find, reference_network
+from torch import Tensor, nn
+
+from freqbench.attacks import APGD, make
+from freqbench.attacks.apgd import Pace, checkpoints
+from freqbench.errors import ParameterError
+from freqbench.ops.losses import LOSSES
+from freqbench.ops.voxel_losses import EVERYTHING
+
+SEA = ((2, 0.3), (1.5, 0.3), (1, 0.4))
+
+
+class Tent(nn.Module):
+    """The loss of class 0 is highest where a voxel is `top`, and falls to both sides; it notes where it is asked."""
+
+    def __init__(self, top: float) -> None:
+        super().__init__()
+        self.top, self.asked = top, list[list[float]]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(x.detach().flatten().tolist())
+        return torch.cat([torch.zeros_like(x), -100 * (x - self.top).abs()], dim=1)
+
+
+def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]], list[float]]:
+    """Where the model was asked and what came out, for one voxel a sample, without a draw, in float64."""
+    model = Tent(top)
+    images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
+    attack = make("apgd", **({"eps": 0.25, "steps": 8, "random_start": False} | changes))
+    result = attack(model, images, torch.zeros_like(images, dtype=torch.long))
+    return model.asked, result.adversarial.flatten().tolist()
+
+
+def test_checkpoints_are_those_of_the_paper() -> None:
+    """0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93 and 0.99 of the steps, rounded up."""
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(10) == [3, 5, 6, 7, 8, 9]
+    assert checkpoints(1) == []
+
+
+BY_HAND = [0.5, 0.75, 0.4375, 0.625, 0.46875, 0.5625, 0.546875, 0.51171875, 0.5234375]
+"""Top at 0.53, from 0.5; checkpoints after 2, 4, 5, 6 and 7 steps. The step is 0.5 and halved, from the best volume on,
+after 2 (one rise in two), 4 (one in two), 5 (none) and 7 steps (none); best are 0.5 and, from the sixth step, 0.546875.
+"""
+
+
+def test_steps_halve_as_worked_out_by_hand() -> None:
+    asked, _ = climb(0.53, 0.5)
+    assert [x for (x,) in asked] == pytest.approx(BY_HAND, abs=1e-12)
+
+
+def test_the_best_point_is_kept_and_the_last_one_where_asked_for() -> None:
+    """Three steps overshoot, halved after the first and the second."""
+    for keep, asked, result in (("best", 4, 0.5), ("last", 3, 0.59375)):
+        seen, found = climb(0.53, 0.5, steps=3, keep=keep)
+        assert [x for (x,) in seen] == pytest.approx([0.5, 0.75, 0.6875, 0.59375][:asked], abs=1e-12)
+        assert found == pytest.approx([result], abs=1e-12)
+
+
+def test_each_sample_halves_its_own_step() -> None:
+    """One whose top is out of reach goes straight to the edge of its ball and stays there."""
+    both, _ = climb(0.53, 0.5, 0.1)
+    assert [x for x, _ in both] == pytest.approx(BY_HAND, abs=1e-12)
+    assert {x for _, x in both[1:]} == {0.35}
+
+
+def observe(values: list[float], steps: int) -> dict[int, bool]:
+    """At which checkpoints a step is halved, given L after every step."""
+    pace, highest, found = Pace(steps), torch.tensor([-torch.inf]), {}
+    for i, value in enumerate(values):
+        highest = torch.maximum(highest, torch.tensor([value]))
+        halves = pace.halves(i, torch.tensor([value]), highest)
+        if halves is not None:
+            found[i] = bool(halves)
+    return found
+
+
+def test_a_step_that_always_pays_is_kept() -> None:
+    assert observe([float(i) for i in range(100)], 100) == dict.fromkeys(checkpoints(100), False)
+
+
+def test_a_step_that_pays_in_fewer_than_three_of_four_is_halved() -> None:
+    """22 steps up to the first checkpoint: 16 rises are too few, 17 are enough."""
+    for rises, halves in ((16, True), (17, False)):
+        up = [float(i) for i in range(rises + 1)]
+        down = [rises - 0.1 * i for i in range(1, 23 - rises)]
+        assert observe(up + down, 100) == {22: halves}
+
+
+def test_a_highest_loss_that_stays_halves_a_step_that_was_kept() -> None:
+    """A peak at the first step, then rises below it."""
+    values = [0.0, 1000.0, *(float(i) for i in range(40))]
+    assert observe(values, 100) == {22: False, 41: True}
+
+
+def test_the_radius_shrinks_from_the_best_of_each_stage() -> None:
+    """Top out of reach below: to the edge of 2 eps, 1.5 eps and eps, each asked once more before it is left."""
+    asked, result = climb(0.0, 0.5, eps=0.1, steps=10, eps_schedule=SEA)
+    assert [x for (x,) in asked] == pytest.approx([0.5, *[0.3] * 3, *[0.35] * 4, *[0.4] * 5], abs=1e-12)
+    assert result == pytest.approx([0.4], abs=1e-12)
+
+
+def test_what_was_best_in_a_wider_ball_is_no_result() -> None:
+    """Top at 2 eps: no volume of the last stage is as bad, and all of the earlier ones are out of bounds."""
+    _, result = climb(0.7, 0.5, eps=0.1, steps=10, eps_schedule=SEA)
+    assert result == pytest.approx([0.6], abs=1e-12)
+
+
+def test_stages_share_all_steps_and_count_their_passes() -> None:
+    attack = APGD(eps=0.1, steps=300, eps_schedule=SEA)
+    assert [count for _, count in attack.stages] == [90, 90, 120]
+    assert attack.passes == (303, 300)
+    assert APGD(eps=0.1, steps=300, eps_schedule=SEA, keep="last").passes == (302, 300)
+    assert APGD(eps=0.1, restarts=2).passes == (202, 200)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (((2, 0.5), (1, 0.4)), "expected pairs of a factor of eps, at least 1 and at last 1, and a share"),
+        (((0.5, 0.5), (1, 0.5)), "expected pairs of a factor"),
+        (((2, 0.5), (1.5, 0.5)), "expected pairs of a factor"),
+        (((2, -0.5), (1, 1.5)), "expected pairs of a factor"),
+        ((2, 0.3), "expected pairs of a factor"),
+        ((), "expected pairs of a factor"),
+        ("sea", "expected pairs of a factor"),
+        (((2, 0.01), (1, 0.99)), "expected at least one step for each share, got 20 steps in shares 0.01 + 0.99"),
+    ],
+    ids=str,
+)
+def test_a_schedule_that_is_none_is_one_line(schedule: Any, expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        APGD(eps=0.1, steps=20, eps_schedule=schedule)
+    assert str(caught.value).startswith(f"apgd: eps_schedule: {expected}")
+
+
+def test_a_schedule_as_a_job_file_writes_it_is_the_same_attack() -> None:
+    written = make("apgd", eps=0.1, eps_schedule=[[2, 0.3], [1.5, 0.3], [1, 0.4]])
+    assert written == APGD(eps=0.1, eps_schedule=SEA)
+    assert hash(written) == hash(APGD(eps=0.1, eps_schedule=SEA))
+
+
+@pytest.mark.parametrize("loss", ["ce", "dicece"])
+def test_at_least_as_strong_as_pgd_on_average(golden: Find, loss: str) -> None:
+    """Ten steps against PGD's eleven, which take one backward pass more; mean over two volumes and two budgets."""
+    inputs, model = np.load(golden("inputs")), reference_network(golden)
+    images, labels = torch.from_numpy(inputs["images"]), torch.from_numpy(inputs["labels"].astype(np.int64))
+    strength = {}
+    for name, steps in (("pgd", 11), ("apgd", 10)):
+        attacks = [make(name, eps=eps / 255, steps=steps, loss=loss) for eps in (8, 16)]
+        with torch.no_grad():
+            found = [LOSSES[loss](model(a(model, images, labels).adversarial), labels, EVERYTHING) for a in attacks]
+        strength[name] = float(torch.stack(found).mean())
+    assert strength["apgd"] > strength["pgd"]

@@ -1,0 +1,66 @@
+"""Organs and target rules in a job file: names become each dataset's own indices, lists of them multiply."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from tiny import JOB, expanded, small
+
+from freqbench.grid import Cell
+
+
+def cells(**parameters: Any) -> tuple[Cell, ...]:
+    return expanded(small(attacks=[{"name": "bim", "eps": "8/255", **parameters}]))[1].cells
+
+
+def test_a_list_of_lists_of_organs_multiplies_into_cells() -> None:
+    found = [cell.attack.organs for cell in cells(organs=[["spleen", "liver"], ["aorta"], None])]
+    assert found == [(1, 2), (4,), None]
+
+
+def test_a_list_of_rules_multiplies_into_cells() -> None:
+    rules = ["least-likely", "next-class", {"swap": {"spleen": "liver"}}, {"erase": "aorta"}]
+    found = [cell.attack.target for cell in cells(target=rules)]
+    assert found == ["least-likely", "next-class", ("swap", 1, 2), ("erase", 4)]
+
+
+def test_names_and_indices_are_one_cell() -> None:
+    rules = [{"swap": {"liver": "spleen"}}, {"swap": {2: 1}}]
+    assert len(cells(organs=[["liver"], [1]], target=rules)) == 1
+
+
+def test_a_schedule_of_radii_is_one_value() -> None:
+    attack = {"name": "apgd", "eps": "8/255", "eps_schedule": [[[2, 0.3], [1.5, 0.3], [1, 0.4]]]}
+    (cell,) = expanded(small(attacks=[attack]))[1].cells
+    assert cell.attack.eps_schedule == ((2, 0.3), (1.5, 0.3), (1, 0.4))
+
+
+def test_a_step_is_told_apart_by_what_is_written() -> None:
+    """A quarter of 8/255 is 2/255 here, and another number at another budget."""
+    word, number = cells(step_size=["eps/4", "2/255", "eps/4"])
+    assert (word.attack.step_size, number.attack.step_size) == ("eps/4", 2 / 255)
+    assert word.cell_id != number.cell_id
+
+
+def test_what_equals_its_default_is_the_same_cell() -> None:
+    own = {"loss": "dicece", "organs": None, "target": None, "restarts": 1, "keep": "last"}
+    assert cells(**own)[0].cell_id == cells()[0].cell_id
+
+
+def test_a_name_stands_for_each_dataset_s_own_index(tmp_path: Path) -> None:
+    label = np.zeros((20, 18, 16), np.uint8)
+    label[4:9, 4:9, 4:9], label[10:15, 10:15, 4:9] = 1, 2
+    for kind, voxels in (("imagesTr", np.ones(label.shape, np.float32)), ("labelsTr", label)):
+        (tmp_path / kind).mkdir()
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / kind / "c.nii.gz")
+    entry = {"image": "imagesTr/c.nii.gz", "label": "labelsTr/c.nii.gz"}
+    names = {"0": "background", "1": "spleen", "2": "liver"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": names, "test": [entry]}))
+    folder = {"name": "folder", "loader": "decathlon", "root": str(tmp_path)}
+    datasets = [JOB["datasets"][0], folder]
+    attack = {"name": "bim", "eps": 0.1, "organs": [["liver"]], "target": {"erase": "spleen"}}
+    _, grid = expanded(small(datasets=datasets, attacks=[attack]))
+    found = [(cell.dataset.name, cell.attack.organs, cell.attack.target) for cell in grid.cells]
+    assert found == [("phantom", (1,), ("erase", 2)), ("folder", (2,), ("erase", 1))]
