@@ -113,6 +113,13 @@ def test_what_was_best_in_a_wider_ball_is_no_result() -> None:
     assert result == pytest.approx([0.6], abs=1e-12)
 
 
+def test_the_best_of_the_last_stage_is_kept() -> None:
+    """One step in the wider ball finds nothing better than 0.5; three in the last one overshoot, as above."""
+    asked, result = climb(0.53, 0.5, steps=4, eps_schedule=((1.2, 0.25), (1, 0.75)))
+    assert [x for (x,) in asked] == pytest.approx([0.5, 0.8, 0.5, 0.75, 0.6875, 0.59375], abs=1e-12)
+    assert result == pytest.approx([0.5], abs=1e-12)
+
+
 def test_stages_share_all_steps_and_count_their_passes() -> None:
     attack = APGD(eps=0.1, steps=300, eps_schedule=SEA)
     assert [count for _, count in attack.stages] == [90, 90, 120]

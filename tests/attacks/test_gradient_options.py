@@ -154,12 +154,13 @@ def test_the_best_is_at_least_as_strong_as_the_last(name: str, towards: dict[str
     assert bool((sign * (ce(model, best, wanted) - ce(model, last, wanted)) >= -1e-6).all())
 
 
-def test_the_best_is_the_best_of_all_iterates() -> None:
-    """BIM with steps that overshoot: every volume that the model saw is weighed, the last one too."""
+@pytest.mark.parametrize("loss", ["ce", "mask-ce"])
+def test_the_best_is_the_best_of_all_iterates(loss: str) -> None:
+    """BIM with steps that overshoot: every volume that the model saw is weighed by its cross-entropy, the last too."""
     images, labels = volumes()
     model, seen = SmallNet().eval(), []
     model.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
-    best = make("bim", eps=0.2, steps=6, step_size=0.2, keep="best", loss="ce")(model, images, labels).adversarial
+    best = make("bim", eps=0.2, steps=6, step_size=0.2, keep="best", loss=loss)(model, images, labels).adversarial
     assert len(seen) == 7
     losses = torch.stack(
         [F.cross_entropy(output, labels[:, 0], reduction="none").flatten(1).mean(1) for _, output in seen]

@@ -1,0 +1,91 @@
+"""What a task raises, compares and takes for reached where only some structures count."""
+
+import pytest
+import torch
+from attacks.small import BOTH, Fixed, attack
+from attacks.test_contract import SmallNet, volumes
+from torch import Tensor, nn
+
+from freqbench.attacks.targets import Rule
+from freqbench.attacks.task import Task
+
+
+def task_on(labels: Tensor, organs: tuple[int, ...] | None, rule: Rule | None, loss: str = "dice") -> Task:
+    images, _ = volumes()
+    task = Task("pgd", SmallNet().eval(), images, labels, targeted=False, generator=None, start=None)
+    task.aim(loss, organs, rule)
+    return task
+
+
+def dice_terms(logits: Tensor, labels: Tensor, voxels: Tensor) -> Tensor:
+    """1 - Dice of every class on some voxels alone, `[B, K]`, as the released loss has it."""
+    p = logits.softmax(1) * voxels
+    o = torch.stack([(labels[:, 0] == k).double() for k in range(logits.shape[1])], dim=1) * voxels
+    return 1 - 2 * (p * o).flatten(2).sum(2) / ((p**2).flatten(2).sum(2) + o.flatten(2).sum(2) + 1e-6)
+
+
+def test_away_from_the_truth_the_dice_is_the_mean_over_the_organs() -> None:
+    _, labels = volumes()
+    task = task_on(labels, (0, 2), None)
+    logits = task.logits(task.clean)
+    terms = dice_terms(logits, labels, labels != 1)
+    assert torch.allclose(task.raised(logits).double(), (terms[:, 0] + terms[:, 2]) / 2, atol=1e-6)
+
+
+def test_towards_a_target_the_dice_is_the_mean_over_all_classes() -> None:
+    _, labels = volumes()
+    task = task_on(labels, (2,), ("swap", 1, 2))
+    logits = task.logits(task.clean)
+    target = torch.where(labels == 0, 0, 3 - labels)
+    assert torch.equal(task.labels, target)
+    assert torch.allclose(task.raised(logits).double(), -dice_terms(logits, target, labels == 2).mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [None, "next-class"])
+def test_reached_are_the_organs_alone(rule: Rule | None) -> None:
+    """Every voxel of class 1 is predicted as 2, all others as labelled."""
+    _, labels = volumes()
+    logits = nn.functional.one_hot(torch.where(labels == 1, 2, labels)[:, 0], 3).movedim(-1, 1).float()
+    for organs, reached in (((1,), True), ((1, 2), False), (None, False)):
+        task = task_on(labels, organs, rule)
+        task.logits(task.clean)
+        assert task.is_reached(logits).tolist() == [reached] * 2
+
+
+@BOTH
+def test_an_attack_stops_where_its_organs_are_reached(name: str) -> None:
+    """The network always says 1: class 0 is wrong everywhere, class 1 right."""
+    images, labels = volumes()
+    labels = labels.clamp(max=1)
+    for organs, stops in (((0,), True), (None, False)):
+        long, short = (
+            attack(name, steps=steps, organs=organs, ssim_weight=0.0)(Fixed(1, 0.1), images, labels) for steps in (4, 1)
+        )
+        assert torch.equal(long.adversarial, short.adversarial) == stops
+
+
+def test_masked_losses_are_compared_by_the_cross_entropy() -> None:
+    _, labels = volumes()
+    for loss in ("mask-ce", "mask-ce-balanced"):
+        task = task_on(labels, None, None, loss)
+        ce = nn.functional.cross_entropy(task.logits(task.clean), labels[:, 0], reduction="none")
+        assert torch.allclose(task.value(task.clean), ce.flatten(1).mean(1))
+
+
+@BOTH
+def test_the_best_of_a_frequency_attack_has_the_highest_objective(name: str) -> None:
+    """The SSIM loss with it, as recorded before each step; other volumes have the highest task loss."""
+    images, labels = volumes()
+    model, seen, task_losses = SmallNet().eval(), list[Tensor](), list[Tensor]()
+
+    def note(_: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
+        seen.append(inputs[0].detach().clamp(0, 1))
+        ce = nn.functional.cross_entropy(logits.detach(), labels[:, 0], reduction="none")
+        task_losses.append(ce.flatten(1).mean(1))
+
+    model.register_forward_hook(note)
+    result = attack(name, steps=6, keep="best", loss="ce", ssim_weight=5.0)(model, images, labels)
+    highest = result.losses.argmax(0)
+    assert not torch.equal(highest, torch.stack(task_losses).argmax(0))
+    for i, k in enumerate(highest.tolist()):
+        assert torch.equal(result.adversarial[i], seen[k][i])
