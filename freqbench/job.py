@@ -47,7 +47,8 @@ class JobSpec(Strict):
         name: of the job; results go to `runs/<name>` unless told otherwise.
         datasets: each a `name`, a `loader` of DATASETS (default: the name) and the loader's own keys.
         models: sources and targets.
-        attacks: each a `name` of ATTACKS and its parameters; a list of values multiplies into cells.
+        attacks: each a `name` of ATTACKS and its parameters; a list of values multiplies into cells, a value that is a
+            list itself stands in one more. Names of classes in `organs` and `target` are each dataset's own.
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.

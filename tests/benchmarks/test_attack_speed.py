@@ -27,6 +27,7 @@ GIB = 2**30
 FREQUENCY = [(name, {"block": block}) for name in ("vafa", "sa2") for block in (8, 16, 32)]
 BOUNDS: list[tuple[str, dict[str, Any], float]] = [
     ("pgd", {"eps": 8 / 255}, 1.15),
+    ("apgd", {"eps": 8 / 255, "keep": "last"}, 1.15),
     *((name, parameters, 1.3) for name, parameters in FREQUENCY),
 ]
 
@@ -100,7 +101,7 @@ def test_a_step_costs_hardly_more_than_the_bare_step(
 @pytest.mark.parametrize("arch", ["unet", "unetr"])
 def test_what_a_step_costs_on_a_gpu(arch: str) -> None:
     bench = Bench(arch, batch=4, device="cuda", precision="tf32")
-    for name, parameters in [("pgd", {"eps": 8 / 255}), *FREQUENCY]:
+    for name, parameters in [("pgd", {"eps": 8 / 255}), ("apgd", {"eps": 8 / 255, "keep": "last"}), *FREQUENCY]:
         attack = make(name, steps=STEPS, **parameters)
         measured = bench.compare(attack, rounds=20)
         report(f"{arch} batch 4, TF32, {torch.cuda.get_device_name()}", attack, measured)

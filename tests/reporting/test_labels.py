@@ -21,6 +21,10 @@ from freqbench.reporting.labels import value_text
         ("random_start", True, "true"),
         ("band", None, "none"),
         ("control", "uniform", "uniform"),
+        ("step_size", "eps/4", "eps/4"),
+        ("organs", [1, 4], "1+4"),
+        ("target", ["swap", 1, 2], "swap:1:2"),
+        ("target", "next-class", "next-class"),
     ],
 )
 def test_values(name: str, value: Any, text: str) -> None:
