@@ -25,8 +25,8 @@ class AttackResult:
     Attributes:
         adversarial: `[B, 1, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
-        losses: the objective before each step, `[steps, B]`, restarts one after the other; `[0, B]` where an attack asks
-            for no gradient.
+        losses: the objective before each step, `[steps, B]`, one restart after the other; `[0, B]` where an attack
+            asks for no gradient.
         num_forwards: model passes a window.
         num_backwards: gradient passes a window.
     """

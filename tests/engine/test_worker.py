@@ -121,7 +121,16 @@ def test_rows_have_the_schema_s_columns() -> None:
     assert record["metrics"] == "dsc,hd95,ssim,psnr"
     assert (record["num_windows"], record["num_forwards"], record["num_backwards"]) == (4, 4, 4)
     assert record["null_reasons"] is None
-    assert json.loads(record["params"]) == {"eps": 8 / 255, "targeted": False, "variant": "released"}
+    assert json.loads(record["params"]) == {
+        "eps": 8 / 255,
+        "targeted": False,
+        "variant": "released",
+        "loss": "dicece",
+        "organs": None,
+        "target": None,
+        "restarts": 1,
+        "keep": "last",
+    }
 
 
 def test_scores_are_those_of_the_predictions_by_hand() -> None:
