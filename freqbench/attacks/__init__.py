@@ -10,8 +10,8 @@ from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
-from freqbench.attacks.sa2 import SA2
-from freqbench.attacks.vafa import VAFA
+from freqbench.attacks.sa2 import SA2, SA2In2D
+from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.errors import ParameterError, UserError, unknown
 
 __all__ = [
@@ -22,9 +22,11 @@ __all__ = [
     "PGD",
     "SA2",
     "VAFA",
+    "VAFA2D",
     "Attack",
     "AttackResult",
     "GaussianNoise",
+    "SA2In2D",
     "make",
 ]
 
@@ -34,7 +36,9 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "bim": BIM,
     "pgd": PGD,
     "vafa": VAFA,
+    "vafa_2d": VAFA2D,
     "sa2": SA2,
+    "sa2_2d": SA2In2D,
 }
 
 

@@ -1,9 +1,10 @@
-"""What VAFA and SA2 share: a table over the DCT of blocks, moved by unit signs, and the null rows that go with it."""
+"""What VAFA, SA2 and DFB share: the DCT of blocks; and what VAFA and SA2 do: a table moved by unit signs, null rows."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch import Tensor
 from freqbench.attacks.base import Attack
 from freqbench.attacks.task import Task
 from freqbench.errors import UserError
-from freqbench.ops.blocks import Block, blocked_shape, cut_block, merge, pad_to_blocks, split
+from freqbench.ops.bands import band_mask
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.dct import dct, dct_matrices, idct
 from freqbench.ops.losses import dice, dice_ce
 
 Render = Callable[[Tensor, int], Tensor]
@@ -19,23 +22,19 @@ Distance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyAttack(Attack):
-    """An attack that learns one number a DCT coefficient of every block: a quantisation step or a multiplier.
+class BlockAttack(Attack):
+    """An attack on the DCT of blocks.
 
-    The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
-    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, 1, N, h, w, d]`.
+    Class attributes:
+        per_slice: blocks are one voxel deep, which makes the two-dimensional transform of every depth slice.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each.
-        block: side of the DCT block in voxels, or three; cut to the window where it is longer.
-        ssim_weight: weight of the SSIM loss that is held against the task loss; 0 leaves it out.
-        control: `none`, or a null row in place of the attack: same volumes, no gradient.
+        block: side of the DCT block in voxels, or three (of a slice: or two); cut to the window where it is longer.
     """
 
-    steps: int = 20
-    block: int | tuple[int, int, int] = 32
-    ssim_weight: float = 1.0
-    control: str = "none"
+    per_slice: ClassVar[bool] = False
+
+    block: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +42,31 @@ class FrequencyAttack(Attack):
             # One spelling of a block, as attacks are told apart by their parameters.
             sides = tuple(self.block)
             object.__setattr__(self, "block", sides[0] if len(set(sides)) == 1 else sides)
+
+    def cut(self, shape: Sequence[int]) -> Block:
+        """The block's three sides in a window `H, W, D`."""
+        return cut_block(self.block, shape, self.per_slice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyAttack(BlockAttack):
+    """An attack that learns one number a DCT coefficient of every block: a quantisation step or a multiplier.
+
+    The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
+    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, 1, N, h, w, d]`, of
+    slices `[B, 1, D, N, h, w]`.
+
+    Args:
+        steps: gradient steps; one forward and one backward pass each.
+        block: see `BlockAttack`.
+        ssim_weight: weight of the SSIM loss that is held against the task loss; 0 leaves it out.
+        control: `none`, or a null row in place of the attack: same volumes, no gradient.
+    """
+
+    steps: int = 20
+    block: int | tuple[int, ...] = 32
+    ssim_weight: float = 1.0
+    control: str = "none"
 
     @property
     @abstractmethod
@@ -73,10 +97,9 @@ class FrequencyAttack(Attack):
     def distance(self, clean: Tensor, block: Block) -> Distance:
         """The SSIM loss from the clean volumes, `[B]`."""
 
-    @property
-    def task_weight(self) -> float:
-        """Weight of the task loss."""
-        return 1.0
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What is raised besides, or lowered towards a target, `[B]`: Dice + cross-entropy, in `paper` Dice alone."""
+        return (dice if self.variant == "paper" else dice_ce)(logits, labels)
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -92,16 +115,17 @@ class FrequencyAttack(Attack):
 
     def perturb(self, task: Task) -> Tensor:
         """Optimise the table, or render the null row's."""
-        block = cut_block(self.block, task.clean.shape[2:])
-        shape = pad_to_blocks(task.clean, block).shape[2:]
-        state = merge(self.start(task, (1, *blocked_shape(shape, block)), block), shape)
+        block = self.cut(task.clean.shape[2:])
+        padded = pad_to_blocks(task.clean, block)
+        to_blocks, to_voxels = (split_slices, merge_slices) if self.per_slice else (split, merge)
+        state = to_voxels(self.start(task, to_blocks(padded, block).shape[1:], block), padded.shape[2:])
         render = self.renderer(task.clean, block)
         if self.control == "none":
             distance = self.distance(task.clean, block) if self.ssim_weight else None
             images, state = self._optimise(task, state, render, distance)
         else:
             images = render(state, self.steps - 1)
-        task.state = split(state, block)
+        task.state = to_blocks(state, block)
         return images.clamp(0, 1)
 
     def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None) -> tuple[Tensor, Tensor]:
@@ -124,11 +148,36 @@ class FrequencyAttack(Attack):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         images = render(state, i)
         logits = task.logits(images)
-        values = self.task_weight * task.raised(logits, dice if self.variant == "paper" else dice_ce)
+        values = task.raised(logits, self.task_loss)
         if distance is not None:
             # After the network: its backward then runs before the network's, under this side's arithmetic.
             values = values - self.ssim_weight * distance(images)
         return values, (images.detach(), task.is_reached(logits))
+
+
+def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
+    """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
+
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit.
+
+    Args:
+        clean: `[B, 1, H, W, D]`.
+        block: from `cut_block`.
+        band: the coefficients that the multipliers reach.
+        with_dc: DC too, where the band holds it.
+    """
+    h, w, d = clean.shape[2:]
+    matrices = dct_matrices(block, clean)
+    padded = pad_to_blocks(clean, block)
+    mask = band_mask(band, block)
+    mask[0, 0, 0] &= with_dc
+    tiles = [size // side for size, side in zip(padded.shape[2:], block, strict=True)]
+    spectrum = dct(padded - 0.5, matrices) * mask.repeat(tiles).to(padded)
+
+    def scale(multipliers: Tensor) -> Tensor:
+        return clean + idct(spectrum * (multipliers - 1), matrices)[:, :, :h, :w, :d]
+
+    return scale
 
 
 def given_table(task: Task, layout: tuple[int, ...], bounds: tuple[float, float], name: str) -> Tensor | None:

@@ -46,6 +46,14 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
     return (1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)).mean(dim=1)
 
 
+def label_cosine(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cosine between softmax and one-hot label along the classes, a mean over voxels, `[B]`; same arguments."""
+    p = torch.softmax(logits, dim=1)
+    cosines = p.gather(1, labels.long()) / torch.linalg.vector_norm(p, dim=1, keepdim=True)
+    means: Tensor = cosines.flatten(1).mean(dim=1)
+    return means
+
+
 class _DiceCE(torch.autograd.Function):
     """Keeps the softmax alone; the label terms are one gather forward and one scatter backward."""
 
