@@ -6,6 +6,7 @@ from typing import Any
 
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
@@ -17,6 +18,8 @@ from freqbench.errors import ParameterError, UserError, unknown
 __all__ = [
     "ATTACKS",
     "BIM",
+    "DFB",
+    "DFB2D",
     "FGSM",
     "PARAMETERS",
     "PGD",
@@ -39,6 +42,8 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "vafa_2d": VAFA2D,
     "sa2": SA2,
     "sa2_2d": SA2In2D,
+    "dfb": DFB,
+    "dfb_2d": DFB2D,
 }
 
 

@@ -93,3 +93,4 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
+DROPPED_BAND = Parameter("the frequencies that are dropped", _one_of(*BANDS))

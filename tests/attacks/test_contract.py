@@ -21,6 +21,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "vafa_2d": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
     "sa2_2d": {"rho": 0.4, "steps": 5, "block": 4, "ssim_weight": 0.0},
+    "dfb": {"band": "middle", "block": 4},
+    "dfb_2d": {"band": "middle", "block": 4},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]

@@ -8,7 +8,7 @@ import torch
 from attacks.small import ALL_FOUR, BOTH, Fixed, Net, attack, layout, run, volumes
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.task import Task
 from freqbench.errors import ThreatModelError, UserError
 from freqbench.ops import ssim
@@ -123,11 +123,11 @@ def test_a_block_longer_than_the_window_is_cut(name: str) -> None:
     assert torch.equal(cut.adversarial, fitting.adversarial)
 
 
-@pytest.mark.parametrize("name", ["vafa_2d", "sa2_2d"])
+@pytest.mark.parametrize("name", ["vafa_2d", "sa2_2d", "dfb_2d"])
 def test_in_2d_every_slice_is_by_itself(name: str) -> None:
     """Another slice 1 changes the volume in slice 1 alone."""
     images, labels = volumes()
-    planar = attack(name, control="random")
+    planar = make(name, band="middle", block=4) if name == "dfb_2d" else attack(name, control="random")
     other = images.clone()
     other[..., 1] = 1 - other[..., 1]
     one, two = (planar(Net(), x, labels).adversarial for x in (images, other))

@@ -1,4 +1,4 @@
-"""The formulas of VAFA and SA2 in 3D and 2D, their variants and their parameters."""
+"""The formulas of VAFA, SA2 and DFB in 3D and 2D, their variants and their parameters."""
 
 import json
 import warnings
@@ -63,6 +63,26 @@ def test_sa2_scales_the_bands_coefficients(name: str, variant: str, band: str) -
     mask = mask_of(name, band, with_dc=variant == "paper")  # DC is exempt in the released code only
     assert result.state is not None
     assert torch.allclose(adversarial, clean * torch.where(mask, result.state, 1.0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("band", ["low", "middle", "high"])
+@pytest.mark.parametrize("name", ["dfb", "dfb_2d"])
+def test_dfb_drops_the_band_but_dc(name: str, band: str) -> None:
+    images, labels = inner()
+    result = make(name, band=band, block=4)(Net().double(), images, labels)
+    clean, adversarial = (spectrum(name, x - 0.5) for x in (images, result.adversarial))
+    expected = torch.where(mask_of(name, band, with_dc=False), 0.0, clean)
+    assert torch.allclose(adversarial, expected, rtol=0, atol=1e-12)
+    assert result.state is None
+
+
+@pytest.mark.parametrize(("name", "block"), [("dfb", (4, 4, 3)), ("dfb_2d", 4)])
+def test_dfb_of_a_window_that_blocks_do_not_tile_is_that_of_the_reflected_one(name: str, block: Any) -> None:
+    images, labels = volumes(shape=(6, 8, 3))
+    whole = torch.nn.functional.pad(images, (0, 0, 0, 0, 0, 2), mode="reflect")
+    drop = make(name, band="high", block=block)
+    reflected = drop(Net(), whole, torch.zeros(whole.shape, dtype=torch.long)).adversarial
+    assert torch.allclose(drop(Net(), images, labels).adversarial, reflected[:, :, :6], rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:vafa. from q_min")
@@ -228,6 +248,16 @@ def test_air_stays_finite_and_dark_in_float32(block: int) -> None:
         ("sa2_2d", {"block": 0}, "sa2_2d: block: expected a whole number of at least 1, or two of them, got 0"),
         ("sa2_2d", {"variant": "released-cosine"}, "sa2_2d: variant: expected released or paper"),
         ("sa2_2d", {"step_size": 8}, "sa2_2d: step_size: expected a number of at least 0 and below 1"),
+        ("dfb", {}, "dfb: band: required, but not given"),
+        ("dfb", {"band": "all"}, "dfb: band: expected low, middle or high, got 'all'"),
+        ("dfb", {"band": ["low"]}, "dfb: band: expected low, middle or high"),
+        (
+            "dfb",
+            {"band": "low", "block": (8, 8)},
+            "dfb: block: expected a whole number of at least 1, or three of them",
+        ),
+        ("dfb", {"band": "low", "steps": 3}, "dfb: steps: unknown parameter 'steps'"),
+        ("dfb_2d", {"band": "low", "block": (8, 8, 8)}, "dfb_2d: block: expected a whole number of at least 1, or two"),
     ],
 )
 def test_wrong_parameters_are_refused_in_one_line(name: str, parameters: dict[str, Any], expected: str) -> None:
@@ -242,3 +272,7 @@ def test_one_attack_has_one_identity() -> None:
     assert attack_params(one) == attack_params(other)
     assert json.loads(attack_params(make("vafa", block=[8, 16, 32])))["block"] == [8, 16, 32]
     assert attack_identity(make("vafa_2d", block=[16, 16])) == {"name": "vafa_2d", "revision": 1, "block": 16}
+    assert attack_identity(make("dfb_2d", band="low", block=(4, 8))) == {
+        **{"name": "dfb_2d", "revision": 1, "band": "low"},
+        "block": (4, 8),
+    }
