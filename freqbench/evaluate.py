@@ -205,7 +205,7 @@ def _by_class(columns: Mapping[str, Tensor | Vector]) -> tuple[dict[str, float |
 
 def native_budget(attack: Attack, case: Case) -> float | None:
     """The budget in the data's own unit (HU for CT) where it bounds intensities, else None."""
-    if attack.threat_model not in INTENSITY_BUDGETS:
+    if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
         return None
     low, high = case.native_range
     return float(getattr(attack, attack.budget_name)) * (high - low)

@@ -115,7 +115,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 
 def parse_value(value: Any) -> Any:
-    """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple, `1e-3` a number.
+    """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
 
     >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
     (True, (8, 16, 32), 'middle')
@@ -127,7 +127,7 @@ def parse_value(value: Any) -> Any:
     if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
         numerator, denominator = (float(part) for part in fraction.groups())
         return numerator / denominator if denominator else value
-    if re.fullmatch(r"\d+x\d+x\d+", value):
+    if re.fullmatch(r"\d+(x\d+){1,2}", value):
         return tuple(int(part) for part in value.split("x"))
     return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 

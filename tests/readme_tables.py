@@ -42,14 +42,14 @@ def attacks() -> str:
     rows = []
     for name, attack in ATTACKS.items():
         module = sys.modules[attack.__module__]
-        required = {field.name: 0.0 for field in fields(attack) if field.default is MISSING}
+        required = {f.name: "low" if f.type is str else 0.0 for f in fields(attack) if f.default is MISSING}
         forwards, backwards = make(name, **required).passes
         passes = f"{forwards} + {backwards}"
         rows.append(
             [
                 link(f"`{name}`", module.__file__ or ""),
                 attack.threat_model,
-                f"`{attack.budget_name}`",
+                f"`{attack.budget_name}`" if attack.budget_name else "none",
                 passes,
                 first_line(module),
             ]

@@ -7,27 +7,32 @@ from typing import Any
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
-from freqbench.attacks.sa2 import SA2
+from freqbench.attacks.sa2 import SA2, SA2In2D
 from freqbench.attacks.targets import with_indices
-from freqbench.attacks.vafa import VAFA
+from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.errors import ParameterError, UserError, unknown
 
 __all__ = [
     "APGD",
     "ATTACKS",
     "BIM",
+    "DFB",
+    "DFB2D",
     "FGSM",
     "PARAMETERS",
     "PGD",
     "SA2",
     "VAFA",
+    "VAFA2D",
     "Attack",
     "AttackResult",
     "GaussianNoise",
+    "SA2In2D",
     "make",
     "with_indices",
 ]
@@ -39,7 +44,11 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "pgd": PGD,
     "apgd": APGD,
     "vafa": VAFA,
+    "vafa_2d": VAFA2D,
     "sa2": SA2,
+    "sa2_2d": SA2In2D,
+    "dfb": DFB,
+    "dfb_2d": DFB2D,
 }
 
 

@@ -45,7 +45,7 @@ class Attack(ABC):
     Class attributes of an attack:
         name: its key in `ATTACKS`.
         threat_model: what its budget bounds: `linf`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
-        budget_name: the one parameter that bounds it.
+        budget_name: the one parameter that bounds it; None where none does.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
@@ -57,7 +57,7 @@ class Attack(ABC):
 
     name: ClassVar[str]
     threat_model: ClassVar[str]
-    budget_name: ClassVar[str]
+    budget_name: ClassVar[str | None]
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
     revision: ClassVar[int] = 1
@@ -199,7 +199,7 @@ class LinfAttack(Attack):
     """
 
     threat_model: ClassVar[str] = "linf"
-    budget_name: ClassVar[str] = "eps"
+    budget_name: ClassVar[str | None] = "eps"
 
     eps: float
 

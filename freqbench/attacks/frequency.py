@@ -1,7 +1,7 @@
-"""What VAFA and SA2 share: a table over the DCT of blocks, moved by unit signs, and the null rows that go with it."""
+"""What VAFA, SA2 and DFB share: the DCT of blocks; and what VAFA and SA2 do: a table moved by unit signs, null rows."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -9,27 +9,66 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.base import Attack
 from freqbench.attacks.best import Best
 from freqbench.attacks.gradient import GradientAttack
 from freqbench.attacks.parameters import PARAMETERS, VARIANT_LOSS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import UserError
-from freqbench.ops.blocks import Block, blocked_shape, cut_block, merge, pad_to_blocks, split
+from freqbench.ops.bands import band_mask
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.dct import dct, dct_matrices, idct
 
 Render = Callable[[Tensor, int], Tensor]
 Distance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyAttack(GradientAttack):
+class BlockAttack(Attack):
+    """An attack on the DCT of blocks.
+
+    Class attributes:
+        per_slice: blocks are one voxel deep, which makes the two-dimensional transform of every depth slice.
+
+    Args:
+        block: side of the DCT block in voxels, or three (of a slice: or two); cut to the window where it is longer.
+    """
+
+    per_slice: ClassVar[bool] = False
+
+    block: int | tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.block, int):
+            # One spelling of a block, as attacks are told apart by their parameters.
+            sides = tuple(self.block)
+            object.__setattr__(self, "block", sides[0] if len(set(sides)) == 1 else sides)
+
+    def cut(self, shape: Sequence[int]) -> Block:
+        """The block's three sides in a window `H, W, D`."""
+        return cut_block(self.block, shape, self.per_slice)
+
+    def to_blocks(self, x: Tensor, block: Block) -> Tensor:
+        """Voxel layout to blocked layout, of a volume that blocks tile; of slices one by one."""
+        return (split_slices if self.per_slice else split)(x, block)
+
+    def to_voxels(self, blocks: Tensor, shape: Sequence[int]) -> Tensor:
+        """Back to voxel layout `[B, C, *shape]`."""
+        return (merge_slices if self.per_slice else merge)(blocks, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyAttack(BlockAttack, GradientAttack):
     """An attack that learns one number a DCT coefficient of every block: a quantisation step or a multiplier.
 
     The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
-    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, 1, N, h, w, d]`.
+    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, 1, N, h, w, d]`, of
+    slices `[B, 1, D, N, h, w]`.
 
     Args:
         steps: gradient steps; one forward and one backward pass each.
-        block: side of the DCT block in voxels, or three; cut to the window where it is longer.
+        block: see `BlockAttack`.
         ssim_weight: weight of the SSIM loss that is held against the task loss; 0 leaves it out.
         control: `none`, or a null row in place of the attack: same volumes, no gradient.
         loss: the task loss; None: the variant's, Dice + cross-entropy or, in `paper`, Dice alone.
@@ -41,19 +80,16 @@ class FrequencyAttack(GradientAttack):
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}
 
     steps: int = 20
-    block: int | tuple[int, int, int] = 32
+    block: int | tuple[int, ...] = 32
     ssim_weight: float = 1.0
     control: str = "none"
     loss: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # One spelling each, as attacks are told apart by their parameters.
         if self.loss == self.variant_loss:
+            # One spelling of a loss, as attacks are told apart by their parameters.
             object.__setattr__(self, "loss", None)
-        if not isinstance(self.block, int):
-            sides = tuple(self.block)
-            object.__setattr__(self, "block", sides[0] if len(set(sides)) == 1 else sides)
 
     @property
     @abstractmethod
@@ -84,10 +120,15 @@ class FrequencyAttack(GradientAttack):
     def distance(self, clean: Tensor, block: Block) -> Distance:
         """The SSIM loss from the clean volumes, `[B]`."""
 
-    @property
-    def task_weight(self) -> float:
-        """Weight of the task loss."""
-        return 1.0
+    def task_term(self, task: Task, logits: Tensor, raised: Tensor) -> Tensor:
+        """The task's share of the objective, `[B]`.
+
+        Args:
+            task: what is attacked.
+            logits: of the volumes.
+            raised: the loss, or its negative for a target, `[B]`.
+        """
+        return raised
 
     @property
     def variant_loss(self) -> str:
@@ -118,19 +159,20 @@ class FrequencyAttack(GradientAttack):
 
     def perturb(self, task: Task) -> Tensor:
         """Optimise the table, or render the null row's."""
-        block = cut_block(self.block, task.clean.shape[2:])
-        shape = pad_to_blocks(task.clean, block).shape[2:]
+        block = self.cut(task.clean.shape[2:])
+        padded = pad_to_blocks(task.clean, block)
+        layout = self.to_blocks(padded, block).shape[1:]
         render = self.renderer(task.clean, block)
         distance = self.distance(task.clean, block) if self.ssim_weight and self.control == "none" else None
         best = Best()
         for _ in range(self.restarts):
-            state = merge(self.start(task, (1, *blocked_shape(shape, block)), block), shape)
+            state = self.to_voxels(self.start(task, layout, block), padded.shape[2:])
             if self.control == "none":
                 self._optimise(task, state, render, distance, best)
             else:
                 best.offer(state.new_zeros(len(state)), render(state, self.steps - 1), state)
         images, state = best.kept
-        task.state = split(state, block)
+        task.state = self.to_blocks(state, block)
         return images.clamp(0, 1)
 
     def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None, best: Best) -> None:
@@ -159,12 +201,39 @@ class FrequencyAttack(GradientAttack):
         images = render(state, i)
         logits = task.logits(images)
         raised = task.raised(logits)
-        values, compared = (self.task_weight * term for term in (raised, task.compared(logits, raised)))
+        values = self.task_term(task, logits, raised)
+        with torch.no_grad():
+            compared = self.task_term(task, logits, task.compared(logits, raised))
         if distance is not None:
             # After the network: its backward then runs before the network's, under this side's arithmetic.
             dissimilarity = self.ssim_weight * distance(images)
             values, compared = values - dissimilarity, compared - dissimilarity.detach()
         return values, (images.detach(), compared, task.is_reached(logits))
+
+
+def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
+    """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
+
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit.
+
+    Args:
+        clean: `[B, 1, H, W, D]`.
+        block: from `cut_block`.
+        band: the coefficients that the multipliers reach.
+        with_dc: DC too, where the band holds it.
+    """
+    h, w, d = clean.shape[2:]
+    matrices = dct_matrices(block, clean)
+    padded = pad_to_blocks(clean, block)
+    mask = band_mask(band, block)
+    mask[0, 0, 0] &= with_dc
+    tiles = [size // side for size, side in zip(padded.shape[2:], block, strict=True)]
+    spectrum = dct(padded - 0.5, matrices) * mask.repeat(tiles).to(padded)
+
+    def scale(multipliers: Tensor) -> Tensor:
+        return clean + idct(spectrum * (multipliers - 1), matrices)[:, :, :h, :w, :d]
+
+    return scale
 
 
 def given_table(task: Task, layout: tuple[int, ...], bounds: tuple[float, float], name: str) -> Tensor | None:

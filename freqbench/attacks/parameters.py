@@ -96,10 +96,13 @@ def _quantum(value: Any) -> str | None:
     return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
 
 
-def _block(value: Any) -> str | None:
-    sides = value if isinstance(value, tuple | list) else [value]
-    valid = len(sides) in (1, 3) and not any(_count(side) for side in sides)
-    return None if valid else f"expected a whole number of at least 1, or three of them, got {value!r}"
+def _block(number: int, word: str) -> Check:
+    def check(value: Any) -> str | None:
+        sides = value if isinstance(value, tuple | list) else [value]
+        valid = len(sides) in (1, number) and not any(_count(side) for side in sides)
+        return None if valid else f"expected a whole number of at least 1, or {word} of them, got {value!r}"
+
+    return check
 
 
 def _one_of(*words: str) -> Check:
@@ -121,7 +124,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
     "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
     "rho": Parameter("how far a multiplier may leave 1", _ratio),
-    "block": Parameter("side of the DCT block in voxels, or three sides", _block),
+    "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three")),
     "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", _weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
@@ -137,3 +140,5 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))
+SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
+DROPPED_BAND = Parameter("the frequencies that are dropped", _one_of(*BANDS))

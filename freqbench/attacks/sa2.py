@@ -7,13 +7,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, given_table
-from freqbench.attacks.parameters import RATIO_STEP, Parameter
+from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, band_scaler, given_table
+from freqbench.attacks.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
 from freqbench.attacks.task import Task
+from freqbench.errors import UserError
 from freqbench.ops.bands import band_mask
-from freqbench.ops.blocks import Block, pad_to_blocks
-from freqbench.ops.dct import dct, dct_matrices, idct
+from freqbench.ops.blocks import Block
+from freqbench.ops.losses import label_cosine
 from freqbench.ops.ssim import ssim_loss
+
+COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +46,26 @@ class SA2(FrequencyAttack):
 
     `start`: the initial multipliers, `[B, 1, N, h, w, d]`.
 
-    **Variants.** `paper`: L is Dice alone; multipliers outside the band are 1 in the state too; DC is not exempt. Its
-    step is not stated (0.1 is the code's), nor is the final clamp, which volumes in [0, 1] need.
+    **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
+    the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L +
+    5.5 (1 - \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers
+    outside the band are 1 in the state too; DC is not exempt. Its step is not stated (0.1 is the code's), nor is the
+    final clamp, which volumes in [0, 1] need.
 
-    **Differs from the released code**: the early stop looks at each sample instead of the whole batch. Defaults are
-    those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
+    **Differs from the released code**: early stop and cosine look at each sample instead of the whole batch. Defaults
+    are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
     """
 
     name: ClassVar[str] = "sa2"
     threat_model: ClassVar[str] = "dct-scaling"
     budget_name: ClassVar[str] = "rho"
+    variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = {**FrequencyAttack.parameters, "step_size": RATIO_STEP}
 
     rho: float = 0.4
     steps: int = 10
     step_size: float = 0.1
-    block: int | tuple[int, int, int] = 16
+    block: int | tuple[int, ...] = 16
     dice_weight: float = 0.2
     ssim_weight: float = 0.75
     band: str = "all"
@@ -67,11 +74,6 @@ class SA2(FrequencyAttack):
     def bounds(self) -> tuple[float, float]:
         """1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
-
-    @property
-    def task_weight(self) -> float:
-        """`dice_weight`."""
-        return self.dice_weight
 
     @property
     def is_stochastic(self) -> bool:
@@ -93,25 +95,67 @@ class SA2(FrequencyAttack):
             multipliers = drawn.clamp(low, high)
         if self.variant != "paper":
             return multipliers
-        return torch.where(band_mask(self.band, block).to(multipliers.device), multipliers, 1.0)
+        mask = band_mask(self.band, block).to(multipliers.device)
+        return torch.where(mask[..., 0] if self.per_slice else mask, multipliers, 1.0)
 
     def renderer(self, clean: Tensor, block: Block) -> Render:
-        """Scale the clean spectrum and transform the change back: a multiplier of 1 changes nothing, to the bit."""
-        h, w, d = clean.shape[2:]
-        matrices = dct_matrices(block, clean)
-        padded = pad_to_blocks(clean, block)
-        mask = band_mask(self.band, block)
-        if self.variant != "paper":
-            mask[0, 0, 0] = False
-        tiles = [size // side for size, side in zip(padded.shape[2:], block, strict=True)]
-        spectrum = dct(padded - 0.5, matrices) * mask.repeat(tiles).to(padded)
+        """Scale the band of the clean spectrum."""
+        scale = band_scaler(clean, block, self.band, with_dc=self.variant == "paper")
+        return lambda multipliers, i: scale(multipliers)
 
-        def render(multipliers: Tensor, i: int) -> Tensor:
-            change = idct(spectrum * (multipliers - 1), matrices)
-            return clean + change[:, :, :h, :w, :d]
-
-        return render
+    def task_term(self, task: Task, logits: Tensor, raised: Tensor) -> Tensor:
+        """Weighted by `dice_weight`, with the cosine where the variant has it."""
+        weighted = self.dice_weight * raised
+        if self.variant != "released-cosine":
+            return weighted
+        apart = 1 - label_cosine(logits, task.labels, task.scope)
+        return weighted + COSINE_WEIGHT * apart if task.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Distance:
         """Over the whole window."""
         return ssim_loss(clean)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SA2In2D(SA2):
+    """`SA2` on the two-dimensional DCT of every depth slice; the SSIM stays that of the whole window.
+
+    Args:
+        rho: how far a multiplier may leave 1, in [0, 1).
+        steps: gradient steps; one forward and one backward pass each.
+        step_size: length of a step of a multiplier; not scaled by rho.
+        block: side of the DCT block of a slice in voxels, or two.
+        dice_weight: weight of the task loss.
+        ssim_weight: weight of the SSIM loss; 0 leaves it out.
+        band: `all`, or the only frequencies of a slice that change: `low`, `middle` or `high`.
+        control: as in `SA2`.
+
+    `start` and `state`: `[B, 1, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+
+    **Variants.** `released`: the code of SA2, whose SSIM is a mistake: it compares voxel (p, q, r) of the attacked
+    volume with (q, r, p) of the clean one, which says nothing about their likeness, yet drives the gradient, and needs
+    H = W = D. `paper`: as in `SA2`, SSIM of like with like.
+
+    **Differs from the released code**: as `SA2` does, and without SSIM H and W may differ, where the released
+    re-assembly takes one for the other and fails.
+
+    Raises:
+        UserError: `released` with its SSIM on a window that is no cube.
+    """
+
+    name: ClassVar[str] = "sa2_2d"
+    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
+    parameters: ClassVar[Mapping[str, Parameter]] = {**SA2.parameters, "block": SLICE_BLOCK}
+    per_slice: ClassVar[bool] = True
+
+    def distance(self, clean: Tensor, block: Block) -> Distance:
+        """Over the whole window; in `released` from the clean volume turned."""
+        if self.variant == "paper":
+            return super().distance(clean, block)
+        if len(set(clean.shape[2:])) > 1:
+            got = "x".join(map(str, clean.shape[2:]))
+            raise UserError(
+                f"{self.name}: expected a cubic window for the SSIM of variant released, got {got}: "
+                "set ssim_weight to 0 or variant to paper"
+            )
+        return ssim_loss(clean.permute(0, 1, 4, 2, 3).contiguous())

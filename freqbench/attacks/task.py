@@ -23,6 +23,7 @@ class Task:
     Attributes:
         clean: the images, `[B, 1, H, W, D]`.
         labels: truth or target, `[B, 1, H, W, D]`; a rule's target from the first forward pass on.
+        sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
         scope: what of a sample the loss looks at.
         best: where `gradient` offers the volumes that it looks at, or None.
         start: what replaces the draws, or None.
@@ -53,7 +54,7 @@ class Task:
         self.num_backwards = 0
         self._name = name
         self._model = model
-        self._sign = -1.0 if targeted else 1.0
+        self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
         self._rule: Rule | None = None
         self._check_classes = check_classes
@@ -102,15 +103,9 @@ class Task:
         """What the attacker raises, `[B]`: the attack's loss, or its negative for a target."""
         return self.raised(self.logits(x))
 
-    def raised(self, logits: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-        """The loss of logits and labels a sample, `[B]`, or its negative for a target.
-
-        Args:
-            logits: of the model.
-            loss: of logits and labels, whatever the attack's `scope`; None: the attack's own, inside its scope.
-        """
-        own = LOSSES[self._loss](logits, self.labels, self.scope) if loss is None else loss(logits, self.labels)
-        return self._sign * own
+    def raised(self, logits: Tensor) -> Tensor:
+        """The loss of logits and labels a sample, `[B]`, or its negative for a target."""
+        return self.sign * LOSSES[self._loss](logits, self.labels, self.scope)
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
         """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse.
@@ -122,7 +117,7 @@ class Task:
         if raised is not None and self._compared_by == self._loss:
             return raised.detach()
         with torch.no_grad():
-            return self._sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
+            return self.sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
 
     def value(self, x: Tensor) -> Tensor:
         """What volumes are compared by, `[B]`: one forward pass and no gradient."""
@@ -137,7 +132,7 @@ class Task:
         """
         logits = logits.detach()
         as_labelled = logits.gather(1, self.labels) >= logits.amax(dim=1, keepdim=True)
-        is_open = as_labelled if self._sign > 0 else ~as_labelled
+        is_open = as_labelled if self.sign > 0 else ~as_labelled
         if self.scope.voxels is not None:
             is_open = is_open & self.scope.voxels
         return ~is_open.flatten(1).any(dim=1)
@@ -207,7 +202,7 @@ class Task:
         if self._rule is not None:
             self.scope = replace(self.scope, truth=self.labels)
             self.labels = target_map(self._rule, self.labels, logits)
-            self._sign = -1.0
+            self.sign = -1.0
 
     def _check_logits(self, logits: Tensor) -> None:
         batch, _, *space = self.clean.shape

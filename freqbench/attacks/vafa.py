@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, given_table
+from freqbench.attacks.parameters import SLICE_BLOCK, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError
 from freqbench.ops.blocks import Block, pad_to_blocks
@@ -76,8 +78,8 @@ class VAFA(FrequencyAttack):
             raise ParameterError(self.name, "q_max", f"expected at least q_min = {low:g}, got {high:g}")
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
             warnings.warn(
-                f"vafa: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: q_max = {high:g} has no "
-                "effect in variant paper",
+                f"{self.name}: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: "
+                f"q_max = {high:g} has no effect in variant paper",
                 stacklevel=3,
             )
 
@@ -130,3 +132,33 @@ class VAFA(FrequencyAttack):
         if not stretches:
             return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
         return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAFA2D(VAFA):
+    """`VAFA` on the two-dimensional DCT of every depth slice, and without an SSIM term.
+
+    Args:
+        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
+        q_min: smallest; None: 5, in `paper` 1.
+        steps: gradient steps; one forward and one backward pass each.
+        block: side of the DCT block of a slice in voxels, or two.
+        renormalize: as in `VAFA`.
+        control: as in `VAFA`.
+
+    `start` and `state`: `[B, 1, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+
+    **Variants.** `released`: the code of VAFA, whose copies do the same. `paper`: Algorithm 1 on blocks of a slice.
+
+    **Differs from the released code**: as `VAFA` does, and H and W may differ, where the released re-assembly takes one
+    for the other and fails.
+    """
+
+    name: ClassVar[str] = "vafa_2d"
+    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
+    parameters: ClassVar[Mapping[str, Parameter]] = {**VAFA.parameters, "block": SLICE_BLOCK}
+    per_slice: ClassVar[bool] = True
+    ssim_weight: ClassVar[float] = 0.0  # type: ignore[misc]  # No parameter any more.
+
+    steps: int = 10
+    block: int | tuple[int, ...] = 8

@@ -121,7 +121,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "variant": attack.variant,
         "params": attack_params(attack),
         "budget_name": attack.budget_name,
-        "budget": float(getattr(attack, attack.budget_name)),
+        "budget": float(getattr(attack, attack.budget_name)) if attack.budget_name else None,
         "threat_model": attack.threat_model,
         "seed": cell.seed,
         "precision": cell.precision,

@@ -9,14 +9,17 @@ from torch import Tensor
 Block = tuple[int, int, int]
 
 
-def cut_block(block: int | Sequence[int], shape: Sequence[int]) -> Block:
+def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool = False) -> Block:
     """The block as three sides, none longer than the window.
 
     Args:
-        block: one side for all axes, or three, in voxels.
+        block: one side for all axes, or three, in voxels; of a slice one, or two.
         shape: the window's H, W, D.
+        per_slice: one voxel deep, so that every depth slice is cut by itself.
     """
     sides = (block,) * 3 if isinstance(block, int) else tuple(block)
+    if per_slice:
+        sides = (*sides[:2], 1)
     h, w, d = (min(side, size) for side, size in zip(sides, shape, strict=True))
     return h, w, d
 
@@ -64,12 +67,20 @@ def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
     )
 
 
-def blocked_shape(shape: Sequence[int], block: Block) -> tuple[int, ...]:
-    """What `split` makes of a window `H, W, D` that is padded first: N and the block's sides."""
-    count = 1
-    for size, side in zip(shape, block, strict=True):
-        count *= -(-size // side)
-    return (count, *block)
+def split_slices(x: Tensor, block: Block) -> Tensor:
+    """Voxel layout `[B, C, H, W, D]` to the blocked layout of every depth slice by itself, `[B, C, D, N, h, w]`.
+
+    Block n = ih * W/w + iw. Blocks, one voxel deep, must tile the slices.
+    """
+    h, w, _ = block
+    batch, channels, *_, depth = x.shape
+    return split(x.movedim(4, 2), (1, h, w)).reshape(batch, channels, depth, -1, h, w)
+
+
+def merge_slices(blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Blocked layout `[B, C, D, N, h, w]` back to voxel layout `[B, C, H, W, D]`; undoes `split_slices`."""
+    height, width, depth = shape
+    return merge(blocks.flatten(2, 3).unsqueeze(3), (depth, height, width)).movedim(2, 4).contiguous()
 
 
 def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:

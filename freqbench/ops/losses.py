@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.voxel_losses import EVERYTHING, Scope, ce, dlr, dlr_targeted, js, mask_ce, mask_ce_balanced
+from freqbench.ops.voxel_losses import (
+    EVERYTHING,
+    Scope,
+    ce,
+    dlr,
+    dlr_targeted,
+    js,
+    mask_ce,
+    mask_ce_balanced,
+    voxel_mean,
+)
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
@@ -54,6 +64,13 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     squares = (p.square() if scope.voxels is None else p.square() * counts[:, None]).sum(dim=2)
     terms = 1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)
     return terms.mean(dim=1) if scope.classes is None else terms[:, scope.classes].mean(dim=1)
+
+
+def label_cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """The cosine between softmax and one-hot label along the classes, a mean over voxels, `[B]`; same arguments."""
+    p = torch.softmax(logits, dim=1)
+    cosines = p.gather(1, labels.long()) / torch.linalg.vector_norm(p, dim=1, keepdim=True)
+    return voxel_mean(cosines[:, 0], scope)
 
 
 class _DiceCE(torch.autograd.Function):

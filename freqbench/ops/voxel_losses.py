@@ -43,7 +43,7 @@ def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     Returns:
         `[B]`.
     """
-    return _mean(_cross_entropy(logits, labels), scope)
+    return voxel_mean(_cross_entropy(logits, labels), scope)
 
 
 def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -65,7 +65,7 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     top = logits.topk(3, dim=1).values
     own = logits.gather(1, labels.long())
     other = torch.where(own >= top[:, :1], top[:, 1:2], top[:, :1])
-    return _mean((other - own)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
+    return voxel_mean((other - own)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
 
 
 def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
@@ -88,7 +88,7 @@ def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         raise UserError("dlr-targeted: expected the true labels beside the target: give a target rule with it")
     top = logits.topk(4, dim=1).values
     true, target = (logits.gather(1, classes.long())[:, 0] for classes in (scope.truth, labels))
-    return _mean((true - target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12), scope)
+    return voxel_mean((true - target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12), scope)
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -101,7 +101,7 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     voxels that are not there yet. Where two classes share the largest logit, both are taken as predicted. Same
     arguments as `ce`.
     """
-    return _mean(_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
+    return voxel_mean(_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -136,7 +136,7 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """
     log_p = -_cross_entropy(logits, labels)
     p = log_p.exp()
-    return _mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
+    return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -151,8 +151,13 @@ def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
     return as_labelled if scope.truth is None else ~as_labelled
 
 
-def _mean(values: Tensor, scope: Scope) -> Tensor:
-    """Over the voxels that count, `[B]`."""
+def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
+    """The mean over the voxels that count, `[B]`; 0 where none does.
+
+    Args:
+        values: of every voxel, `[B, H, W, D]`.
+        scope: which count.
+    """
     if scope.voxels is None:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)

@@ -84,7 +84,7 @@ RECORDS: tuple[Column, ...] = (
     _identity("attack", "name of the attack"),
     _identity("variant", "which of the authors' versions: paper, released, ...", required=False),
     _identity("params", "all parameters of the attack, JSON text"),
-    _identity("budget_name", "the parameter that bounds the attack", required=False),
+    _identity("budget_name", "the parameter that bounds the attack; null where none does", required=False),
     _identity("budget", "its value, in its own unit", _FLOAT, required=False),
     _identity("threat_model", "what the budget bounds: linf, gaussian, dct-quantization, dct-scaling, none"),
     _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),

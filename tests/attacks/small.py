@@ -1,4 +1,4 @@
-"""Small networks, volumes and attacks for the tests of VAFA and SA2."""
+"""Small networks, volumes and attacks for the tests of VAFA, SA2 and DFB."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from freqbench.attacks import AttackResult, make
 from freqbench.attacks.frequency import FrequencyAttack
 
 BOTH = pytest.mark.parametrize("name", ["vafa", "sa2"])
+ALL_FOUR = pytest.mark.parametrize("name", ["vafa", "vafa_2d", "sa2", "sa2_2d"])
 
 
 class Net(nn.Module):
@@ -45,8 +46,15 @@ def volumes(batch: int = 2, shape: tuple[int, int, int] = (8, 8, 4), dtype: torc
     return images, torch.randint(0, 3, images.shape, generator=generator)
 
 
+def layout(name: str, shape: tuple[int, int, int] = (8, 8, 4)) -> tuple[int, ...]:
+    """Of the state of one sample of such volumes with blocks of 4."""
+    count, depth = -(-shape[0] // 4) * -(-shape[1] // 4), shape[2]
+    return (1, depth, count, 4, 4) if name.endswith("_2d") else (1, count, 4, 4, min(4, depth))
+
+
 def attack(name: str, **parameters: Any) -> FrequencyAttack:
-    made = make(name, **({"steps": 4, "block": 4} | parameters))
+    released_ssim_needs_a_cube = {"ssim_weight": 0.0} if name == "sa2_2d" else {}
+    made = make(name, **({"steps": 4, "block": 4} | released_ssim_needs_a_cube | parameters))
     assert isinstance(made, FrequencyAttack)
     return made
 

@@ -19,11 +19,17 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "pgd": {"eps": 8 / 255, "steps": 8},
     "apgd": {"eps": 8 / 255, "steps": 8},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
+    "vafa_2d": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
+    "sa2_2d": {"rho": 0.4, "steps": 5, "block": 4, "ssim_weight": 0.0},
+    "dfb": {"band": "middle", "block": 4},
+    "dfb_2d": {"band": "middle", "block": 4},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
 INTENSITY = [name for name, attack in ATTACKS.items() if attack.threat_model in ("linf", "gaussian")]
+QUANTISING = [name for name, attack in ATTACKS.items() if attack.threat_model == "dct-quantization"]
+BOUNDED = [name for name, attack in ATTACKS.items() if attack.budget_name]
 GRADIENT = [name for name in ATTACKS if make(name, **EXAMPLES[name]).passes[1] > 0]
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
@@ -93,17 +99,18 @@ def test_stays_in_the_ball(name: str) -> None:
     assert float(adversarial.max()) <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "vafa"])
+@pytest.mark.parametrize("name", [name for name in BOUNDED if name not in QUANTISING])
 def test_zero_budget_changes_nothing(name: str) -> None:
     images, labels = volumes()
     result = example(name, **{ATTACKS[name].budget_name: 0.0})(SmallNet(), images, labels)
     assert torch.equal(result.adversarial, images)
 
 
-def test_the_least_budget_of_vafa_changes_next_to_nothing() -> None:
+@pytest.mark.parametrize("name", QUANTISING)
+def test_the_least_quantisation_changes_next_to_nothing(name: str) -> None:
     """A quantisation step cannot be 0, and stretching slices is no matter of the budget."""
     images, labels = volumes()
-    result = example("vafa", q_max=1e-3, q_min=1e-3, renormalize=False)(SmallNet(), images, labels)
+    result = example(name, q_max=1e-3, q_min=1e-3, renormalize=False)(SmallNet(), images, labels)
     assert torch.allclose(result.adversarial, images, rtol=0, atol=1e-5)
 
 
@@ -193,7 +200,7 @@ def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
     model = SmallNet().eval()
     begin = images
     if name in FREQUENCY:
-        begin = example(name, control="uniform" if name == "vafa" else "random")(model, images, labels).adversarial
+        begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
     before = dice_ce(model(begin), labels)
     for targeted, sign in ((False, 1), (True, -1)):
         adversarial = example(name, targeted=targeted)(model, images, labels).adversarial

@@ -1,32 +1,33 @@
-"""What VAFA and SA2 share: bounds, null rows, windows that blocks do not tile, the early stop."""
+"""What VAFA and SA2 share, in 3D and 2D: bounds, null rows, windows that blocks do not tile, the early stop."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
-from attacks.small import BOTH, Fixed, Net, attack, run, volumes
+from attacks.small import ALL_FOUR, BOTH, Fixed, Net, attack, layout, run, volumes
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.task import Task
 from freqbench.errors import ThreatModelError, UserError
 from freqbench.ops import ssim
-from freqbench.ops.blocks import split
+from freqbench.ops.blocks import Block, split
 
 # State and bounds
 
 
-@BOTH
+@ALL_FOUR
 def test_state_comes_in_blocked_layout_inside_its_bounds(name: str) -> None:
     state = run(name).state
     assert state is not None
-    assert state.shape == (2, 1, 4, 4, 4, 4)
+    assert state.shape == (2, *layout(name))
     low, high = attack(name).bounds
     assert low - 1e-6 <= float(state.min())
     assert float(state.max()) <= high + 1e-6
 
 
-@pytest.mark.parametrize(("name", "bad"), [("vafa", 20.5), ("vafa", 4.5), ("sa2", 1.5), ("sa2", 0.5)])
+@pytest.mark.parametrize(("name", "bad"), [("vafa", 20.5), ("vafa_2d", 4.5), ("sa2", 1.5), ("sa2_2d", 0.5)])
 def test_leaving_the_bounds_raises(name: str, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ATTACKS[name], "step", lambda self, state, direction: torch.full_like(state, bad))
     with pytest.raises(ThreatModelError, match=f"{name}: dct-.* bound exceeded by 0"):
@@ -52,7 +53,7 @@ def test_volume_is_that_of_the_last_forward_pass_and_state_after_the_last_update
 # Null rows
 
 
-@BOTH
+@ALL_FOUR
 @pytest.mark.parametrize("control", ["uniform", "random"])
 def test_a_null_row_asks_the_model_nothing(name: str, control: str) -> None:
     result = run(name, control=control)
@@ -60,8 +61,9 @@ def test_a_null_row_asks_the_model_nothing(name: str, control: str) -> None:
     assert result.state is not None
 
 
-def test_null_rows_of_vafa() -> None:
-    uniform, random = run("vafa", control="uniform").state, run("vafa", control="random").state
+@pytest.mark.parametrize("name", ["vafa", "vafa_2d"])
+def test_null_rows_of_vafa(name: str) -> None:
+    uniform, random = run(name, control="uniform").state, run(name, control="random").state
     assert uniform is not None
     assert random is not None
     assert torch.equal(uniform, torch.full_like(uniform, 20.0))
@@ -70,61 +72,76 @@ def test_null_rows_of_vafa() -> None:
     assert float(random.mean()) == pytest.approx(12.5, abs=1)
 
 
-def test_null_rows_of_sa2() -> None:
+@pytest.mark.parametrize(("name", "block"), [("sa2", (4, 4, 4)), ("sa2_2d", (4, 4, 1))])
+def test_null_rows_of_sa2(name: str, block: Block) -> None:
     """`random` is the very start of the attack; `uniform` damps what deviates from a block's mean."""
     images, _ = volumes()
-    uniform, random, optimised = (run("sa2", control=c) for c in ("uniform", "random", "none"))
-    one = run("sa2", steps=1)
+    uniform, random, optimised = (run(name, control=c) for c in ("uniform", "random", "none"))
+    one = run(name, steps=1)
     assert torch.equal(one.adversarial, random.adversarial)
     assert not torch.equal(optimised.adversarial, random.adversarial)
-    blocks = split(images, (4, 4, 4))
+    blocks = split(images, block)
     means = blocks.mean(dim=(3, 4, 5), keepdim=True)
-    assert torch.allclose(split(uniform.adversarial, (4, 4, 4)), means + 0.6 * (blocks - means), atol=1e-6)
+    assert torch.allclose(split(uniform.adversarial, block), means + 0.6 * (blocks - means), atol=1e-6)
 
 
 @pytest.mark.parametrize(("control", "draws"), [("none", True), ("random", True), ("uniform", False)])
 def test_who_draws(control: str, draws: bool) -> None:
-    assert attack("sa2", control=control).is_stochastic == draws
-    assert attack("vafa", control=control).is_stochastic == (control == "random")
+    for dimensions in ("", "_2d"):
+        assert attack(f"sa2{dimensions}", control=control).is_stochastic == draws
+        assert attack(f"vafa{dimensions}", control=control).is_stochastic == (control == "random")
 
 
-def test_without_a_gradient_vafa_is_its_uniform_null_row() -> None:
+@pytest.mark.parametrize(("name", "options"), [("vafa", {"ssim_weight": 0.0}), ("vafa_2d", {})])
+def test_without_a_gradient_vafa_is_its_uniform_null_row(name: str, options: dict[str, float]) -> None:
     """What the attack does beyond it is the optimisation's."""
     images, labels = volumes()
     labels[:] = 1
-    attacked = attack("vafa", ssim_weight=0.0)(Fixed(1), images, labels)
-    control = attack("vafa", control="uniform")(Fixed(1), images, labels)
+    attacked = attack(name, **options)(Fixed(1), images, labels)
+    control = attack(name, control="uniform")(Fixed(1), images, labels)
     assert torch.equal(attacked.adversarial, control.adversarial)
 
 
 # Windows
 
 
-@BOTH
+@ALL_FOUR
 @pytest.mark.parametrize("shape", [(9, 6, 4), (5, 8, 3), (4, 4, 1)])
 def test_windows_that_blocks_do_not_tile(name: str, shape: tuple[int, int, int]) -> None:
     images, labels = volumes(shape=shape)
     result = attack(name)(Net(), images, labels)
     assert result.adversarial.shape == images.shape
     assert result.state is not None
-    count = -(-shape[0] // 4) * -(-shape[1] // 4)
-    assert result.state.shape == (2, 1, count, 4, 4, min(4, shape[2]))
+    assert result.state.shape == (2, *layout(name, shape))
 
 
-@BOTH
+@ALL_FOUR
 def test_a_block_longer_than_the_window_is_cut(name: str) -> None:
     images, labels = volumes(shape=(6, 4, 5))
-    cut, fitting = (attack(name, block=block)(Net(), images, labels) for block in (32, (6, 4, 5)))
+    sides = (6, 4) if name.endswith("_2d") else (6, 4, 5)
+    cut, fitting = (attack(name, block=block)(Net(), images, labels) for block in (32, sides))
     assert torch.equal(cut.adversarial, fitting.adversarial)
 
 
-@BOTH
+@pytest.mark.parametrize("name", ["vafa_2d", "sa2_2d", "dfb_2d"])
+def test_in_2d_every_slice_is_by_itself(name: str) -> None:
+    """Another slice 1 changes the volume in slice 1 alone."""
+    images, labels = volumes()
+    planar = make(name, band="middle", block=4) if name == "dfb_2d" else attack(name, control="random")
+    other = images.clone()
+    other[..., 1] = 1 - other[..., 1]
+    one, two = (planar(Net(), x, labels).adversarial for x in (images, other))
+    moved = (one != two).any(dim=3).any(dim=2)
+    assert moved.tolist() == [[[False, True, False, False]]] * 2
+
+
+@ALL_FOUR
 def test_the_start_comes_in_blocked_layout(name: str) -> None:
     images, labels = volumes()
     drawn = run(name, control="random")
     again = attack(name, control="random")(Net(), images, labels, start=drawn.state)
     assert torch.equal(again.adversarial, drawn.adversarial)
-    with pytest.raises(UserError, match=r"expected a start of shape \(2, 1, 4, 4, 4, 4\)"):
+    with pytest.raises(UserError, match=re.escape(f"expected a start of shape {(2, *layout(name))}, got")):
         attack(name, control="random")(Net(), images, labels, start=images)
     assert drawn.state is not None
     with pytest.raises(UserError, match=rf"{name}: expected a start in \[.*\], got"):
@@ -135,13 +152,13 @@ def test_the_start_comes_in_blocked_layout(name: str) -> None:
 
 
 @pytest.mark.parametrize(("targeted", "labels_are"), [(False, 0), (True, 1)])
-@BOTH
+@ALL_FOUR
 def test_a_sample_that_is_entirely_reached_stops(name: str, targeted: bool, labels_are: int) -> None:
     """The network always says 1. The second sample is never reached and goes on."""
     images, labels = volumes()
     labels[0] = labels_are
     labels[1] = torch.tensor([0, 1]).repeat(128).reshape(labels[1].shape)
-    options = {"targeted": targeted, "ssim_weight": 0.0}
+    options = {"targeted": targeted} | ({} if name == "vafa_2d" else {"ssim_weight": 0.0})
     long, short = (attack(name, steps=steps, **options)(Fixed(1, 0.1), images, labels) for steps in (4, 1))
     assert long.state is not None
     assert short.state is not None

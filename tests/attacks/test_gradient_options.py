@@ -1,5 +1,6 @@
 """Every gradient attack through what they share: losses, organs, target rules, restarts, the best iterate."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -40,9 +41,14 @@ CASES = [
 RULES = ["least-likely", "next-class", ("swap", 1, 2), ("erase", 1)]
 
 
+def takes(name: str, parameter: str) -> bool:
+    return parameter in {field.name for field in fields(ATTACKS[name])}
+
+
 def plain(name: str, **changes: Any) -> Attack:
     """The attack without a distance in its objective: what it raises is the loss alone."""
-    return make(name, **(EXAMPLES[name] | ({"ssim_weight": 0.0} if name in FREQUENCY else {}) | changes))
+    quiet = {"ssim_weight": 0.0} if takes(name, "ssim_weight") else {}
+    return make(name, **(EXAMPLES[name] | quiet | changes))
 
 
 class FourClasses(SmallNet):
@@ -57,7 +63,7 @@ def unattacked(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> T
     """Where an attack begins: at the clean volumes, or, as the start alone changes much, at the null row's."""
     if name not in FREQUENCY:
         return images
-    return plain(name, control="uniform" if name == "vafa" else "random")(model, images, labels).adversarial
+    return plain(name, control="uniform" if name.startswith("vafa") else "random")(model, images, labels).adversarial
 
 
 def ce(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

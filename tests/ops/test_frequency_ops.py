@@ -10,7 +10,7 @@ from golden.network import Find
 from torch import Tensor
 
 from freqbench.ops.bands import BANDS, band_energy, band_mask
-from freqbench.ops.blocks import Block, blocked_shape, cut_block, merge, pad_to_blocks, split
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 from freqbench.ops.dct import dct, dct_matrices, dct_matrix, idct
 from freqbench.ops.rounding import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.slices import stretch_slices, stretch_slices_offset
@@ -43,8 +43,15 @@ def relative(ours: Tensor, theirs: np.ndarray) -> float:
 def test_merge_undoes_split(shape: Block, block: Block) -> None:
     x = random(2, 1, *shape)
     blocks = split(x, block)
-    assert blocks.shape[2:] == blocked_shape(shape, block)
+    assert blocks.shape[3:] == block
     assert torch.equal(merge(blocks, shape), x)
+
+
+def test_merging_undoes_splitting_slices() -> None:
+    x = random(2, 3, 8, 6, 5)
+    blocks = split_slices(x, (4, 3, 1))
+    assert blocks.shape == (2, 3, 5, 4, 4, 3)
+    assert torch.equal(merge_slices(blocks, (8, 6, 5)), x)
 
 
 @pytest.mark.parametrize(("key", "shape", "side"), [("b16", (32, 32, 32), 16), ("noncubic_b8", (32, 16, 24), 8)])
@@ -53,16 +60,16 @@ def test_blocks_come_in_the_released_order(oracles: dict[str, np.ndarray], key: 
     assert np.array_equal(split(index, (side,) * 3)[0, 0].numpy(), oracles[f"split3d_index_{key}"])
 
 
-def test_a_depth_of_one_makes_the_released_2d_order(oracles: dict[str, np.ndarray]) -> None:
-    """The released layout has the slices in front."""
+def test_blocks_of_slices_come_in_the_released_order(oracles: dict[str, np.ndarray]) -> None:
     index = torch.arange(32**3).reshape(1, 1, 32, 32, 32)
-    blocks = split(index, (8, 8, 1)).reshape(16, 32, 8, 8).permute(1, 0, 2, 3)
-    assert np.array_equal(blocks.numpy(), oracles["split2d_index_b8"])
+    assert np.array_equal(split_slices(index, (8, 8, 1))[0, 0].numpy(), oracles["split2d_index_b8"])
 
 
 def test_block_is_cut_to_the_window() -> None:
     assert cut_block(8, (10, 4, 8)) == (8, 4, 8)
     assert cut_block((4, 16, 2), (10, 4, 8)) == (4, 4, 2)
+    assert cut_block(8, (10, 4, 8), per_slice=True) == (8, 4, 1)
+    assert cut_block((4, 16), (10, 4, 8), per_slice=True) == (4, 4, 1)
 
 
 def test_padding_reflects_on_the_high_side() -> None:
@@ -122,9 +129,8 @@ def test_spectrum_of_sa2_is_the_released_one(oracles: dict[str, np.ndarray], ima
 
 
 def test_spectrum_in_two_dimensions_is_the_released_one(oracles: dict[str, np.ndarray], image: Tensor) -> None:
-    spectrum = split(dct(255 * image - 128, dct_matrices((8, 8, 1), image)), (8, 8, 1))  # [1, 1, 4*4*32, 8, 8, 1]
-    by_slice = spectrum.reshape(16, 32, 8, 8).permute(1, 0, 2, 3)
-    assert relative(by_slice, oracles["dct2d_vafa_b8"]) <= 1e-6
+    spectrum = dct(255 * image - 128, dct_matrices((8, 8, 1), image))
+    assert relative(split_slices(spectrum, (8, 8, 1))[0, 0], oracles["dct2d_vafa_b8"]) <= 1e-6
 
 
 @pytest.mark.parametrize("block", [(2, 2, 2), (4, 3, 1), (4, 3, 2)])

@@ -17,6 +17,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
+    "dfb": {"threat_model": "none"},
 }
 
 
@@ -30,7 +31,8 @@ def make_row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **val
     row |= ATTACKS[attack] | {"precision": "fp32", "compile": False, "num_classes": 3, "status": "ok"}
     row |= {"metrics": "dsc", "run_id": "run0", "finished_at": START + timedelta(minutes=values.pop("minute", 0))}
     row |= values
-    row["params"] = json.dumps({row["budget_name"]: row["budget"], **(params or {})})
+    budget = {row["budget_name"]: row["budget"]} if row["budget_name"] else {}
+    row["params"] = json.dumps(budget | dict(params or {}))
     names = ("attack", "variant", "params", "seed", "source_model_id", "precision")
     row["cell_id"] = row["cell_id"] or "/".join(str(row[name]) for name in names)
     return row

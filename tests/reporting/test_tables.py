@@ -102,6 +102,14 @@ def test_a_null_row_is_never_called_like_its_attack(row: Row, records: Records) 
     assert label == "vafa q_max=20 control=uniform"
 
 
+def test_an_attack_without_a_budget_has_its_rows_all_the_same(row: Row, records: Records) -> None:
+    frame = records(row(dsc=0.5), *(row("dfb", {"band": band}, dsc=0.1, dsc_clean=0.9) for band in ("low", "high")))
+    found = attack_table(frame)
+    assert found["attack"].tolist() == ["clean", "pgd eps=8/255", "dfb band=high", "dfb band=low"]
+    assert only(found, "dfb band=low")["dsc_drop"] == pytest.approx(80)
+    assert summary(frame)["budget"].isna().tolist() == [True, False, True, True]
+
+
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
     frame = records(*(row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)))
     found = only(attack_table(frame), "pgd eps=8/255")

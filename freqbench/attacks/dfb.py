@@ -1,0 +1,64 @@
+"""DFB, a frequency band dropped: the probe that comes with SA2's code.  Hanif et al., ISBI 2025."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from freqbench.attacks.frequency import BlockAttack, band_scaler
+from freqbench.attacks.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK, Parameter
+from freqbench.attacks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class DFB(BlockAttack):
+    r"""Leaves a frequency band of every block out; the model is not asked, `targeted` has no effect.
+
+    With c the spectrum of the clean block less 0.5, and m = 0 in the band, but 1 at DC:
+
+    .. math:: a = \mathrm{clamp}(\mathrm{IDCT}(c \, m) + 0.5, 0, 1)
+
+    Nothing bounds the change: no parameter is a budget. `middle` holds nearly all coefficients.
+
+    Args:
+        band: the frequencies that are dropped, `low`, `middle` or `high` (`freqbench.ops.bands`).
+        block: side of the DCT block in voxels, or three.
+
+    Differs from the released code: nothing.
+    """
+
+    name: ClassVar[str] = "dfb"
+    threat_model: ClassVar[str] = "none"
+    budget_name: ClassVar[str | None] = None
+    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "band": DROPPED_BAND}
+
+    band: str
+    block: int | tuple[int, ...] = 8
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """None."""
+        return 0, 0
+
+    def perturb(self, task: Task) -> Tensor:
+        """Scale the band by 0."""
+        scale = band_scaler(task.clean, self.cut(task.clean.shape[2:]), self.band, with_dc=False)
+        return scale(task.clean.new_zeros(())).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DFB2D(DFB):
+    """`DFB` on the two-dimensional DCT of every depth slice.
+
+    Args:
+        band: the frequencies of a slice that are dropped: `low`, `middle` or `high`.
+        block: side of the DCT block of a slice in voxels, or two.
+
+    **Differs from the released code**: H and W may differ, where the released re-assembly takes one for the other and
+    fails.
+    """
+
+    name: ClassVar[str] = "dfb_2d"
+    parameters: ClassVar[Mapping[str, Parameter]] = {**DFB.parameters, "block": SLICE_BLOCK}
+    per_slice: ClassVar[bool] = True
