@@ -80,6 +80,7 @@ class _DiceCE(torch.autograd.Function):
         num_classes, num_voxels = p.shape[1], p.shape[2]
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
         # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs hang on it.
+        # So does p - 1, which is exact there, while p / N - 1 / N is rounded where weight / N is no power of two.
         weight = upstream.double()[:, None]
         a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
         c = (weight * 2 / (num_classes * denominator)).to(p.dtype)  # [B, K]
@@ -90,7 +91,7 @@ class _DiceCE(torch.autograd.Function):
         for k in range(num_classes):
             inner.addcmul_(gradient[:, k], p[:, k])
         gradient.sub_(inner[:, None]).mul_(p)
-        at_label = gradient.gather(1, index) + (p.gather(1, index) * per_voxel - per_voxel)
+        at_label = gradient.gather(1, index) + (p.gather(1, index) - 1) * per_voxel
         gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
         return gradient.reshape(ctx.shape), None
 
