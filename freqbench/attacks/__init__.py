@@ -6,11 +6,13 @@ from typing import Any
 
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2
+from freqbench.attacks.segpgd import SegPGD
 from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
 
@@ -24,7 +26,9 @@ __all__ = [
     "VAFA",
     "Attack",
     "AttackResult",
+    "CosPGD",
     "GaussianNoise",
+    "SegPGD",
     "make",
 ]
 
@@ -35,6 +39,8 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "pgd": PGD,
     "vafa": VAFA,
     "sa2": SA2,
+    "segpgd": SegPGD,
+    "cospgd": CosPGD,
 }
 
 

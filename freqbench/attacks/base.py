@@ -25,7 +25,8 @@ class AttackResult:
     Attributes:
         adversarial: `[B, 1, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
-        losses: the objective before each step, `[steps, B]`; `[0, B]` where an attack asks for no gradient.
+        losses: the objective before each step, `[steps, B]`, or `[steps]` where the batch is coupled; `[0, B]` where an
+            attack asks for no gradient.
         num_forwards: model passes a window.
         num_backwards: gradient passes a window.
     """
@@ -91,6 +92,11 @@ class Attack(ABC):
         """Whether the attack draws; one that does not runs once whatever the seeds."""
         return False
 
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a window's result depends on the windows attacked with it, whose number is then in the identity."""
+        return False
+
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
 
@@ -111,7 +117,7 @@ class Attack(ABC):
         generator: Generators | None = None,
         start: Start | None = None,
     ) -> AttackResult:
-        """Attack a batch of windows; a batch gives what its samples give alone, to rounding.
+        """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
 
         Args:
             model: `[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,

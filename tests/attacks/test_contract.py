@@ -19,6 +19,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "pgd": {"eps": 8 / 255, "steps": 8},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
+    "segpgd": {"eps": 8 / 255, "steps": 8},
+    "cospgd": {"eps": 8 / 255, "steps": 8},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
