@@ -22,6 +22,7 @@ from freqbench.models import ModelEntry, ModelSpec, resolve
 from freqbench.types import CaseRef
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
+COUPLED_WINDOWS = 4  # at once in the code released with SA2
 
 Auto = Literal["auto"] | PositiveInt
 
@@ -54,7 +55,8 @@ class JobSpec(Strict):
         precision: arithmetic of the networks; in the identity.
         compile: run networks through `torch.compile`; in the identity.
         resources: see Resources.
-        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU.
+        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU. Attacks that couple the windows of a
+            batch have it in their identity; `auto` is 4 for them, wherever they run.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
     """
 
@@ -107,6 +109,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     precision=job.precision,
                     compile=job.compile,
                     targets=_targets(job, models, source, where),
+                    window_batch=_coupled_windows(job) if attack.couples_batch else None,
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
     said = tuple(dict.fromkeys(str(warning.message) for warning in caught))
@@ -197,6 +200,10 @@ def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
             if same != entry.name:  # one identity for two models: their records would replace each other
                 raise UserError(f"{entry.name}: the same network with the same weights as {same}: give it once")
     return models
+
+
+def _coupled_windows(job: JobSpec) -> int:
+    return COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
