@@ -13,6 +13,7 @@ from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2
 from freqbench.attacks.segpgd import SegPGD
+from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
 
@@ -23,6 +24,8 @@ __all__ = [
     "PARAMETERS",
     "PGD",
     "SA2",
+    "SSA",
+    "SSA2D",
     "VAFA",
     "Attack",
     "AttackResult",
@@ -41,6 +44,8 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "sa2": SA2,
     "segpgd": SegPGD,
     "cospgd": CosPGD,
+    "ssa": SSA,
+    "ssa_2d": SSA2D,
 }
 
 

@@ -55,10 +55,13 @@ def _quantum(value: Any) -> str | None:
     return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
 
 
-def _block(value: Any) -> str | None:
-    sides = value if isinstance(value, tuple | list) else [value]
-    valid = len(sides) in (1, 3) and not any(_count(side) for side in sides)
-    return None if valid else f"expected a whole number of at least 1, or three of them, got {value!r}"
+def _block(number: int, word: str) -> Check:
+    def check(value: Any) -> str | None:
+        sides = value if isinstance(value, tuple | list) else [value]
+        valid = len(sides) in (1, number) and not any(_count(side) for side in sides)
+        return None if valid else f"expected a whole number of at least 1, or {word} of them, got {value!r}"
+
+    return check
 
 
 def _one_of(*words: str) -> Check:
@@ -79,7 +82,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
     "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
     "rho": Parameter("how far a multiplier may leave 1", _ratio),
-    "block": Parameter("side of the DCT block in voxels, or three sides", _block),
+    "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", _optional(_count)),
+    "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three")),
     "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", _weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
@@ -89,3 +93,5 @@ PARAMETERS: Mapping[str, Parameter] = {
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
+SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
+SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)

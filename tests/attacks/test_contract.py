@@ -21,6 +21,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
     "segpgd": {"eps": 8 / 255, "steps": 8},
     "cospgd": {"eps": 8 / 255, "steps": 8},
+    "ssa": {"eps": 8 / 255, "steps": 3, "num_spectra": 2, "block": 4},
+    "ssa_2d": {"eps": 8 / 255, "steps": 3, "num_spectra": 2, "block": 4},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
