@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from freqbench.attacks.parameters import PARAMETERS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
+from freqbench.ops.filters import keep_cube
 
 SLACK = 1e-6
 
 Generators = torch.Generator | Sequence[torch.Generator]
 Start = Tensor | Mapping[str, Tensor]
+Filter = tuple[str, int] | tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,10 @@ class Attack(ABC):
     Args:
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
+        filter: None, or the part of the finished perturbation's DCT that is kept, over the window: `("low", s)`,
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.filters.keep_cube`); the volume is then clamped to
+            [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
+            larger at single voxels, as the `linf` of a record says.
     """
 
     name: ClassVar[str]
@@ -64,6 +70,7 @@ class Attack(ABC):
 
     targeted: bool = False
     variant: str = "released"
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -77,6 +84,8 @@ class Attack(ABC):
         if self.variant not in self.variants:
             expected = " or ".join(self.variants)
             raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
+        if self.filter is not None:
+            object.__setattr__(self, "filter", tuple(self.filter))
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:
@@ -137,7 +146,9 @@ class Attack(ABC):
             task = Task(self.name, model, images, labels, targeted=self.targeted, generator=generator, start=start)
             with task.evaluation_mode():
                 adversarial = self.perturb(task).detach()
-        self._verify(task.clean, adversarial, task.state)
+            self._verify(task.clean, adversarial, task.state)
+            if self.filter is not None:
+                adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
         return AttackResult(
             adversarial=adversarial,
             state=task.state,

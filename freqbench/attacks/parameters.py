@@ -69,6 +69,18 @@ def _one_of(*words: str) -> Check:
     return lambda value: None if value in words else f"{expected}, got {value!r}"
 
 
+def _filter(value: Any) -> str | None:
+    match value:
+        case ["low" | "high", limit] if type(limit) is int and limit >= 1:
+            return None
+        case ["band", low, high] if type(low) is type(high) is int and 0 <= low < high:
+            return None
+    return (
+        'expected ("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or '
+        f"{{kind: band, limits: [4, 8]}}, got {value!r}"
+    )
+
+
 def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
@@ -89,6 +101,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
     "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
     "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
+    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),
     "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
 }
 

@@ -10,7 +10,7 @@ import pandas as pd
 from freqbench.attacks import ATTACKS
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std"})
-NOTABLE = ("variant", "targeted", "control", "renormalize", "band")
+NOTABLE = ("variant", "targeted", "control", "renormalize", "band", "filter")
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 
@@ -19,9 +19,11 @@ def value_text(name: str, value: Any) -> str:
 
     >>> value_text("eps", 8 / 255), value_text("q_max", 20.0), value_text("block", [8, 16, 32])
     ('8/255', '20', '8x16x32')
+    >>> value_text("filter", ["band", 4, 8])
+    'band:4:8'
     """
     if isinstance(value, list | tuple):
-        return "x".join(value_text(name, item) for item in value)
+        return (":" if name == "filter" else "x").join(value_text(name, item) for item in value)
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, int | float):

@@ -123,6 +123,7 @@ def test_rows_have_the_schema_s_columns() -> None:
     assert record["null_reasons"] is None
     assert json.loads(record["params"]) == {
         "eps": 8 / 255,
+        "filter": None,
         "targeted": False,
         "variant": "released",
     }

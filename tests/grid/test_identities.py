@@ -112,6 +112,15 @@ def test_windows_at_once_stand_among_the_parameters_of_coupled_attacks_alone() -
     assert "window_batch" not in coupled("paper", 3).params
 
 
+def test_a_filter_is_in_the_id() -> None:
+    ids = {
+        cell_of(changed(lambda c, kept=kept: c["attacks"][0].update(filter=kept))).cell_id
+        for kept in (None, {"kind": "low", "limits": 8}, {"kind": "low", "limits": 4}, {"kind": "high", "limits": 8})
+    }
+    assert len(ids) == 4
+    assert cell_of(pgd()).cell_id in ids
+
+
 def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
     net = models.build("unet", 6, (16, 16, 16), ARGS)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}

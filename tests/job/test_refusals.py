@@ -51,6 +51,26 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "fraction of nothing": (lambda c: c["attacks"][1].update(eps="8/0"), "attacks[1].eps:", "got '8/0'"),
     "second of a list": (lambda c: c["attacks"][0].update(eps=[0.1, 2]), "attacks[0].eps: expected", "2/255?"),
     "half a step": (lambda c: c["attacks"][0].update(steps=1.5), "attacks[0].steps: expected a whole number", "1.5"),
+    "filter as a word": (
+        lambda c: c["attacks"][0].update(filter="low"),
+        "attacks[0].filter: expected",
+        "in a job file {kind: low, limits: 8}",
+    ),
+    "filter of another kind": (
+        lambda c: c["attacks"][0].update(filter={"kind": "middle", "limits": 8}),
+        "attacks[0].filter: expected",
+        "got ('middle', 8)",
+    ),
+    "filter without limits": (
+        lambda c: c["attacks"][0].update(filter={"kind": "low", "limit": 8}),
+        "attacks[0].filter: expected",
+        "got {'kind': 'low', 'limit': 8}",
+    ),
+    "mapping where a number belongs": (
+        lambda c: c["attacks"][0].update(eps={"from": 0.1}),
+        "attacks[0].eps: expected a number",
+        "got {'from': 0.1}",
+    ),
     "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
     "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
     "no seeds": (lambda c: c.update(seeds=[]), "seeds: ", "at least 1"),
