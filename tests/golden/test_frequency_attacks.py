@@ -46,6 +46,7 @@ FREE_RUN: dict[str, float | None] = {
 FLOAT32_SSIM = ("saa3d_r04_b16_s5_B2", "saa3d_r04_b16_s5_targeted")
 SINGLE = [name for name in FREE_RUN if not name.endswith("_B2")]
 STEADY = [name for name, bound in FREE_RUN.items() if bound is not None]
+FILES = list(FREE_RUN)
 
 
 def as_attack(name: str, reference: Golden) -> FrequencyAttack:
