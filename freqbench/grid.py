@@ -18,7 +18,11 @@ PROTOCOL_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """dataset x source model x attack x seed: the grid's element, with the models that score its volumes."""
+    """dataset x source model x attack x seed: the grid's element, with the models that score its volumes.
+
+    `window_batch` is how many windows are attacked at once where the attack couples them; None where it does not, as
+    their number is then free.
+    """
 
     dataset: Dataset
     source: ModelSpec
@@ -27,6 +31,7 @@ class Cell:
     precision: str
     compile: bool
     targets: tuple[ModelSpec, ...]
+    window_batch: int | None = None
 
     @cached_property
     def cell_id(self) -> str:
@@ -40,8 +45,18 @@ class Cell:
                 "seed": self.seed,
                 "precision": self.precision,
                 "compile": self.compile,
+                **self._coupling,
             }
         )
+
+    @property
+    def params(self) -> str:
+        """All parameters of the attack as JSON text, and the windows attacked at once where it couples them."""
+        return attack_params(self.attack, **self._coupling)
+
+    @property
+    def _coupling(self) -> dict[str, int]:
+        return {} if self.window_batch is None else {"window_batch": self.window_batch}
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
         """The key of one record."""
@@ -173,6 +188,7 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
     return {"name": attack.name, "revision": attack.revision, **changed}
 
 
-def attack_params(attack: Attack) -> str:
-    """All parameters of an attack as JSON text."""
-    return json.dumps({field.name: getattr(attack, field.name) for field in fields(attack)}, sort_keys=True)
+def attack_params(attack: Attack, **besides: int) -> str:
+    """All parameters of an attack, and what stands besides them, as JSON text."""
+    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
+    return json.dumps(values | besides, sort_keys=True)

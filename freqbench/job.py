@@ -22,6 +22,7 @@ from freqbench.models import ModelEntry, ModelSpec, resolve
 from freqbench.types import CaseRef
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
+COUPLED_WINDOWS = 4  # at once in the code released with SA2
 
 Auto = Literal["auto"] | PositiveInt
 
@@ -55,7 +56,8 @@ class JobSpec(Strict):
         precision: arithmetic of the networks; in the identity.
         compile: run networks through `torch.compile`; in the identity.
         resources: see Resources.
-        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU.
+        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU. Attacks that couple the windows of a
+            batch have it in their identity; `auto` is 4 for them, wherever they run.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
     """
 
@@ -108,6 +110,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     precision=job.precision,
                     compile=job.compile,
                     targets=_targets(job, models, source, where),
+                    window_batch=_coupled_windows(job) if attack.couples_batch else None,
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
     said = tuple(dict.fromkeys(str(warning.message) for warning in caught))
@@ -117,11 +120,18 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 def parse_value(value: Any) -> Any:
     """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
 
+    A filter is a mapping there and a tuple in Python.
+
     >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
     (True, (8, 16, 32), 'middle')
+    >>> parse_value({"kind": "low", "limits": 8}), parse_value({"kind": "band", "limits": [4, 8]})
+    (('low', 8), ('band', 4, 8))
     """
     if isinstance(value, list):
         return tuple(parse_value(item) for item in value)
+    if isinstance(value, dict) and set(value) == {"kind", "limits"}:
+        limits = value["limits"]
+        return (value["kind"], *(limits if isinstance(limits, list) else [limits]))
     if not isinstance(value, str):
         return value
     if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
@@ -198,6 +208,10 @@ def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
             if same != entry.name:  # one identity for two models: their records would replace each other
                 raise UserError(f"{entry.name}: the same network with the same weights as {same}: give it once")
     return models
+
+
+def _coupled_windows(job: JobSpec) -> int:
+    return COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:

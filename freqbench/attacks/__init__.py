@@ -7,12 +7,15 @@ from typing import Any
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2, SA2In2D
+from freqbench.attacks.segpgd import SegPGD
+from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.targets import with_indices
 from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.errors import ParameterError, UserError, unknown
@@ -27,12 +30,16 @@ __all__ = [
     "PARAMETERS",
     "PGD",
     "SA2",
+    "SSA",
+    "SSA2D",
     "VAFA",
     "VAFA2D",
     "Attack",
     "AttackResult",
+    "CosPGD",
     "GaussianNoise",
     "SA2In2D",
+    "SegPGD",
     "make",
     "with_indices",
 ]
@@ -43,6 +50,10 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "bim": BIM,
     "pgd": PGD,
     "apgd": APGD,
+    "segpgd": SegPGD,
+    "cospgd": CosPGD,
+    "ssa": SSA,
+    "ssa_2d": SSA2D,
     "vafa": VAFA,
     "vafa_2d": VAFA2D,
     "sa2": SA2,

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from freqbench.attacks.parameters import PARAMETERS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
+from freqbench.ops.filters import keep_cube
 
 SLACK = 1e-6
 
 Generators = torch.Generator | Sequence[torch.Generator]
 Start = Tensor | Mapping[str, Tensor]
+Filter = tuple[str, int] | tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,8 @@ class AttackResult:
     Attributes:
         adversarial: `[B, 1, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
-        losses: the objective before each step, `[steps, B]`, one restart after the other; `[0, B]` where an attack
-            asks for no gradient.
+        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
+            is coupled; `[0, B]` where an attack asks for no gradient.
         num_forwards: model passes a window.
         num_backwards: gradient passes a window.
     """
@@ -53,6 +55,10 @@ class Attack(ABC):
     Args:
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
+        filter: None, or the part of the finished perturbation's DCT that is kept, over the window: `("low", s)`,
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.filters.keep_cube`); the volume is then clamped to
+            [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
+            larger at single voxels, as the `linf` of a record says.
     """
 
     name: ClassVar[str]
@@ -64,6 +70,7 @@ class Attack(ABC):
 
     targeted: bool = False
     variant: str = "released"
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -77,6 +84,8 @@ class Attack(ABC):
         if self.variant not in self.variants:
             expected = " or ".join(self.variants)
             raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
+        if self.filter is not None:
+            object.__setattr__(self, "filter", tuple(self.filter))
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:
@@ -90,6 +99,11 @@ class Attack(ABC):
     @property
     def is_stochastic(self) -> bool:
         """Whether the attack draws; one that does not runs once whatever the seeds."""
+        return False
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a window's result depends on the windows attacked with it, whose number is then in the identity."""
         return False
 
     def check_classes(self, num_classes: int) -> None:
@@ -124,7 +138,7 @@ class Attack(ABC):
         generator: Generators | None = None,
         start: Start | None = None,
     ) -> AttackResult:
-        """Attack a batch of windows; a batch gives what its samples give alone, to rounding.
+        """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
 
         Args:
             model: `[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
@@ -154,7 +168,9 @@ class Attack(ABC):
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
-        self._verify(task.clean, adversarial, task.state)
+            self._verify(task.clean, adversarial, task.state)
+            if self.filter is not None:
+                adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
         return AttackResult(
             adversarial=adversarial,
             state=task.state,

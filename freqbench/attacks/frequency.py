@@ -1,4 +1,4 @@
-"""What VAFA, SA2 and DFB share: the DCT of blocks; and what VAFA and SA2 do: a table moved by unit signs, null rows."""
+"""What VAFA, SA2, SSA and DFB share, the DCT of blocks; and what VAFA and SA2 do: a table moved by signs, null rows."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields
+from typing import final
 
 import torch
 from torch import Tensor
@@ -137,6 +138,7 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
     def run(self, task: Task) -> Tensor:
         """One run to its last volumes. Where volumes are compared, `task.gradient` offers those that it looks at."""
 
+    @final
     def perturb(self, task: Task) -> Tensor:
         """The runs, and of them or their iterates the best."""
         if not self.compares:

@@ -110,6 +110,18 @@ def _one_of(*words: str) -> Check:
     return lambda value: None if value in words else f"{expected}, got {value!r}"
 
 
+def _filter(value: Any) -> str | None:
+    match value:
+        case ["low" | "high", limit] if type(limit) is int and limit >= 1:
+            return None
+        case ["band", low, high] if type(low) is type(high) is int and 0 <= low < high:
+            return None
+    return (
+        'expected ("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or '
+        f"{{kind: band, limits: [4, 8]}}, got {value!r}"
+    )
+
+
 def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
@@ -124,12 +136,14 @@ PARAMETERS: Mapping[str, Parameter] = {
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
     "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
     "rho": Parameter("how far a multiplier may leave 1", _ratio),
+    "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", _optional(_count)),
     "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three")),
     "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", _weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
     "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
     "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
+    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),
     "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
     "loss": Parameter("what is raised", _loss),
     "organs": Parameter("the only classes whose voxels are attacked; none: all", check_organs),
@@ -141,4 +155,5 @@ PARAMETERS: Mapping[str, Parameter] = {
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))
 SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
+SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)
 DROPPED_BAND = Parameter("the frequencies that are dropped", _one_of(*BANDS))

@@ -13,8 +13,9 @@ from freqbench.attacks.task import Task
 from freqbench.errors import UserError
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block
-from freqbench.ops.losses import label_cosine
 from freqbench.ops.ssim import ssim_loss
+from freqbench.ops.voxel_losses import voxel_mean
+from freqbench.ops.voxelwise import cosine_to_label
 
 COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
 
@@ -108,7 +109,7 @@ class SA2(FrequencyAttack):
         weighted = self.dice_weight * raised
         if self.variant != "released-cosine":
             return weighted
-        apart = 1 - label_cosine(logits, task.labels, task.scope)
+        apart = 1 - voxel_mean(cosine_to_label(logits, task.labels)[:, 0], task.scope)
         return weighted + COSINE_WEIGHT * apart if task.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Distance:

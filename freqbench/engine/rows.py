@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench.evaluate import PredictionScores, native_budget
-from freqbench.grid import Unit, attack_params
+from freqbench.grid import Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
@@ -119,7 +119,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "target_model": target.name,
         "attack": attack.name,
         "variant": attack.variant,
-        "params": attack_params(attack),
+        "params": cell.params,
         "budget_name": attack.budget_name,
         "budget": float(getattr(attack, attack.budget_name)) if attack.budget_name else None,
         "threat_model": attack.threat_model,

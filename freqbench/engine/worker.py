@@ -123,7 +123,7 @@ class Worker:
         try:
             return self._run(unit)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
-            return rows.failed(unit, _reason(error), self._measured()), None
+            return rows.failed(unit, _reason(error), self._measured(unit.cell)), None
 
     def _run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
@@ -146,7 +146,7 @@ class Worker:
                 volumes.save_prediction(self.spec.volumes, cell, case, target.name, clean.pred, pred)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
             own.append({"voxel_success": voxel_success(clean.pred, pred), "score_seconds": seconds})
-        measured = self._measured(attack_seconds=attack_seconds)
+        measured = self._measured(cell, attack_seconds=attack_seconds)
         passes = {name: getattr(attacked, name) for name in ("num_windows", "num_forwards", "num_backwards")}
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
         if "hd95" not in metrics:
@@ -161,7 +161,10 @@ class Worker:
         model = self._model(cell.source, cell)
         started = time.perf_counter()
         attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed)
-        attacked, self._window_batch = _within_memory(attack, self._window_batch)
+        if cell.window_batch is None:
+            attacked, self._window_batch = _within_memory(attack, self._window_batch)
+        else:
+            attacked = _coupled(attack, cell.window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             volumes.save(self.spec.volumes, cell, case, attacked, seconds)
@@ -188,7 +191,7 @@ class Worker:
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)
 
-    def _measured(self, **values: Any) -> dict[str, Any]:
+    def _measured(self, cell: Cell, **values: Any) -> dict[str, Any]:
         """The columns of this execution."""
         on_gpu = self._device.type == "cuda"
         return {
@@ -197,7 +200,7 @@ class Worker:
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else _peak_rss(),
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "threads": self.spec.threads,
-            "window_batch": self._window_batch,
+            "window_batch": cell.window_batch or self._window_batch,
             **values,
         }
 
@@ -229,6 +232,17 @@ def _within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
                 raise
             windows //= 2
             logger.warning("out of memory: %d windows at once from now on", windows)
+
+
+def _coupled(action: Callable[[int], V], windows: int) -> V:
+    """What an action returns for exactly so many windows at once, as fewer would make other volumes."""
+    try:
+        return action(windows)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"expected memory for {windows} windows at once, which this attack couples: set a smaller window_batch "
+            "(its volumes will differ) or take variant paper"
+        ) from error
 
 
 def _model_bytes(model: SegmentationModel) -> int:

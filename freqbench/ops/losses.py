@@ -7,17 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.voxel_losses import (
-    EVERYTHING,
-    Scope,
-    ce,
-    dlr,
-    dlr_targeted,
-    js,
-    mask_ce,
-    mask_ce_balanced,
-    voxel_mean,
-)
+from freqbench.ops.voxel_losses import EVERYTHING, Scope, ce, dlr, dlr_targeted, js, mask_ce, mask_ce_balanced
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
@@ -66,13 +56,6 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return terms.mean(dim=1) if scope.classes is None else terms[:, scope.classes].mean(dim=1)
 
 
-def label_cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """The cosine between softmax and one-hot label along the classes, a mean over voxels, `[B]`; same arguments."""
-    p = torch.softmax(logits, dim=1)
-    cosines = p.gather(1, labels.long()) / torch.linalg.vector_norm(p, dim=1, keepdim=True)
-    return voxel_mean(cosines[:, 0], scope)
-
-
 class _DiceCE(torch.autograd.Function):
     """Keeps the softmax alone; the label terms are one gather forward and one scatter backward."""
 
@@ -107,6 +90,7 @@ class _DiceCE(torch.autograd.Function):
         num_classes, num_voxels = p.shape[1], p.shape[2]
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
         # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs hang on it.
+        # So does p - 1, which is exact there, while p / N - 1 / N is rounded where weight / N is no power of two.
         weight = upstream.double()[:, None]
         a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
         c = (weight * 2 / (num_classes * denominator)).to(p.dtype)  # [B, K]
@@ -117,7 +101,7 @@ class _DiceCE(torch.autograd.Function):
         for k in range(num_classes):
             inner.addcmul_(gradient[:, k], p[:, k])
         gradient.sub_(inner[:, None]).mul_(p)
-        at_label = gradient.gather(1, index) + (p.gather(1, index) * per_voxel - per_voxel)
+        at_label = gradient.gather(1, index) + (p.gather(1, index) - 1) * per_voxel
         gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
         return gradient.reshape(ctx.shape), None
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.errors import UserError
+from freqbench.ops.voxelwise import is_as_labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,10 @@ class Scope:
     voxels: Tensor | None = None
     classes: Tensor | None = None
     truth: Tensor | None = None
+
+    def among(self, members: Tensor) -> Tensor:
+        """Those of a set of voxels that count, bool `[B, 1, H, W, D]`."""
+        return members if self.voxels is None else members & self.voxels
 
 
 EVERYTHING = Scope()
@@ -43,7 +48,7 @@ def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     Returns:
         `[B]`.
     """
-    return voxel_mean(_cross_entropy(logits, labels), scope)
+    return voxel_mean(voxel_cross_entropy(logits, labels), scope)
 
 
 def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -101,7 +106,7 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     voxels that are not there yet. Where two classes share the largest logit, both are taken as predicted. Same
     arguments as `ce`.
     """
-    return voxel_mean(_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
+    return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -115,7 +120,7 @@ def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) 
 
     **Differs from the paper**: N_k is counted in the sample; there, it is a constant of the dataset.
     """
-    open_ce = (_cross_entropy(logits, labels) * _is_open(logits, labels, scope)).flatten(1)
+    open_ce = (voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)).flatten(1)
     index = labels.flatten(1).long()
     counts = torch.ones_like(open_ce) if scope.voxels is None else scope.voxels.flatten(1).to(open_ce)
     per_class = open_ce.new_zeros(len(logits), logits.shape[1])
@@ -134,20 +139,19 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     Its gradient vanishes for voxels that are far wrong, without a mask. Same arguments as `ce`.
     """
-    log_p = -_cross_entropy(logits, labels)
+    log_p = -voxel_cross_entropy(logits, labels)
     p = log_p.exp()
     return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of every voxel, `[B, H, W, D]`."""
+def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p of the label in every voxel, `[B, H, W, D]`; same arguments as `ce`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
 
 
 def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
     """Whether a voxel is still to be changed, `[B, H, W, D]`."""
-    logits = logits.detach()
-    as_labelled = (logits.gather(1, labels.long()) >= logits.amax(dim=1, keepdim=True))[:, 0]
+    as_labelled = is_as_labelled(logits.detach(), labels)[:, 0]
     return as_labelled if scope.truth is None else ~as_labelled
 
 

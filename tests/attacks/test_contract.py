@@ -1,80 +1,40 @@
 """Every entry of ATTACKS through one contract."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from attacks.examples import (
+    EXAMPLES,
+    FREQUENCY,
+    GRADIENT,
+    SmallNet,
+    Threshold,
+    every_attack,
+    example,
+    generators,
+    volumes,
+)
 
-from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks import ATTACKS
 from freqbench.attacks.base import LinfAttack
-from freqbench.attacks.frequency import FrequencyAttack
-from freqbench.errors import ParameterError, ThreatModelError, UserError
+from freqbench.attacks.gradient import LinfGradientAttack
+from freqbench.errors import ThreatModelError
 from freqbench.ops.losses import dice_ce
 
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "gn": {"std": 8 / 255},
-    "fgsm": {"eps": 8 / 255},
-    "bim": {"eps": 8 / 255, "steps": 5},
-    "pgd": {"eps": 8 / 255, "steps": 8},
-    "apgd": {"eps": 8 / 255, "steps": 8},
-    "vafa": {"q_max": 20, "steps": 5, "block": 4},
-    "vafa_2d": {"q_max": 20, "steps": 5, "block": 4},
-    "sa2": {"rho": 0.4, "steps": 5, "block": 4},
-    "sa2_2d": {"rho": 0.4, "steps": 5, "block": 4, "ssim_weight": 0.0},
-    "dfb": {"band": "middle", "block": 4},
-    "dfb_2d": {"band": "middle", "block": 4},
-}
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
-FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
-INTENSITY = [name for name, attack in ATTACKS.items() if attack.threat_model in ("linf", "gaussian")]
 QUANTISING = [name for name, attack in ATTACKS.items() if attack.threat_model == "dct-quantization"]
 BOUNDED = [name for name, attack in ATTACKS.items() if attack.budget_name]
-GRADIENT = [name for name in ATTACKS if make(name, **EXAMPLES[name]).passes[1] > 0]
-every_attack = pytest.mark.parametrize("name", ATTACKS)
-
-
-class Threshold(nn.Module):
-    """Class 1 where a voxel is above 0.5: what can be flipped is known."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([0.5 - x, x - 0.5], dim=1)
-
-
-class SmallNet(nn.Module):
-    """Three classes, batch normalisation and dropout, so that a wrong mode shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            self.first = nn.Conv3d(1, 6, 3, padding=1)
-            self.norm = nn.BatchNorm3d(6)
-            self.drop = nn.Dropout(0.5)
-            self.last = nn.Conv3d(6, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)) * 4)))
-        return logits
-
-
-def volumes(batch: int = 2) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    images = torch.rand(batch, 1, 8, 6, 4, generator=generator)
-    return images, torch.randint(0, 3, images.shape, generator=generator)
-
-
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def example(name: str, **changes: Any) -> Attack:
-    return make(name, **(EXAMPLES[name] | changes))
 
 
 def test_every_attack_has_an_example_and_its_own_name() -> None:
     assert set(EXAMPLES) == set(ATTACKS)
     assert {name: attack.name for name, attack in ATTACKS.items()} == {name: name for name in ATTACKS}
+
+
+def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it() -> None:
+    """Loss, organs, rules, restarts and the best iterate are at work in `LinfGradientAttack.perturb`."""
+    assert [name for name in ATTACKS if example(name).passes[1] > 0] == GRADIENT
+    own = [attack for attack in ATTACKS.values() if issubclass(attack, LinfGradientAttack)]
+    assert {attack.perturb for attack in own} == {LinfGradientAttack.perturb}
 
 
 @pytest.mark.parametrize("name", LINF)
@@ -214,84 +174,9 @@ def test_float64_stays_float64(name: str) -> None:
     assert result.adversarial.dtype == torch.float64
 
 
-@every_attack
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda x, y: (x * 255, y), "expected images in [0, 1]"),
-        (lambda x, y: (x - 0.5, y), "rescale intensities in the dataset, not in the attack."),
-        (lambda x, y: (x * float("nan"), y), "expected images in [0, 1]"),
-        (lambda x, y: (x[0], y[0]), "expected images [B, 1, H, W, D], got 1x8x6x4"),
-        (lambda x, y: (x.expand(-1, 2, -1, -1, -1), y), "expected images [B, 1, H, W, D]"),
-        (lambda x, y: (x.half(), y), "expected float32 or float64 images"),
-        (lambda x, y: (x, y[:1]), "expected labels of the images' shape 2x1x8x6x4, got 1x1x8x6x4"),
-        (lambda x, y: (x, y.float()), "expected integer labels"),
-    ],
-)
-def test_bad_input_is_one_clear_line(name: str, change: Any, expected: str) -> None:
-    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        example(name)(SmallNet(), *change(*volumes()))
-    assert expected in str(caught.value)
-    assert str(caught.value).startswith(f"{name}: ")
-
-
-@pytest.mark.parametrize("name", GRADIENT)
-def test_labels_beyond_the_models_classes_are_refused(name: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=r"expected labels in 0\.\.2 for 3 classes of the model, got 0\.\.7"):
-        example(name)(SmallNet(), images, torch.where(labels == 2, 7, labels))
-
-
 @pytest.mark.parametrize("name", LINF)
 def test_leaving_the_ball_raises_instead_of_clipping(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = volumes()
     monkeypatch.setattr(ATTACKS[name], "perturb", lambda self, task: (task.clean + 0.2).clamp(0, 1))
     with pytest.raises(ThreatModelError, match=f"{name}: linf bound exceeded by 0.16"):
         example(name)(SmallNet(), images, labels)
-
-
-@pytest.mark.parametrize("name", INTENSITY)
-def test_budget_in_grey_levels_is_refused_with_a_hint(name: str) -> None:
-    budget = ATTACKS[name].budget_name
-    with pytest.raises(ParameterError, match=f"{name}: {budget}: .*got 8. Did you mean 8/255?"):
-        example(name, **{budget: 8})
-
-
-def test_unknown_names_come_with_a_suggestion() -> None:
-    with pytest.raises(UserError, match="Did you mean 'pgd'"):
-        make("pdg", eps=0.1)
-    with pytest.raises(ParameterError, match="Did you mean 'steps'"):
-        make("pgd", eps=0.1, step=3)
-    with pytest.raises(ParameterError, match="pgd: eps: required"):
-        make("pgd")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({"eps": True}, "eps: expected a number"),
-        ({"eps": "8/255"}, "eps: expected a number"),
-        ({"eps": float("nan")}, "eps: expected a number"),
-        ({"eps": -0.1}, "eps: expected a number"),
-        ({"eps": 0.1, "steps": 0}, "steps: expected a whole number of at least 1"),
-        ({"eps": 0.1, "steps": 2.5}, "steps: expected a whole number"),
-        ({"eps": 0.1, "random_start": 1}, "random_start: expected true or false"),
-        ({"eps": 0.1, "variant": "mine"}, "variant: expected released or paper, got 'mine'"),
-    ],
-)
-def test_wrong_parameters_are_refused(parameters: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError) as caught:
-        make("pgd", **parameters)
-    assert expected in str(caught.value)
-
-
-def test_start_of_another_shape_is_refused() -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match="pgd: expected a start of shape"):
-        example("pgd")(SmallNet(), images, labels, start=torch.zeros(1, 1, 8, 6, 4))
-
-
-def test_one_generator_a_sample_or_one_for_all() -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match="expected one generator or 2, one a sample, got 3"):
-        example("pgd")(SmallNet(), images, labels, generator=generators(1, 2, 3))

@@ -1,26 +1,30 @@
 """Every gradient attack through what they share: losses, organs, target rules, restarts, the best iterate."""
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.test_contract import EXAMPLES, SmallNet, Threshold, generators, volumes
+from attacks.examples import (
+    EXAMPLES,
+    FREQUENCY,
+    GRADIENT,
+    LOSS_IS_FREE,
+    STOCHASTIC,
+    SmallNet,
+    Threshold,
+    every_gradient_attack,
+    generators,
+    plain,
+    takes,
+    volumes,
+)
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, Attack, make
-from freqbench.attacks.frequency import FrequencyAttack
-from freqbench.attacks.gradient import GradientAttack, LinfGradientAttack
-from freqbench.errors import ParameterError, UserError
+from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.base import LinfAttack
 from freqbench.grid import attack_identity, attack_params
 from freqbench.ops.losses import LOSSES
-
-GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]
-LINF = [name for name in GRADIENT if issubclass(ATTACKS[name], LinfGradientAttack)]
-FREQUENCY = [name for name in GRADIENT if issubclass(ATTACKS[name], FrequencyAttack)]
-STOCHASTIC = [name for name in GRADIENT if make(name, **EXAMPLES[name]).is_stochastic]
-every_gradient_attack = pytest.mark.parametrize("name", GRADIENT)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     **{loss: {"loss": loss} for loss in LOSSES if loss not in ("dlr-targeted", "dicece")},
@@ -36,19 +40,17 @@ CASES = [
     (name, setting)
     for name in GRADIENT
     for setting, changes in SETTINGS.items()
-    if "restarts" not in changes or name in STOCHASTIC
+    if ("restarts" not in changes or name in STOCHASTIC) and (takes(name, "loss") or changes.keys() != {"loss"})
 ]
+# Of every attack the default, and the released copies that take their sums over a batch.
+FORMS = [
+    *((name, {}) for name in GRADIENT),
+    *((name, {"variant": variant}) for name in ("segpgd", "cospgd") for variant in ATTACKS[name].variants[1:]),
+]
+in_every_form = pytest.mark.parametrize(
+    ("name", "form"), FORMS, ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value
+)
 RULES = ["least-likely", "next-class", ("swap", 1, 2), ("erase", 1)]
-
-
-def takes(name: str, parameter: str) -> bool:
-    return parameter in {field.name for field in fields(ATTACKS[name])}
-
-
-def plain(name: str, **changes: Any) -> Attack:
-    """The attack without a distance in its objective: what it raises is the loss alone."""
-    quiet = {"ssim_weight": 0.0} if takes(name, "ssim_weight") else {}
-    return make(name, **(EXAMPLES[name] | quiet | changes))
 
 
 class FourClasses(SmallNet):
@@ -74,7 +76,8 @@ def ce(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_batch_equals_singles_and_passes_are_those_promised(name: str, setting: str) -> None:
     attack = plain(name, **SETTINGS[setting])
-    (images, labels), model, calls = volumes(2), SmallNet(), []
+    (images, labels), model, calls = volumes(2), SmallNet().double(), []
+    images = images.double()
     hook = model.register_forward_hook(lambda *_: calls.append(1))
     batch = attack(model, images, labels, generator=generators(1, 2))
     assert (len(calls), batch.num_backwards) == (batch.num_forwards, attack.passes[1])
@@ -101,7 +104,25 @@ def test_a_rule_moves_towards_its_target(name: str, rule: Any) -> None:
     assert bool((ce(model, adversarial, target) < ce(model, begin, target)).all())
 
 
-@every_gradient_attack
+@pytest.mark.filterwarnings("ignore:vafa.* from q_min")
+@pytest.mark.parametrize(
+    ("name", "variant"), [(name, variant) for name in GRADIENT for variant in ATTACKS[name].variants]
+)
+def test_a_rule_is_the_attack_on_the_labels_that_it_makes(name: str, variant: str) -> None:
+    """Signs, steps and weights of every variant hang on the labels, not on who made them."""
+    _, labels = volumes()
+    images = torch.rand(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(5))
+    labels = labels[:, :, :4, :4]
+    target = torch.where(labels == 0, 0, 3 - labels)
+    rule = plain(name, variant=variant, target=("swap", 1, 2))(SmallNet(), images, labels)
+    given = plain(name, variant=variant, targeted=True)(SmallNet(), images, target)
+    away = plain(name, variant=variant)(SmallNet(), images, target)
+    assert torch.equal(rule.adversarial, given.adversarial)
+    assert torch.equal(rule.losses, given.losses)
+    assert not torch.equal(rule.losses, away.losses)
+
+
+@pytest.mark.parametrize("name", LOSS_IS_FREE)
 def test_dlr_targeted_brings_the_target_before_the_truth(name: str) -> None:
     """By the paper's formula."""
     images, labels = volumes()
@@ -118,22 +139,34 @@ def test_dlr_targeted_brings_the_target_before_the_truth(name: str) -> None:
     assert bool((paper(result.adversarial) > paper(unattacked(name, model, images, labels))).all())
 
 
-@every_gradient_attack
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "dlr-targeted"])
+@pytest.mark.parametrize("name", LOSS_IS_FREE)
 def test_labels_of_other_structures_have_no_say(name: str, loss: str) -> None:
+    have_no_say(name, loss=loss)
+
+
+@pytest.mark.parametrize("towards", [{}, {"target": ("swap", 1, 0)}], ids=["away", "towards"])
+@in_every_form
+def test_labels_of_other_structures_have_no_say_in_any_form(
+    name: str, form: dict[str, str], towards: dict[str, Any]
+) -> None:
+    have_no_say(name, **form, **towards)
+
+
+def have_no_say(name: str, **changes: Any) -> None:
     images, labels = volumes()
-    attack = plain(name, organs=(1,), loss=loss)
+    attack = plain(name, organs=(1,), **changes)
     one, other = (attack(SmallNet(), images, y) for y in (labels, torch.where(labels == 1, 1, 2 - labels)))
     assert torch.equal(one.adversarial, other.adversarial)
     assert torch.equal(one.losses, other.losses)
 
 
-@pytest.mark.parametrize("name", LINF)
+@pytest.mark.parametrize("name", [name for name in GRADIENT if issubclass(ATTACKS[name], LinfAttack)])
 def test_voxels_of_other_structures_stay(name: str) -> None:
     """On a model that looks at each voxel alone."""
     images, _ = volumes()
     labels = (images > 0.5).long()
-    quiet = {} if name in ("fgsm", "bim") else {"random_start": False}
+    quiet = {"random_start": False} if takes(name, "random_start") else {}
     moved = plain(name, organs=(1,), **quiet)(Threshold(), images, labels).adversarial != images
     assert torch.equal(moved, labels == 1)
 
@@ -148,13 +181,15 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
     assert bool(result.adversarial.isfinite().all())
 
 
-@every_gradient_attack
 @pytest.mark.parametrize("towards", [{}, {"target": "next-class"}], ids=["away", "towards"])
-def test_the_best_is_at_least_as_strong_as_the_last(name: str, towards: dict[str, Any]) -> None:
+@in_every_form
+def test_the_best_is_at_least_as_strong_as_the_last(name: str, form: dict[str, str], towards: dict[str, Any]) -> None:
+    """Of attacks with an objective of their own, by the cross-entropy."""
     images, labels = volumes()
     model = SmallNet().eval()
     last, best = (
-        plain(name, keep=keep, loss="ce", **towards)(model, images, labels).adversarial for keep in ("last", "best")
+        plain(name, keep=keep, loss="ce", **form, **towards)(model, images, labels).adversarial
+        for keep in ("last", "best")
     )
     sign, wanted = (-1, (labels + 1) % 3) if towards else (1, labels)
     assert bool((sign * (ce(model, best, wanted) - ce(model, last, wanted)) >= -1e-6).all())
@@ -201,7 +236,8 @@ def test_the_state_is_that_of_the_best_volumes(name: str) -> None:
 @every_gradient_attack
 def test_what_equals_its_default_changes_no_identity(name: str) -> None:
     attack = make(name, **EXAMPLES[name])
-    own = {field: getattr(attack, field) for field in ("loss", "organs", "target", "restarts", "keep")}
+    shared = ("loss", "organs", "target", "restarts", "keep")
+    own = {field: getattr(attack, field) for field in shared if takes(name, field)}
     assert attack_identity(make(name, **EXAMPLES[name], **own)) == attack_identity(attack)
     assert not own.keys() & attack_identity(attack).keys()
     assert attack_identity(make(name, **EXAMPLES[name], organs=[2, 1, 2])) == attack_identity(
@@ -225,79 +261,9 @@ def test_a_null_row_takes_no_notice(name: str) -> None:
     assert null.passes == (0, 0)
 
 
-REFUSED = [
-    ({"loss": "dlrr"}, "loss: unknown loss 'dlrr'. Did you mean 'dlr'?"),
-    ({"loss": 3}, "loss: unknown loss '3'."),
-    ({"loss": "dlr-targeted"}, "loss: expected a target rule beside dlr-targeted"),
-    ({"loss": "mask-ce", "targeted": True}, "loss: expected a loss without a mask beside targeted"),
-    ({"organs": 1}, "organs: expected a list of classes"),
-    ({"organs": ()}, "organs: expected a list of classes"),
-    ({"organs": ("liver",)}, "organs: expected a list of classes"),
-    ({"organs": (-1,)}, "organs: expected a list of classes"),
-    ({"organs": (1,), "targeted": True}, "targeted: expected false beside organs, got true"),
-    ({"target": "next"}, "target: expected least-likely, next-class"),
-    ({"target": ("swap", 1)}, "target: expected least-likely, next-class"),
-    ({"target": ("swap", 1, 1)}, "target: expected least-likely, next-class"),
-    ({"target": ("erase", 0)}, "target: expected least-likely, next-class"),
-    ({"target": {"swap": 1}}, "target: expected least-likely, next-class"),
-    ({"target": {"swap": {1: 2}, "erase": 1}}, "target: expected least-likely, next-class"),
-    ({"target": 4}, "target: expected least-likely, next-class"),
-    ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
-    ({"keep": "first"}, "keep: expected last or best, got 'first'"),
-    ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
-]
-
-
-@every_gradient_attack
-@pytest.mark.parametrize(("changes", "expected"), REFUSED, ids=str)
-def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make(name, **EXAMPLES[name], **changes)
-    assert str(caught.value).startswith(f"{name}: {expected}")
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"), [("fgsm", {}), ("bim", {}), ("pgd", {"random_start": False}), ("vafa", {})]
-)
-def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=rf"^{name}: restarts: expected 1, got 2: without a random draw"):
-        make(name, **EXAMPLES[name], **changes, restarts=2)
-
-
-@pytest.mark.parametrize("name", STOCHASTIC)
-def test_restarts_beside_a_start_are_refused(name: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=f"^{name}: expected no start with restarts = 2"):
-        plain(name, restarts=2)(SmallNet(), images, labels, start=torch.zeros_like(images))
-
-
-@every_gradient_attack
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"loss": "dlr"}, "loss: expected at least 3 classes for dlr, got 2: use ce"),
-        ({"organs": (2,)}, "organs: expected classes in 0..1, got 2"),
-        ({"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
-    ],
-    ids=str,
-)
-def test_too_few_classes_are_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
-    images, _ = volumes()
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        plain(name, **changes)(Threshold(), images, (images > 0.5).long())
-    assert str(caught.value) == f"{name}: {expected}"
-
-
-@pytest.mark.parametrize("name", ["bim", "pgd"])
+@pytest.mark.parametrize("name", ["bim", "pgd", "segpgd", "cospgd"])
 def test_a_step_of_a_quarter_eps_is_that_and_has_an_identity_of_its_own(name: str) -> None:
     images, labels = volumes()
     word, number = (make(name, eps=0.1, steps=3, step_size=step) for step in ("eps/4", 0.025))
     assert torch.equal(word(SmallNet(), images, labels).adversarial, number(SmallNet(), images, labels).adversarial)
     assert attack_identity(word)["step_size"] == "eps/4"
-
-
-@pytest.mark.parametrize("step", ["eps/0", "eps/-4", "eps", "4", "eps/4 ", "EPS/4", 1.5, None])
-def test_a_step_that_is_none_is_one_line(step: Any) -> None:
-    expected = r"^pgd: step_size: expected a number in \[0, 1\] or a fraction like 2/255, or eps/4 for a quarter of eps"
-    with pytest.raises(ParameterError, match=expected):
-        make("pgd", eps=0.1, step_size=step)

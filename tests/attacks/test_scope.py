@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from attacks.examples import SmallNet, volumes
 from attacks.small import BOTH, Fixed, attack
-from attacks.test_contract import SmallNet, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks.targets import Rule

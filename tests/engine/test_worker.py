@@ -123,6 +123,7 @@ def test_rows_have_the_schema_s_columns() -> None:
     assert record["null_reasons"] is None
     assert json.loads(record["params"]) == {
         "eps": 8 / 255,
+        "filter": None,
         "targeted": False,
         "variant": "released",
         "loss": "dicece",
@@ -244,6 +245,23 @@ def test_no_memory_for_a_single_window_is_a_failed_row(fake: type[Fake]) -> None
     outcome, masks = make_worker(window_batch=2).run(unit)
     assert masks is None
     assert "out of memory" in outcome.records[0]["error"]
+
+
+def test_coupled_windows_are_attacked_in_the_cell_s_number_or_not_at_all(
+    fake: type[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the worker does with others, and even where fewer would fit: they would make other volumes."""
+    monkeypatch.setattr(Fake, "couples_batch", property(lambda self: True))
+    (unit,) = units_of(small(attacks=[{"name": "fake"}], window_batch=3))
+    one = make_worker(window_batch=1)
+    outcome, _ = one.run(unit)
+    assert not outcome.failed
+    assert (fake.batches, outcome.records[0]["window_batch"]) == ([3, 1], 3)
+    fake.fits = 2
+    outcome, _ = one.run(unit)
+    assert outcome.failed
+    assert fake.batches == [3, 1, 3]
+    assert outcome.records[0]["error"].startswith("expected memory for 3 windows at once, which this attack couples")
 
 
 def test_ctrl_c_is_not_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:

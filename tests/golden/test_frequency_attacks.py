@@ -55,6 +55,7 @@ OURS = {"saa": "sa2", "saa_cosine": "sa2", "saa_2d": "sa2_2d"}
 FLOAT32_SSIM = ("saa3d_r04_b16_s5_B2", "saa3d_r04_b16_s5_targeted", "saa2d_r04_b16_s5_ssim")
 SINGLE = [name for name in FREE_RUN if not name.endswith("_B2")]
 STEADY = [name for name, bound in FREE_RUN.items() if bound is not None]
+FILES = [*FREE_RUN, *DROPPED]
 
 
 def as_attack(name: str, reference: Golden) -> FrequencyAttack:

@@ -52,6 +52,7 @@ def test_equals_the_released_code(golden: Find, name: str) -> None:
         start=None if start is None else torch.from_numpy(start),
     )
     difference = (result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs()
+    print(f"\n{name}: largest difference {float(difference.max()):.2g}")
     assert float((difference > 1e-6).double().mean()) <= 1e-4, f"largest difference {float(difference.max()):.3g}"
 
 

@@ -1,6 +1,7 @@
 """What changes a cell's id and what does not: a wrong id computes everything anew, or takes one result for another."""
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny import ARGS, ROI, expanded, job, small
 from freqbench import models
 from freqbench.attacks import PGD, make
 from freqbench.data.phantom import Phantom
-from freqbench.grid import Cell, attack_identity
+from freqbench.grid import Cell, attack_identity, attack_params
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -86,6 +87,38 @@ def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change)
 )
 def test_a_cell_changes_its_id_with_all_that_makes_its_volumes(change: Change) -> None:
     assert cell_of(changed(change)).cell_id != cell_of(pgd()).cell_id
+
+
+def coupled(variant: str, window_batch: object) -> Cell:
+    entry = {"name": "segpgd", "eps": "8/255", "steps": 2, "variant": variant}
+    return cell_of(small(attacks=[entry], window_batch=window_batch))
+
+
+def test_windows_at_once_are_in_the_id_of_attacks_that_couple_them_alone() -> None:
+    assert coupled("released", 3).cell_id != coupled("released", 2).cell_id
+    assert coupled("paper", 3).cell_id == coupled("paper", 2).cell_id
+
+
+def test_auto_is_the_papers_four_for_coupled_attacks() -> None:
+    """Wherever they run: a card and a CPU otherwise take 4 and 1."""
+    assert coupled("released", "auto").cell_id == coupled("released", 4).cell_id
+    assert (coupled("released", "auto").window_batch, coupled("paper", "auto").window_batch) == (4, None)
+
+
+def test_windows_at_once_stand_among_the_parameters_of_coupled_attacks_alone() -> None:
+    """So that tables tell rows apart that differ in nothing else."""
+    assert json.loads(coupled("released", 3).params)["window_batch"] == 3
+    assert coupled("paper", 3).params == attack_params(coupled("paper", 3).attack)
+    assert "window_batch" not in coupled("paper", 3).params
+
+
+def test_a_filter_is_in_the_id() -> None:
+    ids = {
+        cell_of(changed(lambda c, kept=kept: c["attacks"][0].update(filter=kept))).cell_id
+        for kept in (None, {"kind": "low", "limits": 8}, {"kind": "low", "limits": 4}, {"kind": "high", "limits": 8})
+    }
+    assert len(ids) == 4
+    assert cell_of(pgd()).cell_id in ids
 
 
 def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:

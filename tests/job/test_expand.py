@@ -29,6 +29,15 @@ def test_every_dataset_meets_every_source_attack_and_seed() -> None:
     assert len(list(grid.units())) == 2 * len(grid.cells)
 
 
+def test_a_list_of_filters_multiplies() -> None:
+    kept = [None, {"kind": "low", "limits": 8}, {"kind": "band", "limits": [4, 8]}]
+    found = attacks({"name": "pgd", "eps": [0.1, 0.2], "filter": kept})
+    assert [(attack.eps, attack.filter) for attack, _ in found] == [
+        (eps, limits) for eps in (0.1, 0.2) for limits in (None, ("low", 8), ("band", 4, 8))
+    ]
+    assert attacks({"name": "pgd", "eps": 0.1, "filter": kept[1]})[0][0].filter == ("low", 8)
+
+
 def test_an_equal_cell_stands_once() -> None:
     assert len(attacks({"name": "fgsm", "eps": [0.5, "1/2", 0.5]}, {"name": "fgsm", "eps": 0.5})) == 1
 
@@ -69,6 +78,9 @@ def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
         (True, True),
         (7, 7),
         (["1/4", "a"], (0.25, "a")),
+        ({"kind": "low", "limits": 8}, ("low", 8)),
+        ({"kind": "band", "limits": [4, 8]}, ("band", 4, 8)),
+        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}),
         (None, None),
     ],
 )

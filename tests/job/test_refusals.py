@@ -86,6 +86,26 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
         "attacks[1].restarts: expected 1, got 2",
         "without a random draw",
     ),
+    "filter as a word": (
+        lambda c: c["attacks"][0].update(filter="low"),
+        "attacks[0].filter: expected",
+        "in a job file {kind: low, limits: 8}",
+    ),
+    "filter of another kind": (
+        lambda c: c["attacks"][0].update(filter={"kind": "middle", "limits": 8}),
+        "attacks[0].filter: expected",
+        "got ('middle', 8)",
+    ),
+    "filter without limits": (
+        lambda c: c["attacks"][0].update(filter={"kind": "low", "limit": 8}),
+        "attacks[0].filter: expected",
+        "got {'kind': 'low', 'limit': 8}",
+    ),
+    "mapping where a number belongs": (
+        lambda c: c["attacks"][0].update(eps={"from": 0.1}),
+        "attacks[0].eps: expected a number",
+        "got {'from': 0.1}",
+    ),
     "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
     "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
     "no seeds": (lambda c: c.update(seeds=[]), "seeds: ", "at least 1"),

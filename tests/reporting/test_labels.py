@@ -1,10 +1,12 @@
 """Values are written as people write them."""
 
+import json
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from freqbench.reporting.labels import value_text
+from freqbench.reporting.labels import attack_labels, value_text
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,23 @@ from freqbench.reporting.labels import value_text
 )
 def test_values(name: str, value: Any, text: str) -> None:
     assert value_text(name, value) == text
+
+
+def labels_of(*settings: dict[str, Any]) -> list[str]:
+    same = {"attack": "segpgd", "budget_name": "eps", "budget": 8 / 255, "precision": "fp32", "compile": False}
+    rows = [
+        same | {"variant": params["variant"], "params": json.dumps({"eps": 8 / 255} | params)} for params in settings
+    ]
+    return attack_labels(pd.DataFrame(rows)).tolist()
+
+
+def test_a_filter_is_always_said() -> None:
+    assert labels_of({"variant": "paper", "filter": ["low", 8]}) == ["segpgd eps=8/255 filter=low:8"]
+    assert labels_of({"variant": "paper", "filter": None}) == ["segpgd eps=8/255"]
+
+
+def test_windows_at_once_are_said_where_they_tell_rows_apart() -> None:
+    """Only coupled attacks have them among their parameters."""
+    two, four = ({"variant": "released", "window_batch": n} for n in (2, 4))
+    assert labels_of(two, four) == [f"segpgd eps=8/255 variant=released window_batch={n}" for n in (2, 4)]
+    assert labels_of(four) == ["segpgd eps=8/255 variant=released"]

@@ -1,0 +1,86 @@
+"""An example of every attack, and networks and volumes for the tests that all attacks go through."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks.frequency import FrequencyAttack
+from freqbench.attacks.gradient import GradientAttack
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "gn": {"std": 8 / 255},
+    "fgsm": {"eps": 8 / 255},
+    "bim": {"eps": 8 / 255, "steps": 5},
+    "pgd": {"eps": 8 / 255, "steps": 8},
+    "apgd": {"eps": 8 / 255, "steps": 8},
+    "segpgd": {"eps": 8 / 255, "steps": 8},
+    "cospgd": {"eps": 8 / 255, "steps": 8},
+    "ssa": {"eps": 8 / 255, "steps": 3, "num_spectra": 2, "block": 4},
+    "ssa_2d": {"eps": 8 / 255, "steps": 3, "num_spectra": 2, "block": 4},
+    "vafa": {"q_max": 20, "steps": 5, "block": 4},
+    "vafa_2d": {"q_max": 20, "steps": 5, "block": 4},
+    "sa2": {"rho": 0.4, "steps": 5, "block": 4},
+    "sa2_2d": {"rho": 0.4, "steps": 5, "block": 4, "ssim_weight": 0.0},
+    "dfb": {"band": "middle", "block": 4},
+    "dfb_2d": {"band": "middle", "block": 4},
+}
+GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]
+FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
+every_attack = pytest.mark.parametrize("name", ATTACKS)
+every_gradient_attack = pytest.mark.parametrize("name", GRADIENT)
+
+
+class Threshold(nn.Module):
+    """Class 1 where a voxel is above 0.5: what can be flipped is known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([0.5 - x, x - 0.5], dim=1)
+
+
+class SmallNet(nn.Module):
+    """Three classes, batch normalisation and dropout, so that a wrong mode shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.first = nn.Conv3d(1, 6, 3, padding=1)
+            self.norm = nn.BatchNorm3d(6)
+            self.drop = nn.Dropout(0.5)
+            self.last = nn.Conv3d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)) * 4)))
+        return logits
+
+
+def volumes(batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(batch, 1, 8, 6, 4, generator=generator)
+    return images, torch.randint(0, 3, images.shape, generator=generator)
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def example(name: str, **changes: Any) -> Attack:
+    return make(name, **(EXAMPLES[name] | changes))
+
+
+def takes(name: str, parameter: str) -> bool:
+    return parameter in {field.name for field in fields(ATTACKS[name])}
+
+
+LOSS_IS_FREE = [name for name in GRADIENT if takes(name, "loss")]
+STOCHASTIC = [name for name in GRADIENT if example(name).is_stochastic]
+
+
+def plain(name: str, **changes: Any) -> Attack:
+    """The attack without a distance in its objective: what it raises is the loss alone, or its own where it has one."""
+    quiet = {"ssim_weight": 0.0} if takes(name, "ssim_weight") else {}
+    return example(name, **quiet, **{key: value for key, value in changes.items() if key != "loss" or takes(name, key)})

@@ -1,0 +1,82 @@
+"""What a filter leaves of a finished perturbation, on every attack."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet, every_attack, example, generators, volumes
+from scipy.fft import dctn, idctn
+
+from freqbench.attacks import make
+from freqbench.errors import ParameterError
+from freqbench.grid import attack_identity, attack_params
+
+LOW = ("low", 3)
+
+
+@every_attack
+@pytest.mark.parametrize(
+    ("kept", "rows"), [(LOW, (0, 3)), (("high", 2), (2, None)), (("band", 1, 4), (1, 4))], ids=["low", "high", "band"]
+)
+def test_leaves_that_part_of_the_perturbation_alone(name: str, kept: Any, rows: tuple[int, int | None]) -> None:
+    """Over the whole window, by scipy; and clamped. State, losses and passes are those of the attack itself."""
+    images, labels = volumes()
+    whole, filtered = (
+        example(name, filter=value)(SmallNet(), images, labels, generator=generators(1, 2)) for value in (None, kept)
+    )
+    spectrum = dctn((whole.adversarial - images).double().numpy(), axes=(2, 3, 4))
+    mask = np.zeros(spectrum.shape)
+    mask[..., slice(*rows), slice(*rows), slice(*rows)] = 1
+    expected = images + torch.from_numpy(idctn(spectrum * mask, axes=(2, 3, 4)))
+    assert torch.allclose(filtered.adversarial.double(), expected.clamp(0, 1), rtol=0, atol=1e-6)
+    assert torch.equal(filtered.losses, whole.losses)
+    assert (filtered.num_forwards, filtered.num_backwards) == (whole.num_forwards, whole.num_backwards)
+
+
+def test_the_bound_is_checked_before_the_filter() -> None:
+    """A corner of the ball, cut down to its lowest frequencies, leaves the ball, and that is not the attack's fault."""
+    images = torch.full((1, 1, 8, 8, 8), 0.5)
+    labels = torch.zeros(images.shape, dtype=torch.long)
+    labels[..., :4] = 1
+    attack = make("fgsm", eps=0.1, filter=("low", 2))
+    model = torch.nn.Module()
+    model.forward = lambda x: torch.cat([0.5 - x, x - 0.5], dim=1)
+    result = attack(model, images, labels)
+    assert 0.1 + 1e-3 < float((result.adversarial - images).abs().max()) < 0.2
+
+
+def test_no_filter_changes_no_identity() -> None:
+    assert attack_identity(make("pgd", eps=0.1)) == {"name": "pgd", "revision": 1, "eps": 0.1}
+    assert attack_identity(make("pgd", eps=0.1, filter=LOW))["filter"] == LOW
+
+
+def test_a_filter_is_hashable_and_comes_back_from_json() -> None:
+    attack = make("pgd", eps=0.1, filter=["band", 4, 8])
+    assert hash(attack) == hash(make("pgd", **json.loads(attack_params(attack))))
+    assert attack.filter == ("band", 4, 8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "low",
+        8,
+        (),
+        ("low",),
+        ("low", 0),
+        ("low", True),
+        ("low", 2.5),
+        ("low", 4, 8),
+        ("middle", 8),
+        ("band", 8),
+        ("band", 8, 8),
+        ("band", -1, 8),
+        ("band", "a", 1),
+        {"kind": "low", "limits": 8},
+    ],
+)
+def test_anything_else_is_refused_in_one_line(wrong: Any) -> None:
+    with pytest.raises(ParameterError, match=r'^pgd: filter: expected \("low", 8\), [^\n]*, got [^\n]*$'):
+        make("pgd", eps=0.1, filter=wrong)

@@ -1,0 +1,254 @@
+"""SSA: what the network is shown, what a step makes of it, the draws, and the defect of the released slices."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.small import Net, volumes
+from scipy.fft import dctn, idctn
+from torch import Tensor, nn
+
+from freqbench.attacks import make
+from freqbench.errors import ParameterError, UserError
+from freqbench.grid import attack_identity
+
+BOTH = pytest.mark.parametrize("name", ["ssa", "ssa_2d"])
+SMALL: dict[str, Any] = {"eps": 0.05, "steps": 1, "num_spectra": 1, "block": 4}
+
+
+class Watched(Net):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown.append(x.detach().clone())
+        return super().forward(x)
+
+
+def shown(name: str, images: Tensor, labels: Tensor, **parameters: Any) -> list[Tensor]:
+    model = Watched().double()
+    make(name, **(SMALL | parameters))(model, images, labels)
+    return model.shown
+
+
+def draws(name: str, images: Tensor, steps: int, spectra: int, block: int = 4) -> dict[str, Tensor]:
+    """Given in the layouts of the docstrings, for volumes that blocks tile."""
+    generator = torch.Generator().manual_seed(6)
+    batch, _, h, w, d = images.shape
+    if name == "ssa":
+        space, count = (h, w, d), (h // block) * (w // block) * (d // block)
+        blocked: tuple[int, ...] = (count, block, block, block)
+    else:
+        space, blocked = (d, h, w), (d, (h // block) * (w // block), block, block)
+    lead = (steps, spectra, batch, 1)
+    return {
+        "gauss": torch.randn(*lead, *space, generator=generator, dtype=torch.float64),
+        "unif": torch.rand(*lead, *blocked, generator=generator, dtype=torch.float64),
+    }
+
+
+def test_the_network_is_shown_blocks_with_noise_and_a_multiplied_spectrum() -> None:
+    """One block, by scipy; the start's own numbers."""
+    images, labels = volumes(1, (4, 4, 4), torch.float64)
+    start = draws("ssa", images, 1, 1)
+    model = Watched().double()
+    make("ssa", **(SMALL | {"rho": 0.3}))(model, images, labels, start=start)
+    noisy = (images + 0.05 * start["gauss"][0, 0])[0, 0].numpy()
+    factors = 0.7 + 0.6 * start["unif"][0, 0][0, 0, 0].numpy()
+    expected = idctn(dctn(noisy, norm="ortho") * factors, norm="ortho")
+    assert np.allclose(model.shown[0][0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_slices_are_transformed_one_by_one() -> None:
+    images, labels = volumes(1, (4, 4, 3), torch.float64)
+    start = draws("ssa_2d", images, 1, 1)
+    model = Watched().double()
+    make("ssa_2d", **(SMALL | {"rho": 0.3}))(model, images, labels, start=start)
+    for d in range(3):
+        noisy = images[0, 0, :, :, d].numpy() + 0.05 * start["gauss"][0, 0, 0, 0, d].numpy()
+        factors = 0.7 + 0.6 * start["unif"][0, 0, 0, 0, d, 0].numpy()
+        expected = idctn(dctn(noisy, norm="ortho") * factors, norm="ortho")
+        assert np.allclose(model.shown[0][0, 0, :, :, d].numpy(), expected, atol=1e-12)
+
+
+@BOTH
+def test_blocks_stand_in_raster_order(name: str) -> None:
+    """With no noise and factors that are 1 but in one block, only that block changes."""
+    images, labels = volumes(1, (8, 8, 4), torch.float64)
+    start = draws(name, images, 1, 1)
+    start["unif"][:] = 0.5
+    start["gauss"][:] = 0
+    if name == "ssa":
+        start["unif"][0, 0, 0, 0, 1] = 0.9  # blocks count along W before H
+    else:
+        start["unif"][0, 0, 0, 0, :, 1] = 0.9
+    model = Watched().double()
+    make(name, **SMALL)(model, images, labels, start=start)
+    changed = ((model.shown[0] - images).abs() > 1e-9)[0, 0]
+    expected = torch.zeros_like(changed)
+    expected[:4, 4:, :] = True
+    assert torch.equal(changed, expected)
+
+
+@BOTH
+def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
+    """The gradient is the one at the volume that was shown, not led back through the transform."""
+    images, labels = volumes(1, (8, 8, 4), torch.float64)
+    images = 0.2 + 0.6 * images
+    start = draws(name, images, 1, 3)
+    model = Watched().double()
+    result = make(name, **(SMALL | {"num_spectra": 3}))(model, images, labels, start=start)
+    gradients = []
+    net = Net().double()
+    for volume in list(model.shown):
+        point = volume.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(net(point), labels[:, 0]) + dice_by_hand(net(point), labels)
+        gradients.append(torch.autograd.grad(loss, point)[0])
+    expected = images + 0.05 * torch.stack(gradients).sum(dim=0).sign()
+    assert torch.allclose(result.adversarial, expected, atol=1e-12)
+    assert result.losses.shape == (3, 1)
+
+
+def dice_by_hand(logits: Tensor, labels: Tensor) -> Tensor:
+    p = logits.softmax(dim=1)
+    o = nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
+    overlap, sizes = (p * o).sum(dim=(2, 3, 4)), (p.square() + o).sum(dim=(2, 3, 4))
+    return (1 - 2 * overlap / (sizes + 1e-6)).mean()
+
+
+@BOTH
+def test_each_step_goes_a_share_of_eps(name: str) -> None:
+    """Four of them end 4, 2 or 0 steps from where they began, as signs agree."""
+    images, labels = volumes(dtype=torch.float64)
+    images = 0.3 + 0.4 * images
+    attack = make(name, **(SMALL | {"steps": 4, "eps": 0.04, "rho": 0.9}))
+    steps = (attack(Net().double(), images, labels).adversarial - images).abs() / 0.01
+    assert torch.allclose(steps, steps.round(), atol=1e-9)
+    assert set(steps.round().unique().tolist()) == {0.0, 2.0, 4.0}
+
+
+@BOTH
+def test_without_noise_and_spread_it_shows_the_volume_itself(name: str) -> None:
+    images, labels = volumes(dtype=torch.float64)
+    seen = shown(name, images, labels, eps=0.0, rho=0.0)
+    assert torch.allclose(seen[0], images, atol=1e-12)
+
+
+@BOTH
+def test_passes_are_steps_times_spectra(name: str) -> None:
+    assert make(name).passes == (200, 200)
+    assert make(name, steps=3, num_spectra=4).passes == (12, 12)
+    assert make("ssa_2d", variant="released").passes == (100, 100)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(9, 6, 5), (5, 8, 3), (4, 4, 1)])
+def test_windows_that_blocks_do_not_tile(name: str, shape: tuple[int, int, int]) -> None:
+    images, labels = volumes(shape=shape)
+    result = make(name, **SMALL)(Net(), images, labels)
+    assert result.adversarial.shape == images.shape
+    assert float((result.adversarial - images).abs().max()) <= 0.05 + 1e-6
+
+
+@BOTH
+def test_a_block_longer_than_the_window_is_cut(name: str) -> None:
+    images, labels = volumes(shape=(6, 4, 5))
+    fitting = (6, 4, 5) if name == "ssa" else (6, 4)
+    cut, own = (make(name, **(SMALL | {"block": block}))(Net(), images, labels) for block in (32, fitting))
+    assert torch.equal(cut.adversarial, own.adversarial)
+
+
+@BOTH
+def test_draws_are_those_of_the_samples_generators_in_the_order_of_passes(name: str) -> None:
+    """Noise, then factors, of every pass: so that fewer steps begin as more do."""
+    images, labels = volumes(1, (8, 8, 4))
+    generator = torch.Generator().manual_seed(3)
+    given = draws(name, images, 2, 2)
+    pairs = [(i, n) for i in range(2) for n in range(2)]
+    for i, n in pairs:
+        for key, sampler in (("gauss", torch.randn), ("unif", torch.rand)):
+            given[key][i, n] = sampler(given[key].shape[2:], generator=generator)
+    attack = make(name, **(SMALL | {"steps": 2, "num_spectra": 2}))
+    drawn = attack(Net(), images, labels, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(attack(Net(), images, labels, start=given).adversarial, drawn.adversarial)
+
+
+# The released slices
+
+
+def test_released_turns_the_volume_once_a_spectrum() -> None:
+    """Without noise and spread the network is shown the volume turned further and further, over steps too."""
+    images, labels = volumes(1, (4, 4, 4), torch.float64)
+    seen = shown("ssa_2d", images, labels, eps=0.0, rho=0.0, steps=2, num_spectra=2, variant="released")
+    turned = images
+    for volume in seen[:2]:
+        assert torch.allclose(volume, turned, atol=1e-12)
+        turned = turned.permute(0, 1, 4, 2, 3)
+    # Clipping to a ball of no size puts the clean volume, unturned, back into its place.
+    assert torch.allclose(seen[2], images, atol=1e-12)
+
+
+def test_released_returns_a_turned_volume() -> None:
+    """A network that is blind leaves what turning and clipping do: here the ball is wide enough for both."""
+    images, labels = volumes(1, (4, 4, 4), torch.float64)
+
+    class Blind(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (0 * x).expand(-1, 3, -1, -1, -1)
+
+    for spectra, turns in ((1, 2), (3, 0)):
+        attack = make("ssa_2d", eps=1.0, steps=2, num_spectra=spectra, block=4, variant="released")
+        expected = images
+        for _ in range(turns):
+            expected = expected.permute(0, 1, 4, 2, 3)
+        assert torch.allclose(attack(Blind(), images, labels).adversarial, expected, atol=1e-12)
+
+
+def test_released_needs_cubes() -> None:
+    with pytest.raises(UserError, match=r"^ssa_2d: released turns windows: expected equal sides, got 8x8x4: use"):
+        make("ssa_2d", variant="released")(Net(), *volumes())
+
+
+# Parameters and draws that are wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "expected"),
+    [
+        ("ssa", {"eps": 16}, "eps: expected a number in [0, 1] or a fraction like 8/255, got 16. Did you mean 16/255?"),
+        ("ssa", {"rho": 1.0}, "rho: expected a number of at least 0 and below 1, got 1.0"),
+        ("ssa", {"num_spectra": 0}, "num_spectra: expected a whole number of at least 1, got 0"),
+        ("ssa", {"block": (8, 8)}, "block: expected a whole number of at least 1, or three of them, got (8, 8)"),
+        ("ssa_2d", {"block": (8, 8, 8)}, "block: expected a whole number of at least 1, or two of them"),
+        ("ssa", {"variant": "released"}, "variant: expected paper, got 'released'"),
+        ("ssa_2d", {"variant": "saa"}, "variant: expected paper or released, got 'saa'"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(name: str, parameters: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make(name, **parameters)
+    assert str(caught.value).startswith(f"{name}: {expected}")
+
+
+@BOTH
+@pytest.mark.parametrize("spoil", ["tensor", "shape", "name"])
+def test_a_start_that_is_not_both_draws_is_refused(name: str, spoil: str) -> None:
+    images, labels = volumes(1, (8, 8, 4))
+    start: Any = draws(name, images, 1, 1)
+    if spoil == "tensor":
+        start = start["gauss"]
+    elif spoil == "shape":
+        start["unif"] = start["unif"][:, :, :, :, :1, :1]
+    else:
+        start["xi"] = start.pop("gauss")
+    with pytest.raises(UserError, match=rf"^{name}: expected a start of draws of shapes [^\n]*, got [^\n]*$"):
+        make(name, **SMALL)(Net(), images, labels, start=start)
+
+
+def test_one_attack_has_one_identity() -> None:
+    one, other = make("ssa", block=8), make("ssa", block=[8, 8, 8])
+    assert attack_identity(one) == attack_identity(other) == {"name": "ssa", "revision": 1, "block": 8}
