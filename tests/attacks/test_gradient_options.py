@@ -47,9 +47,7 @@ FORMS = [
     *((name, {}) for name in GRADIENT),
     *((name, {"variant": variant}) for name in ("segpgd", "cospgd") for variant in ATTACKS[name].variants[1:]),
 ]
-in_every_form = pytest.mark.parametrize(
-    ("name", "form"), FORMS, ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value
-)
+in_every_form = pytest.mark.parametrize(("name", "form"), FORMS, ids=str)
 RULES = ["least-likely", "next-class", ("swap", 1, 2), ("erase", 1)]
 
 
@@ -59,6 +57,13 @@ class FourClasses(SmallNet):
         with torch.random.fork_rng():
             torch.manual_seed(3)
             self.last = nn.Conv3d(6, 4, 1)
+
+
+class Wave(nn.Module):
+    """Its prediction turns with every step, so that no way leads up for long."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.sin(40 * x), torch.cos(40 * x), -torch.sin(40 * x)], dim=1)
 
 
 def unattacked(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -146,7 +151,7 @@ def test_labels_of_other_structures_have_no_say(name: str, loss: str) -> None:
 
 
 @pytest.mark.parametrize("towards", [{}, {"target": ("swap", 1, 0)}], ids=["away", "towards"])
-@in_every_form
+@pytest.mark.parametrize(("name", "form"), [*FORMS, ("sa2", {"variant": "released-cosine"})], ids=str)
 def test_labels_of_other_structures_have_no_say_in_any_form(
     name: str, form: dict[str, str], towards: dict[str, Any]
 ) -> None:
@@ -195,20 +200,38 @@ def test_the_best_is_at_least_as_strong_as_the_last(name: str, form: dict[str, s
     assert bool((sign * (ce(model, best, wanted) - ce(model, last, wanted)) >= -1e-6).all())
 
 
-@pytest.mark.parametrize("loss", ["ce", "mask-ce"])
-def test_the_best_is_the_best_of_all_iterates(loss: str) -> None:
-    """BIM with steps that overshoot: every volume that the model saw is weighed by its cross-entropy, the last too."""
+@pytest.mark.parametrize(
+    ("name", "changes", "passes"),
+    [
+        ("bim", {"loss": "ce"}, 1),
+        ("bim", {"loss": "mask-ce"}, 1),
+        ("segpgd", {}, 1),
+        ("segpgd", {"variant": "released"}, 1),
+        ("cospgd", {}, 1),
+        ("cospgd", {"variant": "released"}, 1),
+        ("ssa", {"loss": "ce", "num_spectra": 2, "block": 4, "eps": 0.2}, 3),
+    ],
+)
+def test_the_best_is_the_best_of_all_iterates(name: str, changes: dict[str, Any], passes: int) -> None:
+    """With steps that overshoot: every iterate is weighed by its cross-entropy, the last too, and nothing else is.
+
+    The first pass of every step is the iterate's; those that SSA adds look at volumes outside the ball.
+    """
     images, labels = volumes()
-    model, seen = SmallNet().eval(), []
+    model, seen = Wave(), []
     model.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
-    best = make("bim", eps=0.2, steps=6, step_size=0.2, keep="best", loss=loss)(model, images, labels).adversarial
-    assert len(seen) == 7
+    quiet = {"random_start": False} if takes(name, "random_start") else {}
+    wide = {"step_size": 0.05} if takes(name, "step_size") else {}
+    attack = make(name, **({"eps": 0.1, "steps": 6, "keep": "best"} | quiet | wide | changes))
+    best = attack(model, images, labels).adversarial
+    assert len(seen) == 6 * passes + 1
+    iterates = seen[::passes]
     losses = torch.stack(
-        [F.cross_entropy(output, labels[:, 0], reduction="none").flatten(1).mean(1) for _, output in seen]
+        [F.cross_entropy(output, labels[:, 0], reduction="none").flatten(1).mean(1) for _, output in iterates]
     )
     assert bool((losses.argmax(0) < 6).any()), "the last is the best everywhere: nothing is tested"
     for i, k in enumerate(losses.argmax(0).tolist()):
-        assert torch.equal(best[i], seen[k][0][i])
+        assert torch.equal(best[i], iterates[k][0][i])
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)
