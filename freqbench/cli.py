@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -84,13 +84,24 @@ def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit =
 
 
 @app.command()
-def run(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
+def run(
+    job: Job,
+    out: OutOption = None,
+    engine: Annotated[
+        Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")
+    ] = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
+    ] = None,
+    set_: Set = None,
+    limit_cases: Limit = None,
+) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import runner
 
     spec, grid = _load(job, set_, limit_cases)
     place = out or f"runs/{spec.name}"
-    _finish(runner.execute(spec, grid, place, _console()), place)
+    _finish(runner.execute(spec, grid, place, _console(), engine, address), place)
 
 
 @app.command()

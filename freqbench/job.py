@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from freqbench import config
 from freqbench.attacks import Attack, make
@@ -32,12 +32,14 @@ class Resources(Strict):
     """What a worker may take; recorded with every row, in no identity.
 
     Attributes:
-        workers: processes; the serial engine has one.
-        threads: CPU threads a worker; `auto`: all cores.
+        workers: processes; `auto`: one a GPU share, or one for two cores and at least two; the serial engine has one.
+        threads: CPU threads a worker; `auto`: cores / workers.
+        gpus_per_worker: GPUs or a share of one, where there are any; 0: none.
     """
 
-    workers: Literal["auto", 1] = "auto"
+    workers: Auto = "auto"
     threads: Auto = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
 
 
 class JobSpec(Strict):
@@ -55,6 +57,8 @@ class JobSpec(Strict):
         compile: run networks through `torch.compile`; in the identity.
         resources: see Resources.
         window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU.
+        case_timeout: seconds that a unit may take before its worker is killed and the unit tried again; none: for ever.
+            The serial engine cannot stop a unit.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
     """
 
@@ -69,6 +73,7 @@ class JobSpec(Strict):
     compile: bool = False
     resources: Resources = Resources()
     window_batch: Auto = "auto"
+    case_timeout: PositiveFloat | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
 
     @field_validator("metrics")

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tiny import expanded, job, small
+from tiny import Collector, expanded, job, small
 from torch import Tensor
 
 from freqbench import evaluate, models
@@ -32,10 +32,10 @@ def make_worker(**changes: Any) -> Worker:
 
 def run_all(content: dict[str, Any], **changes: Any) -> list[Outcome]:
     spec, grid = expanded(content)
-    outcomes: list[Outcome] = []
     worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, **changes)
-    serial.run(list(grid.units()), worker_spec, lambda unit: None, outcomes.append)
-    return outcomes
+    listener = Collector()
+    serial.run(list(grid.units()), worker_spec, listener)
+    return listener.outcomes
 
 
 def results(outcome: Outcome) -> list[dict[str, str]]:
