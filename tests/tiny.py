@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,13 @@ class Collector:
 
     def warn(self, text: str) -> None:
         self.said.append(text)
+
+
+def results(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
+    """Records and class records by key, as `rows` and `class_rows`, without a store."""
+    records = [record for outcome in outcomes for record in outcome.records]
+    classes = [row for outcome in outcomes for row in outcome.flat_class_records()]
+    return _stable(records, RECORDS, KEY), _stable(classes, CLASS_RECORDS, (*KEY, "class_index"))
 
 
 def rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:

@@ -3,8 +3,8 @@
 import logging
 import os
 import secrets
-import signal
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -12,8 +12,10 @@ from typing import Any
 
 import ray
 import ray._private.services
+import ray._private.utils
 import ray._private.worker
 
+from freqbench.engine import janitor
 from freqbench.engine.resources import Node
 from freqbench.errors import UserError
 
@@ -26,12 +28,14 @@ def own(cpus: int) -> Iterator[None]:
 
     Nothing of it listens beyond this machine, and whoever calls it needs a token that only its processes know.
     """
+    mark = secrets.token_hex(8)
     environment = {
+        janitor.MARK: mark,
         "RAY_AUTH_TOKEN": _token(),  # so that Ray writes none into the user's home
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    with _environment(environment):
+    with _janitor(mark), _environment(environment):
         with _termination_kept(), _on_loopback(), _quiet():
             ray.init(
                 address="local",
@@ -95,6 +99,16 @@ def _amounts(resources: Mapping[str, float]) -> str:
     return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
 
 
+@contextmanager
+def _janitor(mark: str) -> Iterator[None]:
+    """Nothing that is started within outlives this process, however it ends."""
+    process = subprocess.Popen([sys.executable, janitor.__file__, mark], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
 @cache
 def _token() -> str:
     """One a process, as Ray reads it once."""
@@ -114,17 +128,9 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update({name: before[name] for name in ("RAY_AUTH_MODE", *values) if name in before})
 
 
-@contextmanager
-def _termination_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts; it is given back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _termination_kept() -> Any:
+    """Ray takes SIGTERM for itself when it starts, and would end the driver at once with an exit code of its own."""
+    return _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None)
 
 
 def _on_loopback() -> Any:

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from freqbench.engine import cluster, rows
+from freqbench.engine.attempt import Attempt
 from freqbench.engine.listener import Listener
 from freqbench.engine.resources import Pool
 from freqbench.engine.rows import Outcome
@@ -24,11 +25,9 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec, score_masks
 from freqbench.errors import UserError
 from freqbench.grid import Unit
-from freqbench.interrupt import deferred_interrupt
+from freqbench.interrupt import Interrupt
 
-TRIES = 3
-NODE_LOSSES = 10
-STARTS = 3
+STARTS, START_S = 3, 300.0
 TICK_S = 1.0
 STOP_S = 60.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
@@ -38,26 +37,30 @@ Ref = Any  # ray.ObjectRef
 
 
 def run(
-    units: Sequence[Unit], spec: WorkerSpec, pool: Pool, listener: Listener, case_timeout: float | None = None
+    units: Sequence[Unit],
+    spec: WorkerSpec,
+    pool: Pool,
+    listener: Listener,
+    interrupt: Interrupt,
+    case_timeout: float | None = None,
 ) -> None:
     """Carry out units on the Ray that this process is connected to.
-
-    The first Ctrl-C (or SIGTERM) lets what is in flight come to its end, for a minute at most; the second one does not.
 
     Args:
         units: in any order.
         spec: of the workers.
         pool: how many workers, and what each takes.
         listener: told of every unit, and given what came of it.
+        interrupt: once it is requested, what is in flight comes to its end, for a minute at most, and nothing else.
         case_timeout: seconds after which a unit's worker is killed; None: never.
 
     Raises:
         UserError: no worker starts.
-        KeyboardInterrupt: stopped by the user; what came through before has been handed over.
+        KeyboardInterrupt: it was interrupted; what came through before has been handed over.
     """
     driver = _Driver(Schedule(units), spec, pool, listener, case_timeout)
     try:
-        driver.carry_out()
+        driver.carry_out(interrupt)
     finally:
         driver.close()
 
@@ -71,15 +74,6 @@ class RemoteWorker(Worker):
 
 
 @dataclass(kw_only=True)
-class _Attempt:
-    """A unit and what it has cost already."""
-
-    unit: Unit
-    deaths: int = 0
-    node_losses: int = 0
-
-
-@dataclass(kw_only=True)
 class _Slot:
     """A worker's place: its actor, and what that is waited for."""
 
@@ -87,9 +81,9 @@ class _Slot:
     actor: Any
     ready: Ref | None
     since: float
-    starts: int = 1
+    starts: int = 0
     node: str = ""
-    attempt: _Attempt | None = None
+    attempt: Attempt | None = None
     outcome: Ref | None = None
     masks: Ref | None = None
     killed: bool = False
@@ -103,7 +97,7 @@ class _Slot:
 class _Scoring:
     """An outcome that waits for its surface distances."""
 
-    attempt: _Attempt
+    attempt: Attempt
     outcome: Outcome
     masks: Ref
 
@@ -117,7 +111,7 @@ class _Driver:
         self._pool = pool
         self._listener = listener
         self._timeout = case_timeout
-        self._attempts: dict[int, _Attempt] = {}  # by identity of the unit, of those that were put back
+        self._attempts: dict[int, Attempt] = {}  # by identity of the unit, of those that were put back
         self._scorings: dict[Ref, _Scoring] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writes: deque[Future[None]] = deque()
@@ -130,21 +124,20 @@ class _Driver:
         self._score = ray.remote(score_masks).options(num_cpus=1 if spare >= 1 else 0, max_retries=0)
         self._slots = [self._slot(number) for number in range(1, pool.workers + 1)]
 
-    def carry_out(self) -> None:
-        with deferred_interrupt() as interrupt:
-            stop_at = None
-            while self._in_flight() or (len(self._schedule) and not stop_at):
-                if interrupt.requested and not stop_at:
-                    stop_at = time.monotonic() + STOP_S
-                    self._listener.tell(
-                        f"stopping when what is in flight is finished ({self._in_flight()} units, {STOP_S:.0f} s at "
-                        "most); the same again stops now"
-                    )
-                if stop_at and time.monotonic() > stop_at:
-                    break
-                self._round(feed=not stop_at)
-            if stop_at:
-                raise KeyboardInterrupt
+    def carry_out(self, interrupt: Interrupt) -> None:
+        stop_at = None
+        while self._in_flight() or (len(self._schedule) and not stop_at):
+            if interrupt.requested and not stop_at:
+                stop_at = time.monotonic() + STOP_S
+                self._listener.tell(
+                    f"stopping when what is in flight is finished ({self._in_flight()} units, {STOP_S:.0f} s at most); "
+                    "the same again stops now"
+                )
+            if stop_at and (time.monotonic() > stop_at or not self._in_flight()):
+                break
+            self._round(feed=not stop_at)
+        if stop_at:
+            raise KeyboardInterrupt
 
     def close(self) -> None:
         """Everything that came through is handed over; the workers go."""
@@ -160,7 +153,7 @@ class _Driver:
     def _round(self, feed: bool) -> None:
         """Give work, wait for something to happen, and see to it."""
         if not self._slots:
-            raise UserError("no worker starts: see the warnings above, and Ray's logs (ray.get_log_dir)")
+            raise UserError("no worker starts: see the warnings above and the logs of Ray, as a rule in /tmp/ray")
         if feed:
             for slot in self._slots:
                 self._feed(slot)
@@ -192,7 +185,7 @@ class _Driver:
         unit = self._schedule.take(slot.number)
         if unit is None:
             return
-        slot.attempt = self._attempts.pop(id(unit), None) or _Attempt(unit=unit)
+        slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
         run = slot.actor.run.options(num_returns=2)
         slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_case(slot.number))
         slot.since = time.monotonic()
@@ -228,9 +221,10 @@ class _Driver:
         except RayError as error:
             self._lost(scoring.attempt, f"its masks or the process that scored them were lost ({_cause(error)})")
 
-    def _died(self, slot: _Slot, attempt: _Attempt, error: RayError, killed: bool) -> None:
+    def _died(self, slot: _Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
         """A worker died over a unit: begin it anew, and see whose fault it was."""
         self._schedule.leave(slot.number)
+        slot.since = time.monotonic()
         self._restart(slot, error)
         reason = f"its worker died ({_cause(error)})"
         if killed:
@@ -238,19 +232,17 @@ class _Driver:
         preempted = getattr(error, "preempted", False) or not cluster.is_alive(slot.node)
         self._lost(attempt, "its machine is gone" if preempted else reason, node_loss=preempted)
 
-    def _lost(self, attempt: _Attempt, reason: str, node_loss: bool = False) -> None:
+    def _lost(self, attempt: Attempt, reason: str, node_loss: bool = False) -> None:
         """What a unit was about to give is lost: it waits again, or is given up."""
-        attempt.node_losses += node_loss
-        attempt.deaths += not node_loss
-        text = f"{_name(attempt.unit)}: {reason}"
-        if attempt.deaths >= TRIES or attempt.node_losses >= NODE_LOSSES:
-            self._give_up(attempt, f"{reason}, {attempt.deaths + attempt.node_losses} times")
+        attempt.lose(node_loss)
+        if attempt.is_hopeless:
+            self._give_up(attempt, f"{reason}, {attempt.losses} times")
             return
-        self._listener.warn(f"{text}: it is tried again")
+        self._listener.warn(f"{attempt.name}: {reason}: it is tried again")
         self._attempts[id(attempt.unit)] = attempt
         self._schedule.put_back(attempt.unit)
 
-    def _give_up(self, attempt: _Attempt, reason: str, measured: dict[str, Any] | None = None) -> None:
+    def _give_up(self, attempt: Attempt, reason: str, measured: dict[str, Any] | None = None) -> None:
         empty = {"run_id": self._spec.run_id, "finished_at": datetime.now(UTC), "threads": self._spec.threads}
         self._take(rows.failed(attempt.unit, reason, measured or empty))
 
@@ -269,10 +261,10 @@ class _Driver:
         ready, slot.ready = slot.ready, None
         try:
             slot.node = ray.get(ready)
-            slot.starts = 1
+            slot.starts = 0
         except RayError as error:
-            slot.starts += 1
-            if slot.starts <= STARTS:
+            waited = time.monotonic() - slot.since
+            if slot.starts < STARTS and waited < START_S:
                 self._restart(slot, error)
                 return
             self._listener.warn(f"worker {slot.number} does not start, and is done without: {_cause(error)}")
@@ -280,10 +272,12 @@ class _Driver:
             self._slots.remove(slot)
 
     def _restart(self, slot: _Slot, error: RayError) -> None:
-        """Ray starts a process that died again, but not one whose constructor raised."""
+        """Ray starts a process that died again, and answers that it is unavailable meanwhile; a constructor that raised
+        ends an actor for good."""
         if isinstance(error, ActorDiedError):
             slot.actor = self._start()
-        slot.ready, slot.since = slot.actor.ready.remote(), time.monotonic()
+            slot.starts += 1
+        slot.ready = slot.actor.ready.remote()
 
     def _kill_overdue(self, now: float) -> None:
         """A hung kernel cannot be ended in another way."""
@@ -301,10 +295,6 @@ class _Driver:
                 self._listener.tell(
                     f"waiting for Ray: {len(waiting)} of {len(self._slots)} workers have no place: {lack}"
                 )
-
-
-def _name(unit: Unit) -> str:
-    return f"{unit.cell.attack.name} on {unit.cell.source.name}, {unit.ref.case_id}"
 
 
 def _one_line(error: BaseException) -> str:

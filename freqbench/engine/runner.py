@@ -18,6 +18,7 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Grid, Plan, Unit, make_plan
+from freqbench.interrupt import deferred_interrupt
 from freqbench.job import JobSpec
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
@@ -202,12 +203,14 @@ class _Run:
             return
         from freqbench.engine import cluster, distributed
 
-        with cluster.existing(address) if address else cluster.own(pool.workers * pool.threads + 1):
+        # Ray does not bear an exception while it starts, so that Ctrl-C is heeded only when it has.
+        own_cpus = pool.workers * pool.threads + 1
+        with deferred_interrupt() as interrupt, cluster.existing(address) if address else cluster.own(own_cpus):
             if address:
                 pool = share(self._job.resources, cluster.nodes(), len(units), self._model_bytes(units))
             self._facts["ray"] = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
             spec = replace(spec, threads=pool.threads)
-            distributed.run(units, spec, pool, self, self._job.case_timeout)
+            distributed.run(units, spec, pool, self, interrupt, self._job.case_timeout)
 
     def _model_bytes(self, units: Sequence[Unit]) -> int:
         """Of the largest step of a model, times the windows that are attacked at once."""
