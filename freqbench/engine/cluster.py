@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,19 +15,26 @@ import ray
 import ray._private.services
 import ray._private.utils
 import ray._private.worker
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from freqbench.engine import janitor
 from freqbench.engine.resources import Node
 from freqbench.errors import UserError
+from freqbench.interrupt import deferred_interrupt
 
 STORE_BYTES = 512 << 20
+CONNECT_S = 20.0
 
 
 @contextmanager
 def own(cpus: int) -> Iterator[None]:
     """A Ray of this process's own with so many CPUs to give away, which ends with it.
 
-    Nothing of it listens beyond this machine, and whoever calls it needs a token that only its processes know.
+    Nothing of it listens beyond this machine, and whoever calls it needs a token that only its processes know. As Ray
+    does not bear an exception while it starts, Ctrl-C is heeded when it has.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C meanwhile.
     """
     mark = secrets.token_hex(8)
     environment = {
@@ -36,7 +44,7 @@ def own(cpus: int) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     with _janitor(mark), _environment(environment):
-        with _termination_kept(), _on_loopback(), _quiet():
+        with deferred_interrupt() as interrupt, _termination_kept(), _on_loopback(), _quiet():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -47,6 +55,8 @@ def own(cpus: int) -> Iterator[None]:
                 _node_ip_address="127.0.0.1",
             )
         try:
+            if interrupt.requested:
+                raise KeyboardInterrupt
             yield
         finally:
             ray.shutdown()
@@ -60,9 +70,10 @@ def existing(address: str) -> Iterator[None]:
         UserError: it cannot be reached, or does not take this driver.
     """
     try:
+        _require_an_answer(address)
         with _termination_kept(), _quiet():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"expected a Ray cluster at {address}, got {type(error).__name__}: {' '.join(str(error).split())}: "
             "start one (ray start --head), or leave --address and RAY_ADDRESS out for one of this machine's own"
@@ -71,6 +82,13 @@ def existing(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_an_answer(address: str) -> None:
+    """Ray tries an address for many minutes; a server that is there answers at once."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def nodes() -> list[Node]:
@@ -93,6 +111,15 @@ def shortage(wanted: Mapping[str, float]) -> str | None:
     if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
         return None
     return f"each wants {_amounts(wanted)}, free are {_amounts({name: free.get(name, 0) for name in wanted})}"
+
+
+def cause(error: RayError) -> str:
+    """One line of what Ray tells: what code of ours raised, or its own first line."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    raised_by_ours = isinstance(error, RayActorError) and error.actor_init_failed
+    return f"{type(error).__name__}: {lines[-1 if raised_by_ours else 0][:200]}"
 
 
 def _amounts(resources: Mapping[str, float]) -> str:

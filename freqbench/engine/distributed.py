@@ -25,7 +25,7 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec, score_masks
 from freqbench.errors import UserError
 from freqbench.grid import Unit
-from freqbench.interrupt import Interrupt
+from freqbench.interrupt import Interrupt, deferred_interrupt
 
 STARTS, START_S = 3, 300.0
 TICK_S = 1.0
@@ -41,17 +41,17 @@ def run(
     spec: WorkerSpec,
     pool: Pool,
     listener: Listener,
-    interrupt: Interrupt,
     case_timeout: float | None = None,
 ) -> None:
     """Carry out units on the Ray that this process is connected to.
+
+    The first Ctrl-C (or SIGTERM) lets what is in flight come to its end, for a minute at most; the second one does not.
 
     Args:
         units: in any order.
         spec: of the workers.
         pool: how many workers, and what each takes.
         listener: told of every unit, and given what came of it.
-        interrupt: once it is requested, what is in flight comes to its end, for a minute at most, and nothing else.
         case_timeout: seconds after which a unit's worker is killed; None: never.
 
     Raises:
@@ -60,7 +60,8 @@ def run(
     """
     driver = _Driver(Schedule(units), spec, pool, listener, case_timeout)
     try:
-        driver.carry_out(interrupt)
+        with deferred_interrupt() as interrupt:
+            driver.carry_out(interrupt)
     finally:
         driver.close()
 
@@ -200,7 +201,7 @@ class _Driver:
         try:
             outcome: Outcome = ray.get(outcome_ref)
         except RayTaskError as error:
-            self._give_up(attempt, f"the worker could not run it: {_one_line(error)}")
+            self._give_up(attempt, f"the worker could not run it: {cluster.cause(error)}")
             return
         except RayError as error:
             self._died(slot, attempt, error, killed)
@@ -217,16 +218,16 @@ class _Driver:
         try:
             self._take(scoring.outcome.with_scores(ray.get(ref)))
         except RayTaskError as error:
-            self._give_up(scoring.attempt, _one_line(error.cause), scoring.outcome.measured())
+            self._give_up(scoring.attempt, cluster.cause(error), scoring.outcome.measured())
         except RayError as error:
-            self._lost(scoring.attempt, f"its masks or the process that scored them were lost ({_cause(error)})")
+            self._lost(scoring.attempt, f"its masks or the process that scored them were lost ({cluster.cause(error)})")
 
     def _died(self, slot: _Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
         """A worker died over a unit: begin it anew, and see whose fault it was."""
         self._schedule.leave(slot.number)
         slot.since = time.monotonic()
         self._restart(slot, error)
-        reason = f"its worker died ({_cause(error)})"
+        reason = f"its worker died ({cluster.cause(error)})"
         if killed:
             reason = f"it took longer than case_timeout = {self._timeout:g} s"
         preempted = getattr(error, "preempted", False) or not cluster.is_alive(slot.node)
@@ -267,7 +268,7 @@ class _Driver:
             if slot.starts < STARTS and waited < START_S:
                 self._restart(slot, error)
                 return
-            self._listener.warn(f"worker {slot.number} does not start, and is done without: {_cause(error)}")
+            self._listener.warn(f"worker {slot.number} does not start, and is done without: {cluster.cause(error)}")
             ray.kill(slot.actor)
             self._slots.remove(slot)
 
@@ -293,15 +294,5 @@ class _Driver:
             if lack:
                 self._said_waiting = now + WAITING_AGAIN_S
                 self._listener.tell(
-                    f"waiting for Ray: {len(waiting)} of {len(self._slots)} workers have no place: {lack}"
+                    f"waiting for Ray: {len(waiting)} of {len(self._slots)} workers have not started: {lack}"
                 )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _cause(error: RayError) -> str:
-    """The first sentence of what Ray says."""
-    text = _one_line(error).removeprefix("The actor died because of an error raised in its creation task, ")
-    return f"{type(error).__name__}: {text[:200]}"

@@ -18,7 +18,6 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Grid, Plan, Unit, make_plan
-from freqbench.interrupt import deferred_interrupt
 from freqbench.job import JobSpec
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
@@ -199,18 +198,23 @@ class _Run:
         if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):
             threads = self._job.resources.threads
             spec = replace(spec, threads=facts.available_cores() if threads == "auto" else threads)
+            self._facts["engine"] = {"name": "serial", "workers": 1, "threads": spec.threads}
             serial.run(units, spec, self)
             return
         from freqbench.engine import cluster, distributed
 
-        # Ray does not bear an exception while it starts, so that Ctrl-C is heeded only when it has.
         own_cpus = pool.workers * pool.threads + 1
-        with deferred_interrupt() as interrupt, cluster.existing(address) if address else cluster.own(own_cpus):
+        with cluster.existing(address) if address else cluster.own(own_cpus):
             if address:
                 pool = share(self._job.resources, cluster.nodes(), len(units), self._model_bytes(units))
-            self._facts["ray"] = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
+            self._facts["engine"] = {
+                "name": "ray",
+                "workers": pool.workers,
+                "threads": pool.threads,
+                "gpus_per_worker": pool.gpus,
+            }
             spec = replace(spec, threads=pool.threads)
-            distributed.run(units, spec, pool, self, interrupt, self._job.case_timeout)
+            distributed.run(units, spec, pool, self, self._job.case_timeout)
 
     def _model_bytes(self, units: Sequence[Unit]) -> int:
         """Of the largest step of a model, times the windows that are attacked at once."""

@@ -13,17 +13,22 @@ from freqbench.engine import cluster, distributed
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.grid import Unit
-from freqbench.interrupt import Interrupt
 
 TESTS = str(Path(__file__).parents[1])
 
 
 @contextmanager
-def ray_session(cpus: int) -> Iterator[None]:
+def findable_tests() -> Iterator[None]:
+    """What is started within can import the tests' modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([TESTS, *filter(None, sys.path)]))
-        with cluster.own(cpus):
-            yield
+        yield
+
+
+@contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    with findable_tests(), cluster.own(cpus):
+        yield
 
 
 def run_by_ray(
@@ -32,5 +37,5 @@ def run_by_ray(
     """Units on the Ray of this process, one thread a worker."""
     spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=1, window_batch=batch)
     listener = Collector()
-    distributed.run(units, spec, Pool(workers=workers, threads=1, gpus=0), listener, Interrupt(), timeout)
+    distributed.run(units, spec, Pool(workers=workers, threads=1, gpus=0), listener, timeout)
     return listener

@@ -11,8 +11,10 @@ from tiny import SHAPE, Collector, expanded, job, results, small
 
 from freqbench.attacks import ATTACKS
 from freqbench.data import DATASETS
-from freqbench.engine import serial
+from freqbench.engine import distributed, serial
+from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
+from freqbench.errors import UserError
 from freqbench.grid import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
@@ -60,11 +62,17 @@ def test_every_attack_is_compared() -> None:
     assert set(EVERY_ATTACK) == set(ATTACKS)
 
 
+@pytest.fixture(scope="module")
+def every_attack() -> tuple[list[Unit], Any]:
+    """Units of every attack, and what the serial engine makes of them."""
+    units = units_of(job(attacks=[{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]))
+    return units, results(run_serially(units).outcomes)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_rows_are_those_of_the_serial_engine(workers: int) -> None:
-    attacks = [{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]
-    units = units_of(job(attacks=attacks))
-    assert results(run_by_ray(units, METRICS, workers).outcomes) == results(run_serially(units).outcomes)
+def test_rows_are_those_of_the_serial_engine(workers: int, every_attack: tuple[list[Unit], Any]) -> None:
+    units, expected = every_attack
+    assert results(run_by_ray(units, METRICS, workers).outcomes) == expected
 
 
 def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -120,3 +128,23 @@ def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(t
     assert [path.name for path in place.iterdir()] == ["fault-0"]
     assert len(listener.said) >= 1
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
+
+
+def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five workers where there is room for four: the run goes on with those."""
+    monkeypatch.setattr(distributed, "WAITING_S", 1.0)
+    monkeypatch.setattr(distributed, "WAITING_AGAIN_S", 1.0)
+    units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
+    listener = run_by_ray(units, METRICS, workers=5)
+    assert "waiting for Ray: 1 of 5 workers have not started: each wants 1 CPU, free are 0 CPU" in listener.said
+    assert len(listener.outcomes) == len(units)
+
+
+def test_workers_that_do_not_start_are_one_line() -> None:
+    spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
+    listener = Collector()
+    with pytest.raises(UserError, match="no worker starts: see the warnings above"):
+        distributed.run(units_of(small()), spec, Pool(workers=1, threads=1, gpus=0), listener)
+    (warning,) = listener.said
+    assert warning.startswith("worker 1 does not start, and is done without: ")
+    assert "RuntimeError: Expected one of cpu, cuda" in warning
