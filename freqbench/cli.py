@@ -178,9 +178,8 @@ def _spec_of(out: str, job: str | None) -> Any:
 
 
 def _report(outs: list[str], format: str) -> str:
-    from freqbench.grid import index_keys
     from freqbench.reporting.report import report as render
-    from freqbench.results import Store
+    from freqbench.results import Store, index_keys
 
     stores = [Store(out) for out in outs]
     keys = set().union(*(index_keys(store.job()["index"]) for store in stores))

@@ -90,7 +90,7 @@ class Grid:
                 yield Unit(cell=cell, ref=ref, targets=cell.targets)
 
     def index(self) -> dict[str, Any]:
-        """The keys of all records in a compact form that JSON can hold; `index_keys` spells them out."""
+        """The keys of all records in a compact form that JSON can hold; `results.index_keys` spells them out."""
         by_name = {cell.dataset.name: cell.dataset for cell in self.cells}
         return {
             "cells": [
@@ -103,16 +103,6 @@ class Grid:
             ],
             "cases": {name: [by_name[name].case_key(ref) for ref in refs] for name, refs in self.cases.items()},
         }
-
-
-def index_keys(index: Mapping[str, Any]) -> set[Key]:
-    """The keys that a grid's index stands for."""
-    return {
-        (cell["cell_id"], case_key, target)
-        for cell in index["cells"]
-        for case_key in index["cases"][cell["dataset"]]
-        for target in cell["targets"]
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ that died before deleting): readers keep one row a key, and take its classes fro
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from typing import Any, TypeVar
@@ -50,13 +50,17 @@ class Store:
         """A writer of this run's rows; one a run, for one thread."""
         return Writer(self.root, run_id, interval_s)
 
-    def records(self) -> pa.Table:
+    def records(self, columns: Sequence[str] = _ALL) -> pa.Table:
         """One row a key, ok before failed, then the latest; ordered by `finished_at` and key.
+
+        Args:
+            columns: of RECORDS; the fewer, the faster.
 
         Raises:
             UserError: a file is torn, foreign or of a newer schema.
         """
-        return self._consistent(lambda names: self._winners(names, _ALL)).drop_columns(_FILE)
+        read = tuple(dict.fromkeys((*_ORDER, *columns)))
+        return self._consistent(lambda names: self._winners(names, read)).select(list(columns))
 
     def class_records(self) -> pa.Table:
         """The classes of the rows that `records` returns.
@@ -207,6 +211,20 @@ class Store:
             ) from None
         _check_version(path, version)
         return content
+
+
+def index_keys(index: Mapping[str, Any]) -> set[Key]:
+    """The keys that a grid's index stands for.
+
+    Args:
+        index: from `Grid.index`; a store's job holds it.
+    """
+    return {
+        (cell["cell_id"], case_key, target)
+        for cell in index["cells"]
+        for case_key in index["cases"][cell["dataset"]]
+        for target in cell["targets"]
+    }
 
 
 def latest(table: pa.Table) -> pa.Table:

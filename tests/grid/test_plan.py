@@ -2,8 +2,8 @@
 
 from tiny import expanded, job
 
-from freqbench.grid import Grid, index_keys, make_plan
-from freqbench.results import Key
+from freqbench.grid import Grid, make_plan
+from freqbench.results import Key, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
 
