@@ -1,7 +1,10 @@
 """The command line: plan, run, score, status, report, train, doctor."""
 
+import gc
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -170,12 +173,24 @@ def doctor() -> None:
         console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _load(job: str, overrides: list[str] | None, limit_cases: int | None) -> Any:
-    from freqbench import config
-    from freqbench.job import JobSpec, expand
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What imports and a grid make stays: looking through it for garbage takes a second, here and at the exit again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
-    spec = config.load(job, JobSpec, overrides or ())
-    return spec, expand(spec, limit_cases, where=job)
+
+def _load(job: str, overrides: list[str] | None, limit_cases: int | None) -> Any:
+    with _uncollected():
+        from freqbench import config
+        from freqbench.job import JobSpec, expand
+
+        spec = config.load(job, JobSpec, overrides or ())
+        return spec, expand(spec, limit_cases, where=job)
 
 
 def _spec_of(out: str, job: str | None) -> Any:
@@ -189,9 +204,8 @@ def _spec_of(out: str, job: str | None) -> Any:
 
 
 def _report(outs: list[str], format: str) -> str:
-    from freqbench.grid import index_keys
     from freqbench.reporting.report import report as render
-    from freqbench.results import Store
+    from freqbench.results import Store, index_keys
 
     stores = [Store(out) for out in outs]
     keys = set().union(*(index_keys(store.job()["index"]) for store in stores))

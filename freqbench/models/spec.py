@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class ModelSpec:
     checkpoint: str
     checkpoint_sha256: str
 
-    @property
+    @cached_property
     def model_id(self) -> str:
         """16 hex digits that tell models apart by what they compute: neither name nor path enters."""
         defaults = MODELS[self.arch].args

@@ -14,9 +14,8 @@ from tiny import class_rows, execute, expanded, job, rows, small
 from freqbench import evaluate, storage
 from freqbench.engine import runner, serial, worker
 from freqbench.engine.status import of_store
-from freqbench.grid import index_keys
 from freqbench.metrics import METRICS
-from freqbench.results import KEY, Lease, Store
+from freqbench.results import KEY, Lease, Store, index_keys
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
