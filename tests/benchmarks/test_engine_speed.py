@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from engine.ray_session import findable_tests, ray_session
@@ -20,7 +21,7 @@ from freqbench.grid import Unit
 from freqbench.metrics import Scores
 from freqbench.results import Store
 
-NUM_UNITS = 5000
+NUM_UNITS = 20000
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
 
@@ -58,15 +59,18 @@ class Clock(Collector):
 
 def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = small(
-        attacks=[{"name": "gn", "std": [round(1e-4 * i, 4) for i in range(1, NUM_UNITS + 1)]}],
+        attacks=[{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}],
         metrics=["dsc"],
         resources={"workers": 2, "threads": 1},
     )
     began: list[float] = []
+    memory: list[int] = []
     real = runner._Run.begin
 
     def begin(run: Any, unit: Unit) -> None:
         began.append(time.monotonic())
+        if len(began) % (NUM_UNITS // 4) == 0:
+            memory.append(psutil.Process().memory_info().rss >> 20)
         real(run, unit)
 
     monkeypatch.setattr(runner._Run, "begin", begin)
@@ -76,6 +80,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     seconds = began[-1] - began[0]
     assert summary.num_new == len(Store(str(tmp_path)).covered()) == NUM_UNITS
     print(f"\n{NUM_UNITS / seconds:.0f} units/s through driver, writer and store (wanted: 500)")
+    print(f"RSS of the driver at each quarter: {', '.join(map(str, memory))} MiB (wanted: 1024, flat)")
 
 
 def test_ray_beside_the_serial_engine() -> None:
