@@ -19,8 +19,8 @@ PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-imag
 
 
 def new_run_id() -> str:
-    """A run's id: sortable by time, unique."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    """A run's id: sortable by time, also within a second, and unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
 
 
 def now() -> str:

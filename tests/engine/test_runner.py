@@ -13,7 +13,7 @@ import torch
 from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench import evaluate, storage
-from freqbench.engine import runner, serial, worker
+from freqbench.engine import facts, runner, serial, worker
 from freqbench.engine.status import of_store
 from freqbench.errors import UserError
 from freqbench.metrics import METRICS
@@ -202,6 +202,11 @@ def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
         execute(small(**TWO), tmp_path, engine="ray")
     execute(small(**TWO), tmp_path, engine="auto")
     assert Store(str(tmp_path)).runs()[-1]["engine"]["name"] == "serial"
+
+
+def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
+    ids = [facts.new_run_id() for _ in range(50)]
+    assert ids == sorted(ids)
 
 
 def test_an_old_lease_is_taken_over_in_silence(tmp_path: Path) -> None:
