@@ -1,8 +1,11 @@
 """The command line: plan, run, score, status, report, train, doctor."""
 
+import gc
 import signal
 import sys
-from typing import Annotated, Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -84,13 +87,24 @@ def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit =
 
 
 @app.command()
-def run(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
+def run(
+    job: Job,
+    out: OutOption = None,
+    engine: Annotated[
+        Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")
+    ] = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
+    ] = None,
+    set_: Set = None,
+    limit_cases: Limit = None,
+) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import runner
 
     spec, grid = _load(job, set_, limit_cases)
     place = out or f"runs/{spec.name}"
-    _finish(runner.execute(spec, grid, place, _console()), place)
+    _finish(runner.execute(spec, grid, place, _console(), engine, address), place)
 
 
 @app.command()
@@ -159,12 +173,24 @@ def doctor() -> None:
         console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _load(job: str, overrides: list[str] | None, limit_cases: int | None) -> Any:
-    from freqbench import config
-    from freqbench.job import JobSpec, expand
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What imports and a grid make stays: looking through it for garbage takes a second, here and at the exit again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
-    spec = config.load(job, JobSpec, overrides or ())
-    return spec, expand(spec, limit_cases, where=job)
+
+def _load(job: str, overrides: list[str] | None, limit_cases: int | None) -> Any:
+    with _uncollected():
+        from freqbench import config
+        from freqbench.job import JobSpec, expand
+
+        spec = config.load(job, JobSpec, overrides or ())
+        return spec, expand(spec, limit_cases, where=job)
 
 
 def _spec_of(out: str, job: str | None) -> Any:
@@ -178,9 +204,8 @@ def _spec_of(out: str, job: str | None) -> Any:
 
 
 def _report(outs: list[str], format: str) -> str:
-    from freqbench.grid import index_keys
     from freqbench.reporting.report import report as render
-    from freqbench.results import Store
+    from freqbench.results import Store, index_keys
 
     stores = [Store(out) for out in outs]
     keys = set().union(*(index_keys(store.job()["index"]) for store in stores))

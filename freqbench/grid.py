@@ -104,9 +104,14 @@ class Grid:
             for ref in self.cases[cell.dataset.name]:
                 yield Unit(cell=cell, ref=ref, targets=cell.targets)
 
-    def index(self) -> dict[str, Any]:
-        """The keys of all records in a compact form that JSON can hold; `index_keys` spells them out."""
+    @cached_property
+    def case_keys(self) -> Mapping[str, tuple[str, ...]]:
+        """The key of every case, in the order of `cases`: found once, as every cell asks for them."""
         by_name = {cell.dataset.name: cell.dataset for cell in self.cells}
+        return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
+
+    def index(self) -> dict[str, Any]:
+        """The keys of all records in a compact form that JSON can hold; `results.index_keys` spells them out."""
         return {
             "cells": [
                 {
@@ -116,18 +121,8 @@ class Grid:
                 }
                 for cell in self.cells
             ],
-            "cases": {name: [by_name[name].case_key(ref) for ref in refs] for name, refs in self.cases.items()},
+            "cases": {name: list(keys) for name, keys in self.case_keys.items()},
         }
-
-
-def index_keys(index: Mapping[str, Any]) -> set[Key]:
-    """The keys that a grid's index stands for."""
-    return {
-        (cell["cell_id"], case_key, target)
-        for cell in index["cells"]
-        for case_key in index["cases"][cell["dataset"]]
-        for target in cell["targets"]
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +157,19 @@ def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collecti
     """
     wanted = frozenset(grid.metrics)
     units, num_done, former = [], 0, set[str]()
-    for unit in grid.units():
-        missing = []
-        for target in unit.targets:
-            key = unit.cell.key(unit.ref, target)
-            present = covered.get(key)
-            if present is None or not wanted <= present or key in again:
-                missing.append(target)
-                former |= present or frozenset()
-        num_done += len(unit.targets) - len(missing)
-        if missing:
-            units.append(Unit(cell=unit.cell, ref=unit.ref, targets=tuple(missing)))
+    for cell in grid.cells:
+        name = cell.dataset.name
+        for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
+            missing = []
+            for target in cell.targets:
+                key = cell.cell_id, case_key, target.model_id
+                present = covered.get(key)
+                if present is None or not wanted <= present or key in again:
+                    missing.append(target)
+                    former |= present or frozenset()
+            num_done += len(cell.targets) - len(missing)
+            if missing:
+                units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
     metrics = (*grid.metrics, *sorted(former - wanted))
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from freqbench import config
 from freqbench.attacks import Attack, make, with_indices
@@ -33,12 +33,14 @@ class Resources(Strict):
     """What a worker may take; recorded with every row, in no identity.
 
     Attributes:
-        workers: processes; the serial engine has one.
-        threads: CPU threads a worker; `auto`: all cores.
+        workers: processes; `auto`: one a GPU share, or one for two cores and at least two; the serial engine has one.
+        threads: CPU threads a worker; `auto`: cores / workers.
+        gpus_per_worker: GPUs or a share of one, where there are any; 0: none.
     """
 
-    workers: Literal["auto", 1] = "auto"
+    workers: Auto = "auto"
     threads: Auto = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
 
 
 class JobSpec(Strict):
@@ -58,6 +60,8 @@ class JobSpec(Strict):
         resources: see Resources.
         window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU. Attacks that couple the windows of a
             batch have it in their identity; `auto` is 4 for them, wherever they run.
+        case_timeout: seconds that a unit may take before its worker is killed and the unit tried again; none: for ever.
+            The serial engine cannot stop a unit.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
     """
 
@@ -72,6 +76,7 @@ class JobSpec(Strict):
     compile: bool = False
     resources: Resources = Resources()
     window_batch: Auto = "auto"
+    case_timeout: PositiveFloat | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
 
     @field_validator("metrics")

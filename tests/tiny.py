@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from rich.console import Console
 
 from freqbench import config
 from freqbench.engine import runner
+from freqbench.engine.rows import Outcome
 from freqbench.engine.runner import Summary
-from freqbench.grid import Grid
+from freqbench.grid import Grid, Unit
 from freqbench.job import JobSpec, expand
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
 
@@ -61,9 +62,11 @@ def expanded(content: Mapping[str, Any]) -> tuple[JobSpec, Grid]:
     return spec, expand(spec, where="job.yaml")
 
 
-def execute(content: Mapping[str, Any], out: Path | str, said: io.StringIO | None = None) -> Summary:
+def execute(
+    content: Mapping[str, Any], out: Path | str, said: io.StringIO | None = None, engine: runner.Engine = "serial"
+) -> Summary:
     spec, grid = expanded(content)
-    return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80))
+    return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80), engine)
 
 
 def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
@@ -72,7 +75,35 @@ def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
     torch.set_num_threads(1)
     with Path(log).open("w") as said:
         spec, grid = expanded(content)
-        runner.execute(spec, grid, out, Console(file=said, width=80))
+        runner.execute(spec, grid, out, Console(file=said, width=80), "serial")
+
+
+class Collector:
+    """A listener that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.said: list[str] = []
+
+    def begin(self, unit: Unit) -> None: ...
+
+    def take(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def tick(self) -> None: ...
+
+    def tell(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def results(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
+    """Records and class records by key, as `rows` and `class_rows`, without a store."""
+    records = [record for outcome in outcomes for record in outcome.records]
+    classes = [row for outcome in outcomes for row in outcome.flat_class_records()]
+    return _stable(records, RECORDS, KEY), _stable(classes, CLASS_RECORDS, (*KEY, "class_index"))
 
 
 def rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:

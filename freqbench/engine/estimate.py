@@ -11,6 +11,7 @@ CORE_FLOPS = 30e9
 GPU_FLOPS = 10e12
 INFERENCE_OVERLAP = 4  # windows that predict a voxel, about
 SCORING_S = 0.5  # distances of a small volume
+MEASURED = ("status", "source_model_id", "num_forwards", "num_backwards", "attack_seconds", "score_seconds")
 
 
 def overview(grid: Grid) -> list[tuple[str, str, str, int, int, int]]:
@@ -65,7 +66,7 @@ def text(hours: float) -> str:
 
 def _measured(store: Store) -> tuple[dict[str, float], float | None]:
     """Seconds a pass of each source model, and seconds a record to score, from the rows of a store."""
-    rows = store.records()
+    rows = store.records(MEASURED)
     rows = rows.filter(pc.equal(rows["status"], "ok"))
     scoring = pc.mean(rows["score_seconds"]).as_py()
     rows = rows.filter(pc.greater(rows["num_forwards"], 0))

@@ -6,6 +6,7 @@ import platform
 import secrets
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 
 from freqbench.grid import Grid
 
-PACKAGES = ("freqbench", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "pyarrow")
+PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "pyarrow")
 
 
 def new_run_id() -> str:
-    """A run's id: sortable by time, unique."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    """A run's id: sortable by time, also within a second, and unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
 
 
 def now() -> str:
@@ -50,8 +51,12 @@ def collect(grid: Grid) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on."""
-    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    """Python and the packages that numbers depend on, as far as they are installed."""
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def devices() -> list[str]:
@@ -64,6 +69,22 @@ def devices() -> list[str]:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes that are free on this machine, or in the container that this process is in."""
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo, cgroup = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free.append(1024 * int(fields["MemAvailable"].split()[0]))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        if (cgroup / limit).exists() and (bound := (cgroup / limit).read_text().strip()).isdecimal():
+            free.append(int(bound) - int((cgroup / used).read_text()))
+    return max(0, min(free))
 
 
 def git_state() -> dict[str, Any] | None:

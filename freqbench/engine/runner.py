@@ -1,9 +1,11 @@
 """One run: plan what is left, carry it out, store rows as they come, and leave a record of the run."""
 
+import importlib.util
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -11,17 +13,22 @@ from rich.console import Console
 from freqbench import storage
 from freqbench.engine import facts, serial, volumes
 from freqbench.engine.progress import RunProgress
+from freqbench.engine.resources import Node, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
-from freqbench.grid import Grid, Plan, make_plan
+from freqbench.grid import Grid, Plan, Unit, make_plan
 from freqbench.job import JobSpec
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
+from freqbench.models import step_bytes
 from freqbench.results import Lease, Store
 
 COMPACT_ABOVE = 64
 COMMIT_EVERY_S = 5.0
+HEARTBEAT_S = 20.0
 VOLUMES = "volumes"
+
+Engine = Literal["auto", "ray", "serial"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +75,21 @@ def volumes_root(job: JobSpec, out: str) -> str | None:
     return storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
 
 
-def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
+def execute(
+    job: JobSpec, grid: Grid, out: str, console: Console, engine: Engine = "auto", address: str | None = None
+) -> Summary:
     """Run what is left of a job into a result store.
 
+    Args:
+        job: what was asked for.
+        grid: what it came to.
+        out: folder or URI of the store.
+        console: where progress goes.
+        engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
+        address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
+
     Raises:
-        UserError: the store cannot be read.
+        UserError: the store cannot be read, the cluster cannot be reached, or no worker starts.
     """
     store = Store(out)
     store.compact(above=COMPACT_ABOVE)
@@ -80,7 +97,8 @@ def execute(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
     plan = current_plan(grid, store, root)
     content = _with_scored({"spec": job.model_dump(mode="json"), "index": grid.index()}, _scored(store))
     store.write_job(content)
-    summary = _Run(job, store, plan, console).carry_out(WorkerSpec(run_id="", metrics=plan.metrics, volumes=root))
+    spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root)
+    summary = _Run(job, store, plan, console).carry_out(spec, engine, address)
     if summary.run_id:
         store.write_job(content)  # again, as the list of runs has grown
     return summary
@@ -101,7 +119,7 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, reuse=True)
-    summary = _Run(job, store, replace(plan, units=saved), console).carry_out(spec)
+    summary = _Run(job, store, replace(plan, units=saved), console).carry_out(spec, "auto")
     scored = _scored(store)
     for cell in grid.cells:
         scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *(t.model_id for t in cell.targets)]))
@@ -139,15 +157,17 @@ class _Run:
         self._writer = store.writer(self._run_id, COMMIT_EVERY_S)
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
+        self._recorded = 0.0
 
-    def carry_out(self, spec: WorkerSpec) -> Summary:
+    def carry_out(self, spec: WorkerSpec, engine: Engine, address: str | None = None) -> Summary:
         started = time.monotonic()
         if not self._plan.units:
             return self._summary(None, started, interrupted=False)
         unavailable = self._unavailable(spec.metrics)
-        spec = replace(spec, run_id=self._run_id, unavailable=unavailable, **self._resources())
+        batch = None if self._job.window_batch == "auto" else self._job.window_batch
+        spec = replace(spec, run_id=self._run_id, unavailable=unavailable, window_batch=batch)
         for text in self._plan.grid.warnings:
-            self._warn(text)
+            self.warn(text)
         self._warn_of_other(self._lease.take())
         self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid)}
         self._record("running")
@@ -155,7 +175,7 @@ class _Run:
         try:
             with self._progress:
                 try:
-                    serial.run(self._plan.units, spec, self._progress.begin, self._take)
+                    self._run(spec, engine, address or os.environ.get("RAY_ADDRESS"))
                     status = "done"
                 except KeyboardInterrupt:
                     status = "interrupted"
@@ -168,12 +188,66 @@ class _Run:
             self._store.compact()
         return self._summary(self._run_id, started, interrupted=status == "interrupted")
 
-    def _take(self, outcome: Outcome) -> None:
+    def _run(self, spec: WorkerSpec, engine: Engine, address: str | None) -> None:
+        """Carry out the plan by the engine that was asked for, or that pays."""
+        units, has_ray = self._plan.units, importlib.util.find_spec("ray") is not None
+        if engine == "ray" and not has_ray:
+            raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
+        one = Node(cores=facts.available_cores(), gpus=torch.cuda.device_count(), memory=facts.available_memory())
+        pool = share(self._job.resources, [one], len(units), self._model_bytes(units))
+        if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):
+            threads = self._job.resources.threads
+            spec = replace(spec, threads=facts.available_cores() if threads == "auto" else threads)
+            self._facts["engine"] = {"name": "serial", "workers": 1, "threads": spec.threads}
+            serial.run(units, spec, self)
+            return
+        from freqbench.engine import cluster, distributed
+
+        own_cpus = pool.workers * pool.threads + 1
+        with cluster.existing(address) if address else cluster.own(own_cpus):
+            if address:
+                pool = share(self._job.resources, cluster.nodes(), len(units), self._model_bytes(units))
+            self._facts["engine"] = {
+                "name": "ray",
+                "workers": pool.workers,
+                "threads": pool.threads,
+                "gpus_per_worker": pool.gpus,
+            }
+            spec = replace(spec, threads=pool.threads)
+            distributed.run(units, spec, pool, self, self._job.case_timeout)
+
+    def _model_bytes(self, units: Sequence[Unit]) -> int:
+        """Of the largest step of a model, times the windows that are attacked at once."""
+        models = {model.model_id: model for unit in units for model in (unit.cell.source, *unit.targets)}
+        batch = 1 if self._job.window_batch == "auto" else self._job.window_batch
+        return batch * max(map(step_bytes, models.values()))
+
+    def begin(self, unit: Unit) -> None:
+        """See Listener."""
+        self._progress.begin(unit)
+
+    def take(self, outcome: Outcome) -> None:
         """Hand an outcome's rows to the writer; they are done once it has committed them."""
         if outcome.failed:
             self._num_failed += len(outcome.records)
         self._progress.finish(outcome)
         self._committed(self._writer.add(outcome.records, outcome.flat_class_records()))
+
+    def tick(self) -> None:
+        """Commit what has waited long enough, and be heard of now and then."""
+        self._committed(self._writer.flush_due())
+        if time.monotonic() - self._recorded > HEARTBEAT_S:
+            self._lease.take()
+            self._record("running")
+
+    def tell(self, text: str) -> None:
+        """A line for whoever looks on."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line that stays in the run's file."""
+        self._warnings.append(text)
+        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _committed(self, count: int) -> None:
         self._progress.store(count)
@@ -182,12 +256,6 @@ class _Run:
             self._lease.take()
             self._record("running")
 
-    def _resources(self) -> dict[str, Any]:
-        resources = self._job.resources
-        threads = facts.available_cores() if resources.threads == "auto" else resources.threads
-        batch = None if self._job.window_batch == "auto" else self._job.window_batch
-        return {"device": "cuda" if torch.cuda.is_available() else "cpu", "threads": threads, "window_batch": batch}
-
     def _unavailable(self, metrics: Sequence[str]) -> Mapping[str, str]:
         """Metrics that cannot be computed here, said once."""
         if "lpips" not in metrics:
@@ -195,23 +263,20 @@ class _Run:
         try:
             prepare_lpips()
         except LpipsUnavailable as error:
-            self._warn(f"{error}; the columns of LPIPS stay empty")
+            self.warn(f"{error}; the columns of LPIPS stay empty")
             return {"lpips": str(error)}
         return {}
 
     def _warn_of_other(self, holder: Mapping[str, Any] | None) -> None:
         if holder:
-            self._warn(
+            self.warn(
                 f"run {holder['run_id']} (host {holder.get('host')}, pid {holder.get('pid')}) writes to "
                 f"{self._store.root} now: rows stay right, but work is done twice"
             )
 
-    def _warn(self, text: str) -> None:
-        self._warnings.append(text)
-        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-
     def _record(self, status: str) -> None:
         """Write the run's own file."""
+        self._recorded = time.monotonic()
         progress = {"status": status, "records": self._num_stored, "failed": self._num_failed}
         self._store.write_run(
             self._run_id, {**self._facts, **progress, "warnings": self._warnings, "heartbeat": facts.now()}

@@ -1,23 +1,106 @@
-"""The order of units: pure, the same for every engine."""
+"""Which unit a worker takes next: pure, the same for every engine."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Hashable, Sequence
 
+from freqbench.data import Dataset
 from freqbench.grid import Unit
+from freqbench.types import CaseRef
+
+Place = tuple[str, tuple[str, str]]
 
 
-def in_order(units: Sequence[Unit]) -> list[Unit]:
-    """Units as one worker takes them: a source model at a time (most work first), a case at a time, longest first.
+class Schedule:
+    """Units that wait.
 
-    A model is loaded once and a case read once a model; clean predictions are made at the first unit of a case.
+    A worker stays on its source model while that has units, and on its case within it, longest first; so a model is
+    loaded once and a case read once a model. Without one it takes the model with most work left a worker, and there the
+    first case that the fewest workers are on.
+
+    Args:
+        units: in any order; equal lengths keep theirs.
     """
-    work: dict[str, int] = {}
-    for unit in units:
-        source = unit.cell.source.model_id
-        work[source] = work.get(source, 0) + unit.passes
 
-    def position(numbered: tuple[int, Unit]) -> tuple[int, str, str, str, int, int]:
-        number, unit = numbered
-        source = unit.cell.source.model_id
-        return (-work[source], source, unit.cell.dataset.name, unit.ref.case_id, -unit.passes, number)
+    def __init__(self, units: Sequence[Unit]) -> None:
+        waiting: dict[str, dict[tuple[str, str], list[tuple[int, Unit]]]] = {}
+        for unit in units:
+            source, case = _place(unit)
+            waiting.setdefault(source, {}).setdefault(case, []).append((_work(unit), unit))
+        self._waiting: dict[str, dict[tuple[str, str], deque[Unit]]] = {
+            source: {
+                case: deque(unit for _, unit in sorted(cases[case], key=lambda pair: -pair[0]))
+                for case in sorted(cases)
+            }
+            for source, cases in sorted(waiting.items())
+        }
+        self._work = {
+            source: sum(work for case in cases.values() for work, _ in case) for source, cases in waiting.items()
+        }
+        self._at: dict[Hashable, Place] = {}
+        self._left = len(units)
 
-    return [unit for _, unit in sorted(enumerate(units), key=position)]
+    def __len__(self) -> int:
+        return self._left
+
+    def take(self, worker: Hashable) -> Unit | None:
+        """The unit that a worker is to do now; None where nothing waits."""
+        place = self._choose(worker)
+        if place is None:
+            return None
+        self._at[worker] = place
+        source, case = place
+        unit = self._waiting[source][case].popleft()
+        self._work[source] -= _work(unit)
+        self._left -= 1
+        if not self._waiting[source][case]:
+            del self._waiting[source][case]
+            if not self._waiting[source]:
+                del self._waiting[source]
+        return unit
+
+    def next_case(self, worker: Hashable) -> tuple[Dataset, CaseRef] | None:
+        """The case of the unit that `take` would give now."""
+        place = self._choose(worker)
+        if place is None:
+            return None
+        unit = self._waiting[place[0]][place[1]][0]
+        return unit.cell.dataset, unit.ref
+
+    def put_back(self, unit: Unit) -> None:
+        """A unit that was taken and not done waits again, behind the others of its case."""
+        source, case = _place(unit)
+        self._waiting.setdefault(source, {}).setdefault(case, deque()).append(unit)
+        self._work[source] += _work(unit)
+        self._left += 1
+
+    def leave(self, worker: Hashable) -> None:
+        """A worker is gone, or has forgotten what it had loaded."""
+        self._at.pop(worker, None)
+
+    def _choose(self, worker: Hashable) -> Place | None:
+        if not self._waiting:
+            return None
+        at = self._at.get(worker)
+        others = [place for other, place in self._at.items() if other != worker]
+        if at and at[0] in self._waiting:
+            source = at[0]
+        else:
+            workers = [place[0] for place in others]
+            source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers.count(source)))
+        cases = self._waiting[source]
+        if at and at[1] in cases and at[0] == source:
+            return source, at[1]
+        return source, min(cases, key=lambda case: others.count((source, case)))
+
+
+def _longest_first(units: Sequence[tuple[int, Unit]]) -> deque[Unit]:
+    return deque(unit for _, unit in sorted(units, key=lambda pair: -pair[0]))
+
+
+def _place(unit: Unit) -> Place:
+    return unit.cell.source.model_id, (unit.cell.dataset.name, unit.ref.case_id)
+
+
+def _work(unit: Unit) -> int:
+    """Passes to attack, and something for scoring, so that an attack without gradients counts."""
+    return unit.passes + unit.num_windows * len(unit.targets)

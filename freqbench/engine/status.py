@@ -1,9 +1,10 @@
 """How far a store is, from its files alone: neither data nor checkpoints are needed."""
 
+from collections import Counter
+
 from rich.table import Column, Table
 
-from freqbench.grid import index_keys
-from freqbench.results import KEY, Store
+from freqbench.results import KEY, Store, index_keys
 
 
 def of_store(out: str) -> list[Table]:
@@ -14,17 +15,13 @@ def of_store(out: str) -> list[Table]:
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
-    records = store.records().select([*KEY, "status", "attack", "source_model", "error"]).to_pylist()
-    mine = [row for row in records if tuple(row[name] for name in KEY) in wanted]
-    groups: dict[tuple[str, str], dict[str, int]] = {}
-    for row in mine:
-        group = groups.setdefault((row["attack"], row["source_model"]), {"ok": 0, "failed": 0})
-        group[row["status"]] += 1
-    missing = len(wanted) - len(mine)
-    progress = Table("attack", "source", "ok", "failed", title=f"{out}: {len(mine)} of {len(wanted)} records")
-    for (attack, source), group in sorted(groups.items()):
-        progress.add_row(attack, source, str(group["ok"]), str(group["failed"]))
-    progress.add_row("not done yet", "", str(missing), "")
+    records = store.records((*KEY, "attack", "source_model", "status"))
+    rows = zip(*(column.to_pylist() for column in records.columns), strict=True)
+    counts = Counter(row[3:] for row in rows if row[:3] in wanted)
+    progress = Table("attack", "source", "ok", "failed", title=f"{out}: {counts.total()} of {len(wanted)} records")
+    for attack, source in sorted({group[:2] for group in counts}):
+        progress.add_row(attack, source, *(str(counts[attack, source, status]) for status in ("ok", "failed")))
+    progress.add_row("not done yet", "", str(len(wanted) - counts.total()), "")
     runs = Table(
         Column("run", no_wrap=True), "status", "records", "failed", "last sign of life", "warnings", title="runs"
     )

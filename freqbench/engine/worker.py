@@ -5,6 +5,7 @@ import resource
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from freqbench import evaluate, models
+from freqbench.data import Dataset
 from freqbench.engine import rows, volumes
 from freqbench.engine.rows import Outcome
 from freqbench.errors import UserError
@@ -21,7 +23,7 @@ from freqbench.evaluate import AttackedVolume, PredictionScores
 from freqbench.grid import Cell, Unit
 from freqbench.metrics import voxel_success
 from freqbench.models import ModelSpec, SegmentationModel
-from freqbench.types import Case, Spacing
+from freqbench.types import Case, CaseRef, Spacing
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class WorkerSpec:
         run_id: of the run whose rows it makes.
         metrics: names of METRICS.
         unavailable: metrics that cannot be computed here, with the reason.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: `cpu`, `cuda` or `cuda:N`; `auto`: a GPU where the worker sees one.
         threads: CPU threads of torch.
         window_batch: windows attacked at once; None: 1 on a CPU, 4 elsewhere.
         volumes: folder or URI of saved volumes; None to save none.
@@ -51,7 +53,7 @@ class WorkerSpec:
     run_id: str
     metrics: tuple[str, ...]
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = 1
     window_batch: int | None = None
     volumes: str | None = None
@@ -104,15 +106,22 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self._device = torch.device(spec.device)
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(automatic if spec.device == "auto" else spec.device)
         self._window_batch = spec.window_batch or (1 if self._device.type == "cpu" else 4)
         self._inference_batch = INFERENCE_WINDOWS
         self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
         self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: _Kept[CleanPrediction] = _Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._loading: dict[str, Future[Case]] = {}
 
-    def run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
+    def run(self, unit: Unit, prefetch: tuple[Dataset, CaseRef] | None = None) -> tuple[Outcome, Masks | None]:
         """Attack a unit's case once and score it on every target.
+
+        Args:
+            unit: what to do.
+            prefetch: a case that is likely to be wanted next: read in the background meanwhile.
 
         Returns:
             Rows without surface distances, and the masks that those are computed from; None where they are not wanted
@@ -121,13 +130,15 @@ class Worker:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
-            return self._run(unit)
+            return self._run(unit, prefetch)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             return rows.failed(unit, _reason(error), self._measured(unit.cell)), None
 
-    def _run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
+    def _run(self, unit: Unit, prefetch: tuple[Dataset, CaseRef] | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
-        case = self._cases.get(cell.dataset.case_key(unit.ref), lambda: cell.dataset.load(unit.ref))
+        case = self._case(cell.dataset, unit.ref)
+        if prefetch:
+            self._load_early(*prefetch)
         attacked, attack_seconds = self._attack(cell, case)
 
         started = time.perf_counter()
@@ -153,6 +164,17 @@ class Worker:
             return outcome, None
         masks = Masks(label=label, preds=tuple(preds), spacing=case.spacing, num_classes=cell.dataset.num_classes)
         return outcome, masks
+
+    def _case(self, dataset: Dataset, ref: CaseRef) -> Case:
+        key = dataset.case_key(ref)
+        early = self._loading.pop(key, None)
+        return self._cases.get(key, early.result if early else partial(dataset.load, ref))
+
+    def _load_early(self, dataset: Dataset, ref: CaseRef) -> None:
+        """Begin to read a case; what goes wrong is told when the case is asked for."""
+        key = dataset.case_key(ref)
+        if key not in self._cases and key not in self._loading:
+            self._loading = {key: self._loader.submit(dataset.load, ref)}
 
     def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float]:
         """The adversarial volume and the seconds it took, made or read back."""
@@ -212,6 +234,9 @@ class _Kept(Generic[V]):
         self._capacity = capacity
         self._size = size
         self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         if key not in self._values:

@@ -3,7 +3,7 @@
 from freqbench.models.checkpoint import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.inference import attack_windows, predict
 from freqbench.models.nets import MODELS, Architecture, build
-from freqbench.models.spec import ModelEntry, ModelSpec, forward_flops, load, resolve
+from freqbench.models.spec import ModelEntry, ModelSpec, forward_flops, load, resolve, step_bytes
 from freqbench.models.wrapper import SegmentationModel
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "read_metadata",
     "resolve",
     "save_checkpoint",
+    "step_bytes",
     "zoo_names",
 ]

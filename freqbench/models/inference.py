@@ -1,5 +1,6 @@
 """Windows: the tiling that is attacked, and sliding-window prediction of whole volumes."""
 
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -11,7 +12,8 @@ from freqbench.types import Shape
 OVERLAP = 0.5
 
 
-def attack_windows(shape: Shape, roi: Shape) -> list[tuple[slice, slice, slice]]:
+@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
+def attack_windows(shape: Shape, roi: Shape) -> tuple[tuple[slice, slice, slice], ...]:
     """The windows that tile a volume for attack: side by side, in raster order.
 
     The last window on an axis is shifted back inside, so that it overlaps its neighbour: what is written later
@@ -29,7 +31,7 @@ def attack_windows(shape: Shape, roi: Shape) -> list[tuple[slice, slice, slice]]
         length = min(size, wanted)
         starts = [min(start, size - length) for start in range(0, size, length)]
         axes.append([slice(start, start + length) for start in starts])
-    return list(product(*axes))
+    return tuple(product(*axes))
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12) -> Tensor:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from freqbench.config import Strict, validate
 from freqbench.errors import CheckpointError, UserError
@@ -66,7 +69,7 @@ class ModelSpec:
     checkpoint: str
     checkpoint_sha256: str
 
-    @property
+    @cached_property
     def model_id(self) -> str:
         """16 hex digits that tell models apart by what they compute: neither name nor path enters."""
         defaults = MODELS[self.arch].args
@@ -151,6 +154,31 @@ def forward_flops(spec: ModelSpec) -> int:
     with FlopCounterMode(display=False) as counter:
         trace(spec.arch, net, spec.num_classes, spec.roi)
     return int(counter.get_total_flops())
+
+
+def step_bytes(spec: ModelSpec) -> int:
+    """Bytes of the weights and of every tensor that a forward pass over one window makes.
+
+    Counted on shapes, nothing is computed. An upper bound of what an attack step holds, as not all is kept for the way
+    back.
+    """
+    net = skeleton(spec.arch, spec.num_classes, spec.roi, spec.args)
+    with _CountBytes() as counter:  # type: ignore[no-untyped-call]
+        trace(spec.arch, net, spec.num_classes, spec.roi)
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(counter.total + weights)
+
+
+class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up what operations return, views left out."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
+        return returned
 
 
 def _agreed_arch(entry: ModelEntry, trained: str | None) -> str:

@@ -1,7 +1,7 @@
 """Short names that tell attacks and models apart: what differs is said, what is the same is not."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -49,7 +49,8 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
     by_attack: dict[str, list[dict[str, Any]]] = {}
     for setting in distinct.values():
         by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
-    texts = {row: _label(setting, by_attack[setting["attack"]]) for row, setting in distinct.items()}
+    varying = {attack: _varying(siblings) for attack, siblings in by_attack.items()}
+    texts = {row: _label(setting, varying[setting["attack"]]) for row, setting in distinct.items()}
     return pd.Series([texts[row] for row in rows], index=records.index, dtype=object)
 
 
@@ -57,7 +58,8 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
     """Model id to name, with the id's first digits where several models have one name."""
     names: dict[str, str] = {}
     for role in ("source", "target"):
-        names |= dict(zip(records[f"{role}_model_id"], records[f"{role}_model"], strict=True))
+        pairs = records[[f"{role}_model_id", f"{role}_model"]].drop_duplicates(keep="last")  # few, of very many rows
+        names |= dict(pairs.itertuples(index=False, name=None))
     taken = list(names.values())
     return {key: name if taken.count(name) == 1 else f"{name}#{key[:6]}" for key, name in names.items()}
 
@@ -68,21 +70,24 @@ def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
     return {name: setting[name] for name in ("variant", "precision", "compile")} | params
 
 
+def _varying(siblings: list[dict[str, Any]]) -> set[str]:
+    """The parameters that are not the same in all rows of an attack."""
+    first = siblings[0]
+    changed = {name for each in siblings for name, value in each.items() if name not in first or first[name] != value}
+    return changed.union(*(first.keys() - each.keys() for each in siblings))
+
+
 def _default(attack: str, parameter: str) -> Any:
     """A parameter's default; None where the attack or the parameter is not known here."""
     known = {field.name: field.default for field in fields(ATTACKS[attack])} if attack in ATTACKS else {}
     return known.get(parameter)
 
 
-def _label(setting: Mapping[str, Any], siblings: list[dict[str, Any]]) -> str:
+def _label(setting: Mapping[str, Any], varying: Collection[str]) -> str:
     words = [setting["attack"]]
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        if name in NOTABLE:
-            is_said = value != _default(setting["attack"], name)
-        else:
-            is_said = any(name not in sibling or sibling[name] != value for sibling in siblings)
-        if is_said:
+        if value != _default(setting["attack"], name) if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)

@@ -1,4 +1,7 @@
-"""Tables as text: terminal, Markdown and CSV. What is missing is an empty cell, never 0."""
+"""Tables as text: terminal, Markdown and CSV. What is missing is an empty cell, never 0.
+
+The terminal shows the beginning of a long table and says so; Markdown and CSV are whole.
+"""
 
 import io
 import math
@@ -10,6 +13,8 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+TERMINAL_ROWS = 60
 
 HEADINGS = {
     "dataset": "dataset",
@@ -82,7 +87,10 @@ def terminal(sections: Sequence[Section], width: int = 110) -> str:
             if section.text:
                 console.print(section.text)
             if section.table is not None:
-                console.print(_rich(section.table))
+                console.print(_rich(section.table.head(TERMINAL_ROWS)))
+                hidden = len(section.table) - TERMINAL_ROWS
+                if hidden > 0:
+                    console.print(f"... and {hidden:,} more rows: report --format csv (or md) has all of them")
             console.print()
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
 

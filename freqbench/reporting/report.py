@@ -37,7 +37,8 @@ def report(
         sources: stores, or rows of `RECORDS`; of rows with the same key the best and latest counts.
         job_keys: the keys of the job of interest; others, such as those of a former version of it, are not shown.
             None: everything.
-        format: `terminal` (110 columns), `markdown`, or `csv` (one table with all means, each digit).
+        format: `terminal` (110 columns, the first 60 rows of a table), `markdown`, or `csv` (one table with all means,
+            each digit).
 
     Raises:
         UserError: no such format, nothing to show, or a store that cannot be read.

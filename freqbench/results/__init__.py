@@ -2,7 +2,7 @@
 
 from freqbench.results.lease import Lease
 from freqbench.results.schema import CLASS_RECORDS, KEY, RECORDS, SCHEMA_VERSION, Column, to_table
-from freqbench.results.store import Key, Store, latest
+from freqbench.results.store import Key, Store, index_keys, latest
 from freqbench.results.writer import Writer
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Lease",
     "Store",
     "Writer",
+    "index_keys",
     "latest",
     "to_table",
 ]

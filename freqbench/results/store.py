@@ -8,7 +8,7 @@ that died before deleting): readers keep one row a key, and take its classes fro
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from typing import Any, TypeVar
@@ -50,13 +50,17 @@ class Store:
         """A writer of this run's rows; one a run, for one thread."""
         return Writer(self.root, run_id, interval_s)
 
-    def records(self) -> pa.Table:
+    def records(self, columns: Sequence[str] = _ALL) -> pa.Table:
         """One row a key, ok before failed, then the latest; ordered by `finished_at` and key.
+
+        Args:
+            columns: of RECORDS; the fewer, the faster.
 
         Raises:
             UserError: a file is torn, foreign or of a newer schema.
         """
-        return self._consistent(lambda names: self._winners(names, _ALL)).drop_columns(_FILE)
+        read = tuple(dict.fromkeys((*_ORDER, *columns)))
+        return self._consistent(lambda names: self._winners(names, read)).select(list(columns))
 
     def class_records(self) -> pa.Table:
         """The classes of the rows that `records` returns.
@@ -103,6 +107,8 @@ class Store:
             for kind in ("records", "class_records"):
                 with suppress(FileNotFoundError):  # another driver compacts too
                     storage.remove(storage.join(self.root, kind, name))
+        del records, classes
+        pa.default_memory_pool().release_unused()  # else a run keeps what the merge took for as long as it lasts
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:
         """Write `runs/<run_id>.json`, which only that run writes: `facts` and the run's id."""
@@ -167,7 +173,7 @@ class Store:
             if len(wanted):
                 table = self._read("class_records", name, tuple(column.name for column in CLASS_RECORDS))
                 tables.append(table.filter(pc.is_in(_commit_text(table), value_set=_commit_text(wanted))))
-        return pa.concat_tables(tables).combine_chunks()
+        return pa.concat_tables(tables)
 
     def _read(self, kind: str, name: str, columns: tuple[str, ...]) -> pa.Table:
         """Some columns of one file in the present schema; what an older one lacks is null."""
@@ -209,6 +215,20 @@ class Store:
         return content
 
 
+def index_keys(index: Mapping[str, Any]) -> set[Key]:
+    """The keys that a grid's index stands for.
+
+    Args:
+        index: from `Grid.index`; a store's job holds it.
+    """
+    return {
+        (cell["cell_id"], case_key, target)
+        for cell in index["cells"]
+        for case_key in index["cases"][cell["dataset"]]
+        for target in cell["targets"]
+    }
+
+
 def latest(table: pa.Table) -> pa.Table:
     """One row a key: ok before failed, then the latest `finished_at` (equal: the larger `run_id`).
 
@@ -220,12 +240,14 @@ def latest(table: pa.Table) -> pa.Table:
     """
     keys = [(name, "ascending") for name in KEY]
     best_first = [("status", "descending"), ("finished_at", "descending"), ("run_id", "descending")]  # "ok" > "failed"
-    table = table.take(pc.sort_indices(table, sort_keys=[*keys, *best_first])).combine_chunks()
-    if len(table) > 1:
-        changes = [pc.not_equal(table[name][1:], table[name][:-1]) for name in KEY]
-        first = pa.chunked_array([pa.array([True]), *reduce(pc.or_, changes).chunks])
-        table = table.filter(first)
-    return table.take(pc.sort_indices(table, sort_keys=[("finished_at", "ascending"), *keys]))
+    # Only what rows are ordered by is moved about, and the wide table taken from once, as it may be large.
+    rows = pc.sort_indices(table, sort_keys=[*keys, *best_first])
+    narrow = table.select([*KEY, "finished_at"]).take(rows).combine_chunks()
+    if len(narrow) > 1:
+        changes = [pc.not_equal(narrow[name][1:], narrow[name][:-1]) for name in KEY]
+        first = pa.chunked_array([pa.array([True]), *reduce(pc.or_, changes).chunks]).combine_chunks()
+        rows, narrow = rows.filter(first), narrow.filter(first)
+    return table.take(rows.take(pc.sort_indices(narrow, sort_keys=[("finished_at", "ascending"), *keys])))
 
 
 def _project(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:

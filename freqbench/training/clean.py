@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from freqbench import models
 from freqbench.errors import UserError
 from freqbench.identity import digest
+from freqbench.interrupt import deferred_interrupt
 from freqbench.metrics import dice
 from freqbench.ops.losses import dice_ce
 from freqbench.storage import join
 from freqbench.training.crops import CropSampler
-from freqbench.training.interrupt import deferred_interrupt
 from freqbench.training.recipe import Augmentation, ModelRecipe, Schedule
 from freqbench.training.state import BEST, State
 from freqbench.types import Case

@@ -1,5 +1,6 @@
 """Exit codes, streams and texts of `python bench.py`."""
 
+import gc
 import json
 import os
 import signal
@@ -138,6 +139,14 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert expected in err
+
+
+@pytest.mark.parametrize("change", ["seeds=[0]", "seeds=[]"])
+def test_garbage_is_collected_again_once_a_job_is_read(
+    store: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    in_process(capsys, "plan", str(store / "job.yaml"), "--set", change)
+    assert gc.isenabled()
 
 
 def test_a_mistake_has_no_traceback_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run adds what is missing, says what it does, and counts nothing that is not stored."""
 
+import importlib.util
 import io
 import json
 import time
@@ -12,11 +13,11 @@ import torch
 from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench import evaluate, storage
-from freqbench.engine import runner, serial, worker
+from freqbench.engine import facts, runner, serial, worker
 from freqbench.engine.status import of_store
-from freqbench.grid import index_keys
+from freqbench.errors import UserError
 from freqbench.metrics import METRICS
-from freqbench.results import KEY, Lease, Store
+from freqbench.results import KEY, Lease, Store, index_keys
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
@@ -184,6 +185,28 @@ def test_another_live_run_is_warned_of_and_changes_nothing(tmp_path: Path) -> No
     assert warning.endswith("rows stay right, but work is done twice")
     assert Store(str(tmp_path)).runs()[0]["warnings"] == [warning.removeprefix("warning: ")]
     assert json.loads((tmp_path / "runs" / "lease.json").read_text())["run_id"] == "other"
+
+
+def test_one_unit_needs_no_ray_and_the_run_s_file_says_so(tmp_path: Path) -> None:
+    execute(small(), tmp_path, engine="auto")
+    (run,) = Store(str(tmp_path)).runs()
+    assert run["engine"] == {"name": "serial", "workers": 1, "threads": 1}
+
+
+def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+    with pytest.raises(UserError, match="needs the package ray: pip install ray, or take --engine serial"):
+        execute(small(**TWO), tmp_path, engine="ray")
+    execute(small(**TWO), tmp_path, engine="auto")
+    assert Store(str(tmp_path)).runs()[-1]["engine"]["name"] == "serial"
+
+
+def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
+    ids = [facts.new_run_id() for _ in range(50)]
+    assert ids == sorted(ids)
 
 
 def test_an_old_lease_is_taken_over_in_silence(tmp_path: Path) -> None:

@@ -4,28 +4,107 @@ from itertools import groupby
 
 from tiny import expanded, job
 
-from freqbench.engine.schedule import in_order
+from freqbench.engine.schedule import Schedule
+from freqbench.grid import Unit
 
 
-def test_a_model_at_a_time_and_within_it_a_case_at_a_time() -> None:
-    _, grid = expanded(job())
-    units = in_order(list(grid.units())[::-1])
+def all_units() -> list[Unit]:
+    return list(expanded(job())[1].units())
+
+
+def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
+    """All that one worker gets."""
+    return list(iter(lambda: schedule.take(worker), None))
+
+
+def places(units: list[Unit]) -> list[tuple[str, str]]:
+    return [place for place, _ in groupby((unit.cell.source.name, unit.ref.case_id) for unit in units)]
+
+
+def test_one_worker_does_a_model_at_a_time_and_within_it_a_case_at_a_time() -> None:
+    units = taken(Schedule(all_units()[::-1]))
     assert len(list(groupby(unit.cell.source.name for unit in units))) == 2
-    assert len(list(groupby((unit.cell.source.name, unit.ref.case_id) for unit in units))) == 4
+    assert len(places(units)) == 4
 
 
 def test_the_longest_of_a_case_comes_first() -> None:
-    _, grid = expanded(job())
-    assert [unit.passes for unit in in_order(list(grid.units()))[:3]] == [16, 16, 8]
+    assert [unit.passes for unit in taken(Schedule(all_units()))[:3]] == [16, 16, 8]
 
 
 def test_nothing_is_lost_or_doubled() -> None:
-    _, grid = expanded(job())
-    units = list(grid.units())
-    assert sorted(map(id, in_order(units))) == sorted(map(id, units))
+    units, schedule = all_units(), Schedule(all_units())
+    assert len(schedule) == len(units)
+    done = taken(schedule)
+    keys = [unit.cell.key(unit.ref, unit.targets[0]) for unit in done]
+    assert sorted(keys) == sorted(unit.cell.key(unit.ref, unit.targets[0]) for unit in units)
+    assert len(schedule) == 0
 
 
 def test_the_model_with_most_work_comes_first() -> None:
-    _, grid = expanded(job())
-    units = [unit for unit in grid.units() if unit.cell.source.name == "b" or unit.cell.attack.name == "fgsm"]
-    assert in_order(units)[0].cell.source.name == "b"
+    units = [unit for unit in all_units() if unit.cell.source.name == "b" or unit.cell.attack.name == "fgsm"]
+    assert taken(Schedule(units))[0].cell.source.name == "b"
+
+
+def test_two_workers_begin_on_two_models() -> None:
+    schedule = Schedule(all_units())
+    first = [schedule.take(worker) for worker in ("v", "w")]
+    assert {unit.cell.source.name for unit in first if unit} == {"a", "b"}
+
+
+def test_workers_on_one_model_begin_on_two_cases() -> None:
+    schedule = Schedule([unit for unit in all_units() if unit.cell.source.name == "a"])
+    first = [schedule.take(worker) for worker in ("v", "w")]
+    assert {unit.ref.case_id for unit in first if unit} == {"phantom_2000", "phantom_2001"}
+
+
+def test_a_worker_stays_on_its_model_until_that_is_done() -> None:
+    schedule = Schedule(all_units())
+    assert schedule.take("v") is not None
+    mine = [unit.cell.source.name for unit in taken(schedule, "w")]
+    assert len(list(groupby(mine))) == 2, "its own model first, then what is left of the other's"
+
+
+def test_a_worker_without_a_model_helps_where_most_is_left() -> None:
+    units = all_units()
+    schedule = Schedule([unit for unit in units if unit.cell.source.name == "a"] + units[-1:])
+    first = [schedule.take(worker) for worker in ("u", "v", "w")]
+    assert [unit.cell.source.name for unit in first if unit] == ["a", "a", "a"], "the other model has one short unit"
+
+
+def test_the_next_case_is_known_and_nothing_is_taken() -> None:
+    schedule = Schedule(all_units())
+    seen = schedule.next_case("w")
+    assert len(schedule) == 12
+    unit = schedule.take("w")
+    assert unit is not None
+    assert seen == (unit.cell.dataset, unit.ref)
+    assert Schedule([]).next_case("w") is None
+
+
+def test_what_is_put_back_comes_behind_its_case() -> None:
+    schedule = Schedule(all_units())
+    unit = schedule.take("w")
+    assert unit is not None
+    schedule.put_back(unit)
+    order = taken(schedule)
+    assert order[2] is unit, "of three units of its case"
+    assert len(order) == 12
+
+
+def test_what_is_put_back_last_is_found_again() -> None:
+    schedule = Schedule(all_units()[:1])
+    unit = schedule.take("v")
+    assert unit is not None
+    assert schedule.take("w") is None
+    schedule.put_back(unit)
+    assert schedule.take("w") is unit
+
+
+def test_a_worker_that_left_counts_no_more() -> None:
+    schedule = Schedule(all_units()[:-2])
+    first = schedule.take("v")
+    assert first is not None
+    schedule.leave("v")
+    second = schedule.take("w")
+    assert second is not None
+    assert second.cell.source.name == first.cell.source.name, "the same model has again most work left a worker"

@@ -14,9 +14,8 @@ from freqbench import evaluate, metrics, models
 from freqbench.engine import runner
 from freqbench.engine.runner import Summary
 from freqbench.errors import UserError
-from freqbench.grid import index_keys
 from freqbench.job import further_targets
-from freqbench.results import Store
+from freqbench.results import Store, index_keys
 
 ONE = {"attacks": [{"name": "gn", "std": ["8/255", 0.1]}], "metrics": ["dsc", "psnr"], "save_adversarial": "nifti"}
 FILES = {"adversarial", "clean", "label", "prediction_clean-a", "prediction_adversarial-a"}

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tiny import expanded, job, small
+from tiny import Collector, expanded, job, small
 from torch import Tensor
 
 from freqbench import evaluate, models
@@ -24,6 +25,7 @@ from freqbench.engine.worker import Worker, WorkerSpec, score_masks
 from freqbench.grid import Unit
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
+from freqbench.types import Case, CaseRef
 
 
 def make_worker(**changes: Any) -> Worker:
@@ -32,10 +34,10 @@ def make_worker(**changes: Any) -> Worker:
 
 def run_all(content: dict[str, Any], **changes: Any) -> list[Outcome]:
     spec, grid = expanded(content)
-    outcomes: list[Outcome] = []
     worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, **changes)
-    serial.run(list(grid.units()), worker_spec, lambda unit: None, outcomes.append)
-    return outcomes
+    listener = Collector()
+    serial.run(list(grid.units()), worker_spec, listener)
+    return listener.outcomes
 
 
 def results(outcome: Outcome) -> list[dict[str, str]]:
@@ -289,3 +291,36 @@ def test_threads_are_what_the_worker_was_told() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_prefetched_case_is_read_once_and_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = units_of(small(datasets=job()["datasets"]))
+    real, read = Phantom.load, []
+
+    def load(dataset: Phantom, ref: CaseRef) -> Case:
+        read.append((ref.case_id, threading.current_thread().name.startswith("prefetch")))
+        return real(dataset, ref)
+
+    monkeypatch.setattr(Phantom, "load", load)
+    worker = make_worker()
+    for unit, following in ((first, second), (second, second)):
+        outcome, _ = worker.run(unit, prefetch=(following.cell.dataset, following.ref))
+        assert not outcome.failed
+    assert read == [(first.ref.case_id, False), (second.ref.case_id, True)]
+
+
+def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = units_of(small(datasets=job()["datasets"]))
+    real = Phantom.load
+
+    def load(dataset: Phantom, ref: CaseRef) -> Case:
+        if ref == second.ref:
+            raise OSError("disk on fire")
+        return real(dataset, ref)
+
+    monkeypatch.setattr(Phantom, "load", load)
+    worker = make_worker()
+    outcome, _ = worker.run(first, prefetch=(second.cell.dataset, second.ref))
+    assert not outcome.failed
+    outcome, _ = worker.run(second)
+    assert outcome.records[0]["error"] == "OSError: disk on fire"

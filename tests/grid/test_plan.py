@@ -1,9 +1,12 @@
 """What is left to do, given what is there."""
 
+import pytest
 from tiny import expanded, job
 
-from freqbench.grid import Grid, index_keys, make_plan
-from freqbench.results import Key
+from freqbench.data import Dataset
+from freqbench.grid import Grid, make_plan
+from freqbench.results import Key, index_keys
+from freqbench.types import CaseRef
 
 METRICS = frozenset({"dsc", "hd95"})
 
@@ -53,6 +56,21 @@ def test_a_row_that_is_not_there_is_not_done_even_without_metrics() -> None:
     _, grid = expanded(job(metrics=[]))
     assert make_plan(grid, {}).num_todo == 24
     assert make_plan(grid, dict.fromkeys(keys_of(grid), frozenset())).num_todo == 0
+
+
+def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, grid = expanded(job())
+    real, asked = Dataset.case_key, []
+
+    def counted(dataset: Dataset, ref: CaseRef) -> str:
+        asked.append(ref.case_id)
+        return real(dataset, ref)
+
+    monkeypatch.setattr(Dataset, "case_key", counted)
+    make_plan(grid, {})
+    grid.index()
+    assert len(grid.cells) == 6
+    assert asked == [ref.case_id for ref in grid.cases["phantom"]]
 
 
 def test_rows_of_other_jobs_do_not_count() -> None:

@@ -146,5 +146,30 @@ def test_a_section_may_be_text_alone() -> None:
     assert markdown([section]) == "## Title\n\n[bold]as it is[/bold]\n"
 
 
+@pytest.fixture
+def long(row: Row, table: Rows) -> pa.Table:
+    """One attack with 80 budgets, so a table of 81 rows with the clean one."""
+    return table(*(row("vafa", budget=float(budget), dsc=0.5, dsc_clean=0.75) for budget in range(1, 81)))
+
+
+def test_the_terminal_shows_sixty_rows_of_a_table_and_says_how_many_more_there_are(long: pa.Table) -> None:
+    lines = report(long).splitlines()
+    shown = [line.split()[1] for line in lines if line.startswith(" vafa")]
+    assert shown == [f"q_max={budget}" for budget in range(1, 60)]
+    assert "... and 21 more rows: report --format csv (or md) has all of them" in lines
+
+
+def test_a_table_of_sixty_rows_is_whole(row: Row, table: Rows) -> None:
+    rows = [row("vafa", budget=float(budget), dsc=0.5, dsc_clean=0.75) for budget in range(1, 60)]
+    assert "q_max=59" in report(table(*rows))
+    assert "more rows" not in report(table(*rows))
+
+
+def test_markdown_and_csv_are_whole_however_long(long: pa.Table) -> None:
+    (found,) = pipe_tables(report(long, format="markdown"))
+    assert len(found) == 2 + 81
+    assert len(pd.read_csv(io.StringIO(report(long, format="csv")))) == 81
+
+
 def test_csv_keeps_every_digit() -> None:
     assert csv(pd.DataFrame({"x": [1 / 3, math.nan]})) == 'x\n0.3333333333333333\n""\n'

@@ -96,6 +96,20 @@ def test_only_what_differs_is_said(row: Row, records: Records) -> None:
     ]
 
 
+def test_a_parameter_that_some_rows_lack_is_said_by_those_that_have_it(row: Row, records: Records) -> None:
+    """Rows of an older version may lack a parameter."""
+    both = row("pgd", {"steps": 10}), row("pgd", {"steps": 10, "restarts": 1}, minute=1)
+    for frame in (records(*both), records(*both[::-1])):
+        assert sorted(summary(frame)["attack"]) == ["pgd eps=8/255", "pgd eps=8/255 restarts=1"]
+
+
+def test_a_model_that_was_renamed_has_its_latest_name(row: Row, records: Records) -> None:
+    ids = {"source_model_id": "x", "target_model_id": "x"}
+    names = enumerate(("old", "new", "old"))
+    frame = records(*(row(source=name, target=name, case=n, minute=n, **ids) for n, name in names))
+    assert set(current(frame)["source_model"]) == {"old"}
+
+
 def test_a_null_row_is_never_called_like_its_attack(row: Row, records: Records) -> None:
     """Not even where it stands alone."""
     (label,) = summary(records(row("vafa", {"control": "uniform"})))["attack"]

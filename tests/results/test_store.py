@@ -52,6 +52,14 @@ def test_the_latest_ok_wins_whatever_the_order_of_files(store: Store, rows: Simp
     assert store.records()["dsc"].to_pylist() == [0.2]
 
 
+def test_some_columns_are_those_of_the_same_rows(store: Store, rows: SimpleNamespace) -> None:
+    commit(store, rows, "a", rows.record(1, dsc=0.1), rows.record(2, dsc=0.2, cell_id="c"))
+    commit(store, rows, "b", rows.failed(3), rows.record(4, dsc=0.4, cell_id="c"))
+    found = store.records(("dsc", "cell_id"))
+    assert found.column_names == ["dsc", "cell_id"]
+    assert found.to_pylist() == [{"dsc": 0.1, "cell_id": "cell0"}, {"dsc": 0.4, "cell_id": "c"}]
+
+
 def test_the_latest_failure_wins_over_older_ones(store: Store, rows: SimpleNamespace) -> None:
     commit(store, rows, "a", rows.failed(2, error="new"), rows.failed(1, error="old"))
     assert store.records()["error"].to_pylist() == ["new"]

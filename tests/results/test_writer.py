@@ -80,6 +80,21 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path, rows: SimpleNam
     assert len(store.records()) == 1
 
 
+def test_the_wrong_column_is_named_whichever_row_it_is_in(rows: SimpleNamespace) -> None:
+    written = [rows.record(number, cell_id=f"cell{number}") for number in range(3)]
+    written[1]["seed"] = "first"
+    with pytest.raises(ValueError, match="column 'seed' must be int64"):
+        to_table(RECORDS, written)
+
+
+def test_a_class_row_that_does_not_fit_keeps_its_record_out_too(tmp_path: Path, rows: SimpleNamespace) -> None:
+    writer = Store(str(tmp_path)).writer("run0")
+    first, second = rows.classes(rows.record())
+    with pytest.raises(ValueError, match="'label_voxels' must be int64"):
+        writer.add([rows.record()], [first, second | {"label_voxels": "many"}])
+    assert writer.flush() == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -87,6 +102,7 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path, rows: SimpleNam
         ({"cell_id": None}, "'cell_id' must not be None"),
         ({"num_windows": 1.5}, "'num_windows' must be int64, got a float"),
         ({"num_windows": True}, "'num_windows' must be int64"),
+        ({"num_windows": 2**70}, "'num_windows' must be int64"),
         ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone"),
     ],
 )

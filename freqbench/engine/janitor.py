@@ -1,0 +1,41 @@
+"""Ends the processes of a Ray whose driver is gone, however it went: a script that the driver starts beside it.
+
+Ray ends with its driver by itself, but not at once if the driver was killed, and not wholly if it was killed early.
+"""
+
+import sys
+from contextlib import suppress
+
+import psutil
+
+MARK = "FREQBENCH_RAY"
+ATTEMPTS = 30
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that have a mark in their environment: what was started while the driver had it set."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # it ended meanwhile, or is another user's
+    return found
+
+
+def main() -> None:
+    """Wait until standard input is closed, as it is when the driver ends; then kill what has the mark of argument 1."""
+    sys.stdin.buffer.read()
+    for _ in range(ATTEMPTS):
+        left = marked(sys.argv[1])
+        if not left:
+            return
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+
+
+if __name__ == "__main__":
+    main()

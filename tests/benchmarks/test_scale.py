@@ -1,0 +1,214 @@
+"""What 100,000 units cost beside the attacks: `pytest -m benchmark -s tests/benchmarks/test_scale.py`.
+
+10,000 cells x 10 cases of one tiny network. The store is filled through its own writer with the rows that a worker
+would make; `plan`, `run` and `status` are whole commands, imports included. For the run that does everything, only the
+worker is replaced: by one that answers at once.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny import JOB, SHAPE, expanded, job, write
+
+from freqbench.engine import rows
+from freqbench.engine.rows import Outcome
+from freqbench.evaluate import PredictionScores
+from freqbench.grid import Grid, Unit
+from freqbench.job import JobSpec
+from freqbench.metrics import Scores
+from freqbench.results import Store
+
+ROOT = Path(__file__).parents[2]
+CASES = 10
+UNITS = 100_000
+MIB = 2**20
+
+GRIDS: dict[str, dict[str, Any]] = {
+    "10,000 budgets": {"attacks": [{"name": "gn", "std": [i / 20_000 for i in range(1, 10_001)]}]},
+    "10 budgets x 1,000 seeds": {
+        "attacks": [{"name": "gn", "std": [i / 100 for i in range(1, 11)]}],
+        "seeds": list(range(1000)),
+    },
+}
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
+
+
+def answer(unit: Unit, run_id: str) -> Outcome:
+    """The rows of a unit as a worker makes them, with made-up scores."""
+    measured = {
+        "run_id": run_id,
+        "finished_at": datetime.now(UTC),
+        "attack_seconds": 0.001,
+        "peak_memory_bytes": 2**30,
+        "device": "cpu",
+        "threads": 1,
+        "window_batch": 1,
+    }
+    passes = {"num_windows": unit.num_windows, "num_forwards": 0, "num_backwards": 0}
+    record = {"dsc": 0.5, "dsc_clean": 0.75, "dsc_foreground": 0.4, "dsc_foreground_clean": 0.7}
+    one_class = {"label_voxels": 900, "pred_voxels": 800, "dsc": 0.5, "pred_voxels_clean": 850, "dsc_clean": 0.75}
+    scores = PredictionScores(
+        record=record | {"missed_classes": 0, "hallucinated_classes": 1},
+        classes=tuple(one_class for _ in unit.cell.dataset.class_names),
+    )
+    return rows.scored(
+        unit,
+        SimpleNamespace(native_range=(-175.0, 250.0)),
+        Scores(values={}),
+        [(scores,) for _ in unit.targets],
+        [{"voxel_success": 0.25, "score_seconds": 0.001} for _ in unit.targets],
+        ("dsc",),
+        measured | passes,
+    )
+
+
+def content(name: str) -> dict[str, Any]:
+    """The job of a grid, for one worker."""
+    return job(
+        name="scale",
+        datasets=[{"name": "phantom", "shape": SHAPE, "cases": CASES}],
+        models=JOB["models"][:1],
+        metrics=["dsc"],
+        resources={"workers": 1, "threads": 1},
+        **GRIDS[name],
+    )
+
+
+def fill(out: Path, spec: JobSpec, grid: Grid) -> float:
+    """A finished store; returns the writer's own seconds."""
+    store, seconds = Store(str(out)), 0.0
+    with store.writer("filled") as writer:
+        for unit in grid.units():
+            outcome = answer(unit, "filled")
+            started = time.perf_counter()
+            writer.add(outcome.records, outcome.flat_class_records())
+            seconds += time.perf_counter() - started
+        started = time.perf_counter()
+        writer.flush()
+        seconds += time.perf_counter() - started
+    store.compact()
+    store.write_run("filled", {"status": "done", "records": UNITS, "failed": 0, "warnings": []})
+    store.write_job({"spec": spec.model_dump(mode="json"), "index": grid.index()})
+    return seconds
+
+
+def peak_mib(pid: int) -> int:
+    """The most memory that a process has held since it began; 0 where it has just ended.
+
+    What the system tells of a child after its end counts the memory of the process that started it too.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) // 1024 if found else 0
+
+
+class Measured:
+    """A command that has ended: what it said, its seconds, those of a core, and the most memory that it held."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        own = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "FREQBENCH_OFFLINE": "1"}
+        self.mib = 0
+        with tempfile.TemporaryFile("w+", dir=folder) as said:
+            started, core = time.perf_counter(), sum(os.times()[2:4])
+            process = subprocess.Popen([sys.executable, *command], cwd=folder, env=os.environ | own, stdout=said)
+            while process.poll() is None:
+                self.mib = max(self.mib, peak_mib(process.pid))
+                time.sleep(0.05)
+            self.seconds, self.core_seconds = time.perf_counter() - started, sum(os.times()[2:4]) - core
+            said.seek(0)
+            self.said = said.read()
+        assert process.returncode == 0, self.said
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s ({self.core_seconds:.1f} s of a core, {self.mib} MiB)"
+
+
+def show(name: str, figures: list[tuple[str, str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{name} x {CASES} cases, 1-minute load {os.getloadavg()[0]:.1f}")
+        for figure, wanted, measured in [("figure", "wanted", "measured"), *figures]:
+            print(f"{figure:<30} | {wanted:<16} | {measured}")
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_commands_on_an_empty_and_on_a_full_store(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, grid = expanded(content(name))
+    path, bench = write(tmp_path, content(name)), str(ROOT / "bench.py")
+    seconds = fill(tmp_path / "full", spec, grid)
+    empty = Measured(tmp_path, bench, "plan", path, "--out", "empty")
+    full = Measured(tmp_path, bench, "plan", path, "--out", "full")
+    resumed = Measured(tmp_path, bench, "run", path, "--out", "full")
+    status = Measured(tmp_path, bench, "status", "full")
+    per_unit = 1000 * seconds / UNITS
+    figures = [
+        ("writer, record and 6 classes", "0.5 ms a unit", f"{per_unit:.2f} ms"),
+        ("plan, empty store", "5 s", str(empty)),
+        ("plan, full store", "5 s", str(full)),
+        ("run, nothing left", "10 s, 1024 MiB", str(resumed)),
+        ("status", "2 s", str(status)),
+    ]
+    show(name, figures, capsys)
+    assert f"0 of {UNITS} records are in empty" in empty.said
+    assert f"{UNITS} of {UNITS} records are in full" in full.said
+    assert resumed.said.splitlines()[-1].startswith("0 records in ")
+    assert f", {UNITS} were there before" in resumed.said.splitlines()[-1]
+    assert f"full: {UNITS} of {UNITS} records" in status.said
+
+
+def test_a_run_whose_worker_answers_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "10,000 budgets"
+    run = Measured(tmp_path, __file__, write(tmp_path, content(name)))
+    ticks = [line.split()[1:] for line in run.said.splitlines() if line.startswith("tick ")]
+    memory = [int(tick[1]) for tick in ticks]
+    spent = [float(tick[0]) for tick in ticks]
+    rates = [10_000 / (after - before) for before, after in pairwise(spent)]
+    figures = [
+        ("units a second", "500", f"{rates[0]:.0f} at first, {rates[-1]:.0f} at the end"),
+        ("memory while it runs", "1024 MiB, flat", f"{memory[1]} MiB after 10,000 units, {memory[-1]} after 90,000"),
+        ("the whole command", "1024 MiB", str(run)),
+    ]
+    show(name, figures, capsys)
+    store = Store(str(tmp_path / "out"))
+    assert len(store.covered()) == UNITS
+    assert len(store.class_records()) == 6 * UNITS
+
+
+def run_at_once(path: str) -> None:
+    """Run a job with a worker that answers at once; says seconds and memory every 10,000 units."""
+    from freqbench.cli import main
+    from freqbench.engine.worker import Worker
+
+    done = 0
+
+    def run(self: Worker, unit: Unit, prefetch: object = None) -> tuple[Outcome, None]:
+        nonlocal done
+        if done % 10_000 == 0:
+            print("tick", time.perf_counter(), resident() // MIB)
+        done += 1
+        return answer(unit, self.spec.run_id), None
+
+    Worker.run = run  # type: ignore[method-assign]
+    sys.argv = ["bench.py", "run", path, "--out", "out"]
+    main()
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+if __name__ == "__main__":
+    run_at_once(sys.argv[1])

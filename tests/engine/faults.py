@@ -1,0 +1,97 @@
+"""What goes wrong in workers: attacks and datasets that kill their process, hang, or run out of memory.
+
+What a fault does is decided by files in a folder, so that it happens a number of times whatever process it happens in,
+and a run without faults can be compared with one that had them.
+"""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.pgd import PGD
+from freqbench.attacks.task import Task
+from freqbench.data.phantom import Phantom
+from freqbench.types import Case, CaseRef
+
+
+def happens(place: str, times: int) -> bool:
+    """Whether the fault in this folder has not yet happened so often; it is counted."""
+    for number in range(times):
+        try:
+            (Path(place) / f"fault-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return True
+    return False
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faulty(PGD):
+    """PGD, after something went wrong."""
+
+    name: ClassVar[str] = "faulty"
+
+    place: str
+    fault: str
+    times: int = 1
+    eps: float = 8 / 255
+    steps: int = 2
+
+    def perturb(self, task: Task) -> Tensor:
+        if self.fault == "memory" and len(task.clean) > 1 and happens(self.place, self.times):
+            raise torch.OutOfMemoryError("out of memory")
+        if self.fault == "die" and happens(self.place, self.times):
+            die()
+        if self.fault == "hang" and happens(self.place, self.times):
+            time.sleep(600)
+        if self.fault == "slow":
+            time.sleep(1)
+        return super().perturb(task)
+
+
+class Deadly(tuple[float, float, float]):
+    """A spacing that kills the process it is sent to, the first time."""
+
+    place: str
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return revive, (tuple(self), self.place)
+
+
+def revive(values: tuple[float, float, float], place: str) -> tuple[float, float, float]:
+    if happens(place, 1):
+        die()
+    return values
+
+
+def deadly(values: tuple[float, float, float], place: str) -> Deadly:
+    spacing = Deadly(values)
+    spacing.place = place
+    return spacing
+
+
+class FaultyPhantom(Phantom):
+    """Phantoms whose reading or scoring goes wrong."""
+
+    loader: ClassVar[str] = "faulty"
+
+    place: str
+    fault: str
+
+    def load(self, ref: CaseRef) -> Case:
+        if self.fault == "load" and happens(self.place, 1):
+            die()
+        case = super().load(ref)
+        if self.fault == "score":
+            object.__setattr__(case, "spacing", deadly(case.spacing, self.place))
+        return case

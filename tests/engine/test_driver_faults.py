@@ -1,0 +1,204 @@
+"""The driver is stopped or killed, or loses a machine: nothing that was stored is lost, nothing stands twice, and no
+process stays behind."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from engine.ray_session import TESTS, findable_tests, run_by_ray
+from tiny import Collector, class_rows, execute, expanded, job, results, rows, write
+
+from freqbench.engine import serial
+from freqbench.engine.cluster import existing, nodes
+from freqbench.engine.janitor import MARK
+from freqbench.engine.worker import WorkerSpec
+from freqbench.results import Store
+
+ROOT = Path(__file__).parents[2]
+CONTENT = job(
+    attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "pgd", "eps": 0.02, "steps": [300, 301, 302]}]
+)
+NUM_RECORDS = 2 * 2 * 6 * 2
+
+
+def ray_processes() -> list[str]:
+    """What runs for some driver's own Ray."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays_behind() -> Iterator[None]:
+    yield
+    wait_for(lambda: not ray_processes(), 10)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    execute(CONTENT, out)
+    return out
+
+
+def start(folder: Path, content: dict[str, Any], *options: str, **variables: str) -> subprocess.Popen[str]:
+    """`bench.py run` in a process group of its own, as a terminal starts it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), TESTS]), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, str(ROOT / "bench.py"), "run", write(folder, content), "--out", "out", *options]
+    log = (folder / "log").open("a")
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def stored(folder: Path) -> int:
+    """Records that were reported as stored."""
+    counts = re.findall(r"^(\d+) of \d+ records stored", (folder / "log").read_text(), re.MULTILINE)
+    return max(map(int, counts), default=0)
+
+
+def run_files(folder: Path) -> int:
+    return len(list((folder / "out" / "runs").glob("2*.json")))
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "log").read_text()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1500)
+def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path, whole: Path) -> None:
+    rng, productive, expected = random.Random(1), 0, rows(whole)
+    for _ in range(10):
+        before, runs = len(Store(str(tmp_path / "out")).covered()), run_files(tmp_path)
+        process = start(tmp_path, CONTENT)
+        wait_for(lambda runs=runs, process=process: run_files(tmp_path) > runs or process.poll() is not None)
+        time.sleep(rng.uniform(2, 25))
+        process.kill()
+        process.wait()
+        wait_for(lambda: not ray_processes(), 10)
+        found = rows(tmp_path / "out")
+        assert len(found) >= stored(tmp_path)
+        assert found.items() <= expected.items()
+        productive += len(found) > before
+    process = start(tmp_path, CONTENT)
+    assert process.wait(300) == 0
+    assert productive >= 1, "the kills hit before anything was stored: this tests nothing"
+    assert rows(tmp_path / "out") == expected
+    assert class_rows(tmp_path / "out") == class_rows(whole)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_once_finishes_what_is_in_flight(tmp_path: Path, whole: Path, sent: signal.Signals) -> None:
+    process = start(tmp_path, CONTENT)
+    wait_for(lambda: stored(tmp_path) > 0)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does
+    else:
+        process.send_signal(sent)
+    assert process.wait(60) == 130
+    said = log_of(tmp_path).splitlines()
+    assert [line for line in said if line.startswith("stopping when what is in flight is finished (")]
+    kept = rows(tmp_path / "out")
+    assert said[-1] == f"stopped: {len(kept)} records are stored in out; the same command goes on"
+    assert 0 < len(kept) < NUM_RECORDS
+    assert kept.items() <= rows(whole).items()
+    assert not [line for line in said if "worker died" in line], "Ctrl-C reached the workers too"
+
+
+@pytest.mark.chaos
+def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
+    process = start(tmp_path, {**CONTENT, "attacks": [{"name": "pgd", "eps": 0.02, "steps": [100000, 100001]}]})
+    wait_for(lambda: (tmp_path / "out" / "runs").exists())
+    time.sleep(10)
+    os.killpg(process.pid, signal.SIGINT)
+    wait_for(lambda: "stopping when" in log_of(tmp_path))
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seconds", [2, 4, 6])
+def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
+    process = start(tmp_path, CONTENT)
+    wait_for(lambda: (tmp_path / "out" / "runs").exists())
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+
+
+@contextmanager
+def machines(number: int, cpus: int) -> Iterator[Any]:
+    """A cluster of machines that are processes of this one."""
+    from ray.cluster_utils import Cluster
+
+    with findable_tests(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus})
+        for _ in range(number - 1):
+            cluster.add_node(num_cpus=cpus)
+        cluster.wait_for_nodes()
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.mark.chaos
+def test_a_machine_of_three_goes_away() -> None:
+    units = list(expanded(CONTENT)[1].units())
+    with machines(3, cpus=1) as cluster, existing(cluster.address):
+        lost = next(node for node in cluster.list_all_nodes() if not node.head)
+        timer = threading.Timer(12, lambda: cluster.remove_node(lost, allow_graceful=False))
+        timer.start()
+        listener = run_by_ray(units, CONTENT["metrics"], workers=3)
+        timer.join()
+    collector = Collector()
+    serial.run(units, WorkerSpec(run_id="r", metrics=tuple(CONTENT["metrics"]), threads=1), collector)
+    assert [text for text in listener.said if "tried again" in text], "the machine went unnoticed"
+    assert results(listener.outcomes) == results(collector.outcomes)
+
+
+@pytest.mark.chaos
+def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -> None:
+    with machines(2, cpus=2) as cluster:
+        assert start(tmp_path, CONTENT, RAY_ADDRESS=cluster.address).wait(120) == 0
+        assert rows(tmp_path / "out") == rows(whole)
+        (run,) = Store(str(tmp_path / "out")).runs()
+        assert run["engine"] == {"name": "ray", "workers": 4, "threads": 1, "gpus_per_worker": 0}
+        with existing(cluster.address):
+            assert len(nodes()) == 2
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    process = start(tmp_path, CONTENT, "--address", "127.0.0.1:1")
+    assert process.wait(120) == 2
+    (line,) = log_of(tmp_path).splitlines()
+    assert line.startswith("error: expected a Ray cluster at 127.0.0.1:1, got ")
