@@ -7,12 +7,16 @@ from typing import Any
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.difgsm import DIFGSM
+from freqbench.attacks.dynamic_scaling import DynamicScaling
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
+from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2
 from freqbench.attacks.targets import with_indices
+from freqbench.attacks.tifgsm import TIFGSM
 from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
 
@@ -20,13 +24,17 @@ __all__ = [
     "APGD",
     "ATTACKS",
     "BIM",
+    "DIFGSM",
     "FGSM",
+    "MIFGSM",
     "PARAMETERS",
     "PGD",
     "SA2",
+    "TIFGSM",
     "VAFA",
     "Attack",
     "AttackResult",
+    "DynamicScaling",
     "GaussianNoise",
     "make",
     "with_indices",
@@ -40,6 +48,10 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "apgd": APGD,
     "vafa": VAFA,
     "sa2": SA2,
+    "mifgsm": MIFGSM,
+    "difgsm": DIFGSM,
+    "tifgsm": TIFGSM,
+    "dynamic_scaling": DynamicScaling,
 }
 
 

@@ -71,7 +71,7 @@ class Attack(ABC):
             complaint = parameter.check(value) if parameter else None
             if complaint:
                 raise ParameterError(self.name, field.name, complaint)
-            if isinstance(value, int) and field.type in (float, float | None, float | str):
+            if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
                 # 20 and 20.0 are one attack, told apart by nothing that hangs on its parameters.
                 object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:

@@ -20,6 +20,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "apgd": {"eps": 8 / 255, "steps": 8},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
+    "mifgsm": {"eps": 8 / 255, "steps": 5},
+    "difgsm": {"eps": 8 / 255, "steps": 5, "min_scale": 0.6},
+    "tifgsm": {"eps": 8 / 255, "steps": 5, "kernel_size": 3},
+    "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
