@@ -43,6 +43,9 @@ def attacks() -> str:
     for name, attack in ATTACKS.items():
         module = sys.modules[attack.__module__]
         required = {field.name: 0.0 for field in fields(attack) if field.default is MISSING}
+        required |= {
+            field.name: 0.0 for field in fields(attack) if field.name == attack.budget_name and field.default is None
+        }
         forwards, backwards = make(name, **required).passes
         passes = f"{forwards} + {backwards}"
         rows.append(

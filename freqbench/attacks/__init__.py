@@ -14,6 +14,7 @@ from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
+from freqbench.attacks.random_noise import RandomNoise
 from freqbench.attacks.sa2 import SA2
 from freqbench.attacks.targets import with_indices
 from freqbench.attacks.tifgsm import TIFGSM
@@ -36,6 +37,7 @@ __all__ = [
     "AttackResult",
     "DynamicScaling",
     "GaussianNoise",
+    "RandomNoise",
     "make",
     "with_indices",
 ]
@@ -52,6 +54,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "difgsm": DIFGSM,
     "tifgsm": TIFGSM,
     "dynamic_scaling": DynamicScaling,
+    "random_noise": RandomNoise,
 }
 
 

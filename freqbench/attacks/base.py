@@ -44,8 +44,9 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: what its budget bounds: `linf`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
-        budget_name: the one parameter that bounds it.
+        threat_model: what its budget bounds: `linf`, `l2`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
+        budget_name: the one parameter that bounds it. Where parameters say which of two that is, an instance has
+            attributes of its own in place of these.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         revision: raised by hand when a change alters results, so that old rows are computed anew.

@@ -160,6 +160,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "max_scale": Parameter("largest ratio of resized sides to the window's", _growing),
     "kernel_size": Parameter("weights a side of the kernel that smooths the gradient", _odd),
     "sigma": Parameter("its standard deviation in voxels; none: a third of its radius", _optional(_positive)),
+    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", _optional(_intensity)),
+    "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", _optional(_weight)),
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)

@@ -24,6 +24,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "difgsm": {"eps": 8 / 255, "steps": 5, "min_scale": 0.6},
     "tifgsm": {"eps": 8 / 255, "steps": 5, "kernel_size": 3},
     "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
+    "random_noise": {"linf": 8 / 255},
 }
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]

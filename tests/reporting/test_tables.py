@@ -102,6 +102,12 @@ def test_a_null_row_is_never_called_like_its_attack(row: Row, records: Records) 
     assert label == "vafa q_max=20 control=uniform"
 
 
+def test_the_budget_that_is_not_given_is_not_said(row: Row, records: Records) -> None:
+    linf = {"threat_model": "linf", "budget_name": "linf", "budget": 8 / 255}
+    frame = records(row("random_noise", {"linf": None}), row("random_noise", {"l2": None}, **linf))
+    assert sorted(summary(frame)["attack"]) == ["random_noise l2=20", "random_noise linf=8/255"]
+
+
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
     frame = records(*(row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)))
     found = only(attack_table(frame), "pgd eps=8/255")
