@@ -43,6 +43,7 @@ def attacks() -> str:
     for name, attack in ATTACKS.items():
         module = sys.modules[attack.__module__]
         required = {f.name: "low" if f.type is str else 0.0 for f in fields(attack) if f.default is MISSING}
+        required |= {f.name: 0.0 for f in fields(attack) if f.name == attack.budget_name and f.default is None}
         forwards, backwards = make(name, **required).passes
         passes = f"{forwards} + {backwards}"
         rows.append(

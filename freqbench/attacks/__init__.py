@@ -9,14 +9,19 @@ from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.dfb import DFB, DFB2D
+from freqbench.attacks.difgsm import DIFGSM
+from freqbench.attacks.dynamic_scaling import DynamicScaling
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
+from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
+from freqbench.attacks.random_noise import RandomNoise
 from freqbench.attacks.sa2 import SA2, SA2In2D
 from freqbench.attacks.segpgd import SegPGD
 from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.targets import with_indices
+from freqbench.attacks.tifgsm import TIFGSM
 from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.errors import ParameterError, UserError, unknown
 
@@ -26,18 +31,23 @@ __all__ = [
     "BIM",
     "DFB",
     "DFB2D",
+    "DIFGSM",
     "FGSM",
+    "MIFGSM",
     "PARAMETERS",
     "PGD",
     "SA2",
     "SSA",
     "SSA2D",
+    "TIFGSM",
     "VAFA",
     "VAFA2D",
     "Attack",
     "AttackResult",
     "CosPGD",
+    "DynamicScaling",
     "GaussianNoise",
+    "RandomNoise",
     "SA2In2D",
     "SegPGD",
     "make",
@@ -60,6 +70,11 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "sa2_2d": SA2In2D,
     "dfb": DFB,
     "dfb_2d": DFB2D,
+    "mifgsm": MIFGSM,
+    "difgsm": DIFGSM,
+    "tifgsm": TIFGSM,
+    "dynamic_scaling": DynamicScaling,
+    "random_noise": RandomNoise,
 }
 
 

@@ -46,8 +46,9 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: what its budget bounds: `linf`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
-        budget_name: the one parameter that bounds it; None where none does.
+        threat_model: what its budget bounds: `linf`, `l2`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
+        budget_name: the one parameter that bounds it; None where none does. Where parameters say which of two that is,
+            an instance has attributes of its own in place of these.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
@@ -78,7 +79,7 @@ class Attack(ABC):
             complaint = parameter.check(value) if parameter else None
             if complaint:
                 raise ParameterError(self.name, field.name, complaint)
-            if isinstance(value, int) and field.type in (float, float | None, float | str):
+            if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
                 # 20 and 20.0 are one attack, told apart by nothing that hangs on its parameters.
                 object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:

@@ -91,6 +91,27 @@ def _ratio(value: Any) -> str | None:
     return None if valid else f"expected a number of at least 0 and below 1, got {value!r}"
 
 
+def _share(value: Any) -> str | None:
+    return None if _is_number(value) and 0 <= value <= 1 else f"expected a number in [0, 1], got {value!r}"
+
+
+def _shrinking(value: Any) -> str | None:
+    return None if _is_number(value) and 0 < value <= 1 else f"expected a number above 0 and at most 1, got {value!r}"
+
+
+def _growing(value: Any) -> str | None:
+    return None if _is_number(value) and value >= 1 else f"expected a number of at least 1, got {value!r}"
+
+
+def _odd(value: Any) -> str | None:
+    valid = _count(value) is None and value % 2 == 1
+    return None if valid else f"expected an odd whole number of at least 1, got {value!r}"
+
+
+def _positive(value: Any) -> str | None:
+    return None if _is_number(value) and value > 0 else f"expected a number above 0, got {value!r}"
+
+
 def _quantum(value: Any) -> str | None:
     valid = _is_number(value) and value > 0
     return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
@@ -150,9 +171,18 @@ PARAMETERS: Mapping[str, Parameter] = {
     "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
+    "decay": Parameter("weight of the former steps' gradients", _weight),
+    "probability": Parameter("of a step's volume being resized", _share),
+    "min_scale": Parameter("smallest ratio of resized sides to the window's", _shrinking),
+    "max_scale": Parameter("largest ratio of resized sides to the window's", _growing),
+    "kernel_size": Parameter("weights a side of the kernel that smooths the gradient", _odd),
+    "sigma": Parameter("its standard deviation in voxels; none: a third of its radius", _optional(_positive)),
+    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", _optional(_intensity)),
+    "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", _optional(_weight)),
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
+EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", _optional(_step_size))
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))
 SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
 SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from freqbench.attacks import ATTACKS
 
-INTENSITY_PARAMETERS = frozenset({"eps", "std"})
+INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     {"variant", "targeted", "control", "renormalize", "band", "filter", "loss", "organs", "target", "restarts", "keep"}
 )
@@ -65,8 +65,9 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 
 
 def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """All that can differ within an attack, but its budget."""
-    params = {name: value for name, value in json.loads(setting["params"]).items() if name != setting["budget_name"]}
+    """All that can differ within an attack, but its budget and what is left open."""
+    given = {name: value for name, value in json.loads(setting["params"]).items() if value is not None}
+    params = {name: value for name, value in given.items() if name != setting["budget_name"]}
     return {name: setting[name] for name in ("variant", "precision", "compile")} | params
 
 

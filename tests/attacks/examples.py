@@ -27,6 +27,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sa2_2d": {"rho": 0.4, "steps": 5, "block": 4, "ssim_weight": 0.0},
     "dfb": {"band": "middle", "block": 4},
     "dfb_2d": {"band": "middle", "block": 4},
+    "mifgsm": {"eps": 8 / 255, "steps": 5},
+    "difgsm": {"eps": 8 / 255, "steps": 5, "min_scale": 0.6},
+    "tifgsm": {"eps": 8 / 255, "steps": 5, "kernel_size": 3},
+    "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
+    "random_noise": {"linf": 8 / 255},
 }
 GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]

@@ -146,7 +146,7 @@ def test_an_attack_with_an_objective_of_its_own_takes_no_loss(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"), [("fgsm", {}), ("bim", {}), ("pgd", {"random_start": False}), ("vafa", {})]
+    ("name", "changes"), [("fgsm", {}), ("bim", {}), ("pgd", {"random_start": False}), ("vafa", {}), ("mifgsm", {})]
 )
 def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=rf"^{name}: restarts: expected 1, got 2: without a random draw"):

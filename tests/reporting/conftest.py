@@ -16,6 +16,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
+    "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "dfb": {"threat_model": "none"},
 }

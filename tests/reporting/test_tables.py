@@ -98,9 +98,9 @@ def test_only_what_differs_is_said(row: Row, records: Records) -> None:
 
 def test_a_parameter_that_some_rows_lack_is_said_by_those_that_have_it(row: Row, records: Records) -> None:
     """Rows of an older version may lack a parameter."""
-    both = row("pgd", {"steps": 10}), row("pgd", {"steps": 10, "restarts": 1}, minute=1)
+    both = row("pgd", {"block": 8}), row("pgd", {"block": 8, "steps": 10}, minute=1)
     for frame in (records(*both), records(*both[::-1])):
-        assert sorted(summary(frame)["attack"]) == ["pgd eps=8/255", "pgd eps=8/255 restarts=1"]
+        assert sorted(summary(frame)["attack"]) == ["pgd eps=8/255", "pgd eps=8/255 steps=10"]
 
 
 def test_a_model_that_was_renamed_has_its_latest_name(row: Row, records: Records) -> None:
@@ -122,6 +122,12 @@ def test_an_attack_without_a_budget_has_its_rows_all_the_same(row: Row, records:
     assert found["attack"].tolist() == ["clean", "pgd eps=8/255", "dfb band=high", "dfb band=low"]
     assert only(found, "dfb band=low")["dsc_drop"] == pytest.approx(80)
     assert summary(frame)["budget"].isna().tolist() == [True, False, True, True]
+
+
+def test_the_budget_that_is_not_given_is_not_said(row: Row, records: Records) -> None:
+    linf = {"threat_model": "linf", "budget_name": "linf", "budget": 8 / 255}
+    frame = records(row("random_noise", {"linf": None}), row("random_noise", {"l2": None}, **linf))
+    assert sorted(summary(frame)["attack"]) == ["random_noise l2=20", "random_noise linf=8/255"]
 
 
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:

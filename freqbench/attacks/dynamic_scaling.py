@@ -1,0 +1,59 @@
+"""Dynamic scaling, a transfer attack on segmentation.  Gu et al., 2021, arXiv:2111.11368."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from freqbench.attacks.rescaled import RescaledMIFGSM
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicScaling(RescaledMIFGSM):
+    """`MIFGSM` whose gradient is taken at another scale of the volume in every step.
+
+    The paper finds that perturbations of segmentation networks transfer badly as these look at objects at scales of
+    their own, and asks the source network at changing scales. Here, in every step, the sides become r times the
+    window's, r uniform in [`min_scale`, `max_scale`] and the same for all axes, by linear interpolation. A smaller
+    volume stands at a random place in zeros; of a larger one the window shows a random part. The logits are resized
+    back, and the loss is that of the voxels in sight (`freqbench.attacks.rescaled`).
+
+    Args:
+        min_scale: the smallest r, at most 1.
+        max_scale: the largest, at least 1. With both 1 it is `mifgsm`.
+
+    `start`: the draws of all steps in [0, 1), `[B, steps, 4]`: for r and for the place on each axis.
+
+    **Variants.** `reconstruction`: made from the idea as the paper's abstract states it, not from its algorithm or from
+    code. Fact: the source is asked at scales that change during the attack. Choice: one random scale a step, its range,
+    linear interpolation, momentum, steps and their length as in `MIFGSM`, so that the two differ in the scales alone.
+
+    **Differs from the paper**: volumetric networks are built for one window, so that a larger volume is cut to it; a
+    network of images takes any size. L as in `MIFGSM`.
+
+    Example:
+        >>> attack = DynamicScaling(eps=8 / 255)
+        >>> attack.ratio(0.0), attack.ratio(0.5)
+        (0.75, 1.0)
+    """
+
+    name: ClassVar[str] = "dynamic_scaling"
+    variants: ClassVar[tuple[str, ...]] = ("reconstruction",)
+    num_draws: ClassVar[int] = 1
+
+    min_scale: float = 0.75
+    max_scale: float = 1.25
+    variant: str = "reconstruction"
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Scales and places are drawn."""
+        return self.min_scale < self.max_scale
+
+    @property
+    def may_cut(self) -> bool:
+        """Where volumes may be larger than the window."""
+        return self.max_scale > 1
+
+    def ratio(self, *draws: float) -> float:
+        """r."""
+        (size,) = draws
+        return self.min_scale + (self.max_scale - self.min_scale) * size

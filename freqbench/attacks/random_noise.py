@@ -1,0 +1,92 @@
+"""Random noise of a stated L-infinity or L2 size: the control row of every table."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.base import Attack
+from freqbench.attacks.task import Task
+from freqbench.errors import ParameterError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomNoise(Attack):
+    r"""A random corner of the L-infinity ball, or a random direction of stated L2 norm; the model is not asked.
+
+    With n standard normal in every voxel and the norm over all voxels of a window:
+
+    .. math:: \mathrm{clamp}\bigl(x + linf \cdot \mathrm{sign}(n), 0, 1\bigr) \qquad\text{or}\qquad
+              \mathrm{clamp}\Bigl(x + l2 \, \frac{n}{\| n \|_2}, 0, 1\Bigr)
+
+    At equal linf no change inside the ball is larger; what an attack does beyond this row is not due to its size. Where
+    volumes are 0 or 1, clamping takes half of the noise away. `targeted` has no effect.
+
+    Args:
+        linf: size of every voxel's change, on the [0, 1] intensity scale.
+        l2: Euclidean norm of a window's change on that scale, before clamping, as in the records' column `l2`, which is
+            that of a volume: about sqrt(n) times as much for n windows. Exactly one of the two is given; it is the
+            budget, and says the threat model.
+
+    `start`: the standard normals, `[B, 1, H, W, D]`.
+
+    Example:
+        >>> RandomNoise(l2=20).threat_model, RandomNoise(linf=8 / 255).budget_name
+        ('l2', 'linf')
+    """
+
+    name: ClassVar[str] = "random_noise"
+    threat_model: ClassVar[str] = "linf"
+    budget_name: ClassVar[str] = "linf"
+
+    linf: float | None = None
+    l2: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.linf is None) == (self.l2 is None):
+            got = "none" if self.linf is None else "both"
+            raise ParameterError(self.name, "linf", f"expected exactly one of linf and l2, got {got}")
+        if self.l2 is not None:
+            # In place of the class's: the budget is the one that is given.
+            object.__setattr__(self, "threat_model", "l2")
+            object.__setattr__(self, "budget_name", "l2")
+
+    @property
+    def size(self) -> float:
+        """The one that is given."""
+        size: float = getattr(self, self.budget_name)
+        return size
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """None."""
+        return 0, 0
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Every voxel is drawn."""
+        return True
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """The largest voxel change beyond `linf`, or the largest norm of a window's beyond `l2`."""
+        change = adversarial.double() - clean
+        reached = change.abs() if self.l2 is None else _norm(change)
+        return float(reached.max()) - self.size
+
+    def perturb(self, task: Task) -> Tensor:
+        """Add the noise."""
+        start = task.given_start()
+        normals = task.draw(torch.randn) if start is None else start
+        if self.l2 is None:
+            return (task.clean + torch.full_like(normals, self.size).copysign(normals)).clamp(0, 1)
+        # In double precision, as single would miss large norms by more than a bound allows.
+        direction = normals.double() / _norm(normals.double())
+        return (task.clean + self.size * direction).clamp(0, 1).to(task.clean)
+
+
+def _norm(change: Tensor) -> Tensor:
+    """Of each window, `[B, 1, 1, 1, 1]`."""
+    norm: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3, 4), keepdim=True)
+    return norm

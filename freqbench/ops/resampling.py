@@ -1,0 +1,113 @@
+"""Linear maps of volumes as one small matrix an axis: Gaussian smoothing, and resizing inside a window."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from freqbench.ops.blocks import along_axes
+
+
+def gaussian_matrix(size: int, taps: int, sigma: float) -> Tensor:
+    r"""Smoothing of `size` points by a Gaussian of `taps` weights, float64 `[size, size]`.
+
+    .. math:: M_{ij} \propto \exp\Bigl(- \frac{(i - j)^2}{2 \sigma^2}\Bigr), \qquad |i - j| \le (taps - 1) / 2
+
+    The weights sum to 1 over all taps; what lies beyond the ends counts 0, so that rows near them sum to less.
+
+    Args:
+        size: points of the axis.
+        taps: an odd number.
+        sigma: standard deviation in points, above 0.
+    """
+    distance = torch.arange(-(taps // 2), taps // 2 + 1, dtype=torch.float64)
+    weights = torch.exp(-distance.square() / (2 * sigma**2))
+    weights = weights / weights.sum()
+    gaps = torch.arange(size)[:, None] - torch.arange(size)
+    near = gaps.abs() <= taps // 2
+    return torch.where(near, weights[(gaps + taps // 2).clamp(0, taps - 1)], 0.0)
+
+
+def linear_matrix(size: int, rows: int) -> Tensor:
+    """Linear interpolation of `size` points at `rows` others that span the same length, float64 `[rows, size]`.
+
+    A point is the middle of its voxel; beyond the outermost middles the outermost value is held. That is
+    `torch.nn.functional.interpolate` along one axis, without its `align_corners`.
+    """
+    places = ((torch.arange(rows, dtype=torch.float64) + 0.5) * size / rows - 0.5).clamp(0, size - 1)
+    below = places.floor().long()
+    weight = (places - below)[:, None]
+    points = torch.eye(size, dtype=torch.float64)
+    return (1 - weight) * points[below] + weight * points[(below + 1).clamp(max=size - 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoom:
+    """A volume resized inside its window, and what is seen there brought back to where it was.
+
+    Resizing is linear, axis by axis. What is left of the window is 0; what does not fit into it is cut off.
+
+    Attributes:
+        there: one matrix `[n, n]` an axis.
+        back: one an axis for the way back: what the window shows, resized to the voxels that it came from. Voxels that
+            are not in sight get 0.
+        seen: bool `[n]` an axis: the voxels that the window shows.
+    """
+
+    there: tuple[Tensor, ...]
+    back: tuple[Tensor, ...]
+    seen: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, like: Tensor, ratio: float, place: Sequence[float]) -> "Zoom | None":
+        """The zoom of windows like `[B, C, H, W, D]`, in their dtype and on their device; None where no side changes.
+
+        Args:
+            like: a batch of windows.
+            ratio: of the resized sides to the window's, rounded to whole voxels, at least one.
+            place: for each axis a number in [0, 1]: how far the smaller of the two has moved inside the larger.
+        """
+        sizes = like.shape[2:]
+        sides = [max(1, math.floor(ratio * size + 0.5)) for size in sizes]
+        if sides == list(sizes):
+            return None
+        axes = [_zoom_axis(*axis) for axis in zip(sizes, sides, place, strict=True)]
+        there, back, seen = zip(*axes, strict=True)
+        return cls(
+            there=tuple(matrix.to(like) for matrix in there),
+            back=tuple(matrix.to(like) for matrix in back),
+            seen=tuple(vector.to(like.device) for vector in seen),
+        )
+
+    @property
+    def in_sight(self) -> Tensor:
+        """The voxels that the window shows on every axis, bool `[1, 1, H, W, D]`."""
+        h, w, d = self.seen
+        return (h[:, None, None] & w[:, None] & d)[None, None]
+
+    def zoom(self, x: Tensor) -> Tensor:
+        """The resized volumes in their window, `[B, C, H, W, D]`."""
+        return along_axes(x, self.there)
+
+    def undo(self, x: Tensor) -> Tensor:
+        """What stands in the zoomed window, on the voxels of the volume; 0 out of sight."""
+        return along_axes(x, self.back)
+
+
+def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tensor]:
+    """There, back `[size, size]`, and what is in sight, bool `[size]`."""
+    there, back = linear_matrix(size, side), linear_matrix(side, size)
+    gap = abs(size - side)
+    corner = min(int(place * (gap + 1)), gap)
+    if side <= size:
+        inside = slice(corner, corner + side)
+        framed, opened = (torch.zeros(size, size, dtype=torch.float64) for _ in range(2))
+        framed[inside], opened[:, inside] = there, back
+        return framed, opened, torch.ones(size, dtype=torch.bool)
+    shown = slice(corner, corner + size)
+    back = back[:, shown]
+    # A voxel at the cut that hangs on a point beyond it as well is out of sight.
+    seen = back.sum(dim=1) > 1 - 1e-9
+    return there[shown], back * seen[:, None], seen

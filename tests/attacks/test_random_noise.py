@@ -1,0 +1,135 @@
+"""Random noise has exactly the size that it states, and says by itself which budget that is."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import Threshold, generators
+from tiny import Collector, expanded, small
+from torch import Tensor
+
+from freqbench.attacks import make
+from freqbench.engine import serial
+from freqbench.engine.worker import WorkerSpec
+from freqbench.errors import ParameterError
+from freqbench.metrics.image import l2
+
+SIZES: list[tuple[str, Callable[[float], dict[str, Any]]]] = [
+    ("linf", lambda v: {"linf": v}),
+    ("l2", lambda v: {"l2": v}),
+]
+both_sizes = pytest.mark.parametrize("size", [size for _, size in SIZES], ids=[name for name, _ in SIZES])
+
+
+def grey(batch: int = 1, side: int = 16, level: float = 0.5, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.full((batch, 1, side, side, side), level, dtype=dtype)
+
+
+def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
+    """What is added."""
+    labels = torch.zeros_like(images, dtype=torch.long)
+    attack, seeds = make("random_noise", **size), generators(*range(len(images)))
+    return attack(Threshold(), images, labels, generator=seeds, start=start).adversarial.double() - images.double()
+
+
+def test_every_voxel_changes_by_linf_one_half_up() -> None:
+    added = noise(grey(dtype=torch.float64), linf=8 / 255)
+    assert torch.allclose(added.abs(), torch.tensor(8 / 255, dtype=torch.float64), rtol=0, atol=1e-15)
+    share = float((added > 0).double().mean())
+    assert abs(share - 0.5) < 4 * 0.5 / 16**1.5, "four standard deviations of 4096 coins"
+
+
+def test_neighbours_are_independent() -> None:
+    signs = noise(grey(), linf=0.1).sign()[0, 0]
+    for axis in range(3):
+        pairs = signs.narrow(axis, 0, 15) * signs.narrow(axis, 1, 15)
+        assert abs(float(pairs.mean())) < 4 / pairs.numel() ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.01, 1.0, 5.0])
+def test_the_norm_of_every_window_is_l2(value: float, dtype: torch.dtype) -> None:
+    """In the unit of the records' column, and of that column's own function."""
+    images = grey(3, dtype=dtype)
+    added = noise(images, l2=value)
+    for i in range(3):
+        assert float(added[i].square().sum()) ** 0.5 == pytest.approx(value, abs=1e-7)
+        assert l2(images[i], images[i] + added[i]) == pytest.approx(value, abs=1e-5)
+    assert not torch.equal(added[0], added[1])
+
+
+def test_a_direction_is_gaussian() -> None:
+    """Kurtosis 3, with a standard deviation of sqrt(24 / n)."""
+    added = noise(grey(dtype=torch.float64), l2=1.0).flatten()
+    standard = (added - added.mean()) / added.std()
+    assert float((standard**4).mean()) == pytest.approx(3, abs=4 * (24 / 4096) ** 0.5)
+
+
+def test_both_are_made_of_the_same_normals() -> None:
+    normals = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    images, kept = grey(dtype=torch.float64), normals.clone()
+    assert torch.allclose(noise(images, normals, linf=0.1), 0.1 * normals.sign(), rtol=0, atol=1e-15)
+    direction = normals.numpy() / np.linalg.norm(normals.numpy())
+    assert np.allclose(noise(images, normals, l2=2.0).numpy(), 2 * direction, rtol=0, atol=1e-15)
+    assert torch.equal(normals, kept), "what is given is left alone"
+
+
+@both_sizes
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_clamping_takes_what_leaves_the_range(level: float, size: Callable[[float], dict[str, Any]]) -> None:
+    free, held = (noise(grey(level=at, dtype=torch.float64), **size(0.4)) for at in (0.5, level))
+    expected = free.clamp(min=0) if level == 0 else free.clamp(max=0)
+    assert torch.allclose(held, expected, rtol=0, atol=1e-15)
+
+
+def test_large_norms_of_large_windows_stay_within_the_bound() -> None:
+    """The bound allows 1e-6 whatever the norm; 100 is a tenth of the range a voxel."""
+    images = grey(side=96)
+    noise(images, l2=100.0)
+
+
+@both_sizes
+def test_nothing_of_size_zero(size: Callable[[float], dict[str, Any]]) -> None:
+    assert not noise(grey(), **size(0.0)).any()
+
+
+@pytest.mark.parametrize("handed_on", [lambda a: a, lambda a: pickle.loads(pickle.dumps(a)), replace])
+def test_an_instance_says_its_budget(handed_on: Callable[[Any], Any]) -> None:
+    for name, size in SIZES:
+        attack = handed_on(make("random_noise", **size(0.5)))
+        assert (attack.threat_model, attack.budget_name) == (name, name)
+        assert getattr(attack, attack.budget_name) == 0.5
+
+
+def test_records_hold_the_budget_of_the_one_that_is_given() -> None:
+    content = small(attacks=[{"name": "random_noise", "linf": "8/255"}, {"name": "random_noise", "l2": 2}])
+    spec, grid = expanded(content)
+    listener = Collector()
+    serial.run(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
+    columns = ("threat_model", "budget_name", "budget", "seed", "num_forwards")
+    found = [tuple(outcome.records[0][column] for column in columns) for outcome in listener.outcomes]
+    assert found == [("linf", "linf", 8 / 255, 0, 0), ("l2", "l2", 2.0, 0, 0)]
+    assert [outcome.records[0]["eps_native"] for outcome in listener.outcomes] == [pytest.approx(8 / 255 * 425), None]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, "linf: expected exactly one of linf and l2, got none"),
+        ({"linf": 0.1, "l2": 1.0}, "linf: expected exactly one of linf and l2, got both"),
+        ({"linf": 0.0, "l2": 0.0}, "linf: expected exactly one of linf and l2, got both"),
+        ({"linf": -0.1}, "linf: expected a number in [0, 1] or a fraction like 8/255, got -0.1"),
+        ({"l2": -1.0}, "l2: expected a number of at least 0, got -1.0"),
+        ({"l2": float("inf")}, "l2: expected a number of at least 0, got inf"),
+        ({"l2": "8/255"}, "l2: expected a number of at least 0, got '8/255'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(parameters: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make("random_noise", **parameters)
+    assert str(caught.value) == f"random_noise: {expected}"
