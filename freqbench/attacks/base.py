@@ -1,20 +1,20 @@
 """The contract of every attack: a final `__call__` that checks and counts, and one hook that an attack writes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from freqbench.attacks.draws import Generators
 from freqbench.attacks.parameters import PARAMETERS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
 
 SLACK = 1e-6
 
-Generators = torch.Generator | Sequence[torch.Generator]
 Start = Tensor | Mapping[str, Tensor]
 
 
@@ -26,16 +26,26 @@ class AttackResult:
         adversarial: `[B, 1, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
         losses: the objective before each step, `[steps, B]`, one restart after the other; `[0, B]` where an attack
-            asks for no gradient.
-        num_forwards: model passes a window.
-        num_backwards: gradient passes a window.
+            asks for no gradient; NaN for the steps that a window did not take.
+        forwards: model passes of each window.
+        backwards: gradient passes of each window.
     """
 
     adversarial: Tensor
     state: Tensor | None
     losses: Tensor
-    num_forwards: int
-    num_backwards: int
+    forwards: tuple[int, ...]
+    backwards: tuple[int, ...]
+
+    @property
+    def num_forwards(self) -> int:
+        """Model passes a window: the most that one took, where they differ."""
+        return max(self.forwards)
+
+    @property
+    def num_backwards(self) -> int:
+        """Gradient passes a window, likewise."""
+        return max(self.backwards)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,7 @@ class Attack(ABC):
         budget_name: the one parameter that bounds it.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
+        may_stop_early: whether a window may take fewer passes than `passes` says.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Args:
@@ -60,6 +71,7 @@ class Attack(ABC):
     budget_name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
+    may_stop_early: ClassVar[bool] = False
     revision: ClassVar[int] = 1
 
     targeted: bool = False
@@ -85,7 +97,7 @@ class Attack(ABC):
     @property
     @abstractmethod
     def passes(self) -> tuple[int, int]:
-        """Forward and backward passes a window, known before the attack runs."""
+        """Forward and backward passes a window, known before the attack runs; the most, where it `may_stop_early`."""
 
     @property
     def is_stochastic(self) -> bool:
@@ -155,12 +167,13 @@ class Attack(ABC):
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
         self._verify(task.clean, adversarial, task.state)
+        forwards, backwards = task.passes
         return AttackResult(
             adversarial=adversarial,
             state=task.state,
             losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
-            num_forwards=task.num_forwards,
-            num_backwards=task.num_backwards,
+            forwards=forwards,
+            backwards=backwards,
         )
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
