@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from freqbench.attacks.apgd import APGD
+from freqbench.attacks.autoattack import AutoAttack
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.fgsm import FGSM
@@ -12,6 +13,8 @@ from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2
+from freqbench.attacks.sea import SEA
+from freqbench.attacks.square import Square
 from freqbench.attacks.targets import with_indices
 from freqbench.attacks.vafa import VAFA
 from freqbench.errors import ParameterError, UserError, unknown
@@ -24,10 +27,13 @@ __all__ = [
     "PARAMETERS",
     "PGD",
     "SA2",
+    "SEA",
     "VAFA",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "GaussianNoise",
+    "Square",
     "make",
     "with_indices",
 ]
@@ -38,6 +44,9 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "bim": BIM,
     "pgd": PGD,
     "apgd": APGD,
+    "square": Square,
+    "sea": SEA,
+    "autoattack": AutoAttack,
     "vafa": VAFA,
     "sa2": SA2,
 }

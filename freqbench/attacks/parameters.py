@@ -13,6 +13,7 @@ from freqbench.ops.losses import LOSSES
 
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
+MEMBERS = ("apgd-ce", "apgd-dlr", "apgd-dlr-targeted", "square")
 
 Check = Callable[[Any], str | None]
 
@@ -91,6 +92,29 @@ def _ratio(value: Any) -> str | None:
     return None if valid else f"expected a number of at least 0 and below 1, got {value!r}"
 
 
+def _share(value: Any) -> str | None:
+    valid = _is_number(value) and 0 < value <= 1
+    return None if valid else f"expected a number above 0 and at most 1, got {value!r}"
+
+
+def _dice(value: Any) -> str | None:
+    valid = _is_number(value) and 0 <= value <= 1
+    return None if valid else f"expected a Dice in [0, 1], got {value!r}"
+
+
+def _members(value: Any) -> str | None:
+    names = value if isinstance(value, tuple | list) else ()
+    for name in names:
+        if name not in MEMBERS:
+            return unknown("member", str(name), MEMBERS)
+    if names and len(set(names)) == len(names):
+        return None
+    return (
+        f"expected some of {', '.join(MEMBERS)}, each once (in a job file a list of lists, [[apgd-ce, square]]), "
+        f"got {value!r}"
+    )
+
+
 def _quantum(value: Any) -> str | None:
     valid = _is_number(value) and value > 0
     return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
@@ -133,6 +157,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
+    "queries": Parameter("forward passes of a search", _count),
+    "p_init": Parameter("share of the window that a cube covers at first", _share),
+    "threshold": Parameter("mean Dice below which a window is left to later members no more", _dice),
+    "members": Parameter("attacks of an ensemble, in their order", _members),
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)

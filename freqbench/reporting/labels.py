@@ -11,7 +11,7 @@ from freqbench.attacks import ATTACKS
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std"})
 NOTABLE = ("variant", "targeted", "control", "renormalize", "band", "loss", "organs", "target", "restarts", "keep")
-JOINTS = {"organs": "+", "target": ":", "eps_schedule": ","}
+JOINTS = {"organs": "+", "members": "+", "target": ":", "eps_schedule": ","}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 
