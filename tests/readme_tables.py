@@ -44,7 +44,7 @@ def attacks() -> str:
         module = sys.modules[attack.__module__]
         required = {field.name: 0.0 for field in fields(attack) if field.default is MISSING}
         forwards, backwards = make(name, **required).passes
-        passes = f"{forwards} + {backwards}"
+        passes = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
         rows.append(
             [
                 link(f"`{name}`", module.__file__ or ""),

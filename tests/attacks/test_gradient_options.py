@@ -122,9 +122,9 @@ def test_labels_of_other_structures_have_no_say(name: str, loss: str) -> None:
     assert torch.equal(one.losses, other.losses)
 
 
-@pytest.mark.parametrize("name", LINF)
+@pytest.mark.parametrize("name", [name for name in LINF if name != "square"])
 def test_voxels_of_other_structures_stay(name: str) -> None:
-    """On a model that looks at each voxel alone."""
+    """On a model that looks at each voxel alone, and where a gradient says which voxels to move."""
     images, _ = volumes()
     labels = (images > 0.5).long()
     quiet = {} if name in ("fgsm", "bim") else {"random_start": False}
