@@ -35,8 +35,9 @@ class Square(LinfGradientAttack):
 
     .. math:: s = \mathrm{round}(\sqrt[3]{p N})
 
-    at least 1 and cut to the window, where p is `p_init`, halved as `share` says. The model is asked for logits alone:
-    a query is a forward pass, and no gradient is ever taken.
+    at least 1 and cut to the window, where p is `p_init`, halved as `share` says. The sign is drawn too; where it would
+    change nothing, it is the other one. The model is asked for logits alone: a query is a forward pass, and no gradient
+    is ever taken.
 
     Args:
         eps: radius on the [0, 1] intensity scale.
@@ -51,8 +52,7 @@ class Square(LinfGradientAttack):
     `start`: the additive noise in [-eps, eps] of the first query, `[B, 1, H, W, D]`.
 
     **Differs from the paper**: cubes in place of squares; the loss, in place of a classifier's margin; no run stops
-    early. **Differs from the authors' code**: where a cube would change nothing its sign is turned, where the code
-    draws another; a cube may touch the window's last planes; nothing is drawn for a whole batch.
+    early. **Differs from the authors' code**: a cube may reach the window's last planes, and may cover all of it.
 
     Example:
         >>> Square(eps=4 / 255, queries=1000).passes
