@@ -87,8 +87,8 @@ def attack_case(
         )
         for (h, w, d), window in zip(batch, result.adversarial, strict=True):
             adversarial[:, h, w, d] = window
-        num_forwards += result.num_forwards * len(batch)
-        num_backwards += result.num_backwards * len(batch)
+        num_forwards += sum(result.forwards)
+        num_backwards += sum(result.backwards)
     return AttackedVolume(
         adversarial=adversarial.cpu(),
         num_windows=len(windows),

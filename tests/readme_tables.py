@@ -45,7 +45,7 @@ def attacks() -> str:
         required = {f.name: "low" if f.type is str else 0.0 for f in fields(attack) if f.default is MISSING}
         required |= {f.name: 0.0 for f in fields(attack) if f.name == attack.budget_name and f.default is None}
         forwards, backwards = make(name, **required).passes
-        passes = f"{forwards} + {backwards}"
+        passes = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
         rows.append(
             [
                 link(f"`{name}`", module.__file__ or ""),

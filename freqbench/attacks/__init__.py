@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from freqbench.attacks.apgd import APGD
+from freqbench.attacks.autoattack import AutoAttack
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.cospgd import CosPGD
@@ -18,7 +19,9 @@ from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.random_noise import RandomNoise
 from freqbench.attacks.sa2 import SA2, SA2In2D
+from freqbench.attacks.sea import SEA
 from freqbench.attacks.segpgd import SegPGD
+from freqbench.attacks.square import Square
 from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.targets import with_indices
 from freqbench.attacks.tifgsm import TIFGSM
@@ -37,6 +40,7 @@ __all__ = [
     "PARAMETERS",
     "PGD",
     "SA2",
+    "SEA",
     "SSA",
     "SSA2D",
     "TIFGSM",
@@ -44,12 +48,14 @@ __all__ = [
     "VAFA2D",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "CosPGD",
     "DynamicScaling",
     "GaussianNoise",
     "RandomNoise",
     "SA2In2D",
     "SegPGD",
+    "Square",
     "make",
     "with_indices",
 ]
@@ -74,6 +80,9 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "difgsm": DIFGSM,
     "tifgsm": TIFGSM,
     "dynamic_scaling": DynamicScaling,
+    "square": Square,
+    "sea": SEA,
+    "autoattack": AutoAttack,
     "random_noise": RandomNoise,
 }
 

@@ -117,7 +117,7 @@ class APGD(LinfGradientAttack):
             x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
         offered = task.best
         for radius, count in wider:
-            task.best = Best()  # its volumes are no results: they may lie outside the ball
+            task.best = task.new_best()  # its volumes are no results: they may lie outside the ball
             x = self._climb(task, x, radius, count)
             task.best.offer(task.value(x), x)
             (x,) = task.best.kept

@@ -1,13 +1,14 @@
 """The contract of every attack: a final `__call__` that checks and counts, and one hook that an attack writes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from freqbench.attacks.draws import Generators
 from freqbench.attacks.parameters import PARAMETERS, Parameter
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
@@ -15,7 +16,6 @@ from freqbench.ops.filters import keep_cube
 
 SLACK = 1e-6
 
-Generators = torch.Generator | Sequence[torch.Generator]
 Start = Tensor | Mapping[str, Tensor]
 Filter = tuple[str, int] | tuple[str, int, int]
 
@@ -28,16 +28,26 @@ class AttackResult:
         adversarial: `[B, 1, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
-            is coupled; `[0, B]` where an attack asks for no gradient.
-        num_forwards: model passes a window.
-        num_backwards: gradient passes a window.
+            is coupled; `[0, B]` where an attack asks for no gradient; NaN for the steps that a window did not take.
+        forwards: model passes of each window.
+        backwards: gradient passes of each window.
     """
 
     adversarial: Tensor
     state: Tensor | None
     losses: Tensor
-    num_forwards: int
-    num_backwards: int
+    forwards: tuple[int, ...]
+    backwards: tuple[int, ...]
+
+    @property
+    def num_forwards(self) -> int:
+        """Model passes a window: the most that one took, where they differ."""
+        return max(self.forwards)
+
+    @property
+    def num_backwards(self) -> int:
+        """Gradient passes a window, likewise."""
+        return max(self.backwards)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,7 @@ class Attack(ABC):
             an instance has attributes of its own in place of these.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
+        may_stop_early: whether a window may take fewer passes than `passes` says.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Args:
@@ -67,6 +78,7 @@ class Attack(ABC):
     budget_name: ClassVar[str | None]
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
+    may_stop_early: ClassVar[bool] = False
     revision: ClassVar[int] = 1
 
     targeted: bool = False
@@ -95,7 +107,7 @@ class Attack(ABC):
     @property
     @abstractmethod
     def passes(self) -> tuple[int, int]:
-        """Forward and backward passes a window, known before the attack runs."""
+        """Forward and backward passes a window, known before the attack runs; the most, where it `may_stop_early`."""
 
     @property
     def is_stochastic(self) -> bool:
@@ -172,12 +184,13 @@ class Attack(ABC):
             self._verify(task.clean, adversarial, task.state)
             if self.filter is not None:
                 adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
+        forwards, backwards = task.passes
         return AttackResult(
             adversarial=adversarial,
             state=task.state,
             losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
-            num_forwards=task.num_forwards,
-            num_backwards=task.num_backwards,
+            forwards=forwards,
+            backwards=backwards,
         )
 
     def _check(self, images: Tensor, labels: Tensor) -> None:

@@ -7,21 +7,25 @@ from torch import Tensor
 class Best:
     """Of all that was offered, what has the highest value, sample by sample, without asking the device.
 
+    Args:
+        ties_to_last: of equal values the last is kept, not the first.
+
     Attributes:
         values: the highest so far, `[B]`; empty before the first offer.
         kept: the tensors that came with them, each `[B, ...]`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ties_to_last: bool = False) -> None:
+        self._is_above = torch.ge if ties_to_last else torch.gt
         self.values = torch.empty(0)
         self.kept: tuple[Tensor, ...] = ()
 
     def offer(self, values: Tensor, *tensors: Tensor) -> None:
-        """Take the samples whose value is above the one that is kept; the first offer is taken whole."""
+        """Take the samples whose value beats the one that is kept; the first offer is taken whole."""
         if not self.kept:
             self.values, self.kept = values, tensors
             return
-        better = values > self.values
+        better = self._is_above(values, self.values)
         self.values = torch.where(better, values, self.values)
         pairs = zip(tensors, self.kept, strict=True)
         self.kept = tuple(torch.where(across(better, new), new, old) for new, old in pairs)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.base import Attack, LinfAttack
-from freqbench.attacks.best import Best
 from freqbench.attacks.targets import LEAST_LIKELY, Rule, canonical, highest_class
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, UserError
@@ -48,7 +47,7 @@ class GradientAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.run_passes[1] == 0:
+        if self.run_passes == (0, 0):
             for field in fields(self):
                 if field.name in GradientAttack.__annotations__:
                     object.__setattr__(self, field.name, field.default)
@@ -143,7 +142,7 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
         """The runs, and of them or their iterates the best."""
         if not self.compares:
             return self.run(task)
-        best = Best()
+        best = task.new_best()
         for _ in range(self.restarts):
             task.best = best if self.keep == "best" else None
             x = self.run(task)

@@ -13,6 +13,7 @@ from freqbench.ops.losses import LOSSES
 
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
+MEMBERS = ("apgd-ce", "apgd-dlr", "apgd-dlr-targeted", "square")
 
 Check = Callable[[Any], str | None]
 
@@ -95,7 +96,7 @@ def _share(value: Any) -> str | None:
     return None if _is_number(value) and 0 <= value <= 1 else f"expected a number in [0, 1], got {value!r}"
 
 
-def _shrinking(value: Any) -> str | None:
+def _part(value: Any) -> str | None:
     return None if _is_number(value) and 0 < value <= 1 else f"expected a number above 0 and at most 1, got {value!r}"
 
 
@@ -110,6 +111,19 @@ def _odd(value: Any) -> str | None:
 
 def _positive(value: Any) -> str | None:
     return None if _is_number(value) and value > 0 else f"expected a number above 0, got {value!r}"
+
+
+def _members(value: Any) -> str | None:
+    names = value if isinstance(value, tuple | list) else ()
+    for name in names:
+        if name not in MEMBERS:
+            return unknown("member", str(name), MEMBERS)
+    if names and len(set(names)) == len(names):
+        return None
+    return (
+        f"expected some of {', '.join(MEMBERS)}, each once (in a job file a list of lists, [[apgd-ce, square]]), "
+        f"got {value!r}"
+    )
 
 
 def _quantum(value: Any) -> str | None:
@@ -173,12 +187,16 @@ PARAMETERS: Mapping[str, Parameter] = {
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
     "decay": Parameter("weight of the former steps' gradients", _weight),
     "probability": Parameter("of a step's volume being resized", _share),
-    "min_scale": Parameter("smallest ratio of resized sides to the window's", _shrinking),
+    "min_scale": Parameter("smallest ratio of resized sides to the window's", _part),
     "max_scale": Parameter("largest ratio of resized sides to the window's", _growing),
     "kernel_size": Parameter("weights a side of the kernel that smooths the gradient", _odd),
     "sigma": Parameter("its standard deviation in voxels; none: a third of its radius", _optional(_positive)),
     "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", _optional(_intensity)),
     "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", _optional(_weight)),
+    "queries": Parameter("forward passes of a search", _count),
+    "p_init": Parameter("share of the window that a cube covers at first", _part),
+    "threshold": Parameter("mean Dice below which a window is left to later members no more", _share),
+    "members": Parameter("attacks of an ensemble, in their order", _members),
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)

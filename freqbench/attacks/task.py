@@ -1,5 +1,6 @@
 """What an attack works on: model, volumes, labels, loss and draws bound together, with the passes counted."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks.best import Best
+from freqbench.attacks.draws import Draws, Generators
 from freqbench.attacks.targets import LEAST_LIKELY, Rule, target_map
 from freqbench.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, LOSSES
@@ -26,10 +28,12 @@ class Task:
         labels: truth or target, `[B, 1, H, W, D]`; a rule's target from the first forward pass on.
         sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
         scope: what of a sample the loss looks at.
-        best: where `gradient` offers the volumes that it looks at, or None.
+        best: where `gradient` and `look` offer the volumes that they look at, or None.
         start: what replaces the draws, or None.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
+        num_forwards: model passes of all samples.
+        num_backwards: gradient passes of all samples.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class Task:
         labels: Tensor,
         *,
         targeted: bool,
-        generator: torch.Generator | Sequence[torch.Generator] | None,
+        generator: Generators | None,
         start: Tensor | Mapping[str, Tensor] | None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
@@ -57,9 +61,11 @@ class Task:
         self._model = model
         self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
+        self._kept_by: Callable[[Tensor], Tensor] | None = None
         self._rule: Rule | None = None
         self._check_classes = check_classes
-        self._generators = _one_a_sample(name, generator, len(images))
+        self._draws = Draws(name, generator, len(images))
+        self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
 
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
@@ -91,6 +97,56 @@ class Task:
             with torch.no_grad():
                 self.logits(self.clean)
 
+    def judge(self, kept_by: Callable[[Tensor], Tensor], compared_by: str | None = None) -> None:
+        """Say what volumes are judged by where that is not what is raised; after `aim`.
+
+        Args:
+            kept_by: of logits, `[B]`: decides which volumes are kept, the highest; of equal ones the last, as a value
+                that moves in leaps stands still while the loss still rises.
+            compared_by: a name of LOSSES: steps are judged by it; None: as `aim` found.
+        """
+        self._kept_by = kept_by
+        self._compared_by = compared_by or self._compared_by
+
+    def new_best(self) -> Best:
+        """A `Best` for volumes, as they are judged."""
+        return Best(ties_to_last=self._kept_by is not None)
+
+    def part(self, samples: Sequence[int]) -> "Task":
+        """A task of its own on some of the samples; what it took is counted by `join`.
+
+        Every part begins to draw where the first one did, so that an attack draws the same whatever went before it.
+        """
+        indices = list(samples)
+        return Task(
+            self._name,
+            self._model,
+            self.clean[indices],
+            self.labels[indices],
+            targeted=False,
+            generator=self._draws.rewound(indices),
+            start=None,
+            check_classes=self._check_classes,
+        )
+
+    def join(self, part: "Task", samples: Sequence[int]) -> None:
+        """Count the passes of a part, and take over its losses: NaN for samples that were not in it."""
+        indices = list(samples)
+        self._in_parts[indices] += torch.tensor([part.num_forwards, part.num_backwards])
+        for values in part.losses:
+            row = values.new_full((len(self.clean),), math.nan)
+            row[indices] = values
+            self.losses.append(row)
+
+    @property
+    def passes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Forward and backward passes of every sample, those in parts with them."""
+        forwards, backwards = self._in_parts.T.tolist()
+        return (
+            tuple(self.num_forwards + count for count in forwards),
+            tuple(self.num_backwards + count for count in backwards),
+        )
+
     def logits(self, x: Tensor) -> Tensor:
         """One forward pass, `[B, K, H, W, D]`."""
         logits: Tensor = self._model(x)
@@ -121,9 +177,19 @@ class Task:
             return self.sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
 
     def value(self, x: Tensor) -> Tensor:
-        """What volumes are compared by, `[B]`: one forward pass and no gradient."""
+        """What decides which volumes are kept, `[B]`: one forward pass and no gradient."""
         with torch.no_grad():
-            return self.compared(self.logits(x))
+            logits = self.logits(x)
+            return self._worth(logits, self.compared(logits))
+
+    def look(self, x: Tensor) -> Tensor:
+        """What volumes are compared by, `[B]`: one forward pass and no gradient; they are offered as `best`."""
+        with torch.no_grad():
+            logits = self.logits(x)
+            values = self.compared(logits)
+            if self.best is not None:
+                self.best.offer(self._worth(logits, values), x)
+        return values
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Whether no voxel of a sample is predicted as labelled, or all are as the target says; bool `[B]`.
@@ -152,14 +218,15 @@ class Task:
     def gradient_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the task's loss at volumes, and what they are compared by, `[B]`; they are offered."""
 
-        def objective(point: Tensor) -> tuple[Tensor, Tensor]:
+        def objective(point: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             logits = self.logits(point)
-            values = self.raised(logits)
-            return values, self.compared(logits, values)
+            raised = self.raised(logits)
+            values = self.compared(logits, raised)
+            return raised, (values, values if self.best is None else self._worth(logits, values))
 
-        gradient, values = self.gradient_and(x, objective)
+        gradient, (values, worth) = self.gradient_and(x, objective)
         if self.best is not None:
-            self.best.offer(values, x)
+            self.best.offer(worth, x)
         return gradient, values
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
@@ -175,12 +242,10 @@ class Task:
         """A draw for every sample from its own generator, `torch.rand` or `torch.randn`, stacked.
 
         Args:
-            sample: the sampler; always drawn in float32, so that float64 runs see the same numbers.
+            sample: the sampler.
             layout: shape of a sample's draw without the batch axis; that of the images where None.
         """
-        shape = tuple(layout or self.clean.shape[1:])
-        draws = [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
-        return torch.stack([draw.to(self.clean) for draw in draws])
+        return self._draws.draw(sample, tuple(layout or self.clean.shape[1:]), self.clean)
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
         """The `start` of the call, checked against `[B, *layout]`, or None.
@@ -195,6 +260,9 @@ class Task:
             got = tuple(self.start.shape) if isinstance(self.start, Tensor) else type(self.start).__name__
             raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
         return self.start.to(self.clean)
+
+    def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
+        return compared if self._kept_by is None else self._kept_by(logits.detach())
 
     def _set_target(self, logits: Tensor) -> None:
         if self._rule is not None:
@@ -218,15 +286,3 @@ class Task:
             )
         if self._check_classes is not None:
             self._check_classes(num_classes)
-
-
-def _one_a_sample(
-    name: str, generator: torch.Generator | Sequence[torch.Generator] | None, batch: int
-) -> list[torch.Generator]:
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
-    if isinstance(generator, torch.Generator):
-        return [generator] * batch
-    if len(generator) != batch:
-        raise UserError(f"{name}: expected one generator or {batch}, one a sample, got {len(generator)}")
-    return list(generator)

@@ -13,7 +13,7 @@ INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     {"variant", "targeted", "control", "renormalize", "band", "filter", "loss", "organs", "target", "restarts", "keep"}
 )
-JOINTS = {"organs": "+", "target": ":", "filter": ":", "eps_schedule": ","}
+JOINTS = {"organs": "+", "members": "+", "target": ":", "filter": ":", "eps_schedule": ","}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 

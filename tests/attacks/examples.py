@@ -31,6 +31,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "difgsm": {"eps": 8 / 255, "steps": 5, "min_scale": 0.6},
     "tifgsm": {"eps": 8 / 255, "steps": 5, "kernel_size": 3},
     "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
+    "square": {"eps": 8 / 255, "queries": 40, "p_init": 0.3},
+    "sea": {"eps": 8 / 255, "steps": 10},
+    "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "threshold": 0.095},
     "random_noise": {"linf": 8 / 255},
 }
 GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]

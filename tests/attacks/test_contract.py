@@ -1,5 +1,7 @@
 """Every entry of ATTACKS through one contract."""
 
+from typing import Any
+
 import pytest
 import torch
 from attacks.examples import (
@@ -16,11 +18,17 @@ from attacks.examples import (
 
 from freqbench.attacks import ATTACKS
 from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.ensemble import Ensemble
 from freqbench.attacks.gradient import LinfGradientAttack
 from freqbench.errors import ThreatModelError
 from freqbench.ops.losses import dice_ce
 
+TWO_CLASSES: dict[str, dict[str, Any]] = {
+    "square": {"queries": 2000, "p_init": 0.05},
+    "autoattack": {"members": ("apgd-ce", "square")},
+}
 LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
+ENSEMBLES = [name for name, attack in ATTACKS.items() if issubclass(attack, Ensemble)]
 QUANTISING = [name for name, attack in ATTACKS.items() if attack.threat_model == "dct-quantization"]
 BOUNDED = [name for name, attack in ATTACKS.items() if attack.budget_name]
 
@@ -31,8 +39,12 @@ def test_every_attack_has_an_example_and_its_own_name() -> None:
 
 
 def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it() -> None:
-    """Loss, organs, rules, restarts and the best iterate are at work in `LinfGradientAttack.perturb`."""
-    assert [name for name in ATTACKS if example(name).passes[1] > 0] == GRADIENT
+    """Loss, organs, rules, restarts and the best iterate are at work in `LinfGradientAttack.perturb`.
+
+    Ensembles have members that do; Square takes the same and follows none.
+    """
+    following = [name for name in ATTACKS if example(name).passes[1] > 0 and name not in ENSEMBLES]
+    assert following == [name for name in GRADIENT if name != "square"]
     own = [attack for attack in ATTACKS.values() if issubclass(attack, LinfGradientAttack)]
     assert {attack.perturb for attack in own} == {LinfGradientAttack.perturb}
 
@@ -43,7 +55,7 @@ def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
     images = torch.linspace(0.4, 0.6, 8 * 6 * 4).reshape(1, 1, 8, 6, 4)
     labels = (images > 0.5).long()
     eps = EXAMPLES[name]["eps"]
-    adversarial = example(name)(Threshold(), images, labels).adversarial
+    adversarial = example(name, **TWO_CLASSES.get(name, {}))(Threshold(), images, labels).adversarial
     flipped = (adversarial > 0.5).long() != labels
     reach = (images - 0.5).abs()
     decided = (reach - eps).abs() > 1e-6
@@ -108,7 +120,10 @@ def test_batch_equals_singles(name: str) -> None:
     singles = [attack(model, images[i : i + 1], labels[i : i + 1], generator=generators(i + 1)) for i in range(3)]
     moved = (batch.adversarial - torch.cat([single.adversarial for single in singles])).abs() > 1e-6
     assert float(moved.double().mean()) <= 2e-3
-    assert torch.allclose(batch.losses, torch.cat([single.losses for single in singles], dim=1), atol=1e-4)
+    losses = torch.cat([single.losses for single in singles], dim=1)
+    assert torch.allclose(batch.losses, losses, atol=1e-4, equal_nan=True)
+    assert batch.forwards == tuple(single.num_forwards for single in singles)
+    assert batch.backwards == tuple(single.num_backwards for single in singles)
 
 
 @every_attack
@@ -143,14 +158,21 @@ def test_works_under_no_grad_and_inference_mode_alike(name: str) -> None:
 
 @every_attack
 def test_passes_are_those_promised(name: str) -> None:
+    """Window by window; where windows may stop early, some did, and none takes more than was said."""
     images, labels = volumes()
-    attack, calls = example(name), []
+    attack, windows = example(name), []
     model = SmallNet()
-    model.register_forward_hook(lambda *_: calls.append(1))
+    model.register_forward_hook(lambda _, inputs, __: windows.append(len(inputs[0])))
     result = attack(model, images, labels)
-    assert (result.num_forwards, result.num_backwards) == attack.passes
-    assert len(calls) == result.num_forwards
-    assert result.losses.shape == (result.num_backwards, 2)
+    assert sum(windows) == sum(result.forwards)
+    assert result.losses.shape == (attack.passes[1], 2)
+    assert result.losses.isfinite().sum(0).tolist() == list(result.backwards)
+    if attack.may_stop_early:
+        assert all(count <= attack.passes[0] for count in result.forwards)
+        assert all(count <= attack.passes[1] for count in result.backwards)
+        assert sum(result.forwards) < 2 * attack.passes[0]
+    else:
+        assert (result.forwards, result.backwards) == tuple((count,) * 2 for count in attack.passes)
 
 
 @pytest.mark.parametrize("name", GRADIENT)

@@ -126,6 +126,18 @@ def test_passes_are_counted_over_all_windows(unet: SegmentationModel) -> None:
     assert (attacked.num_windows, attacked.num_forwards, attacked.num_backwards) == (4, 12, 12)
 
 
+def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None:
+    """Of the six windows of a case some fall to the first member and some do not: at once or one by one."""
+    attack = make("autoattack", eps=0.03, steps=3, queries=5, threshold=0.4, members=("apgd-ce", "square"))
+    counts = []
+    for batch in (1, 6):
+        attacked = attack_case(attack, unet, make_case((24, 16, 4)), 0, batch)
+        counts.append((attacked.num_forwards, attacked.num_backwards))
+    assert counts[0] == counts[1]
+    assert 6 * 5 < counts[0][0] < 6 * attack.passes[0]
+    assert counts[0][1] == 6 * 3
+
+
 def test_the_case_is_left_as_found(unet: SegmentationModel) -> None:
     case = make_case()
     before = case.image.clone(), case.label.clone()

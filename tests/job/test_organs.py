@@ -37,6 +37,12 @@ def test_a_schedule_of_radii_is_one_value() -> None:
     assert cell.attack.eps_schedule == ((2, 0.3), (1.5, 0.3), (1, 0.4))
 
 
+def test_members_of_an_ensemble_are_one_value() -> None:
+    attack = {"name": "autoattack", "eps": "8/255", "members": [["apgd-ce", "square"]], "organs": [["liver"]]}
+    (cell,) = expanded(small(attacks=[attack]))[1].cells
+    assert (cell.attack.members, cell.attack.organs) == (("apgd-ce", "square"), (1,))
+
+
 def test_a_step_is_told_apart_by_what_is_written() -> None:
     """A quarter of 8/255 is 2/255 here, and another number at another budget."""
     word, number = cells(step_size=["eps/4", "2/255", "eps/4"])

@@ -1,0 +1,117 @@
+"""Square Attack, a search without gradients.  Andriushchenko et al., ECCV 2020, arXiv:1912.00049."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.best import across
+from freqbench.attacks.gradient import LinfGradientAttack
+from freqbench.attacks.task import Task
+from freqbench.ops.projections import linf_ball
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+OF = 10_000
+
+
+def share(p_init: float, query: int, queries: int) -> float:
+    """What a cube covers of the window at a query, counted from 0: halved after 10, 50, 200, ... of 10,000 queries.
+
+    >>> share(0.8, 10, 10_000), share(0.8, 11, 10_000), share(0.8, 1, 100)
+    (0.8, 0.4, 0.2)
+    """
+    at = query * OF // queries
+    return p_init * 0.5 ** sum(at > halving for halving in HALVINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(LinfGradientAttack):
+    r"""Random search on the edge of the ball: cubes of +eps or -eps are tried one by one and kept where they pay.
+
+    The first query are stripes: every line along the first axis is moved by +eps or -eps. Each further one puts a cube
+    of clean + eps or clean - eps, inside [0, 1], at a place drawn uniformly into the best volumes so far, which it
+    replaces, sample by sample, if their loss is higher. Of a window of N voxels its side is
+
+    .. math:: s = \mathrm{round}(\sqrt[3]{p N})
+
+    at least 1 and cut to the window, where p is `p_init`, halved as `share` says. The sign is drawn too; where it would
+    change nothing, it is the other one. The model is asked for logits alone: a query is a forward pass, and no gradient
+    is ever taken.
+
+    Args:
+        eps: radius on the [0, 1] intensity scale.
+        queries: forward passes a run.
+        p_init: share of the window that a cube covers at first.
+
+    It takes what gradient attacks take (`freqbench.attacks.gradient`), as it raises the same losses. `loss` is the Dice
+    + cross-entropy: a query can be told from another only by the sum over all voxels, and the Dice keeps the background
+    from drowning the organs in it; it also does with two classes. Masked losses are compared by the cross-entropy. With
+    `keep: best` a run spends one pass more.
+
+    `start`: the additive noise in [-eps, eps] of the first query, `[B, 1, H, W, D]`.
+
+    **Differs from the paper**: cubes in place of squares; the loss, in place of a classifier's margin; no run stops
+    early. **Differs from the authors' code**: a cube may reach the window's last planes, and may cover all of it.
+
+    Example:
+        >>> Square(eps=4 / 255, queries=1000).passes
+        (1000, 0)
+    """
+
+    name: ClassVar[str] = "square"
+    variants: ClassVar[tuple[str, ...]] = ("paper",)
+
+    queries: int = 10_000
+    p_init: float = 0.05
+    variant: str = "paper"
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One forward pass a query."""
+        return self.queries, 0
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Stripes and cubes are drawn."""
+        return True
+
+    def run(self, task: Task) -> Tensor:
+        """The search."""
+        project = linf_ball(task.clean, self.eps)
+        low, high = project(task.clean - 1), project(task.clean + 1)
+        x = project(task.clean + self.draw_start(task))
+        highest = task.look(x)
+        for query in range(1, self.queries):
+            cube, is_up = self._draw_cube(task, share(self.p_init, query - 1, self.queries))
+            is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
+            is_up = is_up ^ is_there.flatten(1).all(dim=1).reshape(is_up.shape)
+            ahead = torch.where(cube, torch.where(is_up, high, low), x)
+            value = task.look(ahead)
+            better = value > highest
+            x = torch.where(across(better, x), ahead, x)
+            highest = torch.where(better, value, highest)
+        return x
+
+    def draw_start(self, task: Task) -> Tensor:
+        """Stripes, or the noise that was given."""
+        start = task.given_start()
+        if start is None:
+            start = self.eps * (2 * task.draw(torch.rand, (1, 1, *task.clean.shape[3:])).round() - 1)
+        return start
+
+    def _draw_cube(self, task: Task, p: float) -> tuple[Tensor, Tensor]:
+        """The voxels of one cube a sample, `[B, 1, H, W, D]`, and whether it goes up, `[B, 1, 1, 1, 1]`."""
+        window = task.clean.shape[2:]
+        side = max(round((p * window.numel()) ** (1 / 3)), 1)
+        *places, sign = task.draw(torch.rand, (4,)).T  # [B] each
+        cube = torch.ones_like(task.clean, dtype=torch.bool)
+        for axis, (length, place) in enumerate(zip(window, places, strict=True), start=2):
+            extent = min(side, length)
+            first = (place * (length - extent + 1)).floor()[:, None]
+            index = torch.arange(length, device=place.device)
+            inside = (index >= first) & (index < first + extent)  # [B, length]
+            shape = [len(inside), 1, 1, 1, 1]
+            shape[axis] = length
+            cube = cube & inside.reshape(shape)
+        return cube, across(sign >= 0.5, cube)

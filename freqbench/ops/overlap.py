@@ -1,0 +1,43 @@
+"""How well a prediction covers the labels: the Dice of classes, as a test of success rather than as a loss."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+    r"""Mean Dice of the predicted classes of each sample.
+
+    With P_k the voxels of largest logit k and L_k those of label k, the mean of
+
+    .. math:: D_k = \frac{2 |P_k \cap L_k|}{|P_k| + |L_k|}
+
+    over the classes k that count and that the sample's labels have, as `freqbench.metrics` leaves others undefined.
+
+    Args:
+        logits: `[B, K, H, W, D]`, any spatial rank.
+        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
+        classes: those that count. Labels without any of them have the value 0: there is nothing to lose. None: the
+            foreground, 1 to K - 1; labels without any have the share of voxels that are predicted right.
+
+    Returns:
+        float64 `[B]` in [0, 1]. Nothing can be differentiated.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 1, 1, 0], [1, 0, 0, 1]]).reshape(1, 2, 4)
+        >>> mean_dice(logits, torch.tensor([1, 1, 0, 0]).reshape(1, 1, 4)).item()
+        0.5
+    """
+    pred, true = logits.argmax(dim=1).flatten(1), labels.flatten(1).long()  # [B, N]
+    is_right = (pred == true).double()
+    per_class = is_right.new_zeros(len(logits), logits.shape[1])
+    each = torch.ones_like(is_right)
+    labelled = per_class.scatter_add(1, true, each)
+    both = labelled + per_class.scatter_add(1, pred, each)
+    dice = 2 * per_class.scatter_add(1, true, is_right) / both.clamp(min=1)
+    counts = torch.zeros_like(labelled)
+    counts[:, slice(1, None) if classes is None else list(classes)] = 1
+    counts *= labelled > 0
+    mean = (dice * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    return mean if classes is not None else torch.where(counts.any(dim=1), mean, is_right.mean(dim=1))

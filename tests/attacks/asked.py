@@ -1,0 +1,69 @@
+"""A network that notes what an attack asks of it, for the tests of Square Attack and of ensembles."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from attacks.examples import generators
+from attacks.small import Net, volumes
+from torch import Tensor, nn
+
+from freqbench.attacks import AttackResult, make
+from freqbench.metrics import dice
+
+EPS = 4 / 255
+SEEDS = (1, 2, 3)
+
+
+class Asked(nn.Module):
+    """What it was asked, what it said, and whether a gradient could have followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+        self.volumes, self.logits, self.with_gradient = list[Tensor](), list[Tensor](), list[bool]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        self.volumes.append(x.detach().clone())
+        self.logits.append(logits.detach().clone())
+        self.with_gradient.append(torch.is_grad_enabled())
+        return logits
+
+
+def task() -> tuple[Tensor, Tensor]:
+    """Three windows and what the network predicts on them: it is right everywhere, and all classes are there."""
+    images, _ = volumes(3)
+    return images, predicted(images)
+
+
+def predicted(images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return Net()(images).argmax(1, keepdim=True)
+
+
+def run(name: str, **parameters: Any) -> tuple[Asked, AttackResult]:
+    model = Asked()
+    return model, make(name, **({"eps": EPS} | parameters))(model, *task(), generator=generators(*SEEDS))
+
+
+def by_metrics(prediction: Tensor, label: Tensor, classes: tuple[int, ...] = (1, 2)) -> float:
+    """The mean Dice of one window, by freqbench.metrics."""
+    return float(np.nanmean(dice(prediction, label, 3)[list(classes)]))
+
+
+def scores(images: Tensor, classes: tuple[int, ...] = (1, 2)) -> list[float]:
+    """The mean Dice of every window."""
+    pairs = zip(predicted(images)[:, 0], task()[1][:, 0], strict=True)
+    return [by_metrics(prediction, label, classes) for prediction, label in pairs]
+
+
+def told(model: Asked, i: int, classes: tuple[int, ...] = (1, 2)) -> list[float]:
+    """The mean Dice of everything that was asked about one window, where every call had all of them."""
+    label = task()[1][i, 0]
+    return [by_metrics(logits[i].argmax(0), label, classes) for logits in model.logits]
+
+
+def in_ball(model: Asked, eps: float = EPS) -> list[bool]:
+    """Whether what was asked lies within eps of the clean volumes."""
+    return [float((asked - task()[0]).abs().max()) <= eps + 1e-6 for asked in model.volumes]

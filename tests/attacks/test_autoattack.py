@@ -1,0 +1,173 @@
+"""AutoAttack: which member attacks which window, what it asks, and what is kept."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.asked import EPS, run, scores, task, told
+from attacks.small import Net
+from torch import nn
+
+from freqbench.attacks import AutoAttack, make
+from freqbench.attacks.parameters import MEMBERS
+from freqbench.errors import ParameterError
+from freqbench.grid import attack_params
+
+SMALL: dict[str, Any] = {"steps": 6, "queries": 20}
+ALONE: list[tuple[str, dict[str, Any]]] = [
+    ("apgd", {"steps": 6, "loss": "ce"}),
+    ("apgd", {"steps": 6, "loss": "dlr"}),
+    ("square", {"queries": 20, "p_init": 0.8}),
+]
+COSTS = (8, 8, 22)  # of each member: its own passes and a look at what it brings
+
+
+def lowest_alone() -> list[list[float]]:
+    """The lowest Dice that each member finds in each window when it is alone."""
+    found = []
+    for name, parameters in ALONE:
+        model, _ = run(name, **parameters)
+        found.append([min(told(model, i)) for i in range(3)])
+    return found
+
+
+def left_over(threshold: float) -> list[int]:
+    """Forward passes of each window if it is left alone as soon as one member has brought it below the threshold."""
+    counts = [0] * 3
+    for i in range(3):
+        lowest = np.inf
+        for found, cost in zip(lowest_alone(), COSTS, strict=True):
+            if lowest >= threshold:
+                counts[i] += cost
+                lowest = min(lowest, found[i])
+    return counts
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 0.9])
+def test_is_at_least_as_strong_as_each_member_alone(threshold: float) -> None:
+    """Without a threshold by its Dice, with one by who falls, window by window."""
+    own = scores(run("autoattack", **SMALL, threshold=threshold)[1].adversarial)
+    for name, parameters in ALONE:
+        alone = scores(run(name, **parameters)[1].adversarial)
+        assert all(a <= b or a < threshold for a, b in zip(own, alone, strict=True))
+
+
+def test_the_worst_of_all_that_was_asked_is_kept() -> None:
+    model, result = run("autoattack", **SMALL, threshold=0.0)
+    assert scores(result.adversarial) == [min(told(model, i)) for i in range(3)]
+    assert scores(result.adversarial) == np.min(lowest_alone(), axis=0).tolist()
+
+
+def test_members_ask_what_they_would_ask_alone() -> None:
+    """Draws, steps and all, whatever went before them; then comes a look at what they brought."""
+    model, _ = run("autoattack", **SMALL, threshold=0.0)
+    assert len(model.volumes) == sum(COSTS)
+    own = [asked for k, asked in enumerate(model.volumes) if k not in (7, 15, 36, 37)]
+    alone = [asked for name, parameters in ALONE for asked in run(name, **parameters)[0].volumes]
+    assert all(torch.equal(*pair) for pair in zip(own, alone, strict=True))
+
+
+def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
+    """At every threshold that parts the windows; the model is asked about as many windows as are left."""
+    found = sorted({value for values in lowest_alone() for value in values})
+    seen = set()
+    for threshold in [value + 1e-6 for value in found]:
+        model, result = run("autoattack", **SMALL, threshold=threshold)
+        sizes = [len(asked) for asked in model.volumes]
+        assert list(result.forwards) == left_over(threshold)
+        assert sizes == sorted(sizes, reverse=True)
+        assert sum(sizes) == sum(result.forwards)
+        seen |= set(result.forwards)
+    assert seen == {8, 16, 38}, "not every member was the last somewhere"
+
+
+def test_a_window_that_has_fallen_keeps_what_it_fell_to() -> None:
+    _, first = run("autoattack", **SMALL, members=("apgd-ce",))
+    model, result = run("autoattack", **SMALL, threshold=1.0)
+    assert torch.equal(first.adversarial, result.adversarial)
+    assert len(model.volumes) == 8
+    assert (result.forwards, result.backwards) == ((8, 8, 8), (6, 6, 6))
+
+
+def test_losses_of_members_that_were_skipped_are_nan() -> None:
+    _, result = run("autoattack", **SMALL, threshold=1.0)
+    assert result.losses.shape == (12, 3)
+    assert bool(result.losses[:6].isfinite().all())
+    assert bool(result.losses[6:].isnan().all())
+
+
+def test_a_dice_that_equals_the_threshold_has_not_fallen() -> None:
+    """Within 0 nothing can be done: the Dice stays 1."""
+    _, result = run("autoattack", eps=0.0, steps=2, queries=3, threshold=1.0)
+    assert result.forwards == (4 + 4 + 5,) * 3
+
+
+def test_a_window_without_the_organs_has_fallen_from_the_start() -> None:
+    """There is nothing to lose: the first member takes it along, and no other does."""
+    images, labels = task()
+    labels[1] = labels[1].clamp(max=1)
+    result = make("autoattack", eps=EPS, **SMALL, organs=(2,), threshold=0.01)(Net(), images, labels)
+    assert result.forwards == (38, 8, 38)
+    assert bool(result.adversarial.isfinite().all())
+
+
+def test_passes_are_the_sums_of_the_members_and_a_look_at_each() -> None:
+    assert AutoAttack(eps=EPS).passes == (2 * 102 + 5002, 200)
+    assert AutoAttack(eps=EPS, restarts=2, members=("apgd-ce", "square")).passes == (203 + 5002, 200)
+    assert AutoAttack(eps=EPS, members=("apgd-dlr-targeted",)).passes == (1 + 102, 100)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_every_member_can_stand_alone(member: str) -> None:
+    images, labels = task()
+    model = nn.Conv3d(1, 4, 3, padding=1)
+    result = make("autoattack", eps=EPS, steps=2, queries=3, members=(member,))(model, images, labels)
+    assert (result.num_forwards, result.num_backwards) == make(
+        "autoattack", eps=EPS, steps=2, queries=3, members=(member,)
+    ).passes
+    assert not torch.equal(result.adversarial, images)
+
+
+def test_members_are_one_value_that_json_and_a_hash_can_hold() -> None:
+    given = make("autoattack", eps=EPS, members=["apgd-ce", "square"])
+    assert given == make("autoattack", eps=EPS, members=("apgd-ce", "square"))
+    assert hash(given) == hash(make("autoattack", eps=EPS, members=("apgd-ce", "square")))
+    assert '"members": ["apgd-ce", "square"]' in attack_params(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
+        ({"threshold": float("nan")}, "threshold: expected a number in [0, 1], got nan"),
+        ({"members": ()}, "members: expected some of apgd-ce, apgd-dlr, apgd-dlr-targeted, square, each once"),
+        ({"members": "square"}, "members: expected some of apgd-ce"),
+        ({"members": ("square", "square")}, "members: expected some of apgd-ce"),
+        ({"members": ("sqare",)}, "members: unknown member 'sqare'. Did you mean 'square'?"),
+        ({"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make("autoattack", eps=EPS, **(SMALL | changes))
+    assert str(caught.value).startswith(f"autoattack: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (("apgd-ce", "apgd-dlr"), "expected at least 3 classes for apgd-dlr, got 2: leave it out"),
+        (("apgd-dlr-targeted",), "expected at least 4 classes for apgd-dlr-targeted, got 2: leave it out"),
+    ],
+)
+def test_members_that_need_more_classes_are_one_line(members: tuple[str, ...], expected: str) -> None:
+    """Said before a model is loaded, and by the attack itself."""
+    attack = make("autoattack", eps=EPS, **SMALL, members=members)
+    images, labels = task()
+    for ask in (lambda: attack.check_classes(2), lambda: attack(nn.Conv3d(1, 2, 1), images, labels.clamp(max=1))):
+        with pytest.raises(ParameterError) as caught:
+            ask()
+        assert str(caught.value) == f"autoattack: members: {expected}"

@@ -1,0 +1,100 @@
+"""What ensembles share: organs, restarts, and what they refuse."""
+
+from typing import Any
+
+import pytest
+import torch
+from attacks.asked import EPS, in_ball, run, scores, task, told
+from attacks.small import Net
+from torch import nn
+
+from freqbench.attacks import make
+from freqbench.errors import ParameterError, UserError
+from freqbench.grid import attack_identity
+
+SMALL: dict[str, dict[str, Any]] = {
+    "sea": {"steps": 10},
+    "autoattack": {"steps": 6, "queries": 20, "threshold": 0.0},
+}
+every_ensemble = pytest.mark.parametrize("name", SMALL)
+
+
+@every_ensemble
+def test_organs_alone_are_in_the_dice(name: str) -> None:
+    """Of all volumes in the ball the one with the lowest Dice of class 2 is kept."""
+    model, result = run(name, **SMALL[name], organs=(2,))
+    inside = in_ball(model)
+    for i, found in enumerate(scores(result.adversarial, (2,))):
+        assert found == min(v for v, is_inside in zip(told(model, i, (2,)), inside, strict=True) if is_inside) < 1
+
+
+@every_ensemble
+def test_labels_of_other_structures_have_no_say(name: str) -> None:
+    images, labels = task()
+    other = torch.where(labels == 1, 1, 2 - labels)
+    one, two = (make(name, eps=EPS, **SMALL[name], organs=(1,))(Net(), images, y) for y in (labels, other))
+    assert torch.equal(one.adversarial, two.adversarial)
+
+
+@every_ensemble
+def test_more_restarts_are_never_weaker(name: str) -> None:
+    (_, few), (_, more) = (run(name, **SMALL[name], restarts=restarts) for restarts in (1, 3))
+    assert all(a <= b for a, b in zip(scores(more.adversarial), scores(few.adversarial), strict=True))
+    assert not torch.equal(few.adversarial, more.adversarial)
+
+
+@every_ensemble
+def test_one_generator_for_all_is_taken_too(name: str) -> None:
+    """And it has moved on afterwards."""
+    images, labels = task()
+    generator = torch.Generator().manual_seed(4)
+    first, second = (
+        make(name, eps=EPS, **SMALL[name])(Net(), images, labels, generator=generator).adversarial for _ in range(2)
+    )
+    again = make(name, eps=EPS, **SMALL[name])(Net(), images, labels, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(first, again.adversarial)
+    assert not torch.equal(first, second)
+
+
+@every_ensemble
+def test_what_is_one_attack_has_one_identity(name: str) -> None:
+    given = make(name, eps=EPS, **SMALL[name], organs=[2, 1, 2], restarts=1)
+    assert given == make(name, eps=EPS, **SMALL[name], organs=(1, 2))
+    assert hash(given) == hash(make(name, eps=EPS, **SMALL[name], organs=(1, 2)))
+    assert "restarts" not in attack_identity(given)
+
+
+@every_ensemble
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"targeted": True}, "targeted: expected false, got true: members are judged by the Dice against the truth"),
+        ({"loss": "ce"}, "loss: unknown parameter 'loss'."),
+        ({"target": "next-class"}, "target: unknown parameter 'target'."),
+        ({"keep": "best"}, "keep: unknown parameter 'keep'."),
+        ({"organs": 1}, "organs: expected a list of classes"),
+        ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
+        ({"variant": "released"}, "variant: expected paper, got 'released'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make(name, eps=EPS, **SMALL[name], **changes)
+    assert str(caught.value).startswith(f"{name}: {expected}")
+
+
+@every_ensemble
+def test_organs_beyond_the_models_classes_are_one_line(name: str) -> None:
+    images, labels = task()
+    changes = {"members": ("apgd-ce", "square")} if name == "autoattack" else {}
+    attack = make(name, eps=EPS, **SMALL[name], **changes, organs=(2,))
+    with pytest.raises(ParameterError, match=rf"^{name}: organs: expected classes in 0\.\.1, got 2$"):
+        attack(nn.Conv3d(1, 2, 1), images, labels.clamp(max=1))
+
+
+@every_ensemble
+def test_a_start_is_refused(name: str) -> None:
+    images, labels = task()
+    with pytest.raises(UserError, match=f"^{name}: expected no start: its members draw, each in a way of its own$"):
+        make(name, eps=EPS, **SMALL[name])(Net(), images, labels, start=torch.zeros_like(images))

@@ -1,0 +1,177 @@
+"""Square Attack: what it asks the model, what it keeps of it, and by which schedule."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attacks.asked import EPS, Asked, run, task
+from torch import Tensor
+
+from freqbench.attacks import AttackResult, make
+from freqbench.attacks.square import share
+from freqbench.errors import ParameterError
+
+
+def search(**changes: Any) -> tuple[Asked, AttackResult]:
+    return run("square", **({"queries": 120, "p_init": 0.3, "loss": "ce"} | changes))
+
+
+def losses(model: Asked) -> Tensor:
+    """The cross-entropy of everything that was asked, `[queries, B]`."""
+    labels = task()[1][:, 0]
+    return torch.stack([F.cross_entropy(z, labels, reduction="none").flatten(1).mean(1) for z in model.logits])
+
+
+def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of one sample, every query but the first: its number, what was best before it, and what was asked."""
+    best, values = 0, losses(model)[:, i]
+    for k in range(1, len(model.volumes)):
+        yield k, model.volumes[best][i, 0], model.volumes[k][i, 0]
+        if values[k] > values[best]:
+            best = k
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "halvings"),
+    [
+        (0, 10, 0),
+        (11, 50, 1),
+        (51, 200, 2),
+        (201, 500, 3),
+        (501, 1000, 4),
+        (1001, 2000, 5),
+        (2001, 4000, 6),
+        (4001, 6000, 7),
+        (6001, 8000, 8),
+        (8001, 9999, 9),
+    ],
+)
+def test_the_share_is_halved_as_in_the_authors_code(first: int, last: int, halvings: int) -> None:
+    assert share(0.8, first, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
+
+
+def test_the_schedule_is_stretched_to_the_queries() -> None:
+    assert [share(0.8, query, 100) for query in (0, 1, 2, 3, 99)] == [0.8 / n for n in (1, 4, 4, 8, 512)]
+
+
+def test_a_query_is_one_forward_pass_and_no_gradient() -> None:
+    model, result = search()
+    assert (len(model.volumes), result.forwards, result.backwards) == (120, (120,) * 3, (0,) * 3)
+    assert not any(model.with_gradient)
+
+
+@pytest.mark.parametrize("loss", ["ce", "mask-ce"])
+def test_the_best_of_all_that_was_asked_is_kept_sample_by_sample(loss: str) -> None:
+    """By the cross-entropy, by which masked losses are compared."""
+    model, result = search(loss=loss)
+    highest = losses(model).argmax(0).tolist()
+    assert len(set(highest)) > 1, "all samples have the same best query: nothing is tested"
+    for i, k in enumerate(highest):
+        assert torch.equal(result.adversarial[i], model.volumes[k][i])
+
+
+def test_what_is_kept_rises_from_query_to_query() -> None:
+    """A longer search of the same schedule: every trial begins at the best so far, which the model saw before."""
+    model, _ = search()
+    values = losses(model)
+    for i in range(3):
+        kept = [float(values[0, i])]
+        for k, before, _asked in trials(model, i):
+            at = next(n for n, asked in enumerate(model.volumes) if torch.equal(asked[i, 0], before))
+            assert at < k
+            kept.append(float(values[at, i]))
+        assert kept == sorted(kept)
+        assert kept[-1] > kept[0]
+
+
+def test_the_first_query_are_stripes_along_the_first_axis() -> None:
+    model, _ = search(eps=0.1)
+    images, _ = task()
+    inside = (images > 0.1) & (images < 0.9)
+    change = torch.where(inside, model.volumes[0] - images, torch.nan)
+    assert torch.allclose(change[inside].abs(), torch.tensor(0.1))
+    up = change.nan_to_num(-1).amax(dim=2) > 0
+    down = change.nan_to_num(1).amin(dim=2) < 0
+    assert not bool((up & down).any())
+    assert 0 < float(up.double().mean()) < 1
+
+
+def test_every_further_query_is_one_cube_of_clean_plus_or_minus_eps() -> None:
+    """Of the schedule's side, in what was best so far, and never one that changes nothing."""
+    model, _ = search()
+    images, _ = task()
+    low, high = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1)
+    sides = set()
+    for i in range(3):
+        for k, before, asked in trials(model, i):
+            changed = (asked != before).nonzero()
+            assert len(changed) > 0
+            side = max(round((share(0.3, k - 1, 120) * before.numel()) ** (1 / 3)), 1)
+            assert bool((changed.amax(0) - changed.amin(0) < side).all())
+            edges = [edge[i, 0][tuple(changed.T)] for edge in (low, high)]
+            assert any(torch.equal(asked[tuple(changed.T)], edge) for edge in edges)
+            sides.add(side)
+    assert len(sides) > 2
+
+
+def test_cubes_reach_every_voxel_and_go_up_and_down() -> None:
+    images = torch.full((1, 1, 4, 3, 2), 0.5)
+    model = Asked()
+    make("square", eps=EPS, queries=300, p_init=0.01)(model, images, torch.zeros_like(images, dtype=torch.long))
+    changes = torch.stack(model.volumes[1:]) - torch.stack(model.volumes[:-1])
+    assert bool((changes != 0).flatten(0, 1).any(0).all())
+    touched = torch.stack(model.volumes) - images
+    assert bool((touched > 0).any())
+    assert bool((touched < 0).any())
+
+
+def test_a_cube_goes_up_as_often_as_down() -> None:
+    """From the clean volume, where both are a change; 60 samples, a standard deviation of 3.9."""
+    images = torch.full((60, 1, 4, 3, 2), 0.5)
+    model = Asked()
+    labels = torch.zeros_like(images, dtype=torch.long)
+    make("square", eps=EPS, queries=2)(model, images, labels, start=torch.zeros_like(images))
+    went_up = (model.volumes[1] - images).flatten(1).sum(1) > 0
+    assert 15 < int(went_up.sum()) < 45
+
+
+def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
+    """Of 8 x 8 x 4 voxels, 0.8 are a side of 6; where all voxels are down, all of the cube is seen to go up."""
+    images, labels = task()
+    model = Asked()
+    make("square", eps=EPS, queries=2, p_init=0.8)(model, images, labels, start=torch.full_like(images, -EPS))
+    places = set()
+    for before, asked in zip(model.volumes[0][:, 0], model.volumes[1][:, 0], strict=True):
+        changed = (asked != before).nonzero()
+        first = changed.amin(0)
+        assert (changed.amax(0) - first + 1).tolist() == [6, 6, 4]
+        assert len(changed) == 6 * 6 * 4
+        places.add(tuple(first.tolist()))
+    assert len(places) > 1
+
+
+def test_a_start_takes_the_place_of_the_stripes() -> None:
+    images, labels = task()
+    model, noise = Asked(), 0.01 * torch.ones_like(images)
+    make("square", eps=EPS, queries=3)(model, images, labels, start=noise)
+    assert torch.equal(model.volumes[0], (images + noise).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
+        ({"queries": 10.5}, "queries: expected a whole number of at least 1, got 10.5"),
+        ({"p_init": 0}, "p_init: expected a number above 0 and at most 1, got 0"),
+        ({"p_init": 1.5}, "p_init: expected a number above 0 and at most 1, got 1.5"),
+        ({"p_init": float("nan")}, "p_init: expected a number above 0 and at most 1, got nan"),
+        ({"steps": 10}, "steps: unknown parameter 'steps'."),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make("square", eps=EPS, **changes)
+    assert str(caught.value).startswith(f"square: {expected}")
