@@ -9,6 +9,7 @@ from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
+from freqbench.attacks.padam import PAdam
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.sa2 import SA2
@@ -28,6 +29,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "GaussianNoise",
+    "PAdam",
     "make",
     "with_indices",
 ]
@@ -40,6 +42,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "apgd": APGD,
     "vafa": VAFA,
     "sa2": SA2,
+    "padam": PAdam,
 }
 
 

@@ -18,6 +18,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "bim": {"eps": 8 / 255, "steps": 5},
     "pgd": {"eps": 8 / 255, "steps": 8},
     "apgd": {"eps": 8 / 255, "steps": 8},
+    "padam": {"eps": 8 / 255, "steps": 12},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
 }
