@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
@@ -26,6 +27,7 @@ __all__ = [
     "PGD",
     "SA2",
     "VAFA",
+    "ALMAProx",
     "Attack",
     "AttackResult",
     "GaussianNoise",
@@ -43,6 +45,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "vafa": VAFA,
     "sa2": SA2,
     "padam": PAdam,
+    "almaprox": ALMAProx,
 }
 
 

@@ -44,7 +44,8 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: what its budget bounds: `linf`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
+        threat_model: what its budget bounds: `linf`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`;
+            `linf-minimal`: the budget is what is to be reached, and the L-infinity norm is made small.
         budget_name: the one parameter that bounds it.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.

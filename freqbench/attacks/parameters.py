@@ -86,6 +86,10 @@ def _weight(value: Any) -> str | None:
     return None if valid else f"expected a number of at least 0, got {value!r}"
 
 
+def _share(value: Any) -> str | None:
+    return None if _is_number(value) and 0 <= value <= 1 else f"expected a share in [0, 1], got {value!r}"
+
+
 def _ratio(value: Any) -> str | None:
     valid = _is_number(value) and 0 <= value < 1
     return None if valid else f"expected a number of at least 0 and below 1, got {value!r}"
@@ -133,7 +137,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
+    "share": Parameter("share of voxels that must turn wrong", _share),
 }
 
+INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))

@@ -19,6 +19,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "pgd": {"eps": 8 / 255, "steps": 8},
     "apgd": {"eps": 8 / 255, "steps": 8},
     "padam": {"eps": 8 / 255, "steps": 12},
+    "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
 }
