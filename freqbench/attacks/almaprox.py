@@ -42,8 +42,8 @@ class ALMAProx(AimedAttack):
 
     The multiplier mu follows P'(c), smoothed; every 10 steps rho doubles where a voxel was neither wrong since nor came
     5 % nearer; the scale w falls by 2 % a step while the share is reached, and rises again else, in [0.1, 1]. In step i
-    of T the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of all. The step falls as a hyperbola from
-    the first success on, or from T / 2 on, to a tenth.
+    of T the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of all. The step falls as a hyperbola
+    from the first success on, or from T / 2 on, to a tenth.
 
     The result is the smallest volume seen whose share of wrong voxels is reached; where none was, the one with most of
     them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice.
