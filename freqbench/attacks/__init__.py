@@ -8,6 +8,7 @@ from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.faa import FAA
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.padam import PAdam
@@ -22,6 +23,7 @@ __all__ = [
     "APGD",
     "ATTACKS",
     "BIM",
+    "FAA",
     "FGSM",
     "PARAMETERS",
     "PGD",
@@ -46,6 +48,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "sa2": SA2,
     "padam": PAdam,
     "almaprox": ALMAProx,
+    "faa": FAA,
 }
 
 

@@ -138,8 +138,13 @@ PARAMETERS: Mapping[str, Parameter] = {
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
     "share": Parameter("share of voxels that must turn wrong", _share),
+    "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
+    "bands": Parameter("frequency bands of a spectrum", _count),
+    "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
 }
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)
+LOGIT_STEP = Parameter("length of a step of the gates' scores", _weight)
+RANDOM_CONTROL = Parameter("a null row in place of the attack", _one_of("none", "random"))
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))

@@ -26,6 +26,7 @@ class Task:
         scope: what of a sample the loss looks at.
         best: where `gradient` offers the volumes that it looks at, or None.
         start: what replaces the draws, or None.
+        reference: volumes of other cases, `[B, 1, H, W, D]`, or None.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
     """
@@ -40,6 +41,7 @@ class Task:
         targeted: bool,
         generator: torch.Generator | Sequence[torch.Generator] | None,
         start: Tensor | Mapping[str, Tensor] | None,
+        reference: Tensor | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
         self.clean = images.detach().clone()
@@ -47,6 +49,7 @@ class Task:
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
+        self.reference = None if reference is None else reference.detach().to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
@@ -202,6 +205,16 @@ class Task:
             got = tuple(self.start.shape) if isinstance(self.start, Tensor) else type(self.start).__name__
             raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
         return self.start.to(self.clean)
+
+    def given_reference(self) -> Tensor:
+        """The `reference` of the call.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.reference is None:
+            raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
+        return self.reference
 
     def _set_target(self, logits: Tensor) -> None:
         if self._rule is not None:

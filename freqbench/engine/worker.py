@@ -21,7 +21,7 @@ from freqbench.evaluate import AttackedVolume, PredictionScores
 from freqbench.grid import Cell, Unit
 from freqbench.metrics import voxel_success
 from freqbench.models import ModelSpec, SegmentationModel
-from freqbench.types import Case, Spacing
+from freqbench.types import Case, CaseRef, Spacing
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +158,21 @@ class Worker:
         """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
             return volumes.read(self.spec.volumes, cell, case.ref)
-        model = self._model(cell.source, cell)
+        model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
         started = time.perf_counter()
-        attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed)
+        attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed, reference=reference)
         attacked, self._window_batch = _within_memory(attack, self._window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
+
+    def _reference(self, cell: Cell, ref: CaseRef) -> Case | None:
+        """The other case that the attack takes something from, if it does: the same for every cell of one seed."""
+        if not cell.attack.needs_reference:
+            return None
+        other = cell.dataset.other(ref, cell.seed or 0)
+        return self._cases.get(cell.dataset.case_key(other), lambda: cell.dataset.load(other))
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
         pred, self._inference_batch = _within_memory(partial(models.predict, model, image), self._inference_batch)

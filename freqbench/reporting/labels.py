@@ -11,6 +11,7 @@ from freqbench.attacks import ATTACKS
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std"})
 NOTABLE = ("variant", "targeted", "control", "renormalize", "band", "loss", "organs", "target", "restarts", "keep")
+RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
 JOINTS = {"organs": "+", "target": ":", "eps_schedule": ","}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
@@ -38,8 +39,8 @@ def value_text(name: str, value: Any) -> str:
 def attack_labels(records: pd.DataFrame) -> pd.Series:
     """One text a row: the attack, its budget, and what else tells it apart.
 
-    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default, any
-    other parameter where rows of the same attack differ in it.
+    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default, and a
+    reconstruction always; any other parameter where rows of the same attack differ in it.
     """
     settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
     rows = [tuple(row) for row in settings.itertuples(index=False)]
@@ -78,7 +79,7 @@ def _label(setting: Mapping[str, Any], siblings: list[dict[str, Any]]) -> str:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
         if name in NOTABLE:
-            is_said = value != _default(setting["attack"], name)
+            is_said = value != _default(setting["attack"], name) or value == RECONSTRUCTION
         else:
             is_said = any(name not in sibling or sibling[name] != value for sibling in siblings)
         if is_said:

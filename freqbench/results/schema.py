@@ -88,7 +88,7 @@ RECORDS: tuple[Column, ...] = (
     _identity("budget", "its value, in its own unit", _FLOAT, required=False),
     _identity(
         "threat_model",
-        "what the budget bounds: linf, gaussian, dct-quantization, dct-scaling, none; "
+        "what the budget bounds: linf, gaussian, dct-quantization, dct-scaling, fourier-bands, none; "
         "linf-minimal: the budget is what is to be reached, and `linf` is made small",
     ),
     _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),

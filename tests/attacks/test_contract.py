@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks import ATTACKS, Attack, AttackResult, make
 from freqbench.attacks.base import LinfAttack
 from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.errors import ParameterError, ThreatModelError, UserError
@@ -20,6 +20,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "apgd": {"eps": 8 / 255, "steps": 8},
     "padam": {"eps": 8 / 255, "steps": 12},
     "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
+    "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "sa2": {"rho": 0.4, "steps": 5, "block": 4},
 }
@@ -64,8 +65,25 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def example(name: str, **changes: Any) -> Attack:
-    return make(name, **(EXAMPLES[name] | changes))
+class Referred:
+    """An attack that is called with the reference that it needs: each sample's own volume, squared."""
+
+    def __init__(self, attack: Attack) -> None:
+        self._attack = attack
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attack, name)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> AttackResult:
+        return self._attack(model, images, labels, reference=images.square(), **options)
+
+
+def referred(attack: Attack) -> Any:
+    return Referred(attack) if attack.needs_reference else attack
+
+
+def example(name: str, **changes: Any) -> Any:
+    return referred(make(name, **(EXAMPLES[name] | changes)))
 
 
 def test_every_attack_has_an_example_and_its_own_name() -> None:

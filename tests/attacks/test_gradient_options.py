@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.test_contract import EXAMPLES, SmallNet, Threshold, generators, volumes
+from attacks.test_contract import EXAMPLES, SmallNet, Threshold, generators, referred, volumes
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.attacks.gradient import GradientAttack, LinfGradientAttack
 from freqbench.errors import ParameterError, UserError
@@ -40,9 +40,9 @@ CASES = [
 RULES = ["least-likely", "next-class", ("swap", 1, 2), ("erase", 1)]
 
 
-def plain(name: str, **changes: Any) -> Attack:
+def plain(name: str, **changes: Any) -> Any:
     """The attack without a distance in its objective: what it raises is the loss alone."""
-    return make(name, **(EXAMPLES[name] | ({"ssim_weight": 0.0} if name in FREQUENCY else {}) | changes))
+    return referred(make(name, **(EXAMPLES[name] | ({"ssim_weight": 0.0} if name in FREQUENCY else {}) | changes)))
 
 
 class FourClasses(SmallNet):

@@ -17,6 +17,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
+    "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},
 }
 
 

@@ -102,6 +102,12 @@ def test_a_null_row_is_never_called_like_its_attack(row: Row, records: Records) 
     assert label == "vafa q_max=20 control=uniform"
 
 
+def test_a_reconstruction_is_never_called_like_a_described_attack(row: Row, records: Records) -> None:
+    """Although it is the attack's only variant, and its default."""
+    (label,) = summary(records(row("faa", variant="reconstruction")))["attack"]
+    assert label == "faa portion=0.1 variant=reconstruction"
+
+
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
     frame = records(*(row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)))
     found = only(attack_table(frame), "pgd eps=8/255")
