@@ -159,8 +159,11 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             return volumes.read(self.spec.volumes, cell, case.ref)
         model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
+
+        def attack(windows: int) -> AttackedVolume:
+            return evaluate.attack_case(cell.attack, model, case, cell.seed, windows, reference)
+
         started = time.perf_counter()
-        attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed, reference=reference)
         attacked, self._window_batch = _within_memory(attack, self._window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
