@@ -5,6 +5,7 @@ are the reference network's own prediction. Its search for the proximity operato
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from freqbench.attacks import make
 
+ITERATIONS = Path(__file__).parent / "iterations"
+
 
 def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find) -> None:
     """Volumes after 1, 10, 40, 80 and 119 steps, before and after the share is reached, and the result."""
-    arrays = np.load(golden("almaprox_share40_s120"))
+    arrays = np.load(ITERATIONS / "almaprox_share40_s120.npz")
     images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
     model, seen = reference_network(golden).double(), list[Tensor]()
     model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach()))
