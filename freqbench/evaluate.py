@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
@@ -56,7 +57,12 @@ class AttackedVolume:
 
 
 def attack_case(
-    attack: Attack, model: SegmentationModel, case: Case, seed: int | None, window_batch: int
+    attack: Attack,
+    model: SegmentationModel,
+    case: Case,
+    seed: int | None,
+    window_batch: int,
+    reference: Case | None = None,
 ) -> AttackedVolume:
     """Attack a volume window by window.
 
@@ -70,20 +76,24 @@ def attack_case(
         case: the clean volume and its label.
         seed: of the draws; None where the attack draws nothing.
         window_batch: windows attacked at once.
+        reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape and cut into
+            the same windows.
     """
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
     shape = tuple(image.shape[1:])
     windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    other = None if reference is None else _stretched(reference.image.to(device), shape)
     adversarial = image.clone()
     num_forwards = num_backwards = 0
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
             model,
-            torch.stack([image[:, h, w, d] for h, w, d in batch]),
-            torch.stack([label[:, h, w, d] for h, w, d in batch]),
+            _cut(image, batch),
+            _cut(label, batch),
             generator=[window_generator(seed or 0, case.ref.fingerprint, first + i) for i in range(len(batch))],
+            reference=None if other is None else _cut(other, batch),
         )
         for (h, w, d), window in zip(batch, result.adversarial, strict=True):
             adversarial[:, h, w, d] = window
@@ -95,6 +105,16 @@ def attack_case(
         num_forwards=num_forwards,
         num_backwards=num_backwards,
     )
+
+
+def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:
+    """Windows of a volume `[1, H, W, D]`, stacked."""
+    return torch.stack([volume[:, h, w, d] for h, w, d in windows])
+
+
+def _stretched(volume: Tensor, shape: Sequence[int]) -> Tensor:
+    """A volume `[1, H, W, D]` on another grid, corners on corners."""
+    return F.interpolate(volume[None], size=tuple(shape), mode="trilinear", align_corners=True)[0]
 
 
 def score_volume(

@@ -104,6 +104,8 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     for i, dataset in enumerate(datasets):
         with _at(f"{where}: datasets[{i}]"):
             cases[dataset.name] = dataset.refs()[:limit_cases]
+            if any(attack.needs_reference for attack in attacks[dataset.name]):
+                dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
         models = _models(job, dataset, where)
         for source, attack in product(models.values(), attacks[dataset.name]):
             for seed in job.seeds if attack.is_stochastic else [None]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
 from freqbench.attacks.base import Attack, AttackResult
@@ -12,9 +13,11 @@ from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.difgsm import DIFGSM
 from freqbench.attacks.dynamic_scaling import DynamicScaling
+from freqbench.attacks.faa import FAA
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.mifgsm import MIFGSM
+from freqbench.attacks.padam import PAdam
 from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.random_noise import RandomNoise
@@ -35,6 +38,7 @@ __all__ = [
     "DFB",
     "DFB2D",
     "DIFGSM",
+    "FAA",
     "FGSM",
     "MIFGSM",
     "PARAMETERS",
@@ -46,12 +50,14 @@ __all__ = [
     "TIFGSM",
     "VAFA",
     "VAFA2D",
+    "ALMAProx",
     "Attack",
     "AttackResult",
     "AutoAttack",
     "CosPGD",
     "DynamicScaling",
     "GaussianNoise",
+    "PAdam",
     "RandomNoise",
     "SA2In2D",
     "SegPGD",
@@ -80,9 +86,12 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "difgsm": DIFGSM,
     "tifgsm": TIFGSM,
     "dynamic_scaling": DynamicScaling,
+    "padam": PAdam,
+    "almaprox": ALMAProx,
     "square": Square,
     "sea": SEA,
     "autoattack": AutoAttack,
+    "faa": FAA,
     "random_noise": RandomNoise,
 }
 

@@ -56,12 +56,15 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: what its budget bounds: `linf`, `l2`, `gaussian`, `dct-quantization`, `dct-scaling` or `none`.
+        threat_model: what its budget bounds: `linf`, `l2`, `gaussian`, `dct-quantization`, `dct-scaling`,
+            `fourier-bands` or `none`; `linf-minimal`: the budget is what is to be reached, and the L-infinity norm is
+            made small.
         budget_name: the one parameter that bounds it; None where none does. Where parameters say which of two that is,
             an instance has attributes of its own in place of these.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         may_stop_early: whether a window may take fewer passes than `passes` says.
+        needs_reference: whether a call takes `reference`.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Args:
@@ -79,6 +82,7 @@ class Attack(ABC):
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
     may_stop_early: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     revision: ClassVar[int] = 1
 
     targeted: bool = False
@@ -150,6 +154,7 @@ class Attack(ABC):
         *,
         generator: Generators | None = None,
         start: Start | None = None,
+        reference: Tensor | None = None,
     ) -> AttackResult:
         """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
 
@@ -161,12 +166,14 @@ class Attack(ABC):
             generator: one for the batch or one a sample; None stands for seed 0. Draws are made on the generator's
                 device.
             start: replaces the random draw, in the layout of the attack's docstring.
+            reference: for attacks with `needs_reference`, volumes of the images' shape in [0, 1], one a sample.
 
         Raises:
-            UserError: images, labels, generator or start are not what they must be.
+            UserError: images, labels, generator, start or reference are not what they must be.
             ThreatModelError: the result left the attack's own bound by more than 1e-6.
         """
         self._check(images, labels)
+        self._check_reference(images, reference)
         with torch.inference_mode(False), torch.enable_grad():
             task = Task(
                 self.name,
@@ -176,6 +183,7 @@ class Attack(ABC):
                 targeted=self.targeted,
                 generator=generator,
                 start=start,
+                reference=reference,
                 check_classes=self.check_classes,
             )
             with task.evaluation_mode():
@@ -210,6 +218,18 @@ class Attack(ABC):
                 f"{self.name}: expected images in [0, 1], got [{low:.4g}, {high:.4g}]: "
                 "rescale intensities in the dataset, not in the attack."
             )
+
+    def _check_reference(self, images: Tensor, reference: Tensor | None) -> None:
+        if reference is None:
+            return
+        if not self.needs_reference:
+            raise UserError(f"{self.name}: expected no reference, got one: this attack has no use for it")
+        if reference.shape != images.shape:
+            expected, got = ("x".join(map(str, t.shape)) for t in (images, reference))
+            raise UserError(f"{self.name}: expected a reference of the images' shape {expected}, got {got}: resize it")
+        low, high = (float(bound) for bound in reference.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise UserError(f"{self.name}: expected a reference in [0, 1], got [{low:.4g}, {high:.4g}]: rescale it")
 
     def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
         low, high = (float(bound) for bound in adversarial.aminmax())

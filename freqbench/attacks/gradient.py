@@ -7,8 +7,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from freqbench.attacks.base import Attack, LinfAttack
-from freqbench.attacks.targets import LEAST_LIKELY, Rule, canonical, highest_class
+from freqbench.attacks.aimed import AimedAttack
+from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.targets import LEAST_LIKELY
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, UserError
 from freqbench.ops.losses import COMPARED_BY
@@ -16,19 +17,15 @@ from freqbench.ops.voxel_losses import FEWEST_CLASSES
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack(Attack):
+class GradientAttack(AimedAttack):
     """An attack that raises a loss by its gradient.
 
     Args:
         loss: a name of `freqbench.ops.losses.LOSSES`.
-        organs: class indices; only voxels whose true label is one of them count: every sum of the loss over voxels is
-            over those alone, whatever the rest of the volume is predicted as, and the Dice is the mean over these
-            classes (towards a target: over all, as the target's classes are others). A window without any such voxel
-            has no gradient. None: everything counts.
-        target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class of
-            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K;
-            `("swap", a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other
-            labels, so that they pull towards the truth where neither class is. None: away from the truth.
+        organs: as in `AimedAttack`: every sum of the loss over voxels is over those of these classes alone, whatever
+            the rest of the volume is predicted as, and the Dice is the mean over these classes (towards a target: over
+            all, as the target's classes are others). A window without any such voxel has no gradient.
+        target: as in `AimedAttack`.
         restarts: as many runs, each from a further draw of the sample's own generator; a sample keeps the volumes of
             the run that ends with the highest loss.
         keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
@@ -40,8 +37,6 @@ class GradientAttack(Attack):
     """
 
     loss: str | None = "dicece"
-    organs: tuple[int, ...] | None = None
-    target: Rule | None = None
     restarts: int = 1
     keep: str = "last"
 
@@ -49,15 +44,9 @@ class GradientAttack(Attack):
         super().__post_init__()
         if self.run_passes == (0, 0):
             for field in fields(self):
-                if field.name in GradientAttack.__annotations__:
+                if field.name in (*AimedAttack.__annotations__, *GradientAttack.__annotations__):
                     object.__setattr__(self, field.name, field.default)
-        # One spelling each, as attacks are told apart by their parameters.
-        if self.organs is not None:
-            object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
-        if self.target is not None:
-            object.__setattr__(self, "target", canonical(self.target))
-        complaints = (self._about_restarts(), self._about_labels(), self._about_loss())
-        for parameter, complaint in zip(("restarts", "targeted", "loss"), complaints, strict=True):
+        for parameter, complaint in (("restarts", self._about_restarts()), ("loss", self._about_loss())):
             if complaint:
                 raise ParameterError(self.name, parameter, complaint)
 
@@ -65,13 +54,6 @@ class GradientAttack(Attack):
         if self.restarts == 1 or self.is_stochastic:
             return None
         return f"expected 1, got {self.restarts}: without a random draw every run is the same"
-
-    def _about_labels(self) -> str | None:
-        if self.targeted and self.target is not None:
-            return "expected false beside a target rule, got true: with a rule the labels are the truth"
-        if self.targeted and self.organs is not None:
-            return "expected false beside organs, got true: these are found by the truth: use a target rule"
-        return None
 
     def _about_loss(self) -> str | None:
         if self.loss_name == "dlr-targeted" and self.target is None:
@@ -114,10 +96,7 @@ class GradientAttack(Attack):
         if num_classes < fewest:
             complaint = f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce"
             raise ParameterError(self.name, "loss", complaint)
-        for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
-            if highest >= num_classes:
-                complaint = f"expected classes in 0..{num_classes - 1}, got {highest}"
-                raise ParameterError(self.name, parameter, complaint)
+        super().check_classes(num_classes)
 
     def prepare(self, task: Task) -> None:
         """Loss, organs and target rule."""

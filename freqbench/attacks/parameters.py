@@ -197,8 +197,15 @@ PARAMETERS: Mapping[str, Parameter] = {
     "p_init": Parameter("share of the window that a cube covers at first", _part),
     "threshold": Parameter("mean Dice below which a window is left to later members no more", _share),
     "members": Parameter("attacks of an ensemble, in their order", _members),
+    "share": Parameter("share of voxels that must turn wrong", _share),
+    "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
+    "bands": Parameter("frequency bands of a spectrum", _count),
+    "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
 }
 
+INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)
+LOGIT_STEP = Parameter("length of a step of the gates' scores", _weight)
+RANDOM_CONTROL = Parameter("a null row in place of the attack", _one_of("none", "random"))
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", _optional(_step_size))
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))

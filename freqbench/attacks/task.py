@@ -30,6 +30,7 @@ class Task:
         scope: what of a sample the loss looks at.
         best: where `gradient` and `look` offer the volumes that they look at, or None.
         start: what replaces the draws, or None.
+        reference: volumes of other cases, `[B, 1, H, W, D]`, or None.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
         num_forwards: model passes of all samples.
@@ -46,6 +47,7 @@ class Task:
         targeted: bool,
         generator: Generators | None,
         start: Tensor | Mapping[str, Tensor] | None,
+        reference: Tensor | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
         self.clean = images.detach().clone()
@@ -53,6 +55,7 @@ class Task:
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
+        self.reference = None if reference is None else reference.detach().to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
@@ -263,6 +266,16 @@ class Task:
 
     def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
         return compared if self._kept_by is None else self._kept_by(logits.detach())
+
+    def given_reference(self) -> Tensor:
+        """The `reference` of the call.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.reference is None:
+            raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
+        return self.reference
 
     def _set_target(self, logits: Tensor) -> None:
         if self._rule is not None:

@@ -62,6 +62,23 @@ class Dataset(Strict, abc.ABC):
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
         return digest([self.recipe(), ref.fingerprint])
 
+    def other(self, ref: CaseRef, seed: int) -> CaseRef:
+        """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.
+
+        `cases` has no say, so that the same case has the same reference however many are asked for; a case that joins
+        the split takes the place of the reference of few.
+
+        Raises:
+            DataError: the split has no other case.
+        """
+        others = [other for other in self.model_copy(update={"cases": None}).refs() if other.case_id != ref.case_id]
+        if not others:
+            raise DataError(
+                f"{self.name}: expected another case beside {ref.case_id} in the split {self.split!r}, which an attack "
+                "takes as its reference, got none: choose a split of two cases or more"
+            )
+        return max(others, key=lambda other: digest(["reference", seed, ref.fingerprint, other.fingerprint]))
+
     def _chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
         """The ids of a split that `cases` leaves."""
         if self.cases is None:

@@ -180,9 +180,12 @@ class Worker:
         """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
             return volumes.read(self.spec.volumes, cell, case.ref)
-        model = self._model(cell.source, cell)
+        model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
+
+        def attack(windows: int) -> AttackedVolume:
+            return evaluate.attack_case(cell.attack, model, case, cell.seed, windows, reference)
+
         started = time.perf_counter()
-        attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed)
         if cell.window_batch is None:
             attacked, self._window_batch = _within_memory(attack, self._window_batch)
         else:
@@ -191,6 +194,12 @@ class Worker:
         if self.spec.volumes:
             volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
+
+    def _reference(self, cell: Cell, ref: CaseRef) -> Case | None:
+        """The other case that the attack takes something from, if it does: the same for every cell of one seed."""
+        if not cell.attack.needs_reference:
+            return None
+        return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0))
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
         pred, self._inference_batch = _within_memory(partial(models.predict, model, image), self._inference_batch)

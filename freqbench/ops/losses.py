@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.voxel_losses import EVERYTHING, Scope, ce, dlr, dlr_targeted, js, mask_ce, mask_ce_balanced
+from freqbench.ops.voxel_losses import EVERYTHING, Scope, ce, cosine, dlr, dlr_targeted, js, mask_ce, mask_ce_balanced
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
@@ -120,6 +120,7 @@ LOSSES: Mapping[str, Loss] = {
     "mask-ce": mask_ce,
     "mask-ce-balanced": mask_ce_balanced,
     "js": js,
+    "cosine": cosine,
 }
 """Every loss maps logits, labels and a scope to `[B]`, high where the prediction is far from the labels."""
 

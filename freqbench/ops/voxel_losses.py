@@ -1,4 +1,4 @@
-"""Losses that are means over voxels: cross-entropy and its masked forms, difference of logits ratio, Jensen-Shannon."""
+"""Losses that are means over voxels: cross-entropy, also masked, difference of logits ratio, Jensen-Shannon, cosine."""
 
 import math
 from collections.abc import Mapping
@@ -142,6 +142,18 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     log_p = -voxel_cross_entropy(logits, labels)
     p = log_p.exp()
     return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
+
+
+def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""One less the cosine between logits and one-hot label (Halmosi et al., ECCV 2024, arXiv:2407.09150).
+
+    .. math:: 1 - \frac{z_y}{\lVert z \rVert_2} \in [0, 2]
+
+    It does not change when logits are scaled, but, unlike a softmax, it does when they are shifted. Same arguments as
+    `ce`, mean over voxels.
+    """
+    norm = torch.linalg.vector_norm(logits, dim=1)
+    return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

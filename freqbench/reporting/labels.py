@@ -13,6 +13,7 @@ INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     {"variant", "targeted", "control", "renormalize", "band", "filter", "loss", "organs", "target", "restarts", "keep"}
 )
+RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
 JOINTS = {"organs": "+", "members": "+", "target": ":", "filter": ":", "eps_schedule": ","}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
@@ -40,8 +41,8 @@ def value_text(name: str, value: Any) -> str:
 def attack_labels(records: pd.DataFrame) -> pd.Series:
     """One text a row: the attack, its budget, and what else tells it apart.
 
-    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default, any
-    other parameter where rows of the same attack differ in it.
+    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default, and a
+    reconstruction always; any other parameter where rows of the same attack differ in it.
     """
     settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
     rows = [tuple(row) for row in settings.itertuples(index=False)]
@@ -89,6 +90,7 @@ def _label(setting: Mapping[str, Any], varying: Collection[str]) -> str:
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        if value != _default(setting["attack"], name) if name in NOTABLE else name in varying:
+        is_notable = value == RECONSTRUCTION or value != _default(setting["attack"], name)
+        if is_notable if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)

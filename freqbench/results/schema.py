@@ -89,7 +89,11 @@ RECORDS: tuple[Column, ...] = (
     _identity("params", "all parameters of the attack, JSON text"),
     _identity("budget_name", "the parameter that bounds the attack; null where none does", required=False),
     _identity("budget", "its value, in its own unit", _FLOAT, required=False),
-    _identity("threat_model", "what the budget bounds: linf, l2, gaussian, dct-quantization, dct-scaling, none"),
+    _identity(
+        "threat_model",
+        "what the budget bounds: linf, l2, gaussian, dct-quantization, dct-scaling, fourier-bands, none; "
+        "linf-minimal: the budget is what is to be reached, and `linf` is made small",
+    ),
     _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),
     _identity("precision", "fp32, tf32 or bf16"),
     _identity("compile", "whether the model was compiled", _BOOL),

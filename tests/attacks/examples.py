@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks import ATTACKS, Attack, AttackResult, make
 from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.attacks.gradient import GradientAttack
 
@@ -31,9 +31,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "difgsm": {"eps": 8 / 255, "steps": 5, "min_scale": 0.6},
     "tifgsm": {"eps": 8 / 255, "steps": 5, "kernel_size": 3},
     "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
+    "padam": {"eps": 8 / 255, "steps": 12},
+    "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
     "square": {"eps": 8 / 255, "queries": 40, "p_init": 0.3},
     "sea": {"eps": 8 / 255, "steps": 10},
     "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "threshold": 0.095},
+    "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
     "random_noise": {"linf": 8 / 255},
 }
 GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]
@@ -76,8 +79,25 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def example(name: str, **changes: Any) -> Attack:
-    return make(name, **(EXAMPLES[name] | changes))
+class Referred:
+    """An attack that is called with the reference that it needs: each sample's own volume, squared."""
+
+    def __init__(self, attack: Attack) -> None:
+        self._attack = attack
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attack, name)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> AttackResult:
+        return self._attack(model, images, labels, reference=images.square(), **options)
+
+
+def referred(attack: Attack) -> Any:
+    return Referred(attack) if attack.needs_reference else attack
+
+
+def example(name: str, **changes: Any) -> Any:
+    return referred(make(name, **(EXAMPLES[name] | changes)))
 
 
 def takes(name: str, parameter: str) -> bool:

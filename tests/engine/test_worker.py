@@ -183,6 +183,43 @@ def test_a_unit_is_the_same_to_the_bit_in_another_worker_and_order() -> None:
     assert forth == back
 
 
+FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}
+
+
+def faa_rows(cases: int, **changes: Any) -> list[list[dict[str, str]]]:
+    content = small(attacks=[FAA], datasets=[{"name": "phantom", "shape": [24, 20, 16], "cases": cases}], **changes)
+    return [results(outcome) for outcome in run_all(content)]
+
+
+def test_a_case_has_the_same_reference_however_many_cases_are_asked_for() -> None:
+    """One alone has one too."""
+    alone, among = faa_rows(1), faa_rows(2)
+    assert alone[0][0]["status"] == "'ok'"
+    assert alone[0] == among[0]
+
+
+def test_the_row_of_a_reconstruction_says_so() -> None:
+    ((row,),) = faa_rows(1)
+    said = [row[name] for name in ("variant", "threat_model", "budget_name", "budget")]
+    assert said == ["'reconstruction'", "'fourier-bands'", "'portion'", "0.25"]
+
+
+def test_the_reference_is_another_case_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int | None, str, str]] = []
+    real = evaluate.attack_case
+
+    def noted(attack: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any = None) -> Any:
+        seen.append((seed, case.ref.case_id, reference.ref.case_id))
+        return real(attack, model, case, seed, batch, reference)
+
+    monkeypatch.setattr(evaluate, "attack_case", noted)
+    faa_rows(2, seeds=[0, 1, 2])
+    dataset = Phantom(name="phantom", shape=(24, 20, 16))
+    refs = {ref.case_id: ref for ref in dataset.refs()}
+    assert {(seed, case) for seed, case, _ in seen} == {(s, c) for s in range(3) for c in list(refs)[:2]}
+    assert all(other == dataset.other(refs[case], seed).case_id for seed, case, other in seen)
+
+
 def test_global_generators_and_gradient_mode_are_left_alone() -> None:
     (unit,) = units_of(small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 1}], seeds=[1]))
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()

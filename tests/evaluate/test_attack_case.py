@@ -192,6 +192,32 @@ def test_pgd_starts_at_the_same_point_of_the_ball_whatever_its_radius(model: Seg
     assert torch.allclose(*starts, atol=1e-4)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Echo(Paint):
+    """Every window becomes its reference."""
+
+    name: ClassVar[str] = "echo"
+    needs_reference: ClassVar[bool] = True
+
+    def perturb(self, task: Task) -> Tensor:
+        return task.given_reference().clone()
+
+
+@pytest.mark.parametrize("window_batch", [1, 3])
+@pytest.mark.parametrize("shape", [(12, 10, 4), (7, 21, 3), (1, 5, 9)])
+def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
+    model: SegmentationModel, shape: Shape, window_batch: int
+) -> None:
+    """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""
+    reference = make_case(shape, "other")
+    found = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
+    expected = reference.image[0].double().numpy()
+    for axis, (size, wanted) in enumerate(zip(shape, (12, 10, 4), strict=True)):
+        at = np.linspace(0, size - 1, wanted)
+        expected = np.apply_along_axis(lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected)
+    assert np.allclose(found[0].numpy(), expected, atol=1e-6)
+
+
 def test_global_generators_are_left_alone(unet: SegmentationModel) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     attack_case(make("pgd", eps=0.1, steps=1), unet, make_case(), 0, 2)

@@ -121,6 +121,18 @@ def test_a_filter_is_in_the_id() -> None:
     assert cell_of(pgd()).cell_id in ids
 
 
+@pytest.mark.parametrize(("name", "differs"), [("faa", True), ("pgd", False)])
+def test_where_references_are_drawn_from_is_in_the_id_of_attacks_that_need_one_alone(name: str, differs: bool) -> None:
+    """The same patients under another split have other cases beside them; how many are asked for does not matter."""
+    attack = {"name": name} if name == "faa" else {"name": name, "eps": "8/255"}
+    first, other, fewer = (
+        cell_of(small(attacks=[attack], datasets=[{"name": "phantom", "shape": [24, 20, 16], **changes}])).cell_id
+        for changes in ({"split": "test"}, {"split": "train"}, {"split": "test", "cases": 1})
+    )
+    assert (first != other) == differs
+    assert first == fewer
+
+
 def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
     net = models.build("unet", 6, (16, 16, 16), ARGS)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}

@@ -230,6 +230,20 @@ def test_files_that_are_missing_or_broken(tmp_path: Path, spoil: Callable[[Path]
     assert expected in text
 
 
+def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:
+    """Before anything is computed; the same dataset serves attacks that need none."""
+
+    def spoil(content: dict[str, Any]) -> None:
+        content["datasets"] = [{**make_folder(tmp_path), "split": "test"}]
+        content["attacks"].append({"name": "faa"})
+
+    text = refusal(tmp_path, spoil)
+    assert text == (
+        "datasets[0]: folder: expected another case beside c in the split 'test', which an attack takes as its "
+        "reference, got none: choose a split of two cases or more"
+    )
+
+
 def test_the_kinds_of_errors_stay(tmp_path: Path) -> None:
     """What catches a DataError or CheckpointError still does, place or not."""
     for spoil, kind in (

@@ -126,6 +126,13 @@ def test_js_is_scipy_s_distance_squared() -> None:
     assert torch.allclose(LOSSES["js"](logits, labels, EVERYTHING), expected)
 
 
+def test_cosine_is_torch_s_own() -> None:
+    logits, labels, _ = random_task()
+    one_hot = F.one_hot(labels[:, 0], logits.shape[1]).movedim(-1, 1)
+    expected = (1 - F.cosine_similarity(logits, one_hot.double(), dim=1)).flatten(1).mean(1)
+    assert torch.allclose(LOSSES["cosine"](logits, labels, EVERYTHING), expected)
+
+
 def test_js_stays_finite_where_the_softmax_saturates() -> None:
     logits = torch.tensor([200.0, -200.0]).reshape(1, 2, 1, 1, 1).requires_grad_()
     for label, value in ((0, 0.0), (1, math.log(2))):

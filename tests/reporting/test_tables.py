@@ -130,6 +130,12 @@ def test_the_budget_that_is_not_given_is_not_said(row: Row, records: Records) ->
     assert sorted(summary(frame)["attack"]) == ["random_noise l2=20", "random_noise linf=8/255"]
 
 
+def test_a_reconstruction_is_never_called_like_a_described_attack(row: Row, records: Records) -> None:
+    """Although it is the attack's only variant, and its default."""
+    (label,) = summary(records(row("faa", variant="reconstruction")))["attack"]
+    assert label == "faa portion=0.1 variant=reconstruction"
+
+
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
     frame = records(*(row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)))
     found = only(attack_table(frame), "pgd eps=8/255")

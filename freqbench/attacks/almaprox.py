@@ -1,0 +1,237 @@
+"""ALMA prox, minimal perturbations.  Rony, Pesquet and Ben Ayed, CVPR 2023, arXiv:2206.07179."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.aimed import AimedAttack
+from freqbench.attacks.best import across
+from freqbench.attacks.parameters import INTENSITY_STEP, PARAMETERS, Parameter
+from freqbench.attacks.targets import LEAST_LIKELY
+from freqbench.attacks.task import Task
+from freqbench.ops.proximal import linf_prox
+
+FIRST_MULTIPLIER, MULTIPLIERS = 1.0, (1e-12, 1.0)
+FIRST_PENALTY, LARGEST_PENALTY = 0.01, 1e12
+CHECKED_EVERY, ENOUGH, GROWTH = 10, 0.95, 2.0
+SMOOTHING = 0.8
+SCALES, SCALE_RATE = (0.1, 1.0), 0.02
+TOLERANCE = 1e-4
+LAST_STEP = 0.1  # of the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALMAProx(AimedAttack):
+    r"""Seeks the smallest L-infinity perturbation that turns a share of the voxels wrong; no radius is given.
+
+    Every voxel v that counts is a constraint, and d = x - clean is what is kept small:
+
+    .. math:: \min_d \lVert d \rVert_\infty \quad \text{such that} \quad
+              c_v = w \, \frac{z_y - \max_{i \ne y} z_i + 10^{-4}}{z_{\pi_1} - z_{\pi_3}} \le 0, \quad 0 \le x \le 1
+
+    with the logits z of the voxel, its label y and the order pi of logits from the largest down. A step descends the
+    augmented Lagrangian :math:`\sum_v P(c_v; \mu_v, \rho_v)` in the metric H, the root of a running mean of squared
+    gradients, and ends with the proximity operator of the norm in the same metric (`freqbench.ops.proximal`):
+
+    .. math:: P(c) = \mu c + \mu \rho c^2 + \tfrac16 \rho^2 c^3 \;\; (c \ge 0), \qquad
+              P(c) = \frac{\mu c}{1 - \max(\rho, 1) c} \;\; (c < 0)
+
+    The multiplier mu follows P'(c), smoothed; every 10 steps rho doubles where a voxel was neither wrong since nor came
+    5 % nearer; the scale w falls by 2 % a step while the share is reached, and rises again else, in [0.1, 1]. In step i
+    of T the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of all. The step falls as a hyperbola
+    from the first success on, or from T / 2 on, to a tenth.
+
+    The result is the smallest volume seen whose share of wrong voxels is reached; where none was, the one with most of
+    them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice.
+
+    Args:
+        share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
+        steps: T; one forward and one backward pass each.
+        step_size: of the first step, on the [0, 1] intensity scale.
+        organs, target: as in `AimedAttack`; only voxels that count are constraints.
+
+    **Variants.** `paper` descends P. `released`: the authors' code (jeromerony/adversarial-library) gives P a
+    derivative of its own, which for c >= 0 has mu c in the place of mu.
+
+    **Differs from the authors' code**: towards a target, 1e-4 is what the target's logit must lead by, there what it
+    may lack; the ratio towards a target, which takes the mean of the third and fourth logit, takes the third where a
+    model has three classes; with two classes c is the difference of logits alone. rho ends at 1e12 and squared
+    gradients are summed in float64, as float32 overflows there. The proximity operator halves an interval, theirs cuts
+    it by thirds.
+
+    Example:
+        >>> threshold = lambda x: torch.cat([0.5 - x, x - 0.5], dim=1)
+        >>> model = torch.nn.Module(); model.forward = threshold
+        >>> images = torch.tensor([0.47, 0.52, 0.51]).reshape(1, 1, 1, 1, 3)
+        >>> result = ALMAProx(share=1.0)(model, images, (images > 0.5).long())
+        >>> round(float((result.adversarial - images).abs().max()), 3)
+        0.03
+    """
+
+    name: ClassVar[str] = "almaprox"
+    threat_model: ClassVar[str] = "linf-minimal"
+    budget_name: ClassVar[str] = "share"
+    variants: ClassVar[tuple[str, ...]] = ("paper", "released")
+    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "step_size": INTENSITY_STEP}
+
+    share: float = 0.99
+    steps: int = 500
+    step_size: float = 0.001
+    variant: str = "paper"
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One of each a step; the last step's volume is not looked at."""
+        return self.steps + (self.target == LEAST_LIKELY), self.steps
+
+    def prepare(self, task: Task) -> None:
+        """Organs and target rule."""
+        task.aim("ce", self.organs, self.target)
+
+    def perturb(self, task: Task) -> Tensor:
+        """The paper's iteration."""
+        clean = task.clean
+        low, high = -clean, 1 - clean
+        delta, squares = torch.zeros_like(clean), torch.zeros_like(clean, dtype=torch.float64)
+        lagrangian, smallest = Lagrangian(self, task), Smallest(self, clean)
+        for i in range(self.steps):
+            objective = partial(self._objective, task, lagrangian, smallest, i)
+            gradient, _ = task.gradient_and((clean + delta).clamp(0, 1), objective)
+            squares = SMOOTHING * squares + (1 - SMOOTHING) * gradient.double().square()
+            metric = (squares / (1 - SMOOTHING ** (i + 1))).sqrt().clamp(min=1e-8).to(clean)
+            step = smallest.step_length(i).to(clean)
+            delta = linf_prox(delta + across(step, delta) * gradient / metric, step, metric, low, high)
+        return smallest.images
+
+    def _objective(
+        self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor
+    ) -> tuple[Tensor, None]:
+        """Minus the Lagrangian, after its multipliers have followed the volume."""
+        logits = task.logits(x)
+        violation, reached = violations(logits, task.labels, self.targeted or self.target is not None)
+        enough = smallest.look(i, lagrangian.share_of(reached), x.detach())
+        return -lagrangian.value(i, violation, reached, enough), None
+
+
+def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, Tensor]:
+    """What each voxel lacks for success, `[B, 1, H, W, D]`, at most 0 where it lacks nothing; and whether it succeeds.
+
+    Args:
+        logits: `[B, K, H, W, D]`.
+        labels: `[B, 1, H, W, D]`.
+        towards: labels are to be predicted, not to be left.
+    """
+    num_classes = logits.shape[1]
+    top = logits.topk(min(num_classes, 4 if towards else 3), dim=1).values
+    own = logits.gather(1, labels)
+    margin = own - torch.where(own >= top[:, :1], top[:, 1:2], top[:, :1])
+    if towards:
+        margin = -margin
+    lacking = margin + TOLERANCE
+    if num_classes > 2:
+        lacking = lacking / (top[:, :1] - top[:, 2:].mean(dim=1, keepdim=True) + 1e-8)
+    return lacking, margin.detach() < 0
+
+
+class Lagrangian:
+    """The multipliers mu and penalties rho of every voxel, and each sample's scale of its constraints."""
+
+    def __init__(self, attack: ALMAProx, task: Task) -> None:
+        self._attack = attack
+        labels, voxels = task.labels, task.scope.voxels
+        self._counts = torch.ones_like(labels, dtype=torch.bool) if voxels is None else voxels
+        self._number = self._counts.flatten(1).sum(dim=1)
+        self._left_out = [(1 - attack.share) * number for number in self._number.tolist()]
+        self._multipliers = torch.full_like(labels, FIRST_MULTIPLIER, dtype=torch.float64)
+        self._penalties = torch.full_like(labels, FIRST_PENALTY, dtype=torch.float64)
+        self._scale = torch.ones_like(self._number, dtype=torch.float64)
+        self._before = torch.zeros_like(self._multipliers)
+        self._ever = torch.zeros_like(self._counts)
+
+    def share_of(self, reached: Tensor) -> Tensor:
+        """The share of a sample's voxels, float64 `[B]`."""
+        return (reached & self._counts).flatten(1).sum(dim=1).double() / self._number.clamp(min=1)
+
+    def value(self, i: int, violation: Tensor, reached: Tensor, enough: Tensor) -> Tensor:
+        """The sum of P over a sample's voxels, `[B]`, with the variant's own slope as its derivative."""
+        rate = torch.where(enough, 1 / (1 + SCALE_RATE), 1 / (1 - SCALE_RATE))
+        self._scale = (self._scale * rate).clamp(*SCALES)
+        scaled = across(self._scale, violation).to(violation) * violation
+        c = scaled.detach().double()
+        counts = self._counts & (c <= self._highest(i, c))
+        self._follow(i, c, counts, reached)
+        slope = self._slope(c) * counts
+        linear = (slope.to(scaled) * scaled).flatten(1).sum(dim=1)
+        exact = (self._penalty(c) * counts).flatten(1).sum(dim=1)
+        return linear + (exact.to(linear) - linear.detach())
+
+    def _highest(self, i: int, c: Tensor) -> Tensor:
+        """The largest constraint that is not left out, `[B, 1, 1, 1, 1]`."""
+        growth = i / max(self._attack.steps - 1, 1)
+        ranks = [int(number * growth + 1e-9) for number in self._left_out]
+        if not any(ranks):
+            return c.new_full((len(c), 1, 1, 1, 1), torch.inf)
+        down = c.masked_fill(~self._counts, -torch.inf).flatten(1).topk(max(ranks), dim=1).values
+        rank = torch.tensor(ranks, device=c.device)
+        found = down.gather(1, (rank - 1).clamp(min=0)[:, None])[:, 0]
+        return across(torch.where(rank > 0, found, torch.inf), c)
+
+    def _follow(self, i: int, c: Tensor, counts: Tensor, reached: Tensor) -> None:
+        """Multipliers and penalties after the constraints' new values."""
+        self._ever = self._ever | reached
+        if i == 0:
+            self._before = c
+            return
+        if (i + 1) % CHECKED_EVERY == 0:
+            is_better = c * counts <= ENOUGH * self._before
+            grown = (GROWTH * self._penalties).clamp(max=LARGEST_PENALTY)
+            self._penalties = torch.where(self._ever | is_better, self._penalties, grown)
+            self._before, self._ever = c, torch.zeros_like(self._ever)
+        moved = SMOOTHING * self._multipliers + (1 - SMOOTHING) * self._slope(c) * counts
+        self._multipliers = moved.clamp(*MULTIPLIERS)
+
+    def _penalty(self, c: Tensor) -> Tensor:
+        mu, rho = self._multipliers, self._penalties
+        below = mu * c / (1 - rho.clamp(min=1) * c.clamp(max=0))
+        return torch.where(c >= 0, mu * c + mu * rho * c.square() + rho.square() * c**3 / 6, below)
+
+    def _slope(self, c: Tensor) -> Tensor:
+        mu, rho = self._multipliers, self._penalties
+        first = mu if self._attack.variant == "paper" else mu * c
+        below = mu / (1 - rho.clamp(min=1) * c.clamp(max=0)).square()
+        return torch.where(c >= 0, first + 2 * mu * rho * c + (rho * c).square() / 2, below)
+
+
+class Smallest:
+    """The smallest volume so far that reaches the share, sample by sample, without asking the device."""
+
+    def __init__(self, attack: ALMAProx, clean: Tensor) -> None:
+        self.images = clean
+        self._attack, self._clean = attack, clean
+        self._size = clean.new_full((len(clean),), torch.inf)
+        self._share = torch.zeros_like(self._size, dtype=torch.float64)
+        self._succeeded = torch.zeros_like(self._size, dtype=torch.bool)
+        self._since = torch.full_like(self._share, attack.steps // 2)
+
+    def look(self, i: int, share: Tensor, images: Tensor) -> Tensor:
+        """Take the samples that are better than what is kept; returns which reach the share, bool `[B]`."""
+        size = (images - self._clean).abs().flatten(1).amax(dim=1)
+        enough = share >= self._attack.share
+        nearer = ~self._succeeded & (share >= self._share.clamp(max=self._attack.share))
+        better = (enough & (size <= self._size)) | nearer
+        if i < self._attack.steps // 2:
+            self._since = torch.where(enough & ~self._succeeded, float(i), self._since)
+        self._succeeded = self._succeeded | enough
+        self._size = torch.where(better, size, self._size)
+        self._share = torch.where(better, share, self._share)
+        self.images = torch.where(across(better, images), images, self.images)
+        return enough
+
+    def step_length(self, i: int) -> Tensor:
+        """Of step i, `[B]`."""
+        slack = LAST_STEP / (1 - LAST_STEP) * (self._attack.steps - self._since).clamp(min=1)
+        return self._attack.step_size * slack / ((i - self._since).clamp(min=0) + slack)

@@ -1,0 +1,177 @@
+"""FAA, a reconstruction: bands of another image's spectrum.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.best import Best
+from freqbench.attacks.gradient import GradientAttack
+from freqbench.attacks.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.task import Task
+from freqbench.ops.fourier import amplitude_swap, band_sums, fourier_bands, from_spectrum
+
+SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold to the image
+
+Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAA(GradientAttack):
+    r"""Learns which few bands of the Fourier amplitude to take from a reference volume.
+
+    With A and phi amplitude and phase of the clean window x, A' the amplitude of the reference, band n of N, gates g_n
+    of 0 or 1 of which at most `portion` N are 1, and S the bands between 1/16 and 1/2 of the highest frequency:
+
+    .. math:: a = \mathrm{clamp}\Bigl(\mathcal F^{-1} \sum_n [(1 - g_n) A_n + g_n A'_n] e^{i \phi}, 0, 1\Bigr), \qquad
+              J = L(f(a), y) - \lambda \frac{\sum_{n \in S} g_n |A'_n - A_n|}{\sum_{n \in S} A_n}
+
+    A gate is a draw from a Gumbel softmax over closed and open at temperature 1: open where its score l + s, s standard
+    logistic, is above 0 and among the highest; dJ/dl passes the threshold as if the gate were sigmoid(l + s). From l =
+    0, a step is l <- l + step_size * dJ/dl / max |dJ/dl|, a sample's own maximum. A run ends with the gates of l alone,
+    without a draw. `state`: the gates of the result, 0 or 1, `[B, N]`.
+
+    The reference is a parameter of the call: `reference`, volumes in [0, 1] of the images' shape. In a job it is
+    another case of the dataset's split, drawn by the seed and the case (`Dataset.other`), resized to the case and cut
+    into the same windows.
+
+    Args:
+        portion: the largest share of bands that may be taken, in [0, 1]; `portion` N is rounded down.
+        bands: N.
+        steps: gradient steps; one forward and one backward pass each.
+        step_size: length of a step of l.
+        reconstruction_weight: lambda; 0 leaves the term out.
+        control: `random`: the gates of the first draw, not optimised.
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`; `keep` is `best` here.
+
+    `start`: the uniform draws that make s, `[B, steps, N]` in (0, 1).
+
+    **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code; no file
+    of it is released. **Guess**: that it means the Fourier adversarial attacking of Huang et al., and that it was run
+    as an attack of its own. There it is part of training for domain adaptation: a small network makes the gates of an
+    image, the reference is an image of the domain adapted to. **Taken from their code** (jxhuang0508/RDA): amplitudes
+    are exchanged and the phase is kept, 32 square rings as bands, a tenth of them (there of 32 for each of three colour
+    channels), two-way Gumbel gates at temperature 1, the bands held to the image, the reference resized to the image.
+    **Ours**: three dimensions over the window, gates learned for each window in place of a network's, straight through
+    and by normalised gradients, at most instead of exactly the portion, lambda 1 on a relative change, clamp, the best
+    of all gates seen, steps and step size. Rows of it are no reproduction of SA2's.
+    """
+
+    name: ClassVar[str] = "faa"
+    threat_model: ClassVar[str] = "fourier-bands"
+    budget_name: ClassVar[str] = "portion"
+    variants: ClassVar[tuple[str, ...]] = ("reconstruction",)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **PARAMETERS,
+        "control": RANDOM_CONTROL,
+        "step_size": LOGIT_STEP,
+    }
+    needs_reference: ClassVar[bool] = True
+
+    portion: float = 0.1
+    bands: int = 32
+    steps: int = 20
+    step_size: float = 1.0
+    reconstruction_weight: float = 1.0
+    control: str = "none"
+    keep: str = "best"
+    variant: str = "reconstruction"
+
+    @property
+    def most(self) -> int:
+        """How many gates may be open."""
+        return int(self.portion * self.bands + 1e-9)
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One forward and one backward a step; none for the null row."""
+        return (self.steps, self.steps) if self.control == "none" else (0, 0)
+
+    @property
+    def compares(self) -> bool:
+        """Not for the null row."""
+        return self.control == "none" and super().compares
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Gates are drawn, and so is a job's reference."""
+        return True
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """How many gates too many are open."""
+        return float("inf") if state is None else float(state.sum(dim=1).max()) - self.most
+
+    def perturb(self, task: Task) -> Tensor:
+        """The runs, and of all gates seen the best; or the null row's."""
+        mix, best = self._mixer(task), Best()
+        for _ in range(self.restarts):
+            noise = self._noise(task)
+            scores = self._learn(task, mix, noise, best) if self.control == "none" else noise[:, 0]
+            gates = self._gates(scores)
+            images, _ = mix(gates)
+            compared = self._compared(task, mix, gates) if self.compares else gates.new_zeros(len(gates))
+            best.offer(compared, images, gates)
+        images, task.state = best.kept
+        return images
+
+    def _learn(self, task: Task, mix: Mix, noise: Tensor, best: Best) -> Tensor:
+        """The scores after the last step; the volumes of every draw are offered on the way."""
+        scores = torch.zeros_like(noise[:, 0])
+        for i in range(self.steps):
+            objective = partial(self._objective, task, mix, noise[:, i])
+            gradient, (compared, images, gates) = task.gradient_and(scores, objective)
+            if self.keep == "best":
+                best.offer(compared, images, gates)
+            largest = gradient.abs().amax(dim=1, keepdim=True)
+            scores = scores + self.step_size * gradient / largest.clamp(min=torch.finfo(gradient.dtype).tiny)
+        return scores
+
+    def _objective(
+        self, task: Task, mix: Mix, noise: Tensor, scores: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        soft = torch.sigmoid(scores + noise)
+        gates = self._gates((scores + noise).detach())
+        images, change = mix(gates + (soft - soft.detach()))
+        logits = task.logits(images)
+        raised = task.raised(logits)
+        price = self.reconstruction_weight * change
+        compared = task.compared(logits, raised) - price.detach()
+        return raised - price, (compared, images.detach(), gates)
+
+    def _compared(self, task: Task, mix: Mix, gates: Tensor) -> Tensor:
+        images, change = mix(gates)
+        return task.value(images) - self.reconstruction_weight * change
+
+    def _gates(self, scores: Tensor) -> Tensor:
+        """1 where a score is above 0 and among the highest, else 0, `[B, N]`."""
+        highest = scores.topk(self.most, dim=1).indices
+        among = torch.zeros_like(scores).scatter(1, highest, 1.0)
+        return among * (scores > 0)
+
+    def _noise(self, task: Task) -> Tensor:
+        """Standard logistic draws, the difference of two Gumbel ones, `[B, steps, N]`."""
+        layout = (self.steps, self.bands)
+        given = task.given_start(layout)
+        uniform = task.draw(torch.rand, layout) if given is None else given
+        return torch.logit(uniform, eps=1e-6)
+
+    def _mixer(self, task: Task) -> Mix:
+        """A function of gates that makes the volumes, and the relative change of the bands of shapes, `[B]`."""
+        clean, shape = task.clean, task.clean.shape[2:]
+        bands = fourier_bands(shape, self.bands).to(clean.device)
+        swap, amplitude = amplitude_swap(clean, task.given_reference())
+        share = torch.arange(self.bands, device=clean.device) / self.bands
+        held = (share >= SHAPES[0]) & (share < SHAPES[1])
+        own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=1, keepdim=True)
+        cost = band_sums(swap.abs(), bands, self.bands) * held / own.clamp(min=torch.finfo(clean.dtype).tiny)
+
+        def mix(gates: Tensor) -> tuple[Tensor, Tensor]:
+            open_bands = gates.index_select(1, bands.flatten()).reshape(len(gates), 1, *bands.shape)
+            images = (clean + from_spectrum(open_bands * swap, shape)).clamp(0, 1)
+            return images, (gates * cost).sum(dim=1)
+
+        return mix

@@ -1,0 +1,72 @@
+"""The Fourier spectrum of a volume in nested bands, and amplitudes changed under a phase that stays."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+AXES = (2, 3, 4)
+
+
+def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
+    """The band of every coefficient of `torch.fft.rfftn` over a volume: boxes inside each other, 0 at the mean.
+
+    A coefficient's radius is the largest of its frequencies on the three axes, each as a share of the highest one that
+    an axis can have; bands part [0, 1] evenly. Where axes have few voxels, bands may be empty.
+
+    Args:
+        shape: voxels of the volume, `(H, W, D)`.
+        count: of bands.
+
+    Returns:
+        Integers in 0..count - 1, `[H, W, D // 2 + 1]`.
+
+    Example:
+        >>> fourier_bands((1, 1, 8), 2).flatten().tolist()
+        [0, 0, 1, 1, 1]
+    """
+    h, w, d = shape
+    axes = torch.fft.fftfreq(h).abs(), torch.fft.fftfreq(w).abs(), torch.fft.rfftfreq(d)
+    radius = torch.stack(torch.meshgrid(*axes, indexing="ij")).amax(dim=0) * 2
+    return (radius * count + 1e-6).long().clamp(max=count - 1)
+
+
+def band_sums(values: Tensor, bands: Tensor, count: int) -> Tensor:
+    """The sum over each band, `[B, count]`.
+
+    Args:
+        values: of coefficients, `[B, 1, H, W, D // 2 + 1]`.
+        bands: from `fourier_bands`, on the same device.
+        count: of bands.
+    """
+    flat = values.flatten(1)
+    return flat.new_zeros(len(flat), count).index_add(1, bands.flatten(), flat)
+
+
+def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """What the spectrum changes by where it takes the amplitude of another's and keeps its own phase.
+
+    A coefficient that the clean volume lacks, but for rounding, has no phase and stays away.
+
+    Args:
+        clean: volumes, `[B, 1, H, W, D]`.
+        reference: volumes of the same shape.
+
+    Returns:
+        The change of every coefficient, complex `[B, 1, H, W, D // 2 + 1]`, and the clean amplitudes of the same shape.
+    """
+    own, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
+    amplitude = own.abs()
+    rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=(1, *AXES), keepdim=True)
+    return torch.where(amplitude > rounding, (other - amplitude) * own.sgn(), 0.0), amplitude
+
+
+def from_spectrum(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
+    """The volume of a spectrum from `torch.fft.rfftn`, `[B, 1, H, W, D]`.
+
+    Args:
+        spectrum: complex `[B, 1, H, W, D // 2 + 1]`.
+        shape: voxels of the volume, `(H, W, D)`.
+    """
+    volume: Tensor = torch.fft.irfftn(spectrum, s=tuple(shape), dim=AXES)
+    return volume

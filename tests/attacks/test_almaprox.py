@@ -1,0 +1,242 @@
+"""The minimal-norm attack where the least perturbation is known, and its formulas written out."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet, Threshold, generators, volumes
+from attacks.small import Fixed
+from torch import Tensor, nn
+
+from freqbench.attacks import ALMAProx, make
+from freqbench.attacks.almaprox import Lagrangian, violations
+from freqbench.attacks.task import Task
+from freqbench.errors import ParameterError
+
+STEP = 0.001
+
+
+class ThreeClasses(nn.Module):
+    """`Threshold` with a third class that is nowhere predicted: the ratio of logits is defined."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([0.5 - x, x - 0.5, torch.full_like(x, -2.0)], dim=1)
+
+
+def around_a_half(reach: float, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Volumes within `reach` of 0.5, their labels by `Threshold`, and what flips each voxel, in order `[B, N]`."""
+    generator = torch.Generator().manual_seed(6)
+    images = 0.5 + reach * (2 * torch.rand(batch, 1, 8, 6, 4, generator=generator) - 1)
+    return images, (images > 0.5).long(), (images - 0.5).abs().flatten(1).sort(dim=1).values
+
+
+def size(images: Tensor, adversarial: Tensor) -> Tensor:
+    return (adversarial - images).abs().flatten(1).amax(1)
+
+
+def wrong(model: nn.Module, adversarial: Tensor, labels: Tensor) -> Tensor:
+    return (model(adversarial).argmax(1, keepdim=True) != labels).flatten(1).double().mean(1)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("model", [Threshold(), ThreeClasses()], ids=["difference", "ratio"])
+def test_finds_the_least_perturbation_of_a_threshold_model(share: float, model: nn.Module) -> None:
+    """The voxel in rank ceil(share N) needs |x - 0.5|: never less is found, and at most two steps more."""
+    images, labels, needed = around_a_half(0.05)
+    least = needed[:, math.ceil(share * needed.shape[1]) - 1]
+    adversarial = make("almaprox", share=share, steps=120, step_size=STEP)(model, images, labels).adversarial
+    assert bool((wrong(model, adversarial, labels) >= share).all())
+    found = size(images, adversarial)
+    assert bool((found >= least - 1e-6).all())
+    assert bool((found <= least + 2 * STEP).all())
+
+
+def test_a_smaller_step_finds_the_least_more_closely() -> None:
+    images, labels, needed = around_a_half(0.02)
+    coarse, fine = (
+        float(
+            size(
+                images,
+                make("almaprox", share=0.9, steps=steps, step_size=step)(Threshold(), images, labels).adversarial,
+            )
+        )
+        for steps, step in ((40, 4e-3), (400, 2e-4))
+    )
+    least = float(needed[0, math.ceil(0.9 * needed.shape[1]) - 1])
+    assert fine - least < 4e-4 < coarse - least
+
+
+def test_a_larger_share_takes_a_larger_perturbation() -> None:
+    images, labels, _ = around_a_half(0.05)
+    sizes = [
+        float(size(images, make("almaprox", share=share, steps=120)(Threshold(), images, labels).adversarial))
+        for share in (0.2, 0.5, 0.8, 1.0)
+    ]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 0.5 * sizes[-1]
+
+
+def test_without_a_success_the_volume_with_most_wrong_voxels_is_the_result() -> None:
+    """Half of the voxels never turn: all others do."""
+    images, labels, _ = around_a_half(0.02)
+    frozen = torch.zeros_like(labels, dtype=torch.bool)
+    frozen[..., :2] = True
+
+    class Half(Threshold):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(frozen, super().forward(images), super().forward(x))
+
+    adversarial = make("almaprox", share=0.9, steps=120)(Half(), images, labels).adversarial
+    assert float(wrong(Half(), adversarial, labels)) == 0.5
+    assert torch.equal(adversarial[frozen], images[frozen])
+
+
+def test_a_model_that_never_moves_leaves_the_volume_as_it_is() -> None:
+    images, _ = volumes()
+    labels = torch.ones_like(images, dtype=torch.long)
+    assert torch.equal(make("almaprox", steps=30)(Fixed(1), images, labels).adversarial, images)
+
+
+def test_what_is_wrong_already_is_left_as_it_is() -> None:
+    images, labels, _ = around_a_half(0.05)
+    assert torch.equal(make("almaprox", steps=30)(Threshold(), images, 1 - labels).adversarial, images)
+
+
+@pytest.mark.parametrize("organ", [0, 1])
+def test_only_the_organs_are_constraints(organ: int) -> None:
+    """Their own least perturbation is found, and no other voxel moves."""
+    images, labels, _ = around_a_half(0.05)
+    images = torch.where(labels == 1, 0.5 + (images - 0.5) / 4, images)  # class 1 is flipped by a quarter
+    least = float((images - 0.5).abs()[labels == organ].max())
+    attack = make("almaprox", share=1.0, organs=(organ,), steps=120)
+    adversarial = attack(Threshold(), images, labels).adversarial
+    assert torch.equal(adversarial[labels != organ], images[labels != organ])
+    assert least - 1e-6 <= float(size(images, adversarial)) <= least + 2 * STEP
+
+
+@pytest.mark.parametrize("changes", [{"target": "next-class"}, {"target": ("swap", 0, 1)}, {"targeted": True}], ids=str)
+def test_a_target_is_reached_by_the_least_perturbation_too(changes: dict[str, Any]) -> None:
+    images, labels, needed = around_a_half(0.05)
+    given = 1 - labels if "targeted" in changes else labels
+    adversarial = make("almaprox", share=1.0, steps=120, **changes)(Threshold(), images, given).adversarial
+    assert torch.equal((adversarial > 0.5).long(), 1 - labels)
+    assert bool((size(images, adversarial) <= needed[:, -1] + 2 * STEP).all())
+
+
+def test_the_least_likely_class_costs_one_forward_pass_more() -> None:
+    assert make("almaprox", target="least-likely").passes == (501, 500)
+
+
+def test_samples_with_organs_of_other_sizes_do_not_touch_each_other() -> None:
+    """The number of constraints that are left out is each sample's own; one has none at all."""
+    images, labels = volumes(3)
+    labels[1] = labels[1].clamp(max=1)
+    labels[2, ..., :3] = 0
+    attack = make("almaprox", share=0.7, organs=(2,), steps=25, step_size=0.02)
+    batch = attack(SmallNet(), images, labels, generator=generators(1, 2, 3)).adversarial
+    singles = [attack(SmallNet(), images[i : i + 1], labels[i : i + 1]).adversarial for i in range(3)]
+    assert torch.allclose(batch, torch.cat(singles), atol=1e-5)
+    assert torch.equal(batch[1], images[1])
+
+
+def written_out(z: np.ndarray, y: int, towards: bool) -> float:
+    """What a voxel lacks, from its logits."""
+    margin = z[y] - np.delete(z, y).max()
+    lacking = (-margin if towards else margin) + 1e-4
+    down = np.sort(z)[::-1]
+    if len(z) == 2:
+        return float(lacking)
+    lowest = (down[2] + down[3]) / 2 if towards and len(z) > 3 else down[2]
+    return float(lacking / (down[0] - lowest))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 6])
+@pytest.mark.parametrize("towards", [False, True])
+def test_constraints_are_the_papers_ratio(num_classes: int, towards: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, num_classes, 3, 2, 2, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, num_classes, (2, 1, 3, 2, 2), generator=generator)
+    lacking, reached = violations(logits, labels, towards)
+    voxels = zip(logits.movedim(1, -1).reshape(-1, num_classes).numpy(), labels.flatten().tolist(), strict=True)
+    expected = [written_out(z, y, towards) for z, y in voxels]
+    assert lacking.flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(reached, (logits.argmax(1, keepdim=True) == labels) == towards)
+
+
+def penalty(c: float, mu: float, rho: float) -> float:
+    return mu * c + mu * rho * c**2 + rho**2 * c**3 / 6 if c >= 0 else mu * c / (1 - max(rho, 1) * c)
+
+
+def slopes(
+    i: int, points: list[float], organs: tuple[int, ...] | None = None, **parameters: Any
+) -> tuple[float, Tensor]:
+    """The Lagrangian of one sample at step i, before any other, and its derivative by the constraint of each voxel.
+
+    The last voxel's class is 1, that of all others 0.
+    """
+    violation = torch.tensor(points, dtype=torch.float64).reshape(1, 1, -1, 1, 1).requires_grad_()
+    images, labels = torch.zeros_like(violation).detach(), torch.zeros(violation.shape, dtype=torch.long)
+    labels[:, :, -1] = 1
+    task = Task("almaprox", Fixed(0), images, labels, targeted=False, generator=None, start=None)
+    task.aim("ce", organs, None)
+    lagrangian = Lagrangian(ALMAProx(**parameters), task)
+    value = lagrangian.value(i, violation, violation < 0, torch.tensor([False]))
+    (slope,) = torch.autograd.grad(value.sum(), violation)
+    return float(value.detach()), slope.flatten()
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_the_slope_is_that_of_the_penalty_or_the_released_one(variant: str) -> None:
+    """At the first step mu is 1, rho 0.01 and the scale 1."""
+    points = [-0.7, -1e-3, 0.0, 0.2, 0.9]
+    value, slope = slopes(0, points, variant=variant)
+    assert value == pytest.approx(sum(penalty(c, 1.0, 0.01) for c in points))
+    expected = [(penalty(c + 1e-6, 1.0, 0.01) - penalty(c - 1e-6, 1.0, 0.01)) / 2e-6 for c in points]
+    if variant == "released":
+        expected = [d if c < 0 else d - 1.0 + c for c, d in zip(points, expected, strict=True)]
+    assert slope.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("i", "left_out"), [(0, 0), (3, 0), (6, 1)])
+def test_the_constraints_furthest_from_success_are_left_out_more_and_more(i: int, left_out: int) -> None:
+    """Of four voxels that count, half may be left: in the last of seven steps those above the second largest are.
+
+    The fifth voxel is of another class: it counts neither itself nor among the largest.
+    """
+    _, slope = slopes(i, [0.3, 0.9, -0.2, 0.8, 5.0], organs=(0,), share=0.5, steps=7)
+    assert (slope != 0).tolist() == [True, left_out == 0, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"share": 1.1}, "share: expected a number in [0, 1], got 1.1"),
+        ({"share": -0.1}, "share: expected a number in [0, 1], got -0.1"),
+        ({"share": "most"}, "share: expected a number in [0, 1], got 'most'"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"step_size": "eps/4"}, "step_size: expected a number in [0, 1]"),
+        (
+            {"step_size": 2},
+            "step_size: expected a number in [0, 1] or a fraction like 8/255, got 2. Did you mean 2/255?",
+        ),
+        ({"organs": ()}, "organs: expected a list of classes"),
+        ({"target": "next"}, "target: expected least-likely, next-class"),
+        ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
+        ({"organs": (1,), "targeted": True}, "targeted: expected false beside organs, got true"),
+        ({"eps": 8 / 255}, "eps: unknown parameter 'eps'."),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make("almaprox", **changes)
+    assert str(caught.value).startswith(f"almaprox: {expected}")
+
+
+@pytest.mark.parametrize("changes", [{"organs": (2,)}, {"target": ("erase", 2)}], ids=str)
+def test_classes_beyond_the_last_are_one_line(changes: dict[str, Any]) -> None:
+    images, labels, _ = around_a_half(0.05)
+    with pytest.raises(ParameterError, match=r"^almaprox: (organs|target): expected classes in 0\.\.1, got 2$"):
+        make("almaprox", **changes)(Threshold(), images, labels)

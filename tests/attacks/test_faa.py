@@ -1,0 +1,206 @@
+"""The reconstruction of FAA: what it exchanges, what it learns on volumes where the right band is known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet, Threshold, generators, volumes
+from torch import Tensor
+
+from freqbench.attacks import FAA, AttackResult, make
+from freqbench.attacks.task import Task
+from freqbench.errors import ParameterError, ThreatModelError, UserError
+from freqbench.ops.fourier import fourier_bands
+from freqbench.ops.losses import dice_ce
+
+BANDS = 8
+SIDE = 32
+
+
+def reference_of(images: Tensor) -> Tensor:
+    return torch.rand(images.shape, generator=torch.Generator().manual_seed(11)).to(images)
+
+
+def run(images: Tensor, labels: Tensor, model: Any = None, **parameters: Any) -> AttackResult:
+    attack = make("faa", **({"bands": BANDS, "portion": 0.5, "steps": 6} | parameters))
+    return attack(model or SmallNet().to(images.dtype), images, labels, reference=reference_of(images))
+
+
+def spectrum(x: Tensor) -> np.ndarray:
+    return np.fft.rfftn(x.numpy(), axes=(2, 3, 4))
+
+
+def test_open_bands_have_the_references_amplitude_all_others_and_phases_their_own() -> None:
+    images, labels = volumes()
+    images = 0.45 + 0.1 * images.double()  # far from 0 and 1: nothing is cut off
+    reference = 0.45 + 0.1 * reference_of(images)
+    attack = make("faa", bands=BANDS, portion=0.5, control="random")
+    result = attack(SmallNet().double(), images, labels, generator=generators(3, 4), reference=reference)
+    bands = fourier_bands(images.shape[2:], BANDS).numpy()
+    own, other, found = spectrum(images), spectrum(reference), spectrum(result.adversarial)
+    for i in range(2):
+        is_open = result.state[i].numpy()[bands] == 1
+        assert is_open.any()
+        assert not is_open.all()
+        expected = np.where(is_open, np.abs(other[i, 0]), np.abs(own[i, 0])) * np.exp(1j * np.angle(own[i, 0]))
+        assert np.allclose(found[i, 0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("portion", "most"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 4), (1.0, 8)])
+def test_at_most_the_portion_of_bands_is_open_rounded_down(portion: float, most: int) -> None:
+    images, labels = volumes()
+    assert FAA(portion=portion, bands=BANDS).most == most
+    for control in ("none", "random"):
+        state = run(images, labels, portion=portion, control=control).state
+        assert bool((state.sum(1) <= most).all())
+        assert set(state.flatten().tolist()) <= {0.0, 1.0}
+
+
+def test_a_tenth_of_32_is_three() -> None:
+    assert FAA().most == 3
+
+
+def test_too_many_open_bands_raise_instead_of_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FAA, "_gates", lambda self, scores: torch.ones_like(scores))
+    with pytest.raises(ThreatModelError, match="faa: fourier-bands bound exceeded by 4"):
+        run(*volumes())
+
+
+def test_without_a_draw_above_a_half_nothing_is_taken() -> None:
+    """Uniform draws below 0.5 are logistic draws below 0."""
+    images, labels = volumes()
+    attack = make("faa", bands=BANDS, portion=0.5, steps=2, control="random")
+    draws = torch.full((2, 2, BANDS), 0.3)
+    result = attack(SmallNet(), images, labels, start=draws, reference=reference_of(images))
+    assert torch.equal(result.adversarial, images)
+
+
+def test_the_null_row_opens_the_highest_draws_above_a_half() -> None:
+    images, labels = volumes()
+    draws = torch.tensor([0.9, 0.2, 0.6, 0.8, 0.55, 0.1, 0.7, 0.95]).expand(2, 3, BANDS)
+    attack = make("faa", bands=BANDS, portion=0.4, steps=3, control="random")
+    result = attack(SmallNet(), images, labels, start=draws, reference=reference_of(images))
+    assert result.state.tolist() == [[1, 0, 0, 1, 0, 0, 0, 1]] * 2
+    assert (attack.passes, result.num_forwards, len(result.losses)) == ((0, 0), 0, 0)
+
+
+def wave(band: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A wave in the middle of one band, labels by `Threshold`, and a reference that has no wave but other noise."""
+    generator = torch.Generator().manual_seed(1)
+    frequency = (band + 0.5) * SIDE / 2 / BANDS
+    phase = 2 * np.pi * frequency * (torch.arange(SIDE) + 0.5) / SIDE
+    noise, other = (0.01 * torch.rand(1, 1, SIDE, 8, 8, generator=generator) for _ in range(2))
+    images = 0.49 + 0.2 * torch.cos(phase).reshape(1, 1, -1, 1, 1) + noise
+    return images, (images > 0.5).long(), 0.49 + other
+
+
+@pytest.mark.parametrize("band", range(BANDS))
+def test_the_band_that_carries_the_prediction_is_found(band: int) -> None:
+    """One of eight may be taken: only without the wave is the threshold's prediction another."""
+    images, labels, reference = wave(band)
+    attack = make("faa", bands=BANDS, portion=0.125, reconstruction_weight=0.0)
+    result = attack(Threshold(), images, labels, reference=reference)
+    assert result.state.tolist() == [[float(n == band) for n in range(BANDS)]]
+    assert float(((result.adversarial > 0.5).long() != labels).double().mean()) > 0.3
+
+
+@pytest.mark.parametrize("band", range(BANDS))
+def test_the_bands_of_shapes_are_held_where_asked_for(band: int) -> None:
+    """Of eight bands, numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
+    images, labels, reference = wave(band)
+    attack = make("faa", bands=BANDS, portion=0.125, reconstruction_weight=10.0)
+    result = attack(Threshold(), images, labels, reference=reference)
+    assert bool(result.state[0, band]) == (band not in (1, 2, 3))
+
+
+def test_the_objective_is_the_loss_less_the_weighted_change_of_those_bands() -> None:
+    """At the first step, with bands 2 and 6 open by the draws given."""
+    images, labels = volumes()
+    images, model = 0.45 + 0.1 * images.double(), SmallNet().double().eval()
+    reference = 0.45 + 0.1 * reference_of(images)
+    draws = torch.full((2, 1, BANDS), 0.2)
+    draws[:, :, [2, 6]] = 0.9
+    attack = make("faa", bands=BANDS, portion=0.5, steps=1, reconstruction_weight=0.7)
+    result = attack(model, images, labels, start=draws, reference=reference)
+
+    bands = fourier_bands(images.shape[2:], BANDS).numpy()
+    own, other = spectrum(images), np.abs(spectrum(reference))
+    volume = np.where(np.isin(bands, [2, 6]), other * np.exp(1j * np.angle(own)), own)
+    mixed = torch.from_numpy(np.fft.irfftn(volume, s=images.shape[2:], axes=(2, 3, 4)))
+    change = np.abs(other - np.abs(own))[:, 0, bands == 2].sum(1)
+    kept = np.abs(own)[:, 0, np.isin(bands, [1, 2, 3])].sum(1)
+    with torch.no_grad():
+        expected = dice_ce(model(mixed), labels) - 0.7 * torch.from_numpy(change / kept)
+    assert torch.allclose(result.losses[0], expected, atol=1e-9)
+
+
+def test_the_gradient_reaches_the_gates() -> None:
+    """Steps on the scores change what a run without draws ends with."""
+    images, labels, reference = wave(5)
+    draws = torch.full((1, 6, BANDS), 0.4)  # every gate is closed in every draw
+    attack = make("faa", bands=BANDS, portion=0.125, steps=6, keep="last", reconstruction_weight=0.0)
+    result = attack(Threshold(), images, labels, start=draws, reference=reference)
+    assert result.state[0].nonzero().flatten().tolist() == [5]
+
+
+def test_the_best_gates_of_all_steps_are_kept() -> None:
+    """Scores that stay at 0 end with every gate closed: what was drawn before is stronger."""
+    images, labels = volumes()
+    model, seen = SmallNet().eval(), list[Tensor]()
+    model.register_forward_hook(lambda _, inputs, logits: seen.append(dice_ce(logits.detach(), labels)))
+    result = run(images, labels, model, step_size=0, reconstruction_weight=0.0)
+    losses = torch.stack(seen)
+    assert len(losses) == 7
+    assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
+    with torch.no_grad():
+        assert torch.allclose(dice_ce(model(result.adversarial), labels), losses.amax(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"portion": 1.2}, "portion: expected a number in [0, 1], got 1.2"),
+        ({"portion": -0.1}, "portion: expected a number in [0, 1], got -0.1"),
+        ({"bands": 0}, "bands: expected a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"step_size": -1}, "step_size: expected a number of at least 0, got -1"),
+        ({"reconstruction_weight": -1}, "reconstruction_weight: expected a number of at least 0, got -1"),
+        ({"control": "uniform"}, "control: expected none or random, got 'uniform'"),
+        ({"variant": "released"}, "variant: expected reconstruction, got 'released'"),
+        ({"variant": "paper"}, "variant: expected reconstruction, got 'paper'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make("faa", **changes)
+    assert str(caught.value) == f"faa: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "expected"),
+    [
+        ("faa", lambda x: None, "faa: expected a reference, got none: give volumes of another case"),
+        ("faa", lambda x: x[:1], "faa: expected a reference of the images' shape 2x1x8x6x4, got 1x1x8x6x4: resize it"),
+        ("faa", lambda x: 2 * x + 1, "faa: expected a reference in [0, 1], got [1."),
+        ("faa", lambda x: x * float("nan"), "faa: expected a reference in [0, 1], got [nan, nan]"),
+        ("pgd", lambda x: x, "pgd: expected no reference, got one: this attack has no use for it"),
+    ],
+)
+def test_a_reference_that_cannot_be_is_one_line(name: str, reference: Any, expected: str) -> None:
+    images, labels = volumes()
+    attack = make(name, **({"eps": 0.1} if name == "pgd" else {}))
+    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
+        attack(SmallNet(), images, labels, reference=reference(images))
+    assert str(caught.value).startswith(expected)
+
+
+def test_the_reference_is_left_as_found() -> None:
+    images, labels = volumes()
+    reference = reference_of(images)
+    kept = reference.clone()
+    make("faa", steps=2)(SmallNet(), images, labels, reference=reference)
+    assert torch.equal(reference, kept)
+    task = Task("faa", SmallNet(), images.double(), labels, targeted=False, generator=None, start=None, reference=kept)
+    assert task.given_reference().dtype == torch.float64

@@ -1,0 +1,29 @@
+"""almaprox against arrays that its authors' own iteration produced (float64, one volume, every voxel a constraint).
+
+The iteration is that of `alma_prox` in jeromerony/adversarial-library, its two axes of an image made three; the labels
+are the reference network's own prediction. Its search for the proximity operator stops at 1e-7.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from golden.network import Find, reference_network
+from torch import Tensor
+
+from freqbench.attacks import make
+
+ITERATIONS = Path(__file__).parent / "iterations"
+
+
+def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find) -> None:
+    """Volumes after 1, 10, 40, 80 and 119 steps, before and after the share is reached, and the result."""
+    arrays = np.load(ITERATIONS / "almaprox_share40_s120.npz")
+    images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
+    model, seen = reference_network(golden).double(), list[Tensor]()
+    model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach()))
+    result = make("almaprox", variant="released", **json.loads(str(arrays["params"])))(model, images, labels)
+    for after, expected in zip(arrays["after"], arrays["iterates"], strict=True):
+        assert np.allclose(seen[after].numpy(), expected, rtol=0, atol=2e-6), f"after {after} steps"
+    assert np.allclose(result.adversarial.numpy(), arrays["adversarial"], rtol=0, atol=2e-6)
