@@ -19,6 +19,7 @@ from freqbench.metrics import (
     class_mean,
     confusion,
     dice_from_confusion,
+    energy_scores,
     foreground_mean,
     hallucinated_classes,
     hd95_penalised,
@@ -32,7 +33,7 @@ from freqbench.models import SegmentationModel, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.types import Case
 
-ALWAYS = ("linf", "l2", "voxel_success")
+ALWAYS = ("linf", "l2", "energy", "voxel_success")
 INTENSITY_BUDGETS = ("linf", "gaussian")
 
 Vector = npt.NDArray[np.float64]
@@ -109,20 +110,19 @@ def score_volume(
     Args:
         case: the clean volume.
         adversarial: float32 `[1, H, W, D]`.
-        metrics: names of METRICS; columns of the others are left out, L-inf and L2 are always there.
-        device: where LPIPS runs.
+        metrics: names of METRICS; columns of the others are left out; L-inf, L2 and energy are always there.
+        device: where LPIPS and energy are computed.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = body_mask(case.image)
-    scores = image_scores(case.image, adversarial, body)
-    values, reasons = dict(scores.values), dict(scores.reasons)
-    if "lpips" in metrics:
-        if "lpips" in unavailable:
-            perceptual = _missing("lpips", unavailable["lpips"])
-        else:
-            perceptual = lpips_scores(case.image.to(device), adversarial.to(device), body)
-        values |= perceptual.values
-        reasons |= perceptual.reasons
+    clean, attacked = case.image.to(device), adversarial.to(device)
+    parts = [image_scores(case.image, adversarial, body), energy_scores(clean, attacked)]
+    if "lpips" in metrics and "lpips" in unavailable:
+        parts.append(_missing("lpips", unavailable["lpips"]))
+    elif "lpips" in metrics:
+        parts.append(lpips_scores(clean, attacked, body))
+    values = {column: value for part in parts for column, value in part.values.items()}
+    reasons = {column: reason for part in parts for column, reason in part.reasons.items()}
     wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
     return Scores(
         values={column: value for column, value in values.items() if column in wanted},
