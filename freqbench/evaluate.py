@@ -29,7 +29,7 @@ from freqbench.metrics import (
     surface_scores,
     undefined_classes,
 )
-from freqbench.models import SegmentationModel, attack_windows
+from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.types import Case
 
@@ -45,7 +45,7 @@ class AttackedVolume:
 
     Attributes:
         adversarial: float32 `[1, H, W, D]` in [0, 1], on the CPU.
-        num_windows: windows that were attacked.
+        num_windows: windows that were attacked, or that a volume attacked as one was predicted by.
         num_forwards: forward passes over all windows.
         num_backwards: backward passes over all windows.
     """
@@ -59,23 +59,26 @@ class AttackedVolume:
 def attack_case(
     attack: Attack, model: SegmentationModel, case: Case, seed: int | None, window_batch: int
 ) -> AttackedVolume:
-    """Attack a volume window by window.
+    """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
 
     Every window starts from the clean volume and has a generator of its own (from the seed, the case's content and the
     window's number), so the result does not depend on `window_batch` beyond rounding, for attacks that do not couple
-    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites.
+    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
+    attacked as one has the generator of its first window; where it is a single window, the two are the same.
 
     Args:
         attack: what to do.
         model: whose gradients, on the device to compute on.
         case: the clean volume and its label.
         seed: of the draws; None where the attack draws nothing.
-        window_batch: windows attacked at once.
+        window_batch: windows that go through the model at once.
     """
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
     shape = tuple(image.shape[1:])
     windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    if attack.attacks_volume and len(windows) > 1:
+        return _attack_volume(attack, SlidingWindowModel(model, window_batch), image, label, case, seed)
     adversarial = image.clone()
     num_forwards = num_backwards = 0
     for first in range(0, len(windows), window_batch):
@@ -95,6 +98,20 @@ def attack_case(
         num_windows=len(windows),
         num_forwards=num_forwards,
         num_backwards=num_backwards,
+    )
+
+
+def _attack_volume(
+    attack: Attack, model: SlidingWindowModel, image: Tensor, label: Tensor, case: Case, seed: int | None
+) -> AttackedVolume:
+    """A volume attacked as one, counted in windows."""
+    generator = window_generator(seed or 0, case.ref.fingerprint, 0)
+    result = attack(model, image[None], label[None], generator=generator)
+    return AttackedVolume(
+        adversarial=result.adversarial[0].cpu(),
+        num_windows=len(model.windows(image[None])),
+        num_forwards=model.num_forwards,
+        num_backwards=model.num_backwards,
     )
 
 

@@ -92,6 +92,11 @@ class Attack(ABC):
         """Whether the attack draws; one that does not runs once whatever the seeds."""
         return False
 
+    @property
+    def attacks_volume(self) -> bool:
+        """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
+        return False
+
     def check_classes(self, num_classes: int) -> None:
         """Refuse parameters that a model of so many classes cannot take; called before anything is computed.
 

@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.base import Attack, LinfAttack
 from freqbench.attacks.best import Best
+from freqbench.attacks.parameters import SCOPES
 from freqbench.attacks.targets import LEAST_LIKELY, Rule, canonical, highest_class
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, UserError
@@ -18,6 +20,9 @@ from freqbench.ops.voxel_losses import FEWEST_CLASSES
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
     """An attack that raises a loss by its gradient.
+
+    Class attributes of a gradient attack:
+        scopes: the values that `scope` takes.
 
     Args:
         loss: a name of `freqbench.ops.losses.LOSSES`.
@@ -33,20 +38,29 @@ class GradientAttack(Attack):
             the run that ends with the highest loss.
         keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
             sample by sample, the last ones among them.
+        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
+            with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
+            of the prediction as deployed. In Python the caller hands over either.
 
     What volumes are compared by is what the attack raises; for masked losses, which fall when voxels turn wrong, it is
     the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of
     its last volumes is not known otherwise. A null row takes no notice of these parameters.
     """
 
+    scopes: ClassVar[tuple[str, ...]] = ("window",)
+
     loss: str | None = "dicece"
     organs: tuple[int, ...] | None = None
     target: Rule | None = None
     restarts: int = 1
     keep: str = "last"
+    scope: str = "window"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scope not in self.scopes:
+            expected = f"expected window, got {self.scope!r}: only a perturbation of voxels is made for a whole volume"
+            raise ParameterError(self.name, "scope", expected)
         if self.run_passes[1] == 0:
             for field in fields(self):
                 if field.name in GradientAttack.__annotations__:
@@ -91,6 +105,11 @@ class GradientAttack(Attack):
         """Forward and backward passes of one run, before anything is compared."""
 
     @property
+    def attacks_volume(self) -> bool:
+        """`scope`."""
+        return self.scope == "volume"
+
+    @property
     def compares(self) -> bool:
         """Whether the losses of several volumes decide which are kept."""
         return self.keep == "best" or self.restarts > 1
@@ -132,6 +151,8 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
 
     An author writes `run`, the paper's iteration, with `task.gradient` at its iterates.
     """
+
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
 
     @abstractmethod
     def run(self, task: Task) -> Tensor:

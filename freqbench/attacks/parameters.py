@@ -13,6 +13,7 @@ from freqbench.ops.losses import LOSSES
 
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
+SCOPES = ("window", "volume")
 
 Check = Callable[[Any], str | None]
 
@@ -133,6 +134,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
+    "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", _one_of(*SCOPES)),
 }
 
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)

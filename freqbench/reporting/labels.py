@@ -10,7 +10,19 @@ import pandas as pd
 from freqbench.attacks import ATTACKS
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std"})
-NOTABLE = ("variant", "targeted", "control", "renormalize", "band", "loss", "organs", "target", "restarts", "keep")
+NOTABLE = (
+    "variant",
+    "targeted",
+    "control",
+    "renormalize",
+    "band",
+    "loss",
+    "organs",
+    "target",
+    "restarts",
+    "keep",
+    "scope",
+)
 JOINTS = {"organs": "+", "target": ":", "eps_schedule": ","}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 

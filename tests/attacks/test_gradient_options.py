@@ -195,7 +195,7 @@ def test_the_state_is_that_of_the_best_volumes(name: str) -> None:
 @every_gradient_attack
 def test_what_equals_its_default_changes_no_identity(name: str) -> None:
     attack = make(name, **EXAMPLES[name])
-    own = {field: getattr(attack, field) for field in ("loss", "organs", "target", "restarts", "keep")}
+    own = {field: getattr(attack, field) for field in ("loss", "organs", "target", "restarts", "keep", "scope")}
     assert attack_identity(make(name, **EXAMPLES[name], **own)) == attack_identity(attack)
     assert not own.keys() & attack_identity(attack).keys()
     assert attack_identity(make(name, **EXAMPLES[name], organs=[2, 1, 2])) == attack_identity(
@@ -238,6 +238,7 @@ REFUSED = [
     ({"target": 4}, "target: expected least-likely, next-class"),
     ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
     ({"keep": "first"}, "keep: expected last or best, got 'first'"),
+    ({"scope": "case"}, "scope: expected window or volume, got 'case'"),
     ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
 ]
 
@@ -256,6 +257,21 @@ def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected
 def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=rf"^{name}: restarts: expected 1, got 2: without a random draw"):
         make(name, **EXAMPLES[name], **changes, restarts=2)
+
+
+@pytest.mark.parametrize("name", FREQUENCY)
+@pytest.mark.parametrize("control", ["none", "uniform"])
+def test_only_a_perturbation_of_voxels_is_made_for_a_whole_volume(name: str, control: str) -> None:
+    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': only a perturbation"):
+        make(name, **EXAMPLES[name], control=control, scope="volume")
+
+
+@pytest.mark.parametrize("name", LINF)
+def test_a_volume_s_attack_has_an_identity_of_its_own(name: str) -> None:
+    window, volume = (make(name, **EXAMPLES[name], scope=scope) for scope in ("window", "volume"))
+    assert attack_identity(window) == attack_identity(make(name, **EXAMPLES[name]))
+    assert attack_identity(volume) == {**attack_identity(window), "scope": "volume"}
+    assert (window.attacks_volume, volume.attacks_volume) == (False, True)
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)

@@ -130,6 +130,7 @@ def test_rows_have_the_schema_s_columns() -> None:
         "target": None,
         "restarts": 1,
         "keep": "last",
+        "scope": "window",
     }
 
 
