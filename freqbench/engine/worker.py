@@ -4,7 +4,7 @@ import logging
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -19,9 +19,9 @@ from freqbench.engine.rows import Outcome
 from freqbench.errors import UserError
 from freqbench.evaluate import AttackedVolume, PredictionScores
 from freqbench.grid import Cell, Unit
-from freqbench.metrics import voxel_success
+from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, SegmentationModel
-from freqbench.types import Case, Spacing
+from freqbench.types import Case, CaseRef, Spacing
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,18 @@ class Worker:
             return self._run(unit)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             return rows.failed(unit, _reason(error), self._measured()), None
+
+    def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
+        """How far a cell's volume of a case is from the clean one; nothing is predicted or written, errors are raised.
+
+        Args:
+            cell: what to attack with.
+            ref: the case.
+            metrics: as in `evaluate.score_volume`.
+        """
+        case = self._cases.get(cell.dataset.case_key(ref), lambda: cell.dataset.load(ref))
+        attacked, _ = self._attack(cell, case)
+        return evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
 
     def _run(self, unit: Unit) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
