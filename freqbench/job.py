@@ -56,7 +56,7 @@ class JobSpec(Strict):
         precision: arithmetic of the networks; in the identity.
         compile: run networks through `torch.compile`; in the identity.
         resources: see Resources.
-        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU.
+        window_batch: windows attacked at once; `auto`: 1 on a CPU, as many as its memory holds on a GPU.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
     """
 

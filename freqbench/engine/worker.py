@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from freqbench import evaluate, models
-from freqbench.engine import rows, volumes
+from freqbench.engine import memory, rows, volumes
 from freqbench.engine.rows import Outcome
 from freqbench.errors import UserError
 from freqbench.evaluate import AttackedVolume, PredictionScores
-from freqbench.grid import Cell, Unit
+from freqbench.grid import Cell, Unit, attack_identity
+from freqbench.identity import digest
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, SegmentationModel
 from freqbench.types import Case, CaseRef, Spacing
@@ -43,7 +44,8 @@ class WorkerSpec:
         unavailable: metrics that cannot be computed here, with the reason.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of torch.
-        window_batch: windows attacked at once; None: 1 on a CPU, 4 elsewhere.
+        window_batch: windows attacked at once; None: what the device holds (`memory.fitting_windows`).
+        gpu_share: the part of a GPU's memory that the worker may take, where several share it.
         volumes: folder or URI of saved volumes; None to save none.
         reuse: take adversarial volumes from there instead of attacking.
     """
@@ -54,6 +56,7 @@ class WorkerSpec:
     device: str = "cpu"
     threads: int = 1
     window_batch: int | None = None
+    gpu_share: float = 1.0
     volumes: str | None = None
     reuse: bool = False
 
@@ -105,7 +108,10 @@ class Worker:
         torch.set_num_threads(spec.threads)
         self.spec = spec
         self._device = torch.device(spec.device)
-        self._window_batch = spec.window_batch or (1 if self._device.type == "cpu" else 4)
+        if self._device.type == "cuda" and spec.gpu_share < 1:
+            torch.cuda.set_per_process_memory_fraction(spec.gpu_share, self._device.index)
+        self._window_batch = spec.window_batch or 1
+        self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = INFERENCE_WINDOWS
         self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
         self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
@@ -171,16 +177,21 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             return volumes.read(self.spec.volumes, cell, case.ref)
         model = self._model(cell.source, cell)
+        kind = _kind(cell)
+        if kind not in self._window_batches:
+            wanted = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
+            self._window_batches[kind] = wanted
         started = time.perf_counter()
         attack = partial(evaluate.attack_case, cell.attack, model, case, cell.seed)
-        attacked, self._window_batch = _within_memory(attack, self._window_batch)
+        attacked, self._window_batch = memory.within_memory(attack, self._window_batches[kind])
+        self._window_batches[kind] = self._window_batch
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
-        pred, self._inference_batch = _within_memory(partial(models.predict, model, image), self._inference_batch)
+        pred, self._inference_batch = memory.within_memory(partial(models.predict, model, image), self._inference_batch)
         return pred
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
@@ -231,16 +242,10 @@ class _Kept(Generic[V]):
         return self._values[key]
 
 
-def _within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
-    """What an action returns for so many windows at once, halved until they fit, and the number that did."""
-    while True:
-        try:
-            return action(windows), windows
-        except torch.OutOfMemoryError:
-            if windows == 1:
-                raise
-            windows //= 2
-            logger.warning("out of memory: %d windows at once from now on", windows)
+def _kind(cell: Cell) -> str:
+    """What the memory of a step depends on: the model and the attack without its budget, 16 hex digits."""
+    attack = {name: value for name, value in attack_identity(cell.attack).items() if name != cell.attack.budget_name}
+    return digest([cell.source.model_id, cell.precision, cell.compile, attack])
 
 
 def _model_bytes(model: SegmentationModel) -> int:
