@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from freqbench import config, storage
-from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks import ATTACKS
 from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.config import Strict
 from freqbench.engine import facts
@@ -121,6 +121,7 @@ class _Asked:
         place: of the entry's `match`.
         written: the attack's parameters as the file has them.
         match: what is asked for.
+        budget_name: the parameter to be found.
         cell: the attack at its largest budget.
         refs: the cases.
     """
@@ -129,6 +130,7 @@ class _Asked:
     place: str
     written: Mapping[str, Any]
     match: Match
+    budget_name: str
     cell: Cell
     refs: tuple[CaseRef, ...]
 
@@ -141,15 +143,14 @@ class _Asked:
     @property
     def bounds(self) -> tuple[float, float]:
         """The budgets to search between."""
-        attack, (low, high) = self.cell.attack, BOUNDS[self.cell.attack.budget_name]
-        if attack.budget_name == "q_max" and isinstance(attack, FrequencyAttack):
-            low = max(low, attack.bounds[0])  # q_min
+        low, high = BOUNDS[self.budget_name]
+        if self.budget_name == "q_max" and isinstance(self.cell.attack, FrequencyAttack):
+            low = max(low, self.cell.attack.bounds[0])  # q_min
         return low, high
 
     def find(self, worker: Worker) -> Record:
         """Attack until the distance is met."""
-        cell, match = self.cell, self.match
-        name = cell.attack.budget_name
+        cell, match, name = self.cell, self.match, self.budget_name
         low, high = self.bounds
         turned = match.metric == "ssim_body"  # a similarity: 1 less it is the distance
         try:
@@ -178,11 +179,10 @@ class _Asked:
 
     def row(self, record: Record | None) -> Budget:
         """What the entry is given; without a record, at the largest budget."""
-        name = self.cell.attack.budget_name
         return Budget(
             dataset=self.cell.dataset.name,
             source=self.cell.source.name,
-            parameters={**self.written, name: record.budget if record else self.bounds[1]},
+            parameters={**self.written, self.budget_name: record.budget if record else self.bounds[1]},
             match=self.match,
             reached=record.reached if record else None,
         )
@@ -190,7 +190,10 @@ class _Asked:
     def _distance(self, worker: Worker, budget: float) -> float:
         """The mean distance of the cases at a budget."""
         metric = self.match.metric
-        cell = replace(self.cell, attack=_at_budget(self.cell.attack, budget))
+        change: dict[str, Any] = {self.budget_name: budget}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when the grid is made
+            cell = replace(self.cell, attack=replace(self.cell.attack, **change))
         values = []
         for ref in self.refs:
             scores = worker.distances(cell, ref, (FAMILY[metric],))
@@ -199,13 +202,6 @@ class _Asked:
             values.append(scores.values[metric])
         mean = math.fsum(values) / len(values)
         return 1 - mean if metric == "ssim_body" else mean
-
-
-def _at_budget(attack: Attack, budget: float) -> Attack:
-    change: dict[str, Any] = {attack.budget_name: budget}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said when the grid is made
-        return replace(attack, **change)
 
 
 def _is_open(entry: Mapping[str, Any]) -> bool:
@@ -231,9 +227,18 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
             attack = attack_of(entry["name"], budget.parameters, budget.dataset, classes[budget.dataset], place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
-            written = {name: value for name, value in budget.parameters.items() if name != attack.budget_name}
+            name = str(attack.budget_name)
+            written = {key: value for key, value in budget.parameters.items() if key != name}
             asked.append(
-                _Asked(number=i, place=f"{place}.{MATCH}", written=written, match=budget.match, cell=cell, refs=refs)
+                _Asked(
+                    number=i,
+                    place=f"{place}.{MATCH}",
+                    written=written,
+                    match=budget.match,
+                    budget_name=name,
+                    cell=cell,
+                    refs=refs,
+                )
             )
     return asked
 
