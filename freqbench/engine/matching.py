@@ -105,9 +105,10 @@ class Record(Strict):
     @property
     def text(self) -> str:
         """One line."""
+        cases = f"{len(self.cases)} case{'s' if len(self.cases) > 1 else ''}"
         return (
             f"{self.attack} on {self.source}, {self.dataset}: {self.budget_name}={self.budget:g} has "
-            f"{self.match.metric} {self.reached:.4g}, asked {self.match.value:g} (mean of {len(self.cases)} cases, "
+            f"{self.match.metric} {self.reached:.4g}, asked {self.match.value:g} (mean of {cases}, "
             f"{self.tried} budgets tried)"
         )
 
