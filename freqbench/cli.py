@@ -66,7 +66,7 @@ def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit =
     from freqbench.engine.runner import current_plan, volumes_root
     from freqbench.results import Store
 
-    spec, grid = _load(job, set_, limit_cases)
+    spec, grid = _load(job, set_, limit_cases, out)
     store = Store(out or f"runs/{spec.name}")
     todo = current_plan(grid, store, volumes_root(spec, store.root))
     console = _console()
@@ -102,7 +102,12 @@ def run(
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import runner
 
-    spec, grid = _load(job, set_, limit_cases)
+    try:
+        spec, grid = _load(job, set_, limit_cases, out, match=True)
+    except KeyboardInterrupt:
+        text = "stopped while budgets were matched: what was found is kept, and the same command goes on"
+        _console().print(text, soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     place = out or f"runs/{spec.name}"
     _finish(runner.execute(spec, grid, place, _console(), engine, address), place)
 
@@ -184,12 +189,14 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _load(job: str, overrides: list[str] | None, limit_cases: int | None) -> Any:
+def _load(job: str, overrides: list[str] | None, limit_cases: int | None, out: str | None, match: bool = False) -> Any:
     with _uncollected():
         from freqbench import config
         from freqbench.job import JobSpec, expand
 
         spec = config.load(job, JobSpec, overrides or ())
+    spec = _with_budgets(spec, out or f"runs/{spec.name}", job, match)
+    with _uncollected():
         return spec, expand(spec, limit_cases, where=job)
 
 
@@ -199,8 +206,18 @@ def _spec_of(out: str, job: str | None) -> Any:
     from freqbench.results import Store
 
     if job:
-        return config.load(job, JobSpec)
+        return _with_budgets(config.load(job, JobSpec), out, job, match=False)
     return config.validate(Store(out).job()["spec"], JobSpec, where=f"{out}/run.json")
+
+
+def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:
+    """The job with the budgets that are matched, if any are; computed where asked for."""
+    from freqbench.engine import matching
+
+    def say(text: str) -> None:
+        _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return matching.matched(spec, out, say, where, match)
 
 
 def _report(outs: list[str], format: str) -> str:

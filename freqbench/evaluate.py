@@ -20,6 +20,7 @@ from freqbench.metrics import (
     class_mean,
     confusion,
     dice_from_confusion,
+    energy_scores,
     foreground_mean,
     hallucinated_classes,
     hd95_penalised,
@@ -29,11 +30,11 @@ from freqbench.metrics import (
     surface_scores,
     undefined_classes,
 )
-from freqbench.models import SegmentationModel, attack_windows
+from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.types import Case
 
-ALWAYS = ("linf", "l2", "voxel_success")
+ALWAYS = ("linf", "l2", "energy", "voxel_success")
 INTENSITY_BUDGETS = ("linf", "gaussian")
 
 Vector = npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ class AttackedVolume:
 
     Attributes:
         adversarial: float32 `[1, H, W, D]` in [0, 1], on the CPU.
-        num_windows: windows that were attacked.
+        num_windows: windows that were attacked, or that a volume attacked as one was predicted by.
         num_forwards: forward passes over all windows.
         num_backwards: backward passes over all windows.
     """
@@ -64,18 +65,19 @@ def attack_case(
     window_batch: int,
     reference: Case | None = None,
 ) -> AttackedVolume:
-    """Attack a volume window by window.
+    """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
 
     Every window starts from the clean volume and has a generator of its own (from the seed, the case's content and the
     window's number), so the result does not depend on `window_batch` beyond rounding, for attacks that do not couple
-    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites.
+    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
+    attacked as one has the generator of its first window; where it is a single window, the two are the same.
 
     Args:
         attack: what to do.
         model: whose gradients, on the device to compute on.
         case: the clean volume and its label.
         seed: of the draws; None where the attack draws nothing.
-        window_batch: windows attacked at once.
+        window_batch: windows that go through the model at once.
         reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape and cut into
             the same windows.
     """
@@ -83,6 +85,8 @@ def attack_case(
     image, label = case.image.to(device), case.label.to(device)
     shape = tuple(image.shape[1:])
     windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    if attack.attacks_volume and len(windows) > 1:
+        return _attack_volume(attack, SlidingWindowModel(model, window_batch), image, label, case, seed)
     other = None if reference is None else _stretched(reference.image.to(device), shape)
     adversarial = image.clone()
     num_forwards = num_backwards = 0
@@ -117,6 +121,20 @@ def _stretched(volume: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(volume[None], size=tuple(shape), mode="trilinear", align_corners=True)[0]
 
 
+def _attack_volume(
+    attack: Attack, model: SlidingWindowModel, image: Tensor, label: Tensor, case: Case, seed: int | None
+) -> AttackedVolume:
+    """A volume attacked as one, counted in windows."""
+    generator = window_generator(seed or 0, case.ref.fingerprint, 0)
+    result = attack(model, image[None], label[None], generator=generator)
+    return AttackedVolume(
+        adversarial=result.adversarial[0].cpu(),
+        num_windows=len(model.windows(image[None])),
+        num_forwards=model.num_forwards,
+        num_backwards=model.num_backwards,
+    )
+
+
 def score_volume(
     case: Case,
     adversarial: Tensor,
@@ -129,20 +147,19 @@ def score_volume(
     Args:
         case: the clean volume.
         adversarial: float32 `[1, H, W, D]`.
-        metrics: names of METRICS; columns of the others are left out, L-inf and L2 are always there.
-        device: where LPIPS runs.
+        metrics: names of METRICS; columns of the others are left out; L-inf, L2 and energy are always there.
+        device: where LPIPS and energy are computed.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = body_mask(case.image)
-    scores = image_scores(case.image, adversarial, body)
-    values, reasons = dict(scores.values), dict(scores.reasons)
-    if "lpips" in metrics:
-        if "lpips" in unavailable:
-            perceptual = _missing("lpips", unavailable["lpips"])
-        else:
-            perceptual = lpips_scores(case.image.to(device), adversarial.to(device), body)
-        values |= perceptual.values
-        reasons |= perceptual.reasons
+    clean, attacked = case.image.to(device), adversarial.to(device)
+    parts = [image_scores(case.image, adversarial, body), energy_scores(clean, attacked)]
+    if "lpips" in metrics and "lpips" in unavailable:
+        parts.append(_missing("lpips", unavailable["lpips"]))
+    elif "lpips" in metrics:
+        parts.append(lpips_scores(clean, attacked, body))
+    values = {column: value for part in parts for column, value in part.values.items()}
+    reasons = {column: reason for part in parts for column, reason in part.reasons.items()}
     wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
     return Scores(
         values={column: value for column, value in values.items() if column in wanted},

@@ -9,7 +9,7 @@ from typing import Any
 from freqbench.attacks import Attack
 from freqbench.data import Dataset
 from freqbench.identity import digest
-from freqbench.models import ModelSpec, attack_windows
+from freqbench.models import ModelSpec, attack_windows, sliding_windows
 from freqbench.results import Key
 from freqbench.types import CaseRef
 
@@ -75,13 +75,17 @@ class Unit:
 
     @property
     def num_windows(self) -> int:
-        """Windows to attack; an upper bound where the dataset crops its cases."""
-        return len(attack_windows(self.ref.shape, self.cell.source.roi))
+        """Windows to run; an upper bound where the dataset crops its cases."""
+        windows = sliding_windows if self.cell.attack.attacks_volume else attack_windows
+        return len(windows(self.ref.shape, self.cell.source.roi))
 
     @property
     def passes(self) -> int:
         """Forward and backward passes over windows."""
-        return self.num_windows * sum(self.cell.attack.passes)
+        forwards, backwards = self.cell.attack.passes
+        if self.cell.attack.attacks_volume and self.num_windows > 1:
+            forwards += backwards  # see SlidingWindowModel
+        return self.num_windows * (forwards + backwards)
 
 
 @dataclass(frozen=True, kw_only=True)

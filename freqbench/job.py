@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from freqbench import config
+from freqbench import config, entries
 from freqbench.attacks import Attack, make, with_indices
 from freqbench.config import Strict
 from freqbench.data import DATASETS, Dataset
@@ -51,15 +51,16 @@ class JobSpec(Strict):
         datasets: each a `name`, a `loader` of DATASETS (default: the name) and the loader's own keys.
         models: sources and targets.
         attacks: each a `name` of ATTACKS and its parameters; a list of values multiplies into cells, a value that is a
-            list itself stands in one more. Names of classes in `organs` and `target` are each dataset's own.
+            list itself stands in one more. Names of classes in `organs` and `target` are each dataset's own. `match` in
+            place of the budget asks for a distance (`freqbench.entries.Match`).
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
         precision: arithmetic of the networks; in the identity.
         compile: run networks through `torch.compile`; in the identity.
         resources: see Resources.
-        window_batch: windows attacked at once; `auto`: 1 on a CPU, 4 on a GPU. Attacks that couple the windows of a
-            batch have it in their identity; `auto` is 4 for them, wherever they run.
+        window_batch: windows attacked at once; `auto`: 1 on a CPU, as many as its memory holds on a GPU. Attacks that
+            couple the windows of a batch have it in their identity; `auto` is 4 for them, wherever they run.
         case_timeout: seconds that a unit may take before its worker is killed and the unit tried again; none: for ever.
             The serial engine cannot stop a unit.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
@@ -104,10 +105,12 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     for i, dataset in enumerate(datasets):
         with _at(f"{where}: datasets[{i}]"):
             cases[dataset.name] = dataset.refs()[:limit_cases]
-            if any(attack.needs_reference for attack in attacks[dataset.name]):
+            if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
         models = _models(job, dataset, where)
-        for source, attack in product(models.values(), attacks[dataset.name]):
+        for source, (attack, only) in product(models.values(), attacks[dataset.name]):
+            if only not in (None, source.name):
+                continue
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -232,32 +235,40 @@ def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, w
     return tuple(models[name] for name in dict.fromkeys(job.targets))
 
 
-def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[Attack]:
-    """The attacks on one dataset: names of its classes become their indices, and it has classes enough for them."""
+def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, str | None]]:
+    """The attacks on one dataset, each with the only source that it is for (None: any).
+
+    Names of the dataset's classes become their indices, and it has classes enough for the attacks.
+    """
     with _at(f"{where}: datasets[{number}]"):
         class_names = dataset.class_names
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: expected the name of an attack, got {entry.get('name')!r}")
-        values = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "name"}
-        for key, choices in values.items():
-            if not choices:
-                raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
-        for choice in product(*values.values()):
-            parameters = {str(key): parse_value(value) for key, value in zip(values, choice, strict=True)}
-            if parameters.get("targeted"):
-                raise UserError(
-                    f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
-                    "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
-                )
-            with _at_parameter(place, f"{dataset.name}: "):
-                parameters = with_indices(entry["name"], parameters, class_names)
-            with _at_parameter(place):
-                attack = make(entry["name"], **parameters)
-            with _at_parameter(place, f"{dataset.name}: "):
-                attack.check_classes(len(class_names))
-            yield attack
+        for written, only in entries.attacks_on(dataset.name, entry, place):
+            yield attack_of(entry["name"], written, dataset.name, class_names, place), only
+
+
+def attack_of(name: str, written: Mapping[str, Any], dataset: str, class_names: Sequence[str], place: str) -> Attack:
+    """An attack with the parameters that a job file writes, for a dataset with these classes.
+
+    Raises:
+        UserError: the line begins with `place`.
+    """
+    parameters = {key: parse_value(value) for key, value in written.items()}
+    if parameters.get("targeted"):
+        raise UserError(
+            f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
+            "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
+        )
+    with _at_parameter(place, f"{dataset}: "):
+        parameters = with_indices(name, parameters, class_names)
+    with _at_parameter(place):
+        attack = make(name, **parameters)
+    with _at_parameter(place, f"{dataset}: "):
+        attack.check_classes(len(class_names))
+    return attack
 
 
 @contextmanager

@@ -25,6 +25,7 @@ METRIC_FILES = {
     "lpips": "perceptual",
     "linf": "image",
     "l2": "image",
+    "energy": "frequency",
     "voxel_success": "overlap",
 }
 

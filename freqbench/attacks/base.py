@@ -123,6 +123,11 @@ class Attack(ABC):
         """Whether a window's result depends on the windows attacked with it, whose number is then in the identity."""
         return False
 
+    @property
+    def attacks_volume(self) -> bool:
+        """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
+        return False
+
     def check_classes(self, num_classes: int) -> None:
         """Refuse parameters that a model of so many classes cannot take; called before anything is computed.
 

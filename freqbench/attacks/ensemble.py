@@ -2,7 +2,6 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,9 +98,9 @@ class Ensemble(LinfAttack):
         task.losses += [task.clean.new_full((len(worst),), math.nan)] * missing
         return worst
 
-    def _run(self, attack: LinfGradientAttack, task: Task, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _run(self, attack: LinfGradientAttack, task: Task, samples: list[int]) -> tuple[Tensor, Tensor]:
         """A member's volumes of some samples, and their mean Dice."""
-        part, truth = task.part(samples), task.labels[list(samples)]
+        part, truth = task.part(samples), task.labels[samples]
         attack.prepare(part)
         part.judge(lambda logits: -mean_dice(logits, truth, self.organs), self.compared_by)
         volumes = attack.perturb(part).detach()

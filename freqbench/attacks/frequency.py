@@ -154,7 +154,8 @@ class FrequencyAttack(BlockAttack, GradientAttack):
         """How far the table leaves its bounds."""
         if state is None:
             return float("inf")
-        low, high = self.bounds
+        # As the state can hold them: 61.9 in float32 is above 61.9.
+        low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
         return max(low - float(state.min()), float(state.max()) - high)
 
     def perturb(self, task: Task) -> Tensor:

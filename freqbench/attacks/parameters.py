@@ -14,6 +14,7 @@ from freqbench.ops.losses import LOSSES
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
 MEMBERS = ("apgd-ce", "apgd-dlr", "apgd-dlr-targeted", "square")
+SCOPES = ("window", "volume")
 
 Check = Callable[[Any], str | None]
 
@@ -201,6 +202,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
     "bands": Parameter("frequency bands of a spectrum", _count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
+    "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", _one_of(*SCOPES)),
 }
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)

@@ -115,30 +115,28 @@ class Task:
         """A `Best` for volumes, as they are judged."""
         return Best(ties_to_last=self._kept_by is not None)
 
-    def part(self, samples: Sequence[int]) -> "Task":
+    def part(self, samples: list[int]) -> "Task":
         """A task of its own on some of the samples; what it took is counted by `join`.
 
         Every part begins to draw where the first one did, so that an attack draws the same whatever went before it.
         """
-        indices = list(samples)
         return Task(
             self._name,
             self._model,
-            self.clean[indices],
-            self.labels[indices],
+            self.clean[samples],
+            self.labels[samples],
             targeted=False,
-            generator=self._draws.rewound(indices),
+            generator=self._draws.rewound(samples),
             start=None,
             check_classes=self._check_classes,
         )
 
-    def join(self, part: "Task", samples: Sequence[int]) -> None:
+    def join(self, part: "Task", samples: list[int]) -> None:
         """Count the passes of a part, and take over its losses: NaN for samples that were not in it."""
-        indices = list(samples)
-        self._in_parts[indices] += torch.tensor([part.num_forwards, part.num_backwards])
+        self._in_parts[samples] += torch.tensor([part.num_forwards, part.num_backwards])
         for values in part.losses:
             row = values.new_full((len(self.clean),), math.nan)
-            row[indices] = values
+            row[samples] = values
             self.losses.append(row)
 
     @property

@@ -4,7 +4,7 @@ import logging
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from freqbench import evaluate, models
 from freqbench.data import Dataset
-from freqbench.engine import rows, volumes
+from freqbench.engine import memory, rows, volumes
 from freqbench.engine.rows import Outcome
 from freqbench.errors import UserError
 from freqbench.evaluate import AttackedVolume, PredictionScores
-from freqbench.grid import Cell, Unit
-from freqbench.metrics import voxel_success
+from freqbench.grid import Cell, Unit, attack_identity
+from freqbench.identity import digest
+from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, SegmentationModel
 from freqbench.types import Case, CaseRef, Spacing
 
@@ -45,7 +46,8 @@ class WorkerSpec:
         unavailable: metrics that cannot be computed here, with the reason.
         device: `cpu`, `cuda` or `cuda:N`; `auto`: a GPU where the worker sees one.
         threads: CPU threads of torch.
-        window_batch: windows attacked at once; None: 1 on a CPU, 4 elsewhere.
+        window_batch: windows attacked at once; None: what the device holds (`memory.fitting_windows`).
+        gpu_share: the part of a GPU's memory that the worker may take, where several share it.
         volumes: folder or URI of saved volumes; None to save none.
         reuse: take adversarial volumes from there instead of attacking.
     """
@@ -56,6 +58,7 @@ class WorkerSpec:
     device: str = "auto"
     threads: int = 1
     window_batch: int | None = None
+    gpu_share: float = 1.0
     volumes: str | None = None
     reuse: bool = False
 
@@ -108,7 +111,10 @@ class Worker:
         self.spec = spec
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(automatic if spec.device == "auto" else spec.device)
-        self._window_batch = spec.window_batch or (1 if self._device.type == "cpu" else 4)
+        if self._device.type == "cuda" and spec.gpu_share < 1:
+            torch.cuda.set_per_process_memory_fraction(spec.gpu_share, self._device.index)
+        self._window_batch = spec.window_batch or 1
+        self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = INFERENCE_WINDOWS
         self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
         self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
@@ -133,6 +139,18 @@ class Worker:
             return self._run(unit, prefetch)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             return rows.failed(unit, _reason(error), self._measured(unit.cell)), None
+
+    def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
+        """How far a cell's volume of a case is from the clean one; nothing is predicted or written, errors are raised.
+
+        Args:
+            cell: what to attack with.
+            ref: the case.
+            metrics: as in `evaluate.score_volume`.
+        """
+        case = self._case(cell.dataset, ref)
+        attacked, _ = self._attack(cell, case)
+        return evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
 
     def _run(self, unit: Unit, prefetch: tuple[Dataset, CaseRef] | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
@@ -185,10 +203,16 @@ class Worker:
         def attack(windows: int) -> AttackedVolume:
             return evaluate.attack_case(cell.attack, model, case, cell.seed, windows, reference)
 
-        started = time.perf_counter()
         if cell.window_batch is None:
-            attacked, self._window_batch = _within_memory(attack, self._window_batch)
+            kind = _kind(cell)
+            if kind not in self._window_batches:
+                wanted = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
+                self._window_batches[kind] = wanted
+            started = time.perf_counter()
+            attacked, self._window_batch = memory.within_memory(attack, self._window_batches[kind])
+            self._window_batches[kind] = self._window_batch
         else:
+            started = time.perf_counter()
             attacked = _coupled(attack, cell.window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
@@ -202,7 +226,7 @@ class Worker:
         return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0))
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
-        pred, self._inference_batch = _within_memory(partial(models.predict, model, image), self._inference_batch)
+        pred, self._inference_batch = memory.within_memory(partial(models.predict, model, image), self._inference_batch)
         return pred
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
@@ -256,16 +280,10 @@ class _Kept(Generic[V]):
         return self._values[key]
 
 
-def _within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
-    """What an action returns for so many windows at once, halved until they fit, and the number that did."""
-    while True:
-        try:
-            return action(windows), windows
-        except torch.OutOfMemoryError:
-            if windows == 1:
-                raise
-            windows //= 2
-            logger.warning("out of memory: %d windows at once from now on", windows)
+def _kind(cell: Cell) -> str:
+    """What the memory of a step depends on: the model and the attack without its budget, 16 hex digits."""
+    attack = {name: value for name, value in attack_identity(cell.attack).items() if name != cell.attack.budget_name}
+    return digest([cell.source.model_id, cell.precision, cell.compile, attack])
 
 
 def _coupled(action: Callable[[int], V], windows: int) -> V:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from freqbench.metrics.frequency import energy_scores
 from freqbench.metrics.image import body_mask, image_scores, l2, linf, psnr, ssim
 from freqbench.metrics.overlap import (
     class_mean,
@@ -33,6 +34,7 @@ __all__ = [
     "confusion",
     "dice",
     "dice_from_confusion",
+    "energy_scores",
     "foreground_mean",
     "hallucinated_classes",
     "hd95",
@@ -110,6 +112,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "linf": Metric(title="L-inf", unit="intensity", direction="lower", columns=("linf",)),
         "l2": Metric(title="L2", unit="intensity", direction="lower", columns=("l2", "l2_body")),
+        "energy": Metric(
+            title="Energy",
+            unit="intensity",
+            direction="lower",
+            columns=("energy_low", "energy_middle", "energy_high"),
+        ),
         "voxel_success": Metric(title="Changed voxels", unit="fraction", direction="lower", columns=("voxel_success",)),
     }
 )

@@ -11,9 +11,10 @@ from freqbench.types import Shape
 
 OVERLAP = 0.5
 
+Window = tuple[slice, slice, slice]
 
-@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
-def attack_windows(shape: Shape, roi: Shape) -> tuple[tuple[slice, slice, slice], ...]:
+
+def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
     """The windows that tile a volume for attack: side by side, in raster order.
 
     The last window on an axis is shifted back inside, so that it overlaps its neighbour: what is written later
@@ -26,10 +27,25 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[tuple[slice, slice, slice]
     >>> attack_windows((10, 4, 4), (4, 4, 8))[-1]
     (slice(6, 10, None), slice(0, 4, None), slice(0, 4, None))
     """
+    return _windows(shape, roi, 0.0)
+
+
+def sliding_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
+    """The windows that `predict` runs: as `attack_windows`, but each half over its neighbour.
+
+    >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
+    [0, 2, 4, 6]
+    """
+    return _windows(shape, roi, OVERLAP)
+
+
+@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
+def _windows(shape: Shape, roi: Shape, overlap: float) -> tuple[Window, ...]:
     axes = []
     for size, wanted in zip(shape, roi, strict=True):
         length = min(size, wanted)
-        starts = [min(start, size - length) for start in range(0, size, length)]
+        step = max(1, int(length * (1 - overlap)))
+        starts = [min(start, size - length) for start in range(0, size - length + step, step)]
         axes.append([slice(start, start + length) for start in starts])
     return tuple(product(*axes))
 

@@ -35,18 +35,19 @@ def band_mask(band: str, block: Block) -> Tensor:
     return {"low": low, "middle": everything & ~low & ~high, "high": high}[band]
 
 
-def band_energy(perturbation: Tensor, block: int | Block) -> Tensor:
-    """The sum of squared DCT coefficients of a perturbation in the low, middle and high band, `[B, 3]`.
+def band_magnitude(perturbation: Tensor, block: int | Block) -> Tensor:
+    """The mean absolute DCT coefficient of a perturbation in the low, middle and high band, `[B, 3]`.
 
-    By Parseval the three add up to the perturbation's squared L2 norm, where blocks tile the volume; where they do not,
-    its reflection on the high side is counted too.
+    The mean is over all coefficients of a band in all blocks, so that a band counts by how strongly it is filled and
+    not by how wide it is; NaN for a band that holds no coefficient, which needs blocks of fewer than three voxels.
+    Where blocks do not tile the volume, its reflection on the high side is counted too.
 
     Args:
-        perturbation: `[B, C, H, W, D]`, adversarial minus clean.
-        block: side or sides of the DCT block in voxels.
+        perturbation: `[B, C, H, W, D]`, adversarial minus clean; its scale is that of the coefficients.
+        block: side or sides of the DCT block in voxels, cut to the volume.
     """
     block = cut_block(block, perturbation.shape[2:])
     spectrum = dct(pad_to_blocks(perturbation, block), dct_matrices(block, perturbation))
-    energy = split(spectrum, block).square().sum(dim=(1, 2))  # [B, h, w, d]
-    masks = torch.stack([band_mask(band, block) for band in BANDS]).to(energy)
-    return torch.einsum("bhwd,mhwd->bm", energy, masks)
+    magnitude = split(spectrum, block).abs().mean(dim=(1, 2))  # [B, h, w, d]
+    masks = torch.stack([band_mask(band, block) for band in BANDS]).to(magnitude)
+    return torch.einsum("bhwd,mhwd->bm", magnitude, masks) / masks.sum(dim=(1, 2, 3))

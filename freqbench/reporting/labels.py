@@ -11,7 +11,10 @@ from freqbench.attacks import ATTACKS
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
-    {"variant", "targeted", "control", "renormalize", "band", "filter", "loss", "organs", "target", "restarts", "keep"}
+    (
+        *("variant", "targeted", "control", "renormalize", "band", "filter"),
+        *("loss", "organs", "target", "restarts", "keep", "scope"),
+    )
 )
 RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
 JOINTS = {"organs": "+", "members": "+", "target": ":", "filter": ":", "eps_schedule": ","}

@@ -31,6 +31,9 @@ _PLAIN = {
     "linf_255": "linf",
     "l2": "l2",
     "l2_body": "l2_body",
+    "energy_low": "energy_low",
+    "energy_middle": "energy_middle",
+    "energy_high": "energy_high",
     "attack_seconds": "attack_seconds",
 }
 _ON_CLEAN = {

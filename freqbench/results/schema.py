@@ -122,6 +122,11 @@ RECORDS: tuple[Column, ...] = (
     _score("linf", "intensity 0..1", "lower", "largest change of a voxel"),
     _score("l2", "intensity 0..1", "lower", "Euclidean norm of the change, whole volume"),
     _score("l2_body", "intensity 0..1", "lower", "Euclidean norm of the change inside the body"),
+    _score(
+        "energy_low", "intensity 0..1", "lower", "mean absolute DCT coefficient of the change, low band, blocks of 8"
+    ),
+    _score("energy_middle", "intensity 0..1", "lower", "the same in the middle band, nearly all coefficients"),
+    _score("energy_high", "intensity 0..1", "lower", "the same in the high band"),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),

@@ -34,6 +34,14 @@ def test_leaving_the_bounds_raises(name: str, bad: float, monkeypatch: pytest.Mo
         run(name)
 
 
+@pytest.mark.parametrize(("name", "budget"), [("vafa", {"q_max": 61.9}), ("sa2", {"rho": 0.7})])
+def test_a_bound_that_float32_rounds_up_is_kept(name: str, budget: dict[str, float]) -> None:
+    """61.9 is 61.9000015 in float32, and 1 + 0.7 is 1.70000005."""
+    state = run(name, **budget).state
+    assert state is not None
+    assert float(state.max()) > attack(name, **budget).bounds[1]
+
+
 def test_a_step_is_one_unit_inside_the_bounds() -> None:
     vafa, sa2 = attack("vafa"), attack("sa2", rho=0.25)
     direction = torch.tensor([1.0, -1.0, 0.0, -1.0])

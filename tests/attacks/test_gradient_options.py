@@ -264,7 +264,7 @@ def test_the_state_is_that_of_the_best_volumes(name: str) -> None:
 @every_gradient_attack
 def test_what_equals_its_default_changes_no_identity(name: str) -> None:
     attack = make(name, **EXAMPLES[name])
-    shared = ("loss", "organs", "target", "restarts", "keep")
+    shared = ("loss", "organs", "target", "restarts", "keep", "scope")
     own = {field: getattr(attack, field) for field in shared if takes(name, field)}
     assert attack_identity(make(name, **EXAMPLES[name], **own)) == attack_identity(attack)
     assert not own.keys() & attack_identity(attack).keys()

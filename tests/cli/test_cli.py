@@ -193,6 +193,45 @@ def test_score_goes_from_the_store_alone(tmp_path: Path, capsys: pytest.CaptureF
     assert len(rows(out)) == 3
 
 
+MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.5}}], "metrics": ["dsc"]}
+
+
+def test_matched_budgets_are_planned_found_run_kept_and_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = small(**MATCHED, models=job()["models"], targets="source", save_adversarial="nifti")
+    path, out = write(tmp_path, content), tmp_path / "out"
+    code, said, _ = in_process(capsys, "plan", path, "--out", str(out))
+    assert (code, out.exists()) == (0, False)
+    assert said.startswith("2 of 2 budgets are not known yet: run finds them before anything else\n")
+    code, said, _ = in_process(capsys, "run", path, "--out", str(out))
+    assert code == 0
+    assert [line.split("=")[0] for line in said.splitlines()[:2]] == ["gn on a, phantom: std", "gn on b, phantom: std"]
+    budgets = {record["source"]: record["budget"] for record in json.loads((out / "match.json").read_text()).values()}
+    assert {row["source_model"]: row["budget"] for row in rows(out).values()} == {
+        repr(source): repr(budget) for source, budget in budgets.items()
+    }
+    code, said, _ = in_process(capsys, "run", path, "--out", str(out))
+    assert said.splitlines()[-1].startswith("0 records in 0 s, 2 were there before: ")
+    assert "asked" not in said
+    assert in_process(capsys, "score", str(out), "--targets", "a", "--job", path)[0] == 0
+    (out / "match.json").unlink()
+    assert in_process(capsys, "score", str(out), "--targets", "b")[0] == 0
+    assert len(rows(out)) == 4
+
+
+def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("freqbench.evaluate.attack_case", interrupt)
+    code, said, _ = in_process(capsys, "run", write(tmp_path, small(**MATCHED)), "--out", str(tmp_path / "out"))
+    assert code == 130
+    assert said == "stopped while budgets were matched: what was found is kept, and the same command goes on\n"
+
+
 def test_doctor_runs(tmp_path: Path) -> None:
     result = call(tmp_path, "doctor")
     assert (result.returncode, result.stderr) == (0, "")

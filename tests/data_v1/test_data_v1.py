@@ -38,6 +38,11 @@ def test_undefined_is_nan_and_not_computed_is_null(store: Store) -> None:
     assert math.isnan(second["hd95"])
 
 
+def test_columns_that_came_later_are_null(store: Store) -> None:
+    later = ("energy_low", "energy_middle", "energy_high")
+    assert [tuple(row[name] for name in later) for row in store.records().to_pylist()] == [(None,) * 3] * 4
+
+
 def test_covered(store: Store) -> None:
     metrics = frozenset({"dsc", "hd95", "lpips", "ssim"})
     assert store.covered() == {(A, CASE0, UNET): metrics, (A, CASE1, UNET): metrics, (B, CASE0, UNET): metrics}

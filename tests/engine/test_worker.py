@@ -133,6 +133,7 @@ def test_rows_have_the_schema_s_columns() -> None:
         "target": None,
         "restarts": 1,
         "keep": "last",
+        "scope": "window",
     }
 
 

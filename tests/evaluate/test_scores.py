@@ -51,12 +51,15 @@ def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None
         "linf": pytest.approx(float(change.abs().max())),
         "l2": pytest.approx(float(change.norm())),
         "l2_body": pytest.approx(float(change[torch.from_numpy(body)].norm())),
+        **metrics.energy_scores(case.image, adversarial).values,
     }
     assert scores.reasons == {}
 
 
-def test_norms_are_there_whatever_is_asked(case: Case, adversarial: Tensor) -> None:
-    assert set(score_volume(case, adversarial, (), CPU).values) == {"linf", "l2", "l2_body"}
+def test_norms_and_energy_are_there_whatever_is_asked(case: Case, adversarial: Tensor) -> None:
+    norms = {"linf", "l2", "l2_body"}
+    energies = {"energy_low", "energy_middle", "energy_high"}
+    assert set(score_volume(case, adversarial, (), CPU).values) == norms | energies
 
 
 def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:

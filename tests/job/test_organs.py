@@ -51,7 +51,7 @@ def test_a_step_is_told_apart_by_what_is_written() -> None:
 
 
 def test_what_equals_its_default_is_the_same_cell() -> None:
-    own = {"loss": "dicece", "organs": None, "target": None, "restarts": 1, "keep": "last"}
+    own = {"loss": "dicece", "organs": None, "target": None, "restarts": 1, "keep": "last", "scope": "window"}
     assert cells(**own)[0].cell_id == cells()[0].cell_id
 
 

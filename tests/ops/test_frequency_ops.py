@@ -9,8 +9,16 @@ import torch
 from golden.network import Find
 from torch import Tensor
 
-from freqbench.ops.bands import BANDS, band_energy, band_mask
-from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.bands import BANDS, band_magnitude, band_mask
+from freqbench.ops.blocks import (
+    Block,
+    cut_block,
+    merge,
+    merge_slices,
+    pad_to_blocks,
+    split,
+    split_slices,
+)
 from freqbench.ops.dct import dct, dct_matrices, dct_matrix, idct
 from freqbench.ops.rounding import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.slices import stretch_slices, stretch_slices_offset
@@ -174,15 +182,29 @@ def test_every_coefficient_is_in_one_band(block: Block) -> None:
     assert bool(band_mask("all", block).all())
 
 
-def test_band_energy_finds_a_wave_in_its_band_and_adds_up() -> None:
-    """One coefficient a block, made by scipy, and Parseval."""
+def test_magnitude_of_a_wave_stands_in_its_band() -> None:
+    """One coefficient in three of eight blocks, made by scipy: 20, 472 and 20 coefficients share each."""
     spectrum = np.zeros((1, 8, 8, 8, 8))
-    spectrum[:, 0, 0, 1, 2], spectrum[:, 1, 4, 4, 4], spectrum[:, 2, 7, 7, 7] = 2.0, 3.0, 5.0
+    spectrum[:, 0, 0, 1, 2], spectrum[:, 1, 4, 4, 4], spectrum[:, 2, 7, 7, 7] = 2.0, -3.0, 5.0
     blocks = torch.from_numpy(scipy.fft.idctn(spectrum, axes=(-3, -2, -1), norm="ortho"))
     perturbation = merge(blocks[None], (16, 16, 16))
-    energy = band_energy(perturbation, 8)
-    assert torch.allclose(energy, torch.tensor([[4.0, 9.0, 25.0]], dtype=torch.float64), rtol=0, atol=1e-12)
-    assert torch.allclose(energy.sum(), perturbation.square().sum())
+    expected = torch.tensor([[2 / (8 * 20), 3 / (8 * 472), 5 / (8 * 20)]], dtype=torch.float64)
+    assert torch.allclose(band_magnitude(perturbation, 8), expected, rtol=1e-12)
+
+
+def test_magnitude_of_a_volume_that_blocks_do_not_tile_is_that_of_its_reflection() -> None:
+    perturbation = random(2, 1, 10, 8, 4) - 0.5
+    padded = np.pad(perturbation.numpy(), [(0, 0), (0, 0), (0, 6), (0, 0), (0, 0)], mode="reflect")
+    halves = (scipy.fft.dctn(half[:, 0], axes=(1, 2, 3), norm="ortho") for half in np.split(padded, 2, axis=2))
+    magnitude = np.mean([np.abs(half) for half in halves], axis=0)
+    i, j, k = np.indices((8, 8, 4))
+    low, high = i / 8 + j / 8 + k / 4 < 0.5, (7 - i) / 8 + (7 - j) / 8 + (3 - k) / 4 < 0.5
+    expected = np.stack([magnitude[:, band].mean(axis=1) for band in (low, ~low & ~high, high)], axis=1)
+    assert np.allclose(band_magnitude(perturbation, 8).numpy(), expected, rtol=1e-12)
+
+
+def test_a_band_without_coefficients_has_no_magnitude() -> None:
+    assert band_magnitude(torch.ones(1, 1, 1, 1, 2), 8).isnan().tolist() == [[False, True, False]]
 
 
 # Rounding

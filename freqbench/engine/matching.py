@@ -1,0 +1,298 @@
+"""Budgets found instead of given, so that attacks of different threat models are compared at equal distance.
+
+For every dataset, source model and attack of an entry with `match`, that budget is sought at which the volumes of a few
+cases have the asked mean distance. What was found is kept in `OUT/match.json` under a key of all that it depends on,
+and stands as `matched` in the entry of the job that comes back: a job with numbers like any other.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from freqbench import config, storage
+from freqbench.attacks import ATTACKS
+from freqbench.attacks.frequency import FrequencyAttack
+from freqbench.config import Strict
+from freqbench.engine import facts
+from freqbench.engine.search import UnreachableError, search
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.entries import MATCH, MATCHED, Budget, Match, combinations, matches_of
+from freqbench.errors import UserError, unknown
+from freqbench.grid import Cell, attack_identity
+from freqbench.identity import digest
+from freqbench.job import JobSpec, attack_of, expand
+from freqbench.metrics import prepare_lpips
+from freqbench.types import CaseRef
+
+FILE = "match.json"
+METHOD = 1  # raised by hand when a change finds other budgets
+
+INTENSITY = (2**-12, 1.0)
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "eps": INTENSITY,
+    "std": INTENSITY,
+    "linf": INTENSITY,
+    "share": (2**-10, 1.0),
+    "rho": (2**-10, 0.999),
+    "q_max": (2**-4, 2.0**14),
+}
+FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
+
+
+def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "job", compute: bool = True) -> JobSpec:
+    """A job whose budgets are all known.
+
+    Args:
+        job: from a file.
+        out: the store, whose `match.json` holds what was found before and is given what is found now.
+        say: told of every budget that is found.
+        where: what a complaint begins with.
+        compute: False: nothing is attacked, and a budget that is not known yet is the largest there is, so that cells
+            and passes are counted rightly.
+
+    Raises:
+        UserError: an entry that cannot be, a value that no budget leads to, or a `match.json` that cannot be read.
+    """
+    if not any(map(_is_open, job.attacks)):
+        return job
+    asked, known = _asked(job, where), _read(out)
+    missing = {each.key: each for each in asked if each.key not in known}
+    if missing and not compute:
+        say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
+    elif missing:
+        if any(each.match.metric == "lpips_body" for each in missing.values()):
+            prepare_lpips()
+        worker = Worker(_worker_spec(job))
+        for key, each in missing.items():
+            known[key] = each.find(worker)
+            _write(out, {**_read(out), key: known[key]})
+            say(known[key].text)
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for each in asked:
+        rows.setdefault(each.number, []).append(each.row(known.get(each.key)).model_dump(mode="json"))
+    attacks = [{**entry, MATCHED: rows[i]} if i in rows else entry for i, entry in enumerate(job.attacks)]
+    return job.model_copy(update={"attacks": attacks})
+
+
+class Record(Strict):
+    """What `match.json` holds of one budget.
+
+    Attributes:
+        dataset: its name.
+        source: name of the source model.
+        attack: its name.
+        match: what was asked for.
+        cases: whose mean it is.
+        budget_name: the parameter.
+        budget: its value.
+        reached: the metric's mean at this budget.
+        tried: how many budgets were tried.
+    """
+
+    dataset: str
+    source: str
+    attack: str
+    match: Match
+    cases: tuple[str, ...]
+    budget_name: str
+    budget: float
+    reached: float
+    tried: int
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        cases = f"{len(self.cases)} case{'s' if len(self.cases) > 1 else ''}"
+        return (
+            f"{self.attack} on {self.source}, {self.dataset}: {self.budget_name}={self.budget:g} has "
+            f"{self.match.metric} {self.reached:.4g}, asked {self.match.value:g} (mean of {cases}, "
+            f"{self.tried} budgets tried)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """One budget to be found.
+
+    Attributes:
+        number: of the entry.
+        place: of the entry's `match`.
+        written: the attack's parameters as the file has them.
+        match: what is asked for.
+        budget_name: the parameter to be found.
+        cell: the attack at its largest budget.
+        refs: the cases.
+    """
+
+    number: int
+    place: str
+    written: Mapping[str, Any]
+    match: Match
+    budget_name: str
+    cell: Cell
+    refs: tuple[CaseRef, ...]
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of all that the budget depends on."""
+        case_keys = [self.cell.dataset.case_key(ref) for ref in self.refs]
+        return digest([METHOD, self.cell.cell_id, case_keys, self.match.metric, self.match.value])
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The budgets to search between."""
+        low, high = BOUNDS[self.budget_name]
+        if self.budget_name == "q_max" and isinstance(self.cell.attack, FrequencyAttack):
+            low = max(low, self.cell.attack.bounds[0])  # q_min
+        return low, high
+
+    def find(self, worker: Worker) -> Record:
+        """Attack until the distance is met."""
+        cell, match, name = self.cell, self.match, self.budget_name
+        low, high = self.bounds
+        turned = match.metric == "ssim_body"  # a similarity: 1 less it is the distance
+        try:
+            found = search(
+                lambda budget: self._distance(worker, budget), 1 - match.value if turned else match.value, low, high
+            )
+        except UnreachableError as error:
+            nearest = error.nearest
+            reached = 1 - nearest.distance if turned else nearest.distance
+            raise UserError(
+                f"{self.place}.value: expected a {match.metric} that {name} from {low:g} to {high:g} leads to on "
+                f"{cell.source.name}, {cell.dataset.name}, got {match.value:g}: the nearest is {reached:.4g}, at "
+                f"{name}={nearest.budget:g}"
+            ) from None
+        return Record(
+            dataset=cell.dataset.name,
+            source=cell.source.name,
+            attack=cell.attack.name,
+            match=match,
+            cases=tuple(ref.case_id for ref in self.refs),
+            budget_name=name,
+            budget=found.budget,
+            reached=1 - found.distance if turned else found.distance,
+            tried=found.tried,
+        )
+
+    def row(self, record: Record | None) -> Budget:
+        """What the entry is given; without a record, at the largest budget."""
+        return Budget(
+            dataset=self.cell.dataset.name,
+            source=self.cell.source.name,
+            parameters={**self.written, self.budget_name: record.budget if record else self.bounds[1]},
+            match=self.match,
+            reached=record.reached if record else None,
+        )
+
+    def _distance(self, worker: Worker, budget: float) -> float:
+        """The mean distance of the cases at a budget."""
+        metric = self.match.metric
+        change: dict[str, Any] = {self.budget_name: budget}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when the grid is made
+            cell = replace(self.cell, attack=replace(self.cell.attack, **change))
+        values = []
+        for ref in self.refs:
+            scores = worker.distances(cell, ref, (FAMILY[metric],))
+            if math.isnan(scores.values[metric]):
+                raise UserError(f"{self.place}: {ref.case_id} has no {metric}: {scores.reasons[metric]}")
+            values.append(scores.values[metric])
+        mean = math.fsum(values) / len(values)
+        return 1 - mean if metric == "ssim_body" else mean
+
+
+def _is_open(entry: Mapping[str, Any]) -> bool:
+    return MATCH in entry and MATCHED not in entry
+
+
+def _asked(job: JobSpec, where: str) -> list[_Asked]:
+    """Every budget to be found, in the order of the file."""
+    largest = [
+        {**entry, MATCHED: list(_largest(job, entry, f"{where}: attacks[{i}]"))} if _is_open(entry) else entry
+        for i, entry in enumerate(job.attacks)
+    ]
+    grid = expand(job.model_copy(update={"attacks": largest}), where=where)
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for cell in grid.cells:  # the first seed's comes first
+        cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
+    classes = {cell.dataset.name: cell.dataset.class_names for cell in grid.cells}
+    asked = []
+    for i, entry in enumerate(job.attacks):
+        place = f"{where}: attacks[{i}]"
+        for row in largest[i][MATCHED] if _is_open(entry) else ():
+            budget = Budget.model_validate(row)
+            attack = attack_of(entry["name"], budget.parameters, budget.dataset, classes[budget.dataset], place)
+            cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
+            refs = grid.cases[budget.dataset][: budget.match.cases]
+            name = str(attack.budget_name)
+            written = {key: value for key, value in budget.parameters.items() if key != name}
+            asked.append(
+                _Asked(
+                    number=i,
+                    place=f"{place}.{MATCH}",
+                    written=written,
+                    match=budget.match,
+                    budget_name=name,
+                    cell=cell,
+                    refs=refs,
+                )
+            )
+    return asked
+
+
+def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    """Rows of an entry with the largest budget, for every dataset and source."""
+    name = entry.get("name")
+    if not isinstance(name, str) or name not in ATTACKS:
+        raise UserError(f"{place}: {unknown('attack', str(name), ATTACKS)}")
+    budget = str(ATTACKS[name].budget_name)
+    if budget not in BOUNDS:
+        raise UserError(f"{place}.{MATCH}: expected an attack with a budget {', '.join(BOUNDS)}, got {name}")
+    if budget in entry:
+        raise UserError(f"{place}.{budget}: expected none beside match, which finds it, got {entry[budget]!r}")
+    matches = list(matches_of(entry, place))
+    for dataset in job.datasets:
+        for source in job.models:
+            for parameters in combinations(entry, place):
+                for match in matches:
+                    yield {
+                        "dataset": dataset.get("name"),
+                        "source": source.name,
+                        "parameters": {**parameters, budget: BOUNDS[budget][1]},
+                        "match": match.model_dump(),
+                        "reached": None,
+                    }
+
+
+def _worker_spec(job: JobSpec) -> WorkerSpec:
+    threads, batch = job.resources.threads, job.window_batch
+    return WorkerSpec(
+        run_id="",
+        metrics=(),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        threads=facts.available_cores() if threads == "auto" else threads,
+        window_batch=None if batch == "auto" else batch,
+    )
+
+
+def _read(out: str) -> dict[str, Record]:
+    path = storage.join(out, FILE)
+    if not storage.exists(path):
+        return {}
+    try:
+        content = json.loads(storage.read_bytes(path))
+        return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
+    except (ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: expected budgets that a run found, got something else ({why}): delete it") from None
+
+
+def _write(out: str, known: Mapping[str, Record]) -> None:
+    content = {key: record.model_dump(mode="json") for key, record in known.items()}
+    storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())

@@ -1,0 +1,118 @@
+"""How many windows go through a device at once: as many as its memory holds, fewer where it runs out after all."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks import Attack
+from freqbench.models import SegmentationModel, attack_windows
+from freqbench.types import Case
+
+logger = logging.getLogger(__name__)
+
+MOST_WINDOWS = 32  # at 96^3 and 64 channels, more have above 2^31 numbers in a feature map, which kernels refuse
+HEADROOM = 0.8  # of what is free: the rest for fragments, and for what an attack holds beside a step
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # as CUDA, its libraries and the CPU say it
+
+V = TypeVar("V")
+
+
+def within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
+    """What an action returns for so many windows at once, halved until they fit, and the number that did."""
+    while True:
+        try:
+            return action(windows), windows
+        except RuntimeError as error:
+            if windows == 1 or not _is_out_of_memory(error):
+                raise
+            windows //= 2
+            logger.warning("out of memory: %d windows at once from now on", windows)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def fitting_windows(attack: Attack, model: SegmentationModel, case: Case, share: float) -> int:
+    """How many windows of a case an attack may take at once; 1 on a CPU, which gains nothing from more.
+
+    On a GPU, what the attack's first step on one window takes is measured, and what is free divided by it.
+
+    Args:
+        attack: any.
+        model: whose gradients.
+        case: what is to be attacked.
+        share: the part of the card that this process may take.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return 1
+    allocated = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        first_step(attack, model, case)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        return 1
+    taken = torch.cuda.max_memory_allocated(device) - allocated
+    free, total = torch.cuda.mem_get_info(device)
+    available = available_bytes(free, total, torch.cuda.memory_reserved(device), allocated, share)
+    return windows_within(available, taken)
+
+
+def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:
+    """What further tensors of this process may take.
+
+    Args:
+        free: of the card, as its driver says.
+        total: of the card.
+        reserved: of the card by this process: its tensors, and what it keeps for further ones.
+        allocated: of that, its tensors.
+        share: the part of the card that this process may take.
+    """
+    return max(0, min(free + reserved, int(share * total)) - allocated)
+
+
+def windows_within(available: int, one_window: int) -> int:
+    """How many windows fit, at least 1 and at most MOST_WINDOWS.
+
+    >>> windows_within(100 << 30, 4 << 30), windows_within(1 << 30, 4 << 30), windows_within(100 << 30, 0)
+    (20, 1, 32)
+    """
+    fitting = HEADROOM * available / max(1, one_window)
+    return max(1, min(MOST_WINDOWS, int(fitting)))
+
+
+def first_step(attack: Attack, model: SegmentationModel, case: Case) -> None:
+    """Run an attack on the first window of a case until a step with a gradient is done."""
+    device = next(model.parameters()).device
+    height, width, depth = case.image.shape[1:]
+    h, w, d = attack_windows((height, width, depth), model.roi)[0]
+    window, label = (volume[None, :, h, w, d].to(device) for volume in (case.image, case.label))
+    with suppress(_EnoughError):
+        attack(_UntilStep(model), window, label, reference=window if attack.needs_reference else None)
+
+
+class _EnoughError(Exception):
+    """The step is done."""
+
+
+class _UntilStep(nn.Module):
+    """A model that answers until it has been asked with a gradient, or three times without."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self._asked == 3:
+            raise _EnoughError
+        self._asked = 3 if torch.is_grad_enabled() and images.requires_grad else self._asked + 1
+        logits: Tensor = self.model(images)
+        return logits

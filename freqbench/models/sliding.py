@@ -1,0 +1,105 @@
+"""A network over whole volumes, as it is deployed: through its sliding window, with a gradient in bounded memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from freqbench.models.inference import Window, sliding_windows
+from freqbench.models.wrapper import SegmentationModel
+
+
+class SlidingWindowModel(nn.Module):
+    r"""`[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
+
+    With C_w the cutting of window w, f the network and n the number of windows that hold a voxel:
+
+    .. math:: s(x) = \frac{1}{n} \sum_w C_w^T f(C_w x), \qquad
+              \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T C_w \frac{1}{n} \frac{dL}{ds}
+
+    The gradient of any loss of the stitched logits is exact. The way forward keeps no graph; the way back runs each
+    batch of windows forward once more, with its graph, and sends its part of dL/ds through. So of the network's
+    activations there are never more than those of one batch of windows, at the price of one more forward pass for
+    every backward pass. No gradient reaches the network's parameters.
+
+    Args:
+        model: of one window.
+        window_batch: windows a pass; the result does not depend on it, to rounding.
+
+    Attributes:
+        num_forwards: windows that went forward so far, those of the way back among them.
+        num_backwards: windows that went back so far.
+    """
+
+    def __init__(self, model: SegmentationModel, window_batch: int = 1) -> None:
+        super().__init__()
+        self.model = model
+        self.window_batch = window_batch
+        self.num_forwards = 0
+        self.num_backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Stitched logits, on the device of the images, which is that of the network.
+
+        Args:
+            images: `[B, 1, H, W, D]`; B times as many windows go through at once.
+        """
+        logits: Tensor = _Stitched.apply(images, self)  # type: ignore[no-untyped-call]
+        return logits
+
+    def windows(self, images: Tensor) -> tuple[Window, ...]:
+        """The windows of volumes of such a shape."""
+        height, width, depth = images.shape[2:]
+        return sliding_windows((height, width, depth), self.model.roi)
+
+    def batches(self, images: Tensor) -> Iterator[tuple[Window, ...]]:
+        """The windows, so many at once as go through together."""
+        windows = self.windows(images)
+        for first in range(0, len(windows), self.window_batch):
+            yield windows[first : first + self.window_batch]
+
+
+class _Stitched(torch.autograd.Function):
+    """Keeps the volume and how many windows hold each voxel."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel) -> Tensor:
+        total, counts = images.new_zeros(0), torch.zeros_like(images[:1])
+        for windows in sliding.batches(images):
+            logits = sliding.model(_cut(images, windows))
+            sliding.num_forwards += len(windows)
+            if not len(total):
+                total = logits.new_zeros(len(images), logits.shape[1], *images.shape[2:])
+            _add(total, logits, windows)
+            _add(counts, torch.ones_like(_cut(counts, windows)), windows)
+        ctx.save_for_backward(images, counts)
+        ctx.sliding = sliding
+        return total.div_(counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        images, counts = ctx.saved_tensors
+        upstream, gradient = upstream / counts, torch.zeros_like(images)
+        for windows in ctx.sliding.batches(images):
+            crops = _cut(images, windows).requires_grad_()
+            with torch.enable_grad():
+                logits = ctx.sliding.model(crops)
+            (part,) = torch.autograd.grad(logits, crops, _cut(upstream, windows))
+            ctx.sliding.num_forwards += len(windows)
+            ctx.sliding.num_backwards += len(windows)
+            _add(gradient, part, windows)
+        return gradient, None
+
+
+def _cut(volumes: Tensor, windows: tuple[Window, ...]) -> Tensor:
+    """All windows of all volumes, window by window."""
+    return torch.cat([volumes[:, :, h, w, d] for h, w, d in windows])
+
+
+def _add(total: Tensor, parts: Tensor, windows: tuple[Window, ...]) -> None:
+    """What `_cut` took apart, added back where it stood."""
+    for (h, w, d), part in zip(windows, parts.chunk(len(windows)), strict=True):
+        total[:, :, h, w, d] += part

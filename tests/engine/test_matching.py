@@ -1,0 +1,280 @@
+"""Budgets that are found: they lead to the distance, for each dataset and model, once, and are then numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import JOB, SHAPE, execute, job, rows, small
+
+from freqbench import config, evaluate, models
+from freqbench.engine.matching import FILE, matched
+from freqbench.errors import UserError
+from freqbench.grid import Grid
+from freqbench.job import JobSpec, expand
+from freqbench.metrics import image_scores
+from freqbench.results import Store
+
+L2 = {"metric": "l2_body", "value": 1.5}
+ONE = {**L2, "cases": 1}
+
+
+def spec_of(content: dict[str, Any]) -> JobSpec:
+    return config.validate(content, JobSpec, "job.yaml")
+
+
+def found(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
+    """The grid with its budgets, and what was said on the way."""
+    said: list[str] = []
+    return expand(matched(spec_of(content), str(out), said.append, "job.yaml", compute)), said
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The attacks that are carried out from now on."""
+    real, done = evaluate.attack_case, []
+
+    def counted(attack: Any, model: Any, case: Any, *args: Any) -> Any:
+        done.append(f"{attack.name} {case.ref.case_id}")
+        return real(attack, model, case, *args)
+
+    monkeypatch.setattr(evaluate, "attack_case", counted)
+    return done
+
+
+def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
+    """Of a cell's volumes, made and measured by hand."""
+    cell = grid.cells[number]
+    model = models.load(cell.source, torch.device("cpu"))
+    values = []
+    for ref in grid.cases[cell.dataset.name][:cases]:
+        case = cell.dataset.load(ref)
+        adversarial = evaluate.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
+        values.append(image_scores(case.image, adversarial).values[metric])
+    return sum(values) / len(values)
+
+
+ATTACKS = [
+    ({"name": "gn"}, L2),
+    ({"name": "fgsm"}, {"metric": "ssim_body", "value": 0.9}),
+    ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
+    ({"name": "sa2", "steps": 2, "block": 8}, {"metric": "ssim_body", "value": 0.97}),
+    ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
+]
+
+
+@pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
+def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
+    content = small(datasets=[{"name": "phantom", "shape": SHAPE, "cases": 2}], attacks=[{**entry, "match": match}])
+    grid, (line,) = found(content, tmp_path)
+    assert len(grid.cells) == 1
+    distance = mean_distance(grid, 0, match["metric"])
+    if match["metric"] == "ssim_body":
+        assert 1 - distance == pytest.approx(1 - match["value"], rel=0.02)
+    else:
+        assert distance == pytest.approx(match["value"], rel=0.02)
+    assert line.startswith(f"{entry['name']} on a, phantom: ")
+    assert f" {distance:.4g}, asked {match['value']:g} (mean of 2 cases, " in line
+
+
+def test_each_model_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
+    datasets = [{**JOB["datasets"][0], "name": name, "loader": "phantom", "split": name} for name in ("test", "train")]
+    attacks = [
+        {"name": "gn", "std": 0.1},
+        {"name": "bim", "steps": [1, 2], "step_size": "eps/2", "match": [ONE, {**ONE, "value": 3}]},
+    ]
+    grid, said = found(job(datasets=datasets, attacks=attacks), tmp_path)
+    assert len(said) == 2 * 2 * 2 * 2
+    cells = [cell for cell in grid.cells if cell.attack.name == "bim"]
+    assert len(cells) == 16
+    assert {(cell.dataset.name, cell.source.name, cell.attack.steps) for cell in cells} == {
+        (dataset, source, steps) for dataset in ("test", "train") for source in ("a", "b") for steps in (1, 2)
+    }
+    assert len({cell.attack.eps for cell in cells}) > 8
+    assert [cell.attack.std for cell in grid.cells if cell.attack.name == "gn"] == [0.1] * 4
+
+
+def test_seeds_share_the_budget_of_the_first(tmp_path: Path) -> None:
+    grid, said = found(small(attacks=[{"name": "gn", "match": L2}], seeds=[5, 6]), tmp_path)
+    assert len(said) == 1
+    assert [cell.seed for cell in grid.cells] == [5, 6]
+    assert len({cell.attack.std for cell in grid.cells}) == 1
+    assert mean_distance(grid, 0, "l2_body") == pytest.approx(1.5, rel=0.011)
+
+
+def test_as_many_cases_as_asked_for_or_as_there_are(tmp_path: Path, attacked: list[str]) -> None:
+    five = [{"name": "phantom", "shape": SHAPE, "cases": 5}]
+    attacks = [{"name": "gn", "match": match} for match in (L2, ONE, {**L2, "cases": 99})]
+    _, said = found(small(datasets=five, attacks=attacks), tmp_path)
+    assert [line.split("mean of ")[1].split(" ")[0] for line in said] == ["3", "1", "5"]
+    assert set(attacked) == {f"gn phantom_{number}" for number in range(2000, 2005)}
+
+
+def test_a_second_time_nothing_is_attacked(tmp_path: Path, attacked: list[str]) -> None:
+    content = job(attacks=[{"name": "fgsm", "match": L2}])
+    first, said = found(content, tmp_path)
+    assert len(said) == 2
+    assert attacked
+    attacked.clear()
+    again, nothing = found(content, tmp_path)
+    assert (attacked, nothing) == ([], [])
+    assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in first.cells]
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda c: c.update(name="other", metrics=["psnr"], targets="source", resources={"threads": 1}), 0),
+        (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
+        (lambda c: c["attacks"].append({"name": "fgsm", "match": L2}), 2),
+        (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
+        (lambda c: c["attacks"][0].update(match=ONE), 2),
+        (lambda c: c["attacks"][0].update(variant="paper"), 2),
+        (lambda c: c["datasets"][0].update(shape=[24, 20, 17]), 2),
+        (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1),
+        (lambda c: c.update(precision="bf16"), 2),
+    ],
+)
+def test_only_what_a_budget_depends_on_finds_it_anew(tmp_path: Path, change: Any, count: int) -> None:
+    content = job(attacks=[{"name": "gn", "match": L2}])
+    found(content, tmp_path)
+    change(content)
+    assert len(found(content, tmp_path)[1]) == count
+
+
+def test_the_same_is_found_again_elsewhere(tmp_path: Path) -> None:
+    content = small(attacks=[{"name": "pgd", "steps": 2, "match": L2}])
+    for name in ("here", "there"):
+        found(content, tmp_path / name)
+    assert (tmp_path / "here" / FILE).read_text() == (tmp_path / "there" / FILE).read_text()
+
+
+def test_what_was_found_before_an_interruption_is_kept(
+    tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = job(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
+    counted = evaluate.attack_case
+
+    def interrupt(attack: Any, *args: Any) -> Any:
+        if attack.name == "fgsm":
+            raise KeyboardInterrupt
+        return counted(attack, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "attack_case", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            found(content, tmp_path)
+    attacked.clear()
+    _, said = found(content, tmp_path)
+    assert [line.split(" ")[0] for line in said] == ["fgsm", "fgsm"]
+    assert {each.split(" ")[0] for each in attacked} == {"fgsm"}
+
+
+def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[str]) -> None:
+    content = job(attacks=[{"name": "bim", "steps": 4, "match": ONE}, {"name": "fgsm", "eps": 0.1}])
+    grid, said = found(content, tmp_path, compute=False)
+    assert attacked == []
+    assert said == ["2 of 2 budgets are not known yet: run finds them before anything else"]
+    assert [unit.passes for unit in grid.units()] == [4 * 8, 4 * 8, 4 * 2, 4 * 2] * 2
+    assert not (tmp_path / FILE).exists()
+    known, _ = found(content, tmp_path)
+    planned, silence = found(content, tmp_path, compute=False)
+    assert silence == []
+    assert [cell.cell_id for cell in planned.cells] == [cell.cell_id for cell in known.cells]
+
+
+def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:
+    """As run.json keeps it: expanded by itself, whatever becomes of match.json."""
+    spec = matched(spec_of(small(attacks=[{"name": "fgsm", "match": L2}])), str(tmp_path), lambda text: None)
+    execute_content = json.loads(json.dumps(spec.model_dump(mode="json")))
+    (row,) = execute_content["attacks"][0]["matched"]
+    (record,) = json.loads((tmp_path / FILE).read_text()).values()
+    assert row["parameters"] == {"eps": record["budget"]}
+    assert row["reached"] == record["reached"] == pytest.approx(1.5, rel=0.011)
+    assert record["cases"] == ["phantom_2000"]
+    attacked.clear()
+    execute(execute_content, tmp_path / "elsewhere")
+    assert attacked == ["fgsm phantom_2000"]
+    stored = Store(str(tmp_path / "elsewhere"))
+    (values,) = stored.records().to_pylist()
+    assert (values["budget"], values["l2_body"]) == (record["budget"], record["reached"])
+    assert stored.job()["spec"]["attacks"] == execute_content["attacks"]
+    assert len(rows(tmp_path / "elsewhere")) == 1
+
+
+def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:
+    spec = spec_of(job())
+    assert matched(spec, str(tmp_path / "none"), lambda text: None) is spec
+    assert not (tmp_path / "none").exists()
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"name": "fgsm", "match": 3}, "attacks[0].match: expected {metric: ..., value: ...}, got 3"),
+    (
+        {"name": "fgsm", "match": {"metric": "ssim", "value": 0.9}},
+        "attacks[0].match: metric: Input should be 'ssim_body'",
+    ),
+    ({"name": "fgsm", "match": {"metric": "l2_body"}}, "attacks[0].match: value: required, but not given"),
+    ({"name": "fgsm", "match": {**L2, "value": 0}}, "attacks[0].match: value: Input should be greater than 0, got 0"),
+    ({"name": "fgsm", "match": {**L2, "valeu": 1}}, "attacks[0].match: unknown key 'valeu'. Did you mean 'value'?"),
+    ({"name": "fgsm", "match": {**L2, "cases": 0}}, "attacks[0].match: cases: Input should be greater than 0, got 0"),
+    (
+        {"name": "fgsm", "match": {"metric": "ssim_body", "value": 1}},
+        "attacks[0].match: value: expected a similarity below 1, got 1",
+    ),
+    ({"name": "fgsm", "match": []}, "attacks[0].match: expected a value or a list of values, got an empty list"),
+    ({"name": "fgsm", "match": L2, "eps": 0.1}, "attacks[0].eps: expected none beside match, which finds it, got 0.1"),
+    ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
+    ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
+    ({"name": "bim", "match": L2, "steps": []}, "attacks[0].steps: expected a value or a list of values"),
+    ({"name": "fgsm", "matched": [1], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
+    ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a valid dictionary"),
+]
+
+
+@pytest.mark.parametrize(("entry", "expected"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mistake_is_one_line_before_anything_is_attacked(
+    entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]
+) -> None:
+    with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
+        expand(matched(spec_of(small(attacks=[entry])), str(tmp_path), pytest.fail, "job.yaml"), where="job.yaml")
+    assert str(caught.value).removeprefix("job.yaml: ").startswith(expected)
+    assert attacked == []
+
+
+def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.engine.matching.BOUNDS", {"rho": (0.1, 0.9)})
+    expected = r"^job.yaml: attacks\[0\].match: expected an attack with a budget rho, got fgsm$"
+    with pytest.raises(UserError, match=expected):
+        found(small(attacks=[{"name": "fgsm", "match": L2}]), tmp_path)
+
+
+def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
+        found(small(attacks=[{"name": "fgsm", "match": {**L2, "value": 1e6}}]), tmp_path)
+    text = str(caught.value)
+    assert text.startswith(
+        "job.yaml: attacks[0].match.value: expected a l2_body that eps from 0.000244141 to 1 leads to on a, phantom, "
+        "got 1e+06: the nearest is "
+    )
+    assert text.endswith(", at eps=1")
+
+
+def test_a_job_with_open_budgets_makes_no_grid() -> None:
+    with pytest.raises(UserError, match=r"^job: attacks\[0\].match: expected budgets that were found before"):
+        expand(spec_of(small(attacks=[{"name": "fgsm", "match": L2}])))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"a": {"budget": 1}}'])
+def test_a_file_that_is_not_one_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(UserError, match=r"match.json: expected budgets that a run found, got [^\n]*: delete it$"):
+        found(small(attacks=[{"name": "fgsm", "match": L2}]), tmp_path)
+
+
+@pytest.mark.usefixtures("no_lpips")
+def test_lpips_that_is_not_to_be_had_is_one_line(tmp_path: Path, attacked: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^[^\n]*FREQBENCH_OFFLINE"):
+        found(small(attacks=[{"name": "fgsm", "match": {"metric": "lpips_body", "value": 0.01}}]), tmp_path)
+    assert attacked == []

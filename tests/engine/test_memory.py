@@ -1,0 +1,192 @@
+"""Windows at once: what is computed from measured bytes, what a measured step is, and what follows running out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from attacks.test_contract import EXAMPLES
+from tiny import expanded, small
+
+from freqbench import evaluate, models
+from freqbench.attacks import ATTACKS, make
+from freqbench.engine import memory
+from freqbench.engine.memory import MOST_WINDOWS, available_bytes, first_step, windows_within, within_memory
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.grid import Unit
+from freqbench.models import SegmentationModel
+from freqbench.types import Case
+
+GIB = 1 << 30
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+@pytest.mark.parametrize(
+    ("available", "one_window", "windows"),
+    [
+        (100 * GIB, 8 * GIB, 10),
+        (10 * GIB, 8 * GIB, 1),
+        (9 * GIB, 8 * GIB, 1),
+        (1 * GIB, 8 * GIB, 1),
+        (0, 8 * GIB, 1),
+        (20 * GIB, 8 * GIB, 2),
+        (139 * GIB, GIB, MOST_WINDOWS),
+        (139 * GIB, 0, MOST_WINDOWS),
+    ],
+)
+def test_four_fifths_of_what_is_free_are_filled(available: int, one_window: int, windows: int) -> None:
+    assert windows_within(available, one_window) == windows
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "share", "available"),
+    [
+        (80, 0, 0, 1.0, 80),  # nothing is here yet
+        (70, 10, 4, 1.0, 76),  # what the process keeps for further tensors is free too
+        (30, 10, 4, 1.0, 36),  # another process has the rest
+        (70, 10, 4, 0.5, 36),  # a share is less than what is free
+        (10, 10, 4, 0.5, 16),  # more is taken than the share leaves
+        (70, 50, 45, 0.5, 0),  # the share is used up
+    ],
+)
+def test_what_further_tensors_may_take(free: int, reserved: int, allocated: int, share: float, available: int) -> None:
+    assert available_bytes(free, 80, reserved, allocated, share) == available
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=str,
+)
+def test_running_out_in_whatever_words_halves_the_windows(error: RuntimeError) -> None:
+    tried: list[int] = []
+
+    def action(windows: int) -> str:
+        tried.append(windows)
+        if windows > 3:
+            raise error
+        return "done"
+
+    assert within_memory(action, 13) == ("done", 3)
+    assert tried == [13, 6, 3]
+
+
+def test_other_errors_and_a_single_window_are_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def action(windows: int) -> None:
+        tried.append(windows)
+        raise RuntimeError("out of memory" if windows == 1 else "shapes do not fit")
+
+    for windows in (8, 1):
+        with pytest.raises(RuntimeError):
+            within_memory(action, windows)
+    assert tried == [8, 1]
+
+
+def unit_of(**changes: Any) -> Unit:
+    return next(expanded(small(**changes))[1].units())
+
+
+@pytest.fixture
+def passes() -> Iterator[list[tuple[int, bool]]]:
+    """Windows of each forward pass, and whether it kept a graph."""
+    seen: list[tuple[int, bool]] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: (
+            seen.append((len(output), output.requires_grad)) if isinstance(module, SegmentationModel) else None
+        )
+    )
+    yield seen
+    handle.remove()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_measured_step_is_one_with_a_gradient_on_one_window(name: str, passes: list[tuple[int, bool]]) -> None:
+    unit = unit_of()
+    model, case = models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
+    attack = make(name, **EXAMPLES[name])
+    first_step(attack, model, case)
+    assert all(windows == 1 for windows, _ in passes)
+    assert [keeps for _, keeps in passes].count(True) == min(1, attack.passes[1])
+    assert len(passes) <= 3
+    assert not model.training
+
+
+def test_a_step_behind_passes_without_gradient_is_reached(passes: list[tuple[int, bool]]) -> None:
+    """The least likely classes are asked for first."""
+    unit = unit_of()
+    model, case = models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
+    first_step(make("pgd", eps=0.1, target="least-likely", scope="volume"), model, case)
+    assert passes == [(1, False), (1, True)]
+
+
+def test_a_cpu_takes_one_window_and_measures_nothing(passes: list[tuple[int, bool]]) -> None:
+    unit = unit_of()
+    model, case = models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
+    assert memory.fitting_windows(unit.cell.attack, model, case, 1.0) == 1
+    assert passes == []
+
+
+def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, taken = [], []
+
+    def fit(attack: Any, model: SegmentationModel, case: Case, share: float) -> int:
+        measured.append((attack.name, share))
+        return 3 if attack.name == "fgsm" else 2
+
+    real = evaluate.attack_case
+
+    def counted(attack: Any, model: Any, case: Any, seed: Any, window_batch: int, reference: Any) -> Any:
+        taken.append(window_batch)
+        return real(attack, model, case, seed, window_batch, reference)
+
+    monkeypatch.setattr(memory, "fitting_windows", fit)
+    monkeypatch.setattr(evaluate, "attack_case", counted)
+    attacks = [
+        {"name": "fgsm", "eps": [0.1, 0.2]},
+        {"name": "bim", "eps": 0.1, "steps": 1},
+        {"name": "fgsm", "eps": 0.3},
+    ]
+    units = list(expanded(small(attacks=attacks))[1].units())
+    worker = Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
+    outcomes = [worker.run(unit)[0] for unit in units]
+    assert measured == [("fgsm", 0.5), ("bim", 0.5)]
+    assert taken == [outcome.records[0]["window_batch"] for outcome in outcomes] == [3, 3, 2, 3]
+
+
+def test_a_number_in_the_job_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "fitting_windows", pytest.fail)
+    outcome, _ = Worker(WorkerSpec(run_id="r", metrics=(), window_batch=2)).run(unit_of())
+    assert outcome.records[0]["window_batch"] == 2
+
+
+@needs_gpu
+def test_on_a_gpu_what_is_said_to_fit_fits_and_a_share_holds_less() -> None:
+    unit = unit_of(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
+    device = torch.device("cuda")
+    model, case = models.load(unit.cell.source, device), unit.cell.dataset.load(unit.ref)
+    windows = memory.fitting_windows(unit.cell.attack, model, case, 1.0)
+    assert windows > 1
+    evaluate.attack_case(unit.cell.attack, model, case, 0, windows)
+    assert memory.fitting_windows(unit.cell.attack, model, case, 1e-6) == 1
+
+
+@needs_gpu
+def test_on_a_gpu_running_out_leaves_a_row_that_is_ok() -> None:
+    """512 windows at once take above 200 MB, the process may take an eighth of a GiB."""
+    share = GIB / 8 / torch.cuda.get_device_properties(0).total_memory
+    spec = WorkerSpec(run_id="r", metrics=(), device="cuda", window_batch=512, gpu_share=share)
+    torch.cuda.empty_cache()
+    try:
+        outcome, _ = Worker(spec).run(unit_of(datasets=[{"name": "phantom", "shape": [128, 128, 128], "cases": 1}]))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not outcome.failed
+    assert outcome.records[0]["window_batch"] < 512

@@ -1,0 +1,66 @@
+"""Budgets of distances whose inverse is known."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from freqbench.engine.search import Found, UnreachableError, search
+
+CURVES: dict[str, Callable[[float], float]] = {
+    "straight": lambda b: 90 * b,
+    "square": lambda b: 40 * b**2,
+    "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)),
+    "with an offset": lambda b: 0.5 + 20 * b,
+    "from nothing": lambda b: max(0.0, 30 * (b - 0.01)),
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("value", [0.6, 2.0, 10.0])
+def test_the_distance_is_met_within_a_percent(curve: str, value: float) -> None:
+    found = search(CURVES[curve], value, 2**-12, 1.0)
+    assert found.distance == CURVES[curve](found.budget) == pytest.approx(value, rel=0.011)
+    assert found.tried <= 12
+
+
+def test_a_straight_line_takes_one_budget_beside_the_bounds() -> None:
+    assert search(lambda b: 90 * b, 3.0, 2**-12, 1.0).tried == 3
+
+
+def test_budgets_have_three_digits_and_stay_inside_their_bounds() -> None:
+    tried = []
+    search(lambda b: tried.append(b) or 7 * b**1.7, 0.01, 0.0012345, 0.98765)
+    assert tried[:2] == [0.0012345, 0.98765]
+    assert all(b == float(f"{b:.3g}") and 0.0012345 <= b <= 0.98765 for b in tried[2:])
+    assert len(set(tried)) == len(tried), "no budget is tried twice"
+
+
+def test_a_bound_that_meets_the_value_is_taken() -> None:
+    assert search(lambda b: 10 * b, 10.05, 0.1, 1.0) == Found(budget=1.0, distance=10.0, tried=2)
+    assert search(lambda b: 10 * b, 1.0, 0.1, 1.0).budget == 0.1
+
+
+def test_ripples_do_not_lead_astray() -> None:
+    """A distance that falls here and there, as those of attacks with signs do."""
+
+    def rippled(b: float) -> float:
+        return 90 * b * (1 + 0.1 * math.sin(40 * math.log(b)))
+
+    found = search(rippled, 3.0, 2**-12, 1.0)
+    assert rippled(found.budget) == pytest.approx(3.0, rel=0.011)
+
+
+@pytest.mark.parametrize(("value", "nearest"), [(100.0, (1.0, 50.0)), (0.01, (0.001, 0.05))])
+def test_a_value_beyond_the_bounds_is_told_with_the_nearest(value: float, nearest: tuple[float, float]) -> None:
+    with pytest.raises(UnreachableError) as caught:
+        search(lambda b: 50 * b, value, 0.001, 1.0)
+    assert (caught.value.nearest.budget, caught.value.nearest.distance) == nearest
+    assert caught.value.nearest.tried <= 2
+
+
+def test_a_value_that_the_distance_jumps_over_is_told_with_the_nearest() -> None:
+    with pytest.raises(UnreachableError) as caught:
+        search(lambda b: 1.0 if b < 0.1 else 9.0, 8.0, 0.001, 1.0)
+    assert caught.value.nearest.distance == 9.0
+    assert caught.value.nearest.tried <= 20

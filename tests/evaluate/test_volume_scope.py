@@ -1,0 +1,118 @@
+"""A volume attacked as one: the same where it is one window, stronger on what is deployed where it is several."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from attacks.test_contract import EXAMPLES
+from tiny import expanded, small
+
+from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.gradient import LinfGradientAttack
+from freqbench.evaluate import AttackedVolume, attack_case
+from freqbench.grid import Unit
+from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
+from freqbench.ops.losses import dice_ce
+from freqbench.types import Case, CaseRef, Shape
+
+ROI: Shape = (8, 8, 4)
+SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
+WHOLE = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfGradientAttack)]
+OTHERS = {name: {key: value for key, value in EXAMPLES[name].items() if key != "eps"} for name in WHOLE}
+every_attack = pytest.mark.parametrize("name", WHOLE)
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    net = build("unet", 3, ROI, {"channels": [4, 8], "strides": [2], "num_res_units": 0}, seed=0)
+    return SegmentationModel(net.requires_grad_(False), ROI).eval()
+
+
+@pytest.fixture
+def counted(model: SegmentationModel) -> Iterator[list[int]]:
+    """How many windows each pass through the network had."""
+    batches: list[int] = []
+    hook = model.net.register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
+    yield batches
+    hook.remove()
+
+
+def make_case(model: SegmentationModel, shape: Shape) -> Case:
+    """Labelled as the model predicts it: what is raised begins at its lowest."""
+    image = 0.2 + 0.6 * torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        label = SlidingWindowModel(model)(image[None]).argmax(1).to(torch.uint8)
+    return Case(
+        ref=CaseRef(case_id="c", patient_id="p", fingerprint="case", shape=shape),
+        image=image,
+        label=label,
+        spacing=(1.0, 1.0, 1.0),
+        affine=np.eye(4),
+        native_range=(0.0, 1.0),
+        original_spacing=(1.0, 1.0, 1.0),
+    )
+
+
+def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
+    return attack_case(make(name, eps=0.05, scope=scope, **OTHERS[name]), model, case, 0, window_batch)
+
+
+def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float(dice_ce(SlidingWindowModel(model)(adversarial[None]), case.label[None].long()))
+
+
+@every_attack
+@pytest.mark.parametrize("shape", [ROI, (6, 8, 3)])
+def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: SegmentationModel, shape: Shape) -> None:
+    case = make_case(model, shape)
+    window, volume = (attacked(name, model, case, scope) for scope in ("window", "volume"))
+    assert torch.equal(window.adversarial, volume.adversarial)
+    assert (window.num_windows, window.num_forwards, window.num_backwards) == (
+        volume.num_windows,
+        volume.num_forwards,
+        volume.num_backwards,
+    )
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd"])
+def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name: str, model: SegmentationModel) -> None:
+    case = make_case(model, SHAPE)
+    window, volume = (attacked(name, model, case, scope).adversarial for scope in ("window", "volume"))
+    assert (
+        deployed_loss(model, case, volume) > deployed_loss(model, case, window) > deployed_loss(model, case, case.image)
+    )
+    assert float((volume - case.image).abs().max()) <= 0.05 + 1e-6
+
+
+@every_attack
+def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: SegmentationModel) -> None:
+    case = make_case(model, SHAPE)
+    one, three = (attacked(name, model, case, "volume", batch).adversarial for batch in (1, 3))
+    assert float(((one - three).abs() > 1e-5).double().mean()) < 2e-3
+
+
+@every_attack
+@pytest.mark.parametrize("scope", ["window", "volume"])
+def test_passes_are_those_that_the_network_made_and_the_plan_said(
+    name: str, scope: str, model: SegmentationModel, counted: list[int]
+) -> None:
+    case = make_case(model, SHAPE)
+    counted.clear()
+    found = attacked(name, model, case, scope, 3)
+    (cell,) = expanded(small(attacks=[{"name": name, "eps": 0.05, "scope": scope, **OTHERS[name]}]))[1].cells
+    unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
+    assert sum(counted) == found.num_forwards
+    assert max(counted) == 3
+    assert unit.passes == found.num_forwards + found.num_backwards
+    windows = attack_windows if scope == "window" else sliding_windows
+    assert unit.num_windows == found.num_windows == len(windows(SHAPE, ROI))
+
+
+def test_two_runs_are_equal_to_the_bit_and_seeds_differ(model: SegmentationModel) -> None:
+    case, attack = make_case(model, SHAPE), make("pgd", eps=0.05, steps=1, scope="volume")
+    first, again, other = (attack_case(attack, model, case, seed, 2).adversarial for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-3)

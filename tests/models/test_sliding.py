@@ -1,0 +1,121 @@
+"""The network over whole volumes against MONAI's inferer: logits, gradients, and what is kept and counted."""
+
+import pytest
+import torch
+from monai.data.utils import dense_patch_slices
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor, nn
+
+from freqbench.models import SegmentationModel, SlidingWindowModel, build, predict, sliding_windows
+from freqbench.ops.losses import dice_ce
+from freqbench.types import Shape
+
+ROI: Shape = (8, 6, 4)
+SHAPES = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    """Three classes from a small U-Net in float64, whose border effects make windows disagree."""
+    args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+    return build("unet", 3, ROI, args, seed=0).double().requires_grad_(False).eval()
+
+
+def volume(shape: Shape, batch: int = 1) -> Tensor:
+    return torch.rand(batch, 1, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def monais(net: nn.Module, images: Tensor) -> Tensor:
+    """MONAI's stitched logits, with the whole graph."""
+    stitched = sliding_window_inference(images, ROI, 3, net, overlap=0.5, mode="constant")
+    assert isinstance(stitched, Tensor)
+    return stitched
+
+
+def sliding(net: nn.Module, window_batch: int = 2) -> SlidingWindowModel:
+    return SlidingWindowModel(SegmentationModel(net, ROI), window_batch).eval()
+
+
+@pytest.mark.parametrize("shape", [(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)])
+@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
+def test_windows_are_monais(shape: Shape, roi: Shape) -> None:
+    steps = [side if side == size else max(1, int(side * 0.5)) for side, size in zip(roi, shape, strict=True)]
+    assert list(sliding_windows(shape, roi)) == dense_patch_slices(shape, roi, steps)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_those_that_predict_stitches(net: nn.Module, shape: Shape) -> None:
+    images = volume(shape)
+    with torch.no_grad():
+        logits = sliding(net)(images)
+    assert torch.allclose(logits, monais(net, images), rtol=0, atol=1e-12)
+    assert torch.equal(logits.argmax(1)[0], predict(SegmentationModel(net, ROI), images).long())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("window_batch", [1, 4, 99])
+def test_gradient_is_that_through_the_whole_graph(net: nn.Module, shape: Shape, window_batch: int) -> None:
+    """Of a loss that couples all voxels, against autograd through MONAI's inferer, in float64."""
+    labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for forward in (sliding(net, window_batch), lambda x: monais(net, x)):
+        images = volume(shape).requires_grad_()
+        (gradient,) = torch.autograd.grad(dice_ce(forward(images), labels).sum(), images)
+        gradients.append(gradient)
+    assert torch.allclose(*gradients, rtol=1e-10, atol=1e-16)
+    assert float(gradients[1].abs().min()) > 0
+
+
+def test_a_batch_of_volumes_is_its_volumes(net: nn.Module) -> None:
+    images = volume((20, 9, 7), batch=2).requires_grad_()
+    both = sliding(net)(images)
+    (gradient,) = torch.autograd.grad(both.square().sum(), images)
+    for i in range(2):
+        image = images[i : i + 1].detach().requires_grad_()
+        logits = sliding(net)(image)
+        assert torch.allclose(both[i], logits[0], rtol=0, atol=1e-12)
+        assert torch.allclose(gradient[i], torch.autograd.grad(logits.square().sum(), image)[0][0], rtol=0, atol=1e-12)
+
+
+def test_windows_are_counted_forward_and_back(net: nn.Module) -> None:
+    model, images = sliding(net), volume((20, 6, 4)).requires_grad_()
+    with torch.no_grad():
+        model(images)
+    assert (model.num_forwards, model.num_backwards) == (4, 0)
+    model(images).sum().backward()
+    assert (model.num_forwards, model.num_backwards) == (12, 4)
+
+
+@pytest.mark.parametrize("window_batch", [1, 3])
+def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch: int) -> None:
+    """What the graph keeps on the way forward are two volumes, whatever the network; each pass is of one batch."""
+    kept, passed = [], []
+    hook = net.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    images = volume((20, 9, 7)).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        logits = sliding(net, window_batch)(images)
+    logits.sum().backward()
+    hook.remove()
+    assert kept == [images.numel()] * 2
+    assert (max(passed), sum(passed)) == (window_batch, 2 * len(sliding_windows((20, 9, 7), ROI)))
+
+
+def test_parameters_are_left_alone(net: nn.Module) -> None:
+    model = sliding(build("unet", 3, ROI, {"channels": [4, 8], "strides": [2]}).eval())
+    images = volume((20, 9, 7)).float().requires_grad_()
+    model(images).sum().backward()
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert images.grad is not None
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_arithmetic_is_the_wrapper_s_and_its_switches_are_left_off(net: nn.Module, precision: str) -> None:
+    single = build("unet", 3, ROI, {"channels": [4, 8], "strides": [2]}).eval()
+    model = SlidingWindowModel(SegmentationModel(single, ROI, precision), 2)
+    images = volume((20, 9, 7)).float().requires_grad_()
+    logits = model(images)
+    (gradient,) = torch.autograd.grad(logits.sum(), images)
+    assert (logits.dtype, gradient.dtype) == (torch.float32, torch.float32)
+    assert bool(gradient.isfinite().all())
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
