@@ -38,6 +38,11 @@ class Pool:
     threads: int
     gpus: float
 
+    @property
+    def memory_share(self) -> float:
+        """The part of a GPU's memory that one worker may take."""
+        return min(1.0, self.gpus) if self.gpus else 1.0
+
 
 def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int) -> Pool:
     """Workers for a number of units on some machines.

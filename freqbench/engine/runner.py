@@ -213,7 +213,7 @@ class _Run:
                 "threads": pool.threads,
                 "gpus_per_worker": pool.gpus,
             }
-            spec = replace(spec, threads=pool.threads)
+            spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
             distributed.run(units, spec, pool, self, self._job.case_timeout)
 
     def _model_bytes(self, units: Sequence[Unit]) -> int:

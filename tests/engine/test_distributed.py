@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks.examples import EXAMPLES
 from engine.faults import Faulty, FaultyPhantom
 from engine.ray_session import ray_session, run_by_ray
 from tiny import SHAPE, Collector, expanded, job, results, small
@@ -18,14 +19,8 @@ from freqbench.errors import UserError
 from freqbench.grid import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
-EVERY_ATTACK: dict[str, dict[str, Any]] = {
-    "gn": {"std": 0.02},
-    "fgsm": {"eps": 0.02},
-    "bim": {"eps": 0.02, "steps": 2},
-    "pgd": {"eps": 0.02, "steps": 2},
-    "vafa": {"q_max": 20, "steps": 2, "block": 8, "control": ["none", "random"]},
-    "sa2": {"rho": 0.4, "steps": 2, "block": 8, "control": ["none", "random"]},
-}
+CONTROLS = {"control": ["none", "random"]}
+EVERY_ATTACK = {**EXAMPLES, **{name: EXAMPLES[name] | CONTROLS for name in ("vafa", "sa2")}}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -39,6 +39,12 @@ def test_a_worker_a_gpu_or_a_share_of_one() -> None:
     assert pool(16, gpus=4) == Pool(workers=4, threads=4, gpus=1)
     assert pool(16, gpus=1, gpus_per_worker=0.25) == Pool(workers=4, threads=4, gpus=0.25)
     assert pool(16, gpus=1, gpus_per_worker=0.1).workers == 10
+
+
+def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
+    assert pool(16, gpus=1, gpus_per_worker=0.25).memory_share == 0.25
+    assert pool(16, gpus=4, gpus_per_worker=2).memory_share == 1
+    assert pool(16).memory_share == 1
     assert pool(16, gpus=4, gpus_per_worker=2) == Pool(workers=2, threads=8, gpus=2)
 
 
