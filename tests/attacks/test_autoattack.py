@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.asked import EPS, SEEDS, run, scores, task, told
-from attacks.small import Net
+from attacks.small import Fixed, Net
 from attacks.test_contract import generators
 from torch import nn
 
@@ -58,6 +58,17 @@ def test_the_worst_of_all_that_was_asked_is_kept() -> None:
     model, result = run("autoattack", **SMALL, threshold=0.0)
     assert scores(result.adversarial) == [min(told(model, i)) for i in range(3)]
     assert scores(result.adversarial) == np.min(lowest_alone(), axis=0).tolist()
+
+
+def test_of_members_that_are_equal_the_first_is_kept() -> None:
+    """Of a model that nothing changes the Dice is the same everywhere."""
+    images, labels = task()
+    for members in (("apgd-ce", "square"), ("square", "apgd-ce")):
+        alone, both = (
+            make("autoattack", eps=EPS, **SMALL, threshold=0.0, members=names)(Fixed(1), images, labels).adversarial
+            for names in (members[:1], members)
+        )
+        assert torch.equal(alone, both)
 
 
 def test_members_ask_what_they_would_ask_alone() -> None:
