@@ -48,6 +48,6 @@ class Draws:
         """The generators of some samples, where they were at the first call of this function."""
         if self._states is None:
             self._states = [generator.get_state() for generator in self._generators]
-        for generator, state in zip(self._generators, self._states, strict=True):
-            generator.set_state(state)
+        for i in samples:
+            self._generators[i].set_state(self._states[i])
         return [self._generators[i] for i in samples]

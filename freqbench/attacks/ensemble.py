@@ -22,7 +22,8 @@ class Ensemble(LinfAttack):
     The Dice is that of the predicted classes against the truth, over the foreground or over `organs`
     (`freqbench.ops.overlap.mean_dice`). It decides between members, of equal ones for the first, and which of its
     volumes a member keeps, of equal ones the last; how a member moves is its own affair. All members begin from the
-    same draws, those that each would have alone.
+    same draws; with a generator a window, from those that each would have alone. No member that attacked a window is
+    stronger there, by that Dice; of the Dice of a case, which is made of many windows, this does not follow.
 
     Args:
         organs: class indices; as in `freqbench.attacks.gradient`, and the only classes in the Dice. None: everything.

@@ -82,8 +82,9 @@ class Square(LinfGradientAttack):
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
         highest = task.look(x)
-        for query in range(1, self.queries):
-            cube, is_up = self._draw_cube(task, share(self.p_init, query - 1, self.queries))
+        draws = task.draw(torch.rand, (self.queries - 1, 4)).unbind(dim=1)  # all at once: a copy makes the device wait
+        for query, draw in enumerate(draws):
+            cube, is_up = _cube(task.clean, share(self.p_init, query, self.queries), draw)
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
             is_up = is_up ^ is_there.flatten(1).all(dim=1).reshape(is_up.shape)
             ahead = torch.where(cube, torch.where(is_up, high, low), x)
@@ -100,18 +101,25 @@ class Square(LinfGradientAttack):
             start = self.eps * (2 * task.draw(torch.rand, (1, 1, *task.clean.shape[3:])).round() - 1)
         return start
 
-    def _draw_cube(self, task: Task, p: float) -> tuple[Tensor, Tensor]:
-        """The voxels of one cube a sample, `[B, 1, H, W, D]`, and whether it goes up, `[B, 1, 1, 1, 1]`."""
-        window = task.clean.shape[2:]
-        side = max(round((p * window.numel()) ** (1 / 3)), 1)
-        *places, sign = task.draw(torch.rand, (4,)).T  # [B] each
-        cube = torch.ones_like(task.clean, dtype=torch.bool)
-        for axis, (length, place) in enumerate(zip(window, places, strict=True), start=2):
-            extent = min(side, length)
-            first = (place * (length - extent + 1)).floor()[:, None]
-            index = torch.arange(length, device=place.device)
-            inside = (index >= first) & (index < first + extent)  # [B, length]
-            shape = [len(inside), 1, 1, 1, 1]
-            shape[axis] = length
-            cube = cube & inside.reshape(shape)
-        return cube, across(sign >= 0.5, cube)
+
+def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
+    """The voxels of one cube a sample, `[B, 1, H, W, D]`, and whether it goes up, `[B, 1, 1, 1, 1]`.
+
+    Args:
+        like: the windows.
+        p: the share of a window that it covers.
+        draw: numbers in [0, 1) for its place on each axis and its sign, `[B, 4]`.
+    """
+    window = like.shape[2:]
+    side = max(round((p * window.numel()) ** (1 / 3)), 1)
+    *places, sign = draw.T  # [B] each
+    cube = torch.ones_like(like, dtype=torch.bool)
+    for axis, (length, place) in enumerate(zip(window, places, strict=True), start=2):
+        extent = min(side, length)
+        first = (place * (length - extent + 1)).floor()[:, None]
+        index = torch.arange(length, device=place.device)
+        inside = (index >= first) & (index < first + extent)  # [B, length]
+        shape = [len(inside), 1, 1, 1, 1]
+        shape[axis] = length
+        cube = cube & inside.reshape(shape)
+    return cube, across(sign >= 0.5, cube)

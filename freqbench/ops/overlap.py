@@ -37,7 +37,8 @@ def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = No
     both = labelled + per_class.scatter_add(1, pred, each)
     dice = 2 * per_class.scatter_add(1, true, is_right) / both.clamp(min=1)
     counts = torch.zeros_like(labelled)
-    counts[:, slice(1, None) if classes is None else list(classes)] = 1
+    for k in range(1, counts.shape[1]) if classes is None else classes:
+        counts[:, k] = 1  # one by one: a list of them would be copied to the device, which makes it wait
     counts *= labelled > 0
     mean = (dice * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
     return mean if classes is not None else torch.where(counts.any(dim=1), mean, is_right.mean(dim=1))

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.asked import EPS, run, scores, task, told
-from attacks.small import Net
+from attacks.asked import EPS, SEEDS, run, scores, task, told
+from attacks.small import Fixed, Net
+from attacks.test_contract import generators
 from torch import nn
 
 from freqbench.attacks import AutoAttack, make
@@ -59,6 +60,17 @@ def test_the_worst_of_all_that_was_asked_is_kept() -> None:
     assert scores(result.adversarial) == np.min(lowest_alone(), axis=0).tolist()
 
 
+def test_of_members_that_are_equal_the_first_is_kept() -> None:
+    """Of a model that nothing changes the Dice is the same everywhere."""
+    images, labels = task()
+    for members in (("apgd-ce", "square"), ("square", "apgd-ce")):
+        alone, both = (
+            make("autoattack", eps=EPS, **SMALL, threshold=0.0, members=names)(Fixed(1), images, labels).adversarial
+            for names in (members[:1], members)
+        )
+        assert torch.equal(alone, both)
+
+
 def test_members_ask_what_they_would_ask_alone() -> None:
     """Draws, steps and all, whatever went before them; then comes a look at what they brought."""
     model, _ = run("autoattack", **SMALL, threshold=0.0)
@@ -101,6 +113,16 @@ def test_a_dice_that_equals_the_threshold_has_not_fallen() -> None:
     """Within 0 nothing can be done: the Dice stays 1."""
     _, result = run("autoattack", eps=0.0, steps=2, queries=3, threshold=1.0)
     assert result.forwards == (4 + 4 + 5,) * 3
+
+
+def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
+    """The same generators give another attack the next time, whichever member was the last."""
+    images, labels = task()
+    labels[1] = labels[1].clamp(max=1)
+    drawn_from, fresh = generators(*SEEDS), generators(*SEEDS)
+    attack = make("autoattack", eps=EPS, **SMALL, organs=(2,), threshold=0.01)
+    assert attack(Net(), images, labels, generator=drawn_from).forwards == (38, 8, 38)
+    assert not any(torch.equal(g.get_state(), f.get_state()) for g, f in zip(drawn_from, fresh, strict=True))
 
 
 def test_a_window_without_the_organs_has_fallen_from_the_start() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attacks.asked import EPS, Asked, run, task
+from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import AttackResult, make
@@ -84,6 +85,13 @@ def test_what_is_kept_rises_from_query_to_query() -> None:
             kept.append(float(values[at, i]))
         assert kept == sorted(kept)
         assert kept[-1] > kept[0]
+
+
+def test_what_does_not_raise_the_loss_is_not_kept() -> None:
+    """Where the loss stands still, nothing but the first query is."""
+    images, labels = task()
+    one, many = (make("square", eps=EPS, queries=n)(Fixed(1), images, labels).adversarial for n in (1, 30))
+    assert torch.equal(one, many)
 
 
 def test_the_first_query_are_stripes_along_the_first_axis() -> None:
