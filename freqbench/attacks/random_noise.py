@@ -17,17 +17,17 @@ class RandomNoise(Attack):
 
     With n standard normal in every voxel and the norm over all voxels of a window:
 
-    .. math:: \mathrm{clamp}\bigl(x + linf \cdot \mathrm{sign}(n), 0, 1\bigr) \qquad\text{or}\qquad
-              \mathrm{clamp}\Bigl(x + l2 \, \frac{n}{\| n \|_2}, 0, 1\Bigr)
+    .. math:: x' = \mathrm{clamp}\bigl(x + linf \cdot \mathrm{sign}(n), 0, 1\bigr) \qquad\text{or}\qquad
+              x' = \mathrm{clamp}(x + c \, n, 0, 1) \ \text{with}\ \| x' - x \|_2 = l2
 
     At equal linf no change inside the ball is larger; what an attack does beyond this row is not due to its size. Where
-    volumes are 0 or 1, clamping takes half of the noise away. `targeted` has no effect.
+    volumes are 0 or 1, clamping takes half of the noise away: c makes up for it. `targeted` has no effect.
 
     Args:
         linf: size of every voxel's change, on the [0, 1] intensity scale.
-        l2: Euclidean norm of a window's change on that scale, before clamping, as in the records' column `l2`, which is
-            that of a volume: about sqrt(n) times as much for n windows. Exactly one of the two is given; it is the
-            budget, and says the threat model.
+        l2: Euclidean norm of a window's change on that scale, after clamping; all that fits into [0, 1] if it is less.
+            The records' column `l2` is that of a volume: about sqrt(n) times as much for n windows. Exactly one of the
+            two is given; it is the budget, and says the threat model.
 
     `start`: the standard normals, `[B, 1, H, W, D]`.
 
@@ -82,8 +82,24 @@ class RandomNoise(Attack):
         if self.l2 is None:
             return (task.clean + torch.full_like(normals, self.size).copysign(normals)).clamp(0, 1)
         # In double precision, as single would miss large norms by more than a bound allows.
-        direction = normals.double() / _norm(normals.double())
-        return (task.clean + self.size * direction).clamp(0, 1).to(task.clean)
+        clean, normals = task.clean.double(), normals.double()
+        room = torch.where(normals.signbit(), clean, 1 - clean)
+        change = _filled(normals.abs(), room, self.size).copysign(normals)
+        return (clean + change).clamp(0, 1).to(task.clean)
+
+
+def _filled(sizes: Tensor, room: Tensor, norm: float) -> Tensor:
+    """Sizes times one number a window, cut to their room, so that they have this norm; all the room if it is less."""
+    sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # lest a 0 be multiplied by infinity
+    full = room <= 0
+    while True:
+        # The norm that is missing is spread over voxels that have room left, which may fill some more.
+        missing = (norm**2 - _norm(room * full).square()).clamp(min=0)
+        filled = torch.where(full, room, missing.sqrt() / _norm(sizes * ~full) * sizes)
+        too_much = filled > room
+        if not too_much.any():
+            return filled
+        full = full | too_much
 
 
 def _norm(change: Tensor) -> Tensor:

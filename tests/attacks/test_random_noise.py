@@ -78,12 +78,39 @@ def test_both_are_made_of_the_same_normals() -> None:
     assert torch.equal(normals, kept), "what is given is left alone"
 
 
-@both_sizes
 @pytest.mark.parametrize("level", [0.0, 1.0])
-def test_clamping_takes_what_leaves_the_range(level: float, size: Callable[[float], dict[str, Any]]) -> None:
-    free, held = (noise(grey(level=at, dtype=torch.float64), **size(0.4)) for at in (0.5, level))
+def test_clamping_takes_signs_that_leave_the_range(level: float) -> None:
+    free, held = (noise(grey(level=at, dtype=torch.float64), linf=0.4) for at in (0.5, level))
     expected = free.clamp(min=0) if level == 0 else free.clamp(max=0)
     assert torch.allclose(held, expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("value", [0.5, 10.0, 25.0])
+def test_the_norm_is_l2_after_clamping_and_what_is_free_keeps_its_direction(value: float) -> None:
+    """Air, as in a scan, and two windows with different room: each by a number of its own."""
+    images = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    images[0, :, :12] = 0
+    normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    added = noise(images, normals, l2=value)
+    moved = images + added
+    factors = []
+    for x, change, n in zip(moved, added, normals, strict=True):
+        assert float(change.square().sum()) ** 0.5 == pytest.approx(value, abs=1e-12)
+        free = (x > 0) & (x < 1)
+        ratio = change[free] / n[free]
+        assert torch.allclose(ratio, ratio.mean(), rtol=1e-9, atol=0)
+        # What is at an edge would have gone beyond it.
+        assert bool((ratio.mean() * n[~free].abs() >= change[~free].abs() - 1e-12).all())
+        factors.append(float(ratio.mean()))
+    assert factors[0] != pytest.approx(factors[1], rel=1e-3)
+
+
+def test_a_norm_beyond_the_room_takes_all_of_it() -> None:
+    images = grey(level=0.25, dtype=torch.float64)
+    normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    normals[..., 0] = 0
+    added = noise(images, normals, l2=1000.0)
+    assert torch.equal(added, torch.where(normals >= 0, 0.75, -0.25))
 
 
 def test_large_norms_of_large_windows_stay_within_the_bound() -> None:
