@@ -42,10 +42,11 @@ class AutoAttack(Ensemble):
 
     **Differs from the papers**: FAB is left out: it minimises the norm, which a fixed radius does not reward, and steps
     to the nearest of the boundaries between one decision's classes, by a gradient for every class, where a volume has
-    as many decisions as voxels. Windows are judged one by one, and the threshold is a number, where Daza et al. take
-    half the mean Dice of the data set. They run Auto-PGD five times (`restarts`), and their Square Attack lowers the
-    mean Dice itself, where ours raises the Dice + cross-entropy. Of APGD-DLR the form without a target is the default,
-    as with them, and the targeted one has one target a voxel, where Croce and Hein take nine in turn.
+    as many decisions as voxels. Windows are judged one by one (`scope: volume`: cases), and the threshold is a number,
+    where Daza et al. take half the mean Dice of the data set. They run Auto-PGD five times (`restarts`), and their
+    Square Attack lowers the mean Dice itself, where ours raises the Dice + cross-entropy. Of APGD-DLR the form without
+    a target is the default, as with them, and the targeted one has one target a voxel, where Croce and Hein take nine
+    in turn.
 
     Example:
         >>> AutoAttack(eps=4 / 255, members=("apgd-ce", "square")).passes

@@ -28,6 +28,8 @@ class Ensemble(LinfAttack):
     Args:
         organs: class indices; as in `freqbench.attacks.gradient`, and the only classes in the Dice. None: everything.
         restarts: runs of every member that follows a gradient.
+        scope: `volume`: a sample is a whole case, as in `freqbench.attacks.gradient`, so that the Dice that decides is
+            the case's own, of its prediction as deployed; `window`: that of each window.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
@@ -35,6 +37,7 @@ class Ensemble(LinfAttack):
 
     organs: tuple[int, ...] | None = None
     restarts: int = 1
+    scope: str = "window"
     variant: str = "paper"
 
     def __post_init__(self) -> None:
@@ -70,6 +73,11 @@ class Ensemble(LinfAttack):
     def is_stochastic(self) -> bool:
         """Members draw."""
         return True
+
+    @property
+    def attacks_volume(self) -> bool:
+        """`scope`."""
+        return self.scope == "volume"
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for every member."""

@@ -60,7 +60,8 @@ def test_every_attack_is_compared() -> None:
 @pytest.fixture(scope="module")
 def every_attack() -> tuple[list[Unit], Any]:
     """Units of every attack, and what the serial engine makes of them."""
-    units = units_of(job(attacks=[{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]))
+    entries = [{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]
+    units = units_of(small(attacks=entries, models=job()["models"]))
     return units, results(run_serially(units).outcomes)
 
 

@@ -6,21 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attacks.test_contract import EXAMPLES
+from attacks.examples import EXAMPLES
 from tiny import expanded, small
 
 from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.ensemble import Ensemble
 from freqbench.attacks.gradient import LinfGradientAttack
 from freqbench.evaluate import AttackedVolume, attack_case
 from freqbench.grid import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
 from freqbench.ops.losses import dice_ce
+from freqbench.ops.overlap import mean_dice
 from freqbench.types import Case, CaseRef, Shape
 
 ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
-WHOLE = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfGradientAttack)]
+WHOLE = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfGradientAttack | Ensemble)]
 OTHERS = {name: {key: value for key, value in EXAMPLES[name].items() if key != "eps"} for name in WHOLE}
+OTHERS["autoattack"]["threshold"] = 0.0  # every member attacks: passes are known
 every_attack = pytest.mark.parametrize("name", WHOLE)
 
 
@@ -116,3 +119,31 @@ def test_two_runs_are_equal_to_the_bit_and_seeds_differ(model: SegmentationModel
     first, again, other = (attack_case(attack, model, case, seed, 2).adversarial for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sea", "autoattack"])
+def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: SegmentationModel) -> None:
+    """Members alone, as the ensemble runs them, keep their last volumes: what it sees of them is worse yet."""
+    case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
+
+    def dice_of(volume: AttackedVolume) -> float:
+        with torch.no_grad():
+            return float(mean_dice(sliding(volume.adversarial[None]), case.label[None]))
+
+    found = dice_of(attacked(name, model, case, "volume"))
+    ensemble = make(name, eps=0.05, scope="volume", **OTHERS[name])
+    assert isinstance(ensemble, Ensemble)
+    for member in ensemble.attacks:
+        assert found <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
+    assert found < 1
+
+
+def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: SegmentationModel) -> None:
+    case = make_case(model, SHAPE)
+    fallen, standing = (
+        attack_case(make("autoattack", eps=0.05, steps=4, queries=5, scope="volume", threshold=t), model, case, 0, 2)
+        for t in (1.0, 0.0)
+    )
+    windows = len(sliding_windows(SHAPE, ROI))
+    assert fallen.num_backwards == 4 * windows
+    assert standing.num_backwards == 8 * windows
