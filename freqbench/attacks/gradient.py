@@ -57,8 +57,8 @@ class GradientAttack(Attack):
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.target is not None:
             object.__setattr__(self, "target", canonical(self.target))
-        complaints = (self._about_restarts(), self._about_labels(), self._about_loss())
-        for parameter, complaint in zip(("restarts", "targeted", "loss"), complaints, strict=True):
+        complaints = (self._about_restarts(), self._about_labels(), self._about_organs(), self._about_loss())
+        for parameter, complaint in zip(("restarts", "targeted", "organs", "loss"), complaints, strict=True):
             if complaint:
                 raise ParameterError(self.name, parameter, complaint)
 
@@ -73,6 +73,12 @@ class GradientAttack(Attack):
         if self.targeted and self.organs is not None:
             return "expected false beside organs, got true: these are found by the truth: use a target rule"
         return None
+
+    def _about_organs(self) -> str | None:
+        if self.organs is None or not isinstance(self.target, tuple) or set(self.organs) & set(self.target[1:]):
+            return None
+        kind, *classes = self.target
+        return f"expected one of those to {kind}, {classes}, got {list(self.organs)}: these would keep their labels"
 
     def _about_loss(self) -> str | None:
         if self.loss_name == "dlr-targeted" and self.target is None:
