@@ -29,12 +29,22 @@ class AimedAttack(Attack):
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.target is not None:
             object.__setattr__(self, "target", canonical(self.target))
+        for parameter, complaint in (("targeted", self._about_labels()), ("organs", self._about_organs())):
+            if complaint:
+                raise ParameterError(self.name, parameter, complaint)
+
+    def _about_labels(self) -> str | None:
         if self.targeted and self.target is not None:
-            complaint = "expected false beside a target rule, got true: with a rule the labels are the truth"
-            raise ParameterError(self.name, "targeted", complaint)
+            return "expected false beside a target rule, got true: with a rule the labels are the truth"
         if self.targeted and self.organs is not None:
-            complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
-            raise ParameterError(self.name, "targeted", complaint)
+            return "expected false beside organs, got true: these are found by the truth: use a target rule"
+        return None
+
+    def _about_organs(self) -> str | None:
+        if self.organs is None or not isinstance(self.target, tuple) or set(self.organs) & set(self.target[1:]):
+            return None
+        kind, *classes = self.target
+        return f"expected one of those to {kind}, {classes}, got {list(self.organs)}: these would keep their labels"
 
     def check_classes(self, num_classes: int) -> None:
         """No class is named beyond the last."""

@@ -56,13 +56,14 @@ class APGD(LinfGradientAttack):
 
     What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the cross-entropy and `keep` is
     `best` here. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the
-    second paper.
+    second paper, which judges `js` by it too.
 
     `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, 1, H, W, D]`.
 
-    **Differs from the authors' code**: checkpoints are rounded up as in the paper, where the code rounds down; the
-    first checkpoint counts the rise from the start; a rise is counted against the volume that the step went from; the
-    draw is not stretched to reach eps. Best is the volume of highest L, where the code of the first paper keeps one
+    **Differs from the authors' code**: checkpoints are rounded up as in the paper, where the code rounds down; exactly
+    0.75 of the steps are enough, as in the paper; the first checkpoint counts the rise from the start, and halves where
+    the start is still best; a rise is counted against the volume that the step went from; the draw is not stretched to
+    reach eps. Best is the volume of highest L, where the code of the first paper keeps one
     that is misclassified and that of the second the one of least accuracy.
 
     Example:

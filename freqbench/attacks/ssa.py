@@ -37,7 +37,8 @@ class SSA(BlockAttack, LinfGradientAttack):
         steps: T; `num_spectra` forward and as many backward passes each.
         rho: how far the random factors of a spectrum may leave 1, in [0, 1).
         num_spectra: N; None: 20.
-        block: side of the DCT block in voxels, or three; a window that blocks do not tile is continued by reflection.
+        block: side of the DCT block in voxels, or three; 96 takes in a whole window of the papers. A window that blocks
+            do not tile is continued by reflection.
 
     What every gradient attack takes beside: `freqbench.attacks.gradient`. Volumes are compared as they are, before any
     transform: with `keep: best` a step costs one forward pass more.
@@ -45,8 +46,8 @@ class SSA(BlockAttack, LinfGradientAttack):
     `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, 1, H, W, D]` and `unif` in [0, 1) in
     blocked layout `[steps, N, B, 1, blocks, h, w, d]`.
 
-    **Differs from the paper**: the transform is in three dimensions and of blocks, DC included, where the paper takes
-    the DCT of a whole slice: a block as long as the window is that in three dimensions.
+    **Differs from the paper**: the transform is in three dimensions, and of blocks where `block` is shorter than the
+    window: DC is multiplied too, which then changes the brightness block by block, and not of the whole.
     """
 
     name: ClassVar[str] = "ssa"
@@ -57,7 +58,7 @@ class SSA(BlockAttack, LinfGradientAttack):
     steps: int = 10
     rho: float = 0.5
     num_spectra: int | None = None
-    block: int | tuple[int, ...] = 16
+    block: int | tuple[int, ...] = 96
     variant: str = "paper"
 
     @property
@@ -147,7 +148,7 @@ class SSA2D(SSA):
 
     Args:
         num_spectra: spectra averaged at every step; None: 20, in `released` 10.
-        block: side of the DCT block of a slice in voxels, or two.
+        block: side of the DCT block of a slice in voxels, or two; 96 takes in a whole slice of the papers' windows.
 
     `start`: the draws of all passes in slices, `gauss` `[steps, N, B, 1, D, H, W]` and `unif`
     `[steps, N, B, 1, D, blocks, h, w]`.
@@ -158,8 +159,7 @@ class SSA2D(SSA):
     where N is no multiple of 3, the bounds of the ball are those of other voxels, and the volume comes out turned by
     N * steps. Windows have to be cubes. It also takes 128/255 off before the transform and adds it after.
 
-    **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions; blocks
-    of 16, not 96.
+    **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions.
     """
 
     name: ClassVar[str] = "ssa_2d"

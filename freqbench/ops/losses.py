@@ -46,13 +46,14 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     p = torch.softmax(logits, dim=1)
     batch, num_classes = p.shape[:2]
     index = labels.reshape(batch, -1).long()  # [B, N]
-    per_class = torch.zeros(batch, num_classes, dtype=p.dtype, device=p.device)
+    # float64, as a million values added one by one in float32 are off in the third digit.
+    per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=p.device)
     counts = torch.ones_like(p[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(p)
     p = p.flatten(2)
-    overlap = per_class.scatter_add(1, index, p.gather(1, index[:, None])[:, 0] * counts)
-    count = per_class.scatter_add(1, index, counts)
+    overlap = per_class.scatter_add(1, index, (p.gather(1, index[:, None])[:, 0] * counts).double())
+    count = per_class.scatter_add(1, index, counts.double())
     squares = (p.square() if scope.voxels is None else p.square() * counts[:, None]).sum(dim=2)
-    terms = 1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)
+    terms = (1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)).to(p.dtype)
     return terms.mean(dim=1) if scope.classes is None else terms[:, scope.classes].mean(dim=1)
 
 

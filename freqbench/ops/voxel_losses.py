@@ -58,8 +58,10 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: \mathrm{DLR} = - \frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3}}
 
-    It does not change when logits are shifted or scaled, so that a network cannot hide its gradient by large logits; a
-    voxel that is right has a value in [-1, 0], one that is wrong in [0, 1]. Same arguments as `ce`, mean over voxels.
+    It does not change when logits are shifted or scaled, so that a network cannot hide its gradient by large logits. A
+    voxel that is right has a value in [-1, 0], one that is wrong above 0: below 1 where its label comes second, without
+    bound where it comes fourth or later, so that few voxels may outweigh all others in the mean. Same arguments as
+    `ce`, mean over voxels.
 
     **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code.
 
@@ -67,9 +69,10 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
         UserError: fewer than 3 classes.
     """
     _require_classes("dlr", logits)
-    top = logits.topk(3, dim=1).values
+    top, order = logits.topk(3, dim=1)
     own = logits.gather(1, labels.long())
-    other = torch.where(own >= top[:, :1], top[:, 1:2], top[:, :1])
+    # By index: of equal logits, `own >= top` may take the label's own for the other one, which has no gradient.
+    other = torch.where(order[:, :1] == labels, top[:, 1:2], top[:, :1])
     return voxel_mean((other - own)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
 
 

@@ -94,10 +94,34 @@ def test_a_step_that_pays_in_fewer_than_three_of_four_is_halved() -> None:
         assert observe(up + down, 100) == {22: halves}
 
 
+def test_a_step_that_pays_in_exactly_three_of_four_is_kept() -> None:
+    """16 steps from the second checkpoint to the third: 12 rises are enough, as in the paper, 11 are not."""
+    for rises, halves in ((11, True), (12, False)):
+        up = [float(i) for i in range(42 + rises)]
+        down = [41 + rises - 0.1 * i for i in range(1, 17 - rises)]
+        assert observe(up + down, 100) == {22: False, 41: False, 57: halves}
+
+
 def test_a_highest_loss_that_stays_halves_a_step_that_was_kept() -> None:
     """A peak at the first step, then rises below it."""
     values = [0.0, 1000.0, *(float(i) for i in range(40))]
     assert observe(values, 100) == {22: False, 41: True}
+
+
+FALL = [100.0 - i for i in range(23)]
+"""Never a rise up to the first checkpoint, which halves the step."""
+
+
+def test_a_highest_loss_that_stays_is_no_reason_right_after_a_halving() -> None:
+    """Rises below the highest all the way to the second checkpoint."""
+    assert observe([*FALL, *(50.0 + i for i in range(19))], 100) == {22: True, 41: False}
+
+
+def test_the_step_after_a_halving_goes_from_the_best_volume() -> None:
+    """It leads above the last loss and below the best: no rise, so that 14 of 19 are left, which is too few."""
+    for after, halves in ((90.0, True), (101.0, False)):
+        up = [after + i for i in range(15)]
+        assert observe([*FALL, *up, *(up[-1] - i for i in range(1, 5))], 100) == {22: True, 41: halves}
 
 
 def test_the_radius_shrinks_from_the_best_of_each_stage() -> None:

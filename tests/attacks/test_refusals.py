@@ -114,6 +114,8 @@ REFUSED = [
     ({"organs": ()}, "organs: expected a list of classes"),
     ({"organs": ("liver",)}, "organs: expected a list of classes"),
     ({"organs": (-1,)}, "organs: expected a list of classes"),
+    ({"organs": (2,), "target": ("erase", 1)}, "organs: expected one of those to erase, [1], got [2]: these"),
+    ({"organs": (0, 3), "target": ("swap", 1, 2)}, "organs: expected one of those to swap, [1, 2], got [0, 3]: these"),
     ({"organs": (1,), "targeted": True}, "targeted: expected false beside organs, got true"),
     ({"target": "next"}, "target: expected least-likely, next-class"),
     ({"target": ("swap", 1)}, "target: expected least-likely, next-class"),

@@ -9,7 +9,7 @@ from attacks.small import Net, volumes
 from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
-from freqbench.attacks import make
+from freqbench.attacks import SSA, make
 from freqbench.errors import ParameterError, UserError
 from freqbench.grid import attack_identity
 
@@ -160,6 +160,14 @@ def test_a_block_longer_than_the_window_is_cut(name: str) -> None:
     fitting = (6, 4, 5) if name == "ssa" else (6, 4)
     cut, own = (make(name, **(SMALL | {"block": block}))(Net(), images, labels) for block in (32, fitting))
     assert torch.equal(cut.adversarial, own.adversarial)
+
+
+@BOTH
+def test_the_default_block_is_the_whole_window(name: str) -> None:
+    """96 on each axis, as in the papers: the paper's transform is of a whole image."""
+    attack = make(name)
+    assert isinstance(attack, SSA)
+    assert attack.cut((96, 96, 96)) == ((96, 96, 96) if name == "ssa" else (96, 96, 1))
 
 
 @BOTH

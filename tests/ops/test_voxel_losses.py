@@ -84,6 +84,15 @@ def test_dlr_targeted_is_minus_the_paper_s_formula() -> None:
     assert torch.allclose(-LOSSES["dlr-targeted"](logits, target, Scope(truth=truth)), expected)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_dlr_has_a_gradient_where_two_classes_tie(label: int) -> None:
+    """Between the label and the other of the two, whichever torch sorts first."""
+    logits = torch.tensor([2.0, 2.0, 1.0, 0.0]).reshape(1, 4, 1, 1, 1).requires_grad_()
+    value = LOSSES["dlr"](logits, torch.full((1, 1, 1, 1, 1), label), EVERYTHING)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert gradient.flatten()[[label, 1 - label]].tolist() == [-1.0, 1.0]
+
+
 def test_dlr_does_not_know_scale_and_shift() -> None:
     logits, labels, target = random_task()
     for name, truth in (("dlr", target), ("dlr-targeted", target)):
@@ -166,6 +175,18 @@ def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
         cut = [tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]
         alone.append(call(name, *cut))
     assert torch.allclose(call(name, logits, labels, truth, voxels), torch.cat(alone))
+
+
+def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
+    """Nearly the same probability everywhere, whose rounding errors all have one sign."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.zeros(1, 2, 64, 64, 64)
+    logits[:, 0] = 4 + 0.02 * torch.randn(64, 64, 64, generator=generator)
+    labels = torch.zeros(1, 1, 64, 64, 64, dtype=torch.long)
+    labels[..., :2] = 1
+    for scope in (EVERYTHING, Scope(voxels=labels == 0)):
+        found, expected = (float(LOSSES["dice"](z, labels, scope)) for z in (logits, logits.double()))
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_dice_of_some_classes_is_the_mean_of_their_terms() -> None:
