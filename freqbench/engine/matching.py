@@ -72,6 +72,9 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
             known[key] = each.find(worker)
             _write(out, {**_read(out), key: known[key]})
             say(known[key].text)
+        del worker
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
     rows: dict[int, list[dict[str, Any]]] = {}
     for each in asked:
         rows.setdefault(each.number, []).append(each.row(known.get(each.key)).model_dump(mode="json"))

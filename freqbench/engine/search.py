@@ -1,4 +1,4 @@
-"""The budget that leads to a distance, found by bisection."""
+"""The least budget that leads to a distance, found by bisection."""
 
 import math
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from freqbench.errors import UserError
 TOLERANCE = 0.01  # of the distance: near enough to stop
 MISS = 0.05  # of the distance: too far off to be called equal
 WIDTH = 0.002  # of the budget: where the search gives up
+STRIDE = 4.0  # from budget to budget until one leads beyond the value
 NOTHING = 1e-12  # a distance that is taken for 0
 
 
@@ -36,11 +37,13 @@ class UnreachableError(UserError):
 
 
 def search(distance: Callable[[float], float], value: float, low: float, high: float) -> Found:
-    """The budget that leads to a distance, by bisection between two bounds.
+    """The least budget that leads to a distance, by bisection.
 
-    On logarithmic scales, on which most distances are nearly straight lines, and with the interpolation inside the
-    bracket of R. P. Brent, "Algorithms for Minimization without Derivatives", 1973 (scipy's `brentq`). It needs no
-    distance that grows all the way, only one that lies on both sides of the value at the bounds.
+    Budgets grow by STRIDE from the least on until one leads beyond the value, as not every distance grows all the way:
+    that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be
+    missed). Between this one and the one before, the search is on logarithmic scales, on which most distances are
+    nearly straight lines, with the interpolation inside the bracket of R. P. Brent, "Algorithms for Minimization
+    without Derivatives", 1973 (scipy's `brentq`).
 
     Args:
         distance: of a budget; at least 0.
@@ -49,10 +52,11 @@ def search(distance: Callable[[float], float], value: float, low: float, high: f
         high: the largest.
 
     Raises:
-        UnreachableError: both bounds lie on one side of the value, or the distance jumps over it by more than 5 %.
+        UnreachableError: the least budget leads beyond the value or no budget to it, or the distance jumps over it by
+            more than 5 %.
 
     >>> search(lambda eps: 100 * eps, 3.0, 0.001, 1.0)
-    Found(budget=0.03, distance=3.0, tried=3)
+    Found(budget=0.03, distance=3.0, tried=5)
     """
     from scipy.optimize import brentq
 
@@ -65,9 +69,13 @@ def search(distance: Callable[[float], float], value: float, low: float, high: f
         off = _off(tried[budget], value)
         return 0.0 if abs(off) <= TOLERANCE else off  # at 0 the search ends
 
-    ends = math.log(low), math.log(high)
-    if gap(ends[0]) < 0 < gap(ends[1]):
-        brentq(gap, *ends, xtol=WIDTH)
+    below, last = math.log(low), math.log(high)
+    while gap(below) < 0 and below < last:
+        above = min(below + math.log(STRIDE), last)
+        if gap(above) >= 0:
+            brentq(gap, below, above, xtol=WIDTH)
+            break
+        below = above
     nearest = min(tried, key=lambda budget: abs(_off(tried[budget], value)))
     found = Found(budget=nearest, distance=tried[nearest], tried=len(tried))
     if abs(_off(found.distance, value)) > MISS:
