@@ -40,8 +40,8 @@ class Cell:
                 "seed": self.seed,
                 "precision": self.precision,
                 "compile": self.compile,
-                # Where the reference is drawn from, not which it is: that hangs on the seed and the case.
-                **({"references": self.dataset.split} if self.attack.needs_reference else {}),
+                # What the reference is drawn from, not which it is: that hangs on the seed and the case.
+                **({"references": self.dataset.references()} if self.attack.needs_reference else {}),
             }
         )
 

@@ -71,13 +71,20 @@ class Dataset(Strict, abc.ABC):
         Raises:
             DataError: the split has no other case.
         """
-        others = [other for other in self.model_copy(update={"cases": None}).refs() if other.case_id != ref.case_id]
+        others = [other for other in self._whole_split() if other.case_id != ref.case_id]
         if not others:
             raise DataError(
                 f"{self.name}: expected another case beside {ref.case_id} in the split {self.split!r}, which an attack "
                 "takes as its reference, got none: choose a split of two cases or more"
             )
         return max(others, key=lambda other: digest(["reference", seed, ref.fingerprint, other.fingerprint]))
+
+    def references(self) -> str:
+        """16 hex digits of all that `other` draws from: the content of the split's cases, in whatever order."""
+        return digest(sorted(ref.fingerprint for ref in self._whole_split()))
+
+    def _whole_split(self) -> tuple[CaseRef, ...]:
+        return self.model_copy(update={"cases": None}).refs()
 
     def _chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
         """The ids of a split that `cases` leaves."""
