@@ -209,6 +209,20 @@ def test_the_constraints_furthest_from_success_are_left_out_more_and_more(i: int
     assert (slope != 0).tolist() == [True, left_out == 0, True, True, False]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_step_does_not_wait_for_the_device() -> None:
+    """Some constraints of both samples are left out; torch refuses what would wait."""
+    images = torch.zeros(2, 1, 4, 4, 4, device="cuda")
+    task = Task("almaprox", Fixed(0), images, images.long(), targeted=False, generator=None, start=None)
+    lagrangian, enough = Lagrangian(ALMAProx(share=0.5, steps=7), task), torch.tensor([False, True], device="cuda")
+    violation = torch.linspace(-1, 1, images.numel(), device="cuda").reshape(images.shape)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        lagrangian.value(5, violation, violation < 0, enough)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
