@@ -46,8 +46,8 @@ class ALMAProx(AimedAttack):
     from the first success on, or from T / 2 on, to a tenth.
 
     The result is the smallest volume seen whose share of wrong voxels is reached; where none was, the one with most of
-    them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice. In a run each
-    window is a sample: the share is one of its voxels as it is predicted alone, not of the stitched prediction.
+    them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice. In a run
+    each window is a sample: the share is one of its voxels as it is predicted alone, not of the stitched prediction.
 
     Args:
         share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
