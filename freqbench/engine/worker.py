@@ -107,6 +107,7 @@ class Worker:
         self._device = torch.device(spec.device)
         self._window_batch = spec.window_batch or (1 if self._device.type == "cpu" else 4)
         self._inference_batch = INFERENCE_WINDOWS
+        self._splits: dict[str, tuple[CaseRef, ...]] = {}
         self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
         self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: _Kept[CleanPrediction] = _Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
@@ -174,7 +175,10 @@ class Worker:
         """The other case that the attack takes something from, if it does: the same for every cell of one seed."""
         if not cell.attack.needs_reference:
             return None
-        other = cell.dataset.other(ref, cell.seed or 0)
+        name = cell.dataset.name
+        if name not in self._splits:
+            self._splits[name] = cell.dataset.whole_split()
+        other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
         return self._cases.get(cell.dataset.case_key(other), lambda: cell.dataset.load(other))
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
