@@ -46,8 +46,8 @@ class Cell:
                 "precision": self.precision,
                 "compile": self.compile,
                 **self._coupling,
-                # Where the reference is drawn from, not which it is: that hangs on the seed and the case.
-                **({"references": self.dataset.split} if self.attack.needs_reference else {}),
+                # What the reference is drawn from, not which it is: that hangs on the seed and the case.
+                **({"references": self.dataset.references} if self.attack.needs_reference else {}),
             }
         )
 

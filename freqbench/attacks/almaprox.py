@@ -46,7 +46,8 @@ class ALMAProx(AimedAttack):
     from the first success on, or from T / 2 on, to a tenth.
 
     The result is the smallest volume seen whose share of wrong voxels is reached; where none was, the one with most of
-    them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice.
+    them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice. In a run
+    each window is a sample: the share is one of its voxels as it is predicted alone, not of the stitched prediction.
 
     Args:
         share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
@@ -145,7 +146,8 @@ class Lagrangian:
         labels, voxels = task.labels, task.scope.voxels
         self._counts = torch.ones_like(labels, dtype=torch.bool) if voxels is None else voxels
         self._number = self._counts.flatten(1).sum(dim=1)
-        self._left_out = [(1 - attack.share) * number for number in self._number.tolist()]
+        self._left_out = (1 - attack.share) * self._number.double()
+        self._most_left_out = float(self._left_out.max())
         self._multipliers = torch.full_like(labels, FIRST_MULTIPLIER, dtype=torch.float64)
         self._penalties = torch.full_like(labels, FIRST_PENALTY, dtype=torch.float64)
         self._scale = torch.ones_like(self._number, dtype=torch.float64)
@@ -172,11 +174,11 @@ class Lagrangian:
     def _highest(self, i: int, c: Tensor) -> Tensor:
         """The largest constraint that is not left out, `[B, 1, 1, 1, 1]`."""
         growth = i / max(self._attack.steps - 1, 1)
-        ranks = [int(number * growth + 1e-9) for number in self._left_out]
-        if not any(ranks):
+        most = int(self._most_left_out * growth + 1e-9)
+        if most == 0:
             return c.new_full((len(c), 1, 1, 1, 1), torch.inf)
-        down = c.masked_fill(~self._counts, -torch.inf).flatten(1).topk(max(ranks), dim=1).values
-        rank = torch.tensor(ranks, device=c.device)
+        down = c.masked_fill(~self._counts, -torch.inf).flatten(1).topk(most, dim=1).values
+        rank = (self._left_out * growth + 1e-9).long()
         found = down.gather(1, (rank - 1).clamp(min=0)[:, None])[:, 0]
         return across(torch.where(rank > 0, found, torch.inf), c)
 

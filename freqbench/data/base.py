@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -62,22 +63,36 @@ class Dataset(Strict, abc.ABC):
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
         return digest([self.recipe(), ref.fingerprint])
 
-    def other(self, ref: CaseRef, seed: int) -> CaseRef:
+    def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.
 
         `cases` has no say, so that the same case has the same reference however many are asked for; a case that joins
         the split takes the place of the reference of few.
 
+        Args:
+            ref: the case.
+            seed: of the draw.
+            split: from `whole_split`, where it is at hand: to list a split reads every header.
+
         Raises:
             DataError: the split has no other case.
         """
-        others = [other for other in self.model_copy(update={"cases": None}).refs() if other.case_id != ref.case_id]
+        others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
             raise DataError(
                 f"{self.name}: expected another case beside {ref.case_id} in the split {self.split!r}, which an attack "
                 "takes as its reference, got none: choose a split of two cases or more"
             )
         return max(others, key=lambda other: digest(["reference", seed, ref.fingerprint, other.fingerprint]))
+
+    @cached_property
+    def references(self) -> str:
+        """16 hex digits of all that `other` draws from: the content of the split's cases, in whatever order."""
+        return digest(sorted(ref.fingerprint for ref in self.whole_split()))
+
+    def whole_split(self) -> tuple[CaseRef, ...]:
+        """The cases of the split, whatever `cases` asks for."""
+        return self.model_copy(update={"cases": None}).refs()
 
     def _chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
         """The ids of a split that `cases` leaves."""

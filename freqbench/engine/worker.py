@@ -116,6 +116,7 @@ class Worker:
         self._window_batch = spec.window_batch or 1
         self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = INFERENCE_WINDOWS
+        self._splits: dict[str, tuple[CaseRef, ...]] = {}
         self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
         self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: _Kept[CleanPrediction] = _Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
@@ -223,7 +224,10 @@ class Worker:
         """The other case that the attack takes something from, if it does: the same for every cell of one seed."""
         if not cell.attack.needs_reference:
             return None
-        return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0))
+        name = cell.dataset.name
+        if name not in self._splits:
+            self._splits[name] = cell.dataset.whole_split()
+        return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0, self._splits[name]))
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
         pred, self._inference_batch = memory.within_memory(partial(models.predict, model, image), self._inference_batch)

@@ -1,11 +1,13 @@
 """The reconstruction of FAA: what it exchanges, what it learns on volumes where the right band is known."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, Threshold, generators, volumes
+from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
@@ -133,6 +135,26 @@ def test_the_objective_is_the_loss_less_the_weighted_change_of_those_bands() -> 
     with torch.no_grad():
         expected = dice_ce(model(mixed), labels) - 0.7 * torch.from_numpy(change / kept)
     assert torch.allclose(result.losses[0], expected, atol=1e-9)
+
+
+def test_the_gradient_is_that_of_the_gates_in_the_sigmoid_of_score_and_draw() -> None:
+    """With a model that never moves only the change of the bands of shapes has one, whether a gate is open or not."""
+    images, labels = volumes()
+    images = 0.45 + 0.1 * images.double()
+    reference = 0.45 + 0.1 * reference_of(images)
+    attack = FAA(bands=BANDS, portion=0.5, reconstruction_weight=0.7)
+    task = Task("faa", Fixed(0), images, labels, targeted=False, generator=None, start=None, reference=reference)
+    noise = torch.linspace(-2, 2, BANDS, dtype=torch.float64).expand(2, BANDS)
+    objective = partial(attack._objective, task, attack._mixer(task), noise)
+    gradient, _ = task.gradient_and(torch.full_like(noise, 0.3), objective)
+
+    bands = fourier_bands(images.shape[2:], BANDS).numpy()
+    own, other = np.abs(spectrum(images))[:, 0], np.abs(spectrum(reference))[:, 0]
+    kept = own[:, np.isin(bands, [1, 2, 3])].sum(1)
+    for n, s in enumerate((noise[0] + 0.3).tolist()):
+        slope = np.exp(-s) / (1 + np.exp(-s)) ** 2
+        change = np.abs(other - own)[:, bands == n].sum(1) / kept if n in (1, 2, 3) else np.zeros(2)
+        assert gradient[:, n].numpy() == pytest.approx(-0.7 * change * slope, abs=1e-12)
 
 
 def test_the_gradient_reaches_the_gates() -> None:

@@ -1,7 +1,10 @@
 """The case beside a case: what attacks take their reference from."""
 
+from dataclasses import replace
+
 import pytest
 from data.conftest import Folder, volume
+from tiny import expanded, small
 
 from freqbench.data.phantom import Phantom
 from freqbench.errors import DataError
@@ -38,6 +41,22 @@ def test_a_case_that_joins_changes_nothing_but_where_it_is_drawn(folder: Folder)
     assert set(before) == {"b", "c"}
     assert set(after) == {"b", "c", "d"}
     assert all(new in (old, "d") for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("attack", "differs"), [("faa", True), ("fgsm", False)])
+def test_a_case_that_joins_is_in_the_id_of_cells_that_draw_from_it(folder: Folder, attack: str, differs: bool) -> None:
+    """As a case's reference may be another from then on, its row must not pass for the same; the order is nothing."""
+    cell = expanded(small(attacks=[{"name": attack, **({"eps": 0.1} if attack == "fgsm" else {})}]))[1].cells[0]
+    ids = [replace(cell, dataset=folder.dataset()).cell_id]
+    folder.listed["validation"].reverse()
+    folder.save()
+    ids.append(replace(cell, dataset=folder.dataset(cases=1)).cell_id)
+    folder.write("d", *volume(seed=4))
+    folder.listed["validation"].append({"image": "imagesTr/d.nii.gz", "label": "labelsTr/d.nii.gz"})
+    folder.save()
+    ids.append(replace(cell, dataset=folder.dataset()).cell_id)
+    assert ids[0] == ids[1]
+    assert (ids[1] != ids[2]) == differs
 
 
 def test_a_split_of_one_case_is_refused(folder: Folder) -> None:

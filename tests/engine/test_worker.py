@@ -199,6 +199,16 @@ def test_a_case_has_the_same_reference_however_many_cases_are_asked_for() -> Non
     assert alone[0] == among[0]
 
 
+def test_a_worker_lists_a_split_once_for_all_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = units_of(
+        small(attacks=[FAA], seeds=[0, 1], datasets=[{"name": "phantom", "shape": [24, 20, 16], "cases": 2}])
+    )
+    worker, listed, real = Worker(WorkerSpec(run_id="r", metrics=())), list[str](), Phantom.whole_split
+    monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or real(self))
+    assert [worker.run(unit)[0].failed for unit in units] == [False] * 4
+    assert listed == ["phantom"]
+
+
 def test_the_row_of_a_reconstruction_says_so() -> None:
     ((row,),) = faa_rows(1)
     said = [row[name] for name in ("variant", "threat_model", "budget_name", "budget")]
