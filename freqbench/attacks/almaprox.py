@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks.aimed import AimedAttack
 from freqbench.attacks.best import across
-from freqbench.attacks.parameters import INTENSITY_STEP, PARAMETERS, Parameter
+from freqbench.attacks.parameters import INTENSITY_STEP, PARAMETERS, SCOPES, Parameter
 from freqbench.attacks.targets import LEAST_LIKELY
 from freqbench.attacks.task import Task
 from freqbench.ops.proximal import linf_prox
@@ -77,6 +77,7 @@ class ALMAProx(AimedAttack):
     threat_model: ClassVar[str] = "linf-minimal"
     budget_name: ClassVar[str] = "share"
     variants: ClassVar[tuple[str, ...]] = ("paper", "released")
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "step_size": INTENSITY_STEP}
 
     share: float = 0.99

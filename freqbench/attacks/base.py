@@ -63,6 +63,7 @@ class Attack(ABC):
             an instance has attributes of its own in place of these.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
+        scopes: the values that `scope` takes.
         may_stop_early: whether a window may take fewer passes than `passes` says.
         needs_reference: whether a call takes `reference`.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
@@ -70,10 +71,13 @@ class Attack(ABC):
     Args:
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
-        filter: None, or the part of the finished perturbation's DCT that is kept, over the window: `("low", s)`,
+        filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
             `("high", s)` or `("band", lo, hi)` (`freqbench.ops.filters.keep_cube`); the volume is then clamped to
             [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
             larger at single voxels, as the `linf` of a record says.
+        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
+            with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
+            of the prediction as deployed. In Python the caller hands over either.
     """
 
     name: ClassVar[str]
@@ -81,6 +85,7 @@ class Attack(ABC):
     budget_name: ClassVar[str | None]
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
+    scopes: ClassVar[tuple[str, ...]] = ("window",)
     may_stop_early: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     revision: ClassVar[int] = 1
@@ -88,6 +93,7 @@ class Attack(ABC):
     targeted: bool = False
     variant: str = "released"
     filter: Filter | None = None
+    scope: str = "window"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -101,6 +107,9 @@ class Attack(ABC):
         if self.variant not in self.variants:
             expected = " or ".join(self.variants)
             raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
+        if self.scope not in self.scopes:
+            expected = f"expected window, got {self.scope!r}: only a perturbation of voxels is made for a whole volume"
+            raise ParameterError(self.name, "scope", expected)
         if self.filter is not None:
             object.__setattr__(self, "filter", tuple(self.filter))
 
@@ -126,7 +135,7 @@ class Attack(ABC):
     @property
     def attacks_volume(self) -> bool:
         """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
-        return False
+        return self.scope == "volume"
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse parameters that a model of so many classes cannot take; called before anything is computed.

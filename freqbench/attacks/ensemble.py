@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from freqbench.attacks.base import LinfAttack
 from freqbench.attacks.best import across
 from freqbench.attacks.gradient import LinfGradientAttack
+from freqbench.attacks.parameters import SCOPES
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, UserError
 from freqbench.ops.overlap import mean_dice
@@ -28,16 +30,16 @@ class Ensemble(LinfAttack):
     Args:
         organs: class indices; as in `freqbench.attacks.gradient`, and the only classes in the Dice. None: everything.
         restarts: runs of every member that follows a gradient.
-        scope: `volume`: a sample is a whole case, as in `freqbench.attacks.gradient`, so that the Dice that decides is
-            the case's own, of its prediction as deployed; `window`: that of each window.
 
+    With `scope: volume` a sample is a case, and the Dice that decides is the case's own, of its prediction as deployed.
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
     """
 
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+
     organs: tuple[int, ...] | None = None
     restarts: int = 1
-    scope: str = "window"
     variant: str = "paper"
 
     def __post_init__(self) -> None:
@@ -73,11 +75,6 @@ class Ensemble(LinfAttack):
     def is_stochastic(self) -> bool:
         """Members draw."""
         return True
-
-    @property
-    def attacks_volume(self) -> bool:
-        """`scope`."""
-        return self.scope == "volume"
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for every member."""

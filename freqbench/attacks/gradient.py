@@ -21,9 +21,6 @@ from freqbench.ops.voxel_losses import FEWEST_CLASSES
 class GradientAttack(AimedAttack):
     """An attack that raises a loss by its gradient.
 
-    Class attributes of a gradient attack:
-        scopes: the values that `scope` takes.
-
     Args:
         loss: a name of `freqbench.ops.losses.LOSSES`.
         organs: as in `AimedAttack`: every sum of the loss over voxels is over those of these classes alone, whatever
@@ -34,27 +31,18 @@ class GradientAttack(AimedAttack):
             the run that ends with the highest loss.
         keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
             sample by sample, the last ones among them.
-        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
-            with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
-            of the prediction as deployed. In Python the caller hands over either.
 
     What volumes are compared by is what the attack raises; for masked losses, which fall when voxels turn wrong, it is
     the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of
     its last volumes is not known otherwise. A null row takes no notice of these parameters.
     """
 
-    scopes: ClassVar[tuple[str, ...]] = ("window",)
-
     loss: str | None = "dicece"
     restarts: int = 1
     keep: str = "last"
-    scope: str = "window"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scope not in self.scopes:
-            expected = f"expected window, got {self.scope!r}: only a perturbation of voxels is made for a whole volume"
-            raise ParameterError(self.name, "scope", expected)
         if self.run_passes == (0, 0):
             for field in fields(self):
                 if field.name in (*AimedAttack.__annotations__, *GradientAttack.__annotations__):
@@ -84,11 +72,6 @@ class GradientAttack(AimedAttack):
     @abstractmethod
     def run_passes(self) -> tuple[int, int]:
         """Forward and backward passes of one run, before anything is compared."""
-
-    @property
-    def attacks_volume(self) -> bool:
-        """`scope`."""
-        return self.scope == "volume"
 
     @property
     def compares(self) -> bool:

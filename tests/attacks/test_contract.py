@@ -16,11 +16,12 @@ from attacks.examples import (
     volumes,
 )
 
-from freqbench.attacks import ATTACKS
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.base import LinfAttack
 from freqbench.attacks.ensemble import Ensemble
 from freqbench.attacks.gradient import LinfGradientAttack
 from freqbench.errors import ThreatModelError
+from freqbench.grid import attack_identity
 from freqbench.ops.losses import dice_ce
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {
@@ -202,3 +203,16 @@ def test_leaving_the_ball_raises_instead_of_clipping(name: str, monkeypatch: pyt
     monkeypatch.setattr(ATTACKS[name], "perturb", lambda self, task: (task.clean + 0.2).clamp(0, 1))
     with pytest.raises(ThreatModelError, match=f"{name}: linf bound exceeded by 0.16"):
         example(name)(SmallNet(), images, labels)
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" in attack.scopes])
+def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
+    window, volume = (make(name, **EXAMPLES[name], scope=scope) for scope in ("window", "volume"))
+    assert attack_identity(window) == attack_identity(make(name, **EXAMPLES[name]))
+    assert attack_identity(volume) == {**attack_identity(window), "scope": "volume"}
+    assert (window.attacks_volume, volume.attacks_volume) == (False, True)
+
+
+def test_who_perturbs_voxels_by_a_loss_takes_whole_volumes() -> None:
+    whole = {name for name, attack in ATTACKS.items() if "volume" in attack.scopes}
+    assert whole == {*LINF, "almaprox"}

@@ -126,6 +126,7 @@ REFUSED = [
     ({"target": 4}, "target: expected least-likely, next-class"),
     ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
     ({"keep": "first"}, "keep: expected last or best, got 'first'"),
+    ({"scope": "case"}, "scope: expected window or volume, got 'case'"),
     ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
 ]
 
@@ -192,3 +193,9 @@ def test_a_step_that_is_none_is_one_line(step: Any) -> None:
     expected = r"^pgd: step_size: expected a number in \[0, 1\] or a fraction like 2/255, or eps/4 for a quarter of eps"
     with pytest.raises(ParameterError, match=expected):
         make("pgd", eps=0.1, step_size=step)
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
+def test_only_a_perturbation_of_voxels_is_made_for_a_whole_volume(name: str) -> None:
+    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': only a perturbation"):
+        example(name, scope="volume")

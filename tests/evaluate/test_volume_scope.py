@@ -11,7 +11,6 @@ from tiny import expanded, small
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.ensemble import Ensemble
-from freqbench.attacks.gradient import LinfGradientAttack
 from freqbench.evaluate import AttackedVolume, attack_case
 from freqbench.grid import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
@@ -21,9 +20,9 @@ from freqbench.types import Case, CaseRef, Shape
 
 ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
-WHOLE = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfGradientAttack | Ensemble)]
-OTHERS = {name: {key: value for key, value in EXAMPLES[name].items() if key != "eps"} for name in WHOLE}
-OTHERS["autoattack"]["threshold"] = 0.0  # every member attacks: passes are known
+WHOLE = [name for name, attack in ATTACKS.items() if "volume" in attack.scopes]
+PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
+PARAMETERS["autoattack"]["threshold"] = 0.0  # every member attacks: passes are known
 every_attack = pytest.mark.parametrize("name", WHOLE)
 
 
@@ -59,7 +58,7 @@ def make_case(model: SegmentationModel, shape: Shape) -> Case:
 
 
 def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
-    return attack_case(make(name, eps=0.05, scope=scope, **OTHERS[name]), model, case, 0, window_batch)
+    return attack_case(make(name, scope=scope, **PARAMETERS[name]), model, case, 0, window_batch)
 
 
 def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tensor) -> float:
@@ -94,7 +93,7 @@ def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name:
 def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     one, three = (attacked(name, model, case, "volume", batch).adversarial for batch in (1, 3))
-    assert float(((one - three).abs() > 1e-5).double().mean()) < 2e-3
+    assert float(((one - three).abs() > 1e-5).double().mean()) < 5e-3
 
 
 @every_attack
@@ -105,7 +104,7 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     case = make_case(model, SHAPE)
     counted.clear()
     found = attacked(name, model, case, scope, 3)
-    (cell,) = expanded(small(attacks=[{"name": name, "eps": 0.05, "scope": scope, **OTHERS[name]}]))[1].cells
+    (cell,) = expanded(small(attacks=[{"name": name, "scope": scope, **PARAMETERS[name]}]))[1].cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
     assert sum(counted) == found.num_forwards
     assert max(counted) == 3
@@ -131,7 +130,7 @@ def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: Segme
             return float(mean_dice(sliding(volume.adversarial[None]), case.label[None]))
 
     found = dice_of(attacked(name, model, case, "volume"))
-    ensemble = make(name, eps=0.05, scope="volume", **OTHERS[name])
+    ensemble = make(name, scope="volume", **PARAMETERS[name])
     assert isinstance(ensemble, Ensemble)
     for member in ensemble.attacks:
         assert found <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
