@@ -1,20 +1,25 @@
 """The README's tables, made from the code's own: `python tests/readme_tables.py` rewrites them."""
 
 import inspect
+import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.ensemble import Ensemble
 from freqbench.data import DATASETS
 from freqbench.metrics import METRICS
 from freqbench.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+SPEED = ROOT / "reports" / "speed" / "cpu.json"
 
 
 METRIC_FILES = {
@@ -39,24 +44,46 @@ def link(text: str, path: str | Path) -> str:
     return f"[{text}]({relative.as_posix()})"
 
 
+def passes_of(name: str, required: Mapping[str, Any]) -> tuple[str, str]:
+    """Forward + backward passes of one step, and of the attack with its defaults."""
+    attack = make(name, **required)
+    forwards, backwards = attack.passes
+    whole = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
+    if isinstance(attack, Ensemble):
+        return "its members'", whole
+    for knob in ("steps", "queries"):
+        if number := getattr(attack, knob, None):
+            twice = make(name, **required, **{knob: 2 * number}).passes
+            return f"{(twice[0] - forwards) // number} + {(twice[1] - backwards) // number}", whole
+    return whole, whole
+
+
+def cost_of(name: str) -> str:
+    """What a step takes, in steps of the bare model, as measured; the most over blocks."""
+    rows = json.loads(SPEED.read_text())["rows"]
+    return f"{max(row['ratio'] / (row['spectra'] or 1) for row in rows if row['attack'] == name):.2f}"
+
+
 def attacks() -> str:
     rows = []
     for name, attack in ATTACKS.items():
         module = sys.modules[attack.__module__]
         required = {f.name: "low" if f.type is str else 0.0 for f in fields(attack) if f.default is MISSING}
         required |= {f.name: 0.0 for f in fields(attack) if f.name == attack.budget_name and f.default is None}
-        forwards, backwards = make(name, **required).passes
-        passes = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
+        step, whole = passes_of(name, required)
         rows.append(
             [
                 link(f"`{name}`", module.__file__ or ""),
                 attack.threat_model,
                 f"`{attack.budget_name}`" if attack.budget_name else "none",
-                passes,
+                step,
+                whole,
+                cost_of(name),
                 first_line(module),
             ]
         )
-    return table(rows, ["attack", "threat model", "budget", "passes forward + backward", "paper"])
+    headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
+    return table(rows, headers)
 
 
 def models() -> str:

@@ -76,9 +76,10 @@ class RunProgress:
         if not self._console.is_terminal and (stored or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             elapsed = now - self._started
-            left = elapsed / self._units * (self._num_units - self._units) if self._units else 0
+            left = elapsed / self._units * (self._num_units - self._units) if self._units else None
+            rest = "" if left is None else f", about {left:.0f} s left"
             failed = f", {self._failed} failed" if self._failed else ""
             self._console.print(
-                f"{self._stored} of {self._total} records stored{failed}, {elapsed:.0f} s, about {left:.0f} s left",
+                f"{self._stored} of {self._total} records stored{failed}, {elapsed:.0f} s{rest}",
                 highlight=False,
             )
