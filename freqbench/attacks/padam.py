@@ -6,14 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.gradient import LinfGradientAttack
 from freqbench.attacks.parameters import step_length
+from freqbench.attacks.pgd import PGD
 from freqbench.attacks.task import Task
 from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class PAdam(LinfGradientAttack):
+class PAdam(PGD):
     r"""Adam in place of the sign: a step that follows each voxel's own history of gradients, then the projection.
 
     With g the gradient of the loss L in a voxel, t the number of steps so far, and P the projection onto the eps-ball
@@ -52,19 +52,8 @@ class PAdam(LinfGradientAttack):
 
     steps: int = 200
     step_size: float | str = "eps/4"
-    random_start: bool = True
     loss: str | None = "ce"
     variant: str = "paper"
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step."""
-        return self.steps, self.steps
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Only the start is drawn."""
-        return self.random_start
 
     def run(self, task: Task) -> Tensor:
         """The iteration; torch's Adam moves `x` in place."""
