@@ -11,6 +11,7 @@ from freqbench.engine.rows import Outcome
 from freqbench.grid import Plan, Unit
 
 LINE_EVERY_S = 10.0
+PASSES_TO_SCORE = 10  # what predicting and scoring take on one target, about
 
 
 class RunProgress:
@@ -27,8 +28,9 @@ class RunProgress:
         self._stored = plan.num_done
         self._failed = 0
         self._said: set[str] = set()
-        self._units = 0
-        self._num_units = len(plan.units)
+        self._work = {unit.cell.key(unit.ref, unit.targets[0])[:2]: _work(unit) for unit in plan.units}
+        self._all = sum(self._work.values())
+        self._done = 0
         self._started = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -60,7 +62,7 @@ class RunProgress:
 
     def finish(self, outcome: Outcome) -> None:
         """A unit is through, though its records are not stored yet."""
-        self._units += 1
+        self._done += self._work[outcome.records[0]["cell_id"], outcome.records[0]["case_key"]]
         if outcome.failed:
             self._failed += len(outcome.records)
             error = str(outcome.records[0]["error"])
@@ -76,10 +78,14 @@ class RunProgress:
         if not self._console.is_terminal and (stored or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             elapsed = now - self._started
-            left = elapsed / self._units * (self._num_units - self._units) if self._units else None
-            rest = "" if left is None else f", about {left:.0f} s left"
+            rest = f", about {elapsed / self._done * (self._all - self._done):.0f} s left" if self._done else ""
             failed = f", {self._failed} failed" if self._failed else ""
             self._console.print(
                 f"{self._stored} of {self._total} records stored{failed}, {elapsed:.0f} s{rest}",
                 highlight=False,
             )
+
+
+def _work(unit: Unit) -> int:
+    """What a unit takes, in passes: a grid's long attacks come first, so that units alone would promise hours."""
+    return unit.passes + PASSES_TO_SCORE * len(unit.targets)

@@ -11,14 +11,16 @@ from freqbench.engine import progress
 from freqbench.grid import make_plan
 
 
-def test_how_long_it_takes_is_said_from_the_first_unit_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_long_it_takes_is_told_by_the_passes_of_the_units_that_are_through(monkeypatch: pytest.MonkeyPatch) -> None:
     said, clock = io.StringIO(), [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    plan = make_plan(expanded(small(attacks=[{"name": "fgsm", "eps": [0.1, 0.2, 0.3]}]))[1], {})
+    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": 0.1, "steps": [20, 5]}]))[1], {})
     shown = progress.RunProgress(plan, Console(file=said, width=80))
     clock[0] = 12.0
     shown.store(0)
-    shown.finish(SimpleNamespace(failed=False))  # type: ignore[arg-type]
+    first = plan.units[0]
+    cell_id, case_key, _ = first.cell.key(first.ref, first.targets[0])
+    shown.finish(SimpleNamespace(failed=False, records=[{"cell_id": cell_id, "case_key": case_key}]))  # type: ignore[arg-type]
     clock[0] = 30.0
     shown.store(1)
     assert said.getvalue().splitlines() == [
