@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NoReturn
@@ -226,7 +227,12 @@ def _report(outs: list[str], format: str) -> str:
 
     stores = [Store(out) for out in outs]
     keys = set().union(*(index_keys(store.job()["index"]) for store in stores))
-    return render(stores, keys, {"md": "markdown"}.get(format, format)).rstrip() + "\n"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        text = render(stores, keys, {"md": "markdown"}.get(format, format)).rstrip() + "\n"
+    for warning in caught:
+        Console(stderr=True).print(str(warning.message), markup=False, highlight=False, soft_wrap=True)
+    return text
 
 
 def _finish(summary: Any, out: str) -> None:

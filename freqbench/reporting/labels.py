@@ -8,12 +8,14 @@ from typing import Any
 import pandas as pd
 
 from freqbench.attacks import ATTACKS
+from freqbench.reporting.strength import PLAIN
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     (
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
         *("loss", "organs", "target", "restarts", "keep", "scope"),
+        *PLAIN,
     )
 )
 RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
@@ -44,8 +46,8 @@ def value_text(name: str, value: Any) -> str:
 def attack_labels(records: pd.DataFrame) -> pd.Series:
     """One text a row: the attack, its budget, and what else tells it apart.
 
-    What makes another attack of it (NOTABLE: a null row, a variant, ...) is said wherever it is not the default, and a
-    reconstruction always; any other parameter where rows of the same attack differ in it.
+    What makes another attack of it (NOTABLE: a null row, a variant, a precision, ...) is said wherever it is not the
+    default, and a reconstruction always; any other parameter where rows of the same attack differ in it.
     """
     settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
     rows = [tuple(row) for row in settings.itertuples(index=False)]
@@ -85,7 +87,7 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
 def _default(attack: str, parameter: str) -> Any:
     """A parameter's default; None where the attack or the parameter is not known here."""
     known = {field.name: field.default for field in fields(ATTACKS[attack])} if attack in ATTACKS else {}
-    return known.get(parameter)
+    return {**PLAIN, **known}.get(parameter)
 
 
 def _label(setting: Mapping[str, Any], varying: Collection[str]) -> str:

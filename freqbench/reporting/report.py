@@ -1,5 +1,6 @@
 """The page that answers which attacks break which networks, white-box and transferred."""
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pyarrow as pa
 from freqbench.errors import UserError, unknown
 from freqbench.reporting import render
 from freqbench.reporting.render import Section
+from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, attack_table, current, failures, summary, transfer_table
 from freqbench.results import KEY, Key, Store, latest
 
@@ -21,6 +23,8 @@ NOTES = (
     "on the [0, 1] scale.\n\n"
     "Rows of different threat models are not comparable by DSC alone: look at the distances in the same row."
 )
+
+LEFT_OUT_LINES = 10
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     "terminal": render.terminal,
@@ -40,26 +44,36 @@ def report(
         format: `terminal` (110 columns, the first 60 rows of a table), `markdown`, or `csv` (one table with all means,
             each digit).
 
+    Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
+    page says which and why; for `csv` a UserWarning does.
+
     Raises:
         UserError: no such format, nothing to show, or a store that cannot be read.
     """
     if format not in (*FORMATS, "csv"):
         raise UserError(unknown("format", format, [*FORMATS, "csv"]))
     table = sources if isinstance(sources, pa.Table) else pa.concat_tables([store.records() for store in sources])
-    records = latest(table).to_pandas()
+    stored = latest(table).to_pandas()
+    records = stored
     if job_keys is not None:
-        records = records[pd.MultiIndex.from_frame(records[list(KEY)]).isin(list(job_keys))]
+        records = stored[pd.MultiIndex.from_frame(stored[list(KEY)]).isin(list(job_keys))]
     if records.empty:
         where = "" if isinstance(sources, pa.Table) else ", ".join(store.root for store in sources) + ": "
         raise UserError(f"{where}expected results to report, found none: run the job first, or check the folder")
+    records = checked(records, stored)
+    left_out = _left_out(records)
     if format == "csv":
+        if left_out:
+            warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
-    return FORMATS[format](_sections(records, None if job_keys is None else len(job_keys)))
+    return FORMATS[format](_sections(records, left_out, None if job_keys is None else len(job_keys)))
 
 
-def _sections(records: pd.DataFrame, planned: int | None) -> list[Section]:
+def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:
     sections = [Section("Records", text=_counts(records, planned))]
-    for dataset, of_dataset in records.groupby("dataset"):
+    if left_out:
+        sections.append(Section("Left out of the tables", text=left_out))
+    for dataset, of_dataset in records[records["left_out"] == ""].groupby("dataset"):
         shown = attack_table(of_dataset)
         targets = [] if len(shown) else sorted(of_dataset["target_model"].unique())
         shown = pd.concat([shown, *(attack_table(of_dataset, target) for target in targets)])
@@ -73,6 +87,22 @@ def _sections(records: pd.DataFrame, planned: int | None) -> list[Section]:
     if len(failed):
         sections.append(Section("Failed", failed))
     return [*sections, Section("How to read this", text=NOTES)]
+
+
+def _left_out(records: pd.DataFrame) -> str:
+    """A line for each row that the tables leave out, and the number of those beyond the first."""
+    if (records["left_out"] == "").all():
+        return ""
+    keys = [*PAIR, "label"]
+    rows = current(records)
+    rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
+    lines = [
+        f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"
+        for dataset, source, target, label, reason in rows[[*keys, "left_out"]].head(LEFT_OUT_LINES).to_numpy()
+    ]
+    if len(rows) > LEFT_OUT_LINES:
+        lines.append(f"- and {len(rows) - LEFT_OUT_LINES:,} more rows, not run in fp32 or too far from it")
+    return "\n".join(lines)
 
 
 def _counts(records: pd.DataFrame, planned: int | None) -> str:

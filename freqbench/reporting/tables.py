@@ -2,12 +2,14 @@
 
 Scores are means over cases and seeds that leave undefined values out (their number is stated), then x100 where the
 papers do so. Rows are ordered by threat model, attack and budget and never by score: attacks of different threat
-models are not comparable by DSC alone, so the distances stand in the same row.
+models are not comparable by DSC alone, so the distances stand in the same row. Rows of a reduced precision stand there
+where the strength check lets them (`freqbench.reporting.strength`).
 """
 
 import pandas as pd
 
 from freqbench.reporting.labels import attack_labels, model_names
+from freqbench.reporting.strength import checked
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
@@ -73,14 +75,16 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     """One row a dataset, source, target and attack, after one `clean` row a dataset and target (without a source).
 
     Args:
-        records: columns of `freqbench.results.RECORDS`, one row a key.
+        records: columns of `freqbench.results.RECORDS`, one row a key; with the column `left_out` of `checked`, or they
+            are checked among themselves.
 
     Returns:
         The columns of SUMMARY. `dsc`, `dsc_foreground`, `ssim`, `ssim_body`, `lpips` and `lpips_body` (1 - distance)
         and `voxel_success` x100; `dsc_drop` in the same points, the mean over cases of clean minus attacked; `hd95` in
         voxels over `hd95_cases` cases, with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
     """
-    frame = current(records)
+    frame = current(checked(records))
+    frame = frame[frame["left_out"] == ""]
     frame = frame.assign(lpips_body_similarity=1 - frame["lpips_body"].astype(float))
     sources = {*_PERCENT.values(), *_PLAIN.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - {"dsc_drop"}
     frame = frame.astype(dict.fromkeys(sources, float))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import job, rows, small, write
+from tiny import execute, job, rows, small, write
 
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app, main
@@ -102,6 +102,37 @@ def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture
         code, out, err = in_process(capsys, "report", str(store / "out"), "--format", format)
         assert (code, err) == (0, "")
         assert sign in out
+
+
+@pytest.fixture(scope="module")
+def precisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job in fp32 (`fp32`), in bf16 (`bf16`), and in both, bf16 last (`both`)."""
+    folder = tmp_path_factory.mktemp("precisions")
+    for precision, out in (("fp32", "fp32"), ("bf16", "bf16"), ("fp32", "both"), ("bf16", "both")):
+        execute(small(precision=precision, metrics=["dsc"]), folder / out)
+    return folder
+
+
+@pytest.mark.parametrize("outs", [["fp32", "bf16"], ["bf16", "fp32"], ["both"]])
+def test_bf16_is_checked_against_fp32_of_the_same_or_another_store(
+    precisions: Path, capsys: pytest.CaptureFixture[str], outs: list[str]
+) -> None:
+    code, out, _ = in_process(capsys, "report", *(str(precisions / name) for name in outs), "--format", "md")
+    assert code == 0
+    assert "not run in fp32" not in out
+    assert "| fgsm eps=8/255 precision=bf16 |" in out
+
+
+def test_bf16_alone_is_left_out(precisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = in_process(capsys, "report", str(precisions / "bf16"))
+    assert "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases" in out
+
+
+def test_csv_says_on_stderr_what_it_leaves_out(precisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = in_process(capsys, "report", str(precisions / "bf16"), "--format", "csv")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert err.splitlines()[0] == "left out:"
+    assert err.splitlines()[1].startswith("- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32")
 
 
 def test_report_shows_only_the_job_s_own_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

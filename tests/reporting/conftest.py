@@ -35,7 +35,7 @@ def make_row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **val
     row |= values
     budget = {row["budget_name"]: row["budget"]} if row["budget_name"] else {}
     row["params"] = json.dumps(budget | dict(params or {}))
-    names = ("attack", "variant", "params", "seed", "source_model_id", "precision")
+    names = ("attack", "variant", "params", "seed", "source_model_id", "precision", "compile")
     row["cell_id"] = row["cell_id"] or "/".join(str(row[name]) for name in names)
     return row
 

@@ -47,6 +47,15 @@ def test_a_filter_is_always_said() -> None:
     assert labels_of({"variant": "paper", "filter": None}) == ["segpgd eps=8/255"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "text"), [({"precision": "bf16"}, "precision=bf16"), ({"compile": True}, "compile=true")]
+)
+def test_a_reduced_precision_is_said_although_all_rows_have_it(changed: dict[str, Any], text: str) -> None:
+    same = {"attack": "fgsm", "variant": "paper", "budget_name": None, "budget": None, "params": "{}"}
+    frame = pd.DataFrame([same | {"precision": "fp32", "compile": False} | changed])
+    assert [label.split()[-1] for label in attack_labels(frame)] == [text]
+
+
 def test_windows_at_once_are_said_where_they_tell_rows_apart() -> None:
     """Only coupled attacks have them among their parameters."""
     two, four = ({"variant": "released", "window_batch": n} for n in (2, 4))

@@ -1,0 +1,61 @@
+"""The strength check: a reduced precision is shown only where fp32 gives the same DSC."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+PLAIN: Mapping[str, Any] = {"precision": "fp32", "compile": False}
+MAX_POINTS = 0.2
+NOT_RUN = "not run in fp32 on the same cases: run the job with precision: fp32 and compile: false too"
+NO_DSC = "no DSC to compare with fp32: run both with the metric dsc, and see what failed"
+
+_SETTING = ["dataset", "source_model_id", "target_model_id", "attack", "variant", "params"]
+_VOLUME = [*_SETTING, "case_key", "seed"]
+
+
+def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Records with the column `left_out`: why a row is not for the tables, `""` where it is.
+
+    A setting (dataset, source, target, attack with all parameters) in another precision than fp32, or compiled, is
+    compared with the same setting in fp32 without compile over the cases and seeds that both have, of the same files
+    and preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do.
+
+    Args:
+        records: as in `freqbench.reporting.tables.summary`. Those that have the column are returned as they are.
+        reference: where the rows in fp32 are looked for, such as all rows of the stores; None: in `records`.
+    """
+    if "left_out" in records:
+        return records
+    is_reduced = ~_is_plain(records)
+    reduced = records[is_reduced]
+    records = records.assign(left_out="")
+    if reduced.empty:
+        return records
+    plain = records if reference is None else reference
+    plain = plain[_is_plain(plain)].sort_values("finished_at", kind="stable").drop_duplicates(_VOLUME, keep="last")
+    keys = [*_SETTING, *PLAIN]
+    shown = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
+    pairs = shown[[*keys, "case_key", "seed", "dsc"]].merge(
+        plain[[*_VOLUME, "dsc"]], on=_VOLUME, suffixes=(None, "_fp32")
+    )
+    differences = pairs.assign(left_out=pairs["dsc"].astype(float) - pairs["dsc_fp32"].astype(float))
+    settings = differences.groupby(keys, as_index=False, dropna=False)["left_out"].mean()
+    settings["left_out"] = settings["left_out"].map(_reason).astype(object)
+    reasons = reduced[keys].merge(settings, on=keys, how="left")["left_out"].fillna(NOT_RUN)
+    records.loc[is_reduced, "left_out"] = reasons.to_numpy()
+    return records
+
+
+def _is_plain(records: pd.DataFrame) -> pd.Series:
+    is_plain: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
+    return is_plain
+
+
+def _reason(difference: float) -> str:
+    """Why a setting is left out, from its mean difference of DSC, a fraction; NaN where no pair has a DSC."""
+    if math.isnan(difference):
+        return NO_DSC
+    points = round(100 * abs(difference), 6)  # 0.502 - 0.5 is a little more than 0.2 points in binary
+    return f"{points:.2f} DSC points from fp32, more than {MAX_POINTS}" if points > MAX_POINTS else ""
