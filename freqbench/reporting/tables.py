@@ -36,6 +36,8 @@ _PLAIN = {
     "energy_low": "energy_low",
     "energy_middle": "energy_middle",
     "energy_high": "energy_high",
+    "forwards": "num_forwards",
+    "backwards": "num_backwards",
     "attack_seconds": "attack_seconds",
 }
 _ON_CLEAN = {
