@@ -33,10 +33,13 @@ HEADINGS = {
     "lpips_body": "LPIPS\nbody",
     "linf_255": "L-inf",
     "l2_body": "L2\nbody",
+    "num_attacks": "attacks",
+    "num_cases": "n",
+    "strongest_dsc": "its\nDSC",
     "first_reason": "first reason",
 }
-_WRAPPED = frozenset({"attack", "first reason"})
-_WHOLE = frozenset({"cases", "seeds", "failed", "hd95_cases", "hd95_undefined"})
+_WRAPPED = frozenset({"attack", "strongest", "first reason"})
+_WHOLE = frozenset({"cases", "seeds", "failed", "hd95_cases", "hd95_undefined", "num_attacks", "num_cases"})
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _rich(table: pd.DataFrame) -> Table:
         shown.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
     ends = pd.Series(False, index=table.index)
     if "threat_model" in table:
-        group = table["attack" if "source_model" in table else "threat_model"]
+        group = table["attack" if {"attack", "source_model"} <= {*table} else "threat_model"]
         ends = group != group.shift(-1)
     for cells, ends_here in zip(zip(*(column.cells for column in columns), strict=True), ends, strict=True):
         shown.add_row(*cells, end_section=bool(ends_here))

@@ -11,6 +11,7 @@ from freqbench.reporting import render
 from freqbench.reporting.render import Section
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, attack_table, current, failures, summary, transfer_table
+from freqbench.reporting.worst import worst_case
 from freqbench.results import KEY, Key, Store, latest
 
 NOTES = (
@@ -83,6 +84,10 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
             title = f"{dataset}: DSC x100 of each target (columns) under volumes made on each source (* white-box)"
             sections.append(Section(title, transfer_table(of_dataset)))
+        worst = worst_case(of_dataset)
+        if len(worst):
+            title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"
+            sections.append(Section(title, worst.drop(columns=PAIR[:1])))
     failed = failures(records)
     if len(failed):
         sections.append(Section("Failed", failed))
