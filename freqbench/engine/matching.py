@@ -278,7 +278,6 @@ def _worker_spec(job: JobSpec) -> WorkerSpec:
     return WorkerSpec(
         run_id="",
         metrics=(),
-        device="cuda" if torch.cuda.is_available() else "cpu",
         threads=facts.available_cores() if threads == "auto" else threads,
         window_batch=None if batch == "auto" else batch,
     )

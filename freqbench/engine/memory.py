@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack
+from freqbench.errors import UserError
 from freqbench.models import SegmentationModel, attack_windows
 from freqbench.types import Case
 
@@ -31,6 +32,19 @@ def within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
                 raise
             windows //= 2
             logger.warning("out of memory: %d windows at once from now on", windows)
+
+
+def at_once(action: Callable[[int], V], windows: int) -> V:
+    """What an action returns for exactly so many windows at once, as fewer would make other volumes."""
+    try:
+        return action(windows)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"expected memory for {windows} windows at once, which this attack couples: set a smaller window_batch "
+            "(its volumes will differ) or take variant paper"
+        ) from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

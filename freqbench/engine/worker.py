@@ -214,7 +214,7 @@ class Worker:
             self._window_batches[kind] = self._window_batch
         else:
             started = time.perf_counter()
-            attacked = _coupled(attack, cell.window_batch)
+            attacked = memory.at_once(attack, cell.window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             volumes.save(self.spec.volumes, cell, case, attacked, seconds)
@@ -288,17 +288,6 @@ def _kind(cell: Cell) -> str:
     """What the memory of a step depends on: the model and the attack without its budget, 16 hex digits."""
     attack = {name: value for name, value in attack_identity(cell.attack).items() if name != cell.attack.budget_name}
     return digest([cell.source.model_id, cell.precision, cell.compile, attack])
-
-
-def _coupled(action: Callable[[int], V], windows: int) -> V:
-    """What an action returns for exactly so many windows at once, as fewer would make other volumes."""
-    try:
-        return action(windows)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"expected memory for {windows} windows at once, which this attack couples: set a smaller window_batch "
-            "(its volumes will differ) or take variant paper"
-        ) from error
 
 
 def _model_bytes(model: SegmentationModel) -> int:
