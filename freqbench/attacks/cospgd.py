@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks.segmentation import SegmentationAttack
 from freqbench.attacks.task import Task
 from freqbench.ops.losses import dice_ce
-from freqbench.ops.voxel_losses import voxel_cross_entropy, voxel_mean
+from freqbench.ops.voxel_losses import voxel_mean
 from freqbench.ops.voxelwise import cosine_to_label
 
 
@@ -42,10 +43,11 @@ class CosPGD(SegmentationAttack):
         """J of the variant; organs are what every mean is taken over."""
         labels, scope = task.labels, task.scope
         if self.variant == "paper":
-            cosine = cosine_to_label(logits.detach(), labels)
+            log_p = F.log_softmax(logits, dim=1)
+            cosine = cosine_to_label(log_p.detach().exp(), labels)
             weights = cosine if task.sign > 0 else 1 - cosine
-            return voxel_mean(weights[:, 0] * voxel_cross_entropy(logits, labels), scope)
-        mean = voxel_mean(cosine_to_label(logits, labels)[:, 0], scope).mean()
+            return voxel_mean(weights[:, 0] * F.nll_loss(log_p, labels[:, 0].long(), reduction="none"), scope)
+        mean = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), labels)[:, 0], scope).mean()
         return dice_ce(logits, labels, scope).mean() * (mean if task.sign > 0 else 1 - mean)
 
     def stride(self, task: Task, i: int) -> float:

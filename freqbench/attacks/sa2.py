@@ -109,7 +109,7 @@ class SA2(FrequencyAttack):
         weighted = self.dice_weight * raised
         if self.variant != "released-cosine":
             return weighted
-        apart = 1 - voxel_mean(cosine_to_label(logits, task.labels)[:, 0], task.scope)
+        apart = 1 - voxel_mean(cosine_to_label(torch.softmax(logits, dim=1), task.labels)[:, 0], task.scope)
         return weighted + COSINE_WEIGHT * apart if task.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Distance:

@@ -18,16 +18,15 @@ def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels.long()) >= logits.amax(dim=1, keepdim=True)
 
 
-def cosine_to_label(logits: Tensor, labels: Tensor) -> Tensor:
+def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
     r"""The cosine between softmax and one-hot label in every voxel, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`.
 
     It grows with the label's probability, from 0 to 1.
 
     Args:
-        logits: `[B, K, H, W, D]`.
+        p: softmax, `[B, K, H, W, D]`.
         labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
     """
-    p = torch.softmax(logits, dim=1)
     norm: Tensor = torch.linalg.vector_norm(p, dim=1, keepdim=True)
     return p.gather(1, labels.long()) / norm
 

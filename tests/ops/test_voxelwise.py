@@ -27,7 +27,7 @@ def test_right_is_where_the_argmax_is_the_label(prediction: tuple[Tensor, Tensor
 def test_cosine_is_torch_s(prediction: tuple[Tensor, Tensor]) -> None:
     logits, labels = prediction
     expected = F.cosine_similarity(logits.softmax(dim=1), one_hot(labels), dim=1)
-    assert torch.allclose(cosine_to_label(logits, labels)[:, 0], expected, rtol=1e-12)
+    assert torch.allclose(cosine_to_label(logits.softmax(dim=1), labels)[:, 0], expected, rtol=1e-12)
 
 
 def test_dice_of_a_set_pools_voxels_classes_and_samples(prediction: tuple[Tensor, Tensor]) -> None:
