@@ -60,6 +60,8 @@ def passes_of(name: str, required: Mapping[str, Any]) -> tuple[str, str]:
 
 def cost_of(name: str) -> str:
     """What a step takes, in steps of the bare model, as measured; the most over blocks."""
+    if issubclass(ATTACKS[name], Ensemble):
+        return "its members'"
     rows = json.loads(SPEED.read_text())["rows"]
     return f"{max(row['ratio'] / (row['spectra'] or 1) for row in rows if row['attack'] == name):.2f}"
 

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks.ensemble import Ensemble
 from freqbench.models import SegmentationModel, build
 
 ROUNDS = 15
@@ -48,9 +49,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "dfb": {"band": "low"},
     "dfb_2d": {"band": "low"},
     "ssa_2d": {**EPS, "num_spectra": SPECTRA},
-    "sea": {**EPS, "steps": 4},
-    "autoattack": {**EPS, "threshold": 0.0, "queries": STEPS},
 }
+BOUNDED = {name for name, _, _ in BOUNDS}
+# Ensembles take the steps of their members.
+UNBOUNDED = [name for name, attack in ATTACKS.items() if name not in BOUNDED and not issubclass(attack, Ensemble)]
 DEVICES = ["cpu", *(["unet", "unetr"] if torch.cuda.is_available() else [])]
 
 
@@ -143,12 +145,11 @@ def test_a_step_costs_hardly_more_than_the_bare_step(
 @pytest.mark.benchmark
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("where", DEVICES)
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in {name for name, _, _ in BOUNDS}])
+@pytest.mark.parametrize("name", UNBOUNDED)
 def test_what_a_step_of_the_others_costs(where: str, name: str, measured: list[Any]) -> None:
-    """No bound is set. A step of an ensemble is one of a member; an attack without steps is one."""
-    given = OTHERS.get(name, EPS if takes(name, "eps") else {})
-    attack = make(name, **given) if "steps" in given else few_steps(name, **given)
-    measured.append(row(where, attack, max(1, *attack.passes), ROUNDS // 3, None))
+    """No bound is set. An attack without steps is one."""
+    attack = few_steps(name, **OTHERS.get(name, EPS if takes(name, "eps") else {}))
+    measured.append(row(where, attack, STEPS if takes(name, "steps") or name == "square" else 1, ROUNDS // 3, None))
 
 
 @pytest.mark.benchmark
