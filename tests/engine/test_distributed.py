@@ -61,7 +61,7 @@ def test_every_attack_is_compared() -> None:
 def every_attack() -> tuple[list[Unit], Any]:
     """Units of every attack, and what the serial engine makes of them."""
     entries = [{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]
-    units = units_of(small(attacks=entries, models=job()["models"]))
+    units = units_of(small(attacks=entries))
     return units, results(run_serially(units).outcomes)
 
 
