@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from freqbench.errors import UserError, unknown
+from freqbench.reporting.labels import value_text
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, current
 
@@ -27,7 +28,7 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None, crit
             `dsc_foreground`.
 
     Returns:
-        Columns WORST_CASE: `dsc` and `dsc_drop` (against clean) x100 by the
+        Columns WORST_CASE: `budget` as text, such as `8/255`; `dsc` and `dsc_drop` (against clean) x100 by the
         criterion, `strongest` the single attack with the lowest mean, and that mean.
 
     Raises:
@@ -43,6 +44,9 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None, crit
     is_wanted = frame["label"].isin(known if attacks is None else attacks)
     frame = frame[is_wanted & (frame["left_out"] == "") & (frame["status"] == "ok") & frame["budget"].notna()]
     clean = f"{criterion}_clean"
+    budgets = list(zip(frame["budget_name"], frame["budget"], strict=True))  # few, of very many rows
+    texts = {budget: value_text(*budget) for budget in set(budgets)}
+    frame = frame.assign(budget=pd.Series([texts[budget] for budget in budgets], index=frame.index, dtype=object))
     frame = frame.assign(_score=100 * frame[criterion].astype(float), _clean=100 * frame[clean].astype(float))
     frame = frame.dropna(subset=["_score"])
     own = frame.groupby([*_THREAT, "case_id"])["label"].transform("nunique")

@@ -25,6 +25,7 @@ def two_attacks(row: Row) -> list[dict[str, Any]]:
 def test_of_every_case_the_strongest_counts(row: Row, records: Records) -> None:
     (found,) = worst_case(records(*two_attacks(row))).to_dict("records")
     assert list(found) == WORST_CASE
+    assert found["budget"] == "8/255"
     assert found["dsc"] == pytest.approx(30)
     assert found["dsc_drop"] == pytest.approx(60)
     assert (found["num_attacks"], found["num_cases"]) == (2, 2)
