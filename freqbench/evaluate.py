@@ -241,8 +241,8 @@ def _by_class(columns: Mapping[str, Tensor | Vector]) -> tuple[dict[str, float |
 
 
 def native_budget(attack: Attack, case: Case) -> float | None:
-    """The budget in the data's own unit (HU for CT) where it bounds intensities, else None."""
+    """The budget in the data's own unit (HU for CT) where it bounds intensities, and those of all channels alike."""
     if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
         return None
-    low, high = case.native_range
-    return float(getattr(attack, attack.budget_name)) * (high - low)
+    widths = {high - low for low, high in case.native_ranges}
+    return float(getattr(attack, attack.budget_name)) * widths.pop() if len(widths) == 1 else None

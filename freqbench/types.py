@@ -33,11 +33,11 @@ class Case:
 
     Attributes:
         ref: where it came from.
-        image: float32 `[1, H, W, D]`, intensities in [0, 1].
+        image: float32 `[C, H, W, D]`, intensities in [0, 1].
         label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
         spacing: millimetres a voxel of this grid.
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
-        native_range: intensities in the data's own unit (HU for CT) that 0 and 1 stand for.
+        native_ranges: of each channel, the intensities in the data's own unit (HU for CT) that 0 and 1 stand for.
         original_spacing: millimetres a voxel before preprocessing, in the file's axis order.
     """
 
@@ -46,5 +46,26 @@ class Case:
     label: Tensor
     spacing: Spacing
     affine: npt.NDArray[np.float64]
-    native_range: tuple[float, float]
+    native_ranges: tuple[tuple[float, float], ...]
     original_spacing: Spacing
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeCase:
+    """One patient volume as its files hold it: its own grid, its own unit.
+
+    Attributes:
+        ref: where it came from.
+        image: float32 `[C, H, W, D]` in the data's own unit (HU for CT), axes as in the file.
+        label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
+        affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
+        spacing: millimetres a voxel, in the file's axis order.
+        source: where the image is, for errors.
+    """
+
+    ref: CaseRef
+    image: Tensor
+    label: Tensor
+    affine: npt.NDArray[np.float64]
+    spacing: Spacing
+    source: str

@@ -8,22 +8,28 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from freqbench.config import Strict
+from freqbench.data.preprocess import prepare
 from freqbench.errors import DataError, unknown
 from freqbench.identity import digest
-from freqbench.types import Case, CaseRef
+from freqbench.space import Preprocess
+from freqbench.types import Case, CaseRef, NativeCase
 
 
 class Dataset(Strict, abc.ABC):
-    """A named source of cases; subclasses add what they need to find and preprocess them.
+    """A named source of cases; subclasses say how they are found and read, and in which space they are attacked.
 
     Attributes:
         name: what tables call it; no part of any identity.
         split: which of the dataset's splits `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
+        redistributable: whether its volumes may be passed on.
+        homepage: where its volumes are to be had.
     """
 
     loader: ClassVar[str]
+    redistributable: ClassVar[bool] = True
+    homepage: ClassVar[str] = ""
 
     name: str
     split: str = "test"
@@ -52,12 +58,34 @@ class Dataset(Strict, abc.ABC):
         """
 
     @abc.abstractmethod
-    def load(self, ref: CaseRef) -> Case:
-        """Read and preprocess one case of any split.
+    def native(self, ref: CaseRef) -> NativeCase:
+        """Read one case of any split as its files hold it.
 
         Raises:
             DataError: the case cannot be read or its voxels are not what they should be.
         """
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of every image."""
+        return 1
+
+    @property
+    def space(self) -> Preprocess:
+        """The space in which cases are attacked and scored, unless a model has its own."""
+        return Preprocess()
+
+    def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
+        """Read and preprocess one case of any split.
+
+        Args:
+            ref: the case.
+            space: of a model that has its own; None: the dataset's.
+
+        Raises:
+            DataError: the case cannot be read or its voxels are not what they should be.
+        """
+        return prepare(self.native(ref), space or self.space)
 
     def case_key(self, ref: CaseRef) -> str:
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""

@@ -10,7 +10,8 @@ from freqbench.data import anatomy
 from freqbench.data.base import Dataset
 from freqbench.errors import DataError, unknown
 from freqbench.identity import digest
-from freqbench.types import Case, CaseRef, Spacing
+from freqbench.space import Preprocess
+from freqbench.types import CaseRef, NativeCase, Spacing
 
 # To be raised with every change of what `anatomy.draw` returns.
 REVISION = 1
@@ -68,20 +69,22 @@ class Phantom(Dataset):
             for case_id in self._chosen(list(numbers))
         )
 
-    def load(self, ref: CaseRef) -> Case:
+    def native(self, ref: CaseRef) -> NativeCase:
         """Draw one patient (some 40 ms at the default shape on one thread)."""
         rng = np.random.default_rng([REVISION, int(ref.case_id.removeprefix("phantom_"))])
         hu, label = anatomy.draw(rng, self.shape, self.spacing)
-        low, high = WINDOW_HU
-        image = np.clip((hu - np.float32(low)) / np.float32(high - low), 0, 1)
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing, strict=True)]
-        return Case(
+        return NativeCase(
             ref=ref,
-            image=torch.from_numpy(image)[None],
+            image=torch.from_numpy(hu)[None],
             label=torch.from_numpy(label)[None],
-            spacing=self.spacing,
             affine=affine,
-            native_range=WINDOW_HU,
-            original_spacing=self.spacing,
+            spacing=self.spacing,
+            source=ref.case_id,
         )
+
+    @property
+    def space(self) -> Preprocess:
+        """The grid as it is drawn, and the papers' window of CT."""
+        return Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)

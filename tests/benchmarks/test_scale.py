@@ -64,7 +64,7 @@ def answer(unit: Unit, run_id: str) -> Outcome:
     )
     return rows.scored(
         unit,
-        SimpleNamespace(native_range=(-175.0, 250.0)),
+        SimpleNamespace(native_ranges=((-175.0, 250.0),)),
         Scores(values={}),
         [(scores,) for _ in unit.targets],
         [{"voxel_success": 0.25, "score_seconds": 0.001} for _ in unit.targets],

@@ -62,7 +62,7 @@ def test_volume_is_what_a_case_promises(test_cases: list[Case]) -> None:
     assert (case.image.dtype, case.label.dtype) == (torch.float32, torch.uint8)
     assert case.image.min() == 0
     assert case.image.max() == 1
-    assert case.native_range == (-175, 250)
+    assert case.native_ranges == ((-175, 250),)
     assert case.spacing == case.original_spacing == (4, 4, 6)
 
 

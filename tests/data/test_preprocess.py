@@ -43,7 +43,7 @@ def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, crop: b
     (index,) = np.argwhere(case.label[0].numpy() == 2)
     assert case.affine @ [*index, 1] == pytest.approx(_affine(grid) @ [7, 3, 5, 1], abs=1e-4)
     assert nibabel.aff2axcodes(case.affine) == ("R", "A", "S")
-    low, high = case.native_range
+    ((low, high),) = case.native_ranges
     assert case.image[0][tuple(index)] == pytest.approx((image[7, 3, 5] - low) / (high - low), abs=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_window_becomes_the_unit_interval(folder: Folder) -> None:
     dataset = folder.dataset(intensity={"window": [-175, 250]}, crop_foreground=False)
     case = dataset.load(dataset.refs()[0])
     assert case.image[0, 4:7, 4, 4].tolist() == [0.5, 0, 1]
-    assert case.native_range == (-175, 250)
+    assert case.native_ranges == ((-175, 250),)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_native_range_is_the_volumes_own(folder: Folder, intensity: object, expe
     dataset = folder.dataset(intensity=intensity, crop_foreground=False)
     case = dataset.load(dataset.refs()[0])
     low, high = expected(image.astype(np.float64))  # type: ignore[operator]
-    assert case.native_range == pytest.approx((low, high), rel=1e-5, abs=1e-4)
+    assert case.native_ranges[0] == pytest.approx((low, high), rel=1e-5, abs=1e-4)
     assert case.image[0].numpy() == pytest.approx(np.clip((image - low) / (high - low), 0, 1), abs=1e-5)
 
 
@@ -155,4 +155,4 @@ def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:
     nibabel.save(scaled, folder.root / "imagesTr/a.nii.gz")
     stored = np.asarray(nibabel.load(folder.root / "imagesTr/a.nii.gz").dataobj)
     dataset = folder.dataset(intensity="minmax")
-    assert dataset.load(dataset.refs()[0]).native_range == (stored.min(), stored.max())
+    assert dataset.load(dataset.refs()[0]).native_ranges[0] == (stored.min(), stored.max())

@@ -27,7 +27,7 @@ def make_case(shape: Shape = (12, 8, 4), fingerprint: str = "case") -> Case:
         label=(image > 0.5).to(torch.uint8),
         spacing=(1.0, 1.0, 1.0),
         affine=np.eye(4),
-        native_range=(-175.0, 250.0),
+        native_ranges=((-175.0, 250.0),),
         original_spacing=(1.0, 1.0, 1.0),
     )
 

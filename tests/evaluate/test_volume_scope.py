@@ -52,7 +52,7 @@ def make_case(model: SegmentationModel, shape: Shape) -> Case:
         label=label,
         spacing=(1.0, 1.0, 1.0),
         affine=np.eye(4),
-        native_range=(0.0, 1.0),
+        native_ranges=((0.0, 1.0),),
         original_spacing=(1.0, 1.0, 1.0),
     )
 

@@ -21,7 +21,7 @@ def make_case(number: int, shape: Shape = (12, 10, 8)) -> Case:
         label=label,
         spacing=(1, 1, 1),
         affine=np.eye(4),
-        native_range=(0, 1),
+        native_ranges=((0, 1),),
         original_spacing=(1, 1, 1),
     )
 

@@ -1,0 +1,177 @@
+"""Datasets that are NIfTI files in a folder: what their layouts share."""
+
+import abc
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, field_validator
+
+from freqbench import storage
+from freqbench.data import nifti
+from freqbench.data.base import Dataset
+from freqbench.data.preprocess import prepared_shape
+from freqbench.errors import DataError, UserError
+from freqbench.identity import digest
+from freqbench.space import Preprocess
+from freqbench.types import CaseRef, NativeCase
+
+# To be raised with every change of what `load` makes of the same files.
+REVISION = 1
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+ClassName = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case of a folder: its name and its files as paths or URIs."""
+
+    case_id: str
+    patient_id: str
+    image: str
+    label: str
+
+
+class NiftiFolder(Preprocess, Dataset, abc.ABC):
+    """A folder of NIfTI images and label maps; a layout says how its cases are found.
+
+    Attributes:
+        root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
+        labels: names of all classes, background first; or how many; None takes what the folder says.
+    """
+
+    root: str
+    labels: Annotated[int, Field(ge=2, le=256)] | tuple[ClassName, ...] | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _two_classes_or_more(cls, value: int | tuple[str, ...] | None) -> int | tuple[str, ...] | None:
+        if isinstance(value, tuple) and not (2 <= len(value) <= 256 and len(set(value)) == len(value)):
+            raise ValueError("expected 2 to 256 different class names, background first")
+        return value
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """From `labels`, else from the folder."""
+        if isinstance(self.labels, tuple):
+            return self.labels
+        if isinstance(self.labels, int):
+            return ("background", *(f"class {index}" for index in range(1, self.labels)))
+        return self._listed_class_names()
+
+    @property
+    def space(self) -> Preprocess:
+        """From the dataset's own keys."""
+        return Preprocess(**{name: getattr(self, name) for name in Preprocess.model_fields})
+
+    def recipe(self) -> dict[str, Any]:
+        """Loader, revision, preprocessing and classes."""
+        return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
+
+    @abc.abstractmethod
+    def _listed_class_names(self) -> tuple[str, ...]:
+        """The names of the classes as the folder gives them."""
+
+    @abc.abstractmethod
+    def _entries(self, split: str) -> dict[str, Entry]:
+        """The cases of a split by their id, in order."""
+
+    @abc.abstractmethod
+    def _entry(self, case_id: str) -> Entry:
+        """A case of any split."""
+
+    @abc.abstractmethod
+    def _source(self) -> str:
+        """The file or folder that says which cases there are, for errors."""
+
+    def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
+        """The cases of a split; reads lists, headers and content hashes, no voxels.
+
+        Raises:
+            DataError: list, split, file, header or case id is not what it should be.
+        """
+        entries = self._entries(split or self.split)
+        chosen = [entries[case_id] for case_id in self._chosen(list(entries))]
+        headers = [self._headers(entry) for entry in chosen]
+        refs = tuple(
+            CaseRef(
+                case_id=entry.case_id,
+                patient_id=entry.patient_id,
+                fingerprint=self._fingerprint(entry),
+                shape=prepared_shape(image.shape, image.affine, self.space),
+            )
+            for entry, (image, _) in zip(chosen, headers, strict=True)
+        )
+        seen: dict[str, str] = {}
+        for ref in refs:
+            first = seen.setdefault(ref.fingerprint, ref.case_id)
+            if first != ref.case_id:  # one identity for two cases: their records would replace each other
+                raise DataError(
+                    f"{self._source()}: expected different cases, got {first} and {ref.case_id} with the same "
+                    "files: remove one"
+                )
+        return refs
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        """Read and check one case, of whichever split.
+
+        Raises:
+            DataError: the files are damaged or changed, or their voxels are not what they should be.
+        """
+        entry = self._entry(ref.case_id)
+        image, label = self._headers(entry)
+        if self._fingerprint(entry) != ref.fingerprint:
+            raise DataError(f"{image.path}: expected the content that was planned, got another: plan the job again")
+        return NativeCase(
+            ref=ref,
+            image=torch.from_numpy(nifti.read_image(image))[None],
+            label=torch.from_numpy(nifti.read_label(label, self.num_classes))[None],
+            affine=image.affine,
+            spacing=image.spacing,
+            source=str(image.path),
+        )
+
+    def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
+        """The checked headers of image and label map."""
+        image = nifti.read_header(_file(entry.image, f"the image of case {entry.case_id}"))
+        label = nifti.read_header(_file(entry.label, f"the label map of case {entry.case_id}"))
+        label.check_same_grid(image)
+        nifti.check_size(image.path, prepared_shape(image.shape, image.affine, self.space), "a resampled volume")
+        return image, label
+
+    @staticmethod
+    def _fingerprint(entry: Entry) -> str:
+        return digest([storage.sha256(entry.image), storage.sha256(entry.label)])
+
+    def _root(self) -> str:
+        """The root, filled in."""
+        return expanded(self.root, self.name)
+
+
+def expanded(text: str, name: str) -> str:
+    """`~` and environment variables filled in; `name` begins the message where there is no such variable."""
+
+    def value(found: re.Match[str]) -> str:
+        variable = found[1] or found[2]
+        if variable not in os.environ:
+            raise DataError(f"{name}: {text}: expected the environment variable {variable}, found none: set it")
+        return os.environ[variable]
+
+    return str(Path(filled).expanduser()) if (filled := _VARIABLE.sub(value, text)).startswith("~") else filled
+
+
+def join(root: str, path: str) -> str:
+    """A path below the root, itself where it is absolute."""
+    return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))
+
+
+def _file(path: str, what: str) -> Path:
+    try:
+        return storage.fetch(path)
+    except UserError:
+        raise DataError(f"{path}: expected {what}, found no file: check `root` and the list") from None

@@ -1,0 +1,70 @@
+"""Classes of other packages by `module:Class`: only where the user says that their code is trusted."""
+
+import hashlib
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from freqbench.errors import UserError
+
+_OWN = "freqbench."
+
+
+def names_class(text: str) -> bool:
+    """Whether a name is a path to a class: `package.module:Class`."""
+    module, colon, name = text.partition(":")
+    return bool(colon and module and name) and "/" not in text
+
+
+def require_trust(what: str, trusted: bool) -> None:
+    """Refuse what runs code of others, unless it is trusted.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not trusted:
+        raise UserError(
+            f"{what}: expected leave to run its code, as it can do all that you can: read it, then give --trust-code "
+            "or set trust_code: true in the job"
+        )
+
+
+def load_class(path: str, base: type, trusted: bool) -> type[Any]:
+    """The class that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
+
+    Args:
+        path: `package.module:Class`.
+        base: what it must be a subclass of.
+        trusted: whether the user lets code of others run.
+
+    Raises:
+        UserError: not trusted, not importable, no such class, or not a subclass.
+    """
+    require_trust(path, trusted)
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise UserError(
+            f"{path}: expected a module that can be imported, got {error}: install it, or set PYTHONPATH"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        got = "no such name" if found is None else repr(found)
+        raise UserError(f"{path}: expected a subclass of {base.__module__}.{base.__qualname__}, got {got}")
+    return found
+
+
+def is_foreign(cls: type) -> bool:
+    """Whether a class is of another package."""
+    return not cls.__module__.startswith(_OWN)
+
+
+def provenance(cls: type) -> dict[str, str]:
+    """What identifies a class of another package beside its parameters: path and SHA-256 of its source file; empty for
+    freqbench's own, whose revisions are raised by hand.
+    """
+    if not is_foreign(cls):
+        return {}
+    source = Path(inspect.getfile(cls)).read_bytes()
+    return {"class": f"{cls.__module__}:{cls.__qualname__}", "source_sha256": hashlib.sha256(source).hexdigest()}
