@@ -30,6 +30,9 @@ Job = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
 OutOption = Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME of the job].")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
+]
 Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")]
 
 
@@ -61,13 +64,15 @@ def _console() -> Console:
 
 
 @app.command()
-def plan(job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None) -> None:
+def plan(
+    job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None, trust_code: Trust = False
+) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
     from freqbench.engine import estimate
     from freqbench.engine.runner import current_plan, volumes_root
     from freqbench.results import Store
 
-    spec, grid = _load(job, set_, limit_cases, out)
+    spec, grid = _load(job, set_, limit_cases, out, trust_code)
     store = Store(out or f"runs/{spec.name}")
     todo = current_plan(grid, store, volumes_root(spec, store.root))
     console = _console()
@@ -99,12 +104,13 @@ def run(
     ] = None,
     set_: Set = None,
     limit_cases: Limit = None,
+    trust_code: Trust = False,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import runner
 
     try:
-        spec, grid = _load(job, set_, limit_cases, out, match=True)
+        spec, grid = _load(job, set_, limit_cases, out, trust_code, match=True)
     except KeyboardInterrupt:
         text = "stopped while budgets were matched: what was found is kept, and the same command goes on"
         _console().print(text, soft_wrap=True)
@@ -120,12 +126,13 @@ def score(
         list[str], typer.Option("--targets", help="Model of the job, or a checkpoint that names itself.")
     ],
     job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
+    trust_code: Trust = False,
 ) -> None:
     """Score the saved adversarial volumes of a store on further models, without attacking again."""
     from freqbench.engine import runner
     from freqbench.job import further_targets
 
-    spec, grid = further_targets(_spec_of(out, job), targets)
+    spec, grid = further_targets(_spec_of(out, job, trust_code), targets)
     _finish(runner.rescore(spec, grid, out, _console()), out)
 
 
@@ -190,25 +197,33 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _load(job: str, overrides: list[str] | None, limit_cases: int | None, out: str | None, match: bool = False) -> Any:
+def _load(
+    job: str, overrides: list[str] | None, limit_cases: int | None, out: str | None, trusted: bool, match: bool = False
+) -> Any:
     with _uncollected():
         from freqbench import config
         from freqbench.job import JobSpec, expand
 
-        spec = config.load(job, JobSpec, overrides or ())
+        spec = _trusting(config.load(job, JobSpec, overrides or ()), trusted)
     spec = _with_budgets(spec, out or f"runs/{spec.name}", job, match)
     with _uncollected():
         return spec, expand(spec, limit_cases, where=job)
 
 
-def _spec_of(out: str, job: str | None) -> Any:
+def _trusting(spec: Any, trusted: bool) -> Any:
+    return spec.model_copy(update={"trust_code": True}) if trusted else spec
+
+
+def _spec_of(out: str, job: str | None, trusted: bool) -> Any:
     from freqbench import config
     from freqbench.job import JobSpec
     from freqbench.results import Store
 
     if job:
-        return _with_budgets(config.load(job, JobSpec), out, job, match=False)
-    return config.validate(Store(out).job()["spec"], JobSpec, where=f"{out}/run.json")
+        return _with_budgets(_trusting(config.load(job, JobSpec), trusted), out, job, match=False)
+    # Whoever can write to a store must not be able to have code run here.
+    content = {**Store(out).job()["spec"], "trust_code": trusted}
+    return config.validate(content, JobSpec, where=f"{out}/run.json")
 
 
 def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:

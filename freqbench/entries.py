@@ -1,6 +1,8 @@
-"""An attack's entry in a job file: what its lists multiply into, and a budget that is found instead of given."""
+"""What the entries of a job file mean: values, lists that multiply, budgets that are found, places of mistakes."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, Literal
 
@@ -8,9 +10,18 @@ from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from freqbench import config
 from freqbench.config import Strict
-from freqbench.errors import UserError
+from freqbench.errors import ParameterError, UserError
 
 MATCH, MATCHED = "match", "matched"
+
+# What the code released with the papers calls things, where it is unambiguous.
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "datasets": {"btcv": "synapse"},
+    "models": {"unet-r": "unetr", "swin-unetr": "swin_unetr", "unetr-pp": "unetr_pp"},
+    "attacks": {"saa": "sa2", "vafa-3d": "vafa", "vafa-2d": "vafa_2d"},
+}
+
+_NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
 class Match(Strict):
@@ -102,3 +113,54 @@ def attacks_on(dataset: str, entry: Mapping[str, Any], place: str) -> Iterator[t
         budget = config.validate(row, Budget, f"{place}.{MATCHED}[{i}]")
         if budget.dataset == dataset:
             yield budget.parameters, budget.source
+
+
+def parse_value(value: Any) -> Any:
+    """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
+
+    A filter is a mapping there and a tuple in Python.
+
+    >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
+    (True, (8, 16, 32), 'middle')
+    >>> parse_value({"kind": "low", "limits": 8}), parse_value({"kind": "band", "limits": [4, 8]})
+    (('low', 8), ('band', 4, 8))
+    """
+    if isinstance(value, list):
+        return tuple(parse_value(item) for item in value)
+    if isinstance(value, dict) and set(value) == {"kind", "limits"}:
+        limits = value["limits"]
+        return (value["kind"], *(limits if isinstance(limits, list) else [limits]))
+    if not isinstance(value, str):
+        return value
+    if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
+        numerator, denominator = (float(part) for part in fraction.groups())
+        return numerator / denominator if denominator else value
+    if re.fullmatch(r"\d+(x\d+){1,2}", value):
+        return tuple(int(part) for part in value.split("x"))
+    return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
+
+
+@contextmanager
+def at_parameter(place: str, owner: str = "") -> Iterator[None]:
+    """`_at`, down to the parameter, and for whom it does not do."""
+    try:
+        yield
+    except ParameterError as error:
+        raise UserError(f"{place}.{error.parameter}: {owner}{error.complaint}") from None
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """A mistake that is found inside is told with the place in the job file where it was made."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{place}: {error}") from None
+
+
+def require_distinct(what: str, names: Sequence[str], where: str) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")

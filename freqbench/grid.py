@@ -10,6 +10,7 @@ from freqbench.attacks import Attack
 from freqbench.data import Dataset
 from freqbench.identity import digest
 from freqbench.models import ModelSpec, attack_windows, sliding_windows
+from freqbench.plugins import provenance
 from freqbench.results import Key
 from freqbench.types import CaseRef
 
@@ -39,7 +40,7 @@ class Cell:
         return digest(
             {
                 "protocol": PROTOCOL_VERSION,
-                "recipe": self.dataset.recipe(),
+                "recipe": self.dataset.identity(),
                 "source": self.source.model_id,
                 "attack": attack_identity(self.attack),
                 "seed": self.seed,
@@ -76,8 +77,10 @@ class Unit:
     @property
     def num_windows(self) -> int:
         """Windows to run; an upper bound where the dataset crops its cases."""
-        windows = sliding_windows if self.cell.attack.attacks_volume else attack_windows
-        return len(windows(self.ref.shape, self.cell.source.roi))
+        source = self.cell.source
+        if self.cell.attack.attacks_volume:
+            return len(sliding_windows(self.ref.shape, source.roi, source.inference.overlap))
+        return len(attack_windows(self.ref.shape, source.roi))
 
     @property
     def passes(self) -> int:
@@ -188,7 +191,7 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
         for field, value in values.items()
         if field.default is MISSING or value != field.default
     }
-    return {"name": attack.name, "revision": attack.revision, **changed}
+    return {"name": attack.name, "revision": attack.revision, **changed, **provenance(type(attack))}
 
 
 def attack_params(attack: Attack, **besides: int) -> str:

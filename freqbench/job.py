@@ -3,7 +3,6 @@
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import PurePath
@@ -11,22 +10,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from freqbench import config, entries
-from freqbench.attacks import Attack, make, with_indices
+from freqbench import config, entries, plugins
+from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.config import Strict
 from freqbench.data import DATASETS, Dataset
-from freqbench.errors import ParameterError, UserError, unknown
+from freqbench.errors import UserError, unknown
 from freqbench.grid import Cell, Grid
 from freqbench.metrics import METRICS
-from freqbench.models import ModelEntry, ModelSpec, resolve
+from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
 from freqbench.types import CaseRef
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 COUPLED_WINDOWS = 4  # at once in the code released with SA2
 
 Auto = Literal["auto"] | PositiveInt
-
-_NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
 class Resources(Strict):
@@ -48,9 +45,10 @@ class JobSpec(Strict):
 
     Attributes:
         name: of the job; results go to `runs/<name>` unless told otherwise.
-        datasets: each a `name`, a `loader` of DATASETS (default: the name) and the loader's own keys.
+        datasets: each a `name`, a `loader` of DATASETS or `package.module:Class` (default: the name) and the loader's
+            own keys.
         models: sources and targets.
-        attacks: each a `name` of ATTACKS and its parameters; a list of values multiplies into cells, a value that is a
+        attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into cells, a value that is a
             list itself stands in one more. Names of classes in `organs` and `target` are each dataset's own. `match` in
             place of the budget asks for a distance (`freqbench.entries.Match`).
         targets: which models score a volume: `all`, the `source` that made it, or names.
@@ -64,6 +62,8 @@ class JobSpec(Strict):
         case_timeout: seconds that a unit may take before its worker is killed and the unit tried again; none: for ever.
             The serial engine cannot stop a unit.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
+        trust_code: code of other packages and of frozen models may run, as `--trust-code` says too. Never taken from a
+            store.
     """
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
@@ -79,6 +79,7 @@ class JobSpec(Strict):
     window_batch: Auto = "auto"
     case_timeout: PositiveFloat | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
+    trust_code: bool = False
 
     @field_validator("metrics")
     @classmethod
@@ -99,11 +100,11 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    _require_distinct("models", [entry.name for entry in job.models], where)
+    entries.require_distinct("models", [entry.name for entry in job.models], where)
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     for i, dataset in enumerate(datasets):
-        with _at(f"{where}: datasets[{i}]"):
+        with entries.at(f"{where}: datasets[{i}]"):
             cases[dataset.name] = dataset.refs()[:limit_cases]
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
@@ -127,39 +128,14 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=said)
 
 
-def parse_value(value: Any) -> Any:
-    """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
-
-    A filter is a mapping there and a tuple in Python.
-
-    >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
-    (True, (8, 16, 32), 'middle')
-    >>> parse_value({"kind": "low", "limits": 8}), parse_value({"kind": "band", "limits": [4, 8]})
-    (('low', 8), ('band', 4, 8))
-    """
-    if isinstance(value, list):
-        return tuple(parse_value(item) for item in value)
-    if isinstance(value, dict) and set(value) == {"kind", "limits"}:
-        limits = value["limits"]
-        return (value["kind"], *(limits if isinstance(limits, list) else [limits]))
-    if not isinstance(value, str):
-        return value
-    if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
-        numerator, denominator = (float(part) for part in fraction.groups())
-        return numerator / denominator if denominator else value
-    if re.fullmatch(r"\d+(x\d+){1,2}", value):
-        return tuple(int(part) for part in value.split("x"))
-    return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
-
-
 def _datasets(job: JobSpec, where: str) -> list[Dataset]:
     datasets = []
     for i, entry in enumerate(job.datasets):
         place = f"{where}: datasets[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: required, but not given")
-        datasets.append(build_dataset(entry, place))
-    _require_distinct("datasets", [dataset.name for dataset in datasets], where)
+        datasets.append(build_dataset(entry, place, job.trust_code))
+    entries.require_distinct("datasets", [dataset.name for dataset in datasets], where)
     return datasets
 
 
@@ -195,29 +171,47 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
     return job, replace(grid, cells=sources)
 
 
-def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
+def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -> Dataset:
     """The dataset of a job file's entry: `loader` (default: `name`) picks the class, the rest are its own keys.
 
+    Args:
+        entry: of a job file.
+        where: begins the line of an error.
+        trusted: whether code of others may run.
+
     Raises:
-        UserError: unknown loader, or keys that it does not take; the line begins with `where`.
+        UserError: unknown loader, or keys that it does not take.
     """
     content = dict(entry)
-    loader = content.pop("loader", content.get("name"))
+    name = str(content.pop("loader", content.get("name")))
+    loader = entries.ALIASES["datasets"].get(name, name)
+    if plugins.names_class(loader):
+        with entries.at(f"{where}.loader"):
+            return config.validate(content, plugins.load_class(loader, Dataset, trusted), where)
     if loader not in DATASETS:
-        raise UserError(f"{where}.loader: {unknown('loader', str(loader), DATASETS)}")
+        raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
     return config.validate(content, DATASETS[loader], where)
 
 
 def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
+    """The models of a job for one dataset, in the job's order; an ensemble may stand before its members."""
     models: dict[str, ModelSpec] = {}
-    taken: dict[str, str] = {}
-    for i, entry in enumerate(job.models):
-        with _at(f"{where}: models[{i}]"):
-            models[entry.name] = model = resolve(entry, dataset.num_classes)
-            same = taken.setdefault(model.model_id, entry.name)
-            if same != entry.name:  # one identity for two models: their records would replace each other
-                raise UserError(f"{entry.name}: the same network with the same weights as {same}: give it once")
-    return models
+    for i, entry in sorted(enumerate(job.models), key=lambda each: each[1].ensemble is not None):
+        with entries.at(f"{where}: models[{i}]"):
+            if entry.ensemble:
+                for name in entry.ensemble:
+                    if name not in models:
+                        raise UserError(f"{entry.name}: ensemble: {unknown('model', name, models)}")
+                model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
+            else:
+                model = resolve(entry, dataset.num_classes, dataset.num_channels, job.trust_code)
+            for other in models.values():
+                if other.model_id == model.model_id:  # their records would replace each other
+                    raise UserError(
+                        f"{entry.name}: the same network with the same weights as {other.name}: give it once"
+                    )
+            models[entry.name] = model
+    return {entry.name: models[entry.name] for entry in job.models}
 
 
 def _coupled_windows(job: JobSpec) -> int:
@@ -240,58 +234,40 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
 
     Names of the dataset's classes become their indices, and it has classes enough for the attacks.
     """
-    with _at(f"{where}: datasets[{number}]"):
-        class_names = dataset.class_names
+    with entries.at(f"{where}: datasets[{number}]"):
+        dataset.class_names  # noqa: B018 (what it refuses is the dataset's mistake, not the attack's)
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: expected the name of an attack, got {entry.get('name')!r}")
         for written, only in entries.attacks_on(dataset.name, entry, place):
-            yield attack_of(entry["name"], written, dataset.name, class_names, place), only
+            yield attack_of(entry["name"], written, dataset, place, job.trust_code), only
 
 
-def attack_of(name: str, written: Mapping[str, Any], dataset: str, class_names: Sequence[str], place: str) -> Attack:
-    """An attack with the parameters that a job file writes, for a dataset with these classes.
+def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: str, trusted: bool = False) -> Attack:
+    """An attack with the parameters that a job file writes, for a dataset.
+
+    Args:
+        name: of ATTACKS, an alias, or `package.module:Class`.
+        written: its parameters as the file gives them.
+        dataset: whose classes and channels it is to take.
+        place: begins the line of an error.
+        trusted: whether code of others may run.
 
     Raises:
-        UserError: the line begins with `place`.
+        UserError: no such attack, or parameters that it or the dataset does not take.
     """
-    parameters = {key: parse_value(value) for key, value in written.items()}
+    parameters = {key: entries.parse_value(value) for key, value in written.items()}
     if parameters.get("targeted"):
         raise UserError(
             f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
             "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         )
-    with _at_parameter(place, f"{dataset}: "):
-        parameters = with_indices(name, parameters, class_names)
-    with _at_parameter(place):
-        attack = make(name, **parameters)
-    with _at_parameter(place, f"{dataset}: "):
-        attack.check_classes(len(class_names))
+    owner = entries.ALIASES["attacks"].get(name, name)
+    with entries.at_parameter(place, f"{dataset.name}: "):
+        parameters = with_indices(owner, parameters, dataset.class_names)
+    with entries.at_parameter(place):
+        attack = make(attack_class(owner, trusted), **parameters)
+    with entries.at_parameter(place, f"{dataset.name}: "):
+        attack.check_classes(dataset.num_classes)
     return attack
-
-
-@contextmanager
-def _at_parameter(place: str, owner: str = "") -> Iterator[None]:
-    """`_at`, down to the parameter, and for whom it does not do."""
-    try:
-        yield
-    except ParameterError as error:
-        raise UserError(f"{place}.{error.parameter}: {owner}{error.complaint}") from None
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
-
-
-@contextmanager
-def _at(place: str) -> Iterator[None]:
-    """A mistake that is found inside is told with the place in the job file where it was made."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(f"{place}: {error}") from None
-
-
-def _require_distinct(what: str, names: Sequence[str], where: str) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def is_foreign(cls: type) -> bool:
     return not cls.__module__.startswith(_OWN)
 
 
+@lru_cache
 def provenance(cls: type) -> dict[str, str]:
     """What identifies a class of another package beside its parameters: path and SHA-256 of its source file; empty for
     freqbench's own, whose revisions are raised by hand.

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,8 @@ import fsspec
 import platformdirs
 
 from freqbench.errors import UserError
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def cache_dir() -> Path:
@@ -26,6 +29,23 @@ def _open_fs(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def is_local(path: str) -> bool:
     """Whether a path or URI names a file of this machine."""
     return isinstance(_open_fs(path)[0], fsspec.implementations.local.LocalFileSystem)
+
+
+def filled_in(text: str, owner: str) -> str:
+    """A path with `~` and environment variables such as `${FREQBENCH_DATA}` filled in.
+
+    Raises:
+        UserError: there is no such variable; `owner` begins the line.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        variable = found[1] or found[2]
+        if variable not in os.environ:
+            raise UserError(f"{owner}: {text}: expected the environment variable {variable}, found none: set it")
+        return os.environ[variable]
+
+    filled = _VARIABLE.sub(value, text)
+    return str(Path(filled).expanduser()) if filled.startswith("~") else filled
 
 
 def join(root: str, *parts: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from freqbench import plugins
 from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
@@ -62,6 +63,7 @@ __all__ = [
     "SA2In2D",
     "SegPGD",
     "Square",
+    "attack_class",
     "make",
     "with_indices",
 ]
@@ -96,8 +98,25 @@ ATTACKS: Mapping[str, type[Attack]] = {
 }
 
 
-def make(name: str, **parameters: Any) -> Attack:
-    """An attack by its name in `ATTACKS`, with its parameters.
+def attack_class(name: str, trusted: bool = False) -> type[Attack]:
+    """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`.
+
+    Args:
+        name: of the attack.
+        trusted: whether code of others may run.
+
+    Raises:
+        UserError: unknown attack, or a class that is not trusted, not found or no attack.
+    """
+    if plugins.names_class(name):
+        return plugins.load_class(name, Attack, trusted)
+    if name not in ATTACKS:
+        raise UserError(unknown("attack", name, ATTACKS))
+    return ATTACKS[name]
+
+
+def make(attack: str | type[Attack], **parameters: Any) -> Attack:
+    """An attack, by its name in `ATTACKS` or by its class, with its parameters.
 
     Raises:
         UserError: unknown attack.
@@ -107,16 +126,14 @@ def make(name: str, **parameters: Any) -> Attack:
         >>> make("pgd", eps=8 / 255).steps
         20
     """
-    attack = ATTACKS.get(name)
-    if attack is None:
-        raise UserError(unknown("attack", name, ATTACKS))
-    known = {field.name: field for field in fields(attack)}
+    cls = attack_class(attack) if isinstance(attack, str) else attack
+    known = {field.name: field for field in fields(cls)}
     for parameter in parameters:
         if parameter not in known:
-            raise ParameterError(name, parameter, unknown("parameter", parameter, known))
+            raise ParameterError(cls.name, parameter, unknown("parameter", parameter, known))
     for parameter, field in known.items():
         if parameter not in parameters and field.default is MISSING:
-            known_parameter = attack.parameters.get(parameter)
+            known_parameter = cls.parameters.get(parameter)
             meaning = known_parameter.meaning if known_parameter else "see the attack's docstring"
-            raise ParameterError(name, parameter, f"required, but not given ({meaning})")
-    return attack(**parameters)
+            raise ParameterError(cls.name, parameter, f"required, but not given ({meaning})")
+    return cls(**parameters)

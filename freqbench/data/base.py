@@ -11,6 +11,7 @@ from freqbench.config import Strict
 from freqbench.data.preprocess import prepare
 from freqbench.errors import DataError, unknown
 from freqbench.identity import digest
+from freqbench.plugins import provenance
 from freqbench.space import Preprocess
 from freqbench.types import Case, CaseRef, NativeCase
 
@@ -48,6 +49,10 @@ class Dataset(Strict, abc.ABC):
     @abc.abstractmethod
     def recipe(self) -> dict[str, Any]:
         """All that changes a `Case` beside the content of its files: loader, revision, preprocessing, labels."""
+
+    def identity(self) -> dict[str, Any]:
+        """The recipe, and of a class of another package its source."""
+        return {**self.recipe(), **provenance(type(self))}
 
     @abc.abstractmethod
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
@@ -89,7 +94,7 @@ class Dataset(Strict, abc.ABC):
 
     def case_key(self, ref: CaseRef) -> str:
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
-        return digest([self.recipe(), ref.fingerprint])
+        return digest([self.identity(), ref.fingerprint])
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.

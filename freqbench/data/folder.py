@@ -1,8 +1,6 @@
 """Datasets that are NIfTI files in a folder: what their layouts share."""
 
 import abc
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +19,6 @@ from freqbench.types import CaseRef, NativeCase
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
-
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 ClassName = Annotated[str, Field(min_length=1)]
 
@@ -154,15 +150,11 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
 
 def expanded(text: str, name: str) -> str:
-    """`~` and environment variables filled in; `name` begins the message where there is no such variable."""
-
-    def value(found: re.Match[str]) -> str:
-        variable = found[1] or found[2]
-        if variable not in os.environ:
-            raise DataError(f"{name}: {text}: expected the environment variable {variable}, found none: set it")
-        return os.environ[variable]
-
-    return str(Path(filled).expanduser()) if (filled := _VARIABLE.sub(value, text)).startswith("~") else filled
+    """`storage.filled_in`, of a dataset."""
+    try:
+        return storage.filled_in(text, name)
+    except UserError as error:
+        raise DataError(str(error)) from None
 
 
 def join(root: str, path: str) -> str:

@@ -19,10 +19,11 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from freqbench.engine import cluster, rows
 from freqbench.engine.attempt import Attempt
 from freqbench.engine.listener import Listener
+from freqbench.engine.masks import score_masks
 from freqbench.engine.resources import Pool
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.worker import Worker, WorkerSpec, score_masks
+from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Unit
 from freqbench.interrupt import Interrupt, deferred_interrupt
@@ -188,7 +189,7 @@ class _Driver:
             return
         slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
         run = slot.actor.run.options(num_returns=2)
-        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_case(slot.number))
+        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_unit(slot.number))
         slot.since = time.monotonic()
         self._listener.begin(unit)
 

@@ -40,11 +40,20 @@ def collect(grid: Grid) -> dict[str, Any]:
         "pid": os.getpid(),
         "devices": devices(),
         "models": {
-            model_id: {"name": model.name, "checkpoint": model.checkpoint, "sha256": model.checkpoint_sha256}
+            model_id: {
+                "name": model.name,
+                "checkpoint": model.checkpoint,
+                "sha256": model.checkpoint_sha256,
+                "migration": model.migration,
+            }
             for model_id, model in models.items()
         },
         "datasets": {
-            name: {"recipe": dataset.recipe(), "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]}}
+            name: {
+                "recipe": dataset.identity(),
+                "redistributable": dataset.redistributable,
+                "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
+            }
             for name, dataset in datasets.items()
         },
     }

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from freqbench import config, storage
-from freqbench.attacks import ATTACKS
+from freqbench.attacks import attack_class
 from freqbench.attacks.frequency import FrequencyAttack
 from freqbench.config import Strict
 from freqbench.engine import facts
 from freqbench.engine.search import UnreachableError, search
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.entries import MATCH, MATCHED, Budget, Match, combinations, matches_of
-from freqbench.errors import UserError, unknown
+from freqbench.entries import ALIASES, MATCH, MATCHED, Budget, Match, at, combinations, matches_of
+from freqbench.errors import UserError
 from freqbench.grid import Cell, attack_identity
 from freqbench.identity import digest
 from freqbench.job import JobSpec, attack_of, expand
@@ -224,13 +224,14 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     cells: dict[tuple[str, str, str], Cell] = {}
     for cell in grid.cells:  # the first seed's comes first
         cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
-    classes = {cell.dataset.name: cell.dataset.class_names for cell in grid.cells}
+    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
         for row in largest[i][MATCHED] if _is_open(entry) else ():
             budget = Budget.model_validate(row)
-            attack = attack_of(entry["name"], budget.parameters, budget.dataset, classes[budget.dataset], place)
+            dataset = datasets[budget.dataset]
+            attack = attack_of(entry["name"], budget.parameters, dataset, place, job.trust_code)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             name = str(attack.budget_name)
@@ -252,9 +253,8 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
 def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
     """Rows of an entry with the largest budget, for every dataset and source."""
     name = entry.get("name")
-    if not isinstance(name, str) or name not in ATTACKS:
-        raise UserError(f"{place}: {unknown('attack', str(name), ATTACKS)}")
-    budget = str(ATTACKS[name].budget_name)
+    with at(place):
+        budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name)), job.trust_code).budget_name)
     if budget not in BOUNDS:
         raise UserError(f"{place}.{MATCH}: expected an attack with a budget {', '.join(BOUNDS)}, got {name}")
     if budget in entry:
@@ -280,6 +280,7 @@ def _worker_spec(job: JobSpec) -> WorkerSpec:
         metrics=(),
         threads=facts.available_cores() if threads == "auto" else threads,
         window_batch=None if batch == "auto" else batch,
+        trust_code=job.trust_code,
     )
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from freqbench import storage
 from freqbench.engine import facts, serial, volumes
+from freqbench.engine.fit import Fit
 from freqbench.engine.progress import RunProgress
 from freqbench.engine.resources import Node, share
 from freqbench.engine.rows import Outcome
@@ -97,7 +98,7 @@ def execute(
     plan = current_plan(grid, store, root)
     content = _with_scored({"spec": job.model_dump(mode="json"), "index": grid.index()}, _scored(store))
     store.write_job(content)
-    spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root)
+    spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, trust_code=job.trust_code)
     summary = _Run(job, store, plan, console).carry_out(spec, engine, address)
     if summary.run_id:
         store.write_job(content)  # again, as the list of runs has grown
@@ -118,7 +119,7 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
-    spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, reuse=True)
+    spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, reuse=True, trust_code=job.trust_code)
     summary = _Run(job, store, replace(plan, units=saved), console).carry_out(spec, "auto")
     scored = _scored(store)
     for cell in grid.cells:
@@ -157,6 +158,7 @@ class _Run:
         self._writer = store.writer(self._run_id, COMMIT_EVERY_S)
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
+        self._fit = Fit(target for unit in plan.units for target in unit.targets)
         self._recorded = 0.0
 
     def carry_out(self, spec: WorkerSpec, engine: Engine, address: str | None = None) -> Summary:
@@ -230,6 +232,8 @@ class _Run:
         """Hand an outcome's rows to the writer; they are done once it has committed them."""
         if outcome.failed:
             self._num_failed += len(outcome.records)
+        for complaint in filter(None, map(self._fit.complaint, outcome.records)):
+            self.warn(complaint)
         self._progress.finish(outcome)
         self._committed(self._writer.add(outcome.records, outcome.flat_class_records()))
 

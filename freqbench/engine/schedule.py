@@ -3,9 +3,7 @@
 from collections import deque
 from collections.abc import Hashable, Sequence
 
-from freqbench.data import Dataset
 from freqbench.grid import Unit
-from freqbench.types import CaseRef
 
 Place = tuple[str, tuple[str, str]]
 
@@ -58,13 +56,12 @@ class Schedule:
                 del self._waiting[source]
         return unit
 
-    def next_case(self, worker: Hashable) -> tuple[Dataset, CaseRef] | None:
-        """The case of the unit that `take` would give now."""
+    def next_unit(self, worker: Hashable) -> Unit | None:
+        """The unit that `take` would give now."""
         place = self._choose(worker)
         if place is None:
             return None
-        unit = self._waiting[place[0]][place[1]][0]
-        return unit.cell.dataset, unit.ref
+        return self._waiting[place[0]][place[1]][0]
 
     def put_back(self, unit: Unit) -> None:
         """A unit that was taken and not done waits again, behind the others of its case."""

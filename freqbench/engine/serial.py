@@ -19,5 +19,5 @@ def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     worker, schedule = Worker(spec), Schedule(units)
     while unit := schedule.take("serial"):
         listener.begin(unit)
-        outcome, masks = worker.run(unit, prefetch=schedule.next_case("serial"))
+        outcome, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
         listener.take(with_surfaces(unit, outcome, masks))

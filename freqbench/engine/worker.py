@@ -3,20 +3,21 @@
 import logging
 import resource
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from freqbench import evaluate, models
-from freqbench.data import Dataset
+from freqbench.data import Dataset, attacked_native, prepare, resampling_error
 from freqbench.engine import memory, rows, volumes
+from freqbench.engine.kept import Kept
+from freqbench.engine.masks import Masks, score_masks
 from freqbench.engine.rows import Outcome
 from freqbench.errors import UserError
 from freqbench.evaluate import AttackedVolume, PredictionScores
@@ -24,7 +25,9 @@ from freqbench.grid import Cell, Unit, attack_identity
 from freqbench.identity import digest
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, SegmentationModel
-from freqbench.types import Case, CaseRef, Spacing
+from freqbench.plugins import is_foreign, require_trust
+from freqbench.space import Preprocess
+from freqbench.types import Case, CaseRef
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +35,6 @@ MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
 PREDICTION_BYTES = 1 << 30
 INFERENCE_WINDOWS = 12
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class WorkerSpec:
         gpu_share: the part of a GPU's memory that the worker may take, where several share it.
         volumes: folder or URI of saved volumes; None to save none.
         reuse: take adversarial volumes from there instead of attacking.
+        trust_code: whether code of other packages and of frozen models may run here.
     """
 
     run_id: str
@@ -61,16 +63,7 @@ class WorkerSpec:
     gpu_share: float = 1.0
     volumes: str | None = None
     reuse: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Masks:
-    """What surface distances need, and all that leaves a worker beside rows: uint8 label maps `[H, W, D]`."""
-
-    label: Tensor
-    preds: tuple[Tensor, ...]
-    spacing: Spacing
-    num_classes: int
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +72,6 @@ class CleanPrediction:
 
     pred: Tensor
     scores: tuple[PredictionScores, ...]
-
-
-def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Surface distances of every prediction; runs wherever there is a core."""
-    return [evaluate.score_surfaces(pred, masks.label, masks.num_classes, masks.spacing) for pred in masks.preds]
 
 
 def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
@@ -117,18 +105,18 @@ class Worker:
         self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = INFERENCE_WINDOWS
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
-        self._models: _Kept[SegmentationModel] = _Kept(MODEL_BYTES, _model_bytes)
-        self._cases: _Kept[Case] = _Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
-        self._clean: _Kept[CleanPrediction] = _Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
+        self._models: Kept[SegmentationModel] = Kept(MODEL_BYTES, _model_bytes)
+        self._cases: Kept[Case] = Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
+        self._clean: Kept[CleanPrediction] = Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._loading: dict[str, Future[Case]] = {}
+        self._loading: dict[Hashable, Future[Case]] = {}
 
-    def run(self, unit: Unit, prefetch: tuple[Dataset, CaseRef] | None = None) -> tuple[Outcome, Masks | None]:
+    def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attack a unit's case once and score it on every target.
 
         Args:
             unit: what to do.
-            prefetch: a case that is likely to be wanted next: read in the background meanwhile.
+            prefetch: a unit that is likely to come next: its case is read in the background meanwhile.
 
         Returns:
             Rows without surface distances, and the masks that those are computed from; None where they are not wanted
@@ -149,51 +137,70 @@ class Worker:
             ref: the case.
             metrics: as in `evaluate.score_volume`.
         """
-        case = self._case(cell.dataset, ref)
+        case = self._case(cell.dataset, ref, cell.source.space)
         attacked, _ = self._attack(cell, case)
         return evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
 
-    def _run(self, unit: Unit, prefetch: tuple[Dataset, CaseRef] | None) -> tuple[Outcome, Masks | None]:
+    def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
-        case = self._case(cell.dataset, unit.ref)
+        if is_foreign(type(cell.attack)) or is_foreign(type(cell.dataset)):
+            require_trust(f"{cell.attack.name} on {cell.dataset.name}", self.spec.trust_code)
+        case = self._case(cell.dataset, unit.ref, cell.source.space)
         if prefetch:
-            self._load_early(*prefetch)
+            self._load_early(prefetch)
         attacked, attack_seconds = self._attack(cell, case)
 
         started = time.perf_counter()
         volume = evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
         volume_seconds = time.perf_counter() - started
-        label, preds, own, predictions = case.label[0], [], [], []
+        pairs, own, predictions = [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
-            clean = self._clean_prediction(model, target, cell, case)
-            pred = self._predict(model, attacked.adversarial)
+            seen, adversarial, error = self._seen_by(target, cell, case, attacked.adversarial)
+            clean = self._clean_prediction(model, target, cell, seen)
+            pred, label = self._predict(model, adversarial), seen.label[0]
             overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
-            preds.append(pred)
+            pairs.append((label, pred, seen.spacing))
             predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
             if self.spec.volumes:
-                volumes.save_prediction(self.spec.volumes, cell, case, target.name, clean.pred, pred)
+                volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
-            own.append({"voxel_success": voxel_success(clean.pred, pred), "score_seconds": seconds})
+            success = voxel_success(clean.pred, pred)
+            own.append({"voxel_success": success, "resampling_error": error, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
         passes = {name: getattr(attacked, name) for name in ("num_windows", "num_forwards", "num_backwards")}
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
         if "hd95" not in metrics:
             return outcome, None
-        masks = Masks(label=label, preds=tuple(preds), spacing=case.spacing, num_classes=cell.dataset.num_classes)
-        return outcome, masks
+        return outcome, Masks(pairs=tuple(pairs), num_classes=cell.dataset.num_classes)
 
-    def _case(self, dataset: Dataset, ref: CaseRef) -> Case:
-        key = dataset.case_key(ref)
+    def _seen_by(
+        self, target: ModelSpec, cell: Cell, case: Case, adversarial: Tensor
+    ) -> tuple[Case, Tensor, float | None]:
+        """The clean case and the adversarial volume in a target's space, and what the way there took.
+
+        Between two spaces the perturbation goes through the native grid and unit, as a volume that is handed on would.
+        """
+        space = target.space or cell.dataset.space
+        if space == (cell.source.space or cell.dataset.space):
+            return case, adversarial, None
+        native = cell.dataset.native(case.ref)
+        attacked = attacked_native(native, case, adversarial)
+        error = resampling_error(native, attacked, case, adversarial, cell.source.space or cell.dataset.space)
+        return self._case(cell.dataset, case.ref, space), prepare(attacked, space, clean=native).image, error
+
+    def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
+        key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
-        return self._cases.get(key, early.result if early else partial(dataset.load, ref))
+        return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
 
-    def _load_early(self, dataset: Dataset, ref: CaseRef) -> None:
-        """Begin to read a case; what goes wrong is told when the case is asked for."""
-        key = dataset.case_key(ref)
+    def _load_early(self, unit: Unit) -> None:
+        """Begin to read a unit's case; what goes wrong is told when the case is asked for."""
+        dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
+        key = _case_key(dataset, ref, space)
         if key not in self._cases and key not in self._loading:
-            self._loading = {key: self._loader.submit(dataset.load, ref)}
+            self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
     def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float]:
         """The adversarial volume and the seconds it took, made or read back."""
@@ -227,7 +234,8 @@ class Worker:
         name = cell.dataset.name
         if name not in self._splits:
             self._splits[name] = cell.dataset.whole_split()
-        return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0, self._splits[name]))
+        other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
+        return self._case(cell.dataset, other, cell.source.space)
 
     def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
         pred, self._inference_batch = memory.within_memory(partial(models.predict, model, image), self._inference_batch)
@@ -235,7 +243,9 @@ class Worker:
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         key = spec.model_id, cell.precision, cell.compile
-        return self._models.get(key, lambda: models.load(spec, self._device, cell.precision, cell.compile))
+        return self._models.get(
+            key, partial(models.load, spec, self._device, cell.precision, cell.compile, self.spec.trust_code)
+        )
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanPrediction:
         def make() -> CleanPrediction:
@@ -264,24 +274,9 @@ class Worker:
         }
 
 
-class _Kept(Generic[V]):
-    """Values that are made once and kept, the least recently used going first when they grow beyond a size."""
-
-    def __init__(self, capacity: int, size: Callable[[V], int]) -> None:
-        self._capacity = capacity
-        self._size = size
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
-
-    def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        if key not in self._values:
-            self._values[key] = make()
-            while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._capacity:
-                self._values.popitem(last=False)
-        self._values.move_to_end(key)
-        return self._values[key]
+def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
+    """What tells prepared cases apart."""
+    return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 
 def _kind(cell: Cell) -> str:

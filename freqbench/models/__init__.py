@@ -1,15 +1,23 @@
 """Networks, their checkpoints, and inference: from a model's entry in a job file to label maps."""
 
+from freqbench.models.adapter import InputAdapter
 from freqbench.models.checkpoint import read_metadata, save_checkpoint, zoo_names
+from freqbench.models.cost import forward_flops, step_bytes
 from freqbench.models.inference import attack_windows, predict, sliding_windows
 from freqbench.models.nets import MODELS, Architecture, build
+from freqbench.models.networks import READERS, load
+from freqbench.models.resolve import resolve, resolve_ensemble
+from freqbench.models.settings import Inference
 from freqbench.models.sliding import SlidingWindowModel
-from freqbench.models.spec import ModelEntry, ModelSpec, forward_flops, load, resolve, step_bytes
+from freqbench.models.spec import ModelEntry, ModelSpec
 from freqbench.models.wrapper import SegmentationModel
 
 __all__ = [
     "MODELS",
+    "READERS",
     "Architecture",
+    "Inference",
+    "InputAdapter",
     "ModelEntry",
     "ModelSpec",
     "SegmentationModel",
@@ -21,6 +29,7 @@ __all__ = [
     "predict",
     "read_metadata",
     "resolve",
+    "resolve_ensemble",
     "save_checkpoint",
     "sliding_windows",
     "step_bytes",

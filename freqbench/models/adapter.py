@@ -9,10 +9,9 @@ from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor
 
 from freqbench.config import Strict
+from freqbench.models.settings import AXES
 from freqbench.space import Preprocess
 from freqbench.types import Shape
-
-AXES = "HWD"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -73,6 +72,10 @@ class InputAdapter(Strict):
         back = logits.permute(0, 1, *(2 + self._order.index(axis) for axis in range(3)))
         return back.flip([2 + axis for axis in self._turned]) if self._turned else back
 
+    def identity(self) -> dict[str, Any]:
+        """What differs from a network that takes the volume as it is, for digests."""
+        return self.model_dump(exclude_defaults=True)
+
     @property
     def _order(self) -> tuple[int, ...]:
         return tuple(AXES.index(letter) for letter in self.axes.replace("-", ""))
@@ -85,6 +88,9 @@ class InputAdapter(Strict):
     def _per_channel(value: float | tuple[float, ...], images: Tensor) -> Tensor:
         numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device)
         return numbers.reshape(1, -1, 1, 1, 1)
+
+
+DEFAULT_INPUT = InputAdapter()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from freqbench.errors import UserError, unknown
+from freqbench.models.settings import AXES
 from freqbench.types import Shape
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
@@ -28,24 +29,28 @@ class Architecture:
         citation: authors, venue, year, arXiv.
         target: `module:Class`, imported on first use.
         args: the defaults where they are not the class's own: the values of the attack papers.
-        fixed: from the number of classes and the ROI to the arguments that freqbench fills in.
+        fixed: from the number of classes, the ROI and the number of channels to the arguments that freqbench fills in.
         multiple: from the arguments to what each axis of the ROI must be a multiple of.
+        axes: the axis order of its input, as in `InputAdapter`.
+        roi: voxels of its window, in its own axis order, where a job gives none.
     """
 
     title: str
     citation: str
     target: str
     args: Mapping[str, Any]
-    fixed: Callable[[int, Shape], dict[str, Any]]
+    fixed: Callable[[int, Shape, int], dict[str, Any]]
     multiple: Callable[[Mapping[str, Any]], Shape]
+    axes: str = AXES
+    roi: Shape = (96, 96, 96)
 
 
-def _channels(num_classes: int, roi: Shape) -> dict[str, Any]:
-    return {"spatial_dims": 3, "in_channels": 1, "out_channels": num_classes}
+def _channels(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
+    return {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes}
 
 
-def _channels_and_size(num_classes: int, roi: Shape) -> dict[str, Any]:
-    return {**_channels(num_classes, roi), "img_size": roi}
+def _channels_and_size(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
+    return {**_channels(num_classes, roi, num_channels), "img_size": roi}
 
 
 def _stride_product(args: Mapping[str, Any]) -> Shape:
@@ -112,7 +117,7 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(unknown("architecture", arch, MODELS))
     architecture = MODELS[arch]
     parameters = _signature(architecture)
-    filled_in = architecture.fixed(1, (1, 1, 1))
+    filled_in = architecture.fixed(1, (1, 1, 1), 1)
     for name in args:
         if name in filled_in:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
@@ -123,35 +128,53 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     return {**architecture.args, **own}
 
 
-def build(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def build(
+    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], seed: int = 0, num_channels: int = 1
+) -> nn.Module:
     """A network with fresh weights on the CPU, in training mode.
 
     Args:
         arch: a name of MODELS.
         num_classes: output channels, background included.
-        roi: voxels of the window the network sees.
+        roi: voxels of the window the network sees, in its own axis order.
         args: arguments of the network's class, over the table's defaults.
         seed: of the weights; the global random state is left as found, and the weights are those of any machine.
+        num_channels: of its input.
 
     Raises:
         UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return _construct(arch, num_classes, roi, args)
+        return _construct(arch, num_classes, roi, args, num_channels)
 
 
-def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
+def build_class(cls: Callable[..., Any], args: Mapping[str, Any]) -> nn.Module:
+    """A network of another package, on the CPU, from its class and arguments; random weights are those of seed 0.
+
+    Raises:
+        UserError: its class refuses the arguments.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        try:
+            net: nn.Module = cls(**args)
+        except _REFUSALS as error:
+            raise UserError(f"{cls.__name__} refuses its args: {_one_line(error)}") from None
+    return net
+
+
+def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int = 1) -> nn.Module:
     """The network on the meta device: shapes and keys without memory or computing.
 
     Raises:
         UserError: as `build`.
     """
     with torch.device("meta"), _SchedulesOnCPU():
-        return _construct(arch, num_classes, roi, args).eval()
+        return _construct(arch, num_classes, roi, args, num_channels).eval()
 
 
-def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape) -> None:
+def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
     """Send one window of shapes through a network on the meta device.
 
     Raises:
@@ -160,7 +183,7 @@ def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape) -> None:
     size = "x".join(map(str, roi))
     try:
         with torch.no_grad():
-            logits = net(torch.empty(1, 1, *roi, device="meta"))
+            logits = net(torch.empty(1, num_channels, *roi, device="meta"))
     except _REFUSALS as error:
         if "more than 1 spatial element" in str(error):
             raise UserError(
@@ -184,13 +207,14 @@ class _SchedulesOnCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _construct(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
+def _construct(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int) -> nn.Module:
     complete = complete_args(arch, args)
     architecture = MODELS[arch]
-    if "img_size" in architecture.fixed(num_classes, roi):
+    fixed = architecture.fixed(num_classes, roi, num_channels)
+    if "img_size" in fixed:
         _check_roi(arch, roi, architecture.multiple(complete))
     try:
-        net: nn.Module = _class_of(architecture)(**architecture.fixed(num_classes, roi), **complete)
+        net: nn.Module = _class_of(architecture)(**fixed, **complete)
         multiple = architecture.multiple(complete)
     except _REFUSALS as error:
         raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {_one_line(error)}") from None

@@ -1,50 +1,74 @@
-"""What a job says of a model, what it resolves to, and the model itself."""
+"""What a job says of a model, and what it resolves to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-import torch
-from pydantic import BaseModel, Field, PositiveInt
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from pydantic import Field, PositiveInt, model_validator
 
-from freqbench.config import Strict, validate
-from freqbench.errors import CheckpointError, UserError
+from freqbench import plugins
+from freqbench.config import Strict
 from freqbench.identity import digest
-from freqbench.models import checkpoint as checkpoints
-from freqbench.models.nets import MODELS, build, complete_args, skeleton, trace
-from freqbench.models.wrapper import SegmentationModel
+from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
+from freqbench.models.nets import MODELS
+from freqbench.models.settings import DEFAULT_INFERENCE, Inference
+from freqbench.space import Preprocess
 from freqbench.types import Shape
 
-DEFAULT_ROI: Shape = (96, 96, 96)
+ENSEMBLE = "ensemble"
+FROZEN = ("torchscript", "torch_export")
 
 
 class ModelEntry(Strict):
-    """A model as a job file names it.
+    """A model as a job file names it: one of `checkpoint`, `bundle` and `ensemble`.
 
     Attributes:
         name: what tables call it.
-        arch: a name of MODELS; a checkpoint of freqbench's own brings it along.
-        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0).
-        args: arguments of the network's class, over the defaults.
-        roi: voxels of a window, a multiple of what the network needs; default 96x96x96, or as trained.
+        arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
+            checkpoint of freqbench's own brings it along.
+        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0); environment variables
+            such as `${FREQBENCH_CHECKPOINTS}` are filled in.
+        bundle: folder of a MONAI bundle.
+        ensemble: names of other models of the job: the mean of their probabilities.
+        args: arguments of the network's class, over the defaults; of a reader, what its `describe` takes.
+        roi: voxels of a window on the volume's axes, a multiple of what the network needs; default 96x96x96, or as
+            trained.
+        migration: how a checkpoint of an older MONAI is read (`freqbench.models.migrations`); None: found from its keys
+            where they tell.
+        input: how the network wants its input; None: as its architecture or folder says.
+        preprocess: the model's own space: it is attacked and scored there; None: the dataset's, or as its folder says.
+        inference: its sliding window; None: the papers', or as its folder says.
+        min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
+        source: where the checkpoint is to be had, for whoever lacks it.
     """
 
     name: str = Field(min_length=1, pattern=r"^[^/\\]+$")
     arch: str | None = None
-    checkpoint: str = Field(min_length=1)
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    bundle: Annotated[str, Field(min_length=1)] | None = None
+    ensemble: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    migration: str | None = None
+    input: InputAdapter | None = None
+    preprocess: Preprocess | None = None
+    inference: Inference | None = None
+    min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
+    source: str | None = None
 
-
-class _Record(BaseModel):
-    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these."""
-
-    arch: str | None = None
-    args: dict[str, Any] | None = None
-    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> "ModelEntry":
+        given = [key for key in ("checkpoint", "bundle", "ensemble") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected one of checkpoint, bundle and ensemble, got {' and '.join(given) or 'none'}: a path, "
+                "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
+            )
+        own = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
+        if self.ensemble and own:
+            raise ValueError(f"expected an ensemble without {own[0]}: that is its members' own")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +77,20 @@ class ModelSpec:
 
     Attributes:
         name: what tables call it.
-        arch: a name of MODELS.
+        arch: a name of MODELS or READERS, `package.module:Class`, or `ensemble`.
         args: the network's arguments that are not its class's own defaults.
-        roi: voxels of a window.
+        roi: voxels of a window on the volume's axes.
         num_classes: output classes, background included.
-        checkpoint: as given.
+        checkpoint: as given, variables filled in.
         checkpoint_sha256: hex, or `random:0`.
+        num_channels: of its input.
+        migration: that its checkpoint goes through; None: none changes it.
+        input: what its input becomes.
+        space: in which it is attacked and scored; None: the dataset's.
+        inference: its sliding window.
+        code_sha256: of the source file of a class of another package.
+        members: of an ensemble.
+        min_dice: see ModelEntry; in no identity.
     """
 
     name: str
@@ -68,12 +100,33 @@ class ModelSpec:
     num_classes: int
     checkpoint: str
     checkpoint_sha256: str
+    num_channels: int = 1
+    migration: str | None = None
+    input: InputAdapter = DEFAULT_INPUT
+    space: Preprocess | None = None
+    inference: Inference = DEFAULT_INFERENCE
+    code_sha256: str | None = None
+    members: tuple["ModelSpec", ...] = ()
+    min_dice: float = 0.0
 
     @cached_property
     def model_id(self) -> str:
-        """16 hex digits that tell models apart by what they compute: neither name nor path enters."""
-        defaults = MODELS[self.arch].args
+        """16 hex digits that tell models apart by what they compute: neither name nor path enters.
+
+        What came later is left out where it is not asked for, so that ids of earlier runs stay.
+        """
+        architecture = MODELS.get(self.arch)
+        defaults = architecture.args if architecture else {}
         changed = {k: v for k, v in self.args.items() if k not in defaults or v != defaults[k]}
+        later = {
+            "num_channels": self.num_channels if self.num_channels != 1 else None,
+            "migration": self.migration,
+            "input": self.input.identity() or None,
+            "space": self.space.identity() if self.space else None,
+            "inference": self.inference.model_dump(exclude_defaults=True) or None,
+            "code": self.code_sha256,
+            "members": [member.model_id for member in self.members] or None,
+        }
         return digest(
             {
                 "arch": self.arch,
@@ -81,124 +134,18 @@ class ModelSpec:
                 "num_classes": self.num_classes,
                 "roi": self.roi,
                 "checkpoint": self.checkpoint_sha256,
+                **{key: value for key, value in later.items() if value is not None},
             }
         )
 
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights are untrained."""
+        return self.checkpoint == "random"
 
-def resolve(entry: ModelEntry, num_classes: int) -> ModelSpec:
-    """Check all that can be wrong with a model, without computing, and fix its identity.
-
-    Args:
-        entry: from a job file.
-        num_classes: of the dataset, background included.
-
-    Raises:
-        UserError: an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
-            what the checkpoint says of itself.
-        CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
-    """
-    untrained = entry.checkpoint == checkpoints.RANDOM
-    metadata = {} if untrained else checkpoints.read_metadata(entry.checkpoint)
-    trained = validate(metadata, _Record, where=f"{entry.checkpoint}: metadata")
-    arch = _agreed_arch(entry, trained.arch)
-    args = _agreed_args(entry, arch, trained.args)
-    roi = entry.roi or trained.roi or DEFAULT_ROI
-    net = skeleton(arch, num_classes, roi, args)
-    if not untrained:
-        found = checkpoints.read_state_dict(entry.checkpoint)
-        checkpoints.check_fit(entry.name, entry.checkpoint, net.state_dict(), found, num_classes)
-    trace(arch, net, num_classes, roi)
-    return ModelSpec(
-        name=entry.name,
-        arch=arch,
-        args=args,
-        roi=roi,
-        num_classes=num_classes,
-        checkpoint=entry.checkpoint,
-        checkpoint_sha256="random:0" if untrained else checkpoints.content_sha256(entry.checkpoint),
-    )
-
-
-def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
-    """The model of a spec on a device, in eval mode, its parameters without gradients.
-
-    Args:
-        spec: from `resolve`.
-        device: where it is to run.
-        precision: `fp32`, `tf32` or `bf16`.
-        compile: run the network through `torch.compile`.
-
-    Raises:
-        CheckpointError: the checkpoint is not the one that was resolved.
-    """
-    net = build(spec.arch, spec.num_classes, spec.roi, spec.args, seed=0)
-    if spec.checkpoint != checkpoints.RANDOM:
-        if checkpoints.content_sha256(spec.checkpoint) != spec.checkpoint_sha256:
-            raise CheckpointError(
-                f"{spec.name}: {spec.checkpoint} is not the file that was planned with (sha256 "
-                f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
-            )
-        # Strict, and casts float16 weights to the network's float32.
-        net.load_state_dict(checkpoints.read_state_dict(spec.checkpoint))
-    return SegmentationModel(net.requires_grad_(False), spec.roi, precision, compile).to(device).eval()
-
-
-def forward_flops(spec: ModelSpec) -> int:
-    """Floating-point operations of one forward pass over one window (a multiplication and an addition are two).
-
-    Counted on shapes, nothing is computed. A pass back to the input costs about as much again.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    net = skeleton(spec.arch, spec.num_classes, spec.roi, spec.args)
-    with FlopCounterMode(display=False) as counter:
-        trace(spec.arch, net, spec.num_classes, spec.roi)
-    return int(counter.get_total_flops())
-
-
-def step_bytes(spec: ModelSpec) -> int:
-    """Bytes of the weights and of every tensor that a forward pass over one window makes.
-
-    Counted on shapes, nothing is computed. An upper bound of what an attack step holds, as not all is kept for the way
-    back.
-    """
-    net = skeleton(spec.arch, spec.num_classes, spec.roi, spec.args)
-    with _CountBytes() as counter:  # type: ignore[no-untyped-call]
-        trace(spec.arch, net, spec.num_classes, spec.roi)
-    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return int(counter.total + weights)
-
-
-class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up what operations return, views left out."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
-        return returned
-
-
-def _agreed_arch(entry: ModelEntry, trained: str | None) -> str:
-    if entry.arch is None and trained is None:
-        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
-    if entry.arch and trained and entry.arch != trained:
-        raise UserError(
-            f"{entry.name}: arch is {entry.arch} here, but {entry.checkpoint} was trained as {trained}: leave arch out"
+    @property
+    def needs_trust(self) -> bool:
+        """Whether to load it runs code of others."""
+        return (
+            self.arch in FROZEN or plugins.names_class(self.arch) or any(member.needs_trust for member in self.members)
         )
-    return str(entry.arch or trained)
-
-
-def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
-    args = complete_args(arch, {**(trained or {}), **entry.args})
-    if trained is not None:
-        original = complete_args(arch, trained)
-        changed = [name for name in entry.args if args.get(name) != original.get(name)]
-        if changed:
-            raise UserError(
-                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.checkpoint} was "
-                "trained otherwise: leave it out"
-            )
-    return args

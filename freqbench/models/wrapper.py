@@ -5,15 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.errors import UserError, unknown
+from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
 from freqbench.types import Shape
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 class SegmentationModel(nn.Module):
-    """`[B, 1, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
+    """`[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
-    An axis shorter than the ROI is padded with zeros on both sides (the smaller half first, as MONAI's sliding window
+    What the network wants of its input beside that (axis order, intensities) is done here, inside the gradient. An axis shorter than the ROI is padded with zeros on both sides (the smaller half first, as MONAI's sliding window
     does) and the logits are cropped again; both are part of the gradient.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch by itself lets cuDNN use TF32);
@@ -23,21 +24,30 @@ class SegmentationModel(nn.Module):
 
     Args:
         net: the bare network.
-        roi: the window it was built for, in voxels.
+        roi: the window it was built for, in voxels of the volume's axes.
         precision: one of PRECISIONS.
         compile: run the network through `torch.compile`.
+        adapter: how the network wants its input.
 
     Raises:
         UserError: no such precision.
     """
 
-    def __init__(self, net: nn.Module, roi: Shape, precision: str = "fp32", compile: bool = False) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        roi: Shape,
+        precision: str = "fp32",
+        compile: bool = False,
+        adapter: InputAdapter = DEFAULT_INPUT,
+    ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise UserError(unknown("precision", precision, PRECISIONS))
         self.net = net
         self.roi = roi
         self.precision = precision
+        self.adapter = adapter
         _allow_tf32(False)
         if compile:
             net.compile()
@@ -46,7 +56,7 @@ class SegmentationModel(nn.Module):
         """Logits of a batch of windows.
 
         Args:
-            images: `[B, 1, h, w, d]`, no axis longer than the ROI.
+            images: `[B, C, h, w, d]`, no axis longer than the ROI.
 
         Raises:
             UserError: an axis is longer than the ROI.
@@ -67,7 +77,7 @@ class SegmentationModel(nn.Module):
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                logits: Tensor = self.net(images)
+                logits = self.adapter.from_network(self.net(self.adapter.to_network(images)))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:

@@ -128,6 +128,13 @@ RECORDS: tuple[Column, ...] = (
     _score("energy_middle", "intensity 0..1", "lower", "the same in the middle band, nearly all coefficients"),
     _score("energy_high", "intensity 0..1", "lower", "the same in the high band"),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
+    _score(
+        "resampling_error",
+        "intensity 0..1",
+        "lower",
+        "root mean square of what the perturbation lost on its way through the native grid into the target's own space; "
+        "null where source and target share one",
+    ),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),

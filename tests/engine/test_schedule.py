@@ -73,12 +73,12 @@ def test_a_worker_without_a_model_helps_where_most_is_left() -> None:
 
 def test_the_next_case_is_known_and_nothing_is_taken() -> None:
     schedule = Schedule(all_units())
-    seen = schedule.next_case("w")
+    seen = schedule.next_unit("w")
     assert len(schedule) == 12
     unit = schedule.take("w")
     assert unit is not None
     assert seen == (unit.cell.dataset, unit.ref)
-    assert Schedule([]).next_case("w") is None
+    assert Schedule([]).next_unit("w") is None
 
 
 def test_what_is_put_back_comes_behind_its_case() -> None:

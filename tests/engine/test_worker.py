@@ -352,7 +352,7 @@ def test_a_prefetched_case_is_read_once_and_beside(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Phantom, "load", load)
     worker = make_worker()
     for unit, following in ((first, second), (second, second)):
-        outcome, _ = worker.run(unit, prefetch=(following.cell.dataset, following.ref))
+        outcome, _ = worker.run(unit, prefetch=following)
         assert not outcome.failed
     assert read == [(first.ref.case_id, False), (second.ref.case_id, True)]
 
@@ -368,7 +368,7 @@ def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: 
 
     monkeypatch.setattr(Phantom, "load", load)
     worker = make_worker()
-    outcome, _ = worker.run(first, prefetch=(second.cell.dataset, second.ref))
+    outcome, _ = worker.run(first, prefetch=second)
     assert not outcome.failed
     outcome, _ = worker.run(second)
     assert outcome.records[0]["error"] == "OSError: disk on fire"

@@ -1,0 +1,38 @@
+"""Whether checkpoints fit the data, by what they make of a clean case."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from freqbench.models import ModelSpec
+
+CAUSES = (
+    "usual causes: another intensity window or spacing, another order of classes or axes, a checkpoint of an older "
+    "MONAI without its migration"
+)
+
+
+class Fit:
+    """Looks at each model's first case of each dataset.
+
+    Args:
+        models: that are scored; their `min_dice` is the floor.
+    """
+
+    def __init__(self, models: Iterable[ModelSpec]) -> None:
+        self._floors = {model.model_id: model.min_dice for model in models}
+        self._seen: set[tuple[str, str]] = set()
+
+    def complaint(self, record: Mapping[str, Any]) -> str | None:
+        """One line if the clean foreground Dice of a model's first case is below its floor."""
+        key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
+        if dice is None or key in self._seen:
+            return None
+        self._seen.add(key)
+        floor = self._floors.get(record["target_model_id"], 0.0)
+        if dice >= floor:
+            return None
+        return (
+            f"{record['target_model']}: clean foreground Dice {dice:.2f} on {record['case_id']} of "
+            f"{record['dataset']}, expected min_dice {floor:g} at least: this checkpoint does not fit this dataset or "
+            f"preprocessing ({CAUSES})"
+        )

@@ -1,0 +1,59 @@
+"""What a model takes, counted on shapes before anything is computed."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from freqbench.models.networks import skeleton, trace
+from freqbench.models.spec import FROZEN, ModelSpec
+
+# A frozen file cannot be counted without computing: as much as a UNet of the papers' size.
+FROZEN_FLOPS = 10**12
+FROZEN_BYTES = 2 << 30
+
+
+def forward_flops(spec: ModelSpec) -> int:
+    """Floating-point operations of one forward pass over one window (a multiplication and an addition are two).
+
+    A pass back to the input costs about as much again.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if spec.members:
+        return sum(map(forward_flops, spec.members))
+    if spec.arch in FROZEN:
+        return FROZEN_FLOPS
+    net = skeleton(spec, trusted=True)  # as its code ran when it was resolved
+    with FlopCounterMode(display=False) as counter:
+        trace(spec, net)
+    return int(counter.get_total_flops())
+
+
+def step_bytes(spec: ModelSpec) -> int:
+    """Bytes of the weights and of every tensor that a forward pass over one window makes.
+
+    An upper bound of what an attack step holds, as not all is kept for the way back.
+    """
+    if spec.members:
+        return sum(map(step_bytes, spec.members))
+    if spec.arch in FROZEN:
+        return FROZEN_BYTES
+    net = skeleton(spec, trusted=True)
+    with _CountBytes() as counter:  # type: ignore[no-untyped-call]
+        trace(spec, net)
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(counter.total + weights)
+
+
+class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up what operations return, views left out."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
+        return returned

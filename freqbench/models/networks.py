@@ -1,0 +1,126 @@
+"""From a spec to its network, and to the model that attacks and predicts."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freqbench import plugins
+from freqbench.errors import CheckpointError
+from freqbench.models import bundle, frozen, migrations, nets, nnunet
+from freqbench.models import checkpoint as checkpoints
+from freqbench.models.ensemble import MeanOfProbabilities
+from freqbench.models.spec import FROZEN, ModelSpec
+from freqbench.models.wrapper import SegmentationModel
+from freqbench.types import Shape
+
+# Folders and files of other frameworks, each by the module that reads it.
+READERS: Mapping[str, ModuleType] = {
+    "nnunet": nnunet,
+    "bundle": bundle,
+    "torchscript": frozen,
+    "torch_export": frozen,
+}
+
+
+def load(
+    spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False, trusted: bool = False
+) -> SegmentationModel:
+    """The model of a spec on a device, in eval mode, its parameters without gradients.
+
+    Args:
+        spec: from `resolve`.
+        device: where it is to run.
+        precision: `fp32`, `tf32` or `bf16`.
+        compile: run the network through `torch.compile`.
+        trusted: whether code of others may run here.
+
+    Raises:
+        CheckpointError: the checkpoint is not the one that was resolved.
+        UserError: it needs code that is not trusted.
+    """
+    if spec.members:
+        members = [load(member, device, precision, compile, trusted) for member in spec.members]
+        return SegmentationModel(MeanOfProbabilities(members), spec.roi, inference=spec.inference).to(device).eval()
+    if not spec.is_random and content_sha256(spec) != spec.checkpoint_sha256:
+        raise CheckpointError(
+            f"{spec.name}: {spec.checkpoint} is not the file that was planned with (sha256 "
+            f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
+        )
+    net = network(spec, trusted)
+    if not spec.is_random and spec.arch not in FROZEN:
+        # Strict, and casts float16 weights to the network's float32.
+        net.load_state_dict(weights(spec, net.state_dict()))
+    net.requires_grad_(False)
+    model = SegmentationModel(net, spec.roi, precision, compile, adapter=spec.input, inference=spec.inference)
+    return model.to(device).eval()
+
+
+def network(spec: ModelSpec, trusted: bool) -> nn.Module:
+    """The bare network on the CPU, its weights not loaded (a frozen file has them).
+
+    Raises:
+        UserError: its class refuses the arguments, or needs code that is not trusted.
+    """
+    if spec.needs_trust:
+        plugins.require_trust(f"{spec.name}: {spec.arch}", trusted)
+    if spec.arch in READERS:
+        net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args, trusted)
+        return net
+    if plugins.names_class(spec.arch):
+        return nets.build_class(plugins.load_class(spec.arch, nn.Module, trusted), spec.args)
+    return nets.build(spec.arch, spec.num_classes, network_roi(spec), spec.args, 0, spec.num_channels, _extra(spec))
+
+
+def skeleton(spec: ModelSpec, trusted: bool) -> nn.Module:
+    """The bare network on the meta device, shapes and keys alone; not of a frozen file, which has a device of its own.
+
+    Raises:
+        UserError: as `network`.
+    """
+    if spec.arch in nets.MODELS:
+        return nets.skeleton(spec.arch, spec.num_classes, network_roi(spec), spec.args, spec.num_channels, _extra(spec))
+    # Constructors of others may read numbers off tensors, which the meta device does not have.
+    return network(spec, trusted).to("meta").eval()
+
+
+def trace(spec: ModelSpec, net: nn.Module) -> None:
+    """Send one window of shapes through a network on the meta device.
+
+    Raises:
+        UserError: it cannot take such a window, or its logits are not those of the dataset's classes.
+    """
+    nets.trace(spec.arch, net, spec.num_classes, network_roi(spec), spec.num_channels)
+
+
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a checkpoint under the network's names, migrated.
+
+    Args:
+        spec: of a network that is not frozen.
+        wanted: the network's state dict; the meta device will do.
+    """
+    if spec.arch in READERS:
+        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
+        return found
+    found = checkpoints.read_state_dict(spec.checkpoint, wanted)
+    return migrations.get(spec.arch, spec.migration or migrations.NONE).convert(found, wanted)
+
+
+def content_sha256(spec: ModelSpec) -> str:
+    """SHA-256 of what a model is read from: a file, or the files of a folder."""
+    if spec.arch in READERS:
+        sha256: str = READERS[spec.arch].content_sha256(spec.checkpoint, spec.args)
+        return sha256
+    return checkpoints.content_sha256(spec.checkpoint)
+
+
+def network_roi(spec: ModelSpec) -> Shape:
+    """The window in the network's axis order."""
+    return spec.input.in_network_order(spec.roi)
+
+
+def _extra(spec: ModelSpec) -> Mapping[str, Any]:
+    return migrations.get(spec.arch, spec.migration or migrations.NONE).extra

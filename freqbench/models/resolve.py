@@ -1,0 +1,169 @@
+"""From what a job says of a model to a spec in which all that can be wrong has been checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, PositiveInt
+from torch import nn
+
+from freqbench import plugins, storage
+from freqbench.config import validate
+from freqbench.entries import ALIASES
+from freqbench.errors import UserError, unknown
+from freqbench.models import checkpoint as checkpoints
+from freqbench.models import migrations, networks
+from freqbench.models.adapter import Description, InputAdapter
+from freqbench.models.nets import MODELS, complete_args
+from freqbench.models.networks import READERS
+from freqbench.models.settings import DEFAULT_INFERENCE, Inference
+from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
+from freqbench.types import Shape
+
+DEFAULT_ROI: Shape = (96, 96, 96)
+
+
+class _Record(BaseModel):
+    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these."""
+
+    arch: str | None = None
+    args: dict[str, Any] | None = None
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+
+
+def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted: bool = False) -> ModelSpec:
+    """Check all that can be wrong with a model, without computing, and fix its identity.
+
+    Args:
+        entry: from a job file; not of an ensemble.
+        num_classes: of the dataset, background included.
+        num_channels: of its images.
+        trusted: whether code of others may run.
+
+    Raises:
+        UserError: an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
+            what the checkpoint says of itself, code that is not trusted.
+        CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
+    """
+    path = storage.filled_in(str(entry.bundle or entry.checkpoint), entry.name)
+    untrained = path == checkpoints.RANDOM
+    arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
+    metadata = {} if untrained or arch in READERS else checkpoints.read_metadata(path)
+    trained = validate(metadata, _Record, where=f"{path}: metadata")
+    arch = _agreed_arch(entry, arch, path, trained.arch)
+    draft = ModelSpec(
+        name=entry.name,
+        arch=arch,
+        args=entry.args,
+        roi=entry.roi or trained.roi or DEFAULT_ROI,
+        num_classes=num_classes,
+        checkpoint=path,
+        checkpoint_sha256="random:0",
+        num_channels=num_channels,
+        input=entry.input or InputAdapter(),
+        space=entry.preprocess,
+        inference=entry.inference or DEFAULT_INFERENCE,
+        min_dice=0.0 if untrained else entry.min_dice,
+    )
+    if arch in READERS:
+        draft = _as_described(draft, entry, READERS[arch].describe(path, entry.args, trusted))
+    elif plugins.names_class(arch):
+        code = plugins.provenance(plugins.load_class(arch, nn.Module, trusted))
+        draft = replace(draft, code_sha256=code["source_sha256"])
+    else:
+        adapter = entry.input or InputAdapter(axes=MODELS[arch].axes)
+        roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
+        draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
+    stated = entry.migration or (migrations.NONE if metadata else None)
+    return _checked(draft, stated, trusted)
+
+
+def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
+    """The mean of other models' probabilities as a model of its own.
+
+    Raises:
+        UserError: the members do not see the same windows of the same space.
+    """
+    first = members[0]
+    for member in members[1:]:
+        for what in ("roi", "space"):
+            ours, theirs = getattr(first, what), getattr(member, what)
+            if ours != theirs:
+                raise UserError(
+                    f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
+                    f"{member.name}: state one for both"
+                )
+    return ModelSpec(
+        name=entry.name,
+        arch=ENSEMBLE,
+        args={},
+        roi=first.roi,
+        num_classes=first.num_classes,
+        checkpoint=" + ".join(member.name for member in members),
+        checkpoint_sha256="",
+        num_channels=first.num_channels,
+        space=first.space,
+        inference=entry.inference or DEFAULT_INFERENCE,
+        members=tuple(members),
+        min_dice=entry.min_dice,
+    )
+
+
+def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> ModelSpec:
+    """What a folder says of itself, where the job says nothing else."""
+    for what in ("num_classes", "num_channels"):
+        theirs, ours = getattr(found, what), getattr(draft, what)
+        if theirs != ours:
+            words = "output classes" if what == "num_classes" else "input channels"
+            raise UserError(f"{entry.name}: {draft.checkpoint} has {theirs} {words}, dataset wants {ours}")
+    adapter = entry.input or found.input
+    return replace(
+        draft,
+        roi=entry.roi or adapter.in_volume_order(found.roi),
+        checkpoint_sha256=found.sha256,
+        input=adapter,
+        space=entry.preprocess or found.preprocess,
+        inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
+    )
+
+
+def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
+    """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
+    if draft.arch in FROZEN:
+        return draft
+    net = networks.skeleton(draft, trusted)
+    wanted = net.state_dict()
+    if not draft.is_random:
+        if draft.arch in MODELS:
+            found = checkpoints.read_state_dict(draft.checkpoint, wanted)
+            chosen = migrations.choose(draft.name, draft.arch, stated, found, wanted)
+            draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
+        found = networks.weights(draft, wanted)
+        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
+        draft = replace(draft, checkpoint_sha256=networks.content_sha256(draft))
+    networks.trace(draft, net)
+    return draft
+
+
+def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | None) -> str:
+    if arch is None and trained is None:
+        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
+    if arch and trained and arch != trained:
+        raise UserError(f"{entry.name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
+    agreed = str(arch or trained)
+    if agreed not in MODELS and agreed not in READERS and not plugins.names_class(agreed):
+        raise UserError(unknown("architecture", agreed, [*MODELS, *READERS]))
+    return agreed
+
+
+def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
+    args = complete_args(arch, {**(trained or {}), **entry.args})
+    if trained is not None:
+        original = complete_args(arch, trained)
+        changed = [name for name in entry.args if args.get(name) != original.get(name)]
+        if changed:
+            raise UserError(
+                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.checkpoint} was "
+                "trained otherwise: leave it out"
+            )
+    return args
