@@ -10,9 +10,10 @@ from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from freqbench import config
 from freqbench.config import Strict
-from freqbench.errors import ParameterError, UserError
+from freqbench.errors import ParameterError, UserError, unknown
 
 MATCH, MATCHED = "match", "matched"
+ONLY = DATASETS, SOURCES = "datasets", "sources"
 
 # What the code released with the papers calls things, where it is unambiguous.
 ALIASES: Mapping[str, Mapping[str, str]] = {
@@ -69,7 +70,7 @@ def combinations(entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any
     Raises:
         UserError: a list without values.
     """
-    special = ("name", MATCH, MATCHED) if MATCH in entry else ("name",)
+    special = ("name", *ONLY, *((MATCH, MATCHED) if MATCH in entry else ()))
     own = {str(key): value for key, value in entry.items() if key not in special}
     values = {key: value if isinstance(value, list) else [value] for key, value in own.items()}
     for key, choices in values.items():
@@ -94,15 +95,39 @@ def matches_of(entry: Mapping[str, Any], place: str) -> Iterator[Match]:
         yield config.validate(each, Match, f"{place}.{MATCH}")
 
 
-def attacks_on(dataset: str, entry: Mapping[str, Any], place: str) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """The parameters of each attack of an entry on a dataset, and the only model that it is made on; None: any.
+def names_of(entry: Mapping[str, Any], key: str, known: Sequence[str], place: str) -> Sequence[str]:
+    """What an entry restricts itself to by `datasets` or `sources`, one name or a list; all that are known by default.
 
     Raises:
-        UserError: a list without values, or a budget that has not been found yet.
+        UserError: a name that is not known.
     """
+    if key not in entry:
+        return known
+    names = entry[key] if isinstance(entry[key], list) and entry[key] else [entry[key]]
+    for name in names:
+        if name not in known:
+            raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
+    return names
+
+
+def attacks_on(
+    dataset: str, sources: Sequence[str], entry: Mapping[str, Any], place: str
+) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
+    """The parameters of each attack of an entry on a dataset, and the models that it is made on.
+
+    Args:
+        dataset: its name.
+        sources: the models of the dataset.
+        entry: of a job file.
+        place: where it stands.
+
+    Raises:
+        UserError: a list without values, no such source, or a budget that has not been found yet.
+    """
+    only = names_of(entry, SOURCES, sources, place)
     if MATCH not in entry:
         for parameters in combinations(entry, place):
-            yield parameters, None
+            yield parameters, only
         return
     if MATCHED not in entry:
         raise UserError(
@@ -112,7 +137,7 @@ def attacks_on(dataset: str, entry: Mapping[str, Any], place: str) -> Iterator[t
     for i, row in enumerate(entry[MATCHED]):
         budget = config.validate(row, Budget, f"{place}.{MATCHED}[{i}]")
         if budget.dataset == dataset:
-            yield budget.parameters, budget.source
+            yield budget.parameters, [budget.source]
 
 
 def parse_value(value: Any) -> Any:
@@ -161,6 +186,7 @@ def at(place: str) -> Iterator[None]:
 
 
 def require_distinct(what: str, names: Sequence[str], where: str) -> None:
+    """Refuse two entries of a list with one name."""
     for i, name in enumerate(names):
         if name in names[:i]:
             raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")

@@ -47,10 +47,11 @@ class JobSpec(Strict):
         name: of the job; results go to `runs/<name>` unless told otherwise.
         datasets: each a `name`, a `loader` of DATASETS or `package.module:Class` (default: the name) and the loader's
             own keys.
-        models: sources and targets.
-        attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into cells, a value that is a
-            list itself stands in one more. Names of classes in `organs` and `target` are each dataset's own. `match` in
-            place of the budget asks for a distance (`freqbench.entries.Match`).
+        models: sources and targets; `datasets` of an entry says which it is for.
+        attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into
+            cells, a value that is a list itself stands in one more. Names of classes in `organs` and `target` are each
+            dataset's own. `match` in place of the budget asks for a distance (`freqbench.entries.Match`). `datasets` and
+            `sources` of an entry say what it is for; all by default.
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
@@ -100,7 +101,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    entries.require_distinct("models", [entry.name for entry in job.models], where)
+    _check_models(job, [dataset.name for dataset in datasets], where)
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     for i, dataset in enumerate(datasets):
@@ -110,7 +111,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
         models = _models(job, dataset, where)
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
-            if only not in (None, source.name):
+            if source.name not in only:
                 continue
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
@@ -196,7 +197,8 @@ def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -
 def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
     """The models of a job for one dataset, in the job's order; an ensemble may stand before its members."""
     models: dict[str, ModelSpec] = {}
-    for i, entry in sorted(enumerate(job.models), key=lambda each: each[1].ensemble is not None):
+    asked = [(i, entry) for i, entry in enumerate(job.models) if dataset.name in (entry.datasets or [dataset.name])]
+    for i, entry in sorted(asked, key=lambda each: each[1].ensemble is not None):
         with entries.at(f"{where}: models[{i}]"):
             if entry.ensemble:
                 for name in entry.ensemble:
@@ -211,7 +213,24 @@ def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
                         f"{entry.name}: the same network with the same weights as {other.name}: give it once"
                     )
             models[entry.name] = model
-    return {entry.name: models[entry.name] for entry in job.models}
+    return {entry.name: models[entry.name] for _, entry in asked}
+
+
+def _check_models(job: JobSpec, datasets: Sequence[str], where: str) -> None:
+    """Every dataset has models, each of its own name."""
+    for i, entry in enumerate(job.models):
+        for name in entry.datasets or ():
+            if name not in datasets:
+                raise UserError(f"{where}: models[{i}].datasets: {unknown('dataset', name, datasets)}")
+    for dataset in datasets:
+        entries.require_distinct("models", models_for(job, dataset), where)
+        if not models_for(job, dataset):
+            raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
+
+
+def models_for(job: JobSpec, dataset: str) -> list[str]:
+    """Names of the models that a job has for a dataset."""
+    return [entry.name for entry in job.models if dataset in (entry.datasets or [dataset])]
 
 
 def _coupled_windows(job: JobSpec) -> int:
@@ -223,14 +242,15 @@ def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, w
         return tuple(models.values())
     if job.targets == "source":
         return (source,)
+    known = [entry.name for entry in job.models]
     for i, name in enumerate(job.targets):
-        if name not in models:
-            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, models)}")
-    return tuple(models[name] for name in dict.fromkeys(job.targets))
+        if name not in known:
+            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
+    return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
 
 
-def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, str | None]]:
-    """The attacks on one dataset, each with the only source that it is for (None: any).
+def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
+    """The attacks on one dataset, each with the sources that it is for.
 
     Names of the dataset's classes become their indices, and it has classes enough for the attacks.
     """
@@ -240,7 +260,11 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
         place = f"{where}: attacks[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: expected the name of an attack, got {entry.get('name')!r}")
-        for written, only in entries.attacks_on(dataset.name, entry, place):
+        names = [str(other.get("name")) for other in job.datasets]
+        if dataset.name not in entries.names_of(entry, entries.DATASETS, names, place):
+            continue
+        sources = models_for(job, dataset.name)
+        for written, only in entries.attacks_on(dataset.name, sources, entry, place):
             yield attack_of(entry["name"], written, dataset, place, job.trust_code), only
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from freqbench.data.base import Dataset
 from freqbench.data.decathlon import Decathlon
 from freqbench.data.phantom import Phantom
+from freqbench.data.standin import StandIn
 
-DATASETS: Mapping[str, type[Dataset]] = {"phantom": Phantom, "decathlon": Decathlon}
+DATASETS: Mapping[str, type[Dataset]] = {"phantom": Phantom, "stand_in": StandIn, "decathlon": Decathlon}
 
 __all__ = ["DATASETS", "Dataset"]

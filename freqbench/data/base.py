@@ -13,7 +13,7 @@ from freqbench.errors import DataError, unknown
 from freqbench.identity import digest
 from freqbench.plugins import provenance
 from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef, NativeCase
+from freqbench.types import Case, CaseRef, NativeCase, Shape
 
 
 class Dataset(Strict, abc.ABC):
@@ -26,11 +26,13 @@ class Dataset(Strict, abc.ABC):
         loader: the dataset's key in DATASETS.
         redistributable: whether its volumes may be passed on.
         homepage: where its volumes are to be had.
+        typical_shape: voxels of a case on the preprocessed grid, for estimates where the cases are not there.
     """
 
     loader: ClassVar[str]
     redistributable: ClassVar[bool] = True
     homepage: ClassVar[str] = ""
+    typical_shape: ClassVar[Shape] = (200, 200, 120)
 
     name: str
     split: str = "test"
@@ -122,6 +124,10 @@ class Dataset(Strict, abc.ABC):
     def references(self) -> str:
         """16 hex digits of all that `other` draws from: the content of the split's cases, in whatever order."""
         return digest(sorted(ref.fingerprint for ref in self.whole_split()))
+
+    def listed_cases(self) -> int | None:
+        """How many cases the split has by its list alone; None where nothing says that without the files."""
+        return None
 
     def whole_split(self) -> tuple[CaseRef, ...]:
         """The cases of the split, whatever `cases` asks for."""

@@ -19,6 +19,7 @@ class Kept(Generic[V]):
         return key in self._values
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value of a key, made if it is not there."""
         if key not in self._values:
             self._values[key] = make()
             while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._capacity:

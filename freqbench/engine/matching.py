@@ -21,11 +21,23 @@ from freqbench.config import Strict
 from freqbench.engine import facts
 from freqbench.engine.search import UnreachableError, search
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.entries import ALIASES, MATCH, MATCHED, Budget, Match, at, combinations, matches_of
+from freqbench.entries import (
+    ALIASES,
+    DATASETS,
+    MATCH,
+    MATCHED,
+    SOURCES,
+    Budget,
+    Match,
+    at,
+    combinations,
+    matches_of,
+    names_of,
+)
 from freqbench.errors import UserError
 from freqbench.grid import Cell, attack_identity
 from freqbench.identity import digest
-from freqbench.job import JobSpec, attack_of, expand
+from freqbench.job import JobSpec, attack_of, expand, models_for
 from freqbench.metrics import prepare_lpips
 from freqbench.types import CaseRef
 
@@ -260,13 +272,14 @@ def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dic
     if budget in entry:
         raise UserError(f"{place}.{budget}: expected none beside match, which finds it, got {entry[budget]!r}")
     matches = list(matches_of(entry, place))
-    for dataset in job.datasets:
-        for source in job.models:
+    names = [str(dataset.get("name")) for dataset in job.datasets]
+    for dataset in names_of(entry, DATASETS, names, place):
+        for source in names_of(entry, SOURCES, models_for(job, dataset), place):
             for parameters in combinations(entry, place):
                 for match in matches:
                     yield {
-                        "dataset": dataset.get("name"),
-                        "source": source.name,
+                        "dataset": dataset,
+                        "source": source,
                         "parameters": {**parameters, budget: BOUNDS[budget][1]},
                         "match": match.model_dump(),
                         "reached": None,

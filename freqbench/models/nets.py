@@ -149,14 +149,14 @@ def build(
         return _construct(arch, num_classes, roi, args, num_channels)
 
 
-def build_class(cls: Callable[..., Any], args: Mapping[str, Any]) -> nn.Module:
-    """A network of another package, on the CPU, from its class and arguments; random weights are those of seed 0.
+def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """A network of another package with fresh weights, on the CPU, from its class and arguments.
 
     Raises:
         UserError: its class refuses the arguments.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(seed)
         try:
             net: nn.Module = cls(**args)
         except _REFUSALS as error:

@@ -70,8 +70,10 @@ def network(spec: ModelSpec, trusted: bool) -> nn.Module:
         net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args, trusted)
         return net
     if plugins.names_class(spec.arch):
-        return nets.build_class(plugins.load_class(spec.arch, nn.Module, trusted), spec.args)
-    return nets.build(spec.arch, spec.num_classes, network_roi(spec), spec.args, 0, spec.num_channels, _extra(spec))
+        return nets.build_class(plugins.load_class(spec.arch, nn.Module, trusted), spec.args, spec.seed or 0)
+    return nets.build(
+        spec.arch, spec.num_classes, network_roi(spec), spec.args, spec.seed or 0, spec.num_channels, _extra(spec)
+    )
 
 
 def skeleton(spec: ModelSpec, trusted: bool) -> nn.Module:

@@ -46,7 +46,7 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
     """
     path = storage.filled_in(str(entry.bundle or entry.checkpoint), entry.name)
-    untrained = path == checkpoints.RANDOM
+    untrained = checkpoints.seed_of(path) is not None
     arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
     metadata = {} if untrained or arch in READERS else checkpoints.read_metadata(path)
     trained = validate(metadata, _Record, where=f"{path}: metadata")
@@ -58,7 +58,7 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         roi=entry.roi or trained.roi or DEFAULT_ROI,
         num_classes=num_classes,
         checkpoint=path,
-        checkpoint_sha256="random:0",
+        checkpoint_sha256=f"random:{checkpoints.seed_of(path)}",
         num_channels=num_channels,
         input=entry.input or InputAdapter(),
         space=entry.preprocess,

@@ -11,6 +11,7 @@ from freqbench import plugins
 from freqbench.config import Strict
 from freqbench.identity import digest
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
+from freqbench.models.checkpoint import seed_of
 from freqbench.models.nets import MODELS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.space import Preprocess
@@ -27,7 +28,7 @@ class ModelEntry(Strict):
         name: what tables call it.
         arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
             checkpoint of freqbench's own brings it along.
-        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0); environment variables
+        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0; `random:7`: seed 7); environment variables
             such as `${FREQBENCH_CHECKPOINTS}` are filled in.
         bundle: folder of a MONAI bundle.
         ensemble: names of other models of the job: the mean of their probabilities.
@@ -40,6 +41,7 @@ class ModelEntry(Strict):
         preprocess: the model's own space: it is attacked and scored there; None: the dataset's, or as its folder says.
         inference: its sliding window; None: the papers', or as its folder says.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
+        datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
         source: where the checkpoint is to be had, for whoever lacks it.
     """
 
@@ -55,6 +57,7 @@ class ModelEntry(Strict):
     preprocess: Preprocess | None = None
     inference: Inference | None = None
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     source: str | None = None
 
     @model_validator(mode="after")
@@ -82,7 +85,7 @@ class ModelSpec:
         roi: voxels of a window on the volume's axes.
         num_classes: output classes, background included.
         checkpoint: as given, variables filled in.
-        checkpoint_sha256: hex, or `random:0`.
+        checkpoint_sha256: hex, or `random:SEED`.
         num_channels: of its input.
         migration: that its checkpoint goes through; None: none changes it.
         input: what its input becomes.
@@ -139,9 +142,14 @@ class ModelSpec:
         )
 
     @property
+    def seed(self) -> int | None:
+        """Of untrained weights; None where the weights are a checkpoint's."""
+        return seed_of(self.checkpoint)
+
+    @property
     def is_random(self) -> bool:
         """Whether its weights are untrained."""
-        return self.checkpoint == "random"
+        return self.seed is not None
 
     @property
     def needs_trust(self) -> bool:

@@ -1,0 +1,153 @@
+"""A job where data or checkpoints are missing: what is, by name, and the same grid on stand-ins."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from freqbench import storage
+from freqbench.data import Dataset
+from freqbench.entries import ALIASES
+from freqbench.errors import DataError, UserError
+from freqbench.job import JobSpec, build_dataset
+from freqbench.models import MODELS, ModelEntry, zoo_names
+
+SMALL = 32  # voxels a side of windows and volumes
+STEPS = 2
+# Of each architecture, arguments that make it small; they hold for windows of SMALL voxels.
+SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
+    "unet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
+    "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
+    "swin_unetr": {"feature_size": 12, "depths": [1, 1, 1, 1]},
+    "segresnet": {"init_filters": 4, "blocks_down": [1, 1], "blocks_up": [1]},
+    "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
+}
+EFFORT = ("steps", "queries", "num_spectra", "restarts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """One thing that a job needs and this machine does not have.
+
+    Attributes:
+        what: a dataset or model, by its name in the job.
+        complaint: what was expected where.
+        source: where it is to be had; empty where nothing says.
+    """
+
+    what: str
+    complaint: str
+    source: str
+
+
+def missing(job: JobSpec) -> tuple[Missing, ...]:
+    """What a job needs and this machine does not have.
+
+    Raises:
+        UserError: the job itself is wrong.
+    """
+    return (*_missing_datasets(job), *_missing_models(job))
+
+
+def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
+    """The job with stand-ins for what is missing: cells, cases and passes are as they will be, but for the shapes of
+    volumes that are not there.
+    """
+    names = {each.what for each in lacking}
+    return job.model_copy(
+        update={
+            "datasets": [
+                _stand_in(job, entry) if f"dataset {entry['name']}" in names else entry for entry in job.datasets
+            ],
+            "models": [
+                _untrained(entry, number, entry.args if entry.arch in MODELS else {})
+                if f"model {entry.name}" in names
+                else entry
+                for number, entry in enumerate(job.models)
+            ],
+        }
+    )
+
+
+def rehearsed(job: JobSpec) -> JobSpec:
+    """The same grid on one small phantom a dataset and small untrained networks, with little effort an attack.
+
+    LPIPS is left out, as its weights may have to be fetched.
+    """
+    small = [SMALL] * 3
+    return job.model_copy(
+        update={
+            "name": f"{job.name}-dry",
+            "datasets": [{**_stand_in(job, entry), "shape": small, "cases": 1} for entry in job.datasets],
+            "models": [
+                entry
+                if entry.ensemble
+                else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
+                    update={"roi": (SMALL, SMALL, SMALL), "preprocess": None}
+                )
+                for number, entry in enumerate(job.models)
+            ],
+            "attacks": [_easy(entry) for entry in job.attacks],
+            "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
+        }
+    )
+
+
+def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
+    for i, entry in enumerate(job.datasets):
+        dataset = build_dataset(entry, f"datasets[{i}]", job.trust_code)
+        try:
+            dataset.refs()
+        except DataError as error:
+            yield Missing(what=f"dataset {dataset.name}", complaint=str(error), source=dataset.homepage)
+
+
+def _missing_models(job: JobSpec) -> Iterator[Missing]:
+    for entry in job.models:
+        path = entry.bundle or entry.checkpoint
+        if path is None or path.startswith("random"):
+            continue
+        try:
+            if path.removeprefix("zoo://") in zoo_names() or storage.exists(storage.filled_in(path, entry.name)):
+                continue
+            complaint = f"{entry.name}: expected a checkpoint at {storage.filled_in(path, entry.name)}, found none"
+        except UserError as error:
+            complaint = str(error)
+        yield Missing(what=f"model {entry.name}", complaint=complaint, source=entry.source or "")
+
+
+def _stand_in(job: JobSpec, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the phantom with a dataset's name, classes, channels and number of cases."""
+    dataset = build_dataset(entry, "datasets", job.trust_code)
+    found: dict[str, Any] = {"name": dataset.name, "loader": "stand_in", "shape": list(dataset.typical_shape)}
+    with suppress(DataError):
+        found["classes"] = list(dataset.class_names)
+    with suppress(DataError):
+        found["channels"] = dataset.num_channels
+    found["split"] = "train"  # the longest
+    found["cases"] = _number_of_cases(dataset)
+    return found
+
+
+def _number_of_cases(dataset: Dataset) -> int:
+    """As many as the split has, or as are asked for; 1 where nothing says."""
+    if isinstance(dataset.cases, tuple):
+        return len(dataset.cases)
+    return dataset.cases or dataset.listed_cases() or 1
+
+
+def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
+    """A model with weights of its own that nobody trained, by a UNet where its architecture is not in the table."""
+    kept = {key: getattr(entry, key) for key in ("name", "roi", "datasets", "preprocess")}
+    return ModelEntry(**kept, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
+
+
+def _arch(entry: ModelEntry) -> str:
+    """The architecture of a model, or a UNet where it is not in the table."""
+    name = ALIASES["models"].get(str(entry.arch), str(entry.arch))
+    return name if name in MODELS else "unet"
+
+
+def _easy(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An attack with few steps."""
+    return {key: min(STEPS, value) if key in EFFORT and isinstance(value, int) else value for key, value in entry.items()}
