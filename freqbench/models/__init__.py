@@ -3,6 +3,7 @@
 from freqbench.models.checkpoint import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.inference import attack_windows, predict, sliding_windows
 from freqbench.models.nets import MODELS, Architecture, build
+from freqbench.models.settings import Inference
 from freqbench.models.sliding import SlidingWindowModel
 from freqbench.models.spec import ModelEntry, ModelSpec, forward_flops, load, resolve, step_bytes
 from freqbench.models.wrapper import SegmentationModel
@@ -10,6 +11,7 @@ from freqbench.models.wrapper import SegmentationModel
 __all__ = [
     "MODELS",
     "Architecture",
+    "Inference",
     "ModelEntry",
     "ModelSpec",
     "SegmentationModel",
