@@ -12,7 +12,7 @@ from freqbench.models.wrapper import SegmentationModel
 
 
 class SlidingWindowModel(nn.Module):
-    r"""`[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
+    r"""`[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
 
     With C_w the cutting of window w, f the network, g the weights of a window's voxels (1, or a Gaussian) and n their
     sums over the windows that hold a voxel:
@@ -49,7 +49,7 @@ class SlidingWindowModel(nn.Module):
         """Stitched logits, on the device of the images, which is that of the network.
 
         Args:
-            images: `[B, 1, H, W, D]`; B times as many windows go through at once.
+            images: `[B, C, H, W, D]`; B times as many windows go through at once.
         """
         stitched: Tensor = _Stitched.apply(images, self)  # type: ignore[no-untyped-call]
         if self.model.inference.average == "probabilities":

@@ -77,7 +77,7 @@ class SegmentationModel(nn.Module):
         A window shorter than the ROI is mirrored with its padding around it.
 
         Args:
-            images: `[B, 1, h, w, d]`, no axis longer than the ROI.
+            images: `[B, C, h, w, d]`, no axis longer than the ROI.
             mirror: axes to mirror over, some of `HWD`.
 
         Returns:
