@@ -150,4 +150,6 @@ def _arch(entry: ModelEntry) -> str:
 
 def _easy(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An attack with few steps."""
-    return {key: min(STEPS, value) if key in EFFORT and isinstance(value, int) else value for key, value in entry.items()}
+    return {
+        key: min(STEPS, value) if key in EFFORT and isinstance(value, int) else value for key, value in entry.items()
+    }

@@ -7,17 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from freqbench.models.inference import Window, sliding_windows
+from freqbench.models.inference import Window, sliding_windows, window_weights
 from freqbench.models.wrapper import SegmentationModel
 
 
 class SlidingWindowModel(nn.Module):
-    r"""`[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
+    r"""`[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
 
-    With C_w the cutting of window w, f the network and n the number of windows that hold a voxel:
+    With C_w the cutting of window w, f the network, g the weights of a window's voxels (1, or a Gaussian) and n their
+    sums over the windows that hold a voxel:
 
-    .. math:: s(x) = \frac{1}{n} \sum_w C_w^T f(C_w x), \qquad
-              \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T C_w \frac{1}{n} \frac{dL}{ds}
+    .. math:: s(x) = \frac{1}{n} \sum_w C_w^T \, g \odot f(C_w x), \qquad n = \sum_w C_w^T g, \qquad
+              \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
+
+    Overlap and weights are those of the model's `inference`. Where it averages probabilities, f ends in a softmax over
+    classes and the logits are log s(x), whose softmax is s(x) again. Its mirroring is left out: an attacker pays for
+    one pass of every window, not for eight, so for a model that mirrors `predict` sees a little more than the attack.
 
     The gradient of any loss of the stitched logits is exact. The way forward keeps no graph; the way back runs each
     batch of windows forward once more, with its graph, and sends its part of dL/ds through. So of the network's
@@ -44,15 +49,18 @@ class SlidingWindowModel(nn.Module):
         """Stitched logits, on the device of the images, which is that of the network.
 
         Args:
-            images: `[B, 1, H, W, D]`; B times as many windows go through at once.
+            images: `[B, C, H, W, D]`; B times as many windows go through at once.
         """
-        logits: Tensor = _Stitched.apply(images, self)  # type: ignore[no-untyped-call]
-        return logits
+        stitched: Tensor = _Stitched.apply(images, self)  # type: ignore[no-untyped-call]
+        if self.model.inference.average == "probabilities":
+            # What underflows to zero would have neither a logarithm nor a gradient.
+            return stitched.clamp(min=torch.finfo(stitched.dtype).tiny).log()
+        return stitched
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
         """The windows of volumes of such a shape."""
         height, width, depth = images.shape[2:]
-        return sliding_windows((height, width, depth), self.model.roi)
+        return sliding_windows((height, width, depth), self.model.roi, self.model.inference.overlap)
 
     def batches(self, images: Tensor) -> Iterator[tuple[Window, ...]]:
         """The windows, so many at once as go through together."""
@@ -62,32 +70,34 @@ class SlidingWindowModel(nn.Module):
 
 
 class _Stitched(torch.autograd.Function):
-    """Keeps the volume and how many windows hold each voxel."""
+    """Keeps the volume and the sum of the weights of each voxel."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel) -> Tensor:
-        total, counts = images.new_zeros(0), torch.zeros_like(images[:1])
+        total, sums = images.new_zeros(0), torch.zeros_like(images[:1, :1])
         for windows in sliding.batches(images):
-            logits = sliding.model(_cut(images, windows))
+            scores = sliding.model.scores(_cut(images, windows))
             sliding.num_forwards += len(windows)
             if not len(total):
-                total = logits.new_zeros(len(images), logits.shape[1], *images.shape[2:])
-            _add(total, logits, windows)
-            _add(counts, torch.ones_like(_cut(counts, windows)), windows)
-        ctx.save_for_backward(images, counts)
+                total = scores.new_zeros(len(images), scores.shape[1], *images.shape[2:])
+            weights = window_weights(sliding.model, scores)
+            _add(total, scores * weights, windows)
+            _add(sums, weights.expand(len(windows), 1, *weights.shape), windows)
+        ctx.save_for_backward(images, sums)
         ctx.sliding = sliding
-        return total.div_(counts)
+        return total.div_(sums)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        images, counts = ctx.saved_tensors
-        upstream, gradient = upstream / counts, torch.zeros_like(images)
+        images, sums = ctx.saved_tensors
+        upstream, gradient = upstream / sums, torch.zeros_like(images)
         for windows in ctx.sliding.batches(images):
             crops = _cut(images, windows).requires_grad_()
             with torch.enable_grad():
-                logits = ctx.sliding.model(crops)
-            (part,) = torch.autograd.grad(logits, crops, _cut(upstream, windows))
+                scores = ctx.sliding.model.scores(crops)
+            weights = window_weights(ctx.sliding.model, scores)
+            (part,) = torch.autograd.grad(scores, crops, _cut(upstream, windows) * weights)
             ctx.sliding.num_forwards += len(windows)
             ctx.sliding.num_backwards += len(windows)
             _add(gradient, part, windows)

@@ -1,11 +1,15 @@
 """The model that attacks and inference see: a network with its window size, padding and arithmetic."""
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.errors import UserError, unknown
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
+from freqbench.models.settings import AXES, DEFAULT_INFERENCE, Inference
 from freqbench.types import Shape
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -29,6 +33,7 @@ class SegmentationModel(nn.Module):
         precision: one of PRECISIONS.
         compile: run the network through `torch.compile`.
         adapter: how the network wants its input.
+        inference: how `predict` and SlidingWindowModel run it over whole volumes; `forward` has no part in it.
 
     Raises:
         UserError: no such precision.
@@ -41,6 +46,7 @@ class SegmentationModel(nn.Module):
         precision: str = "fp32",
         compile: bool = False,
         adapter: InputAdapter = DEFAULT_INPUT,
+        inference: Inference = DEFAULT_INFERENCE,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -49,6 +55,7 @@ class SegmentationModel(nn.Module):
         self.roi = roi
         self.precision = precision
         self.adapter = adapter
+        self.inference = inference
         _allow_tf32(False)
         if compile:
             net.compile()
@@ -62,16 +69,61 @@ class SegmentationModel(nn.Module):
         Raises:
             UserError: an axis is longer than the ROI.
         """
-        size = images.shape[2:]
-        short = [full - given for full, given in zip(self.roi, size, strict=True)]
-        if min(short) < 0:
+        h, w, d = self.inside(images.shape[2:])
+        return self._run(self._padded(images))[:, :, h, w, d]
+
+    def scores(self, images: Tensor, mirror: str = "") -> Tensor:
+        r"""What inference averages over overlapping windows: logits, or probabilities where `inference.average` says so.
+
+        With R_a the mirroring over a set a of axes and f the network, the mean over all 2^n sets of the n given axes:
+
+        .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id} \text{ or softmax over classes}
+
+        A window shorter than the ROI is mirrored with its padding around it.
+
+        Args:
+            images: `[B, C, h, w, d]`, no axis longer than the ROI.
+            mirror: axes to mirror over, some of `HWD`.
+
+        Returns:
+            `[B, K, h, w, d]`.
+
+        Raises:
+            UserError: an axis is longer than the ROI.
+        """
+        h, w, d = self.inside(images.shape[2:])
+        padded = self._padded(images)
+        share = 0.5 ** len(mirror)
+        mean = self._scores(self(padded)) * share if mirror else self._scores(self(padded))
+        for count in range(1, len(mirror) + 1):
+            for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
+                mean.add_(self._scores(self(padded.flip(axes))).flip(axes), alpha=share)
+        return mean[:, :, h, w, d]
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=1) if self.inference.average == "probabilities" else logits
+
+    def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
+        """Where a window of such a size lies in the ROI.
+
+        Raises:
+            UserError: an axis is longer than the ROI.
+        """
+        if any(given > full for full, given in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        low = [gap // 2 for gap in short]
-        # A view where nothing is padded, so that hooks never land on the caller's tensor.
-        padded = F.pad(images, _pad_widths(low, short)) if any(short) else images.view_as(images)
-        logits = self._run(padded)
+        low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
         h, w, d = (slice(start, start + length) for start, length in zip(low, size, strict=True))
-        return logits[:, :, h, w, d]
+        return h, w, d
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Zeros around a window that is shorter than the ROI."""
+        if images.shape[2:] == self.roi:
+            # A view, so that hooks never land on the caller's tensor.
+            return images.view_as(images)
+        axes = zip(self.inside(images.shape[2:]), self.roi, strict=True)
+        # `F.pad` wants the last axis first, its low side before its high side.
+        widths = [[axis.start, full - axis.stop] for axis, full in axes][::-1]
+        return F.pad(images, [width for pair in widths for width in pair])
 
     def _run(self, images: Tensor) -> Tensor:
         half, allowed = self.precision == "bf16", self.precision == "tf32"
@@ -87,11 +139,6 @@ class SegmentationModel(nn.Module):
             if images.requires_grad:
                 images.register_hook(lambda _: _allow_tf32(False))  # type: ignore[no-untyped-call]
         return logits.float() if half else logits
-
-
-def _pad_widths(low: list[int], short: list[int]) -> list[int]:
-    """Widths in the order of `F.pad`: the last axis first, low side before high side."""
-    return [width for start, gap in zip(low[::-1], short[::-1], strict=True) for width in (start, gap - start)]
 
 
 def _allow_tf32(allowed: bool) -> None:

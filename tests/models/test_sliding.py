@@ -3,15 +3,22 @@
 import pytest
 import torch
 from monai.data.utils import dense_patch_slices
-from monai.inferers.utils import sliding_window_inference
+from monai.inferers.utils import _get_scan_interval, sliding_window_inference
 from torch import Tensor, nn
 
-from freqbench.models import SegmentationModel, SlidingWindowModel, build, predict, sliding_windows
+from freqbench.models import Inference, SegmentationModel, SlidingWindowModel, build, predict, sliding_windows
 from freqbench.ops.losses import dice_ce
 from freqbench.types import Shape
 
 ROI: Shape = (8, 6, 4)
 SHAPES = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
+SETTINGS = [
+    Inference(),
+    Inference(weighting="gaussian"),
+    Inference(overlap=0.25),
+    Inference(overlap=0.6, weighting="gaussian"),
+    Inference(average="probabilities", weighting="gaussian"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,40 +32,79 @@ def volume(shape: Shape, batch: int = 1) -> Tensor:
     return torch.rand(batch, 1, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def monais(net: nn.Module, images: Tensor) -> Tensor:
+def monais(net: nn.Module, images: Tensor, settings: Inference = SETTINGS[0]) -> Tensor:
     """MONAI's stitched logits, with the whole graph."""
-    stitched = sliding_window_inference(images, ROI, 3, net, overlap=0.5, mode="constant")
+    probable = settings.average == "probabilities"
+    stitched = sliding_window_inference(
+        images,
+        ROI,
+        3,
+        (lambda windows: 1 * net(windows).softmax(1)) if probable else net,  # a copy: MONAI weights it in place
+        overlap=settings.overlap,
+        mode=settings.weighting,
+    )
     assert isinstance(stitched, Tensor)
-    return stitched
+    return stitched.log() if probable else stitched
 
 
-def sliding(net: nn.Module, window_batch: int = 2) -> SlidingWindowModel:
-    return SlidingWindowModel(SegmentationModel(net, ROI), window_batch).eval()
+def sliding(net: nn.Module, window_batch: int = 2, settings: Inference = SETTINGS[0]) -> SlidingWindowModel:
+    return SlidingWindowModel(SegmentationModel(net, ROI, inference=settings), window_batch).eval()
 
 
 @pytest.mark.parametrize("shape", [(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)])
 @pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
-def test_windows_are_monais(shape: Shape, roi: Shape) -> None:
-    steps = [side if side == size else max(1, int(side * 0.5)) for side, size in zip(roi, shape, strict=True)]
-    assert list(sliding_windows(shape, roi)) == dense_patch_slices(shape, roi, steps)
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.6, 0.9])
+def test_windows_are_monais(shape: Shape, roi: Shape, overlap: float) -> None:
+    steps = _get_scan_interval(shape, roi, 3, [overlap] * 3)
+    assert list(sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_those_that_predict_stitches(net: nn.Module, shape: Shape) -> None:
-    images = volume(shape)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_logits_are_those_that_predict_stitches(net: nn.Module, shape: Shape, settings: Inference) -> None:
+    images, model = volume(shape), sliding(net, settings=settings)
     with torch.no_grad():
-        logits = sliding(net)(images)
-    assert torch.allclose(logits, monais(net, images), rtol=0, atol=1e-12)
-    assert torch.equal(logits.argmax(1)[0], predict(SegmentationModel(net, ROI), images).long())
+        logits = model(images)
+    assert torch.allclose(logits, monais(net, images, settings), rtol=0, atol=1e-12)
+    assert torch.equal(logits.argmax(1)[0], predict(model.model, images).long())
+
+
+def test_mirror_images_are_for_predictions_only(net: nn.Module) -> None:
+    images = volume((20, 9, 7))
+    with torch.no_grad():
+        assert torch.equal(sliding(net, settings=Inference(mirror="HWD"))(images), sliding(net)(images))
+
+
+@pytest.mark.parametrize("shape", SHAPES[::3])
+@pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
+def test_gradient_follows_overlap_and_weights(net: nn.Module, shape: Shape, settings: Inference) -> None:
+    assert_exact_gradient(net, shape, 4, settings)
+
+
+def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -> None:
+    class Sure(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e4 * net(x.double()).float()
+
+    images = volume((20, 9, 7)).float().requires_grad_()
+    logits = sliding(Sure(), settings=SETTINGS[-1])(images)
+    (gradient,) = torch.autograd.grad(dice_ce(logits, torch.zeros(1, 1, 20, 9, 7).long()).sum(), images)
+    assert float(logits.detach().min()) < -87
+    assert bool(logits.isfinite().all())
+    assert bool(gradient.isfinite().all())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("window_batch", [1, 4, 99])
 def test_gradient_is_that_through_the_whole_graph(net: nn.Module, shape: Shape, window_batch: int) -> None:
+    assert_exact_gradient(net, shape, window_batch)
+
+
+def assert_exact_gradient(net: nn.Module, shape: Shape, window_batch: int, settings: Inference = SETTINGS[0]) -> None:
     """Of a loss that couples all voxels, against autograd through MONAI's inferer, in float64."""
     labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
     gradients = []
-    for forward in (sliding(net, window_batch), lambda x: monais(net, x)):
+    for forward in (sliding(net, window_batch, settings), lambda x: monais(net, x, settings)):
         images = volume(shape).requires_grad_()
         (gradient,) = torch.autograd.grad(dice_ce(forward(images), labels).sum(), images)
         gradients.append(gradient)

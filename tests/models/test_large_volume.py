@@ -1,0 +1,49 @@
+"""A volume of 512 x 512 x 300 voxels with 14 classes is predicted beside what the machine already holds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+MOST_BYTES = 3 << 30
+
+SCRIPT = """
+import json, resource, time
+import psutil, torch
+from torch import nn
+from freqbench.models import SegmentationModel, predict
+
+torch.set_num_threads(1)
+net = nn.Conv3d(1, 14, 1).requires_grad_(False).eval()
+model = SegmentationModel(net, (96, 96, 96)).eval()
+predict(model, torch.rand(1, 8, 8, 8))  # what importing takes is not what predicting takes
+volume = torch.rand(1, 512, 512, 300)
+held = psutil.Process().memory_info().rss
+peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+started = time.perf_counter()
+label = predict(model, volume)
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+right = all(
+    torch.equal(label[i].long(), net(volume[None, :, i : i + 1]).argmax(1)[0, 0]) for i in range(0, 512, 37)
+)
+print(json.dumps({"held": held, "peak_before": peak_before, "peak": peak, "seconds": seconds, "right": right}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count the peak in other units")
+def test_prediction_adds_at_most_three_gib() -> None:
+    """Where the scores of the whole volume alone would take 4.1 GiB; a network of one voxel's reach says what is right.
+
+    Sums of equal scores round, so the network's weights keep classes apart by far more than that.
+    """
+    result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    found = json.loads(result.stdout)
+    added = found["peak"] - found["held"]
+    print(f"prediction: {added / 2**30:.2f} GiB beyond {found['held'] / 2**30:.2f} GiB, {found['seconds']:.0f} s")
+    assert found["right"]
+    assert found["peak"] > found["peak_before"]
+    assert added < MOST_BYTES, found
