@@ -63,6 +63,11 @@ def _swin_multiple(args: Mapping[str, Any]) -> Shape:
     return factor, factor, factor
 
 
+def _stem_multiple(args: Mapping[str, Any]) -> Shape:
+    d, h, w = args["stem"]
+    return 8 * d, 8 * h, 8 * w
+
+
 MODELS: Mapping[str, Architecture] = {
     "unet": Architecture(
         title="UNet",
@@ -96,6 +101,14 @@ MODELS: Mapping[str, Architecture] = {
         fixed=_channels,
         multiple=_halvings,
     ),
+    "unetr_pp": Architecture(
+        title="UNETR++",
+        citation="Shaker et al., IEEE TMI 2024, arXiv:2212.04497",
+        target="freqbench.models.unetr_pp:UNETRPP",
+        args={"stem": (2, 4, 4)},
+        fixed=lambda num_classes, roi: {"in_channels": 1, "out_channels": num_classes, "img_size": roi},
+        multiple=_stem_multiple,
+    ),
 }
 
 
@@ -123,7 +136,14 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     return {**architecture.args, **own}
 
 
-def build(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def build(
+    arch: str,
+    num_classes: int,
+    roi: Shape,
+    args: Mapping[str, Any],
+    seed: int = 0,
+    extra: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """A network with fresh weights on the CPU, in training mode.
 
     Args:
@@ -132,23 +152,27 @@ def build(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], seed
         roi: voxels of the window the network sees.
         args: arguments of the network's class, over the table's defaults.
         seed: of the weights; the global random state is left as found, and the weights are those of any machine.
+        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
 
     Raises:
-        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
+        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take, an
+            argument in both `args` and `extra`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return _construct(arch, num_classes, roi, args)
+        return _construct(arch, num_classes, roi, args, extra or {})
 
 
-def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
+def skeleton(
+    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], extra: Mapping[str, Any] | None = None
+) -> nn.Module:
     """The network on the meta device: shapes and keys without memory or computing.
 
     Raises:
         UserError: as `build`.
     """
     with torch.device("meta"), _SchedulesOnCPU():
-        return _construct(arch, num_classes, roi, args).eval()
+        return _construct(arch, num_classes, roi, args, extra or {}).eval()
 
 
 def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape) -> None:
@@ -184,14 +208,19 @@ class _SchedulesOnCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _construct(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
+def _construct(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], extra: Mapping[str, Any]) -> nn.Module:
     complete = complete_args(arch, args)
+    for name in complete.keys() & extra.keys():
+        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
     architecture = MODELS[arch]
-    if "img_size" in architecture.fixed(num_classes, roi):
-        _check_roi(arch, roi, architecture.multiple(complete))
+    fixed = architecture.fixed(num_classes, roi)
     try:
-        net: nn.Module = _class_of(architecture)(**architecture.fixed(num_classes, roi), **complete)
+        if "img_size" in fixed:
+            _check_roi(arch, roi, architecture.multiple(complete))
+        net: nn.Module = _class_of(architecture)(**fixed, **complete, **extra)
         multiple = architecture.multiple(complete)
+    except UserError:
+        raise
     except _REFUSALS as error:
         raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {_one_line(error)}") from None
     _check_roi(arch, roi, multiple)
