@@ -80,20 +80,9 @@ class UNETRPP(nn.Module):
         tokens = [(first[0] >> stage) * (first[1] >> stage) * (first[2] >> stage) for stage in range(4)]
 
         def blocks(stage: int, depth: int, proj_size: int) -> nn.Sequential:
-            return nn.Sequential(
-                *(
-                    _AttentionBlock(
-                        dims[stage],
-                        tokens[stage],
-                        proj_size,
-                        num_heads,
-                        tied_projections,
-                        conv_blocks,
-                        attention_dropout,
-                    )
-                    for _ in range(depth)
-                )
-            )
+            sizes = (dims[stage], tokens[stage], proj_size, num_heads)
+            options = (tied_projections, conv_blocks, attention_dropout)
+            return nn.Sequential(*(_AttentionBlock(*sizes, *options) for _ in range(depth)))
 
         stages = [blocks(stage, depths[stage], proj_sizes[stage]) for stage in range(4)]
         self.unetr_pp_encoder = _Encoder(in_channels, stem, dims, stages)
@@ -130,8 +119,9 @@ class _Encoder(nn.Module):
     def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:
         super().__init__()
         self.downsample_layers = nn.ModuleList()
-        for before, after, step in zip((in_channels, *dims), dims, (stem, 2, 2, 2), strict=False):
-            conv = nn.Conv3d(before, after, _kernel(step), stride=_kernel(step), bias=False)
+        kernels = (_kernel(stem), *3 * [_kernel(2)])
+        for before, after, kernel in zip((in_channels, *dims), dims, kernels, strict=False):
+            conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
             self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
         self.stages = nn.ModuleList(stages)
         for module in self.modules():
@@ -162,7 +152,7 @@ class _Decoder(nn.Module):
 
 
 class _AttentionBlock(nn.Module):
-    """t = x + position;  u = t + gamma * attention(norm(t));  u + conv8(conv51(u)), with conv52 between where present."""
+    """t = x + position;  u = t + gamma * attention(norm(t));  u + conv8(conv51(u)), or u + conv8(conv52(conv51(u)))."""
 
     def __init__(
         self, channels: int, tokens: int, proj_size: int, num_heads: int, tied: bool, conv_blocks: int, dropout: float
@@ -224,7 +214,7 @@ class _PairedAttention(nn.Module):
 
 
 class _ResidualConv(nn.Module):
-    """lrelu(norm(conv(lrelu(norm(conv(x))))) + x), where another number of channels takes x through a 1x1x1 convolution."""
+    """lrelu(norm(conv(lrelu(norm(conv(x))))) + x), where norm(conv(x)) stands for the last x if channels change."""
 
     def __init__(self, before: int, after: int, norm: type[nn.BatchNorm3d | nn.InstanceNorm3d]) -> None:
         super().__init__()
