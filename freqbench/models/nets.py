@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from freqbench.errors import UserError, unknown
+from freqbench.models.unetr_pp import total_stride
 from freqbench.types import Shape
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
@@ -63,11 +64,6 @@ def _swin_multiple(args: Mapping[str, Any]) -> Shape:
     return factor, factor, factor
 
 
-def _stem_multiple(args: Mapping[str, Any]) -> Shape:
-    d, h, w = args["stem"]
-    return 8 * d, 8 * h, 8 * w
-
-
 MODELS: Mapping[str, Architecture] = {
     "unet": Architecture(
         title="UNet",
@@ -107,7 +103,7 @@ MODELS: Mapping[str, Architecture] = {
         target="freqbench.models.unetr_pp:UNETRPP",
         args={"stem": (2, 4, 4)},
         fixed=lambda num_classes, roi: {"in_channels": 1, "out_channels": num_classes, "img_size": roi},
-        multiple=_stem_multiple,
+        multiple=lambda args: total_stride(args["stem"]),
     ),
 }
 

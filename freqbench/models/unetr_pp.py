@@ -11,9 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freqbench.types import Shape
+
 # Down-sampling by two between the four stages.
 _BETWEEN_STAGES = 8
 _FEATURE_DROPOUT = 0.1
+
+
+def total_stride(stem: Sequence[int]) -> Shape:
+    """What each axis of a window must be a multiple of.
+
+    Args:
+        stem: stride of the first convolution on each axis.
+
+    Raises:
+        ValueError: not three positive integers.
+    """
+    _check_numbers("stem", stem, 3)
+    d, h, w = stem
+    return _BETWEEN_STAGES * d, _BETWEEN_STAGES * h, _BETWEEN_STAGES * w
 
 
 class UNETRPP(nn.Module):
@@ -70,9 +86,9 @@ class UNETRPP(nn.Module):
         attention_dropout: float = 0.15,
     ) -> None:
         super().__init__()
-        _check_lengths({"img_size": (img_size, 3), "stem": (stem, 3)})
-        _check_lengths({"dims": (dims, 4), "depths": (depths, 4), "proj_sizes": (proj_sizes, 4)})
-        _check_sizes(img_size, stem)
+        _check_size(img_size, total_stride(stem))
+        for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
+            _check_numbers(name, per_stage, 4)
         _check_channels(in_channels, dims, num_heads)
         if conv_blocks not in (1, 2):
             raise ValueError(f"expected conv_blocks of 1 or 2, got {conv_blocks}")
@@ -242,21 +258,20 @@ def _wrapped(conv: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(conv=conv))
 
 
-def _kernel(step: int | Sequence[int]) -> tuple[int, int, int]:
+def _kernel(step: int | Sequence[int]) -> Shape:
     d, h, w = (step, step, step) if isinstance(step, int) else step
     return d, h, w
 
 
-def _check_lengths(given: dict[str, tuple[Sequence[int], int]]) -> None:
-    for name, (numbers, length) in given.items():
-        if len(numbers) != length or min(numbers) < 1:
-            raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
+def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:
+    if len(numbers) != length or min(numbers) < 1:
+        raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
 
 
-def _check_sizes(img_size: Sequence[int], stem: Sequence[int]) -> None:
-    multiple = [_BETWEEN_STAGES * step for step in stem]
+def _check_size(img_size: Sequence[int], multiple: Shape) -> None:
+    _check_numbers("img_size", img_size, 3)
     if any(size % factor for size, factor in zip(img_size, multiple, strict=True)):
-        raise ValueError(f"expected an img_size of multiples of {tuple(multiple)}, got {tuple(img_size)}")
+        raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
 
 
 def _check_channels(in_channels: int, dims: Sequence[int], num_heads: int) -> None:
