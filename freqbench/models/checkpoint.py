@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from freqbench.errors import CheckpointError, UserError, unknown
 RANDOM = "random"
 _ZOO = Path(__file__).parent / "zoo"
 _METADATA_KEY = "freqbench"
-_STATE_KEYS = ("state_dict", "model_state_dict")
+# Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
+_STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
+# What stands before every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 # Files written under numpy 1 name the first function by its old module.
 _SAFE: list[Any] = [
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
@@ -110,18 +113,22 @@ def save_checkpoint(
     tensors = {}
     for key, value in state_dict.items():
         stored = value.detach().cpu().contiguous()
-        tensors[key] = stored.half() if half and stored.is_floating_point() else stored
+        # Copies, as safetensors takes no two keys of one tensor (tied layers).
+        tensors[key] = stored.half() if half and stored.is_floating_point() else stored.clone()
         if not tensors[key].isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
     record = json.dumps(dict(metadata), sort_keys=True)
     storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
 
 
-def read_state_dict(path: str) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU, without a `module.` prefix.
+def read_state_dict(path: str, wanted: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The weights of a checkpoint, on the CPU, under the network's own names.
 
     Args:
-        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under `state_dict` or `model_state_dict`.
+        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under `state_dict`, `model_state_dict`,
+            `network_weights`, `model` or `net`.
+        wanted: the network's keys, by which `strip_prefix` tells an author's prefix from a name of the network's;
+            without them `module.` alone is taken off.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
@@ -134,10 +141,31 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
-            f"{path}: expected a state dict, at the top or under {' or '.join(_STATE_KEYS)}, got {_describe(content)}"
+            f"{path}: expected a state dict, at the top or under {', '.join(_STATE_KEYS[:-1])} or {_STATE_KEYS[-1]}, "
+            f"got {_describe(content)}"
         )
-    prefixed = all(str(key).startswith("module.") for key in content)
-    return {str(key).removeprefix("module.") if prefixed else str(key): value for key, value in content.items()}
+    found = {str(key): value for key, value in content.items()}
+    return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
+
+
+def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Weights without the prefixes that wrappers and authors' modules put before every key.
+
+    These are `module.`, `_orig_mod.`, `model.`, `net.` and `network.`, in any order and number. One comes off only if
+    all keys carry it, and as many come off as make the most keys the network's: the keys of MONAI's UNet themselves
+    begin with `model.`.
+
+    Args:
+        found: a checkpoint's weights.
+        wanted: the network's keys.
+    """
+    best, most, keys = dict(found), len(found.keys() & set(wanted)), list(found)
+    while prefix := next((p for p in _PREFIXES if keys and all(key.startswith(p) for key in keys)), None):
+        keys = [key.removeprefix(prefix) for key in keys]
+        fitting = len(set(keys) & set(wanted))
+        if fitting > most:
+            best, most = dict(zip(keys, found.values(), strict=True)), fitting
+    return best
 
 
 def check_fit(

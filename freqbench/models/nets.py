@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from freqbench.errors import UserError, unknown
 from freqbench.models.settings import AXES
+from freqbench.models.unetr_pp import total_stride
 from freqbench.types import Shape
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
@@ -51,6 +53,10 @@ def _channels(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]
 
 def _channels_and_size(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
     return {**_channels(num_classes, roi, num_channels), "img_size": roi}
+
+
+def _size_alone(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
+    return {"in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
 
 
 def _stride_product(args: Mapping[str, Any]) -> Shape:
@@ -101,6 +107,16 @@ MODELS: Mapping[str, Architecture] = {
         fixed=_channels,
         multiple=_halvings,
     ),
+    "unetr_pp": Architecture(
+        title="UNETR++",
+        citation="Shaker et al., IEEE TMI 2024, arXiv:2212.04497",
+        target="freqbench.models.unetr_pp:UNETRPP",
+        args={"stem": (2, 4, 4)},
+        fixed=_size_alone,
+        multiple=lambda args: total_stride(args["stem"]),
+        axes="DHW",
+        roi=(64, 128, 128),
+    ),
 }
 
 
@@ -129,7 +145,13 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(
-    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], seed: int = 0, num_channels: int = 1
+    arch: str,
+    num_classes: int,
+    roi: Shape,
+    args: Mapping[str, Any],
+    seed: int = 0,
+    num_channels: int = 1,
+    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     """A network with fresh weights on the CPU, in training mode.
 
@@ -140,13 +162,15 @@ def build(
         args: arguments of the network's class, over the table's defaults.
         seed: of the weights; the global random state is left as found, and the weights are those of any machine.
         num_channels: of its input.
+        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
 
     Raises:
-        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
+        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take, an
+            argument in both `args` and `extra`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return _construct(arch, num_classes, roi, args, num_channels)
+        return _construct(arch, num_classes, roi, args, num_channels, extra)
 
 
 def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0) -> nn.Module:
@@ -164,14 +188,21 @@ def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0)
     return net
 
 
-def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int = 1) -> nn.Module:
+def skeleton(
+    arch: str,
+    num_classes: int,
+    roi: Shape,
+    args: Mapping[str, Any],
+    num_channels: int = 1,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
     """The network on the meta device: shapes and keys without memory or computing.
 
     Raises:
         UserError: as `build`.
     """
     with torch.device("meta"), _SchedulesOnCPU():
-        return _construct(arch, num_classes, roi, args, num_channels).eval()
+        return _construct(arch, num_classes, roi, args, num_channels, extra).eval()
 
 
 def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
@@ -207,15 +238,21 @@ class _SchedulesOnCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _construct(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int) -> nn.Module:
+def _construct(
+    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int, extra: Mapping[str, Any]
+) -> nn.Module:
     complete = complete_args(arch, args)
+    for name in complete.keys() & extra.keys():
+        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
     architecture = MODELS[arch]
     fixed = architecture.fixed(num_classes, roi, num_channels)
-    if "img_size" in fixed:
-        _check_roi(arch, roi, architecture.multiple(complete))
     try:
-        net: nn.Module = _class_of(architecture)(**fixed, **complete)
+        if "img_size" in fixed:
+            _check_roi(arch, roi, architecture.multiple(complete))
+        net: nn.Module = _class_of(architecture)(**fixed, **complete, **extra)
         multiple = architecture.multiple(complete)
+    except UserError:
+        raise
     except _REFUSALS as error:
         raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {_one_line(error)}") from None
     _check_roi(arch, roi, multiple)

@@ -30,7 +30,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", None])
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "network_weights", "model", "net", None])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: str | None, prefix: str) -> None:
     weights = {prefix + name: value + 1 for name, value in tiny_unet.state_dict().items()}
@@ -38,6 +38,34 @@ def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: st
     beside = {"epoch": np.int64(7), "best_acc": np.float64(0.81), "f": np.float32(1), "optimizer": optimizer}
     torch.save({key: weights, **beside} if key else weights, tmp_path / "m.pth")
     assert same(loaded(tmp_path / "m.pth"), {name.removeprefix("module."): value for name, value in weights.items()})
+
+
+# MONAI's UNet names all its weights `model....`, which no prefix of an author's may be taken for.
+NAMES = {"unet": ("model.0.weight", "model.1.bias"), "others": ("encoder.weight", "decoder.bias")}
+
+
+@pytest.mark.parametrize("wanted", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "net._orig_mod.", "network.model."])
+def test_prefixes_of_wrappers_are_taken_off(prefix: str, wanted: tuple[str, ...]) -> None:
+    found = {prefix + key: torch.ones(1) for key in wanted}
+    assert tuple(checkpoint.strip_prefix(found, wanted)) == wanted
+
+
+@pytest.mark.parametrize("found", [("model.a", "b"), ("student.a", "student.b"), ("model.c", "model.d"), ()])
+def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stays(found: tuple[str, ...]) -> None:
+    assert tuple(checkpoint.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
+
+
+def test_weights_are_read_under_the_networks_names(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    weights = tiny_unet.state_dict()
+    torch.save({"state_dict": {f"model.{key}": value for key, value in weights.items()}}, tmp_path / "m.ckpt")
+    assert same(checkpoint.read_state_dict(str(tmp_path / "m.ckpt"), weights.keys()), weights)
+
+
+def test_tied_layers_are_saved_under_both_names(tmp_path: Path) -> None:
+    weight = torch.rand(2)
+    save_checkpoint(tmp_path / "m.safetensors", {"a": weight, "b": weight}, {}, half=False)
+    assert same(checkpoint.read_state_dict(str(tmp_path / "m.safetensors")), {"a": weight, "b": weight})
 
 
 def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:
@@ -176,9 +204,9 @@ def test_whole_pickled_network_is_refused(tmp_path: Path, tiny_unet: nn.Module) 
 @pytest.mark.parametrize("content", [{"epoch": 3}, {"state_dict": {"a": 1}}, [1, 2], {}])
 def test_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "m.pt")
-    assert "expected a state dict, at the top or under state_dict or model_state_dict, got" in refused(
-        tmp_path / "m.pt"
-    )
+    assert (
+        "expected a state dict, at the top or under state_dict, model_state_dict, network_weights, model or net, got "
+    ) in refused(tmp_path / "m.pt")
 
 
 def test_other_number_of_classes_is_named(tmp_path: Path, tiny_unet: nn.Module) -> None:

@@ -1,0 +1,256 @@
+"""UNETR++: the authors' keys and, under weights from a formula, the authors' outputs."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.errors import UserError
+from freqbench.models import ModelEntry, build, load, resolve
+from freqbench.models.nets import skeleton
+from freqbench.models.unetr_pp import UNETRPP
+from freqbench.types import Shape
+
+ACDC = {"stem": [1, 4, 4], "tied_projections": False, "conv_blocks": 2, "attention_dropout": 0.1}
+CONFIGURATIONS: dict[str, tuple[int, Shape, dict[str, Any]]] = {
+    "synapse": (14, (64, 128, 128), {}),
+    "acdc": (4, (16, 160, 160), ACDC),
+}
+TINY: dict[str, Any] = {
+    "stem": [1, 2, 2],
+    "feature_size": 4,
+    "dims": [4, 8, 16, 16],
+    "depths": [1, 1, 1, 1],
+    "decoder_depth": 1,
+    "num_heads": 2,
+    "proj_sizes": [8, 8, 4, 2],
+    "decoder_proj_size": 4,
+}
+TINY_ROI = (16, 16, 32)
+
+ENCODER = {
+    **{f"down{i}": f"unetr_pp_encoder.downsample_layers.{i}" for i in range(4)},
+    **{f"stage{i}": f"unetr_pp_encoder.stages.{i}" for i in range(4)},
+    "s0b0_norm": "unetr_pp_encoder.stages.0.0.norm",
+    "s0b0_epa": "unetr_pp_encoder.stages.0.0.epa_block",
+    "s0b0_block": "unetr_pp_encoder.stages.0.0",
+}
+DECODER = {
+    "encoder1": "encoder1",
+    **{f"decoder{i}": f"decoder{i}" for i in (5, 4, 3, 2)},
+    **{f"decoder{i}_transp": f"decoder{i}.transp_conv" for i in (5, 4, 3, 2)},
+}
+
+
+def contents(shared: Path, configuration: str) -> dict[str, Any]:
+    text = (shared / "golden" / "models" / f"unetr_pp_{configuration}_state_dict.json").read_text(encoding="utf-8")
+    read: dict[str, Any] = json.loads(text)
+    return read
+
+
+def outputs(shared: Path, configuration: str) -> dict[str, npt.NDArray[Any]]:
+    return dict(np.load(shared / "golden" / "models" / f"unetr_pp_{configuration}_hash.npz"))
+
+
+def filled(index: int, key: str, shape: list[int], dtype: str) -> Tensor:
+    """Entry number `index` of the state dict: a hash of its place, at a scale that suits its kind."""
+    if dtype != "float32":
+        return torch.zeros(shape, dtype=torch.int64)
+    size = int(np.prod(shape))
+    z = np.arange(size, dtype=np.uint32) * np.uint32(2654435761) + np.uint32((index + 1) * 40503 % 2**32)
+    z = (z ^ (z >> np.uint32(15))) * np.uint32(2246822519)
+    z = (z ^ (z >> np.uint32(13))) * np.uint32(3266489917)
+    u = ((z ^ (z >> np.uint32(16))) / 2**31 - 1) * np.sqrt(3)
+    base, scale = 0.0, 1 / np.sqrt(max(1, np.prod(shape[1:])))
+    if key.endswith("running_var") or (key.endswith("weight") and len(shape) == 1):
+        base, scale = 1.0, 0.05
+    elif key.endswith("gamma"):
+        base, scale = 0.1, 0.01
+    elif len(shape) == 1:
+        scale = 0.02
+    return torch.from_numpy((base + scale * u).astype(np.float32).reshape(shape))
+
+
+def golden_input(size: Shape) -> Tensor:
+    d, h, w = np.meshgrid(*[np.arange(float(length)) for length in size], indexing="ij")
+    return torch.from_numpy(0.5 + 0.5 * np.sin(0.05 * d + 0.07 * h + 0.09 * w + 0.3)).float()[None, None]
+
+
+@contextmanager
+def watched(net: nn.Module, places: dict[str, str]) -> Iterator[dict[str, Tensor]]:
+    """What the modules at these places give, by name."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        seen[name] = output
+
+    handles = [
+        net.get_submodule(place).register_forward_hook(partial(keep, name))  # type: ignore[arg-type]
+        for name, place in places.items()
+    ]
+    yield seen
+    for handle in handles:
+        handle.remove()
+
+
+def summary(activation: Tensor) -> npt.NDArray[np.float64]:
+    """Mean, standard deviation, least, greatest, and twelve values of the one sample of a batch."""
+    values = activation[0].double().flatten()
+    some = values[np.floor(np.linspace(0, values.numel() - 1, 12)).astype(int)]
+    stats = torch.stack([values.mean(), values.std(correction=0), values.min(), values.max()])
+    return torch.cat([stats, some]).numpy()
+
+
+@dataclass
+class Run:
+    heads: dict[str, Tensor]
+    seen: dict[str, Tensor]
+    expected: dict[str, npt.NDArray[Any]]
+
+
+@pytest.fixture(scope="module", params=["synapse", pytest.param("acdc", marks=pytest.mark.slow)])
+def run(request: pytest.FixtureRequest, shared: Path) -> Run:
+    """One pass of a network under the formula's weights."""
+    num_classes, size, args = CONFIGURATIONS[request.param]
+    net = skeleton("unetr_pp", num_classes, size, args).to_empty(device="cpu")
+    entries = contents(shared, request.param)["entries"]
+    net.load_state_dict({key: filled(i, key, shape, dtype) for i, (key, shape, dtype) in enumerate(entries)})
+    assert isinstance(net, UNETRPP)
+    with torch.no_grad(), watched(net, ENCODER | DECODER) as seen:
+        logits = net(golden_input(size))
+        heads = {"logits": logits, "ds2": net.out2(seen["decoder3"]), "ds3": net.out3(seen["decoder4"])}
+    return Run(heads, seen, outputs(shared, request.param))
+
+
+@pytest.mark.parametrize(("head", "step", "atol"), [("logits", 8, 3e-4), ("ds2", 4, 1e-3), ("ds3", 4, 1e-3)])
+def test_heads_give_the_authors_outputs(run: Run, head: str, step: int, atol: float) -> None:
+    found = run.heads[head][0]
+    np.testing.assert_allclose(found[:, ::step, ::step, ::step], run.expected[f"{head}_sub"], rtol=0, atol=atol)
+    stats = [found.mean(), found.std(correction=0), found.min(), found.max()]
+    np.testing.assert_allclose(stats, run.expected[f"{head}_stats"], rtol=0, atol=atol)
+    voxels = torch.bincount(found.argmax(0).flatten(), minlength=len(found)).numpy()
+    assert np.abs(voxels - run.expected[f"{head}_argmax_hist"]).max() <= 20
+
+
+@pytest.mark.parametrize("name", ENCODER | DECODER)
+def test_what_flows_inside_is_the_authors(run: Run, name: str) -> None:
+    np.testing.assert_allclose(summary(run.seen[name]), run.expected[f"act_{name}"], rtol=1e-4, atol=3e-4)
+
+
+def test_encoder_of_acdc_gives_the_authors_activations(shared: Path) -> None:
+    """With projections of their own for keys and values, and two convolution blocks."""
+    _, size, args = CONFIGURATIONS["acdc"]
+    net = skeleton("unetr_pp", 4, size, args).get_submodule("unetr_pp_encoder").to_empty(device="cpu")
+    entries = contents(shared, "acdc")["entries"]
+    prefix = "unetr_pp_encoder."
+    net.load_state_dict(
+        {
+            key.removeprefix(prefix): filled(i, key, shape, dtype)
+            for i, (key, shape, dtype) in enumerate(entries)
+            if key.startswith(prefix)
+        }
+    )
+    places = {name: place.removeprefix(prefix) for name, place in ENCODER.items()}
+    with torch.no_grad(), watched(net, places) as seen:
+        net(golden_input(size))
+    expected = outputs(shared, "acdc")
+    for name, activation in seen.items():
+        np.testing.assert_allclose(summary(activation), expected[f"act_{name}"], rtol=1e-4, atol=3e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_keys_shapes_and_types_are_the_authors_in_their_order(shared: Path, configuration: str) -> None:
+    golden = contents(shared, configuration)
+    net = skeleton("unetr_pp", *CONFIGURATIONS[configuration])
+    weights = net.state_dict(keep_vars=True)
+    found = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
+    assert found == golden["entries"]
+    assert sum(parameter.numel() for parameter in net.parameters()) == golden["n_parameters_unique"]
+    tied = [[key, key.replace(".E.", ".F.")] for key in weights if ".E." in key]
+    assert [pair for pair in tied if weights[pair[0]] is weights[pair[1]]] == golden["aliased_pairs"]
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_formula_of_these_tests_is_that_of_the_golden_files(shared: Path, configuration: str) -> None:
+    golden = contents(shared, configuration)
+    for index, key, first, second, last, total in golden["fill_check"]["hash"]["rows"]:
+        values = filled(index, *golden["entries"][index]).flatten()
+        assert key == golden["entries"][index][0]
+        assert [float(values[place]) for place in (0, 1, -1)] == [first, second, last]
+        assert float(values.double().sum()) == pytest.approx(total, abs=1e-6)
+    image, check = golden_input(CONFIGURATIONS[configuration][1]), golden["input_check"]
+    assert [float(image.flatten()[place]) for place in (0, -1)] == [check["first"], check["last"]]
+    assert float(image.double().sum()) == pytest.approx(check["sum_float64"], abs=1e-3)
+
+
+def tiny(**args: Any) -> ModelEntry:
+    return ModelEntry(name="m", arch="unetr_pp", checkpoint="random", args=TINY | args, roi=TINY_ROI)
+
+
+@pytest.mark.parametrize("args", [{}, ACDC | {"stem": [1, 2, 2]}], ids=["synapse", "acdc"])
+def test_gradient_reaches_every_voxel(args: dict[str, Any]) -> None:
+    model = load(resolve(tiny(**args), 3), torch.device("cpu"))
+    images = torch.rand(2, 1, *TINY_ROI, requires_grad=True)
+    logits = model(images)
+    logits[:, 1].square().sum().backward()
+    assert logits.shape == (2, 3, *TINY_ROI)
+    assert images.grad is not None
+    assert (images.grad != 0).all()
+
+
+def test_samples_of_a_batch_do_not_mix() -> None:
+    model = load(resolve(tiny(), 3), torch.device("cpu"))
+    images = torch.rand(2, 1, *TINY_ROI)
+    torch.testing.assert_close(model(images)[1:], model(images[1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_fresh_weights_are_the_authors_choice() -> None:
+    """Attention starts as good as absent, and linear layers of the encoder alone are drawn from N(0, 0.02^2)."""
+    args = TINY | {"dims": [16, 32, 64, 64]}
+    weights = build("unetr_pp", 3, TINY_ROI, args).state_dict()
+    assert weights["decoder3.decoder_block.0.0.gamma"].unique().tolist() == pytest.approx([1e-6])
+    assert weights["decoder3.decoder_block.0.0.pos_embed"].count_nonzero() == 0
+    block = "epa_block.qkvv.weight"
+    assert float(weights[f"unetr_pp_encoder.stages.3.0.{block}"].std()) == pytest.approx(0.02, rel=0.03)
+    # Torch's own choice is uniform up to 1 / sqrt(64), which has a deviation of that over sqrt(3).
+    assert float(weights[f"decoder5.decoder_block.0.0.{block}"].std()) == pytest.approx(1 / 8 / 3**0.5, rel=0.03)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "roi": ({"stem": [1, 4, 4]}, "expected a roi of multiples of 8x32x32, got 16x16x32: the next larger is 16x32x32"),
+    "stem": ({"stem": [2, 2]}, "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)"),
+    "depths": (
+        {"depths": [3, 3, 3]},
+        "UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)",
+    ),
+    "dims": (
+        {"dims": [4, 8, 12, 16]},
+        "UNETRPP refuses its args: expected dims that are each a multiple of the one before",
+    ),
+    "heads": ({"num_heads": 3}, "UNETRPP refuses its args: expected even dims that num_heads divides, got (4, 8, 16, "),
+    "blocks": ({"conv_blocks": 3}, "UNETRPP refuses its args: expected conv_blocks of 1 or 2, got 3"),
+    "size": ({"img_size": [16, 16, 16]}, "args.img_size follows from the dataset and the roi: leave it out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusal_is_one_clear_line(case: str) -> None:
+    args, text = REFUSED[case]
+    with pytest.raises(UserError) as caught:
+        resolve(tiny(**args), 3)
+    assert str(caught.value).startswith(f"unetr_pp: {text}")
+    assert "\n" not in str(caught.value)
+
+
+def test_size_that_the_stem_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected an img_size of multiples of \(16, 32, 32\), got \(64, 128, 100\)"):
+        UNETRPP(img_size=(64, 128, 100))
