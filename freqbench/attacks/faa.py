@@ -177,8 +177,8 @@ class FAA(GradientAttack):
         cost = (band_sums(swap.abs(), bands, self.bands) * held / own.clamp(min=least)).flatten(1)
 
         def mix(gates: Tensor) -> tuple[Tensor, Tensor]:
-            open_bands = self._by_channel(gates).index_select(2, bands.flatten())
-            images = (clean + from_spectrum(open_bands.reshape(-1, clean.shape[1], *bands.shape) * swap, shape)).clamp(0, 1)
+            open_bands = self._by_channel(gates).index_select(2, bands.flatten()).reshape(swap.shape)
+            images = (clean + from_spectrum(open_bands * swap, shape)).clamp(0, 1)
             return images, (gates * cost).sum(dim=1)
 
         return mix
