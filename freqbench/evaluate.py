@@ -45,7 +45,7 @@ class AttackedVolume:
     """An adversarial volume and what it took.
 
     Attributes:
-        adversarial: float32 `[1, H, W, D]` in [0, 1], on the CPU.
+        adversarial: float32 `[C, H, W, D]` in [0, 1], on the CPU.
         num_windows: windows that were attacked, or that a volume attacked as one was predicted by.
         num_forwards: forward passes over all windows.
         num_backwards: backward passes over all windows.
@@ -75,7 +75,7 @@ def attack_case(
     Args:
         attack: what to do.
         model: whose gradients, on the device to compute on.
-        case: the clean volume and its label.
+        case: the clean volume, of one channel or several, and its label.
         seed: of the draws; None where the attack draws nothing.
         window_batch: windows that go through the model at once.
         reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape and cut into
@@ -112,12 +112,12 @@ def attack_case(
 
 
 def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:
-    """Windows of a volume `[1, H, W, D]`, stacked."""
+    """Windows of a volume `[C, H, W, D]`, stacked."""
     return torch.stack([volume[:, h, w, d] for h, w, d in windows])
 
 
 def _stretched(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """A volume `[1, H, W, D]` on another grid, corners on corners."""
+    """A volume `[C, H, W, D]` on another grid, corners on corners."""
     return F.interpolate(volume[None], size=tuple(shape), mode="trilinear", align_corners=True)[0]
 
 
@@ -146,7 +146,7 @@ def score_volume(
 
     Args:
         case: the clean volume.
-        adversarial: float32 `[1, H, W, D]`.
+        adversarial: float32, of the clean volume's shape.
         metrics: names of METRICS; columns of the others are left out; L-inf, L2 and energy are always there.
         device: where LPIPS and energy are computed.
         unavailable: metrics that this machine cannot compute, with the reason.

@@ -58,7 +58,7 @@ class APGD(LinfGradientAttack):
     `best` here. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the
     second paper, which judges `js` by it too.
 
-    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, 1, H, W, D]`.
+    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`.
 
     **Differs from the authors' code**: checkpoints are rounded up as in the paper, where the code rounds down; exactly
     0.75 of the steps are enough, as in the paper; the first checkpoint counts the rise from the start, and halves where

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks.draws import Generators
-from freqbench.attacks.parameters import PARAMETERS, Parameter
+from freqbench.attacks.parameters import PARAMETERS, Parameter, as_channels
 from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError, ThreatModelError, UserError
 from freqbench.ops.filters import keep_cube
@@ -25,7 +25,7 @@ class AttackResult:
     """What an attack returns.
 
     Attributes:
-        adversarial: `[B, 1, H, W, D]` in [0, 1], in the dtype and on the device of the images.
+        adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
             is coupled; `[0, B]` where an attack asks for no gradient; NaN for the steps that a window did not take.
@@ -78,6 +78,10 @@ class Attack(ABC):
         scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
             with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
             of the prediction as deployed. In Python the caller hands over either.
+        channels: the only ones that are changed, counted from 0, or the only one; the model sees all others beside
+            them, which come back to the bit as they came. Draws, `start` and state are those of these channels alone.
+            None: all. A bound on intensities holds in every voxel of every channel, a norm is taken over all channels
+            together.
     """
 
     name: ClassVar[str]
@@ -94,6 +98,7 @@ class Attack(ABC):
     variant: str = "released"
     filter: Filter | None = None
     scope: str = "window"
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -112,6 +117,9 @@ class Attack(ABC):
             raise ParameterError(self.name, "scope", expected)
         if self.filter is not None:
             object.__setattr__(self, "filter", tuple(self.filter))
+        if self.channels is not None:
+            # One spelling, as attacks are told apart by their parameters.
+            object.__setattr__(self, "channels", as_channels(self.channels))
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:
@@ -145,12 +153,24 @@ class Attack(ABC):
         """
         return
 
+    def check_channels(self, num_channels: int) -> None:
+        """Refuse channels that volumes of so many do not have; called before anything is computed.
+
+        Raises:
+            ParameterError: naming `channels`.
+        """
+        highest = max(self.channels or (0,))
+        if highest >= num_channels:
+            raise ParameterError(self.name, "channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
+
     def prepare(self, task: Task) -> None:
         """Set a task up before `perturb`: what is raised, where, and towards which labels."""
         return
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
+
+        Volumes have the channels that are attacked.
 
         Args:
             clean: what was attacked.
@@ -173,9 +193,9 @@ class Attack(ABC):
         """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
 
         Args:
-            model: `[B, 1, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
+            model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
                 buffers, mode and `.grad` are left as found.
-            images: clean volumes, float32 or float64 `[B, 1, H, W, D]` in [0, 1].
+            images: clean volumes, float32 or float64 `[B, C, H, W, D]` in [0, 1].
             labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or the target of an attack with `targeted=True`.
             generator: one for the batch or one a sample; None stands for seed 0. Draws are made on the generator's
                 device.
@@ -187,6 +207,7 @@ class Attack(ABC):
             ThreatModelError: the result left the attack's own bound by more than 1e-6.
         """
         self._check(images, labels)
+        self.check_channels(images.shape[1])
         self._check_reference(images, reference)
         with torch.inference_mode(False), torch.enable_grad():
             task = Task(
@@ -198,14 +219,16 @@ class Attack(ABC):
                 generator=generator,
                 start=start,
                 reference=reference,
+                channels=self.channels,
                 check_classes=self.check_classes,
             )
-            with task.evaluation_mode():
+            with task.network.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
             self._verify(task.clean, adversarial, task.state)
             if self.filter is not None:
                 adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
+            adversarial = task.network.whole(adversarial)
         forwards, backwards = task.passes
         return AttackResult(
             adversarial=adversarial,
@@ -216,14 +239,15 @@ class Attack(ABC):
         )
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
-        if images.ndim != 5 or images.shape[1] != 1 or 0 in images.shape:
+        if images.ndim != 5 or 0 in images.shape:
             got = "x".join(map(str, images.shape))
-            raise UserError(f"{self.name}: expected images [B, 1, H, W, D], got {got}: add batch and channel axes")
+            raise UserError(f"{self.name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
         if images.dtype not in (torch.float32, torch.float64):
             raise UserError(f"{self.name}: expected float32 or float64 images, got {images.dtype}: convert them")
-        if labels.shape != images.shape:
-            expected, got = ("x".join(map(str, t.shape)) for t in (images, labels))
-            raise UserError(f"{self.name}: expected labels of the images' shape {expected}, got {got}")
+        shape = (len(images), 1, *images.shape[2:])
+        if labels.shape != shape:
+            expected, got = ("x".join(map(str, each)) for each in (shape, labels.shape))
+            raise UserError(f"{self.name}: expected labels [B, 1, H, W, D] beside the images, {expected}, got {got}")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise UserError(f"{self.name}: expected integer labels, got {labels.dtype}: convert them")
         low, high = (float(bound) for bound in images.aminmax())

@@ -25,7 +25,7 @@ class CosPGD(SegmentationAttack):
     c is a weight and has no gradient, as in the authors' code: differentiated too, the product falls again once the
     label's probability is small, and the attack would hold voxels there.
 
-    `start`: the additive noise in [-eps, eps], `[B, 1, H, W, D]`, added and then clamped to [0, 1].
+    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
     whole Dice + cross-entropy of a batch is multiplied by the mean c of the batch (1 - c for a target), both

@@ -32,14 +32,15 @@ class FAA(GradientAttack):
     A gate is a draw from a Gumbel softmax over closed and open at temperature 1: open where its score l + s, s standard
     logistic, is above 0 and among the highest; dJ/dl passes the threshold as if the gate were sigmoid(l + s). From l =
     0, a step is l <- l + step_size * dJ/dl / max |dJ/dl|, a sample's own maximum. A run ends with the gates of l alone,
-    without a draw. `state`: the gates of the result, 0 or 1, `[B, N]`.
+    without a draw. Every channel has gates of its own, `portion` N of them open at most; in J the sums run over all
+    channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, a channel's behind the other's.
 
     The reference is a parameter of the call: `reference`, volumes in [0, 1] of the images' shape. In a job it is
     another case of the dataset's split, drawn by the seed and the case (`Dataset.other`), resized to the case and cut
     into the same windows.
 
     Args:
-        portion: the largest share of bands that may be taken, in [0, 1]; `portion` N is rounded down.
+        portion: the largest share of a channel's bands that may be taken, in [0, 1]; `portion` N is rounded down.
         bands: N.
         steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step of l.
@@ -48,7 +49,7 @@ class FAA(GradientAttack):
 
     What every gradient attack takes beside: `freqbench.attacks.gradient`; `keep` is `best` here.
 
-    `start`: the uniform draws that make s, `[B, steps, N]` in (0, 1).
+    `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
     **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code; no file
     of it is released. **Guess**: that it means the Fourier adversarial attacking of Huang et al., and that it was run
@@ -83,7 +84,7 @@ class FAA(GradientAttack):
 
     @property
     def most(self) -> int:
-        """How many gates may be open."""
+        """How many gates of a channel may be open."""
         return int(self.portion * self.bands + 1e-9)
 
     @property
@@ -103,7 +104,7 @@ class FAA(GradientAttack):
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How many gates too many are open."""
-        return float("inf") if state is None else float(state.sum(dim=1).max()) - self.most
+        return float("inf") if state is None else float(self._by_channel(state).sum(dim=2).max()) - self.most
 
     def perturb(self, task: Task) -> Tensor:
         """The runs, and of all gates seen the best; or the null row's."""
@@ -147,14 +148,19 @@ class FAA(GradientAttack):
         return task.value(images) - self.reconstruction_weight * change
 
     def _gates(self, scores: Tensor) -> Tensor:
-        """1 where a score is above 0 and among the highest, else 0, `[B, N]`."""
-        highest = scores.topk(self.most, dim=1).indices
-        among = torch.zeros_like(scores).scatter(1, highest, 1.0)
-        return among * (scores > 0)
+        """1 where a score is above 0 and among the highest of its channel, else 0, `[B, C N]`."""
+        by_channel = self._by_channel(scores)
+        highest = by_channel.topk(self.most, dim=2).indices
+        among = torch.zeros_like(by_channel).scatter(2, highest, 1.0)
+        return among.flatten(1) * (scores > 0)
+
+    def _by_channel(self, values: Tensor) -> Tensor:
+        """Of every gate, `[B, C, N]`."""
+        return values.reshape(len(values), -1, self.bands)
 
     def _noise(self, task: Task) -> Tensor:
-        """Standard logistic draws, the difference of two Gumbel ones, `[B, steps, N]`."""
-        layout = (self.steps, self.bands)
+        """Standard logistic draws, the difference of two Gumbel ones, `[B, steps, C N]`."""
+        layout = (self.steps, task.clean.shape[1] * self.bands)
         given = task.given_start(layout)
         uniform = task.draw(torch.rand, layout) if given is None else given
         return torch.logit(uniform, eps=1e-6)
@@ -162,15 +168,16 @@ class FAA(GradientAttack):
     def _mixer(self, task: Task) -> Mix:
         """A function of gates that makes the volumes, and the relative change of the bands of shapes, `[B]`."""
         clean, shape = task.clean, task.clean.shape[2:]
+        least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)
         swap, amplitude = amplitude_swap(clean, task.given_reference())
         share = torch.arange(self.bands, device=clean.device) / self.bands
         held = (share >= SHAPES[0]) & (share < SHAPES[1])
-        own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=1, keepdim=True)
-        cost = band_sums(swap.abs(), bands, self.bands) * held / own.clamp(min=torch.finfo(clean.dtype).tiny)
+        own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)
+        cost = (band_sums(swap.abs(), bands, self.bands) * held / own.clamp(min=least)).flatten(1)
 
         def mix(gates: Tensor) -> tuple[Tensor, Tensor]:
-            open_bands = gates.index_select(1, bands.flatten()).reshape(len(gates), 1, *bands.shape)
+            open_bands = self._by_channel(gates).index_select(2, bands.flatten()).reshape(swap.shape)
             images = (clean + from_spectrum(open_bands * swap, shape)).clamp(0, 1)
             return images, (gates * cost).sum(dim=1)
 

@@ -63,8 +63,8 @@ class FrequencyAttack(BlockAttack, GradientAttack):
     """An attack that learns one number a DCT coefficient of every block: a quantisation step or a multiplier.
 
     The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
-    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, 1, N, h, w, d]`, of
-    slices `[B, 1, D, N, h, w]`.
+    padded to whole blocks, of every channel; starts come in, and the final state goes out, in blocked layout
+    `[B, C, N, h, w, d]`, of slices `[B, C, D, N, h, w]`.
 
     Args:
         steps: gradient steps; one forward and one backward pass each.
@@ -182,7 +182,7 @@ class FrequencyAttack(BlockAttack, GradientAttack):
         A sample that is entirely reached keeps both from then on, which is the released early stop, sample by sample,
         without asking the device: the passes go on, and their losses are those of the state that is kept.
         """
-        images, runs = task.clean, torch.ones_like(task.clean[:, :, :1, :1, :1], dtype=torch.bool)
+        images, runs = task.clean, torch.ones_like(task.clean[:, :1, :1, :1, :1], dtype=torch.bool)
         values = task.clean.new_zeros(len(images))
         for i in range(self.steps):
             objective = partial(self._objective, task, render, i, distance)
@@ -218,7 +218,7 @@ def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Cal
     Only the change is transformed back: a multiplier of 1 changes nothing, to the bit.
 
     Args:
-        clean: `[B, 1, H, W, D]`.
+        clean: `[B, C, H, W, D]`.
         block: from `cut_block`.
         band: the coefficients that the multipliers reach.
         with_dc: DC too, where the band holds it.

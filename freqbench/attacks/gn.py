@@ -17,7 +17,7 @@ class GaussianNoise(Attack):
     Args:
         std: standard deviation on the [0, 1] intensity scale.
 
-    `start`: the standard normals before scaling, `[B, 1, H, W, D]`.
+    `start`: the standard normals before scaling, `[B, C, H, W, D]`.
 
     Differs from the released code (VAFA, Hanif et al., MICCAI 2023, arXiv 2307.07269): nothing.
     """

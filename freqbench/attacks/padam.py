@@ -32,7 +32,7 @@ class PAdam(PGD):
     What every gradient attack takes beside: `freqbench.attacks.gradient`. With `loss` the cross-entropy it is the
     paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.voxel_losses.cosine`).
 
-    `start`: the additive noise in [-eps, eps], `[B, 1, H, W, D]`, added and then clamped to [0, 1].
+    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
     **Known from the authors' code** (szegedai/Robust-Segmentation-Evaluation): the iteration above, with the largest v
     so far (AMSGrad) and 200 steps of 2/255 at eps 8/255 from a uniform draw; the two losses, as means over voxels; the

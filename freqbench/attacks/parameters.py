@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,26 @@ def _members(value: Any) -> str | None:
     )
 
 
+def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
+    """One spelling of channels: in their order.
+
+    >>> as_channels(0), as_channels([2, 1])
+    ((0,), (1, 2))
+    """
+    return (value,) if isinstance(value, int) else tuple(sorted(value))
+
+
+def _channels(value: Any) -> str | None:
+    listed = value if isinstance(value, tuple | list) else (value,)
+    valid = listed and all(type(channel) is int and channel >= 0 for channel in listed)
+    if valid and len(set(listed)) == len(listed):
+        return None
+    return (
+        "expected a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]]), "
+        f"got {value!r}"
+    )
+
+
 def _quantum(value: Any) -> str | None:
     valid = _is_number(value) and value > 0
     return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
@@ -203,6 +223,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "bands": Parameter("frequency bands of a spectrum", _count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
     "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", _one_of(*SCOPES)),
+    "channels": Parameter("the only channels that are changed; none: all", _optional(_channels)),
 }
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)

@@ -27,7 +27,7 @@ class PGD(LinfGradientAttack):
 
     What every gradient attack takes beside: `freqbench.attacks.gradient`.
 
-    `start`: the additive noise in [-eps, eps], `[B, 1, H, W, D]`, added and then clamped to [0, 1].
+    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
     Differs from the released code: nothing.
 

@@ -15,7 +15,7 @@ from freqbench.errors import ParameterError
 class RandomNoise(Attack):
     r"""A random corner of the L-infinity ball, or a random direction of stated L2 norm; the model is not asked.
 
-    With n standard normal in every voxel and the norm over all voxels of a window:
+    With n standard normal in every voxel and the norm over all voxels of a window, all channels together:
 
     .. math:: x' = \mathrm{clamp}\bigl(x + linf \cdot \mathrm{sign}(n), 0, 1\bigr) \qquad\text{or}\qquad
               x' = \mathrm{clamp}(x + c \, n, 0, 1) \ \text{with}\ \| x' - x \|_2 = l2
@@ -29,7 +29,7 @@ class RandomNoise(Attack):
             The records' column `l2` is that of a volume: about sqrt(n) times as much for n windows. Exactly one of the
             two is given; it is the budget, and says the threat model.
 
-    `start`: the standard normals, `[B, 1, H, W, D]`.
+    `start`: the standard normals, `[B, C, H, W, D]`.
 
     Example:
         >>> RandomNoise(l2=20).threat_model, RandomNoise(linf=8 / 255).budget_name

@@ -69,7 +69,7 @@ class RescaledMIFGSM(MIFGSM):
 
     def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
         """What is raised, `[B]`."""
-        logits = _mapped(Zoom.undo, zooms, task.logits(_mapped(Zoom.zoom, zooms, x)))
+        logits = _mapped(Zoom.undo, zooms, task.logits(x, partial(_mapped, Zoom.zoom, zooms)))
         if not self.may_cut:
             return task.raised(logits)
         everything = torch.ones_like(task.labels[:1], dtype=torch.bool)

@@ -45,7 +45,7 @@ class SA2(FrequencyAttack):
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 
-    `start`: the initial multipliers, `[B, 1, N, h, w, d]`.
+    `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
     **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
     the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L +
@@ -131,7 +131,7 @@ class SA2In2D(SA2):
         band: `all`, or the only frequencies of a slice that change: `low`, `middle` or `high`.
         control: as in `SA2`.
 
-    `start` and `state`: `[B, 1, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+    `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
 
     **Variants.** `released`: the code of SA2, whose SSIM is a mistake: it compares voxel (p, q, r) of the attacked
     volume with (q, r, p) of the clean one, which says nothing about their likeness, yet drives the gradient, and needs

@@ -24,7 +24,7 @@ class SegPGD(SegmentationAttack):
     Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
     paper attacks without a target; this is the reading of Agnihotri et al. (CosPGD).
 
-    `start`: the additive noise in [-eps, eps], `[B, 1, H, W, D]`, added and then clamped to [0, 1].
+    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
     sum is one Dice loss over the set (`freqbench.ops.voxelwise.dice_of_set`) and the sets are those of the whole batch,

@@ -36,8 +36,9 @@ class Square(LinfGradientAttack):
     .. math:: s = \mathrm{round}(\sqrt[3]{p N})
 
     at least 1 and cut to the window, where p is `p_init`, halved as `share` says. The sign is drawn too; where it would
-    change nothing, it is the other one. The model is asked for logits alone: a query is a forward pass, and no gradient
-    is ever taken.
+    change nothing, it is the other one. Where there are several channels, a stripe has a sign in each, and so has a
+    cube, which stands at one place in all of them, as in the paper. The model is asked for logits alone: a query is a
+    forward pass, and no gradient is ever taken.
 
     Args:
         eps: radius on the [0, 1] intensity scale.
@@ -49,7 +50,7 @@ class Square(LinfGradientAttack):
     from drowning the organs in it; it also does with two classes. Masked losses are compared by the cross-entropy. With
     `keep: best` a run spends one pass more.
 
-    `start`: the additive noise in [-eps, eps] of the first query, `[B, 1, H, W, D]`.
+    `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`.
 
     **Differs from the paper**: cubes in place of squares; the loss, in place of a classifier's margin; no run stops
     early. **Differs from the authors' code**: a cube may reach the window's last planes, and may cover all of it.
@@ -82,11 +83,12 @@ class Square(LinfGradientAttack):
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
         highest = task.look(x)
-        draws = task.draw(torch.rand, (self.queries - 1, 4)).unbind(dim=1)  # all at once: a copy makes the device wait
+        layout = self.queries - 1, 3 + x.shape[1]
+        draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once: a copy makes the device wait
         for query, draw in enumerate(draws):
             cube, is_up = _cube(task.clean, share(self.p_init, query, self.queries), draw)
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
-            is_up = is_up ^ is_there.flatten(1).all(dim=1).reshape(is_up.shape)
+            is_up = is_up ^ across(is_there.flatten(1).all(dim=1), is_up)
             ahead = torch.where(cube, torch.where(is_up, high, low), x)
             value = task.look(ahead)
             better = value > highest
@@ -98,22 +100,23 @@ class Square(LinfGradientAttack):
         """Stripes, or the noise that was given."""
         start = task.given_start()
         if start is None:
-            start = self.eps * (2 * task.draw(torch.rand, (1, 1, *task.clean.shape[3:])).round() - 1)
+            channels, _, *space = task.clean.shape[1:]
+            start = self.eps * (2 * task.draw(torch.rand, (channels, 1, *space)).round() - 1)
         return start
 
 
 def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
-    """The voxels of one cube a sample, `[B, 1, H, W, D]`, and whether it goes up, `[B, 1, 1, 1, 1]`.
+    """The voxels of one cube a sample, `[B, 1, H, W, D]`, and in which channels it goes up, `[B, C, 1, 1, 1]`.
 
     Args:
         like: the windows.
         p: the share of a window that it covers.
-        draw: numbers in [0, 1) for its place on each axis and its sign, `[B, 4]`.
+        draw: numbers in [0, 1) for its place on each axis and its sign in each channel, `[B, 3 + C]`.
     """
     window = like.shape[2:]
     side = max(round((p * window.numel()) ** (1 / 3)), 1)
-    *places, sign = draw.T  # [B] each
-    cube = torch.ones_like(like, dtype=torch.bool)
+    places, signs = draw[:, :3].T, draw[:, 3:]
+    cube = torch.ones_like(like[:, :1], dtype=torch.bool)
     for axis, (length, place) in enumerate(zip(window, places, strict=True), start=2):
         extent = min(side, length)
         first = (place * (length - extent + 1)).floor()[:, None]
@@ -122,4 +125,4 @@ def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
         shape = [len(inside), 1, 1, 1, 1]
         shape[axis] = length
         cube = cube & inside.reshape(shape)
-    return cube, across(sign >= 0.5, cube)
+    return cube, (signs >= 0.5)[:, :, None, None, None]

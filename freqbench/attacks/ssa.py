@@ -43,8 +43,8 @@ class SSA(BlockAttack, LinfGradientAttack):
     What every gradient attack takes beside: `freqbench.attacks.gradient`. Volumes are compared as they are, before any
     transform: with `keep: best` a step costs one forward pass more.
 
-    `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, 1, H, W, D]` and `unif` in [0, 1) in
-    blocked layout `[steps, N, B, 1, blocks, h, w, d]`.
+    `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, C, H, W, D]` and `unif` in [0, 1) in
+    blocked layout `[steps, N, B, C, blocks, h, w, d]`.
 
     **Differs from the paper**: the transform is in three dimensions, and of blocks where `block` is shorter than the
     window: DC is multiplied too, which then changes the brightness block by block, and not of the whole.
@@ -150,14 +150,14 @@ class SSA2D(SSA):
         num_spectra: spectra averaged at every step; None: 20, in `released` 10.
         block: side of the DCT block of a slice in voxels, or two; 96 takes in a whole slice of the papers' windows.
 
-    `start`: the draws of all passes in slices, `gauss` `[steps, N, B, 1, D, H, W]` and `unif`
-    `[steps, N, B, 1, D, blocks, h, w]`.
+    `start`: the draws of all passes in slices, `gauss` `[steps, N, B, C, D, H, W]` and `unif`
+    `[steps, N, B, C, D, blocks, h, w]`.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), with its
     defect: bringing the depth axis to the front turns the running volume itself, once a spectrum, and nothing turns it
     back. Gradients are taken at volumes that are turned ever further under labels that are not, and summed as they are;
     where N is no multiple of 3, the bounds of the ball are those of other voxels, and the volume comes out turned by
-    N * steps. Windows have to be cubes. It also takes 128/255 off before the transform and adds it after.
+    N * steps. Windows have to be cubes; channels that are left alone do not turn. It also takes 128/255 off before the transform and adds it after.
 
     **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions.
     """

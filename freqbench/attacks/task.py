@@ -1,8 +1,7 @@
 """What an attack works on: model, volumes, labels, loss and draws bound together, with the passes counted."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks.best import Best
 from freqbench.attacks.draws import Draws, Generators
+from freqbench.attacks.network import Network, View
 from freqbench.attacks.targets import LEAST_LIKELY, Rule, target_map
 from freqbench.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, LOSSES
@@ -24,13 +24,14 @@ class Task:
     """One call of an attack.
 
     Attributes:
-        clean: the images, `[B, 1, H, W, D]`.
+        network: the model with whole volumes.
+        clean: the images, `[B, C, H, W, D]`; where some channels alone are attacked, these, and C their number.
         labels: truth or target, `[B, 1, H, W, D]`; a rule's target from the first forward pass on.
         sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
         scope: what of a sample the loss looks at.
         best: where `gradient` and `look` offer the volumes that they look at, or None.
         start: what replaces the draws, or None.
-        reference: volumes of other cases, `[B, 1, H, W, D]`, or None.
+        reference: volumes of other cases, of the shape of `clean`, or None.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
         num_forwards: model passes of all samples.
@@ -48,20 +49,21 @@ class Task:
         generator: Generators | None,
         start: Tensor | Mapping[str, Tensor] | None,
         reference: Tensor | None = None,
+        channels: tuple[int, ...] | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
-        self.clean = images.detach().clone()
+        self.network = Network(model, images, channels)
+        self.clean = self.network.clean
         self.labels = labels.to(torch.long, copy=True)
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
-        self.reference = None if reference is None else reference.detach().to(self.clean)
+        self.reference = None if reference is None else self.network.attacked(reference.detach()).to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
         self.num_backwards = 0
         self._name = name
-        self._model = model
         self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
         self._kept_by: Callable[[Tensor], Tensor] | None = None
@@ -69,17 +71,6 @@ class Task:
         self._check_classes = check_classes
         self._draws = Draws(name, generator, len(images))
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
-
-    @contextmanager
-    def evaluation_mode(self) -> Iterator[None]:
-        """The model in evaluation mode; every module's own mode is given back."""
-        modes = [(module, module.training) for module in self._model.modules()]
-        self._model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
         """Say what is raised in place of Dice + cross-entropy on all voxels; before the first forward pass.
@@ -122,12 +113,13 @@ class Task:
         """
         return Task(
             self._name,
-            self._model,
-            self.clean[samples],
+            self.network.model,
+            self.network.images[samples],
             self.labels[samples],
             targeted=False,
             generator=self._draws.rewound(samples),
             start=None,
+            channels=self.network.channels,
             check_classes=self._check_classes,
         )
 
@@ -148,9 +140,14 @@ class Task:
             tuple(self.num_backwards + count for count in backwards),
         )
 
-    def logits(self, x: Tensor) -> Tensor:
-        """One forward pass, `[B, K, H, W, D]`."""
-        logits: Tensor = self._model(x)
+    def logits(self, x: Tensor, view: View | None = None) -> Tensor:
+        """One forward pass, `[B, K, H, W, D]`.
+
+        Args:
+            x: volumes like `clean`.
+            view: what the model is shown of them, all channels together: where it changes their geometry.
+        """
+        logits = self.network.logits(x, view)
         if self.num_forwards == 0:
             self._check_logits(logits)
             self._set_target(logits.detach())

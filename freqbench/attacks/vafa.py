@@ -49,7 +49,7 @@ class VAFA(FrequencyAttack):
         control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
             step, no gradient. What the attack does beyond these rows is the optimisation's.
 
-    `start`: with `control: random`, the table in place of its draw, `[B, 1, N, h, w, d]`.
+    `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
     (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
@@ -146,7 +146,7 @@ class VAFA2D(VAFA):
         renormalize: as in `VAFA`.
         control: as in `VAFA`.
 
-    `start` and `state`: `[B, 1, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+    `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
 
     **Variants.** `released`: the code of VAFA, whose copies do the same. `paper`: Algorithm 1 on blocks of a slice.
 

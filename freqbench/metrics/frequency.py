@@ -2,7 +2,7 @@
 
 import math
 
-from freqbench.metrics.volumes import Scores, Volume, as_tensor, require_same_shape
+from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
 from freqbench.ops.bands import BANDS, band_magnitude
 
 ENERGY_BLOCK = 8  # voxels a side: blocks of 16 and 32, as the frequency attacks have them, consist of whole ones
@@ -13,10 +13,11 @@ def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
 
     Orthonormal DCT-II of every block; bands as SA2 has them (`freqbench.ops.bands.band_mask`: of 512 coefficients low
     and high have 20 each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. Where blocks do not
-    tile the volume it is continued by reflection on its high sides; a block is cut to a volume that is smaller.
+    tile the volume it is continued by reflection on its high sides; a block is cut to a volume that is smaller. Of
+    several channels the mean over channels.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]`; computed on the device where it is.
+        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`; computed on the device where it is.
         adversarial: the same.
 
     Returns:
@@ -26,9 +27,9 @@ def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
     Raises:
         UserError: shapes differ.
     """
-    first, second = as_tensor(clean), as_tensor(adversarial)
+    first, second = channels_of(clean), channels_of(adversarial)
     require_same_shape(tuple(first.shape), tuple(second.shape))
-    magnitudes = band_magnitude((second.double() - first)[None, None], ENERGY_BLOCK)[0].tolist()
+    magnitudes = band_magnitude((second.double() - first)[None], ENERGY_BLOCK)[0].tolist()
     values = dict(zip((f"energy_{band}" for band in BANDS), magnitudes, strict=True))
     reason = "the volume is too small to have such frequencies"
     return Scores(values=values, reasons={column: reason for column, value in values.items() if math.isnan(value)})

@@ -1,4 +1,7 @@
-"""Distances between a clean and an attacked volume: SSIM, PSNR and norms, over the volume and inside the body."""
+"""Distances between a clean and an attacked volume: SSIM, PSNR and norms, over the volume and inside the body.
+
+Volumes are `[H, W, D]`, or `[C, H, W, D]` of several channels.
+"""
 
 import math
 
@@ -6,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.errors import UserError
-from freqbench.metrics.volumes import Scores, Volume, as_array, require_same_shape
+from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
 
 SSIM_WINDOW = 7  # skimage's default, voxels a side, in the axial plane
 
@@ -17,12 +20,13 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 def body_mask(clean: Volume) -> Mask:
     """The patient without the air around: where intensity lies above the window's floor, cleaned up.
 
-    Voxels above 0, their largest connected component (neighbours share a face, so that a couch that touches the skin
+    Voxels above 0, of several channels those where any of them is, as one may be black where tissue shows in another;
+    their largest connected component (neighbours share a face, so that a couch that touches the skin
     with a corner stays out), with its holes filled (background that no path over faces joins to the volume's border, as
     `scipy.ndimage.binary_fill_holes` has it). Lungs and bowel gas inside belong to the body.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]`.
+        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`.
 
     Returns:
         bool `[H, W, D]`; all False where no voxel is above 0.
@@ -32,7 +36,7 @@ def body_mask(clean: Volume) -> Mask:
     """
     from scipy import ndimage
 
-    parts, count = ndimage.label(as_array(clean) > 0)
+    parts, count = ndimage.label((channels_of(clean) > 0).any(dim=0).cpu().numpy())
     if not count:
         return np.zeros(parts.shape, bool)
     sizes = np.bincount(parts.ravel())
@@ -52,10 +56,10 @@ def ssim(clean: Volume, adversarial: Volume) -> float:
 
     7 x 7 uniform window, sample covariance, data range 255, the 3-voxel border of a slice left out of its mean.
     Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
-    similarity", IEEE TIP 13(4), 2004.
+    similarity", IEEE TIP 13(4), 2004. Of several channels each is an image of its own: the mean over channels.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]`, D across axial slices.
+        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`, D across axial slices.
         adversarial: the same.
 
     Returns:
@@ -70,7 +74,8 @@ def ssim(clean: Volume, adversarial: Volume) -> float:
 def psnr(clean: Volume, adversarial: Volume) -> float:
     """Peak signal-to-noise ratio in decibels, `10 log10(255^2 / MSE)`, by skimage on intensities x 255.
 
-    Identical volumes give positive infinity, which is what the formula says and what a float column stores.
+    Identical volumes give positive infinity, which is what the formula says and what a float column stores. The MSE is
+    that over all voxels of all channels: a mean over channels would be infinite wherever one of them is left alone.
 
     Raises:
         UserError: shapes differ.
@@ -79,7 +84,7 @@ def psnr(clean: Volume, adversarial: Volume) -> float:
 
 
 def linf(clean: Volume, adversarial: Volume) -> float:
-    """Largest absolute difference of a voxel on the [0, 1] scale.
+    """Largest absolute difference of a voxel on the [0, 1] scale, in any channel.
 
     Raises:
         UserError: shapes differ.
@@ -88,7 +93,7 @@ def linf(clean: Volume, adversarial: Volume) -> float:
 
 
 def l2(clean: Volume, adversarial: Volume) -> float:
-    """Euclidean norm of the difference over all voxels, on the [0, 1] scale.
+    """Euclidean norm of the difference over all voxels of all channels, on the [0, 1] scale.
 
     Raises:
         UserError: shapes differ.
@@ -100,10 +105,10 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
     """All distances of this file in one pass.
 
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
-    mirroring), `l2_body` the norm of the difference there.
+    mirroring), of several channels the mean over channels; `l2_body` is the norm of the difference there.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]`.
+        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`.
         adversarial: the same.
         body: `body_mask(clean)`, computed here if None.
 
@@ -116,19 +121,19 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
     """
     pair = _pair(clean, adversarial)
     inside = body_mask(clean) if body is None else body
-    require_same_shape(inside.shape, pair[0].shape)
+    require_same_shape(inside.shape, pair[0].shape[1:])
     difference = _difference(pair)
     values = dict.fromkeys(("ssim", "ssim_body", "psnr", "linf", "l2", "l2_body"), math.nan)
     values |= {"psnr": _psnr(pair), "linf": float(np.abs(difference).max()), "l2": float(np.linalg.norm(difference))}
     reasons = {}
     if inside.any():
-        values["l2_body"] = float(np.linalg.norm(difference[inside]))
+        values["l2_body"] = float(np.linalg.norm(difference[:, inside]))
     else:
         reasons = dict.fromkeys(("ssim_body", "l2_body"), NO_BODY)
     try:
         values["ssim"], similarity = _ssim_with_map(pair)
         if inside.any():
-            values["ssim_body"] = float(similarity[inside].mean(dtype=np.float64))
+            values["ssim_body"] = _mean([float(channel[inside].mean(dtype=np.float64)) for channel in similarity])
     except UserError as error:
         reasons = dict.fromkeys(("ssim", "ssim_body"), str(error)) | reasons
     return Scores(values=values, reasons=reasons)
@@ -138,7 +143,8 @@ NO_BODY = "no body: the clean volume has no intensity above 0"
 
 
 def _pair(clean: Volume, adversarial: Volume) -> Pair:
-    first, second = as_array(clean), as_array(adversarial)
+    """Both as `[C, H, W, D]`."""
+    first, second = channels_of(clean).cpu().numpy(), channels_of(adversarial).cpu().numpy()
     require_same_shape(first.shape, second.shape)
     return first.astype(np.float32, copy=False), second.astype(np.float32, copy=False)
 
@@ -155,13 +161,24 @@ def _psnr(pair: Pair) -> float:
     return float(peak_signal_noise_ratio(pair[0] * 255, pair[1] * 255, data_range=255))
 
 
-def _ssim_with_map(pair: Pair) -> tuple[float, npt.NDArray[np.float32]]:
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
+    """The mean over channels, and the map `[H, W, D]` of each."""
     from skimage.metrics import structural_similarity
 
-    height, width, _ = pair[0].shape
+    height, width = pair[0].shape[1:3]
     if min(height, width) < SSIM_WINDOW:
         raise UserError(
             f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {height} x {width}"
         )
-    mean, similarity = structural_similarity(pair[0] * 255, pair[1] * 255, channel_axis=2, data_range=255, full=True)
-    return float(mean), similarity
+    means, maps = [], []
+    for clean, adversarial in zip(*pair, strict=True):
+        mean, similarity = structural_similarity(
+            clean * 255, adversarial * 255, channel_axis=2, data_range=255, full=True
+        )
+        means.append(float(mean))
+        maps.append(similarity)
+    return _mean(means), maps

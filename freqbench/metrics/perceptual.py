@@ -15,7 +15,7 @@ from torch import Tensor
 
 from freqbench.metrics import weights
 from freqbench.metrics.image import NO_BODY, Mask, body_mask
-from freqbench.metrics.volumes import Scores, Volume, as_tensor, require_same_shape
+from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
 
 SMALLEST_SLICE = 32  # AlexNet's strides leave nothing of less
 SLICES_AT_ONCE = 16
@@ -28,18 +28,21 @@ def lpips(clean: Volume, adversarial: Volume) -> float:
     normalised over channels; their squared differences, weighted by channel as learned; mean over places, sum over
     layers. The similarity of the papers' tables is 1 - distance.
 
+    Of several channels each is an image of its own: the mean over channels.
+
     Differs from the papers' code: slices smaller than 32 voxels, which AlexNet cannot take, are padded with their edge
     values on the high side.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]`, D across axial slices; computed on the device where it is.
+        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`, D across axial slices; computed on the device where
+            it is.
         adversarial: the same.
 
     Raises:
         LpipsUnavailable: the network's weights are not here and cannot be fetched.
         UserError: shapes differ.
     """
-    return _distances(as_tensor(clean), as_tensor(adversarial), None)[0]
+    return _distances(channels_of(clean), channels_of(adversarial), None)[0]
 
 
 def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
@@ -47,10 +50,10 @@ def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 
     `lpips_body` is a distance: each layer's map of weighted squared differences, brought bilinearly to the slice's size
     (as the `lpips` package's `spatial=True` does), summed over layers and averaged over the body's voxels of all
-    slices.
+    slices. Of several channels the mean over channels.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]`; computed on the device where it is.
+        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`; computed on the device where it is.
         adversarial: the same.
         body: `body_mask(clean)`, computed here if None.
 
@@ -63,7 +66,7 @@ def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
         UserError: shapes differ.
     """
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
-    distance, within = _distances(as_tensor(clean), as_tensor(adversarial), inside)
+    distance, within = _distances(channels_of(clean), channels_of(adversarial), inside)
     values = {"lpips_similarity": 1 - distance, "lpips_distance": distance, "lpips_body": within}
     return Scores(values=values, reasons={} if inside.any() else {"lpips_body": NO_BODY})
 
@@ -77,10 +80,16 @@ def prepare_lpips() -> None:
     weights.trunk()
 
 
-@torch.inference_mode()
 def _distances(clean: Tensor, adversarial: Tensor, body: Tensor | None) -> tuple[float, float]:
-    """Mean over slices, and mean over the body's voxels (NaN without a body)."""
+    """Means over channels of `[C, H, W, D]`: over slices, and over the body's voxels (NaN without a body)."""
     require_same_shape(tuple(clean.shape), tuple(adversarial.shape))
+    pairs = zip(clean, adversarial, strict=True)
+    distances, within = zip(*(_distances_of_channel(*pair, body) for pair in pairs), strict=True)
+    return sum(distances) / len(distances), sum(within) / len(within)
+
+
+@torch.inference_mode()
+def _distances_of_channel(clean: Tensor, adversarial: Tensor, body: Tensor | None) -> tuple[float, float]:
     height, width, depth = clean.shape
     network = _network(str(clean.device))
     total = in_body = torch.zeros((), dtype=torch.float64, device=clean.device)

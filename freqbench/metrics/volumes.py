@@ -1,4 +1,4 @@
-"""What every metric takes: one volume as an array or tensor, with any leading axes of length one."""
+"""What every metric takes: one volume as an array or tensor, its channels in front or any axes of length one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +38,22 @@ def as_tensor(volume: Volume) -> Tensor:
     if len(shape) < 3 or any(size != 1 for size in shape[:-3]) or 0 in shape:
         raise UserError(f"expected one volume [H, W, D], leading axes of length 1 allowed, got {shape}: pass one case")
     return tensor.reshape(shape[-3:])
+
+
+def channels_of(volume: Volume) -> Tensor:
+    """The tensor `[C, H, W, D]` of a volume of one channel or several, on the device where it is.
+
+    Raises:
+        UserError: not `[H, W, D]` or `[C, H, W, D]` after leading axes of length one, or no voxels.
+    """
+    tensor = torch.as_tensor(volume).detach()
+    shape = tuple(tensor.shape)
+    if len(shape) < 3 or any(size != 1 for size in shape[:-4]) or 0 in shape:
+        raise UserError(
+            f"expected one volume [H, W, D] or [C, H, W, D], leading axes of length 1 allowed, got {shape}: "
+            "pass one case"
+        )
+    return tensor.reshape(-1, *shape[-3:])
 
 
 def as_array(volume: Volume) -> npt.NDArray[Any]:

@@ -32,15 +32,15 @@ def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
 
 
 def band_sums(values: Tensor, bands: Tensor, count: int) -> Tensor:
-    """The sum over each band, `[B, count]`.
+    """The sum over each band of each channel, `[B, C, count]`.
 
     Args:
-        values: of coefficients, `[B, 1, H, W, D // 2 + 1]`.
+        values: of coefficients, `[B, C, H, W, D // 2 + 1]`.
         bands: from `fourier_bands`, on the same device.
         count: of bands.
     """
-    flat = values.flatten(1)
-    return flat.new_zeros(len(flat), count).index_add(1, bands.flatten(), flat)
+    flat = values.flatten(2)
+    return flat.new_zeros(*flat.shape[:2], count).index_add(2, bands.flatten(), flat)
 
 
 def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,23 +49,23 @@ def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     A coefficient that the clean volume lacks, but for rounding, has no phase and stays away.
 
     Args:
-        clean: volumes, `[B, 1, H, W, D]`.
+        clean: volumes, `[B, C, H, W, D]`.
         reference: volumes of the same shape.
 
     Returns:
-        The change of every coefficient, complex `[B, 1, H, W, D // 2 + 1]`, and the clean amplitudes of the same shape.
+        The change of every coefficient, complex `[B, C, H, W, D // 2 + 1]`, and the clean amplitudes of the same shape.
     """
     own, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
     amplitude = own.abs()
-    rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=(1, *AXES), keepdim=True)
+    rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=AXES, keepdim=True)
     return torch.where(amplitude > rounding, (other - amplitude) * own.sgn(), 0.0), amplitude
 
 
 def from_spectrum(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
-    """The volume of a spectrum from `torch.fft.rfftn`, `[B, 1, H, W, D]`.
+    """The volume of a spectrum from `torch.fft.rfftn`, `[B, C, H, W, D]`.
 
     Args:
-        spectrum: complex `[B, 1, H, W, D // 2 + 1]`.
+        spectrum: complex `[B, C, H, W, D // 2 + 1]`.
         shape: voxels of the volume, `(H, W, D)`.
     """
     volume: Tensor = torch.fft.irfftn(spectrum, s=tuple(shape), dim=AXES)

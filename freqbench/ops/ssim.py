@@ -26,10 +26,10 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
     (and give no gradient), then over blocks. pytorch-msssim's `ssim(win_size=3, nonnegative_ssim=True)` in three
     dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by block) and SA2 (whole) calls it.
     An axis shorter than three voxels is not smoothed, as there; at the high side of a volume that blocks do not tile,
-    what is left over is a block of its own.
+    what is left over is a block of its own. Of several channels it is the mean over channels, each by itself.
 
     Args:
-        clean: x, `[B, 1, H, W, D]` in [0, 1].
+        clean: x, `[B, C, H, W, D]` in [0, 1].
         block: sides of the blocks that no window crosses; None: the whole volume is one.
 
     Returns:
@@ -141,7 +141,7 @@ class _Ssim(torch.autograd.Function):
         luminance = (mean_x * mean_y).mul_(2).add_(C1).mul_(brightness)
         structure = covariance.mul_(2).add_(C2).mul_(contrast)
         similarity = luminance * structure
-        blocks = along_axes(similarity, averaging)  # [B, 1, n, n, n]
+        blocks = along_axes(similarity, averaging)  # [B, C, n, n, n]
 
         # S = L(my) T(cov, vy): towards E[xy], E[yy] and E[y], whose part in cov and vy is taken along.
         to_product = contrast.mul(luminance).mul_(2)
@@ -158,6 +158,7 @@ class _Ssim(torch.autograd.Function):
         x, y, to_maps, positive = ctx.saved_tensors
         share = positive.to(y) * (upstream / positive[0].numel()).reshape(-1, 1, 1, 1, 1)
         weights = along_axes(share, [axis.averaging.T for axis in ctx.axes])
-        to_mean, to_square, to_product = _spread(to_maps * weights, ctx.axes).chunk(3, dim=1)
+        weighted = (to_maps.unflatten(1, (3, -1)) * weights[:, None]).flatten(1, 2)
+        to_mean, to_square, to_product = _spread(weighted, ctx.axes).chunk(3, dim=1)
         gradient = to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product)
         return gradient, None, None, None, None

@@ -14,12 +14,12 @@ INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     (
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
-        *("loss", "organs", "target", "restarts", "keep", "scope"),
+        *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
         *PLAIN,
     )
 )
 RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
-JOINTS = {"organs": "+", "members": "+", "target": ":", "filter": ":", "eps_schedule": ","}
+JOINTS = {"organs": "+", "channels": "+", "members": "+", "target": ":", "filter": ":", "eps_schedule": ","}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 

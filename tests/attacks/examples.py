@@ -55,11 +55,11 @@ class Threshold(nn.Module):
 class SmallNet(nn.Module):
     """Three classes, batch normalisation and dropout, so that a wrong mode shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            self.first = nn.Conv3d(1, 6, 3, padding=1)
+            self.first = nn.Conv3d(channels, 6, 3, padding=1)
             self.norm = nn.BatchNorm3d(6)
             self.drop = nn.Dropout(0.5)
             self.last = nn.Conv3d(6, 3, 1)
@@ -69,10 +69,10 @@ class SmallNet(nn.Module):
         return logits
 
 
-def volumes(batch: int = 2) -> tuple[Tensor, Tensor]:
+def volumes(batch: int = 2, channels: int = 1) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
-    images = torch.rand(batch, 1, 8, 6, 4, generator=generator)
-    return images, torch.randint(0, 3, images.shape, generator=generator)
+    images = torch.rand(batch, channels, 8, 6, 4, generator=generator)
+    return images, torch.randint(0, 3, (batch, 1, 8, 6, 4), generator=generator)
 
 
 def generators(*seeds: int) -> list[torch.Generator]:

@@ -134,6 +134,7 @@ def test_rows_have_the_schema_s_columns() -> None:
         "restarts": 1,
         "keep": "last",
         "scope": "window",
+        "channels": None,
     }
 
 

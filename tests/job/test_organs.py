@@ -1,4 +1,4 @@
-"""Organs and target rules in a job file: names become each dataset's own indices, lists of them multiply."""
+"""Organs, target rules and channels in a job file: names become each dataset's own indices, lists multiply."""
 
 import json
 from pathlib import Path
@@ -43,6 +43,12 @@ def test_members_of_an_ensemble_are_one_value() -> None:
     assert (cell.attack.members, cell.attack.organs) == (("apgd-ce", "square"), (1,))
 
 
+def test_channels_are_one_value_in_a_list_of_their_own() -> None:
+    found = [cell.attack.channels for cell in cells(channels=[[2, 0], [1], 3, None])]
+    assert found == [(0, 2), (1,), (3,), None]
+    assert len(cells(channels=[0, [0]])) == 1
+
+
 def test_a_step_is_told_apart_by_what_is_written() -> None:
     """A quarter of 8/255 is 2/255 here, and another number at another budget."""
     word, number = cells(step_size=["eps/4", "2/255", "eps/4"])
@@ -52,6 +58,7 @@ def test_a_step_is_told_apart_by_what_is_written() -> None:
 
 def test_what_equals_its_default_is_the_same_cell() -> None:
     own = {"loss": "dicece", "organs": None, "target": None, "restarts": 1, "keep": "last", "scope": "window"}
+    own |= {"channels": None}
     assert cells(**own)[0].cell_id == cells()[0].cell_id
 
 

@@ -80,6 +80,18 @@ def test_small_slices_are_padded_with_their_edge(volumes: Any) -> None:
 
 
 @pytest.mark.usefixtures("real_weights")
+def test_channels_are_images_of_their_own(volumes: Any) -> None:
+    """The second channel is the first, less changed."""
+    clean, adversarial = volumes
+    both = torch.stack([clean, clean]), torch.stack([adversarial, (clean + adversarial) / 2])
+    first, second = (lpips_scores(*pair).values for pair in zip(*both, strict=True))
+    expected = {column: (first[column] + second[column]) / 2 for column in first}
+    assert first["lpips_distance"] > 1.5 * second["lpips_distance"]
+    assert lpips_scores(*both).values == pytest.approx(expected)
+    assert lpips(*both) == pytest.approx(expected["lpips_distance"])
+
+
+@pytest.mark.usefixtures("real_weights")
 def test_batches_of_slices_do_not_change_the_value(volumes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = lpips_scores(*volumes).values
     monkeypatch.setattr(perceptual, "SLICES_AT_ONCE", 2)

@@ -25,8 +25,8 @@ def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int,
 
 def test_sums_are_those_of_each_band() -> None:
     bands = fourier_bands((6, 5, 4), 3)
-    values = torch.rand(2, 1, *bands.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = torch.stack([values[:, 0, bands == n].sum(1) for n in range(3)], dim=1)
+    values = torch.rand(2, 2, *bands.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.stack([values[:, :, bands == n].sum(2) for n in range(3)], dim=2)
     assert torch.allclose(band_sums(values, bands, 3), expected)
 
 

@@ -42,10 +42,10 @@ def test_window_is_the_released_one(oracles: dict[str, np.ndarray]) -> None:
     assert np.array_equal(gaussian_window().float().numpy(), oracles["ssim_window"])
 
 
-@pytest.mark.parametrize("shape", [(8, 6, 9), (40, 5, 36), (3, 3, 3)])
-def test_whole_volume_is_msssim_with_its_gradient(shape: Block) -> None:
-    """36 and 40 take shifted sums, the others matrices."""
-    x, y = volumes(2, 1, *shape)
+@pytest.mark.parametrize("shape", [(1, 8, 6, 9), (1, 40, 5, 36), (1, 3, 3, 3), (2, 8, 6, 9)])
+def test_whole_volume_is_msssim_with_its_gradient(shape: tuple[int, ...]) -> None:
+    """36 and 40 take shifted sums, the others matrices; the last has two channels."""
+    x, y = volumes(2, *shape)
     ours = with_gradient(ssim_loss(x), y)
     theirs = with_gradient(lambda t: 1 - msssim(x, t), y)
     for a, b in zip(ours, theirs, strict=True):

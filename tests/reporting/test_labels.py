@@ -25,6 +25,7 @@ from freqbench.reporting.labels import attack_labels, value_text
         ("control", "uniform", "uniform"),
         ("step_size", "eps/4", "eps/4"),
         ("organs", [1, 4], "1+4"),
+        ("channels", [0, 2], "0+2"),
         ("members", ["apgd-ce", "square"], "apgd-ce+square"),
         ("target", ["swap", 1, 2], "swap:1:2"),
         ("target", "next-class", "next-class"),

@@ -1,0 +1,192 @@
+"""Volumes of several channels: all attacked, or some of them beside others that stay as they are."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet, every_attack, example, generators, volumes
+from torch import Tensor, nn
+
+from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.ensemble import Ensemble
+from freqbench.errors import ParameterError
+from freqbench.grid import attack_identity
+from freqbench.ops.fourier import fourier_bands
+
+FOLLOWING = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack) and name != "square"]
+FOLLOWING = [name for name in FOLLOWING if not issubclass(ATTACKS[name], Ensemble)]
+
+
+class OnlySecond(nn.Module):
+    """A network of one channel that is shown the second of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallNet()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x[:, 1:])
+        return logits
+
+
+class Noting(nn.Module):
+    """What a network is shown."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.shown = net, list[Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown.append(x.detach().clone())
+        logits: Tensor = self.net(x)
+        return logits
+
+
+@every_attack
+def test_two_channels_are_both_attacked(name: str) -> None:
+    """Inside the threat model, which every call checks: a violation raises."""
+    images, labels = volumes(channels=2)
+    result = example(name)(SmallNet(channels=2), images, labels)
+    moved = (result.adversarial - images).abs()
+    assert result.adversarial.shape == images.shape
+    assert bool((moved.flatten(2).amax(2) > 0).all())
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_the_ball_is_that_of_every_channel(name: str) -> None:
+    """The sum of two channels passes 1 within 2 eps of it, and nowhere else."""
+    model, eps = nn.Module(), 8 / 255
+    model.forward = lambda x: torch.cat([1 - x.sum(1, keepdim=True), x.sum(1, keepdim=True) - 1], dim=1)
+    first = torch.linspace(0.3, 0.6, 8 * 6 * 4).reshape(1, 1, 8, 6, 4)
+    images = torch.cat([first, torch.full_like(first, 0.55)], dim=1)
+    labels = (images.sum(1, keepdim=True) > 1).long()
+    changes = {"min_scale": 1.0, "max_scale": 1.0} if name == "dynamic_scaling" else {}
+    adversarial = example(name, **changes)(model, images, labels).adversarial
+    reach = (images.sum(1, keepdim=True) - 1).abs()
+    flipped = (adversarial.sum(1, keepdim=True) > 1).long() != labels
+    decided = (reach - 2 * eps).abs() > 1e-5
+    assert torch.equal(flipped[decided], (reach < 2 * eps)[decided])
+
+
+@every_attack
+def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
+    """By a network that has no use for the other, which comes back to the bit."""
+    images, labels = volumes(3, channels=2)
+    both = example(name, channels=(1,))(OnlySecond(), images, labels, generator=generators(1, 2, 3))
+    alone = example(name)(SmallNet(), images[:, 1:], labels, generator=generators(1, 2, 3))
+    assert torch.equal(both.adversarial[:, :1], images[:, :1])
+    assert torch.equal(both.adversarial[:, 1:], alone.adversarial)
+    assert torch.equal(both.losses.nan_to_num(-1), alone.losses.nan_to_num(-1))
+    assert (both.state is None) == (alone.state is None)
+    assert both.state is None or torch.equal(both.state, alone.state)
+
+
+@pytest.mark.parametrize("name", ["pgd", "difgsm", "dynamic_scaling", "autoattack"])
+def test_the_others_are_shown_in_their_place(name: str) -> None:
+    """Two channels that are one stay one where nothing may change: resized with it, and of the same sample."""
+    images, labels = volumes(3)
+    model = Noting(SmallNet(channels=2))
+    changes = {"threshold": 0.26} if name == "autoattack" else {}
+    example(name, eps=0.0, channels=(1,), **changes)(model, images.repeat(1, 2, 1, 1, 1), labels)
+    assert all(torch.equal(shown[:, 0], shown[:, 1]) for shown in model.shown)
+    changed = [shown for shown in model.shown if shown.shape[0] < 3 or not torch.equal(shown[:, :1], images)]
+    assert bool(changed) == (name != "pgd"), "nothing is resized, no window left out: nothing is tested"
+
+
+@pytest.mark.parametrize("name", ["pgd", "vafa", "square", "faa"])
+def test_all_channels_by_name_are_all_channels(name: str) -> None:
+    images, labels = volumes(channels=2)
+    every, named = (example(name, **which)(SmallNet(2), images, labels) for which in ({}, {"channels": (1, 0)}))
+    assert torch.equal(every.adversarial, named.adversarial)
+
+
+def test_the_order_of_channels_is_theirs_and_not_that_of_the_parameter() -> None:
+    images, labels = volumes(channels=3)
+    adversarial = example("pgd", channels=(2, 0))(SmallNet(3), images, labels).adversarial
+    moved = (adversarial - images).abs().amax(dim=(0, 2, 3, 4))
+    assert (moved > 0).tolist() == [True, False, True]
+    assert float(moved.max()) <= 8 / 255 + 1e-6
+
+
+NULL_ROWS = [(name, {"control": "uniform"}) for name in ("vafa", "vafa_2d", "sa2", "sa2_2d")]
+
+
+@pytest.mark.parametrize(("name", "changes"), [("dfb", {}), ("dfb_2d", {}), *NULL_ROWS])
+def test_without_a_gradient_each_channel_is_a_volume_of_its_own(name: str, changes: dict[str, Any]) -> None:
+    """Its blocks, its bands, the stretching of its slices."""
+    images, labels = volumes(channels=2)
+    images[:, 1] = 0.3 + 0.2 * images[:, 1]
+    attack = example(name, **changes)
+    both = attack(SmallNet(2), images, labels).adversarial
+    each = [attack(SmallNet(), images[:, i : i + 1], labels).adversarial for i in range(2)]
+    assert torch.equal(both, torch.cat(each, dim=1))
+
+
+def test_a_norm_is_that_of_all_channels_together() -> None:
+    images, labels = volumes(channels=2)
+    change = example("random_noise", linf=None, l2=0.9)(SmallNet(2), images, labels).adversarial - images
+    norms = [float(np.linalg.norm(sample.double().numpy().ravel())) for sample in change]
+    assert norms == pytest.approx([0.9, 0.9], abs=1e-5)
+    assert all(float(sample[i].norm()) > 0.5 for sample in change for i in range(2))
+
+
+def test_a_cube_stands_at_one_place_in_all_channels_with_a_sign_in_each() -> None:
+    images = torch.full((40, 2, 4, 4, 4), 0.5)
+    model = Noting(SmallNet(2))
+    labels = torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
+    make("square", eps=0.1, queries=2)(model, images, labels, start=torch.zeros_like(images))
+    change = model.shown[1] - images
+    assert torch.equal(change[:, 0] != 0, change[:, 1] != 0)
+    signs = change.flatten(2).sum(2).sign()
+    assert {tuple(pair) for pair in signs.tolist()} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+
+
+def test_stripes_have_a_sign_in_each_channel() -> None:
+    images, labels = torch.full((1, 2, 8, 6, 4), 0.5), volumes(1)[1]
+    model = Noting(SmallNet(2))
+    make("square", eps=0.1, queries=1)(model, images, labels)
+    stripes = (model.shown[0] - images).sign()
+    assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
+    assert not torch.equal(stripes[:, 0], stripes[:, 1])
+
+
+def test_every_channel_has_gates_of_its_own() -> None:
+    """Draws open the bands; what they open has the reference's amplitude, all else its own."""
+    images, labels = volumes(1, channels=2)
+    images, reference = 0.45 + 0.1 * images.double(), 0.45 + 0.1 * images.double().flip(1, 2)
+    draws = torch.tensor([0.9, 0.8, 0.1, 0.7, 0.2, 0.3, 0.6, 0.4]).expand(1, 1, 8)
+    attack = make("faa", bands=4, portion=0.5, steps=1, control="random")
+    result = attack(SmallNet(2).double(), images, labels, start=draws, reference=reference)
+    assert result.state.tolist() == [[1, 1, 0, 0, 0, 0, 1, 0]]
+    bands = fourier_bands(images.shape[2:], 4).numpy()
+    spectra = (np.abs(np.fft.rfftn(x[0], axes=(1, 2, 3))) for x in (images, reference, result.adversarial))
+    own, other, found = spectra
+    for i, opened in enumerate(([0, 1], [2])):
+        assert np.allclose(found[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
+
+
+# What is refused, and what tells attacks apart
+
+
+@pytest.mark.parametrize("channels", [(), (-1,), (1, 1), ("t1",), (True,), 1.5, "0"])
+def test_what_names_no_channels_is_one_line(channels: Any) -> None:
+    with pytest.raises(ParameterError, match=r"^pgd: channels: expected a channel or some of them, [^\n]*$"):
+        example("pgd", channels=channels)
+
+
+@every_attack
+def test_a_channel_beyond_the_last_is_one_line(name: str) -> None:
+    images, labels = volumes(channels=2)
+    with pytest.raises(ParameterError, match=rf"^{name}: channels: expected channels in 0\.\.1, got 2$"):
+        example(name, channels=(0, 2))(SmallNet(2), images, labels)
+
+
+def test_channels_are_told_apart_in_one_spelling_and_left_out_where_all_are() -> None:
+    plain = attack_identity(make("pgd", eps=0.1))
+    assert attack_identity(make("pgd", eps=0.1, channels=None)) == plain
+    assert "channels" not in plain
+    spelled = [make("pgd", eps=0.1, channels=channels) for channels in ((2, 0), [0, 2])]
+    assert [attack_identity(attack) for attack in spelled] == [{**plain, "channels": (0, 2)}] * 2
+    assert make("pgd", eps=0.1, channels=1).channels == (1,)
