@@ -157,7 +157,8 @@ class SSA2D(SSA):
     defect: bringing the depth axis to the front turns the running volume itself, once a spectrum, and nothing turns it
     back. Gradients are taken at volumes that are turned ever further under labels that are not, and summed as they are;
     where N is no multiple of 3, the bounds of the ball are those of other voxels, and the volume comes out turned by
-    N * steps. Windows have to be cubes; channels that are left alone do not turn. It also takes 128/255 off before the transform and adds it after.
+    N * steps. Windows have to be cubes; channels that are left alone do not turn. It also takes 128/255 off before
+    the transform and adds it after.
 
     **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions.
     """
