@@ -50,8 +50,8 @@ class JobSpec(Strict):
         models: sources and targets; `datasets` of an entry says which it is for.
         attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into
             cells, a value that is a list itself stands in one more. Names of classes in `organs` and `target` are each
-            dataset's own. `match` in place of the budget asks for a distance (`freqbench.entries.Match`). `datasets` and
-            `sources` of an entry say what it is for; all by default.
+            dataset's own. `match` in place of the budget asks for a distance (`freqbench.entries.Match`); `datasets`
+            and `sources` say what an entry is for, all by default.
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
@@ -188,7 +188,8 @@ def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -
     loader = entries.ALIASES["datasets"].get(name, name)
     if plugins.names_class(loader):
         with entries.at(f"{where}.loader"):
-            return config.validate(content, plugins.load_class(loader, Dataset, trusted), where)
+            found: type[Dataset] = plugins.load_class(loader, Dataset, trusted)
+        return config.validate(content, found, where)
     if loader not in DATASETS:
         raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
     return config.validate(content, DATASETS[loader], where)
@@ -294,4 +295,5 @@ def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: st
         attack = make(attack_class(owner, trusted), **parameters)
     with entries.at_parameter(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
+        attack.check_channels(dataset.num_channels)
     return attack

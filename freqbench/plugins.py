@@ -61,12 +61,15 @@ def is_foreign(cls: type) -> bool:
     return not cls.__module__.startswith(_OWN)
 
 
-@lru_cache
 def provenance(cls: type) -> dict[str, str]:
     """What identifies a class of another package beside its parameters: path and SHA-256 of its source file; empty for
     freqbench's own, whose revisions are raised by hand.
     """
     if not is_foreign(cls):
         return {}
-    source = Path(inspect.getfile(cls)).read_bytes()
-    return {"class": f"{cls.__module__}:{cls.__qualname__}", "source_sha256": hashlib.sha256(source).hexdigest()}
+    return {"class": f"{cls.__module__}:{cls.__qualname__}", "source_sha256": _sha256(inspect.getfile(cls))}
+
+
+@lru_cache  # a grid asks for every cell, and a process runs one version of a file
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

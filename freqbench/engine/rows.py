@@ -62,7 +62,7 @@ def scored(
     case: Case,
     volume: Scores,
     predictions: Sequence[tuple[PredictionScores, ...]],
-    own: Sequence[Mapping[str, float]],
+    own: Sequence[Mapping[str, float | None]],
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:

@@ -187,7 +187,7 @@ class Worker:
             return case, adversarial, None
         native = cell.dataset.native(case.ref)
         attacked = attacked_native(native, case, adversarial)
-        error = resampling_error(native, attacked, case, adversarial, cell.source.space or cell.dataset.space)
+        error = resampling_error(native, attacked, adversarial, cell.source.space or cell.dataset.space)
         return self._case(cell.dataset, case.ref, space), prepare(attacked, space, clean=native).image, error
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:

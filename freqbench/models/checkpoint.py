@@ -20,7 +20,6 @@ from torch import Tensor
 from freqbench import storage
 from freqbench.errors import CheckpointError, UserError, unknown
 
-RANDOM = "random"
 _ZOO = Path(__file__).parent / "zoo"
 _METADATA_KEY = "freqbench"
 # Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
@@ -53,6 +52,12 @@ def locate(checkpoint: str) -> str:
 def zoo_names() -> list[str]:
     """The checkpoints that the package carries, as `DATASET/NAME`."""
     return sorted(path.relative_to(_ZOO).with_suffix("").as_posix() for path in _ZOO.glob("*/*.safetensors"))
+
+
+def seed_of(checkpoint: str) -> int | None:
+    """The seed of untrained weights, which `random` or `random:SEED` asks for; None for anything else."""
+    found = re.fullmatch(r"random(?::(\d+))?", checkpoint)
+    return int(found[1] or 0) if found else None
 
 
 def content_sha256(checkpoint: str) -> str:
@@ -196,7 +201,7 @@ def check_fit(
         f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")
         for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
     )
-    raise CheckpointError(f"{name}: checkpoint {path} does not fit: {counts}.{_likely_cause(missing, unexpected)}")
+    raise CheckpointError(f"{name}: checkpoint {path} does not fit: {counts}. Check arch, args and migration")
 
 
 def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
@@ -210,15 +215,6 @@ def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes:
         ((wanted_length, found_length),) = lengths
         return found_length if wanted_length == num_classes else None
     return None
-
-
-def _likely_cause(missing: list[str], unexpected: list[str]) -> str:
-    """A hint for the UNETR of older MONAI releases, whose transformer blocks held other unused entries."""
-    if missing and all(".norm_cross_attn." in key for key in missing):
-        return " It looks like a UNETR saved by MONAI 1.3 or before: save it anew under MONAI 1.6"
-    if not missing and unexpected and all(".cross_attn." in key for key in unexpected):
-        return " It looks like a UNETR saved by MONAI 1.4 or 1.5: save it anew under MONAI 1.6"
-    return " Check arch and args"
 
 
 def _local(checkpoint: str) -> Path:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +71,13 @@ def network(spec: ModelSpec, trusted: bool) -> nn.Module:
     if plugins.names_class(spec.arch):
         return nets.build_class(plugins.load_class(spec.arch, nn.Module, trusted), spec.args, spec.seed or 0)
     return nets.build(
-        spec.arch, spec.num_classes, network_roi(spec), spec.args, spec.seed or 0, spec.num_channels, _extra(spec)
+        spec.arch,
+        spec.num_classes,
+        network_roi(spec),
+        spec.args,
+        spec.seed or 0,
+        spec.num_channels,
+        _migration(spec).extra,
     )
 
 
@@ -83,7 +88,9 @@ def skeleton(spec: ModelSpec, trusted: bool) -> nn.Module:
         UserError: as `network`.
     """
     if spec.arch in nets.MODELS:
-        return nets.skeleton(spec.arch, spec.num_classes, network_roi(spec), spec.args, spec.num_channels, _extra(spec))
+        return nets.skeleton(
+            spec.arch, spec.num_classes, network_roi(spec), spec.args, spec.num_channels, _migration(spec).extra
+        )
     # Constructors of others may read numbers off tensors, which the meta device does not have.
     return network(spec, trusted).to("meta").eval()
 
@@ -108,7 +115,7 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
         return found
     found = checkpoints.read_state_dict(spec.checkpoint, wanted)
-    return migrations.get(spec.arch, spec.migration or migrations.NONE).convert(found, wanted)
+    return _migration(spec).convert(found, wanted)
 
 
 def content_sha256(spec: ModelSpec) -> str:
@@ -124,5 +131,5 @@ def network_roi(spec: ModelSpec) -> Shape:
     return spec.input.in_network_order(spec.roi)
 
 
-def _extra(spec: ModelSpec) -> Mapping[str, Any]:
-    return migrations.get(spec.arch, spec.migration or migrations.NONE).extra
+def _migration(spec: ModelSpec) -> migrations.Migration:
+    return migrations.migrations_of(spec.arch)[spec.migration or migrations.NONE]

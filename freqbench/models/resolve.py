@@ -68,8 +68,8 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
     if arch in READERS:
         draft = _as_described(draft, entry, READERS[arch].describe(path, entry.args, trusted))
     elif plugins.names_class(arch):
-        code = plugins.provenance(plugins.load_class(arch, nn.Module, trusted))
-        draft = replace(draft, code_sha256=code["source_sha256"])
+        cls: type[nn.Module] = plugins.load_class(arch, nn.Module, trusted)
+        draft = replace(draft, code_sha256=plugins.provenance(cls)["source_sha256"])
     else:
         adapter = entry.input or InputAdapter(axes=MODELS[arch].axes)
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)

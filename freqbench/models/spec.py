@@ -28,8 +28,8 @@ class ModelEntry(Strict):
         name: what tables call it.
         arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
             checkpoint of freqbench's own brings it along.
-        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0; `random:7`: seed 7); environment variables
-            such as `${FREQBENCH_CHECKPOINTS}` are filled in.
+        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0; `random:7`: seed 7);
+            environment variables such as `${FREQBENCH_CHECKPOINTS}` are filled in.
         bundle: folder of a MONAI bundle.
         ensemble: names of other models of the job: the mean of their probabilities.
         args: arguments of the network's class, over the defaults; of a reader, what its `describe` takes.

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from tiny import JOB, expanded, job, small
 
+from freqbench.entries import parse_value
 from freqbench.errors import UserError
-from freqbench.job import expand, further_targets, parse_value
+from freqbench.job import expand, further_targets
 
 
 def attacks(*entries: dict[str, Any], **changes: Any) -> list[tuple[Any, ...]]:

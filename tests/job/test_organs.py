@@ -6,13 +6,16 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from tiny import JOB, expanded, small
+import pytest
+from tiny import JOB, SHAPE, expanded, small
 
+from freqbench.errors import UserError
 from freqbench.grid import Cell
 
 
-def cells(**parameters: Any) -> tuple[Cell, ...]:
-    return expanded(small(attacks=[{"name": "bim", "eps": "8/255", **parameters}]))[1].cells
+def cells(dataset: dict[str, Any] | None = None, **parameters: Any) -> tuple[Cell, ...]:
+    content = small(attacks=[{"name": "bim", "eps": "8/255", **parameters}])
+    return expanded({**content, "datasets": [dataset] if dataset else content["datasets"]})[1].cells
 
 
 def test_a_list_of_lists_of_organs_multiplies_into_cells() -> None:
@@ -44,9 +47,15 @@ def test_members_of_an_ensemble_are_one_value() -> None:
 
 
 def test_channels_are_one_value_in_a_list_of_their_own() -> None:
-    found = [cell.attack.channels for cell in cells(channels=[[2, 0], [1], 3, None])]
+    four = {"name": "phantom", "loader": "stand_in", "shape": SHAPE, "channels": 4, "cases": 1}
+    found = [cell.attack.channels for cell in cells(four, channels=[[2, 0], [1], 3, None])]
     assert found == [(0, 2), (1,), (3,), None]
-    assert len(cells(channels=[0, [0]])) == 1
+    assert len(cells(four, channels=[0, [0]])) == 1
+
+
+def test_channel_that_the_dataset_lacks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"attacks\[0\]\.channels: phantom: expected channels in 0\.\.0, got 2"):
+        cells(channels=[[2]])
 
 
 def test_a_step_is_told_apart_by_what_is_written() -> None:

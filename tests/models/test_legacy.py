@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from freqbench.errors import CheckpointError
-from freqbench.models import ModelEntry, load, resolve
+from freqbench.models import ModelEntry, ModelSpec, load, resolve
 
 ROI = (32, 32, 32)
 UNET = {"channels": [4, 8, 16, 32, 64], "strides": [2, 2, 2, 2], "num_res_units": 2}
@@ -42,16 +42,34 @@ def test_unet_of_older_monai_gives_its_outputs(shared: Path, tmp_path: Path, rel
 
 
 @pytest.mark.parametrize(
-    ("release", "text"),
-    [
-        ("1.3.2", "24 keys missing (first: vit.blocks.0.norm_cross_attn.weight), 0 unexpected, 0 of another shape"),
-        ("1.4.0", "0 keys missing, 60 unexpected (first: vit.blocks.0.cross_attn.out_proj.weight), 0 of another shape"),
-    ],
+    ("release", "migration"), [("1.0.1", "monai-1.3"), ("1.3.2", "monai-1.3"), ("1.4.0", "monai-1.4")]
 )
-def test_unetr_of_older_monai_is_refused_by_name(shared: Path, tmp_path: Path, release: str, text: str) -> None:
-    path, _ = stored(shared, f"unetr_monai{release}", tmp_path)
-    entry = ModelEntry(name="unetr", arch="unetr", checkpoint=str(path), args=UNETR, roi=ROI)
-    with pytest.raises(CheckpointError) as caught:
-        resolve(entry, 4)
-    assert text in str(caught.value)
-    assert f"saved by MONAI {release[:3]} or" in str(caught.value)
+def test_unetr_of_older_monai_is_migrated_by_name_and_gives_its_outputs(
+    shared: Path, tmp_path: Path, release: str, migration: str
+) -> None:
+    path, expected = stored(shared, f"unetr_monai{release}", tmp_path)
+    spec = resolve(ModelEntry(name="unetr", arch="unetr", checkpoint=str(path), args=UNETR, roi=ROI), 4)
+    assert spec.migration == migration
+    with torch.no_grad():
+        logits = load(spec, torch.device("cpu"))(golden_input())[0]
+    np.testing.assert_allclose(logits[:, ::4, ::4, ::4], expected["__output__"], rtol=0, atol=2e-5)
+
+
+def swin(path: Path, **changes: str) -> ModelSpec:
+    entry = ModelEntry(
+        name="swin", arch="swin_unetr", checkpoint=str(path), args={"feature_size": 12}, roi=(64, 64, 64), **changes
+    )
+    return resolve(entry, 4)
+
+
+def test_swin_unetr_of_unknown_age_is_refused_until_its_migration_is_stated(shared: Path, tmp_path: Path) -> None:
+    path, _ = stored(shared, "swinunetr_monai1.3.2", tmp_path)
+    with pytest.raises(CheckpointError, match="state migration: monai-1.4 or migration: none"):
+        swin(path)
+    assert swin(path, migration="monai-1.4").migration == "monai-1.4"
+    assert swin(path, migration="none").migration is None
+
+
+def test_swin_unetr_of_two_ages_are_two_models(shared: Path, tmp_path: Path) -> None:
+    path, _ = stored(shared, "swinunetr_monai1.3.2", tmp_path)
+    assert swin(path, migration="monai-1.4").model_id != swin(path, migration="none").model_id
