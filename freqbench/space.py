@@ -88,13 +88,15 @@ def _scaling(kind: str, low: float, high: float) -> Scaling:
 class Preprocess(Strict):
     """From a native volume to the grid and the intensities of a space, in the order of the papers' pipelines.
 
-    Orientation RAS; spacing; `size`; intensity to [0, 1]; crop to foreground; `pad_to`.
+    Orientation RAS; spacing; `size`; intensity to [0, 1]; crop to foreground; `pad_to`. With `resampling: nnunet`:
+    orientation RAS; crop to voxels that are not 0; intensity to [0, 1]; spacing; `size`; `pad_to`.
 
     Attributes:
         spacing: millimetres a voxel of the grid to resample to; None keeps each file's.
         intensity: see `parse_intensity`; the default suits MR, `{window: [-175, 250]}` is the papers' CT.
-        crop_foreground: cut to the box of voxels above 0 after scaling.
-        size: voxels that the grid is cropped or padded to, about its centre, before the intensities are scaled.
+        crop_foreground: cut to the box of voxels above 0 after scaling; with `nnunet` its own crop takes the place.
+        size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with `nnunet`,
+            where it comes later, with 0 after scaling).
         pad_to: voxels that an axis has at least in the end: 0 is added on both sides.
         resampling: `linear`: MONAI's, with the order above; `nnunet`: nnU-Net's, cubic and after the intensities are
             scaled, on the box of voxels that are not 0 in the file.

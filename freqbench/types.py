@@ -26,6 +26,10 @@ class CaseRef:
     fingerprint: str
     shape: Shape
 
+    def __post_init__(self) -> None:
+        if not self.patient_id:  # statistics cluster by it: cases without one would pass for one patient's
+            raise ValueError(f"{self.case_id}: expected a patient_id, got {self.patient_id!r}: give the case's id")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:

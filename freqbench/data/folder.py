@@ -2,6 +2,7 @@
 
 import abc
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,12 +26,13 @@ ClassName = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Entry:
-    """One case of a folder: its name and its files as paths or URIs."""
+    """One case of a folder: its name and its files as paths or URIs; `further` holds the other channels, one each."""
 
     case_id: str
     patient_id: str
     image: str
     label: str
+    further: tuple[str, ...] = ()
 
 
 class NiftiFolder(Preprocess, Dataset, abc.ABC):
@@ -59,6 +61,13 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         if isinstance(self.labels, int):
             return ("background", *(f"class {index}" for index in range(1, self.labels)))
         return self._listed_class_names()
+
+    @cached_property
+    def num_channels(self) -> int:
+        """Channels of every image, as the header of the first case says."""
+        entries = self._entries(self.split)
+        first = next(iter(self._chosen(list(entries))), next(iter(entries)))
+        return self._image_header(entries[first]).num_channels
 
     @property
     def space(self) -> Preprocess:
@@ -94,6 +103,13 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         entries = self._entries(split or self.split)
         chosen = [entries[case_id] for case_id in self._chosen(list(entries))]
         headers = [self._headers(entry) for entry in chosen]
+        for image, _ in headers:
+            model, _ = headers[0]
+            if image.num_channels != model.num_channels:
+                raise DataError(
+                    f"{image.path}: expected as many channels as {model.path.name} has, {model.num_channels}, got "
+                    f"{image.num_channels}: give every case the same, or leave it out by `cases`"
+                )
         refs = tuple(
             CaseRef(
                 case_id=entry.case_id,
@@ -125,7 +141,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
             raise DataError(f"{image.path}: expected the content that was planned, got another: plan the job again")
         return NativeCase(
             ref=ref,
-            image=torch.from_numpy(nifti.read_image(image))[None],
+            image=torch.from_numpy(nifti.read_image(image)),
             label=torch.from_numpy(nifti.read_label(label, self.num_classes))[None],
             affine=image.affine,
             spacing=image.spacing,
@@ -134,15 +150,26 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """The checked headers of image and label map."""
-        image = nifti.read_header(_file(entry.image, f"the image of case {entry.case_id}"))
+        image = self._image_header(entry)
         label = nifti.read_header(_file(entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
-        nifti.check_size(image.path, prepared_shape(image.shape, image.affine, self.space), "a resampled volume")
+        uncut = self.space.model_copy(update={"size": None})
+        shape: tuple[int, ...] = prepared_shape(image.shape, image.affine, uncut)
+        if image.num_channels > 1:
+            shape = (image.num_channels, *shape)
+        nifti.check_size(image.path, shape, "a resampled volume")
         return image, label
 
     @staticmethod
+    def _image_header(entry: Entry) -> nifti.Header:
+        """The checked header of all channels."""
+        files = (entry.image, *entry.further)
+        local = [_file(path, f"the image of case {entry.case_id}") for path in files]
+        return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
+
+    @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        return digest([storage.sha256(entry.image), storage.sha256(entry.label)])
+        return digest([storage.sha256(path) for path in (entry.image, entry.label, *entry.further)])
 
     def listed_cases(self) -> int | None:
         """As many as the list of the split has."""

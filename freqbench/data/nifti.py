@@ -4,7 +4,8 @@ import gzip
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,31 @@ SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of a 3D volume says.
+    """What the header of a volume says.
 
     Attributes:
         path: the file.
         shape: voxels in the file's axis order.
         spacing: millimetres a voxel in the file's axis order.
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`.
+        fourth: length of the file's fourth axis, along which channels lie.
+        further: of the files that hold the other channels, one each.
     """
 
     path: Path
     shape: Shape
     spacing: Spacing
     affine: npt.NDArray[np.float64]
+    fourth: int = 1
+    further: tuple["Header", ...] = ()
 
-    def check_same_grid(self, image: "Header") -> None:
-        """Refuse a label map that lies elsewhere than its image.
+    @property
+    def num_channels(self) -> int:
+        """Channels of the image, in however many files."""
+        return self.fourth + len(self.further)
+
+    def check_same_grid(self, image: "Header", what: str = "label map") -> None:
+        """Refuse a label map, or another channel, that lies elsewhere than its image.
 
         Raises:
             DataError: other shape, or a corner more than half a voxel from the image's.
@@ -45,7 +55,7 @@ class Header:
         if self.shape != image.shape:
             raise DataError(
                 f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
-                "give the label map of this image"
+                f"give the {what} of this image"
             )
         corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [
             *(np.array(self.shape) - 1),
@@ -55,7 +65,7 @@ class Header:
         if apart > min(image.spacing) / 2:
             raise DataError(
                 f"{self.path}: expected the orientation and origin of {image.path.name}, got a grid up to "
-                f"{apart:.3g} mm away: resample the label map onto its image"
+                f"{apart:.3g} mm away: resample the {what} onto its image"
             )
 
 
@@ -80,18 +90,24 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, multichannel: bool = False) -> Header:
     """Read and check a header.
 
+    Args:
+        path: the file.
+        multichannel: whether the file may have channels along a fourth axis.
+
     Raises:
-        DataError: not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or without a usable grid.
+        DataError: not NIfTI, not 3D (trailing axes of length 1 and channels aside), empty, too large, or without a
+            usable grid.
     """
     image = _open(path)
     shape = tuple(int(size) for size in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3:
-        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume")
+    if len(shape) not in ((3, 4) if multichannel else (3,)):
+        hint = ", channels along a fourth axis" if multichannel else ""
+        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume{hint}")
     if min(shape) < 1:
         raise DataError(f"{path}: expected at least one voxel an axis, got shape {shape}: the volume is empty")
     check_size(path, shape, "a volume")
@@ -102,26 +118,47 @@ def read_header(path: Path) -> Header:
     volume = abs(float(np.linalg.det(affine[:3, :3]))) if np.isfinite(affine).all() else 0.0
     if not volume > 1e-6 * float(spacing.prod()):
         raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
-    h, w, d = shape
+    h, w, d = shape[:3]
     return Header(
-        path=path, shape=(h, w, d), affine=affine, spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2]))
+        path=path,
+        shape=(h, w, d),
+        affine=affine,
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        fourth=math.prod(shape[3:]),
     )
 
 
-def read_image(header: Header) -> npt.NDArray[np.float32]:
-    """Voxels of an image, `[H, W, D]` in the file's axis order.
+def joined(headers: Sequence[Header]) -> Header:
+    """One header for an image whose channels are files of their own.
 
     Raises:
-        DataError: damaged, NaN or infinite, or constant.
+        DataError: a channel lies elsewhere than the first.
     """
-    voxels = _read_voxels(header)
+    first, *further = headers
+    for header in further:
+        header.check_same_grid(first, "channel")
+    return replace(first, further=tuple(further))
+
+
+def read_image(header: Header) -> npt.NDArray[np.float32]:
+    """Voxels of an image, `[C, H, W, D]` in the file's axis order.
+
+    Raises:
+        DataError: damaged, NaN or infinite, or a constant channel.
+    """
+    if header.further:
+        return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
+    voxels = np.moveaxis(_read_voxels(header), -1, 0)
     bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
     if bad:
         raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: mend or drop the case")
-    if voxels.min() == voxels.max():
-        raise DataError(
-            f"{header.path}: expected an image, got the same intensity {voxels.flat[0]:g} everywhere: drop the case"
-        )
+    for index, channel in enumerate(voxels):
+        if channel.min() == channel.max():
+            where = f" in channel {index}" if len(voxels) > 1 else ""
+            raise DataError(
+                f"{header.path}: expected an image, got the same intensity {channel.flat[0]:g} everywhere{where}: "
+                "drop the case"
+            )
     return voxels
 
 
@@ -131,7 +168,7 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: damaged, not integer, negative, or a class beyond `num_classes - 1`.
     """
-    voxels = _read_voxels(header)
+    voxels = _read_voxels(header)[..., 0]
     wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
     if wrong.size:
         raise DataError(
@@ -162,7 +199,7 @@ def _open(path: Path) -> Any:
 
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
-    """All voxels, scaled by slope and intercept; read to the file's end, where gzip keeps its checksum."""
+    """All voxels `[H, W, D, C]`, scaled by slope and intercept; read to the end, where gzip keeps its checksum."""
     kind = type(_open(header.path))
     opened = gzip.open if header.path.name.endswith(".gz") else Path.open
     try:
@@ -172,10 +209,10 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
                 continue
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
-            f"{header.path}: expected {math.prod(header.shape)} voxels, got damaged or truncated data: "
+            f"{header.path}: expected {math.prod(header.shape) * header.fourth} voxels, got damaged or truncated data: "
             f"{_reason(error)}: fetch the file again"
         ) from None
-    return voxels.reshape(header.shape)
+    return voxels.reshape(*header.shape, header.fourth)
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """From raw voxels to the grid that networks see: orientation, spacing, intensity, crop, by MONAI's transforms.
 
-The order is that of the papers' validation pipelines.
+The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
 from typing import Any
@@ -10,13 +10,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from freqbench.data.nnunet_resampling import (
+    coarse_axis,
+    resample_image,
+    resample_label,
+    resampled_affine,
+    resampled_shape,
+)
 from freqbench.errors import DataError
 from freqbench.space import Preprocess, parse_intensity
 from freqbench.types import Case, NativeCase, Shape, Spacing
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
-    """A case in the space of `preprocess`: image bilinear, label nearest.
+    """A case in the space of `preprocess`.
+
+    `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity, crop to foreground, `pad_to`.
+
+    `nnunet`: RAS, crop to the box of voxels that are not 0 in some channel, intensity by that box, spacing as in
+    `nnunet_resampling`, `size`, `pad_to`; the box takes the place of the crop to foreground, which is not done.
+
+    **Differs from nnU-Net**: axes become RAS (there: the file's, permuted by the plans); intensities are clipped to
+    [0, 1] before they are resampled (there: normalised, and clipped for CT only), so that a network's own normalisation
+    is left to its input adapter.
 
     Args:
         native: image and label on their own grid.
@@ -31,17 +47,20 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
 
     keys = ("image", "label", "clean") if clean else ("image", "label")
-    modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
     images = [key for key in keys if key != "label"]
     volumes = (native.image, native.label, (clean or native).image)
+    nnunet = preprocess.resampling == "nnunet"
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine))
         for key, volume in zip(keys, volumes, strict=False)
     }
     case = Orientationd(keys, axcodes="RAS", labels=None)(case)
-    if preprocess.spacing is not None:
+    if nnunet:
+        case = CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
+    elif preprocess.spacing is not None:
+        modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
-    if preprocess.size is not None:
+    if preprocess.size is not None and not nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
     ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     for key in images:
@@ -50,7 +69,11 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         raise DataError(
             f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
         )
-    if preprocess.crop_foreground:
+    if nnunet:
+        case = {key: _resampled(case[key], preprocess, key == "label") for key in keys}
+        if preprocess.size is not None:
+            case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
+    elif preprocess.crop_foreground:
         case = CropForegroundd(keys, source_key=images[-1])(case)
     if preprocess.pad_to is not None:
         case = SpatialPadd(keys, preprocess.pad_to)(case)
@@ -64,6 +87,20 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         native_ranges=ranges,
         original_spacing=native.spacing,
     )
+
+
+def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
+    """A volume on nnU-Net's grid of the spacing, if one is asked for."""
+    from monai.data import MetaTensor
+
+    if preprocess.spacing is None:
+        return volume
+    affine, old = volume.affine.numpy(), volume.shape[1:]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    shape = resampled_shape(old, spacing, preprocess.spacing)
+    resample = resample_label if is_label else resample_image
+    voxels = resample(volume.as_tensor(), shape, coarse_axis(spacing, preprocess.spacing))
+    return MetaTensor(voxels, affine=torch.from_numpy(resampled_affine(affine, old, shape)))
 
 
 def _ranges(image: Tensor, preprocess: Preprocess, source: str) -> tuple[tuple[float, float], ...]:
@@ -83,22 +120,25 @@ def _scaled(image: Any, ranges: tuple[tuple[float, float], ...]) -> Any:
     """Each channel from its range to [0, 1], clipped."""
     from monai.transforms import ScaleIntensityRange
 
+    image = image.clone()  # it may still be the native case's own memory
     for index, (low, high) in enumerate(ranges):
         image[index] = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(image[index])
     return image
 
 
 def prepared_shape(shape: Shape, affine: npt.NDArray[np.float64], preprocess: Preprocess) -> Shape:
-    """Voxels of the grid that `prepare` makes, before the crop: from the header, exact if the affine has no shear."""
+    """Voxels of the grid that `prepare` makes, before any crop: from the header, exact if the affine has no shear."""
     from nibabel.orientations import io_orientation
 
-    if preprocess.size is not None:
-        return preprocess.size
     axes = [int(axis) for axis in np.argsort(io_orientation(affine)[:, 0])]
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     sizes = [shape[axis] for axis in axes]
     spacing: Spacing | None = preprocess.spacing
-    if spacing is not None:
+    if preprocess.size is not None:
+        sizes = list(preprocess.size)
+    elif spacing is not None and preprocess.resampling == "nnunet":
+        sizes = list(resampled_shape(sizes, [float(steps[axis]) for axis in axes], spacing))
+    elif spacing is not None:
         sizes = [
             int(np.round((shape[axis] - 1) * steps[axis] / new + 1)) for axis, new in zip(axes, spacing, strict=True)
         ]

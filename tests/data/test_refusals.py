@@ -113,9 +113,17 @@ IN_REFS: dict[str, tuple[Spoil, str]] = {
         _list(validation=[{"image": "dataset.json", "label": "labelsTr/a.nii.gz"}]),
         "/dataset.json: expected a name that ends in .nii or .nii.gz, got 'dataset.json': convert the file",
     ),
-    "4D": (
+    "4D label": (
+        lambda f: f.put("labelsTr/b.nii.gz", np.zeros((*SHAPE, 2), np.float32)),
+        "/labelsTr/b.nii.gz: expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume",
+    ),
+    "5D": (
+        lambda f: f.put("imagesTr/b.nii.gz", np.zeros((*SHAPE, 1, 2), np.float32)),
+        "/imagesTr/b.nii.gz: expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into one file a volume, chan",
+    ),
+    "other channels": (
         lambda f: f.put("imagesTr/b.nii.gz", np.zeros((*SHAPE, 2), np.float32)),
-        "/imagesTr/b.nii.gz: expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume",
+        "/imagesTr/b.nii.gz: expected as many channels as a.nii.gz has, 1, got 2: give every case the same",
     ),
     "2D": (
         lambda f: f.put("imagesTr/b.nii.gz", np.zeros((4, 4), np.float32)),

@@ -1,0 +1,100 @@
+"""nnU-Net's way to another grid: cubic for images, class by class for label maps, the coarse axis by itself.
+
+Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): where the spacing is anisotropic, slices
+are resampled in their plane and the nearest slice is taken along the coarse axis.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.types import Shape
+
+# Of the coarsest to the finest spacing, above which slices are resampled in their plane.
+ANISOTROPY = 3.0
+
+Volume = npt.NDArray[np.float32]
+Affine = npt.NDArray[np.float64]
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> Shape:
+    """Voxels of the new grid: `round(spacing / wanted * shape)`, at least one an axis."""
+    h, w, d = (max(1, round(old / new * size)) for size, old, new in zip(shape, spacing, wanted, strict=True))
+    return h, w, d
+
+
+def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -> Affine:
+    """Voxel to world of a grid of other voxels with the same outer edges: index j lies at (j + 1/2) old/new - 1/2."""
+    scale = np.array(shape, np.float64) / np.array(new, np.float64)
+    to_old = np.diag([*scale, 1.0])
+    to_old[:3, 3] = (scale - 1) / 2
+    return affine @ to_old
+
+
+def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
+    """The axis along which slices are taken as they are; None where the grid is resampled as one.
+
+    It is the coarsest of the old spacing if that is anisotropic, else of the new one; two that are equally coarse are
+    none.
+    """
+    for steps in (list(spacing), list(wanted)):
+        if max(steps) / min(steps) > ANISOTROPY:
+            return steps.index(max(steps)) if steps.count(max(steps)) == 1 else None
+    return None
+
+
+def resample_image(image: Tensor, shape: Shape, coarse: int | None) -> Tensor:
+    """Cubic interpolation of each channel, held within the range of the volume (of the slice where slices are taken).
+
+    Args:
+        image: float32 `[C, H, W, D]`.
+        shape: voxels of the new grid, edges aligned.
+        coarse: from `coarse_axis`.
+
+    Returns:
+        Float32 `[C, *shape]`.
+    """
+    return torch.from_numpy(np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()]))
+
+
+def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
+    """The class whose indicator, linearly interpolated, is the largest; of equal ones the higher class.
+
+    Differs from nnU-Net: where three classes meet and none reaches 1/2, it writes background, here the largest wins.
+
+    Args:
+        label: uint8 `[1, H, W, D]`.
+        shape: voxels of the new grid, edges aligned.
+        coarse: from `coarse_axis`.
+
+    Returns:
+        Uint8 `[1, *shape]`.
+    """
+    old = label[0].numpy()
+    new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    for index in np.unique(old):
+        own = _resized((old == index).astype(np.float32), shape, coarse, order=1)
+        new[own >= share] = index
+        np.maximum(share, own, out=share)
+    return torch.from_numpy(new)[None]
+
+
+def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Volume:
+    """One channel `[H, W, D]` on the new grid."""
+    from skimage.transform import resize
+
+    if volume.shape == shape:
+        return volume
+    if coarse is None:
+        whole: Volume = resize(volume, shape, order=order, mode="edge", anti_aliasing=False)
+        return whole
+    slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
+    plane = [size for axis, size in enumerate(shape) if axis != coarse]
+    # The slice in which the middle of the new one lies, in integers: ties must not hang on rounding.
+    nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
+    taken, place = np.unique(nearest, return_inverse=True)
+    planes = np.stack([resize(slices[z], plane, order=order, mode="edge", anti_aliasing=False) for z in taken])
+    return np.moveaxis(planes[place], 0, coarse)

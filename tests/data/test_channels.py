@@ -1,0 +1,160 @@
+"""Images of several channels, along a file's fourth axis or in a file each."""
+
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from freqbench.data.decathlon import Decathlon
+from freqbench.data.folder import Entry
+from freqbench.errors import DataError
+from freqbench.types import CaseRef
+
+from .conftest import SHAPE, Folder, volume
+
+
+class FileAChannel(Decathlon):
+    """Every case with a second channel beside its image, as nnU-Net has it."""
+
+    def _parsed(self, line: Any) -> Entry:
+        entry = super()._parsed(line)
+        second = entry.image.replace(".nii.gz", "_0001.nii.gz")
+        return Entry(entry.case_id, entry.patient_id, entry.image, entry.label, further=(second,))
+
+
+def two_channels(seed: int) -> npt.NDArray[np.float32]:
+    """`[H, W, D, 2]`; the second channel has another scale and lies elsewhere."""
+    first, _ = volume(seed)
+    return np.stack([first, 1000 - 3 * np.roll(first, 1, axis=0)], axis=-1)
+
+
+@pytest.fixture
+def fourth(folder: Folder) -> Decathlon:
+    for name in "abc":
+        folder.put(f"imagesTr/{name}.nii.gz", two_channels(ord(name)))
+    return folder.dataset(crop_foreground=False)
+
+
+@pytest.fixture
+def files(folder: Folder) -> FileAChannel:
+    for name in "abc":
+        folder.put(f"imagesTr/{name}_0001.nii.gz", two_channels(ord(name))[..., 1])
+    return FileAChannel(name="files", root=str(folder.root), split="validation", crop_foreground=False)
+
+
+@pytest.mark.parametrize("layout", ["fourth", "files"])
+def test_each_channel_has_its_own_range(layout: str, request: pytest.FixtureRequest) -> None:
+    dataset: Decathlon = request.getfixturevalue(layout)
+    case = dataset.load(dataset.refs()[0])
+    voxels = two_channels(ord("a")).astype(np.float64)
+    ranges = np.percentile(voxels, [0.5, 99.5], axis=(0, 1, 2)).T
+    assert np.array(case.native_ranges) == pytest.approx(ranges, rel=1e-5, abs=1e-4)
+    expected = np.clip((voxels - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]), 0, 1)
+    assert case.image.numpy() == pytest.approx(np.moveaxis(expected, -1, 0), abs=1e-5)
+    assert case.label.shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize("layout", ["fourth", "files"])
+def test_the_number_of_channels_is_known_without_voxels(layout: str, request: pytest.FixtureRequest) -> None:
+    dataset: Decathlon = request.getfixturevalue(layout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
+        assert dataset.num_channels == 2
+
+
+def test_one_channel_is_the_rule(folder: Folder) -> None:
+    assert folder.dataset().num_channels == 1
+
+
+def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
+    """MONAI from the same file; the box is that of voxels above 0 in either channel."""
+    from monai.transforms import (
+        Compose,
+        CropForeground,
+        EnsureChannelFirst,
+        LoadImage,
+        Orientation,
+        ScaleIntensityRange,
+        Spacing,
+    )
+
+    dataset = fourth.model_copy(
+        update={"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
+    )
+    pipeline = Compose(
+        [
+            LoadImage(),
+            EnsureChannelFirst(),
+            Orientation("RAS", labels=None),
+            Spacing(dataset.spacing, mode="bilinear"),
+            ScaleIntensityRange(60, 900, 0, 1, clip=True),
+            CropForeground(),
+        ]
+    )
+    expected = pipeline(f"{dataset.root}/imagesTr/a.nii.gz")
+    assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
+
+
+def test_a_changed_channel_changes_the_fingerprint(files: FileAChannel, folder: Folder) -> None:
+    before = [ref.fingerprint for ref in files.refs()]
+    folder.put("imagesTr/b_0001.nii.gz", two_channels(9)[..., 1])
+    assert [ref.fingerprint == old for ref, old in zip(files.refs(), before, strict=True)] == [True, False, True]
+
+
+def _shift() -> npt.NDArray[np.float64]:
+    affine = np.eye(4)
+    affine[0, 3] = 2
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "text"),
+    [
+        (
+            np.zeros((12, 10, 7)),
+            None,
+            "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the ",
+        ),
+        (
+            volume()[0],
+            _shift(),
+            "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm",
+        ),
+        (two_channels(0), None, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
+        (None, None, "expected the image of case b, found no file"),
+    ],
+)
+def test_a_channels_file_that_does_not_fit_is_refused(
+    files: FileAChannel, folder: Folder, voxels: Any, affine: Any, text: str
+) -> None:
+    (folder.root / "imagesTr/b_0001.nii.gz").unlink()
+    if voxels is not None:
+        folder.put("imagesTr/b_0001.nii.gz", voxels, affine)
+    with pytest.raises(DataError) as error:
+        files.refs()
+    assert f"/imagesTr/b_0001.nii.gz: {text}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_constant_channel_is_refused(fourth: Decathlon, folder: Folder) -> None:
+    spoilt = two_channels(0)
+    spoilt[..., 1] = 7
+    folder.put("imagesTr/a.nii.gz", spoilt)
+    with pytest.raises(DataError, match=r"/a\.nii\.gz: expected an image, got the same intensity 7 .* in channel 1: "):
+        fourth.load(fourth.refs()[0])
+
+
+def test_a_damaged_file_counts_the_voxels_of_all_channels(fourth: Decathlon, folder: Folder) -> None:
+    path = folder.root / "imagesTr/a.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="expected 1920 voxels, got damaged or truncated data"):
+        fourth.load(fourth.refs()[0])
+
+
+@pytest.mark.parametrize("patient", ["", None])
+def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
+    """Whatever dataset makes it: statistics cluster by patient."""
+    with pytest.raises(ValueError, match="a: expected a patient_id, got"):
+        CaseRef(case_id="a", patient_id=patient, fingerprint="0" * 16, shape=SHAPE)
