@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, field_validator
 
@@ -35,6 +37,12 @@ class Entry:
     patient_id: str
     image: str
     label: str
+    further: tuple[str, ...] = ()  # the files of further channels, in order
+    masks: tuple[str, ...] = ()  # a mask a class from 1 on, where these make the label map; `label` is the first
+
+    def files(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys((self.image, *self.further, self.label, *self.masks)))
 
 
 class NiftiFolder(Preprocess, Dataset, abc.ABC):
@@ -130,7 +138,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(nifti.read_image(image))[None],
-            label=torch.from_numpy(nifti.read_label(label, self.num_classes))[None],
+            label=torch.from_numpy(self._read_label(entry, label))[None],
             affine=image.affine,
             spacing=image.spacing,
             source=str(image.path),
@@ -143,6 +151,10 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         label.check_same_grid(image)
         nifti.check_size(image.path, prepared_shape(image.shape, image.affine, self.space), "a resampled volume")
         return image, label
+
+    def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:
+        """The classes of an entry's label map; `label` is its checked header."""
+        return nifti.read_label(label, self.num_classes)
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
