@@ -42,7 +42,7 @@ class Entry:
 
     def files(self) -> tuple[str, ...]:
         """All of them, each once."""
-        return tuple(dict.fromkeys((self.image, *self.further, self.label, *self.masks)))
+        return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
 
 
 class NiftiFolder(Preprocess, Dataset, abc.ABC):
@@ -158,7 +158,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        return digest([storage.sha256(entry.image), storage.sha256(entry.label)])
+        return digest([storage.sha256(path) for path in entry.files()])
 
     def _root(self) -> str:
         """The root, filled in."""

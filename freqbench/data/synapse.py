@@ -5,10 +5,10 @@ Landman et al., MICCAI 2015 workshop and challenge. The split is that of Hanif e
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from freqbench.data.published import Place, Published
 from freqbench.space import Intensity, Millimetres
+
+WINDOW: Intensity = {"window": (-175.0, 250.0)}
 
 
 class Synapse(Published):
@@ -51,4 +51,4 @@ class Synapse(Published):
     )
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = (1.5, 1.5, 2.0)
-    intensity: Intensity = Field({"window": (-175.0, 250.0)})
+    intensity: Intensity = WINDOW

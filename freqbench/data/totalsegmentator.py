@@ -17,8 +17,9 @@ from freqbench.data import nifti
 from freqbench.data.folder import ClassName, Entry
 from freqbench.data.listed import ListedFolder
 from freqbench.errors import DataError, unknown
-from freqbench.identity import digest
 from freqbench.space import Intensity
+
+WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 
 
 class TotalSegmentator(ListedFolder):
@@ -38,7 +39,7 @@ class TotalSegmentator(ListedFolder):
 
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=255)]
     labels: None = None
-    intensity: Intensity = Field({"window": (-1000.0, 1000.0)})
+    intensity: Intensity = WINDOW
 
     @field_validator("classes")
     @classmethod
@@ -93,10 +94,6 @@ class TotalSegmentator(ListedFolder):
         for index, mask in enumerate(entry.masks, start=1):
             merged[nifti.read_label(nifti.read_header(storage.fetch(mask)), 2) == 1] = index
         return merged
-
-    @staticmethod
-    def _fingerprint(entry: Entry) -> str:
-        return digest([storage.sha256(path) for path in entry.files()])
 
 
 @lru_cache(maxsize=64)
