@@ -2,13 +2,29 @@
 
 from collections.abc import Mapping
 
+from freqbench.data.acdc import ACDC
+from freqbench.data.amos import AMOS
 from freqbench.data.base import Dataset
 from freqbench.data.decathlon import Decathlon
+from freqbench.data.msd import MSD
 from freqbench.data.native import attacked_native, resampling_error
+from freqbench.data.nnunet_raw import NnunetRaw
 from freqbench.data.phantom import Phantom
 from freqbench.data.preprocess import prepare
 from freqbench.data.standin import StandIn
+from freqbench.data.synapse import Synapse
+from freqbench.data.totalsegmentator import TotalSegmentator
 
-DATASETS: Mapping[str, type[Dataset]] = {"phantom": Phantom, "stand_in": StandIn, "decathlon": Decathlon}
+DATASETS: Mapping[str, type[Dataset]] = {
+    "phantom": Phantom,
+    "stand_in": StandIn,
+    "decathlon": Decathlon,
+    "synapse": Synapse,
+    "acdc": ACDC,
+    "msd": MSD,
+    "amos": AMOS,
+    "totalsegmentator": TotalSegmentator,
+    "nnunet_raw": NnunetRaw,
+}
 
 __all__ = ["DATASETS", "Dataset", "attacked_native", "prepare", "resampling_error"]

@@ -4,7 +4,7 @@ Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) a
 """
 
 import json
-import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
@@ -13,13 +13,12 @@ from pydantic import ConfigDict, Field
 
 from freqbench import storage
 from freqbench.data import nifti
-from freqbench.data.folder import Entry, NiftiFolder, expanded, join
-from freqbench.errors import DataError, unknown
+from freqbench.data.folder import Entry, expanded, join
+from freqbench.data.listed import ListedFolder
+from freqbench.errors import DataError
 
-_SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 
-
-class Decathlon(NiftiFolder):
+class Decathlon(ListedFolder):
     """Any folder with a Decathlon JSON list.
 
     Entries are dicts with `image` and `label` (and `patient`, where several cases share one), or bare image names, in
@@ -62,41 +61,12 @@ class Decathlon(NiftiFolder):
             raise DataError(f"{self.name}: expected the list {path}, found none: check `root` and `list`")
         return _read_list(path, storage.sha256(path))
 
-    def _lines(self, split: str) -> list[Any]:
-        """What the list holds under a key or in a slice of it."""
-        found = _SPLIT.fullmatch(split)
-        if not found:
-            raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
-        content = self._content()
-        keys = [key for key, value in content.items() if isinstance(value, list)]
-        if found["key"] not in keys:
-            raise DataError(f"{self._list_path()}: {unknown('split', found['key'], keys)}")
-        start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
-        lines: list[Any] = content[found["key"]][start:stop]
-        if not lines:
-            raise DataError(f"{self._list_path()}: expected cases in split {split}, got none: choose one of {keys}")
-        return lines
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The lists of the file by their keys."""
+        return {key: value for key, value in self._content().items() if isinstance(value, list)}
 
-    def _entries(self, split: str) -> dict[str, Entry]:
-        """The entries of a key or slice by case id, in the list's order."""
-        entries: dict[str, Entry] = {}
-        for line in self._lines(split):
-            entry = self._parsed(line)
-            if entry.case_id in entries:
-                raise DataError(
-                    f"{self._list_path()}: expected each case of {split} once, got {entry.case_id} twice: remove one"
-                )
-            entries[entry.case_id] = entry
-        return entries
-
-    def _entry(self, case_id: str) -> Entry:
-        """A case's entry: of `split` if it stands there, else of the first key of the list that holds it."""
-        keys = [key for key, value in self._content().items() if isinstance(value, list) and value]
-        for split in (self.split, *keys):
-            for line in self._lines(split):
-                if nifti.stem(self._image_of(line)) == case_id:
-                    return self._parsed(line)
-        raise DataError(f"{self._list_path()}: expected case {case_id}, got a list without it: plan the job again")
+    def _case_id(self, line: Any) -> str:
+        return nifti.stem(self._image_of(line))
 
     def _image_of(self, line: Any) -> str:
         """An entry's image as the list names it."""
@@ -110,7 +80,7 @@ class Decathlon(NiftiFolder):
         label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
         if not isinstance(label, str) or not label:
             raise DataError(f"{self._list_path()}: expected a label map for {image}, got none: choose a labelled split")
-        case_id = nifti.stem(image)
+        case_id = self._case_id(line)
         patient = line.get("patient") if isinstance(line, dict) else None
         return Entry(
             case_id=case_id,

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, field_validator
 
@@ -32,7 +34,12 @@ class Entry:
     patient_id: str
     image: str
     label: str
-    further: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()  # the files of further channels, in order
+    masks: tuple[str, ...] = ()  # a mask a class from 1 on, where these make the label map; `label` is the first
+
+    def files(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
 
 
 class NiftiFolder(Preprocess, Dataset, abc.ABC):
@@ -142,7 +149,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(nifti.read_image(image)),
-            label=torch.from_numpy(nifti.read_label(label, self.num_classes))[None],
+            label=torch.from_numpy(self._read_label(entry, label))[None],
             affine=image.affine,
             spacing=image.spacing,
             source=str(image.path),
@@ -160,6 +167,10 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         nifti.check_size(image.path, shape, "a resampled volume")
         return image, label
 
+    def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:
+        """The classes of an entry's label map; `label` is its checked header."""
+        return nifti.read_label(label, self.num_classes)
+
     @staticmethod
     def _image_header(entry: Entry) -> nifti.Header:
         """The checked header of all channels."""
@@ -169,7 +180,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        return digest([storage.sha256(path) for path in (entry.image, entry.label, *entry.further)])
+        return digest([storage.sha256(path) for path in entry.files()])
 
     def listed_cases(self) -> int | None:
         """As many as the list of the split has."""

@@ -64,7 +64,7 @@ def swin(path: Path, **changes: str) -> ModelSpec:
 
 def test_swin_unetr_of_unknown_age_is_refused_until_its_migration_is_stated(shared: Path, tmp_path: Path) -> None:
     path, _ = stored(shared, "swinunetr_monai1.3.2", tmp_path)
-    with pytest.raises(CheckpointError, match="state migration: monai-1.4 or migration: none"):
+    with pytest.raises(CheckpointError, match=r"state migration: monai-1\.4 or migration: none"):
         swin(path)
     assert swin(path, migration="monai-1.4").migration == "monai-1.4"
     assert swin(path, migration="none").migration is None
