@@ -68,28 +68,16 @@ def plan(
     job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None, trust_code: Trust = False
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
-    from freqbench.engine import estimate
-    from freqbench.engine.runner import current_plan, volumes_root
-    from freqbench.results import Store
+    from freqbench.engine import planning, rehearsal
 
-    spec, grid = _load(job, set_, limit_cases, out, trust_code)
-    store = Store(out or f"runs/{spec.name}")
-    todo = current_plan(grid, store, volumes_root(spec, store.root))
     console = _console()
-    table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{spec.name}: the grid")
-    for row in estimate.overview(grid):
-        table.add_row(*map(str, row))
-    console.print(table)
-    console.print(
-        f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    for warning in grid.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    hours, basis = estimate.hours(todo, store)
-    console.print(f"about {estimate.text(hours)} left on one worker ({basis})", highlight=False)
+    spec = _job(job, set_, trust_code)
+    lacking = rehearsal.missing(spec)
+    spec, grid = _expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
+    for table in planning.tables(spec, grid, lacking):
+        console.print(table)
+    for line in planning.lines(spec, grid, lacking, out or f"runs/{spec.name}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -105,12 +93,19 @@ def run(
     set_: Set = None,
     limit_cases: Limit = None,
     trust_code: Trust = False,
+    dry_data: Annotated[
+        Literal["phantom"] | None,
+        typer.Option("--dry-data", help="Try the grid on small phantoms and untrained networks, under a minute."),
+    ] = None,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
-    from freqbench.engine import runner
+    from freqbench.engine import rehearsal, runner
 
+    spec = _job(job, set_, trust_code)
+    if dry_data:
+        spec, engine = rehearsal.rehearsed(spec), "serial"
     try:
-        spec, grid = _load(job, set_, limit_cases, out, trust_code, match=True)
+        spec, grid = _expanded(spec, job, limit_cases, out, match=True)
     except KeyboardInterrupt:
         text = "stopped while budgets were matched: what was found is kept, and the same command goes on"
         _console().print(text, soft_wrap=True)
@@ -197,17 +192,22 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _load(
-    job: str, overrides: list[str] | None, limit_cases: int | None, out: str | None, trusted: bool, match: bool = False
-) -> Any:
+def _job(job: str, overrides: list[str] | None, trusted: bool) -> Any:
+    """A job file, nothing of it looked at yet."""
     with _uncollected():
         from freqbench import config
-        from freqbench.job import JobSpec, expand
+        from freqbench.job import JobSpec
 
-        spec = _trusting(config.load(job, JobSpec, overrides or ()), trusted)
-    spec = _with_budgets(spec, out or f"runs/{spec.name}", job, match)
+        return _trusting(config.load(job, JobSpec, overrides or ()), trusted)
+
+
+def _expanded(spec: Any, where: str, limit_cases: int | None, out: str | None, match: bool = False) -> Any:
+    """A job with its budgets, and its grid."""
+    spec = _with_budgets(spec, out or f"runs/{spec.name}", where, match)
     with _uncollected():
-        return spec, expand(spec, limit_cases, where=job)
+        from freqbench.job import expand
+
+        return spec, expand(spec, limit_cases, where=where)
 
 
 def _trusting(spec: Any, trusted: bool) -> Any:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from freqbench import storage
+from freqbench.attacks import attack_class
 from freqbench.data import Dataset
 from freqbench.entries import ALIASES
 from freqbench.errors import DataError, UserError
@@ -22,7 +23,7 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "segresnet": {"init_filters": 4, "blocks_down": [1, 1], "blocks_up": [1]},
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
 }
-EFFORT = ("steps", "queries", "num_spectra", "restarts")
+EFFORT = ("steps", "queries", "num_spectra")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,9 @@ def rehearsed(job: JobSpec) -> JobSpec:
                 )
                 for number, entry in enumerate(job.models)
             ],
-            "attacks": [_easy(entry) for entry in job.attacks],
+            "attacks": [_easy(entry, job.trust_code) for entry in job.attacks],
             "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
+            "resources": job.resources.model_copy(update={"threads": 1}),
         }
     )
 
@@ -148,8 +150,11 @@ def _arch(entry: ModelEntry) -> str:
     return name if name in MODELS else "unet"
 
 
-def _easy(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An attack with few steps."""
-    return {
-        key: min(STEPS, value) if key in EFFORT and isinstance(value, int) else value for key, value in entry.items()
-    }
+def _easy(entry: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
+    """An attack with few steps, as many different numbers of them as before."""
+    attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))), trusted)
+    easy = dict(entry)
+    for name in {field.name for field in fields(attack)} & set(EFFORT):
+        given = entry.get(name, STEPS)
+        easy[name] = [1 + rank for rank in range(len(given))] if isinstance(given, list) else STEPS
+    return easy
