@@ -1,5 +1,6 @@
 """Windows: the tiling that is attacked, and sliding-window prediction of whole volumes, slab by slab."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -102,20 +103,23 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12) -> 
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     height, width, depth = volume.shape[2:]
-    device, settings = next(model.parameters()).device, model.inference
-    windows = sliding_windows((height, width, depth), model.roi, settings.overlap)
+    windows = sliding_windows((height, width, depth), model.roi, model.inference.overlap)
     # Outside inference mode, as a mask may become the labels of a further attack.
     slab = _Slab(torch.empty((height, width, depth), dtype=torch.uint8, device=volume.device))
     with torch.inference_mode():
         for first in range(0, len(windows), window_batch):
-            batch = windows[first : first + window_batch]
-            crops = torch.cat([volume[:, :, h, w, d] for h, w, d in batch])
-            scores = model.scores(crops.to(device), settings.mirror)
-            weights = window_weights(model, scores)
-            for window, part in zip(batch, scores, strict=True):
-                slab.add(window, (part * weights).to(volume.device), weights.to(volume.device))
+            _run(model, volume, windows[first : first + window_batch], slab)
         slab.settle(height)
     return slab.label
+
+
+def _run(model: SegmentationModel, volume: Tensor, windows: Sequence[Window], slab: "_Slab") -> None:
+    """A batch of windows: by its end all that it made is let go, before the next one is run."""
+    crops = torch.cat([volume[:, :, h, w, d] for h, w, d in windows])
+    scores = model.scores(crops.to(next(model.parameters()).device), model.inference.mirror)
+    weights = window_weights(model, scores)
+    for window, part in zip(windows, scores, strict=True):
+        slab.add(window, (part * weights).to(volume.device), weights.to(volume.device))
 
 
 class _Slab:
@@ -147,6 +151,7 @@ class _Slab:
         done = row - self._start
         if not done:
             return
+        # The largest sum is that of the largest mean, but means round to ties, which later runs are to break alike.
         self.label[self._start : row] = self._scores[:, :done].div_(self._weights[:, :done]).argmax(dim=0)
         for sums in (self._scores, self._weights):
             left = sums.shape[1] - done

@@ -20,8 +20,8 @@ class Inference(Strict):
         mirror: axes of the volume, some of `HWD`, over which each window is also shown mirrored: `HWD` makes eight
             passes of every window. For predictions only: attacks run plain forward passes.
         average: what is averaged over mirror images and overlapping windows: `logits`, as MONAI and nnU-Net v2 do
-            (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1 and its
-            descendants nnFormer and UNETR++ do.
+            (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1 does and what was
+            built on it (nnFormer, UNETR++).
 
     **Differs from nnU-Net:** windows start where MONAI's do, a step apart and the last shifted back, where nnU-Net
     spreads them evenly; weights are centred between the two middle voxels of an even axis, where nnU-Net takes the

@@ -21,8 +21,8 @@ class SlidingWindowModel(nn.Module):
               \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
 
     Overlap and weights are those of the model's `inference`. Where it averages probabilities, f ends in a softmax over
-    classes and the logits are log s(x), whose softmax is s(x) again. Its mirroring is left out: an attacker pays for
-    one pass of every window, not for eight, so for a model that mirrors `predict` sees a little more than the attack.
+    classes and the logits are log s(x), whose softmax is s(x) again. Its mirroring is left out: an attack
+    runs one pass of every window, not eight, so the loss that it raises is not quite that of a mirrored prediction.
 
     The gradient of any loss of the stitched logits is exact. The way forward keeps no graph; the way back runs each
     batch of windows forward once more, with its graph, and sends its part of dL/ds through. So of the network's

@@ -73,7 +73,7 @@ class SegmentationModel(nn.Module):
         return self._run(self._padded(images))[:, :, h, w, d]
 
     def scores(self, images: Tensor, mirror: str = "") -> Tensor:
-        r"""What inference averages over overlapping windows: logits, or probabilities if `inference.average` says so.
+        r"""What is averaged where windows overlap: logits, or probabilities where `inference.average` says so.
 
         With R_a the mirroring over a set a of axes and f the network, the mean over all 2^n sets of the n given axes:
 

@@ -66,6 +66,6 @@ def test_each_stage_of_a_large_case_stays_within_its_memory() -> None:
     for name, each in found["stages"].items():
         print(f"{name}: {each['GiB']:.2f} GiB beyond {each['held']:.2f} GiB, {each['s']:.0f} s")
     assert found["shape"] == [512, 512, 300]
-    assert found["moved"] == pytest.approx(8 / 255, rel=1e-5)
+    assert found["moved"] == pytest.approx(8 / 255, rel=1e-4)
     for name, most in MOST_GIB.items():
         assert found["stages"][name]["GiB"] < most, found
