@@ -181,6 +181,15 @@ def test_the_error_is_the_root_mean_square() -> None:
     )
 
 
+def test_bounds_and_crop_are_the_cleans() -> None:
+    """All is darker: bounds found on the attacked volume would make up for it."""
+    native = _native(GRIDS["LPS"])
+    case = prepare(native, Preprocess(intensity="minmax"))
+    adversarial = case.image * 0.8
+    attacked = attacked_native(native, case, adversarial)
+    assert resampling_error(native, attacked, adversarial, Preprocess(intensity="minmax")) < 1e-6
+
+
 def test_a_volume_of_another_shape_is_refused() -> None:
     native = _native(GRIDS["RAS"])
     case = prepare(native, KEPT)
