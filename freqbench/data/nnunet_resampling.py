@@ -47,23 +47,27 @@ def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None
 
 
 def resample_image(image: Tensor, shape: Shape, coarse: int | None) -> Tensor:
-    """Cubic interpolation of each channel, held within the range of the volume (of the slice where slices are taken).
+    """Cubic interpolation of each channel, clipped to [0, 1].
+
+    **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume, or of the slice where slices
+    are taken; both move with a perturbation, and what is attacked would differ from the clean by more than that.
 
     Args:
-        image: float32 `[C, H, W, D]`.
+        image: float32 `[C, H, W, D]` in [0, 1].
         shape: voxels of the new grid, edges aligned.
         coarse: from `coarse_axis`.
 
     Returns:
         Float32 `[C, *shape]`.
     """
-    return torch.from_numpy(np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()]))
+    channels = np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()])
+    return torch.from_numpy(channels.clip(0, 1, out=channels))
 
 
 def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
     """The class whose indicator, linearly interpolated, is the largest; of equal ones the higher class.
 
-    Differs from nnU-Net: where three classes meet and none reaches 1/2, it writes background, here the largest wins.
+    **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
 
     Args:
         label: uint8 `[1, H, W, D]`.
@@ -84,17 +88,22 @@ def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
 
 def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Volume:
     """One channel `[H, W, D]` on the new grid."""
-    from skimage.transform import resize
-
     if volume.shape == shape:
         return volume
     if coarse is None:
-        whole: Volume = resize(volume, shape, order=order, mode="edge", anti_aliasing=False)
-        return whole
+        return _interpolated(volume, shape, order)
     slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
     # The slice in which the middle of the new one lies, in integers: ties must not hang on rounding.
     nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
     taken, place = np.unique(nearest, return_inverse=True)
-    planes = np.stack([resize(slices[z], plane, order=order, mode="edge", anti_aliasing=False) for z in taken])
+    planes = np.stack([_interpolated(slices[z], plane, order) for z in taken])
     return np.moveaxis(planes[place], 0, coarse)
+
+
+def _interpolated(array: Volume, shape: Sequence[int], order: int) -> Volume:
+    """Splines of an order, edges aligned, the border's values beyond it."""
+    from skimage.transform import resize
+
+    resized: Volume = resize(array, shape, order=order, mode="edge", anti_aliasing=False, clip=False)
+    return resized

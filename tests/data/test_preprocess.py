@@ -6,6 +6,9 @@ import numpy.typing as npt
 import pytest
 from scipy.spatial.transform import Rotation
 
+from freqbench.data.preprocess import prepare
+from freqbench.errors import DataError
+
 from .conftest import SHAPE, Folder, volume
 
 # Columns are where the file's axes point, in millimetres RAS+.
@@ -156,3 +159,72 @@ def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:
     stored = np.asarray(nibabel.load(folder.root / "imagesTr/a.nii.gz").dataobj)
     dataset = folder.dataset(intensity="minmax")
     assert dataset.load(dataset.refs()[0]).native_ranges[0] == (stored.min(), stored.max())
+
+
+def test_equals_the_papers_pipeline_of_acdc(folder: Folder) -> None:
+    """Cropped or padded about the centre before the window of intensities, cropped to foreground after it."""
+    from monai.transforms import (
+        Compose,
+        CropForegroundd,
+        EnsureChannelFirstd,
+        LoadImaged,
+        Orientationd,
+        ResizeWithPadOrCropd,
+        ScaleIntensityRanged,
+        Spacingd,
+    )
+
+    folder.write("a", *volume(), _affine("oblique LPS"))
+    dataset = folder.dataset(spacing=(1.5, 1.5, 2.0), size=(10, 16, 9), intensity={"window": [-60, 120]})
+    case = dataset.load(dataset.refs()[0])
+    keys = ["image", "label"]
+    pipeline = Compose(
+        [
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            Orientationd(keys, axcodes="RAS", labels=None),
+            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
+            ResizeWithPadOrCropd(keys, (10, 16, 9)),
+            ScaleIntensityRanged("image", a_min=-60, a_max=120, b_min=0, b_max=1, clip=True),
+            CropForegroundd(keys, source_key="image"),
+        ]
+    )
+    expected = pipeline({key: folder.root / f"{key}sTr/a.nii.gz" for key in keys})
+    assert np.array_equal(case.image.numpy(), expected["image"].numpy())
+    assert np.array_equal(case.label.numpy(), expected["label"].numpy())
+    assert case.affine == pytest.approx(expected["image"].affine.numpy())
+
+
+@pytest.mark.parametrize("arguments", [{"pad_to": (30, 30, 30)}, {"size": (14, 12, 9)}])
+@pytest.mark.parametrize("grid", ["LPS", "SRA"])
+def test_a_voxel_keeps_its_place_in_a_padded_volume(folder: Folder, grid: str, arguments: dict[str, object]) -> None:
+    image, label = volume()
+    label[:] = 0
+    label[7, 3, 5] = 2
+    folder.write("a", image, label, _affine(grid))
+    dataset = folder.dataset(**arguments)
+    case = dataset.load(dataset.refs()[0])
+    (index,) = np.argwhere(case.label[0].numpy() == 2)
+    assert case.affine @ [*index, 1] == pytest.approx(_affine(grid) @ [7, 3, 5, 1], abs=1e-4)
+
+
+def test_padding_is_black_and_on_both_sides(folder: Folder) -> None:
+    """An axis that is long enough stays; the odd voxel goes behind."""
+    dataset = folder.dataset(intensity={"window": [-100, 150]}, pad_to=(15, 3, 8))
+    case = dataset.load(dataset.refs()[0])
+    assert case.image.shape == case.label.shape == (1, 15, 10, 8)
+    assert case.image.amax((0, 2, 3)).nonzero().flatten().tolist() == list(range(1, 13))
+    assert dataset.refs()[0].shape == (15, 10, 8)
+
+
+def test_a_grid_too_large_is_refused_whatever_size_it_is_cut_to(folder: Folder) -> None:
+    with pytest.raises(DataError, match="expected a resampled volume of at most 8 GiB"):
+        folder.dataset(spacing=(0.0005, 0.0005, 1), size=(96, 96, 96)).refs()
+
+
+def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
+    """Also where no transform but the scaling changes anything."""
+    dataset = folder.dataset(crop_foreground=False)
+    native = dataset.native(dataset.refs()[0])
+    prepare(native, dataset.space)
+    assert np.array_equal(native.image[0].numpy(), volume(ord("a"))[0])

@@ -1,0 +1,197 @@
+"""The way back from a space to the file's grid and unit."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from freqbench.data.native import attacked_native, resampling_error
+from freqbench.data.preprocess import prepare
+from freqbench.space import Preprocess
+from freqbench.types import Case, CaseRef, NativeCase
+
+SHAPE = (20, 18, 14)
+KEPT = Preprocess(intensity={"window": (-100.0, 300.0)})
+TURN = np.eye(4)
+TURN[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
+SHEAR = np.eye(4)
+SHEAR[1, 2] = 0.2
+
+# Columns are where the file's axes point, in millimetres RAS+.
+LPS = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]])
+SRA = np.array([[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]])
+GRIDS = {"RAS": np.eye(4), "LPS": LPS, "SRA": SRA, "oblique": TURN @ LPS, "sheared": SHEAR @ SRA}
+
+
+def _native(affine: npt.NDArray[np.float64], channels: int = 1, seed: int = 0) -> NativeCase:
+    """Intensities -200 to 500, beyond both ends of the window, in a box of -1000."""
+    rng = np.random.default_rng(seed)
+    image = np.full((channels, *SHAPE), -1000, np.float32)
+    image[:, 2:18, 3:17, 1:13] = rng.uniform(-200, 500, (channels, 16, 14, 12))
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    return NativeCase(
+        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=SHAPE),
+        image=torch.from_numpy(image),
+        label=torch.zeros((1, *SHAPE), dtype=torch.uint8),
+        affine=affine,
+        spacing=(float(steps[0]), float(steps[1]), float(steps[2])),
+        source="a",
+    )
+
+
+def _noisy(case: Case, eps: float = 8 / 255) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (case.image + eps * torch.randn(case.image.shape, generator=generator).sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    "space", [KEPT, KEPT.model_copy(update={"resampling": "nnunet", "pad_to": (20, 16, 16)}), Preprocess()]
+)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_what_was_attacked_comes_back_where_the_grid_is_kept(grid: str, space: Preprocess) -> None:
+    """Beyond the window's ends too, as the perturbation goes on from the bound."""
+    native = _native(GRIDS[grid], channels=2)
+    case = prepare(native, space)
+    adversarial = _noisy(case)
+    if space.pad_to:  # what is added to voxels that the file has not is lost
+        inside = prepare(replace(native, image=torch.ones_like(native.image)), space, clean=native).image != 0
+        adversarial = torch.where(inside, adversarial, case.image)
+    attacked = attacked_native(native, case, adversarial)
+    again = prepare(attacked, space, clean=native)
+    assert again.image.shape == case.image.shape
+    assert float((again.image - adversarial).abs().max()) < 2e-6
+    assert resampling_error(native, attacked, adversarial, space) < 1e-6
+
+
+def test_only_the_image_is_another() -> None:
+    native = _native(GRIDS["LPS"])
+    case = prepare(native, KEPT)
+    before = native.image.clone()
+    attacked = attacked_native(native, case, _noisy(case))
+    assert replace(attacked, image=native.image) == native
+    assert torch.equal(native.image, before)
+    assert not torch.equal(attacked.image, before)
+
+
+@pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 2.0)])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_nothing_added_leaves_every_bit(grid: str, spacing: object) -> None:
+    native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
+    case = prepare(native, space)
+    assert torch.equal(attacked_native(native, case, case.image.clone()).image, native.image)
+
+
+@pytest.mark.parametrize(
+    ("clean", "delta", "expected"),
+    [
+        (0.0, 0.1, 40.0),
+        (0.0, -0.1, -40.0),
+        (500.0, -0.1, 260.0),
+        (500.0, 0.1, 500.0),
+        (-700.0, 0.1, -60.0),
+        (-700.0, -0.1, -700.0),
+        (300.0, -0.1, 260.0),
+    ],
+)
+def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, delta: float, expected: float) -> None:
+    """Window -100 to 300: a tenth is 40."""
+    native = _native(GRIDS["RAS"])
+    native.image[0, 9, 9, 9] = clean
+    case = prepare(native, KEPT)
+    adversarial = case.image.clone()
+    index = tuple(torch.tensor([9, 9, 9]) - torch.from_numpy(case.affine[:3, 3]).round().int())
+    adversarial[0][index] += delta
+    found = attacked_native(native, case, adversarial).image
+    assert float(found[0, 9, 9, 9]) == pytest.approx(expected, abs=1e-3)
+    found[0, 9, 9, 9] = clean
+    assert torch.equal(found, native.image)
+
+
+def test_each_channel_has_its_own_unit() -> None:
+    native = _native(GRIDS["RAS"], channels=2)
+    native = replace(native, image=native.image * torch.tensor([1.0, 7.0]).view(2, 1, 1, 1))
+    case = prepare(native, Preprocess(intensity="minmax", crop_foreground=False))
+    attacked = attacked_native(native, case, case.image * 0.9 + 0.05 * 0.5)
+    change = (attacked.image - native.image).abs().amax((1, 2, 3))
+    assert float(change[1] / change[0]) == pytest.approx(7, rel=1e-4)
+
+
+@pytest.mark.parametrize("grid", ["LPS", "SRA", "oblique"])
+def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
+    """MONAI's resampling by affines, on voxels away from the faces, where it clamps and this fades to 0."""
+    from monai.data import MetaTensor
+    from monai.transforms import SpatialResample
+
+    native = _native(GRIDS[grid])
+    native = replace(native, image=native.image.clamp(-50, 250))
+    case = prepare(native, KEPT.model_copy(update={"spacing": (1.4, 1.2, 2.0)}))
+    noise = torch.randn(case.image.shape, generator=torch.Generator().manual_seed(1)) * 0.01
+    adversarial = case.image + noise
+    delta = MetaTensor((adversarial - case.image) * 400, affine=torch.from_numpy(case.affine))
+    resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float64)
+    expected = resample(delta, dst_affine=torch.from_numpy(native.affine), spatial_size=SHAPE).as_tensor()
+    inner = (slice(None), *(slice(2, size - 2) for size in SHAPE))
+    found = attacked_native(native, case, adversarial).image - native.image
+    assert found[inner].numpy() == pytest.approx(expected[inner].numpy(), abs=1e-4)
+
+
+def _smooth(case: Case) -> Tensor:
+    """Waves of 40 mm along each axis, at most 8/255."""
+    axes = [torch.arange(size) * step for size, step in zip(case.image.shape[1:], case.spacing, strict=True)]
+    h, w, d = torch.meshgrid(*axes, indexing="ij")
+    return 8 / 255 * (2 * torch.pi * h / 40).sin() * (2 * torch.pi * w / 40).cos() * (2 * torch.pi * d / 40).cos()
+
+
+def _checkered(case: Case) -> Tensor:
+    """+-8/255, another sign at each neighbour: the finest pattern that the grid holds."""
+    h, w, d = torch.meshgrid(*(torch.arange(size) for size in case.image.shape[1:]), indexing="ij")
+    return 8 / 255 * (1 - 2 * ((h + w + d) % 2)).float()
+
+
+@pytest.mark.parametrize("resampling", ["linear", "nnunet"])
+def test_a_smooth_perturbation_survives_resampling_and_a_checkerboard_does_not(resampling: str) -> None:
+    """Relative to what was added: a part in ten of waves, most of the checkerboard."""
+    native = _native(np.diag([1.3, 1.3, 1.5, 1]))
+    native = replace(native, image=native.image.clamp(50, 150))
+    space = Preprocess(
+        spacing=(1.5, 1.5, 2.0), intensity={"window": (0.0, 200.0)}, resampling=resampling, crop_foreground=False
+    )
+    case = prepare(native, space)
+    lost = {}
+    for name, delta in {"smooth": _smooth(case), "checkered": _checkered(case)}.items():
+        adversarial = case.image + delta
+        error = resampling_error(native, attacked_native(native, case, adversarial), adversarial, space)
+        lost[name] = error / float(delta.square().mean().sqrt())
+    assert lost["smooth"] < 0.15
+    assert lost["checkered"] > 0.5
+
+
+def test_the_error_is_the_root_mean_square() -> None:
+    """A tenth lost on one voxel of all, as the file is not attacked at all."""
+    native = _native(GRIDS["LPS"])
+    case = prepare(native, KEPT)
+    adversarial = case.image.clone()
+    adversarial[0, 5, 5, 5] += 0.1
+    assert resampling_error(native, native, adversarial, KEPT) == pytest.approx(
+        (0.01 / case.image.numel()) ** 0.5, rel=1e-5
+    )
+
+
+def test_bounds_and_crop_are_the_cleans() -> None:
+    """All is darker: bounds found on the attacked volume would make up for it."""
+    native = _native(GRIDS["LPS"])
+    case = prepare(native, Preprocess(intensity="minmax"))
+    adversarial = case.image * 0.8
+    attacked = attacked_native(native, case, adversarial)
+    assert resampling_error(native, attacked, adversarial, Preprocess(intensity="minmax")) < 1e-6
+
+
+def test_a_volume_of_another_shape_is_refused() -> None:
+    native = _native(GRIDS["RAS"])
+    case = prepare(native, KEPT)
+    with pytest.raises(ValueError, match=r"^expected the case's shape \(1, 16, 14, 12\), got \(1, 3, 3, 3\)$"):
+        attacked_native(native, case, torch.zeros(1, 3, 3, 3))

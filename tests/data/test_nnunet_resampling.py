@@ -1,0 +1,202 @@
+"""nnU-Net's resampling: against skimage and scipy as its code calls them, and closed forms."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+from skimage.transform import resize
+
+from freqbench.data import nnunet_resampling as nnunet
+from freqbench.space import Preprocess
+
+from .conftest import Folder, volume
+
+
+def _noise(shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).uniform(0, 1, shape).astype(np.float32)
+
+
+def _plane_by_plane(image: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> npt.NDArray[np.float64]:
+    """nnU-Net's separate treatment of the last axis: slices cubic in their plane, then scipy's nearest along it."""
+    planes = np.stack(
+        [
+            resize(image[..., z].astype(np.float64), shape[:2], order=3, mode="edge", anti_aliasing=False, clip=False)
+            for z in range(image.shape[2])
+        ],
+        axis=-1,
+    )
+    grid = np.mgrid[: shape[0], : shape[1], : shape[2]].astype(np.float64)
+    grid[2] = image.shape[2] / shape[2] * (grid[2] + 0.5) - 0.5
+    return np.clip(map_coordinates(planes, grid, order=0, mode="nearest"), 0, 1)
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 5), (6, 9, 11)])
+def test_isotropic_images_are_cubic(shape: tuple[int, int, int]) -> None:
+    image = _noise((2, 8, 12, 7))
+    expected = [
+        resize(c.astype(np.float64), shape, order=3, mode="edge", anti_aliasing=False, clip=False) for c in image
+    ]
+    assert nnunet.resample_image(torch.from_numpy(image), shape, None).numpy() == pytest.approx(
+        np.clip(expected, 0, 1), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 11), (5, 7, 4), (8, 12, 10)])
+def test_slices_are_cubic_in_their_plane_and_nearest_along_the_coarse_axis(shape: tuple[int, int, int]) -> None:
+    image = _noise((8, 12, 7))
+    found = nnunet.resample_image(torch.from_numpy(image)[None], shape, 2)[0].numpy()
+    assert found == pytest.approx(_plane_by_plane(image, shape), abs=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_coarse_axis_may_be_any(axis: int) -> None:
+    image, shape = _noise((8, 12, 7)), (9, 14, 11)
+    swapped = torch.from_numpy(np.moveaxis(image, 2, axis).copy())[None]
+    new = list(shape[:2])
+    new.insert(axis, shape[2])
+    found = nnunet.resample_image(swapped, (new[0], new[1], new[2]), axis)[0].numpy()
+    assert np.moveaxis(found, axis, 2) == pytest.approx(_plane_by_plane(image, shape), abs=1e-6)
+
+
+@pytest.mark.parametrize("coarse", [None, 2])
+def test_an_image_overshoots_nowhere(coarse: int | None) -> None:
+    """Cubic interpolation of a step would."""
+    step = torch.zeros(1, 8, 8, 4)
+    step[:, 4:] = 1
+    found = nnunet.resample_image(step, (19, 19, 4), coarse)
+    assert (float(found.min()), float(found.max())) == (0, 1)
+
+
+@pytest.mark.parametrize("coarse", [None, 2])
+def test_labels_are_the_largest_of_all_classes_shares(coarse: int | None) -> None:
+    label = np.random.default_rng(1).integers(0, 5, (6, 7, 5)).astype(np.uint8)
+    shape = (9, 8, 5)
+    shares = []
+    for index in range(5):
+        own = (label == index).astype(np.float64)
+        if coarse is None:
+            shares.append(resize(own, shape, order=1, mode="edge", anti_aliasing=False))
+        else:
+            planes = [resize(own[..., z], shape[:2], order=1, mode="edge", anti_aliasing=False) for z in range(5)]
+            shares.append(np.stack(planes, axis=-1))
+    ranked = np.sort(shares, axis=0)
+    clear = ranked[-1] - ranked[-2] > 1e-5
+    found = nnunet.resample_label(torch.from_numpy(label)[None], shape, coarse)[0].numpy()
+    assert clear.mean() > 0.8
+    assert np.array_equal(found[clear], np.argmax(shares, axis=0)[clear])
+    assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(11, 9, 6), (4, 5, 3)])
+def test_two_classes_are_as_nnunet_has_them(shape: tuple[int, int, int]) -> None:
+    """There a class takes the voxels of which it has half or more; halving the grid makes ties."""
+    label = (_noise((8, 10, 6)) > 0.6).astype(np.uint8)
+    expected = resize(label.astype(np.float64), shape, order=1, mode="edge", anti_aliasing=False) >= 0.5
+    found = nnunet.resample_label(torch.from_numpy(label)[None], shape, None)[0].numpy()
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "wanted", "axis"),
+    [
+        ((1, 1, 3), (1, 1, 1), None),
+        ((1, 1, 3.1), (1, 1, 1), 2),
+        ((5, 1, 1.2), (1, 1, 1), 0),
+        ((1, 1, 1), (1, 4, 1), 1),
+        ((6, 1, 1), (1, 4, 1), 0),
+        ((1, 4, 4), (1, 1, 1), None),
+        ((1, 4, 4), (1, 1, 4), None),
+    ],
+)
+def test_the_coarse_axis(spacing: tuple[float, ...], wanted: tuple[float, ...], axis: int | None) -> None:
+    assert nnunet.coarse_axis(spacing, wanted) == axis
+
+
+def test_the_shape_is_rounded_and_never_empty() -> None:
+    assert nnunet.resampled_shape((10, 11, 1), (1.0, 1.5, 0.2), (1.5, 1.0, 2.0)) == (7, 16, 1)
+
+
+@pytest.mark.parametrize("shape", [(14, 9, 33), (7, 5, 12)])
+def test_the_affine_says_where_the_voxels_are(shape: tuple[int, int, int]) -> None:
+    """A ramp of world coordinates, resampled linearly inside, holds what the new affine says."""
+    old, affine = (10, 12, 20), np.array([[-1.2, 0.3, 0, 5], [0.2, 2, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
+    indices = np.stack([*np.mgrid[: old[0], : old[1], : old[2]], np.ones(old)])
+    new = np.stack([*np.mgrid[: shape[0], : shape[1], : shape[2]], np.ones(shape)])
+    inside = tuple(slice(4, -4) if size > 12 else slice(2, -2) for size in shape)
+    for world, ramp in zip(
+        np.tensordot(nnunet.resampled_affine(affine, old, shape), new, 1)[:3],
+        np.tensordot(affine, indices, 1)[:3],
+        strict=True,
+    ):
+        found = resize(ramp, shape, order=1, mode="edge", anti_aliasing=False)
+        assert world[inside] == pytest.approx(found[inside], abs=1e-9)
+
+
+ANISOTROPIC = np.array([[0, 1.0, 0, 4], [0, 0, -1.5, 5], [5.0, 0, 0, 6], [0, 0, 0, 1]])
+
+
+def _dataset(folder: Folder, image: npt.NDArray[np.float32], **arguments: object):  # type: ignore[no-untyped-def]
+    folder.write("a", image, volume()[1], ANISOTROPIC)
+    return folder.dataset(resampling="nnunet", cases=("a",), **arguments)
+
+
+def test_the_whole_way(folder: Folder) -> None:
+    """Box of voxels that are not 0, bounds of that box, [0, 1], then the grid; by hand from the file."""
+    image, _ = volume()
+    image[2:4] *= -1
+    dataset = _dataset(folder, image, spacing=(0.8, 1.1, 5 / 3), intensity={"percentile": [5, 95]})
+    case = dataset.load(dataset.refs()[0])
+    box = np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
+    low, high = np.percentile(box, [5, 95])
+    shape = (round(8 / 0.8), round(6 * 1.5 / 1.1), 8 * 3)
+    expected = _plane_by_plane(np.clip((box - low) / (high - low), 0, 1).astype(np.float32), shape)
+    assert case.image[0].numpy() == pytest.approx(expected, abs=2e-6)
+    assert case.native_ranges[0] == pytest.approx((low, high), rel=1e-6)
+    assert case.label.shape == case.image.shape
+    assert nibabel.aff2axcodes(case.affine) == ("R", "A", "S")
+    assert case.spacing == pytest.approx((8 / 10, 6 * 1.5 / 8, 5 / 3))
+    organ = np.argwhere(case.label[0].numpy() == 1).mean(0)
+    assert case.affine @ [*organ, 1] == pytest.approx(ANISOTROPIC @ [3.5, 4, 3, 1], abs=0.4)
+    assert all(found <= bound for found, bound in zip(case.image.shape[1:], dataset.refs()[0].shape, strict=True))
+
+
+def test_without_a_spacing_only_the_box_is_cut(folder: Folder) -> None:
+    dataset = _dataset(folder, volume()[0], intensity={"window": [100, 150]})
+    case = dataset.load(dataset.refs()[0])
+    assert case.image.shape == (1, 8, 6, 8)
+    assert dataset.model_copy(update={"crop_foreground": False}).load(dataset.refs()[0]).image.shape == (1, 8, 6, 8)
+
+
+def test_size_and_pad_come_last(folder: Folder) -> None:
+    dataset = _dataset(folder, volume()[0], size=(4, 12, 8), pad_to=(4, 12, 20))
+    case = dataset.load(dataset.refs()[0])
+    assert case.image.shape == (1, 4, 12, 20)
+    assert float(case.image[:, :, :3].abs().max()) == 0
+    assert dataset.refs()[0].shape == (4, 12, 20)
+
+
+def test_the_header_bounds_the_shape(folder: Folder) -> None:
+    """Exact where nothing is cut."""
+    dataset = _dataset(folder, volume()[0] + 1, spacing=(0.7, 1.1, 2.0))
+    ref = dataset.refs()[0]
+    assert dataset.load(ref).image.shape == (1, *ref.shape)
+
+
+def test_it_is_in_the_recipe_and_its_absence_is_not(folder: Folder) -> None:
+    assert folder.dataset(resampling="nnunet").recipe() != folder.dataset().recipe()
+    assert "resampling" not in folder.dataset(resampling="linear").recipe()
+
+
+def test_hippocampus_keeps_its_organ(shared: Path) -> None:
+    """A real label map, to half the spacing and as the file has it: the same volume of each class to 5 %."""
+    from freqbench.data.decathlon import Decathlon
+
+    dataset = Decathlon(name="h", root=str(shared / "data/hippocampus"), split="validation", cases=1)
+    (ref,) = dataset.refs()
+    fine = dataset.load(ref, Preprocess(resampling="nnunet", spacing=(0.5, 0.5, 0.5)))
+    counts = [np.bincount(case.label.flatten().numpy(), minlength=3) for case in (fine, dataset.load(ref))]
+    assert counts[0][1:] / 8 == pytest.approx(counts[1][1:], rel=0.05)
