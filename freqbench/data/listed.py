@@ -77,7 +77,8 @@ class ListedFolder(NiftiFolder, abc.ABC):
         Raises:
             DataError: the list is not what it should be.
         """
-        images, complete, missing, unlabelled, faults = [], [], [], [], []
+        images: list[str] = []
+        complete, missing, unlabelled, faults = [], [], [], []
         lines = self._lines(split)
         for line in lines:
             case_id = self._case_id(line)

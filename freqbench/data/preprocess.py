@@ -41,9 +41,10 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     case = Orientationd(keys, axcodes="RAS", labels=None)(case)
     if preprocess.spacing is not None:
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+    # Before `size`, as percentiles of padding would be none of the volume.
+    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     if preprocess.size is not None:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
-    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     for key in images:
         case[key] = _scaled(case[key], ranges)
     if not bool((case[images[-1]] > 0).any()):

@@ -50,9 +50,7 @@ def acdc(root: Path, place: str, frames: Iterable[tuple[str, str]]) -> None:
         put_case(image, label, seed)
 
 
-def decathlon(
-    root: Path, listed: dict[str, list[str]], labels: Iterable[str] = ("background", "left", "right")
-) -> None:
+def decathlon(root: Path, listed: dict[str, list[str]], labels: Iterable[str] = ("air", "left", "right")) -> None:
     """A list with `image` and `label` of `training` and `validation`, and with bare names of `test`."""
     lines: dict[str, Any] = {"labels": {str(index): name for index, name in enumerate(labels)}}
     for split, cases in listed.items():
@@ -80,9 +78,8 @@ def totalsegmentator(root: Path, splits: dict[str, str]) -> None:
 def nnunet(root: Path, training: Iterable[str], test: Iterable[str] = (), channels: int = 1, **changes: Any) -> None:
     for side, cases in (("Tr", training), ("Ts", test)):
         for case in cases:
-            put_case(
-                root / f"images{side}/{case}_0000.nii.gz", root / f"labels{side}/{case}.nii.gz", sum(case.encode())
-            )
+            image, label = root / f"images{side}/{case}_0000.nii.gz", root / f"labels{side}/{case}.nii.gz"
+            put_case(image, label, sum(case.encode()))
             for channel in range(1, channels):
                 put(root / f"images{side}/{case}_{channel:04d}.nii.gz", volume(1000 + channel)[0])
     content = {

@@ -53,10 +53,9 @@ def test_the_splits_are_in_the_installed_package(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(ROOT)
     command = apply_configuration(Distribution(), "pyproject.toml").get_command_obj("build_py")
     command.ensure_finalized()
-    installed = {str(Path(source) / name) for _, source, _, names in command.data_files for name in names}
-    assert {f"freqbench/data/splits/{name}" for name in ("synapse_18_12.json", "acdc_140_20.json")} <= {
-        str(Path(path)) for path in installed
-    }
+    command.manifest_files = {}
+    installed = command.find_data_files("freqbench", "freqbench")
+    assert {f"freqbench/data/splits/{name}" for name in ("synapse_18_12.json", "acdc_140_20.json")} <= set(installed)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -185,7 +184,7 @@ def test_acdc_scales_by_percentiles_unless_asked(heart: Path) -> None:
     dataset = ACDC(name="acdc", root=str(heart), cases=1)
     ((low, high),) = dataset.load(dataset.refs()[0]).native_ranges
     assert low == 0
-    assert high > 250
+    assert high > 700
 
 
 def test_acdc_cut_to_its_foreground_is_padded_where_asked(heart: Path) -> None:
