@@ -172,13 +172,19 @@ def train(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, what it lacks.")] = None,
+) -> None:
     """Show devices, versions, LPIPS weights and datasets: what works here."""
+    from freqbench.data.layouts import recognise
     from freqbench.engine.doctor import examine
 
     console = _console()
-    for name, finding in examine():
+    layout = recognise(data) if data else None
+    for name, finding in layout.lines() if layout else examine():
         console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
+    if layout and layout.problems:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import Entry, expanded, join
-from freqbench.data.listed import ListedFolder
+from freqbench.data.listed import ListedFolder, UnlabelledError
 from freqbench.errors import DataError
 
 
@@ -79,7 +79,9 @@ class Decathlon(ListedFolder):
         root, image = self._root(), self._image_of(line)
         label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
         if not isinstance(label, str) or not label:
-            raise DataError(f"{self._list_path()}: expected a label map for {image}, got none: choose a labelled split")
+            raise UnlabelledError(
+                f"{self._list_path()}: expected a label map for {image}, got none: choose a labelled split"
+            )
         case_id = self._case_id(line)
         patient = line.get("patient") if isinstance(line, dict) else None
         return Entry(

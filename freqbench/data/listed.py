@@ -15,6 +15,10 @@ _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
 
+class UnlabelledError(DataError):
+    """A case for which the list names no label map."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """What there is of a split, by headers alone: voxels may still be damaged.
@@ -22,6 +26,7 @@ class Survey:
     Attributes:
         split: its key.
         num_cases: how many the list names.
+        images: files of all images with a label map, there or not.
         complete: ids of the cases whose files are there with sound headers.
         missing: files of the others that are not there.
         unlabelled: ids of cases for which the list names no label map.
@@ -30,6 +35,7 @@ class Survey:
 
     split: str
     num_cases: int
+    images: tuple[str, ...]
     complete: tuple[str, ...]
     missing: tuple[str, ...]
     unlabelled: tuple[str, ...]
@@ -61,7 +67,8 @@ class ListedFolder(NiftiFolder, abc.ABC):
         """A line's files.
 
         Raises:
-            DataError: the line is not what it should be, or names no label map.
+            UnlabelledError: the line names no label map.
+            DataError: the line is not what it should be.
         """
 
     def survey(self, split: str) -> Survey:
@@ -70,15 +77,17 @@ class ListedFolder(NiftiFolder, abc.ABC):
         Raises:
             DataError: the list is not what it should be.
         """
+        images: list[str] = []
         complete, missing, unlabelled, faults = [], [], [], []
         lines = self._lines(split)
         for line in lines:
             case_id = self._case_id(line)
             try:
                 entry = self._parsed(line)
-            except DataError:
+            except UnlabelledError:
                 unlabelled.append(case_id)
                 continue
+            images.extend((entry.image, *entry.further))
             absent = [path for path in entry.files() if not storage.exists(path)]
             missing.extend(absent)
             if absent:
@@ -91,6 +100,7 @@ class ListedFolder(NiftiFolder, abc.ABC):
         return Survey(
             split=split,
             num_cases=len(lines),
+            images=tuple(images),
             complete=tuple(complete),
             missing=tuple(missing),
             unlabelled=tuple(unlabelled),

@@ -60,9 +60,10 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     elif preprocess.spacing is not None:
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+    # Before `size`, as percentiles of padding would be none of the volume.
+    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     if preprocess.size is not None and not nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
-    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     for key in images:
         case[key] = _scaled(case[key], ranges)
     if not bool((case[images[-1]] > 0).any()):

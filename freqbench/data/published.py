@@ -11,6 +11,7 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.decathlon import Decathlon
 from freqbench.data.folder import Entry, join
+from freqbench.data.listed import UnlabelledError
 from freqbench.errors import DataError
 
 SPLITS = Path(__file__).parent / "splits"
@@ -61,9 +62,16 @@ class Published(Decathlon):
         return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._list_path()
 
     def _parsed(self, line: Any) -> Entry:
-        place = self._place() if self.list_file == PUBLISHED else None
-        if place is None:
+        if self.list_file != PUBLISHED:
             return super()._parsed(line)
+        place = self._place()
+        if place is None:
+            try:
+                return super()._parsed(line)
+            except UnlabelledError:  # of a bare name of a labelled split: the file that is missing has a name
+                image = self._image_of(line)
+                label = image.replace("images", "labels").replace(".nii.gz", "_gt.nii.gz")
+                return super()._parsed({"image": image, "label": label})
         case_id = self._case_id(line)
         patient = case_id.partition("_frame")[0]
         number = "".join(filter(str.isdigit, patient))

@@ -1,0 +1,168 @@
+"""Which loader reads a folder, and what is missing in it, by name."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from freqbench import config
+from freqbench.data import DATASETS
+from freqbench.data.folder import expanded
+from freqbench.data.kinds import KINDS, classes, kind_of, structures
+from freqbench.data.listed import ListedFolder, Survey
+from freqbench.data.nnunet_raw import NnunetRaw
+from freqbench.data.published import Published, is_averaged
+from freqbench.errors import DataError, UserError
+
+MOST_NAMES = 40
+
+# The split that a job line proposes: the first of these with a complete case.
+PREFERRED = ("validation", "test", "val", "training", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a folder is.
+
+    Attributes:
+        title: of its layout.
+        loader: of DATASETS.
+        entry: of a job file's `datasets`.
+        surveys: of each split.
+        problems: a line each on what is missing or damaged.
+        notes: a line each on what is there and not used.
+    """
+
+    title: str
+    loader: str
+    entry: dict[str, Any]
+    surveys: tuple[Survey, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def job_line(self) -> str:
+        """The line for `datasets` of a job file (YAML)."""
+        text: str = yaml.safe_dump(self.entry, default_flow_style=True, sort_keys=False, width=float("inf"))
+        return f"- {text.strip()}"
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Findings, a name and a line each."""
+        yield "layout", self.title
+        yield "loader", self.loader
+        yield "job line", self.job_line
+        for survey in self.surveys:
+            yield survey.split, f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
+        for note in self.notes:
+            yield "note", note
+        for problem in self.problems:
+            yield "problem", problem
+
+
+def recognise(root: str) -> Layout:
+    """Find out which loader reads a folder and look at the headers of all its cases.
+
+    Args:
+        root: local folder; `~` and environment variables are filled in.
+
+    Raises:
+        UserError: no such folder, or none that is known.
+    """
+    folder = Path(expanded(root, "--data")).resolve()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder, found none: check --data")
+    kind = kind_of(folder)
+    if kind is None:
+        raise UserError(_unrecognised(folder))
+    name = kind.loader if issubclass(DATASETS[kind.loader], Published) else folder.name
+    entry = {"name": name, "root": str(folder), **kind.keys(folder)}
+    dataset = config.validate({**entry, **dict(kind.all_cases)}, DATASETS[kind.loader], where=str(folder))
+    if not isinstance(dataset, ListedFolder):
+        raise TypeError(f"{kind.loader}: expected a loader of listed folders")
+    surveys, problems = [], []
+    try:
+        surveys = [dataset.survey(split) for split, lines in dataset.splits().items() if lines]
+        dataset.num_classes  # noqa: B018 (refuses a list without class names)
+    except DataError as error:
+        problems.append(str(error))
+    problems += [line for survey in surveys for line in _problems(survey, folder)]
+    problems += _of_the_kind(dataset, folder)
+    complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]
+    return Layout(
+        title=kind.title,
+        loader=kind.loader,
+        entry={**entry, "loader": kind.loader, "split": complete[0] if complete else dataset.split},
+        surveys=tuple(surveys),
+        problems=tuple(problems),
+        notes=tuple(_notes(surveys, folder)) if kind.loader != "nnunet_raw" else (),
+    )
+
+
+def _unrecognised(folder: Path) -> str:
+    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    below = {name: kind.title for name in found if (folder / name).is_dir() and (kind := kind_of(folder / name))}
+    there = f"{_named(found, 3)}" if found else "nothing"
+    if below:
+        hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
+    else:
+        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
+    return f"{folder}: expected the folder of a dataset, got one with {there}: {hint}"
+
+
+def _problems(survey: Survey, folder: Path) -> Iterator[str]:
+    """What a split lacks; one without any label map is a test set that was not published whole."""
+    if survey.missing:
+        files = [path.removeprefix(f"{folder}/") for path in survey.missing]
+        yield f"{survey.split}: {len(files)} files are missing: {_named(files)}"
+    if survey.unlabelled and len(survey.unlabelled) < survey.num_cases:
+        yield f"{survey.split}: {len(survey.unlabelled)} images have no label map: {_named(survey.unlabelled)}"
+    yield from survey.faults
+
+
+def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
+    """What only one loader's folders lack."""
+    if isinstance(dataset, NnunetRaw):
+        try:
+            unlabelled = dataset.unlabelled()
+        except DataError:
+            return  # said already: `dataset.json` is not what it should be
+        if unlabelled:
+            yield f"imagesTr: {len(unlabelled)} images have no label map in labelsTr: {_named(unlabelled)}"
+    if dataset.loader == "totalsegmentator":
+        yield from _lacking_structures(folder)
+    if dataset.loader == "synapse":
+        averaged = sorted(path.name for path in folder.rglob("*.nii*") if is_averaged(path.name))
+        if averaged:
+            yield (
+                f"{len(averaged)} files are averages over volumes, not the scans of the split: {_named(averaged)}: "
+                f"fetch RawData.zip, with img0001.nii.gz and label0001.nii.gz, from {dataset.homepage}"
+            )
+
+
+def _lacking_structures(folder: Path) -> Iterator[str]:
+    """Cases that lack masks which others have, beside those that the survey looked at."""
+    there = {case: set(structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
+    everything = set().union(*there.values()) - set(classes(folder)["classes"])
+    for case, own in there.items():
+        if lacking := sorted(everything - own):
+            yield f"{case.name}: {len(lacking)} masks are missing that other cases have: {_named(lacking)}"
+
+
+def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
+    for survey in surveys:
+        if len(survey.unlabelled) == survey.num_cases:
+            yield f"{survey.split}: no label maps, so its cases cannot be scored"
+    listed = {Path(path) for survey in surveys for path in survey.images}
+    flat = {path.parent for path in listed if path.parent.name.startswith("im")}
+    beside = sorted(path for parent in flat for path in parent.glob("[!.]*.nii*") if path not in listed)
+    further = [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]
+    if further:
+        yield f"the list does not name: {_named(further)}"
+
+
+def _named(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

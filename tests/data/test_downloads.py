@@ -1,0 +1,263 @@
+"""MSD, AMOS, TotalSegmentator and raw folders of nnU-Net."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from freqbench.config import validate
+from freqbench.data import DATASETS
+from freqbench.data.amos import AMOS
+from freqbench.data.msd import MSD, TASKS
+from freqbench.data.nnunet_raw import NnunetRaw
+from freqbench.data.totalsegmentator import TotalSegmentator
+from freqbench.errors import DataError, UserError
+
+from . import downloads
+from .conftest import volume
+from .downloads import put
+
+
+def refused(loader: str, text: str, **arguments: Any) -> None:
+    with pytest.raises(UserError) as error:
+        _ = validate({"name": "x", "root": ".", **arguments}, DATASETS[loader], where="job.yaml").refs()
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("task", ["Task09_Spleen", 9, "9", "09"])
+@pytest.mark.parametrize("below", [True, False])
+def test_a_task_is_called_by_folder_or_number(tmp_path: Path, task: object, below: bool) -> None:
+    own = tmp_path / "Task09_Spleen"
+    own.mkdir()
+    downloads.decathlon(own, {"training": ["spleen_2", "spleen_3"]})
+    dataset = MSD(name="x", root=str(tmp_path if below else own), task=task, cases=1)
+    assert [ref.case_id for ref in dataset.refs()] == ["spleen_2"]
+    assert dataset.class_names == ("air", "left", "right")
+
+
+def test_there_are_ten_tasks_in_order() -> None:
+    assert [task[:6] for task in TASKS] == [f"Task{number:02d}" for number in range(1, 11)]
+
+
+def test_every_task_has_its_own_scale() -> None:
+    assert MSD(name="x", root=".", task=9).space.intensity == {"window": (-57, 164)}
+    assert MSD(name="x", root=".", task=4).space.intensity == "percentile"
+    assert MSD(name="x", root=".", task=9, intensity="minmax").space.intensity == "minmax"
+
+
+def test_an_unknown_task_is_refused() -> None:
+    refused("msd", "unknown task 'Task09_Splen'. Did you mean 'Task09_Spleen'?", task="Task09_Splen")
+    refused("msd", "unknown task '11'", task=11)
+
+
+@pytest.mark.parametrize(
+    ("loader", "keys"),
+    [
+        ("msd", {"task": 7}),
+        ("amos", {"modality": "mr"}),
+        ("totalsegmentator", {"classes": ["liver"]}),
+        ("nnunet_raw", {"fold": 1}),
+    ],
+)
+def test_a_dumped_dataset_validates_again(loader: str, keys: dict[str, Any]) -> None:
+    dataset = DATASETS[loader].model_validate({"name": "x", "root": ".", **keys})
+    assert DATASETS[loader].model_validate(dataset.model_dump(mode="json")) == dataset
+
+
+@pytest.fixture
+def amos(tmp_path: Path) -> Path:
+    listed = {"training": ["amos_0001"], "validation": ["amos_0500", "amos_0501"], "test": ["amos_0600"]}
+    downloads.decathlon(tmp_path, listed, ("background", "spleen", "arota"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("modality", "cases", "intensity"),
+    [
+        ("ct", ["amos_0500"], {"window": (-175, 250)}),
+        ("mr", ["amos_0501"], "percentile"),
+        ("all", ["amos_0500", "amos_0501"], "percentile"),
+    ],
+)
+def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: list[str], intensity: object) -> None:
+    dataset = AMOS(name="amos", root=str(amos), modality=modality)
+    assert [ref.case_id for ref in dataset.refs()] == cases
+    assert dataset.space.intensity == intensity
+
+
+def test_amos_has_16_classes_whatever_its_list_says(amos: Path) -> None:
+    names = AMOS(name="amos", root=str(amos)).class_names
+    assert (len(names), names[8]) == (16, "aorta")
+
+
+def test_cases_of_other_names_are_no_amos(tmp_path: Path) -> None:
+    downloads.decathlon(tmp_path, {"validation": ["a"]})
+    refused("amos", "dataset.json: expected cases like amos_0001, got a: use `loader: decathlon`", root=str(tmp_path))
+
+
+@pytest.fixture
+def bodies(tmp_path: Path) -> Path:
+    downloads.totalsegmentator(tmp_path, {"s0000": "train", "s0001": "test", "s0002": "test"})
+    return tmp_path
+
+
+def total(root: Path, *classes: str, **arguments: Any) -> TotalSegmentator:
+    return TotalSegmentator(name="total", root=str(root), classes=classes, crop_foreground=False, **arguments)
+
+
+def test_masks_are_merged_in_the_order_of_the_classes(bodies: Path) -> None:
+    """The liver's mask covers both boxes, the spleen's the first."""
+    _, boxes = volume(1)
+    for classes, expected in {
+        ("spleen", "aorta"): np.where(boxes == 1, 1, 0),
+        ("liver", "spleen"): np.where(boxes == 1, 2, boxes // 2),
+        ("spleen", "liver"): np.where(boxes > 0, 2, 0),
+    }.items():
+        dataset = total(bodies, *classes)
+        ref = dataset.refs()[0]
+        assert np.array_equal(dataset.load(ref).label[0].numpy(), expected)
+        assert dataset.class_names == ("background", *classes)
+
+
+def test_splits_are_those_of_the_table(bodies: Path) -> None:
+    assert [ref.case_id for ref in total(bodies, "liver").refs()] == ["s0001", "s0002"]
+    assert [ref.patient_id for ref in total(bodies, "liver", split="training").refs()] == ["s0000"]
+
+
+@pytest.mark.parametrize(("structure", "changes"), [("spleen", True), ("liver", True), ("aorta", False)])
+def test_a_case_is_identified_by_all_masks_that_are_used(bodies: Path, structure: str, changes: bool) -> None:
+    dataset = total(bodies, "spleen", "liver", cases=1)
+    before = dataset.case_key(dataset.refs()[0])
+    put(bodies / f"s0001/segmentations/{structure}.nii.gz", (volume(5)[1][::-1] > 0).astype(np.uint8))
+    assert (dataset.case_key(dataset.refs()[0]) != before) == changes
+
+
+def test_a_structure_that_is_not_there_is_refused(bodies: Path) -> None:
+    text = "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Known: aorta, liver, spleen"
+    refused("totalsegmentator", text, root=str(bodies), classes=["spleen", "livr"])
+
+
+def test_a_mask_on_another_grid_is_refused_before_anything_is_computed(bodies: Path) -> None:
+    put(bodies / "s0002/segmentations/liver.nii.gz", np.zeros((3, 3, 3), np.uint8))
+    text = "s0002/segmentations/liver.nii.gz: expected the shape (12, 10, 8) of ct.nii.gz, got (3, 3, 3)"
+    refused("totalsegmentator", text, root=str(bodies), classes=["spleen", "liver"])
+
+
+def test_a_mask_that_is_none_is_refused(bodies: Path) -> None:
+    put(bodies / "s0001/segmentations/liver.nii.gz", volume(1)[1])
+    dataset = total(bodies, "spleen", "liver")
+    with pytest.raises(DataError, match=r"liver.nii.gz: expected labels 0 to 1, got 2"):
+        dataset.load(dataset.refs()[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"classes": []}, "classes: Tuple should have at least 1 item"),
+        ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
+        ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
+        ({"classes": ["liver"], "root": "nowhere"}, "x: expected the list nowhere/meta.csv, found none: check `root`"),
+        ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
+    ],
+)
+def test_totalsegmentator_refuses_in_one_line(bodies: Path, arguments: dict[str, Any], text: str) -> None:
+    refused("totalsegmentator", text, **{"root": str(bodies), **arguments})
+
+
+def test_a_table_with_other_columns_is_refused(bodies: Path) -> None:
+    (bodies / "meta.csv").write_text("image_id,split\ns0000,test\n")
+    text = "meta.csv: expected the columns image_id and split, apart by semicolons, got ['image_id,split']"
+    refused("totalsegmentator", text, root=str(bodies), classes=["liver"])
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    downloads.nnunet(tmp_path, ["a", "b", "patient001_frame01"], ["c"])
+    return tmp_path
+
+
+def nnunet(root: Path, **arguments: Any) -> NnunetRaw:
+    return NnunetRaw(name="raw", root=str(root), **{"split": "training", **arguments})
+
+
+def test_cases_are_those_of_the_label_maps(raw: Path) -> None:
+    put(raw / "imagesTr/unlabelled_0000.nii.gz", volume(9)[0])
+    (raw / "labelsTr/._a.nii.gz").write_bytes(b"")
+    assert [ref.case_id for ref in nnunet(raw).refs()] == ["a", "b", "patient001_frame01"]
+    assert [ref.patient_id for ref in nnunet(raw).refs()] == ["a", "b", "patient001"]
+    assert [ref.case_id for ref in nnunet(raw, split="test").refs()] == ["c"]
+    assert nnunet(raw).unlabelled() == ("unlabelled",)
+
+
+def test_a_raw_case_is_read(raw: Path) -> None:
+    dataset = nnunet(raw, crop_foreground=False, cases=("b",))
+    case = dataset.load(dataset.refs()[0])
+    assert np.array_equal(case.label[0].numpy(), volume(ord("b"))[1])
+    assert dataset.class_names == ("background", "left", "right")
+
+
+def test_an_image_has_a_file_a_channel(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path, ["a"], channels=3)
+    entry = nnunet(tmp_path)._entry("a")
+    assert [Path(path).name for path in (entry.image, *entry.further)] == [f"a_000{c}.nii.gz" for c in range(3)]
+
+
+def test_a_folds_cases_are_those_of_its_file(raw: Path) -> None:
+    folds = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["patient001_frame01"]}]
+    (raw / "splits_final.json").write_text(json.dumps(folds))
+    dataset = nnunet(raw, fold=1, split="validation")
+    assert [ref.case_id for ref in dataset.refs()] == ["patient001_frame01"]
+    assert [ref.case_id for ref in dataset.refs("train")] == ["b"]
+    assert [ref.case_id for ref in dataset.refs("test")] == ["c"]
+
+
+def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
+    content = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "tumour", "2": "cyst"}}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    dataset = nnunet(raw)
+    assert dataset.class_names == ("background", "tumour", "cyst")
+    assert len(dataset.refs()) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
+            "dataset.json: expected one class a voxel, got the region whole of several labels: name the classes",
+        ),
+        (
+            {"labels": {"background": 0, "left": 1, "ignore": 2}},
+            "dataset.json: expected a class for every voxel, got the label ignore, which no attack",
+        ),
+        ({"labels": {"background": 0, "left": 2}}, "dataset.json: expected labels 0, 1, ... each once, got {'backgrou"),
+        ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
+        ({"file_ending": ".png"}, "dataset.json: expected file_ending .nii.gz or .nii, got '.png': convert"),
+        ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
+    ],
+)
+def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict[str, Any], text: str) -> None:
+    downloads.nnunet(raw, [], **changes)
+    dataset = nnunet(raw)
+    with pytest.raises(DataError, match=re.escape(text)):
+        _ = [dataset.refs(), dataset.class_names]
+
+
+@pytest.mark.parametrize(
+    ("folds", "text"),
+    [
+        (None, "splits_final.json: expected the folds, found no file: check `root`"),
+        ("{", "splits_final.json: expected JSON, got none"),
+        ("[]", "splits_final.json: expected fold 0, got a list of 0: choose another `fold`"),
+        ('[{"train": ["a"]}]', "splits_final.json: expected lists train and val in fold 0, got {'train': ['a']}"),
+        ('[{"train": ["a"], "val": ["z"]}]', "/imagesTr/z_0000.nii.gz: expected the image of case z, found no file"),
+    ],
+)
+def test_a_fold_that_is_none_is_refused(raw: Path, folds: str | None, text: str) -> None:
+    if folds is not None:
+        (raw / "splits_final.json").write_text(folds)
+    refused("nnunet_raw", text, root=str(raw), fold=0, split="validation")

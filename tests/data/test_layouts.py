@@ -1,0 +1,291 @@
+"""The layout checker: every layout is recognised, what is missing is said by name."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from freqbench.cli import main
+from freqbench.data.layouts import recognise
+from freqbench.data.published import SPLITS
+from freqbench.errors import UserError
+from freqbench.job import build_dataset
+
+from . import downloads
+from .conftest import volume
+from .downloads import ACDC_PLACES, PLACES, put
+
+
+def _copies(root: Path, names: list[str]) -> None:
+    """The same volume under every name, as headers alone are looked at: links, as they are quick."""
+    source = root / "source.nii.gz"
+    put(source, volume()[1])
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(source)
+    source.unlink()
+
+
+def _synapse(place: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        numbers = [*range(1, 11), *range(21, 41)]
+        _copies(root, [path.format(case=f"img{n:04d}", number=f"{n:04d}") for path in PLACES[place] for n in numbers])
+
+    return write
+
+
+def _acdc(place: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        listed = json.loads((SPLITS / "acdc_140_20.json").read_text())
+        names = []
+        for split, side in (("training", "Tr"), ("validation", "Tr"), ("test", "Ts")):
+            for line in listed[split]:
+                case = Path(line["image"] if isinstance(line, dict) else line).name.removesuffix(".nii.gz")
+                patient = case.partition("_")[0]
+                names += [path.format(case=case, patient=patient, side=side) for path in ACDC_PLACES[place]]
+        _copies(root, names)
+
+    return write
+
+
+def _msd(root: Path) -> None:
+    downloads.decathlon(root, {"training": ["spleen_2", "spleen_3"], "test": ["spleen_1"]})
+
+
+# How the folder is called and written; then title, loader and complete cases of each split.
+LAYOUTS: dict[str, tuple[str, Callable[[Path], object], str, str, dict[str, int]]] = {
+    **{
+        f"BTCV {place}": ("btcv", _synapse(place), "BTCV as downloaded", "synapse", {"training": 18, "validation": 12})
+        for place in ("raw", "training", "flat")
+    },
+    "Synapse": (
+        "btcv",
+        _synapse("decathlon"),
+        "Synapse (BTCV) in the Decathlon layout",
+        "synapse",
+        {"training": 18, "validation": 12},
+    ),
+    **{
+        f"ACDC {place}": (
+            "heart",
+            _acdc(place),
+            "ACDC in the Decathlon layout" if place == "decathlon" else "ACDC as downloaded",
+            "acdc",
+            {"training": 140, "validation": 20, "test": 40},
+        )
+        for place in ("decathlon", "database", "patients")
+    },
+    "Decathlon": (
+        "mine",
+        lambda root: downloads.decathlon(root, {"training": ["a"], "validation": ["b", "c"]}),
+        "folder in the layout of the Decathlon",
+        "decathlon",
+        {"training": 1, "validation": 2},
+    ),
+    "MSD": ("Task09_Spleen", _msd, "task of the Medical Segmentation Decathlon", "msd", {"training": 2, "test": 0}),
+    "AMOS": (
+        "amos22",
+        lambda root: downloads.decathlon(root, {"training": ["amos_0001"], "validation": ["amos_0008", "amos_0507"]}),
+        "AMOS",
+        "amos",
+        {"training": 1, "validation": 2},
+    ),
+    "TotalSegmentator": (
+        "total",
+        lambda root: downloads.totalsegmentator(root, {"s0000": "train", "s0001": "test"}),
+        "TotalSegmentator",
+        "totalsegmentator",
+        {"train": 1, "test": 1},
+    ),
+    "nnU-Net": (
+        "Dataset027_ACDC",
+        lambda root: downloads.nnunet(root, ["patient001_frame01", "b"], ["c"], channels=2),
+        "raw folder of nnU-Net",
+        "nnunet_raw",
+        {"training": 2, "test": 1},
+    ),
+}
+
+
+def _written(tmp_path: Path, name: str) -> Path:
+    root = tmp_path / LAYOUTS[name][0]
+    root.mkdir()
+    LAYOUTS[name][1](root)
+    return root
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_recognised(tmp_path: Path, name: str) -> None:
+    root = _written(tmp_path, name)
+    _, _, title, loader, complete = LAYOUTS[name]
+    found = recognise(str(root))
+    assert (found.title, found.loader) == (title, loader)
+    assert {survey.split: len(survey.complete) for survey in found.surveys} == complete
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if "ACDC" not in name and "BTCV" not in name])
+def test_its_job_line_reads_the_cases(tmp_path: Path, name: str) -> None:
+    """As it stands in a job file; the volumes of Synapse are one and the same here, so its first alone."""
+    found = recognise(str(_written(tmp_path, name)))
+    (entry,) = yaml.safe_load(found.job_line)
+    dataset = build_dataset({**entry, "cases": 1}, where="job.yaml")
+    assert len(dataset.refs()) == 1
+    assert dataset.loader == found.loader
+
+
+def _problems(root: Path) -> str:
+    return "\n".join(recognise(str(root)).problems)
+
+
+@pytest.mark.parametrize("place", ["raw", "decathlon"])
+def test_missing_files_are_named(tmp_path: Path, place: str) -> None:
+    _synapse(place)(tmp_path)
+    image, label = (path.format(case="img0003", number="0007") for path in PLACES[place])
+    (tmp_path / image).unlink()
+    (tmp_path / label).unlink()
+    found = recognise(str(tmp_path))
+    assert found.problems == (f"training: 1 files are missing: {label}", f"validation: 1 files are missing: {image}")
+    assert [len(survey.complete) for survey in found.surveys] == [17, 11]
+
+
+def test_frames_of_the_split_that_are_missing_are_named(tmp_path: Path) -> None:
+    _acdc("database")(tmp_path)
+    shutil.rmtree(tmp_path / "database/training/patient090")
+    (problem,) = recognise(str(tmp_path)).problems
+    assert "validation: 4 files are missing: database/training/patient090/patient090_frame04.nii.gz, " in problem
+
+
+def test_empty_and_unreadable_files_are_named(tmp_path: Path) -> None:
+    _synapse("raw")(tmp_path)
+    for name, content in (("img/img0001.nii.gz", b""), ("label/label0005.nii.gz", b"no NIfTI" * 100)):
+        path = tmp_path / "RawData/Training" / name
+        path.unlink()
+        path.write_bytes(content)
+    for name in ("img/img0001.nii.gz", "label/label0005.nii.gz"):
+        assert f"{name}: expected a NIfTI file, got an unreadable header" in _problems(tmp_path)
+
+
+def test_a_label_map_of_another_grid_is_named(tmp_path: Path) -> None:
+    downloads.decathlon(tmp_path, {"training": ["a", "b"]})
+    put(tmp_path / "labelsTr/b.nii.gz", volume()[1][:5])
+    assert "/labelsTr/b.nii.gz: expected the shape (12, 10, 8) of b.nii.gz, got (5, 10, 8)" in _problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["averaged-training-images/DET0000101_avg.nii.gz", "img/avg152T1_LR.nii.gz", "imagesTr/avg152T1.nii.gz"]
+)
+def test_averages_are_no_cases(tmp_path: Path, path: str) -> None:
+    put(tmp_path / path, volume()[0])
+    found = recognise(str(tmp_path))
+    assert found.loader == "synapse"
+    assert f"1 files are averages over volumes, not the scans of the split: {Path(path).name}: fetch RawData.zip" in (
+        "\n".join(found.problems)
+    )
+
+
+def test_images_without_a_label_map_are_named(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path, ["a", "b"])
+    (tmp_path / "labelsTr/b.nii.gz").unlink()
+    assert _problems(tmp_path) == "imagesTr: 1 images have no label map in labelsTr: b"
+
+
+def test_a_channel_that_is_missing_is_named(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path, ["a"], channels=2)
+    (tmp_path / "imagesTr/a_0001.nii.gz").unlink()
+    assert _problems(tmp_path) == "training: 1 files are missing: imagesTr/a_0001.nii.gz"
+
+
+@pytest.mark.parametrize("structure", ["liver", "aorta"])
+def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None:
+    """The liver stands in the job line, the aorta does not."""
+    downloads.totalsegmentator(tmp_path, {"s0000": "train", "s0001": "test"})
+    (tmp_path / f"s0001/segmentations/{structure}.nii.gz").unlink()
+    (problem,) = recognise(str(tmp_path)).problems
+    assert "s0001" in problem
+    assert structure in problem
+
+
+def test_structures_of_the_job_line_are_organs_that_are_there(tmp_path: Path) -> None:
+    downloads.totalsegmentator(tmp_path, {"s0000": "train"})
+    (entry,) = yaml.safe_load(recognise(str(tmp_path)).job_line)
+    assert entry["classes"] == ["spleen", "liver"]
+
+
+def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:
+    downloads.decathlon(tmp_path, {"training": ["a"]})
+    (tmp_path / "dataset.json").unlink()
+    assert "expected the list" in _problems(tmp_path)
+
+
+def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:
+    downloads.decathlon(tmp_path, {"training": ["a"], "test": ["t"]})
+    put(tmp_path / "imagesTr/spare.nii.gz", volume()[0])
+    found = recognise(str(tmp_path))
+    assert found.notes == (
+        "test: no label maps, so its cases cannot be scored",
+        "the list does not name: imagesTr/spare.nii.gz",
+    )
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (
+            lambda _: None,
+            "expected the folder of a dataset, got one with nothing: looked for TotalSegm",
+        ),
+        (lambda root: (root / "notes.txt").touch(), "got one with notes.txt: looked for TotalSegmentator"),
+        (
+            lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
+            "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
+        ),
+        (shutil.rmtree, "expected a folder, found none: check --data"),
+    ],
+)
+def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
+    tmp_path: Path, write: Callable[[Path], object], text: str
+) -> None:
+    root = tmp_path / "folder"
+    root.mkdir()
+    write(root)
+    with pytest.raises(UserError) as error:
+        recognise(str(root))
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def _doctor(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["bench.py", "doctor", "--data", str(root)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_doctor_says_all_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads.decathlon(tmp_path, {"training": ["a", "b"]})
+    code, out, _ = _doctor(tmp_path, capsys, monkeypatch)
+    assert code == 0
+    assert "loader:          decathlon" in out
+    assert "training:        2 of 2 cases are complete" in out
+    (tmp_path / "imagesTr/b.nii.gz").unlink()
+    code, out, _ = _doctor(tmp_path, capsys, monkeypatch)
+    assert code == 1
+    assert "problem:         training: 1 files are missing: imagesTr/b.nii.gz" in out
+
+
+def test_doctor_leaves_with_2_where_it_recognises_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = _doctor(tmp_path, capsys, monkeypatch)
+    assert (code, out) == (2, "")
+    assert "expected the folder of a dataset" in err

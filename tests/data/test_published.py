@@ -1,0 +1,236 @@
+"""Synapse and ACDC: the published splits, the papers' pipelines, every layout that their files come in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from freqbench.config import validate
+from freqbench.data import DATASETS
+from freqbench.data.acdc import ACDC
+from freqbench.data.synapse import Synapse
+from freqbench.errors import DataError, UserError
+
+from . import downloads
+from .downloads import ACDC_PLACES, PLACES, put
+
+ROOT = Path(__file__).parents[2]
+FRAMES = [("patient089_frame01", "Tr"), ("patient089_frame10", "Tr"), ("patient002_frame01", "Ts")]
+
+
+def cases_of(name: str, split: str) -> list[str]:
+    lines = json.loads((ROOT / "freqbench/data/splits" / name).read_text())[split]
+    images = [line["image"] if isinstance(line, dict) else line for line in lines]
+    return [Path(image).name.removesuffix(".nii.gz") for image in images]
+
+
+@pytest.mark.parametrize("name", ["synapse_18_12.json", "acdc_140_20.json"])
+def test_the_shipped_split_is_the_published_one(shared: Path, name: str) -> None:
+    assert (ROOT / "freqbench/data/splits" / name).read_bytes() == (shared / "data/splits" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("synapse_18_12.json", {"training": (18, 18), "validation": (12, 12)}),
+        ("acdc_140_20.json", {"training": (140, 70), "validation": (20, 10), "test": (40, 20)}),
+    ],
+)
+def test_splits_have_the_published_counts_and_share_no_patient(name: str, counts: dict[str, tuple[int, int]]) -> None:
+    """Cases and patients of each split."""
+    patients = {split: {case.partition("_")[0] for case in cases_of(name, split)} for split in counts}
+    assert {split: (len(set(cases_of(name, split))), len(patients[split])) for split in counts} == counts
+    assert len(set().union(*patients.values())) == sum(number for _, number in counts.values())
+
+
+def test_the_splits_are_in_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among the files that setuptools installs by pyproject.toml."""
+    from setuptools import Distribution
+    from setuptools.config.pyprojecttoml import apply_configuration
+
+    monkeypatch.chdir(ROOT)
+    command = apply_configuration(Distribution(), "pyproject.toml").get_command_obj("build_py")
+    command.ensure_finalized()
+    command.manifest_files = {}
+    installed = command.find_data_files("freqbench", "freqbench")
+    assert {f"freqbench/data/splits/{name}" for name in ("synapse_18_12.json", "acdc_140_20.json")} <= set(installed)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_synapse_is_the_same_in_every_layout(tmp_path: Path, place: str) -> None:
+    downloads.synapse(tmp_path / "there", place, ["img0001", "img0038"])
+    downloads.synapse(tmp_path / "decathlon", "decathlon", ["img0001", "img0038"])
+    there, listed = (
+        Synapse(name="synapse", root=str(tmp_path / folder), cases=("img0001", "img0038"))
+        for folder in ("there", "decathlon")
+    )
+    assert [there.case_key(ref) for ref in there.refs()] == [listed.case_key(ref) for ref in listed.refs()]
+    assert there.load(there.refs()[1]).label.max() == 2
+
+
+@pytest.mark.parametrize("place", ACDC_PLACES)
+def test_acdc_is_the_same_in_every_layout(tmp_path: Path, place: str) -> None:
+    """The list names the test frames by their image alone."""
+    downloads.acdc(tmp_path, place, [("patient001_frame01", "Tr"), *FRAMES])
+    dataset = ACDC(name="acdc", root=str(tmp_path), cases=("patient089_frame10",))
+    (ref,) = dataset.refs()
+    assert dataset.load(ref).label.max() == 2
+    (tested,) = dataset.model_copy(update={"cases": ("patient002_frame01",)}).refs("test")
+    assert [ref.patient_id, tested.patient_id] == ["patient089", "patient002"]
+    assert dataset.load(tested).ref == tested
+
+
+def test_train_and_val_are_names_of_the_lists_too(tmp_path: Path) -> None:
+    downloads.synapse(tmp_path, "raw", ["img0005", "img0001"])
+    dataset = Synapse(name="synapse", root=str(tmp_path), split="train[0:1]")
+    assert [ref.case_id for ref in dataset.refs()] == ["img0005"]
+    assert [ref.case_id for ref in dataset.refs("val[:1]")] == ["img0001"]
+
+
+def test_a_list_of_ones_own_takes_the_place_of_the_published(tmp_path: Path) -> None:
+    downloads.decathlon(tmp_path, {"training": ["a"], "validation": ["b"]})
+    dataset = Synapse(name="synapse", root=str(tmp_path), list="dataset.json")
+    assert [ref.case_id for ref in dataset.refs()] == ["b"]
+    assert dataset.num_classes == 14
+
+
+def _native(seed: int, low: float, high: float) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    image = np.full((20, 18, 9), low, np.float32)
+    image[3:17, 2:15, 1:8] = rng.uniform(low, high, (14, 13, 7))
+    label = np.zeros(image.shape, np.uint8)
+    label[5:9, 5:9, 3:6], label[10:12, 5:9, 3:6] = 1, 3
+    return image, label
+
+
+def test_synapse_equals_the_papers_pipeline(tmp_path: Path) -> None:
+    """MONAI reading the same files by itself, with the transforms that the papers name."""
+    from monai.transforms import (
+        Compose,
+        CropForegroundd,
+        EnsureChannelFirstd,
+        LoadImaged,
+        Orientationd,
+        ScaleIntensityRanged,
+        Spacingd,
+    )
+
+    image, label = _native(1, -1000, 400)
+    paths = {"image": tmp_path / "img/img0001.nii.gz", "label": tmp_path / "label/label0001.nii.gz"}
+    put(paths["image"], image, (0.8, 0.8, 3))
+    put(paths["label"], label, (0.8, 0.8, 3))
+    dataset = Synapse(name="synapse", root=str(tmp_path), cases=1)
+    case = dataset.load(dataset.refs()[0])
+    keys = ["image", "label"]
+    expected = Compose(
+        [
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            Orientationd(keys, axcodes="RAS", labels=None),
+            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
+            ScaleIntensityRanged("image", a_min=-175, a_max=250, b_min=0, b_max=1, clip=True),
+            CropForegroundd(keys, source_key="image"),
+        ]
+    )(paths)
+    assert np.array_equal(case.image.numpy(), expected["image"].numpy())
+    assert np.array_equal(case.label.numpy(), expected["label"].numpy())
+
+
+@pytest.fixture
+def heart(tmp_path: Path) -> Path:
+    """One MR frame of the validation split, as downloaded."""
+    image, label = _native(2, 0, 900)
+    folder = tmp_path / "training/patient089"
+    put(folder / "patient089_frame01.nii.gz", image, (1.4, 1.4, 10))
+    put(folder / "patient089_frame01_gt.nii.gz", label, (1.4, 1.4, 10))
+    return tmp_path
+
+
+def test_acdc_as_released_equals_the_released_pipeline(heart: Path) -> None:
+    from monai.transforms import (
+        Compose,
+        CropForegroundd,
+        EnsureChannelFirstd,
+        LoadImaged,
+        Orientationd,
+        ResizeWithPadOrCropd,
+        ScaleIntensityRanged,
+        Spacingd,
+    )
+
+    dataset = ACDC(name="acdc", root=str(heart), cases=1, intensity="released")
+    case = dataset.load(dataset.refs()[0])
+    keys = ["image", "label"]
+    folder = heart / "training/patient089"
+    expected = Compose(
+        [
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            Orientationd(keys, axcodes="RAS", labels=None),
+            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
+            ResizeWithPadOrCropd(keys, (96, 96, 96)),
+            ScaleIntensityRanged("image", a_min=-175, a_max=250, b_min=0, b_max=1, clip=True),
+            CropForegroundd(keys, source_key="image"),
+        ]
+    )({"image": folder / "patient089_frame01.nii.gz", "label": folder / "patient089_frame01_gt.nii.gz"})
+    assert np.array_equal(case.image.numpy(), expected["image"].numpy())
+    assert np.array_equal(case.label.numpy(), expected["label"].numpy())
+
+
+def test_acdc_scales_by_percentiles_unless_asked(heart: Path) -> None:
+    """The released window would let the upper half of this volume saturate."""
+    dataset = ACDC(name="acdc", root=str(heart), cases=1)
+    ((low, high),) = dataset.load(dataset.refs()[0]).native_ranges
+    assert low == 0
+    assert high > 700
+
+
+def test_acdc_cut_to_its_foreground_is_padded_where_asked(heart: Path) -> None:
+    plain = ACDC(name="acdc", root=str(heart), cases=1)
+    padded = plain.model_copy(update={"pad_to": (96, 96, 96)})
+    assert max(plain.load(plain.refs()[0]).image.shape) < 96
+    assert padded.load(padded.refs()[0]).image.shape == (1, 96, 96, 96)
+
+
+def test_released_is_a_name_of_its_window() -> None:
+    window = ACDC(name="acdc", root=".", intensity={"window": [-175, 250]})
+    assert ACDC(name="acdc", root=".", intensity="released").recipe() == window.recipe()
+    assert ACDC(name="acdc", root=".").recipe() != window.recipe()
+
+
+@pytest.mark.parametrize("loader", [Synapse, ACDC])
+def test_a_dumped_dataset_validates_again(loader: type[Synapse | ACDC]) -> None:
+    dataset = loader(name="x", root=".", intensity="percentile", spacing=None)
+    assert loader.model_validate(dataset.model_dump(mode="json")) == dataset
+
+
+@pytest.mark.parametrize("name", ["synapse", "acdc"])
+def test_it_may_not_be_passed_on(name: str) -> None:
+    assert not DATASETS[name].redistributable
+    assert DATASETS[name].homepage.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("loader", "arguments", "text"),
+    [
+        ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
+        ("synapse", {}, "the files are to be had at https://www.synapse.org/Synapse:syn3193805"),
+        ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
+        ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
+        ("acdc", {"intensity": "release"}, "got 'release'"),
+        ("synapse", {"list": "mine.json"}, "mine.json, found none: check `root` and `list`"),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, loader: str, arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate({"name": "x", "root": str(tmp_path), **arguments}, DATASETS[loader], where="job.yaml").refs()
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_case_of_the_split_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    downloads.synapse(tmp_path, "raw", ["img0001"])
+    with pytest.raises(DataError, match=r"/RawData/Training/img/img0002.nii.gz: expected the image of case img0002"):
+        Synapse(name="synapse", root=str(tmp_path), cases=2).refs()
