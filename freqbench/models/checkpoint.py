@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,24 +117,37 @@ def save_checkpoint(
     storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
 
 
-def read_state_dict(path: str) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU, without a `module.` prefix.
+def read_content(path: str) -> Any:
+    """All that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
 
     Args:
-        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under `state_dict` or `model_state_dict`.
+        path: a path, URI or `zoo://DATASET/NAME`.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
     local = _local(path)
-    content = _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
-    for key in _STATE_KEYS:
+    return _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
+
+
+def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS) -> dict[str, Tensor]:
+    """The weights of a checkpoint, on the CPU, without a `module.` prefix.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under one of `keys`.
+        keys: where its framework puts the weights.
+
+    Raises:
+        CheckpointError: as `read_content`, or no state dict is where it should be.
+    """
+    content = read_content(path)
+    for key in keys:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
-            f"{path}: expected a state dict, at the top or under {' or '.join(_STATE_KEYS)}, got {_describe(content)}"
+            f"{path}: expected a state dict, at the top or under {' or '.join(keys)}, got {_describe(content)}"
         )
     prefixed = all(str(key).startswith("module.") for key in content)
     return {str(key).removeprefix("module.") if prefixed else str(key): value for key, value in content.items()}
