@@ -6,8 +6,8 @@ names of a table are looked up, and checkpoints are read as weights.
 
 **Orientation.** A network does not know how its training images lay in their files, and nnU-Net looks at array axes
 only. Where its reader reorients (`NibabelIOWithReorient`, `SimpleITKIOWithReorient`), images lie towards right,
-anterior and superior, whatever their files say. Elsewhere files are taken to lie as ITK writes an unrotated CT, towards left,
-posterior and superior (`LPS`): give `orientation` where they did not. TotalSegmentator turns images itself before
+anterior and superior, whatever their files say. Elsewhere files are taken to lie as ITK writes an unrotated CT, towards
+left, posterior and superior (`LPS`): give `orientation` where they did not. TotalSegmentator turns images itself before
 nnU-Net reads them: `orientation: RAS`, unless its plans name a reader that reorients.
 
 **Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
