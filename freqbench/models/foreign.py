@@ -83,5 +83,7 @@ def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
         torch.default_generator.manual_seed(0)
         try:
             return make()
+        except UserError:
+            raise
         except _REFUSALS as error:
             raise UserError(f"{where} does not fit its class: {_one_line(error)}") from None
