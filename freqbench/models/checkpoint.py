@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,28 +126,41 @@ def save_checkpoint(
     storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
 
 
-def read_state_dict(path: str, wanted: Collection[str] | None = None) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU, under the network's own names.
+def read_content(path: str) -> Any:
+    """All that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
 
     Args:
-        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under `state_dict`, `model_state_dict`,
-            `network_weights`, `model` or `net`.
-        wanted: the network's keys, by which `strip_prefix` tells an author's prefix from a name of the network's;
-            without them `module.` alone is taken off.
+        path: a path, URI or `zoo://DATASET/NAME`.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
     local = _local(path)
-    content = _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
-    for key in _STATE_KEYS:
+    return _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
+
+
+def read_state_dict(
+    path: str, wanted: Collection[str] | None = None, keys: Sequence[str] = _STATE_KEYS
+) -> dict[str, Tensor]:
+    """The weights of a checkpoint, on the CPU, under the network's own names.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under one of `keys`.
+        wanted: the network's keys, by which `strip_prefix` tells an author's prefix from a name of the network's;
+            without them `module.` alone is taken off.
+        keys: where its framework puts the weights.
+
+    Raises:
+        CheckpointError: as `read_content`, or no state dict is where it should be.
+    """
+    content = read_content(path)
+    for key in keys:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
-            f"{path}: expected a state dict, at the top or under {', '.join(_STATE_KEYS[:-1])} or {_STATE_KEYS[-1]}, "
-            f"got {_describe(content)}"
+            f"{path}: expected a state dict, at the top or under {' or '.join(keys)}, got {_describe(content)}"
         )
     found = {str(key): value for key, value in content.items()}
     return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)

@@ -1,0 +1,286 @@
+"""MONAI bundles, written here as the model zoo's are: literal configurations, references, expressions."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai import transforms
+from monai.networks.nets import SwinUNETR, UNet
+
+from freqbench.errors import CheckpointError, UserError
+from freqbench.models import bundle
+from freqbench.models.checkpoint import check_fit
+
+ROI = (8, 16, 24)
+NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
+
+INFERENCE: dict[str, Any] = {
+    "imports": ["$import glob"],
+    "bundle_root": "/workspace/bundle",
+    "image_key": "image",
+    "num_classes": 3,
+    "window": list(ROI),
+    "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+    "datalist": "$list(sorted(glob.glob(@bundle_root + '/*.nii.gz')))",
+    "network_def": {"_target_": "UNet", **NETWORK, "out_channels": "@num_classes"},
+    "network": "$@network_def.to(@device)",
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", "keys": "@image_key"},
+            {"_target_": "EnsureChannelFirstd", "keys": "image"},
+            {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
+            {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.6, 2.0], "mode": "bilinear"},
+            {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_max": 250, "b_min": -1.0,
+             "b_max": 1.0, "clip": True},
+            {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
+        ],
+    },
+    "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window", "sw_batch_size": 4, "overlap": 0.625,
+                "mode": "gaussian"},
+    "postprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        ],
+    },
+}  # fmt: skip
+METADATA = {"monai_version": "1.6.1", "network_data_format": {"inputs": {"image": {"spatial_shape": [32, 32, 16]}}}}
+
+Write = Callable[..., str]
+
+
+def trained() -> UNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return UNet(**NETWORK).eval()
+
+
+def transform(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(t for t in config["preprocessing"]["transforms"] if t["_target_"] == name)
+    return found
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A bundle; `change` alters its configuration and metadata before they are written."""
+
+    def make(change: Callable[[dict[str, Any], dict[str, Any]], object] | None = None, suffix: str = "json") -> str:
+        config, metadata = copy.deepcopy(INFERENCE), copy.deepcopy(METADATA)
+        if change:
+            change(config, metadata)
+        for folder in ("configs", "models"):
+            (tmp_path / folder).mkdir()
+        text = json.dumps(config) if suffix == "json" else yaml.safe_dump(config)
+        (tmp_path / "configs" / f"inference.{suffix}").write_text(text)
+        (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+        torch.save(trained().state_dict(), tmp_path / "models" / "model.pt")
+        return str(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_computes_what_the_class_built_directly_computes(write: Write, trusted: bool, suffix: str) -> None:
+    folder = write(suffix=suffix)
+    network = bundle.network(folder, {}, trusted).eval()
+    network.load_state_dict(bundle.state_dict(folder, {}, trusted), strict=True)
+    images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), trained()(images), rtol=0, atol=0)
+
+
+def test_describes_itself(write: Write) -> None:
+    found = bundle.describe(write(), {}, trusted=False)
+    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
+    assert found.inference == {"overlap": 0.625, "weighting": "gaussian"}
+    assert found.preprocess is not None
+    assert (found.preprocess.spacing, found.preprocess.intensity) == ((1.5, 1.6, 2.0), {"window": (-175.0, 250.0)})
+    assert not found.preprocess.crop_foreground
+    assert (found.input.scale, found.input.axes) == ((-1.0, 1.0), "HWD")
+
+
+def test_trust_changes_nothing_where_all_is_plain(write: Write) -> None:
+    folder = write()
+    assert bundle.describe(folder, {}, trusted=True) == bundle.describe(folder, {}, trusted=False)
+
+
+def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alone(write: Write) -> None:
+    folder = write()
+    before = torch.get_rng_state()
+    first, second = (bundle.network(folder, {}, False).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_fit_the_skeleton_on_the_meta_device(write: Write) -> None:
+    folder = write()
+    with torch.device("meta"):
+        skeleton = bundle.network(folder, {}, trusted=False)
+    check_fit("a", folder, skeleton.state_dict(), bundle.state_dict(folder, {}, False), 3)
+
+
+def swin(config: dict[str, Any]) -> None:
+    definition = {"_target_": "monai.networks.nets.swin_unetr.SwinUNETR", "in_channels": 1, "out_channels": 2}
+    config["network_def"] = {**definition, "feature_size": 12}
+
+
+def test_swin_unetr_is_built_on_the_meta_device(write: Write) -> None:
+    folder = write(lambda config, metadata: swin(config))
+    with torch.device("meta"):
+        assert isinstance(bundle.network(folder, {}, trusted=False), SwinUNETR)
+
+
+def test_swin_unetr_of_an_older_monai_is_refused(write: Write) -> None:
+    folder = write(lambda config, metadata: (swin(config), metadata.update(monai_version="1.4.0")))
+    with pytest.raises(UserError, match=r"SwinUNETR of MONAI 1.4.0.*with a migration"):
+        bundle.network(folder, {}, trusted=False)
+
+
+def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, tmp_path: Path) -> None:
+    folder = write(lambda config, metadata: transform(config, "Orientationd").update(axcodes="PSL"))
+    found = bundle.describe(folder, {}, trusted=False)
+    volume = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")  # RAS
+    load = transforms.Compose(
+        [transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation(axcodes="PSL", labels=None)]
+    )
+    adapter = found.input.model_copy(update={"scale": (0.0, 1.0)})
+    turned = adapter.to_network(torch.from_numpy(volume)[None, None])[0]
+    torch.testing.assert_close(turned, load(tmp_path / "a.nii.gz").as_tensor(), rtol=0, atol=0)
+    # Spacing is written in the turned order: P is the volume's W, S its D, L its H.
+    assert found.preprocess is not None
+    assert found.preprocess.spacing == (2.0, 1.5, 1.6)
+
+
+def test_a_crop_to_the_foreground_is_kept(write: Write) -> None:
+    crop = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}
+    folder = write(lambda config, metadata: config["preprocessing"]["transforms"].append(crop))
+    found = bundle.describe(folder, {}, trusted=False).preprocess
+    assert found is not None
+    assert found.crop_foreground
+
+
+def remove(config: dict[str, Any], name: str) -> None:
+    config["preprocessing"]["transforms"].remove(transform(config, name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: transform(c, "ScaleIntensityRanged").update(_target_="NormalizeIntensityd"),
+        lambda c: transform(c, "ScaleIntensityRanged").update(clip=False),
+        lambda c: transform(c, "Spacingd").update(mode="nearest"),
+        lambda c: c["preprocessing"]["transforms"].reverse(),
+        lambda c: remove(c, "Orientationd"),
+        lambda c: c.pop("preprocessing"),
+    ],
+    ids=["another", "unclipped", "nearest", "order", "unturned", "none"],
+)
+def test_guesses_no_space(write: Write, change: Callable[[dict[str, Any]], object]) -> None:
+    found = bundle.describe(write(lambda config, metadata: change(config)), {}, trusted=False)
+    assert found.preprocess is None
+    assert found.input.scale == (0.0, 1.0)
+
+
+def test_without_a_sliding_window_the_metadata_give_the_window(write: Write) -> None:
+    folder = write(lambda config, metadata: config.update(inferer={"_target_": "SimpleInferer"}))
+    found = bundle.describe(folder, {}, trusted=False)
+    assert (found.roi, dict(found.inference)) == ((32, 32, 16), {})
+
+
+EXPRESSIONS = {
+    "network_def::out_channels": lambda c: c.update(num_classes="$1 + 2"),
+    "inferer::roi_size": lambda c: c.update(window="$[8] + [16, 24]"),
+    "preprocessing::transforms::3::pixdim": lambda c: transform(c, "Spacingd").update(pixdim="$[1.5, 1.6, 2.0]"),
+}
+
+
+@pytest.mark.parametrize("key", EXPRESSIONS)
+def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -> None:
+    folder = write(lambda config, metadata: EXPRESSIONS[key](config))
+    place = {"network_def::out_channels": "num_classes", "inferer::roi_size": "window"}.get(key, key)
+    with pytest.raises(UserError, match=rf"{place} is the expression \$.*--trust-code"):
+        bundle.describe(folder, {}, trusted=False)
+    found = bundle.describe(folder, {}, trusted=True)
+    assert found.preprocess is not None
+    assert (found.roi, found.num_classes, found.preprocess.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
+
+
+def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
+    """Expressions where they do not matter and where they do: none is evaluated."""
+    trap = f"$open({str(tmp_path / 'ran')!r}, 'w')"
+    folder = write(lambda config, metadata: config.update(imports=[trap], device=trap, network=trap, extra=trap))
+    bundle.describe(folder, {}, trusted=False)
+    bundle.network(folder, {}, trusted=False)
+    Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "num_classes": trap}))
+    with pytest.raises(UserError):
+        bundle.describe(folder, {}, trusted=False)
+    assert not (tmp_path / "ran").exists()
+
+
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
+
+
+def told(**arguments: Any) -> Change:
+    return lambda config, metadata: config["network_def"].update(arguments)
+
+
+REFUSED: list[tuple[str, Change]] = [
+    (r"expected a class of monai.networks.nets, got os.system", told(_target_="os.system")),
+    (r"expected a class of monai.networks.nets, got monai.networks.nets.nn", told(_target_="monai.networks.nets.nn")),
+    (r"network_def::act is an object of torch.nn.ReLU: .*--trust-code", told(act={"_target_": "torch.nn.ReLU"})),
+    (r"network_def does not fit its class: .*depth", told(depth=3)),
+    (r"would download weights", told(pretrained=True)),
+    (r"refers to @gone, which is not in the file", lambda c, m: c.update(num_classes="@gone")),
+    (
+        r"refers to itself: network_def::out_channels > num_cl",
+        lambda c, m: c.update(num_classes="@network_def::out_channels"),
+    ),
+    (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
+    (r"network_def: out_channels: .*got 1", lambda c, m: c.update(num_classes=1)),
+    (r"expected network_def with a _target_, got NoneType", lambda c, m: c.pop("network_def")),
+    (r"classes that overlap", lambda c, m: c["postprocessing"]["transforms"][0].update(sigmoid=True)),
+    (r"inferer: roi_size.*got -1", lambda c, m: c.update(window=[-1, 8, 8])),
+    (r"a_min below a_max", lambda c, m: transform(c, "ScaleIntensityRanged").update(a_min=300)),
+    (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), REFUSED, ids=[message for message, _ in REFUSED])
+def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None:
+    folder = write(change)
+    with pytest.raises(UserError, match=message) as caught:  # noqa: PT012 (which of the two refuses is free)
+        bundle.describe(folder, {}, trusted=False)
+        bundle.network(folder, {}, trusted=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["configs/inference.json", "models/model.pt"])
+def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> None:
+    folder = write()
+    Path(folder, missing).unlink()
+    with pytest.raises(CheckpointError, match=missing):
+        bundle.describe(folder, {}, trusted=False)
+
+
+def test_a_trusted_expression_that_fails_is_one_line(write: Write) -> None:
+    folder = write(lambda config, metadata: config.update(num_classes="$scripts.classes()"))
+    with pytest.raises(CheckpointError, match=r"num_classes cannot be resolved: .*PYTHONPATH") as caught:
+        bundle.describe(folder, {}, trusted=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_may_stand_under_the_name_model(write: Write) -> None:
+    folder = write()
+    torch.save({"model": trained().state_dict()}, Path(folder, "models", "model.pt"))
+    assert bundle.state_dict(folder, {}, False).keys() == trained().state_dict().keys()

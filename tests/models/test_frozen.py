@@ -1,0 +1,209 @@
+"""Networks saved with their code: TorchScript and torch.export."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.errors import CheckpointError, UserError
+from freqbench.models import frozen
+from freqbench.models.wrapper import SegmentationModel
+
+# Later torch releases deprecate TorchScript.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+
+ROI = (6, 8, 10)
+ARGS = {"num_classes": 3, "roi": ROI}
+
+
+class Small(nn.Module):
+    """Two convolutions, dropout, a buffer, and a tensor made on a device that the graph names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(1, 4, 3, padding=1)
+        self.norm = nn.InstanceNorm3d(4, affine=True)
+        self.dropout = nn.Dropout3d(0.5)
+        self.last = nn.Conv3d(4, 3, 1)
+        self.register_buffer("shift", torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        ramp = torch.arange(10, dtype=torch.float32, device=images.device) / 10
+        features = self.dropout(torch.relu(self.norm(self.first(images + ramp))))
+        logits: Tensor = self.last(features) + self.shift
+        return logits
+
+
+class Twice(Small):
+    def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
+        logits = super().forward(images)
+        return [logits, logits]
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return Small().eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 1, *ROI, generator=torch.Generator().manual_seed(1))
+
+
+def script(net: nn.Module, path: Path) -> str:
+    torch.jit.save(torch.jit.trace(net, torch.rand(1, 1, *ROI)), path)
+    return str(path)
+
+
+def export_for_one(net: nn.Module, path: Path) -> str:
+    torch.export.save(torch.export.export(net, (torch.rand(1, 1, *ROI),)), path)
+    return str(path)
+
+
+def export_for_any_batch(net: nn.Module, path: Path) -> str:
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    torch.export.save(torch.export.export(net, (torch.rand(2, 1, *ROI),), dynamic_shapes=shapes), path)
+    return str(path)
+
+
+Save = Callable[[nn.Module, Path], str]
+SAVES: Mapping[str, Save] = {"script": script, "one": export_for_one, "any": export_for_any_batch}
+
+
+@pytest.fixture(scope="module")
+def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The network in each form."""
+    folder = tmp_path_factory.mktemp("frozen")
+    return {name: save(net, folder / f"{name}.pt2") for name, save in SAVES.items()}
+
+
+@pytest.mark.parametrize("form", SAVES)
+def test_logits_and_gradients_are_those_of_the_network(
+    net: nn.Module, images: Tensor, files: Mapping[str, str], form: str
+) -> None:
+    model = SegmentationModel(frozen.network(files[form], {}, trusted=True).requires_grad_(False), ROI)
+    weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
+    found = []
+    for each in (model.eval(), net):
+        x = images.clone().requires_grad_()
+        logits = each(x)
+        (weights * logits).sum().backward()
+        found.append((logits.detach(), x.grad))
+    (got, gradient), (wanted, wanted_gradient) = found
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", SAVES)
+def test_weights_have_no_gradients(files: Mapping[str, str], form: str) -> None:
+    model = frozen.network(files[form], {}, trusted=True)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert len(list(model.parameters())) == 6
+
+
+@pytest.mark.parametrize("form", SAVES)
+def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, str], form: str) -> None:
+    model = frozen.network(files[form], {}, trusted=True)
+    torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", SAVES)
+def test_state_dict_fits_its_own_network(files: Mapping[str, str], form: str) -> None:
+    path = files[form]
+    frozen.network(path, {}, trusted=True).load_state_dict(frozen.state_dict(path, {}, trusted=True), strict=True)
+
+
+def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(files: Mapping[str, str]) -> None:
+    """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
+    model = frozen.network(files["any"], {}, trusted=True).to("meta")
+    assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
+
+
+def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:
+    found = frozen.describe(files["one"], {}, trusted=True)
+    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
+    assert found.preprocess is None
+
+
+def test_a_script_says_what_the_job_says(files: Mapping[str, str]) -> None:
+    found = frozen.describe(files["script"], ARGS, trusted=True)
+    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
+
+
+def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
+    for path in files.values():
+        for function in (frozen.describe, frozen.network, frozen.state_dict):
+            with pytest.raises(UserError, match="--trust-code"):
+                function(path, {}, trusted=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"num_classes": 4}, r"num_classes is 4 here, but the file was exported for 3"),
+        ({"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"),
+        ({"classes": 3}, r"unknown key 'classes'"),
+    ],
+)
+def test_refuses_what_contradicts_the_archive(files: Mapping[str, str], args: dict[str, object], message: str) -> None:
+    path = files["one"]
+    with pytest.raises(UserError, match=message):
+        frozen.describe(path, args, trusted=True)
+
+
+@pytest.mark.parametrize("missing", ["num_classes", "roi"])
+def test_a_script_needs_to_be_told(files: Mapping[str, str], missing: str) -> None:
+    path = files["script"]
+    with pytest.raises(UserError, match=f"{missing}: required"):
+        frozen.describe(path, {key: value for key, value in ARGS.items() if key != missing}, trusted=True)
+
+
+def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str], tmp_path: Path) -> None:
+    weights, text, half = (tmp_path / name for name in ("weights.pt", "text.pt2", "half.pt2"))
+    torch.save(net.state_dict(), weights)
+    text.write_text("none")
+    half.write_bytes(Path(files["script"]).read_bytes()[:2000])
+    for path in (weights, text, half):
+        with pytest.raises(CheckpointError, match=r"expected a file of torch.jit.save or torch.export.save"):
+            frozen.network(str(path), {}, trusted=True)
+    with pytest.raises(CheckpointError, match="found none"):
+        frozen.network(str(tmp_path / "gone.pt"), {}, trusted=True)
+
+
+def test_refuses_a_script_whose_weights_were_made_constants(net: nn.Module, tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.freeze(torch.jit.trace(net, torch.rand(1, 1, *ROI))), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"torch.jit.freeze"):
+        frozen.network(str(tmp_path / "a.pt"), {}, trusted=True)
+
+
+def test_refuses_a_batch_of_two_built_in(net: nn.Module, tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(net, (torch.rand(2, 1, *ROI),)), tmp_path / "a.pt2")
+    with pytest.raises(UserError, match=r"got 2: export it with a dynamic batch"):
+        frozen.network(str(tmp_path / "a.pt2"), {}, trusted=True)
+
+
+def test_refuses_several_outputs(images: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"got 1 in and 2 out"):
+        frozen.network(export_for_one(Twice().eval(), tmp_path / "a.pt2"), {}, trusted=True)
+    model = frozen.network(script(Twice().eval(), tmp_path / "a.pt"), {}, trusted=True)
+    with pytest.raises(UserError, match=r"returns one tensor, got list"):
+        model(images)
+
+
+class Closed(Small):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.detach())
+
+
+@pytest.mark.parametrize("save", [script, export_for_one])
+def test_refuses_what_lets_no_gradient_through(images: Tensor, tmp_path: Path, save: Save) -> None:
+    model = frozen.network(save(Closed().eval(), tmp_path / "a.pt2"), {}, trusted=True)
+    with pytest.raises(UserError, match="gradients to its input"):
+        model(images.requires_grad_())

@@ -1,0 +1,282 @@
+"""nnU-Net folders, written here as nnU-Net v2 writes them: plans of either format, plain and residual encoders."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from models.nnunet_folder import CT, PATCH, checkpoint, dataset, direct, new_architecture, old_architecture, plans
+
+from freqbench.errors import CheckpointError, UserError
+from freqbench.models import nnunet
+from freqbench.models.checkpoint import check_fit
+
+pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
+
+Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """A folder; `change` alters plans, dataset and checkpoint before they are written."""
+
+    def make(architecture: dict[str, Any], network: torch.nn.Module, change: Change | None = None) -> str:
+        folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+        contents = plans(architecture), dataset(), checkpoint(network)
+        if change:
+            change(*contents)
+        (folder / "fold_0").mkdir(parents=True)
+        (folder / "plans.json").write_text(json.dumps(contents[0]))
+        (folder / "dataset.json").write_text(json.dumps(contents[1]))
+        torch.save(contents[2], folder / "fold_0" / "checkpoint_final.pth")
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture
+def plain(write: Callable[..., str]) -> Callable[[Change | None], str]:
+    return lambda change=None: write(new_architecture("PlainConvUNet"), direct("PlainConvUNet"), change)
+
+
+@pytest.mark.parametrize("architecture", [old_architecture, new_architecture])
+@pytest.mark.parametrize("cls", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_computes_what_the_class_built_directly_computes(
+    write: Callable[..., str], architecture: Callable[[str], dict[str, Any]], cls: str
+) -> None:
+    trained = direct(cls)
+    folder = write(architecture(cls), trained)
+    network = nnunet.network(folder, {}).eval()
+    network.load_state_dict(nnunet.state_dict(folder, {}), strict=True)
+    images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), trained(images)[0], rtol=0, atol=0)
+
+
+def test_weights_fit_the_skeleton_on_the_meta_device(plain: Callable[..., str]) -> None:
+    folder = plain()
+    with torch.device("meta"):
+        skeleton = nnunet.network(folder, {}).eval()
+    check_fit("a", folder, skeleton.state_dict(), nnunet.state_dict(folder, {}), 3)
+    assert skeleton(torch.empty(1, 1, *PATCH, device="meta")).shape == (1, 3, *PATCH)
+
+
+def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alone(plain: Callable[..., str]) -> None:
+    folder = plain()
+    before = torch.get_rng_state()
+    first, second = (nnunet.network(folder, {}).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_describes_its_window_channels_classes_and_inference(plain: Callable[..., str]) -> None:
+    found = nnunet.describe(plain(), {})
+    assert (found.roi, found.num_classes, found.num_channels) == (PATCH, 3, 1)
+    assert found.preprocess is not None
+    assert found.preprocess.spacing == (0.8, 1.0, 5.0)
+    assert found.preprocess.resampling == "nnunet"
+    # Array axes 0 and 2 are the volume's D and H.
+    assert found.inference == {"overlap": 0.5, "weighting": "gaussian", "mirror": "HD"}
+
+
+@pytest.mark.parametrize("transpose", [[0, 1, 2], [2, 0, 1]])
+@pytest.mark.parametrize("args", [{}, {"orientation": "RAS"}])
+def test_the_network_is_given_the_array_that_itk_reads(
+    plain: Callable[..., str], tmp_path: Path, transpose: list[int], args: dict[str, str]
+) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    written = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
+    image = sitk.GetImageFromArray(written)  # identity direction: towards left, posterior, superior
+    if args:
+        image = sitk.DICOMOrient(image, args["orientation"])
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
+    volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
+    folder = plain(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
+    adapter = nnunet.describe(folder, args).input.model_copy(update={"scale": (0.0, 1.0), "mean": 0.0, "std": 1.0})
+    np.testing.assert_array_equal(adapter.to_network(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
+
+
+def test_spacing_follows_the_transposition_of_the_plans(plain: Callable[..., str]) -> None:
+    folder = plain(lambda plans, dataset, checkpoint: plans.update(transpose_forward=[2, 0, 1]))
+    found = nnunet.describe(folder, {}).preprocess
+    # The network's axes are now H, D, W of the volume, and the plans' spacing is in the network's order.
+    assert found is not None
+    assert found.spacing == (5.0, 0.8, 1.0)
+
+
+def test_a_reader_that_reorients_needs_no_orientation(plain: Callable[..., str]) -> None:
+    folder = plain(lambda plans, dataset, checkpoint: plans.update(image_reader_writer="NibabelIOWithReorient"))
+    assert nnunet.describe(folder, {}).input.axes == "DWH"
+
+
+def test_ct_intensities_become_what_nnunet_makes_of_them(plain: Callable[..., str]) -> None:
+    found = nnunet.describe(plain(), {})
+    native = np.array([-1000.0, -60.0, 0.0, 90.0, 340.0, 2000.0])
+    assert found.preprocess is not None
+    low, high = found.preprocess.intensity["window"]  # type: ignore[index,misc]
+    unit = np.clip((native - low) / (high - low), 0, 1)
+    got = found.input.to_network(torch.from_numpy(unit).reshape(1, 1, -1, 1, 1)).flatten()
+    np.testing.assert_allclose(np.sort(got), (np.clip(native, -60, 340) - 90) / 120, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "intensity", "scale"),
+    [
+        ("ZScoreNormalization", {"zscore": 5.0}, (-5.0, 5.0)),
+        ("RescaleTo01Normalization", "minmax", (0.0, 1.0)),
+        ("RGBTo01Normalization", {"window": (0.0, 255.0)}, (0.0, 1.0)),
+    ],
+)
+def test_other_normalisations(plain: Callable[..., str], scheme: str, intensity: Any, scale: Any) -> None:
+    folder = plain(
+        lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(normalization_schemes=[scheme])
+    )
+    found = nnunet.describe(folder, {})
+    assert found.preprocess is not None
+    assert (found.preprocess.intensity, found.input.scale) == (intensity, scale)
+
+
+def test_several_channels_keep_their_own_mean_and_deviation(write: Callable[..., str]) -> None:
+    def two(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+        plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"] * 2
+        plans["foreground_intensity_properties_per_channel"]["1"] = {**CT, "mean": 10.0, "std": 20.0}
+        dataset["channel_names"]["1"] = "CT late"
+
+    folder = write(new_architecture("PlainConvUNet"), direct("PlainConvUNet", channels=2), two)
+    found = nnunet.describe(folder, {})
+    assert (found.num_channels, found.input.mean, found.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
+    nnunet.network(folder, {}).load_state_dict(nnunet.state_dict(folder, {}))
+
+
+def test_the_ignore_label_is_no_class(plain: Callable[..., str]) -> None:
+    folder = plain(lambda plans, dataset, checkpoint: dataset["labels"].update(ignore=3))
+    assert nnunet.describe(folder, {}).num_classes == 3
+
+
+def test_the_configuration_is_the_one_that_the_checkpoint_was_trained_as(plain: Callable[..., str]) -> None:
+    folder = plain(lambda plans, dataset, checkpoint: checkpoint["init_args"].update(configuration="3d_lowres"))
+    found = nnunet.describe(folder, {}).preprocess
+    assert found is not None
+    assert found.spacing == (1.6, 2.0, 6.0)
+
+
+def test_the_only_fold_is_taken_and_another_is_refused_by_name(plain: Callable[..., str]) -> None:
+    folder = Path(plain())
+    (folder / "fold_0").rename(folder / "fold_all")
+    assert nnunet.describe(str(folder), {}).num_classes == 3
+    with pytest.raises(CheckpointError, match=r"expected fold_1/checkpoint_final.pth.*one of all"):
+        nnunet.describe(str(folder), {"fold": 1})
+
+
+def test_the_hash_follows_plans_and_weights_and_not_the_place(plain: Callable[..., str], tmp_path: Path) -> None:
+    folder = Path(plain())
+    first = nnunet.describe(str(folder), {}).sha256
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert nnunet.describe(str(moved), {}).sha256 == first
+    (moved / "plans.json").write_text(json.dumps({**json.loads((moved / "plans.json").read_text()), "note": 1}))
+    assert nnunet.describe(str(moved), {}).sha256 != first
+
+
+def full(plans: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = plans["configurations"]["3d_fullres"]
+    return found
+
+
+ZSCORE_IN_MASK = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}
+
+REFUSED: list[tuple[str, Change]] = [
+    (r"labels that exclude each other, got the region whole", lambda p, d, c: d["labels"].update(whole=[1, 2])),
+    (r"labels: expected each name with one of 0..2", lambda p, d, c: d.update(labels={"0": "a", "1": "b", "2": "c"})),
+    (r"labels: required", lambda p, d, c: d.pop("labels")),
+    (r"within a mask", lambda p, d, c: full(p).update(ZSCORE_IN_MASK)),
+    (r"got NoNormalization, which is not", lambda p, d, c: full(p).update(normalization_schemes=["NoNormalization"])),
+    (r"normalised alike", lambda p, d, c: full(p).update(normalization_schemes=["CTNormalization", "NoNormalization"])),
+    (r"resampling_fn_data: .*'resample_torch'", lambda p, d, c: full(p).update(resampling_fn_data="resample_torch")),
+    (r"unknown image_reader_writer 'Tiff3DIO'", lambda p, d, c: p.update(image_reader_writer="Tiff3DIO")),
+    (r"each of 0, 1, 2 once", lambda p, d, c: p.update(transpose_forward=[0, 1, 1])),
+    (r"inherits from itself", lambda p, d, c: full(p).update(inherits_from="3d_lowres")),
+    (r"found no network_weights", lambda p, d, c: c.pop("network_weights")),
+    (r"mirroring_axes: expected some of 0, 1, 2", lambda p, d, c: c.update(inference_allowed_mirroring_axes=(3,))),
+    (r"could run code", lambda p, d, c: c.update(logging=Path("x"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "change"), REFUSED, ids=[message for message, _ in REFUSED])
+def test_refuses_in_one_line(plain: Callable[..., str], message: str, change: Change) -> None:
+    folder = plain(change)
+    with pytest.raises(UserError, match=message) as caught:
+        nnunet.describe(folder, {})
+    assert "\n" not in str(caught.value)
+
+
+def arch(plans: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = full(plans)["architecture"]
+    return found
+
+
+FOREIGN: list[tuple[str, Change]] = [
+    (r"unknown network 'os.system'", lambda p, d, c: arch(p).update(network_class_name="os.system")),
+    (r"unknown network 'evil.PlainConvUNet'", lambda p, d, c: arch(p).update(network_class_name="evil.PlainConvUNet")),
+    (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="os.system")),
+    (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="torch.nn.init")),
+    (r"does not fit its class: n_conv_per_stage must", lambda p, d, c: arch(p)["arch_kwargs"].update(n_stages=2)),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), FOREIGN)
+def test_builds_nothing_but_the_networks_of_the_table(plain: Callable[..., str], message: str, change: Change) -> None:
+    folder = plain(change)
+    with pytest.raises(UserError, match=message) as caught:
+        nnunet.network(folder, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"configuration": "3d_cascade_fullres"}, r"was trained as 3d_fullres: leave it out"),
+        ({"configuraton": "2d"}, r"unknown key 'configuraton'. Did you mean 'configuration'"),
+        ({"orientation": "LAA"}, r"orientation: expected one of R or L"),
+        ({"checkpoint": "checkpoint_best.pth"}, r"expected fold_N/checkpoint_best.pth, found none"),
+    ],
+)
+def test_refuses_arguments_in_one_line(plain: Callable[..., str], args: dict[str, Any], message: str) -> None:
+    folder = plain()
+    with pytest.raises(UserError, match=message):
+        nnunet.describe(folder, args)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("2d", r"expected a 3d configuration, got 2d"), ("3d_cascade_fullres", r"refines another")]
+)
+def test_refuses_2d_and_cascade(plain: Callable[..., str], name: str, message: str) -> None:
+    folder = plain(lambda plans, dataset, checkpoint: checkpoint["init_args"].update(configuration=name))
+    with pytest.raises(UserError, match=message):
+        nnunet.describe(folder, {})
+
+
+@pytest.mark.parametrize("missing", ["plans.json", "dataset.json", "fold_0/checkpoint_final.pth"])
+def test_refuses_an_incomplete_folder_by_name(plain: Callable[..., str], missing: str) -> None:
+    folder = Path(plain())
+    (folder / missing).unlink()
+    with pytest.raises(CheckpointError, match=Path(missing).name):
+        nnunet.describe(str(folder), {})
+
+
+def test_the_adapter_and_the_network_agree_with_turning_by_hand(plain: Callable[..., str]) -> None:
+    """What the network says of the turned and normalised array, turned back, is what it says through the adapter."""
+    folder = plain()
+    network = nnunet.network(folder, {}).eval()
+    network.load_state_dict(nnunet.state_dict(folder, {}))
+    adapter = nnunet.describe(folder, {}).input
+    volume = torch.rand(1, 1, 24, 16, 8, generator=torch.Generator().manual_seed(2))
+    turned = (-60 + 400 * volume.flip(2, 3).permute(0, 1, 4, 3, 2) - 90) / 120
+    with torch.no_grad():
+        wanted = network(turned).permute(0, 1, 4, 3, 2).flip(2, 3)
+        got = adapter.from_network(network(adapter.to_network(volume)))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
