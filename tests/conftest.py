@@ -29,3 +29,25 @@ def golden() -> Callable[[str], Path]:
         pytest.skip(f"{name}.npz is only in the folder shared/, which is not beside the checkout")
 
     return find
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread in each process, those that tests start too: tiny tensors gain nothing from more, and lose much where
+    cores are shared. Set before torch is imported; what is measured takes the threads that it finds."""
+    if is_default_selection(config):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Unless `-n` says otherwise, one process for single files and for what `-k` or `-m` selects.
+
+    A file is done before other processes have started, and what is measured, or killed for minutes, wants the machine
+    and the terminal to itself.
+    """
+    is_little = config.option.keyword or any(".py" in argument for argument in config.args)
+    return 0 if is_little or not is_default_selection(config) else None
+
+
+def is_default_selection(config: pytest.Config) -> bool:
+    """Whether no other `-m` was given than that of pyproject.toml."""
+    return config.option.markexpr in config.getini("addopts")

@@ -19,16 +19,19 @@ from freqbench.cli import app, main
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that a run in a subprocess has made, and what it said."""
+    """A store that a run in a subprocess has made, and what it said on stdout and stderr."""
     folder = tmp_path_factory.mktemp("store")
     result = call(folder, "run", write(folder, small()), "--out", "out")
     assert result.returncode == 0, result.stderr
     (folder / "said").write_text(result.stdout)
+    (folder / "stderr").write_text(result.stderr)
     return folder
 
 
@@ -69,16 +72,20 @@ def test_help_reads_well(command: str, tmp_path: Path) -> None:
         assert option in result.stdout
 
 
-def test_plan_computes_nothing(tmp_path: Path) -> None:
-    result = call(tmp_path, "plan", write(tmp_path, job()))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "0 of 24 records are in runs/tiny\n" in result.stdout
-    assert "left on one worker" in result.stdout
+def test_plan_computes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = in_process(capsys, "plan", write(tmp_path, job()))
+    assert (code, err) == (0, "")
+    assert "0 of 24 records are in runs/tiny\n" in out
+    assert "left on one worker" in out
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
 def test_run_says_in_plain_lines_what_it_did(store: Path) -> None:
     said = (store / "said").read_text()
+    assert (store / "stderr").read_text() == ""
     assert "\x1b" not in said
     assert "\r" not in said
     assert "1 of 1 records stored" in said
@@ -213,8 +220,16 @@ def test_limit_cases_and_set_reach_the_run(tmp_path: Path, capsys: pytest.Captur
     assert len(rows(out)) == 2 * 2 * 2
 
 
+SAVED = {
+    "models": job()["models"],
+    "targets": "source",
+    "save_adversarial": "nifti",
+    "resources": {"workers": 1, "threads": 1},  # what Ray would do in a run is tested elsewhere
+}
+
+
 def test_score_goes_from_the_store_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = small(models=job()["models"], targets="source", save_adversarial="nifti", metrics=["dsc"])
+    content = small(**SAVED, metrics=["dsc"])
     out = tmp_path / "out"
     assert in_process(capsys, "run", write(tmp_path, content), "--out", str(out))[0] == 0
     (tmp_path / "job.yaml").unlink()
@@ -230,7 +245,7 @@ MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.
 def test_matched_budgets_are_planned_found_run_kept_and_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = small(**MATCHED, models=job()["models"], targets="source", save_adversarial="nifti")
+    content = small(**MATCHED, **SAVED)
     path, out = write(tmp_path, content), tmp_path / "out"
     code, said, _ = in_process(capsys, "plan", path, "--out", str(out))
     assert (code, out.exists()) == (0, False)
@@ -295,10 +310,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
-    result = call(tmp_path, "run", write(tmp_path, small()), "--out", str(tmp_path / "file" / "out"))
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.rstrip().endswith("check the path and its permissions")
-    assert result.stderr.count("\n") == 1
+    code, _, err = in_process(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "file" / "out"))
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.rstrip().endswith("check the path and its permissions")
+    assert err.count("\n") == 1

@@ -32,10 +32,15 @@ def ray_session(cpus: int) -> Iterator[None]:
 
 
 def run_by_ray(
-    units: Sequence[Unit], metrics: Sequence[str], workers: int, timeout: float | None = None, batch: int | None = None
+    units: Sequence[Unit],
+    metrics: Sequence[str],
+    workers: int,
+    timeout: float | None = None,
+    batch: int | None = None,
+    threads: int = 1,
 ) -> Collector:
-    """Units on the Ray of this process, one thread a worker."""
-    spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=1, window_batch=batch)
+    """Units on the Ray of this process."""
+    spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch)
     listener = Collector()
-    distributed.run(units, spec, Pool(workers=workers, threads=1, gpus=0), listener, timeout)
+    distributed.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout)
     return listener

@@ -18,6 +18,8 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Unit
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 CONTROLS = {"control": ["none", "random"]}
 EVERY_ATTACK = {**EXAMPLES, **{name: EXAMPLES[name] | CONTROLS for name in ("vafa", "sa2")}}
@@ -95,8 +97,8 @@ def test_a_unit_that_always_kills_its_worker_is_a_failed_row_after_three_tries(t
 
 def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "hang")
-    listener = run_by_ray(units, METRICS, workers=2, timeout=8)
-    assert [text for text in listener.said if "it took longer than case_timeout = 8 s: it is tried again" in text]
+    listener = run_by_ray(units, METRICS, workers=2, timeout=15)
+    assert [text for text in listener.said if "it took longer than case_timeout = 15 s: it is tried again" in text]
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
@@ -127,16 +129,17 @@ def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(t
 
 
 def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five workers where there is room for four: the run goes on with those."""
+    """Two workers where there is room for one: the run goes on with that."""
     monkeypatch.setattr(distributed, "WAITING_S", 1.0)
     monkeypatch.setattr(distributed, "WAITING_AGAIN_S", 1.0)
     units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
-    listener = run_by_ray(units, METRICS, workers=5)
-    assert "waiting for Ray: 1 of 5 workers have not started: each wants 1 CPU, free are 0 CPU" in listener.said
+    listener = run_by_ray(units, ("dsc",), workers=2, threads=3)
+    assert "waiting for Ray: 1 of 2 workers have not started: each wants 3 CPU, free are 1 CPU" in listener.said
     assert len(listener.outcomes) == len(units)
 
 
-def test_workers_that_do_not_start_are_one_line() -> None:
+def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

@@ -4,6 +4,7 @@ process stays behind."""
 import os
 import random
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -30,14 +31,20 @@ CONTENT = job(
     attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "pgd", "eps": 0.02, "steps": [300, 301, 302]}]
 )
 NUM_RECORDS = 2 * 2 * 6 * 2
+TEST = "FREQBENCH_TEST"
+"""A variable of the environment that tells whose a process is."""
+
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 def ray_processes() -> list[str]:
-    """What runs for some driver's own Ray."""
+    """What runs for the own Ray of some driver of this test: others may have theirs at the same time."""
     found = []
     for process in psutil.process_iter():
         try:
-            if MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+            variables = process.environ()
+            is_ours = MARK in variables and variables.get(TEST) == os.environ[TEST]
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(process.cmdline()))
         except (psutil.Error, OSError):
             continue
@@ -52,7 +59,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_process_stays_behind() -> Iterator[None]:
+def no_process_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(TEST, secrets.token_hex(8))
     yield
     wait_for(lambda: not ray_processes(), 10)
 

@@ -14,6 +14,7 @@ from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench import evaluate, storage
 from freqbench.engine import facts, runner, serial, worker
+from freqbench.engine.runner import Summary
 from freqbench.engine.status import of_store
 from freqbench.errors import UserError
 from freqbench.metrics import METRICS
@@ -34,13 +35,20 @@ def attacks_counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_keys_are_the_same_before_a_run_and_in_its_rows(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """The store of a whole run of the job, only to be read, and how the run ended."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, execute(job(), out)
+
+
+def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summary]) -> None:
     _, grid = expanded(job())
     planned = {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
-    summary = execute(job(), tmp_path)
-    assert set(rows(tmp_path)) == planned
+    out, summary = whole
+    assert set(rows(out)) == planned
     assert (summary.num_new, summary.num_failed, summary.num_done) == (24, 0, 0)
-    assert len(class_rows(tmp_path)) == 24 * 6
+    assert len(class_rows(out)) == 24 * 6
 
 
 def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,12 +71,11 @@ def test_a_changed_job_adds_only_what_is_missing(tmp_path: Path, monkeypatch: py
     assert before.items() <= rows(tmp_path).items()
 
 
-def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path) -> None:
-    execute(job(models=job()["models"][:1]), tmp_path / "grown")
-    summary = execute(job(), tmp_path / "grown")
-    execute(job(), tmp_path / "whole")
+def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:
+    execute(job(models=job()["models"][:1]), tmp_path)
+    summary = execute(job(), tmp_path)
     assert (summary.num_done, summary.num_new) == (6, 18)
-    assert rows(tmp_path / "grown") == rows(tmp_path / "whole")
+    assert rows(tmp_path) == rows(whole[0])
 
 
 def test_further_metrics_are_computed_and_then_covered(tmp_path: Path) -> None:
@@ -118,7 +125,9 @@ def test_a_failed_attempt_takes_no_good_row_away(tmp_path: Path, monkeypatch: py
     assert rows(tmp_path) == before
 
 
-def test_an_interrupted_run_keeps_what_it_had_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]
+) -> None:
     real, calls = evaluate.attack_case, []
     with monkeypatch.context() as patch:
 
@@ -129,16 +138,15 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(tmp_path: Path, monkey
             return real(*args)
 
         patch.setattr(evaluate, "attack_case", interrupt)
-        first = execute(job(), tmp_path / "halved")
+        first = execute(job(), tmp_path)
     assert first.interrupted
-    assert first.num_new == len(rows(tmp_path / "halved")) == 8
-    (run,) = Store(str(tmp_path / "halved")).runs()
+    assert first.num_new == len(rows(tmp_path)) == 8
+    (run,) = Store(str(tmp_path)).runs()
     assert (run["status"], run["records"]) == ("interrupted", 8)
-    second = execute(job(), tmp_path / "halved")
+    second = execute(job(), tmp_path)
     assert (second.num_done, second.num_new, second.interrupted) == (8, 16, False)
-    execute(job(), tmp_path / "whole")
-    assert rows(tmp_path / "halved") == rows(tmp_path / "whole")
-    assert class_rows(tmp_path / "halved") == class_rows(tmp_path / "whole")
+    assert rows(tmp_path) == rows(whole[0])
+    assert class_rows(tmp_path) == class_rows(whole[0])
 
 
 def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(

@@ -17,7 +17,12 @@ from freqbench.errors import UserError
 from freqbench.job import further_targets
 from freqbench.results import Store, index_keys
 
-ONE = {"attacks": [{"name": "gn", "std": ["8/255", 0.1]}], "metrics": ["dsc", "psnr"], "save_adversarial": "nifti"}
+ONE = {
+    "attacks": [{"name": "gn", "std": ["8/255", 0.1]}],
+    "metrics": ["dsc", "psnr"],
+    "save_adversarial": "nifti",
+    "resources": {"workers": 1, "threads": 1},  # so that `rescore`, which takes Ray where it pays, does not
+}
 FILES = {"adversarial", "clean", "label", "prediction_clean-a", "prediction_adversarial-a"}
 
 
@@ -80,13 +85,16 @@ def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkey
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
 
 
-def test_a_further_checkpoint_is_scored_as_a_run_would_have(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("ray")
+def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
     net = models.build("unet", 6, (16, 16, 16), ARGS, seed=5)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}
     path = tmp_path / "later.safetensors"
     models.save_checkpoint(path, net.state_dict(), metadata, half=False)
     execute(small(**ONE), tmp_path / "scored")
-    assert score(small(**ONE), tmp_path / "scored", [str(path)]).num_new == 2
+    two_workers = small(**{**ONE, "resources": {"workers": 2, "threads": 1}})
+    assert score(two_workers, tmp_path / "scored", [str(path)]).num_new == 2
+    assert Store(str(tmp_path / "scored")).runs()[-1]["engine"]["name"] == "ray"
     whole = small(**ONE, targets=["a", "later"])
     whole["models"].append({"name": "later", "checkpoint": str(path)})
     execute(whole, tmp_path / "run")

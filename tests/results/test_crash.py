@@ -192,18 +192,18 @@ def test_compaction_waits_for_enough_files(tmp_path: Path, rows: SimpleNamespace
     assert len(storage.list_files(str(tmp_path / "records"), ".parquet")) == 5
 
 
-def test_two_hundred_small_files_become_one(tmp_path: Path, rows: SimpleNamespace) -> None:
+def test_seventy_small_files_become_one(tmp_path: Path, rows: SimpleNamespace) -> None:
     store = Store(str(tmp_path))
     writer = store.writer("run0")
-    written = [rows.record(number, cell_id=f"cell{number}") for number in range(200)]
+    written = [rows.record(number, cell_id=f"cell{number}") for number in range(70)]
     for row in written:
         writer.add([row], rows.classes(row))
         writer.flush()
-    assert len(storage.list_files(str(tmp_path / "records"), ".parquet")) == 200
+    assert len(storage.list_files(str(tmp_path / "records"), ".parquet")) == 70
     store.compact()
     assert len(storage.list_files(str(tmp_path / "records"), ".parquet")) == 1
     assert store.records().to_pylist() == written
-    assert len(store.class_records()) == 400
+    assert len(store.class_records()) == 140
 
 
 def test_a_compacted_file_has_the_whole_schema(tmp_path: Path, rows: SimpleNamespace) -> None:
