@@ -19,10 +19,8 @@ def tables(spec: JobSpec, grid: Grid, lacking: Sequence[Missing]) -> Iterator[Ta
         table.add_row(*map(str, row))
     yield table
     if lacking:
-        fold = {"overflow": "fold"}
-        absent = Table(
-            "missing", Column("what was expected", **fold), Column("to be had from", **fold), title="missing here"
-        )
+        expected, source = (Column(text, overflow="fold") for text in ("what was expected", "to be had from"))
+        absent = Table("missing", expected, source, title="missing here")
         for each in lacking:
             absent.add_row(each.what, each.complaint, each.source)
         yield absent

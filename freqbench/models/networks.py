@@ -10,6 +10,7 @@ from freqbench import plugins
 from freqbench.errors import CheckpointError
 from freqbench.models import bundle, frozen, migrations, nets, nnunet
 from freqbench.models import checkpoint as checkpoints
+from freqbench.models.adapter import Description
 from freqbench.models.ensemble import MeanOfProbabilities
 from freqbench.models.spec import FROZEN, ModelSpec
 from freqbench.models.wrapper import SegmentationModel
@@ -43,7 +44,7 @@ def load(
     if spec.members:
         members = [load(member, device, precision, compile, trusted) for member in spec.members]
         return SegmentationModel(MeanOfProbabilities(members), spec.roi, inference=spec.inference).to(device).eval()
-    if not spec.is_random and content_sha256(spec) != spec.checkpoint_sha256:
+    if not spec.is_random and content_sha256(spec, trusted) != spec.checkpoint_sha256:
         raise CheckpointError(
             f"{spec.name}: {spec.checkpoint} is not the file that was planned with (sha256 "
             f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
@@ -51,7 +52,7 @@ def load(
     net = network(spec, trusted)
     if not spec.is_random and spec.arch not in FROZEN:
         # Strict, and casts float16 weights to the network's float32.
-        net.load_state_dict(weights(spec, net.state_dict()))
+        net.load_state_dict(weights(spec, net.state_dict(), trusted))
     net.requires_grad_(False)
     model = SegmentationModel(net, spec.roi, precision, compile, adapter=spec.input, inference=spec.inference)
     return model.to(device).eval()
@@ -104,25 +105,26 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
     nets.trace(spec.arch, net, spec.num_classes, network_roi(spec), spec.num_channels)
 
 
-def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor], trusted: bool) -> dict[str, Tensor]:
     """The weights of a checkpoint under the network's names, migrated.
 
     Args:
         spec: of a network that is not frozen.
         wanted: the network's state dict; the meta device will do.
+        trusted: whether code of others may run.
     """
     if spec.arch in READERS:
-        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
+        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args, trusted)
         return found
     found = checkpoints.read_state_dict(spec.checkpoint, wanted)
     return _migration(spec).convert(found, wanted)
 
 
-def content_sha256(spec: ModelSpec) -> str:
+def content_sha256(spec: ModelSpec, trusted: bool) -> str:
     """SHA-256 of what a model is read from: a file, or the files of a folder."""
     if spec.arch in READERS:
-        sha256: str = READERS[spec.arch].content_sha256(spec.checkpoint, spec.args)
-        return sha256
+        found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args, trusted)
+        return found.sha256
     return checkpoints.content_sha256(spec.checkpoint)
 
 

@@ -66,7 +66,8 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         min_dice=0.0 if untrained else entry.min_dice,
     )
     if arch in READERS:
-        draft = _as_described(draft, entry, READERS[arch].describe(path, entry.args, trusted))
+        draft = replace(draft, args=_told_to_reader(draft, entry))
+        draft = _as_described(draft, entry, READERS[arch].describe(path, draft.args, trusted))
     elif plugins.names_class(arch):
         cls: type[nn.Module] = plugins.load_class(arch, nn.Module, trusted)
         draft = replace(draft, code_sha256=plugins.provenance(cls)["source_sha256"])
@@ -109,6 +110,14 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     )
 
 
+def _told_to_reader(draft: ModelSpec, entry: ModelEntry) -> Mapping[str, Any]:
+    """Arguments of a reader; a frozen file may not say itself what it takes and gives."""
+    if draft.arch not in FROZEN:
+        return entry.args
+    roi = {"roi": draft.input.in_network_order(entry.roi)} if entry.roi else {}
+    return {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
+
+
 def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> ModelSpec:
     """What a folder says of itself, where the job says nothing else."""
     for what in ("num_classes", "num_channels"):
@@ -138,9 +147,9 @@ def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
             found = checkpoints.read_state_dict(draft.checkpoint, wanted)
             chosen = migrations.choose(draft.name, draft.arch, stated, found, wanted)
             draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
-        found = networks.weights(draft, wanted)
+        found = networks.weights(draft, wanted, trusted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
-        draft = replace(draft, checkpoint_sha256=networks.content_sha256(draft))
+        draft = replace(draft, checkpoint_sha256=networks.content_sha256(draft, trusted))
     networks.trace(draft, net)
     return draft
 
