@@ -217,11 +217,14 @@ def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -
 
 
 def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
-    """An expression in every place: none of them is evaluated."""
+    """Expressions where they do not matter and where they do: none is evaluated."""
     trap = f"$open({str(tmp_path / 'ran')!r}, 'w')"
     folder = write(lambda config, metadata: config.update(imports=[trap], device=trap, network=trap, extra=trap))
     bundle.describe(folder, {}, trusted=False)
     bundle.network(folder, {}, trusted=False)
+    Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "num_classes": trap}))
+    with pytest.raises(UserError):
+        bundle.describe(folder, {}, trusted=False)
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,7 +1,6 @@
 """Networks saved with their code: TorchScript and torch.export."""
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,12 @@ from torch import Tensor, nn
 from freqbench.errors import CheckpointError, UserError
 from freqbench.models import frozen
 from freqbench.models.wrapper import SegmentationModel
+
+# Later torch releases deprecate TorchScript.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
 
 ROI = (6, 8, 10)
 ARGS = {"num_classes": 3, "roi": ROI}
@@ -40,15 +45,7 @@ class Twice(Small):
         return [logits, logits]
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Later torch releases deprecate TorchScript."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(2)
@@ -77,16 +74,21 @@ def export_for_any_batch(net: nn.Module, path: Path) -> str:
 
 
 Save = Callable[[nn.Module, Path], str]
-SAVES = pytest.mark.parametrize("save", [script, export_for_one, export_for_any_batch])
+SAVES: Mapping[str, Save] = {"script": script, "one": export_for_one, "any": export_for_any_batch}
 
 
-@SAVES
+@pytest.fixture(scope="module")
+def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The network in each form."""
+    folder = tmp_path_factory.mktemp("frozen")
+    return {name: save(net, folder / f"{name}.pt2") for name, save in SAVES.items()}
+
+
+@pytest.mark.parametrize("form", SAVES)
 def test_logits_and_gradients_are_those_of_the_network(
-    net: nn.Module, images: Tensor, tmp_path: Path, save: Save
+    net: nn.Module, images: Tensor, files: Mapping[str, str], form: str
 ) -> None:
-    model = SegmentationModel(
-        frozen.network(save(net, tmp_path / "a.pt2"), {}, trusted=True).requires_grad_(False), ROI
-    )
+    model = SegmentationModel(frozen.network(files[form], {}, trusted=True).requires_grad_(False), ROI)
     weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
     found = []
     for each in (model.eval(), net):
@@ -99,47 +101,44 @@ def test_logits_and_gradients_are_those_of_the_network(
     torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-4)
 
 
-@SAVES
-def test_weights_have_no_gradients(net: nn.Module, tmp_path: Path, save: Save) -> None:
-    model = frozen.network(save(net, tmp_path / "a.pt2"), {}, trusted=True)
+@pytest.mark.parametrize("form", SAVES)
+def test_weights_have_no_gradients(files: Mapping[str, str], form: str) -> None:
+    model = frozen.network(files[form], {}, trusted=True)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert len(list(model.parameters())) == 6
 
 
-@SAVES
-def test_training_mode_switches_nothing_on(net: nn.Module, images: Tensor, tmp_path: Path, save: Save) -> None:
-    model = frozen.network(save(net, tmp_path / "a.pt2"), {}, trusted=True)
+@pytest.mark.parametrize("form", SAVES)
+def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, str], form: str) -> None:
+    model = frozen.network(files[form], {}, trusted=True)
     torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
 
 
-@SAVES
-def test_state_dict_fits_its_own_network(net: nn.Module, tmp_path: Path, save: Save) -> None:
-    path = save(net, tmp_path / "a.pt2")
+@pytest.mark.parametrize("form", SAVES)
+def test_state_dict_fits_its_own_network(files: Mapping[str, str], form: str) -> None:
+    path = files[form]
     frozen.network(path, {}, trusted=True).load_state_dict(frozen.state_dict(path, {}, trusted=True), strict=True)
 
 
-def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(
-    net: nn.Module, tmp_path: Path
-) -> None:
+def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
-    model = frozen.network(export_for_any_batch(net, tmp_path / "a.pt2"), {}, trusted=True).to("meta")
+    model = frozen.network(files["any"], {}, trusted=True).to("meta")
     assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
 
 
-def test_an_archive_of_torch_export_says_its_sizes(net: nn.Module, tmp_path: Path) -> None:
-    found = frozen.describe(export_for_one(net, tmp_path / "a.pt2"), {}, trusted=True)
+def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:
+    found = frozen.describe(files["one"], {}, trusted=True)
     assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
     assert found.preprocess is None
 
 
-def test_a_script_says_what_the_job_says(net: nn.Module, tmp_path: Path) -> None:
-    found = frozen.describe(script(net, tmp_path / "a.pt"), ARGS, trusted=True)
+def test_a_script_says_what_the_job_says(files: Mapping[str, str]) -> None:
+    found = frozen.describe(files["script"], ARGS, trusted=True)
     assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
 
 
-def test_neither_opens_without_trust(net: nn.Module, tmp_path: Path) -> None:
-    for save in (script, export_for_one):
-        path = save(net, tmp_path / "a.pt2")
+def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
+    for path in files.values():
         for function in (frozen.describe, frozen.network, frozen.state_dict):
             with pytest.raises(UserError, match="--trust-code"):
                 function(path, {}, trusted=False)
@@ -153,26 +152,24 @@ def test_neither_opens_without_trust(net: nn.Module, tmp_path: Path) -> None:
         ({"classes": 3}, r"unknown key 'classes'"),
     ],
 )
-def test_refuses_what_contradicts_the_archive(
-    net: nn.Module, tmp_path: Path, args: dict[str, object], message: str
-) -> None:
-    path = export_for_one(net, tmp_path / "a.pt2")
+def test_refuses_what_contradicts_the_archive(files: Mapping[str, str], args: dict[str, object], message: str) -> None:
+    path = files["one"]
     with pytest.raises(UserError, match=message):
         frozen.describe(path, args, trusted=True)
 
 
 @pytest.mark.parametrize("missing", ["num_classes", "roi"])
-def test_a_script_needs_to_be_told(net: nn.Module, tmp_path: Path, missing: str) -> None:
-    path = script(net, tmp_path / "a.pt")
+def test_a_script_needs_to_be_told(files: Mapping[str, str], missing: str) -> None:
+    path = files["script"]
     with pytest.raises(UserError, match=f"{missing}: required"):
         frozen.describe(path, {key: value for key, value in ARGS.items() if key != missing}, trusted=True)
 
 
-def test_refuses_other_files_in_one_line(net: nn.Module, tmp_path: Path) -> None:
+def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str], tmp_path: Path) -> None:
     weights, text, half = (tmp_path / name for name in ("weights.pt", "text.pt2", "half.pt2"))
     torch.save(net.state_dict(), weights)
     text.write_text("none")
-    half.write_bytes(Path(script(net, tmp_path / "a.pt")).read_bytes()[:2000])
+    half.write_bytes(Path(files["script"]).read_bytes()[:2000])
     for path in (weights, text, half):
         with pytest.raises(CheckpointError, match=r"expected a file of torch.jit.save or torch.export.save"):
             frozen.network(str(path), {}, trusted=True)
