@@ -92,9 +92,7 @@ def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
     if trusted:
         return construct(f"{config.file}: network_def", lambda: _resolved(config))
     name = str(config.find("network_def::_target_"))
-    kwargs = {
-        key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")
-    }
+    kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
         raise UserError(f"{config.file}: network_def::{fetched[0]} would download weights: leave it out")
