@@ -111,5 +111,5 @@ def checkpoint(network: torch.nn.Module) -> dict[str, Any]:
         "current_epoch": 1000,
         "init_args": {"configuration": "3d_fullres", "fold": 0, "device": torch.device("cuda", 0), "plans": {}},
         "trainer_name": "nnUNetTrainer",
-        "inference_allowed_mirroring_axes": (0, 2),
+        "inference_allowed_mirroring_axes": (0, 1),
     }

@@ -16,6 +16,7 @@ from monai.networks.nets import SwinUNETR, UNet
 
 from freqbench.errors import CheckpointError, UserError
 from freqbench.models import bundle
+from freqbench.models.bundle_config import Config
 from freqbench.models.checkpoint import check_fit
 
 ROI = (8, 16, 24)
@@ -116,10 +117,13 @@ def test_trust_changes_nothing_where_all_is_plain(write: Write) -> None:
 
 def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alone(write: Write) -> None:
     folder = write()
-    before = torch.get_rng_state()
-    first, second = (bundle.network(folder, {}, False).state_dict() for _ in range(2))
+    first = bundle.network(folder, {}, False).state_dict()
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        before = torch.get_rng_state()
+        second = bundle.network(folder, {}, False).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_weights_fit_the_skeleton_on_the_meta_device(write: Write) -> None:
@@ -226,6 +230,12 @@ def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         bundle.describe(folder, {}, trusted=False)
     assert not (tmp_path / "ran").exists()
+
+
+def test_monais_parser_is_not_asked_without_trust() -> None:
+    config = Config(file=Path("inference.json"), content=INFERENCE, trusted=False)
+    with pytest.raises(UserError, match="--trust-code"):
+        config.parsed("device")
 
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]

@@ -67,10 +67,13 @@ def test_weights_fit_the_skeleton_on_the_meta_device(plain: Callable[..., str]) 
 
 def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alone(plain: Callable[..., str]) -> None:
     folder = plain()
-    before = torch.get_rng_state()
-    first, second = (nnunet.network(folder, {}).state_dict() for _ in range(2))
+    first = nnunet.network(folder, {}).state_dict()
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        before = torch.get_rng_state()
+        second = nnunet.network(folder, {}).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_describes_its_window_channels_classes_and_inference(plain: Callable[..., str]) -> None:
@@ -79,8 +82,8 @@ def test_describes_its_window_channels_classes_and_inference(plain: Callable[...
     assert found.preprocess is not None
     assert found.preprocess.spacing == (0.8, 1.0, 5.0)
     assert found.preprocess.resampling == "nnunet"
-    # Array axes 0 and 2 are the volume's D and H.
-    assert found.inference == {"overlap": 0.5, "weighting": "gaussian", "mirror": "HD"}
+    # Array axes 0 and 1 are the volume's D and W.
+    assert found.inference == {"overlap": 0.5, "weighting": "gaussian", "mirror": "WD"}
 
 
 @pytest.mark.parametrize("transpose", [[0, 1, 2], [2, 0, 1]])
@@ -224,6 +227,7 @@ FOREIGN: list[tuple[str, Change]] = [
     (r"unknown network 'evil.PlainConvUNet'", lambda p, d, c: arch(p).update(network_class_name="evil.PlainConvUNet")),
     (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="os.system")),
     (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="torch.nn.init")),
+    (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="evil.LeakyReLU")),
     (r"does not fit its class: n_conv_per_stage must", lambda p, d, c: arch(p)["arch_kwargs"].update(n_stages=2)),
 ]
 
