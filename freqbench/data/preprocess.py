@@ -25,7 +25,8 @@ from freqbench.types import Case, NativeCase, Shape, Spacing
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
     """A case in the space of `preprocess`.
 
-    `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity, crop to foreground, `pad_to`.
+    `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity (its bounds from before `size`), crop to
+    foreground, `pad_to`.
 
     `nnunet`: RAS, crop to the box of voxels that are not 0 in some channel, intensity by that box, spacing as in
     `nnunet_resampling`, `size`, `pad_to`; the box takes the place of the crop to foreground, which is not done.
@@ -60,9 +61,10 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     elif preprocess.spacing is not None:
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+    # Before `size`, as percentiles of padding would be none of the volume.
+    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     if preprocess.size is not None and not nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
-    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     for key in images:
         case[key] = _scaled(case[key], ranges)
     if not bool((case[images[-1]] > 0).any()):
