@@ -117,7 +117,7 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
 
     try:
         with safe_open(path, "pt") as file:
-            facts, checksum = file.metadata()["facts"], file.metadata()["crc32"]
+            checksum, _, facts = file.metadata()["case"].partition(" ")
             image, label = (file.get_tensor(name).clone() for name in ("image", "label"))
     except FileNotFoundError:
         return None
@@ -144,7 +144,7 @@ def _keep(path: Path, case: Case, most: int) -> None:
             "original_spacing": case.original_spacing,
         }
     )
-    metadata = {"facts": facts, "crc32": _checksum(facts, case.image, case.label)}
+    metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
     content = save({"image": case.image, "label": case.label}, metadata)
     if len(content) > most:
         return
