@@ -1,4 +1,4 @@
-"""The command line: plan, run, score, status, report, train, doctor."""
+"""The command line: plan, run, score, status, report, train, doctor, cache."""
 
 import gc
 import signal
@@ -25,6 +25,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cache = typer.Typer(
+    help="Preprocessed volumes that are kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none).",
+    no_args_is_help=True,
+)
+app.add_typer(cache, name="cache")
 
 Job = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
@@ -185,6 +191,24 @@ def doctor(
         console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
     if layout and layout.problems:
         raise typer.Exit(EXIT_FAILED)
+
+
+@cache.command("show")
+def cache_show() -> None:
+    """Show how many volumes are kept, where, and how much room they take."""
+    from freqbench.data import cache
+
+    text = f"{len(cache.entries())} volumes, {cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB: {cache.folder()}"
+    _console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Remove all volumes that are kept; they are made anew when they are wanted."""
+    from freqbench.data import cache
+
+    text = f"{cache.clear() / 1e9:.2f} GB freed: {cache.folder()}"
+    _console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

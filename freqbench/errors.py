@@ -21,6 +21,10 @@ class DataError(UserError):
     """A case that cannot be read or is not what it should be."""
 
 
+class MissingDataError(DataError):
+    """A file or folder of a dataset that is not on this machine."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be read or does not fit its architecture."""
 

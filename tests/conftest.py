@@ -1,13 +1,21 @@
 """What several tests need."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 GUARD = Path(__file__).parent / "golden" / "guard"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_volumes_kept() -> Iterator[None]:
+    """No test reads or fills the user's cache of preprocessed volumes, nor does a process that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FREQBENCH_CACHE_GB", "0")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import Entry, expanded, join
 from freqbench.data.listed import ListedFolder, UnlabelledError
-from freqbench.errors import DataError
+from freqbench.errors import DataError, MissingDataError
 
 
 class Decathlon(ListedFolder):
@@ -58,7 +58,7 @@ class Decathlon(ListedFolder):
         """The list file's content."""
         path = self._list_path()
         if not storage.exists(path):
-            raise DataError(f"{self.name}: expected the list {path}, found none: check `root` and `list`")
+            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root` and `list`")
         return _read_list(path, storage.sha256(path))
 
     def splits(self) -> Mapping[str, Sequence[Any]]:

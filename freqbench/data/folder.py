@@ -12,13 +12,14 @@ import torch
 from pydantic import Field, field_validator
 
 from freqbench import storage
-from freqbench.data import nifti
+from freqbench.data import cache, nifti
 from freqbench.data.base import Dataset
 from freqbench.data.preprocess import prepared_shape
-from freqbench.errors import DataError, UserError
+from freqbench.errors import DataError, MissingDataError, UserError
 from freqbench.identity import digest
+from freqbench.plugins import provenance
 from freqbench.space import Preprocess
-from freqbench.types import CaseRef, NativeCase
+from freqbench.types import Case, CaseRef, NativeCase
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
@@ -28,7 +29,7 @@ ClassName = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Entry:
-    """One case of a folder: its name and its files as paths or URIs; `further` holds the other channels, one each."""
+    """One case of a folder: its name and its files as paths or URIs."""
 
     case_id: str
     patient_id: str
@@ -136,6 +137,22 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
                 )
         return refs
 
+    def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
+        """Read and preprocess one case of any split, or take it from the node's cache of such volumes.
+
+        Args:
+            ref: the case.
+            space: of a model that has its own; None: the dataset's.
+
+        Raises:
+            DataError: the files are damaged or changed, or their voxels are not what they should be.
+        """
+        self._check_content(self._entry(ref.case_id), ref)
+        wanted = space or self.space
+        # A class of another package may read as it likes: its source is part of what a volume hangs on.
+        key = digest([cache.REVISION, self.case_key(ref), wanted.identity(), provenance(type(self))])
+        return cache.through(key, ref, lambda: super(NiftiFolder, self).load(ref, wanted))
+
     def native(self, ref: CaseRef) -> NativeCase:
         """Read and check one case, of whichever split.
 
@@ -144,8 +161,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         """
         entry = self._entry(ref.case_id)
         image, label = self._headers(entry)
-        if self._fingerprint(entry) != ref.fingerprint:
-            raise DataError(f"{image.path}: expected the content that was planned, got another: plan the job again")
+        self._check_content(entry, ref)
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(nifti.read_image(image)),
@@ -154,6 +170,12 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
             spacing=image.spacing,
             source=str(image.path),
         )
+
+    def _check_content(self, entry: Entry, ref: CaseRef) -> None:
+        """Refuse files that are not those that the plan was made with."""
+        local = [_file(path, f"a file of case {entry.case_id}") for path in entry.files()]
+        if self._fingerprint(entry) != ref.fingerprint:
+            raise DataError(f"{local[0]}: expected the content that was planned, got another: plan the job again")
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """The checked headers of image and label map."""
@@ -199,7 +221,7 @@ def expanded(text: str, name: str) -> str:
     try:
         return storage.filled_in(text, name)
     except UserError as error:
-        raise DataError(str(error)) from None
+        raise MissingDataError(str(error)) from None
 
 
 def join(root: str, path: str) -> str:
@@ -211,4 +233,4 @@ def _file(path: str, what: str) -> Path:
     try:
         return storage.fetch(path)
     except UserError:
-        raise DataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
+        raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None

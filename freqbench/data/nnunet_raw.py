@@ -10,7 +10,7 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import Entry, expanded, join
 from freqbench.data.listed import ListedFolder
-from freqbench.errors import DataError
+from freqbench.errors import DataError, MissingDataError
 
 IGNORE = "ignore"
 
@@ -136,7 +136,7 @@ class NnunetRaw(ListedFolder):
 
 def _read_json(path: str, what: str) -> Any:
     if not storage.exists(path):
-        raise DataError(f"{path}: expected {what}, found no file: check `root`")
+        raise MissingDataError(f"{path}: expected {what}, found no file: check `root`")
     try:
         return json.loads(storage.read_bytes(path))
     except ValueError as error:

@@ -25,7 +25,8 @@ from freqbench.types import Case, NativeCase, Shape, Spacing
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
     """A case in the space of `preprocess`.
 
-    `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity, crop to foreground, `pad_to`.
+    `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity (its bounds from before `size`), crop to
+    foreground, `pad_to`.
 
     `nnunet`: RAS, crop to the box of voxels that are not 0 in some channel, intensity by that box, spacing as in
     `nnunet_resampling`, `size`, `pad_to`; the box takes the place of the crop to foreground, which is not done.
@@ -46,7 +47,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     from monai.data import MetaTensor
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
 
-    keys = ("image", "label", "clean") if clean else ("image", "label")
+    keys: tuple[str, ...] = ("image", "label", "clean") if clean else ("image", "label")
     images = [key for key in keys if key != "label"]
     volumes = (native.image, native.label, (clean or native).image)
     nnunet = preprocess.resampling == "nnunet"
@@ -70,21 +71,27 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         raise DataError(
             f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
         )
+    if not nnunet and preprocess.crop_foreground:
+        case = CropForegroundd(keys, source_key=images[-1])(case)
+    keys = ("image", "label")
     if nnunet:
         case = {key: _resampled(case[key], preprocess, key == "label") for key in keys}
         if preprocess.size is not None:
             case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
-    elif preprocess.crop_foreground:
-        case = CropForegroundd(keys, source_key=images[-1])(case)
     if preprocess.pad_to is not None:
         case = SpatialPadd(keys, preprocess.pad_to)(case)
-    h, w, d = (float(step) for step in case["image"].pixdim)
+    return _as_case(native, case["image"], case["label"], ranges)
+
+
+def _as_case(native: NativeCase, image: Any, label: Any, ranges: tuple[tuple[float, float], ...]) -> Case:
+    """The case that two MetaTensors make."""
+    h, w, d = (float(step) for step in image.pixdim)
     return Case(
         ref=native.ref,
-        image=case["image"].as_tensor().to(torch.float32).contiguous(),
-        label=case["label"].as_tensor().to(torch.uint8).contiguous(),
+        image=image.as_tensor().to(torch.float32).contiguous(),
+        label=label.as_tensor().to(torch.uint8).contiguous(),
         spacing=(h, w, d),
-        affine=case["image"].affine.numpy().astype(np.float64),
+        affine=image.affine.numpy().astype(np.float64),
         native_ranges=ranges,
         original_spacing=native.spacing,
     )

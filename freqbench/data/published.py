@@ -12,7 +12,7 @@ from freqbench.data import nifti
 from freqbench.data.decathlon import Decathlon
 from freqbench.data.folder import Entry, join
 from freqbench.data.listed import UnlabelledError
-from freqbench.errors import DataError
+from freqbench.errors import MissingDataError
 
 SPLITS = Path(__file__).parent / "splits"
 
@@ -94,7 +94,7 @@ class Published(Decathlon):
             if storage.exists(join(root, place.marker)):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
-        raise DataError(
+        raise MissingDataError(
             f"{root}: expected one of {markers} in it, found none: check `root`; the files are to be had at "
             f"{self.homepage}"
         )

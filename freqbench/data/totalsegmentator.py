@@ -16,7 +16,7 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import ClassName, Entry
 from freqbench.data.listed import ListedFolder
-from freqbench.errors import DataError, unknown
+from freqbench.errors import DataError, MissingDataError, unknown
 from freqbench.space import Intensity
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
@@ -59,7 +59,7 @@ class TotalSegmentator(ListedFolder):
         """The ids of `meta.csv` by their split."""
         path = self._source()
         if not storage.exists(path):
-            raise DataError(f"{self.name}: expected the list {path}, found none: check `root`")
+            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root`")
         return _read_splits(path, storage.sha256(path))
 
     def _source(self) -> str:

@@ -9,7 +9,7 @@ from freqbench import storage
 from freqbench.attacks import attack_class
 from freqbench.data import Dataset
 from freqbench.entries import ALIASES
-from freqbench.errors import DataError, UserError
+from freqbench.errors import DataError, MissingDataError, UserError
 from freqbench.job import JobSpec, build_dataset
 from freqbench.models import MODELS, ModelEntry, zoo_names
 
@@ -100,7 +100,7 @@ def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
         dataset = build_dataset(entry, f"datasets[{i}]", job.trust_code)
         try:
             dataset.refs()
-        except DataError as error:
+        except MissingDataError as error:
             yield Missing(what=f"dataset {dataset.name}", complaint=str(error), source=dataset.homepage)
 
 

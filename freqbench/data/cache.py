@@ -1,0 +1,200 @@
+"""Preprocessed volumes kept on the node's disk: by content, each whole or not at all, within a bound."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from freqbench import storage
+from freqbench.errors import UserError
+from freqbench.types import Case, CaseRef, Spacing
+
+# To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
+REVISION = 1
+
+LIMIT = "FREQBENCH_CACHE_GB"
+DEFAULT_GB = 20.0
+
+# A temporary file of this age has lost its writer.
+STALE_SECONDS = 3600
+
+DAMAGED = "%s: expected a preprocessed volume, got a damaged file, which is made anew: %s"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """One volume on disk.
+
+    Attributes:
+        path: its file.
+        num_bytes: its size.
+        used: when it was last written or read, seconds since 1970.
+    """
+
+    path: Path
+    num_bytes: int
+    used: float
+
+
+def folder() -> Path:
+    """Where volumes are kept: `volumes` in the node's cache."""
+    return storage.cache_dir() / "volumes"
+
+
+def limit() -> int:
+    """Bytes that all volumes may take together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0: none is kept.
+
+    Raises:
+        UserError: the variable is no number from 0.
+    """
+    text = os.environ.get(LIMIT) or str(DEFAULT_GB)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise UserError(f"{LIMIT}: expected a number of gigabytes from 0 (off), got {text!r}: mend or unset it")
+    return int(value * 1e9)
+
+
+def entries() -> tuple[Kept, ...]:
+    """What is kept, the least recently used first."""
+    return tuple(sorted(_listed("*.safetensors"), key=lambda kept: (kept.used, kept.path.name)))
+
+
+def total() -> int:
+    """Bytes of all that is kept."""
+    return sum(kept.num_bytes for kept in entries())
+
+
+def clear() -> int:
+    """Remove all that is kept, and what writers left that died; how many bytes that freed."""
+    gone = (*entries(), *_listed(".*.tmp"))
+    for kept in gone:
+        kept.path.unlink(missing_ok=True)
+    return sum(kept.num_bytes for kept in gone)
+
+
+def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
+    """The case that is kept under a key, bit by bit as it was made; else it is made, and kept.
+
+    A disk that is full or refuses costs time, not the case: that is logged.
+
+    Args:
+        key: digest of all that the case hangs on.
+        ref: of the case, as the caller knows it: the same content may go by another name elsewhere.
+        make: reads and preprocesses it.
+
+    Raises:
+        UserError: FREQBENCH_CACHE_GB is no number from 0.
+    """
+    most = limit()
+    if not most:
+        return make()
+    path = folder() / f"{key}.safetensors"
+    case = _read(path, ref)
+    if case is None:
+        case = make()
+        _keep(path, case, most)
+    return case
+
+
+def _read(path: Path, ref: CaseRef) -> Case | None:
+    """The case in a file; None where there is none, or it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            checksum, _, facts = file.metadata()["case"].partition(" ")
+            image, label = (file.get_tensor(name).clone() for name in ("image", "label"))
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        logger.warning(DAMAGED, path, error)
+        return None
+    if checksum != _checksum(facts, image, label):
+        logger.warning(DAMAGED, path, "its checksum does not fit")
+        return None
+    with contextlib.suppress(OSError):  # a cache that another user owns, or clears just now, is good enough to read
+        os.utime(path)
+    return _case(ref, image, label, json.loads(facts))
+
+
+def _keep(path: Path, case: Case, most: int) -> None:
+    """Write a case; what was used least recently gives way where all would take more than `most` bytes."""
+    from safetensors.torch import save
+
+    facts = json.dumps(
+        {
+            "spacing": case.spacing,
+            "affine": case.affine.tolist(),
+            "native_ranges": case.native_ranges,
+            "original_spacing": case.original_spacing,
+        }
+    )
+    metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
+    content = save({"image": case.image, "label": case.label}, metadata)
+    if len(content) > most:
+        return
+    try:
+        storage.write_atomic(str(path), content)
+        _trim(most)
+    except OSError as error:
+        logger.warning("%s: a preprocessed volume could not be kept: %s", path, error)
+
+
+def _trim(most: int) -> None:
+    kept = entries()
+    over = sum(each.num_bytes for each in kept) - most
+    for each in kept:
+        if over <= 0:
+            break
+        each.path.unlink(missing_ok=True)
+        over -= each.num_bytes
+    for left in _listed(".*.tmp"):
+        if time.time() - left.used > STALE_SECONDS:
+            left.path.unlink(missing_ok=True)
+
+
+def _listed(pattern: str) -> Iterator[Kept]:
+    for path in folder().glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
+            facts = path.stat()
+            yield Kept(path=path, num_bytes=facts.st_size, used=facts.st_mtime)
+
+
+def _checksum(facts: str, image: Tensor, label: Tensor) -> str:
+    """Of all that a file says: a flipped bit would else pass for an intensity."""
+    checksum = zlib.crc32(facts.encode())
+    for tensor in (image, label):
+        checksum = zlib.crc32(tensor.numpy().data, checksum)
+    return f"{checksum:08x}"
+
+
+def _case(ref: CaseRef, image: Tensor, label: Tensor, facts: dict[str, Any]) -> Case:
+    return Case(
+        ref=ref,
+        image=image,
+        label=label,
+        spacing=_triple(facts["spacing"]),
+        affine=np.array(facts["affine"], np.float64),
+        native_ranges=tuple((low, high) for low, high in facts["native_ranges"]),
+        original_spacing=_triple(facts["original_spacing"]),
+    )
+
+
+def _triple(values: list[float]) -> Spacing:
+    h, w, d = values
+    return h, w, d

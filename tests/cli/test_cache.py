@@ -1,0 +1,27 @@
+"""`freqbench cache`: what is kept on this machine."""
+
+from pathlib import Path
+
+import pytest
+from data.conftest import Folder
+from typer.testing import CliRunner
+
+from freqbench.cli import app
+from freqbench.data import cache
+
+
+def test_it_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1.5")
+    (tmp_path / "data").mkdir()
+    dataset = Folder(tmp_path / "data").dataset(pad_to=(128, 128, 64))
+    for ref in dataset.refs():
+        dataset.load(ref)
+    place = tmp_path / "cache" / "volumes"
+    size = f"{sum(path.stat().st_size for path in place.iterdir()) / 1e9:.2f}"
+    runner = CliRunner()
+    assert size == "0.02"
+    assert runner.invoke(app, ["cache", "show"]).output == f"3 volumes, {size} of 1.5 GB: {place}\n"
+    assert runner.invoke(app, ["cache", "clear"]).output == f"{size} GB freed: {place}\n"
+    assert cache.entries() == ()
+    assert runner.invoke(app, ["cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"

@@ -1,0 +1,284 @@
+"""Preprocessed volumes on disk: the same case, by content, whole, within a bound."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench import storage
+from freqbench.data import cache, nifti
+from freqbench.data.decathlon import Decathlon
+from freqbench.data.phantom import Phantom
+from freqbench.errors import DataError, UserError
+from freqbench.space import Preprocess
+from freqbench.types import Case, CaseRef, NativeCase
+
+from .conftest import Folder, volume
+
+OBLIQUE = np.array([[-1.0, 0.3, 0.2, 30], [0.1, -2.0, 0.1, 5], [0.2, 0.1, 3.0, -70], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FREQBENCH_CACHE_GB")
+    return tmp_path / "cache" / "volumes"
+
+
+@pytest.fixture
+def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called, reading voxels fails the test."""
+    return lambda: monkeypatch.setattr(nifti, "read_image", lambda header: pytest.fail("voxels were read"))
+
+
+def the_same(first: Case, second: Case) -> bool:
+    """Every field, bit by bit."""
+
+    def bits(value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            return type(value), value.dtype, value.shape, value.stride(), value.numpy().tobytes()
+        return (value.dtype, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+    return all(bits(getattr(first, f.name)) == bits(getattr(second, f.name)) for f in fields(Case))
+
+
+def load(dataset: Decathlon, number: int = 0) -> Case:
+    return dataset.load(dataset.refs()[number])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"spacing": (0.9, 1.3, 1.7)}, {"spacing": (1, 1, 1), "resampling": "nnunet"}]
+)
+def test_a_kept_case_is_the_case_bit_by_bit(
+    folder: Folder, arguments: dict[str, object], no_reading: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, label = volume()
+    folder.write("a", np.stack([image, 7 - image], axis=-1), label, OBLIQUE)
+    dataset = folder.dataset(cases=("a",), **arguments)
+    with monkeypatch.context() as patch:
+        patch.setenv("FREQBENCH_CACHE_GB", "0")
+        plain = load(dataset)
+    made = load(dataset)
+    no_reading()
+    assert the_same(plain, made)
+    assert the_same(plain, load(dataset))
+
+
+def test_it_is_found_from_another_place_under_another_name(folder: Folder, no_reading: Callable[[], None]) -> None:
+    """The case keeps the name that it is asked for by."""
+    first = load(folder.dataset())
+    for place in ("imagesTr", "labelsTr"):
+        (folder.root / place / "a.nii.gz").rename(folder.root / place / "z.nii.gz")
+    folder.listed["validation"] = [{"image": "imagesTr/z.nii.gz", "label": "labelsTr/z.nii.gz", "patient": "p"}]
+    folder.save()
+    no_reading()
+    second = load(folder.dataset(name="other"))
+    assert (second.ref.case_id, second.ref.patient_id) == ("z", "p")
+    assert the_same(first, replace(second, ref=first.ref))
+
+
+def test_a_models_own_space_is_kept_apart(folder: Folder) -> None:
+    dataset = folder.dataset()
+    (ref, *_) = dataset.refs()
+    space = Preprocess(intensity="minmax", crop_foreground=False)
+    for _ in range(2):
+        assert dataset.load(ref).native_ranges != dataset.load(ref, space).native_ranges
+        assert dataset.load(ref, space).image.shape == (1, *ref.shape)
+    assert the_same(folder.dataset(intensity="minmax", crop_foreground=False).load(ref), dataset.load(ref, space))
+
+
+@pytest.mark.parametrize("arguments", [{"intensity": "minmax"}, {"pad_to": (20, 20, 20)}, {"labels": 4}])
+def test_another_recipe_is_another_volume(folder: Folder, kept: Path, arguments: dict[str, object]) -> None:
+    load(folder.dataset())
+    load(folder.dataset(**arguments))
+    assert len(list(kept.iterdir())) == 2
+
+
+class Darker(Decathlon):
+    """Somebody's dataset that reads the same files in another way."""
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        native = super().native(ref)
+        return replace(native, image=native.image / 2)
+
+
+def test_a_class_of_another_package_has_volumes_of_its_own(folder: Folder) -> None:
+    arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
+    bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
+    assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)
+
+
+def test_content_that_changed_after_planning_is_refused(folder: Folder) -> None:
+    dataset = folder.dataset()
+    (ref, *_) = dataset.refs()
+    dataset.load(ref)
+    folder.put("labelsTr/a.nii.gz", volume(9)[1][::-1])
+    with pytest.raises(DataError, match="expected the content that was planned, got another: plan the job again"):
+        dataset.load(ref)
+    (folder.root / "labelsTr/a.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"labelsTr/a\.nii\.gz: expected a file of case a, found no file"):
+        dataset.load(ref)
+
+
+def _flip(place: bytes) -> Callable[[bytes], bytes]:
+    """A bit of what lies some bytes behind a place, or of the last byte."""
+
+    def spoil(content: bytes) -> bytes:
+        at = content.index(place) + len(place) + 3 if place else len(content) - 1
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return spoil
+
+
+def _without_metadata(content: bytes) -> bytes:
+    from safetensors.torch import load, save
+
+    return save(load(content))
+
+
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "torn": lambda content: content[:-50],
+    "empty": lambda content: b"",
+    "garbage": lambda content: b"no safetensors" * 100,
+    "a bit of the last voxel": _flip(b""),
+    "a bit of the affine": _flip(b'affine\\": [[1.0'),
+    "no metadata": _without_metadata,
+}
+
+
+@pytest.mark.parametrize("way", SPOILT)
+def test_a_damaged_file_is_made_anew_with_a_warning(
+    folder: Folder, kept: Path, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    dataset = folder.dataset()
+    good = load(dataset)
+    (path,) = kept.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(SPOILT[way](content))
+    assert path.read_bytes() != content
+    assert the_same(load(dataset), good)
+    assert f"{path}: expected a preprocessed volume, got a damaged file" in caplog.text
+    assert path.read_bytes() == content
+    caplog.clear()
+    assert the_same(load(dataset), good)
+    assert not caplog.text
+
+
+def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for two: of a and b, a was read since."""
+    dataset, names = folder.dataset(crop_foreground=False), {}
+    for number, name in enumerate("ab"):
+        load(dataset, number)
+        (names[name],) = {path.name for path in kept.iterdir()} - set(names.values())
+        os.utime(kept / names[name], (1000 + number, 1000 + number))
+    load(dataset, 0)
+    assert [each.path.name for each in cache.entries()] == [names["b"], names["a"]]
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", str(cache.total() / 1e9 * 1.2))
+    load(dataset, 2)
+    found = [each.path.name for each in cache.entries()]
+    assert names["b"] not in found
+    assert len(found) == 2
+    assert found[0] == names["a"]
+    assert cache.total() <= cache.limit()
+
+
+def test_what_is_larger_than_the_bound_is_not_kept(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(folder.dataset())
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", str(cache.total() / 1e9 * 0.9))
+    load(folder.dataset(), 1)
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_zero_turns_it_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is not read either."""
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
+    load(folder.dataset())
+    assert not kept.exists()
+    monkeypatch.delenv("FREQBENCH_CACHE_GB")
+    load(folder.dataset())
+    (path,) = kept.iterdir()
+    path.write_bytes(b"")
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
+    load(folder.dataset())
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
+def test_a_bound_that_is_no_number_is_refused(folder: Folder, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", text)
+    with pytest.raises(UserError) as error:
+        load(folder.dataset())
+    assert str(error.value) == (
+        f"FREQBENCH_CACHE_GB: expected a number of gigabytes from 0 (off), got '{text}': mend or unset it"
+    )
+
+
+def test_the_bound_is_20_gigabytes() -> None:
+    assert cache.limit() == 20_000_000_000
+
+
+def test_many_readers_and_writers_of_one_volume(folder: Folder, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each thread removes the file now and then, so that all write and read at once."""
+    dataset = folder.dataset()
+    (ref, *_) = dataset.refs()
+    good = dataset.load(ref)
+    (path,) = kept.iterdir()
+
+    def work(number: int) -> bool:
+        if number % 3 == 0:
+            path.unlink(missing_ok=True)
+        return the_same(cache.through(path.stem, ref, lambda: good), good)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(60)))
+    assert not caplog.text
+    assert [file.name for file in kept.iterdir()] in ([path.name], [])
+
+
+def test_a_disk_that_refuses_costs_no_case(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage, "write_atomic", full)
+    with caplog.at_level(logging.WARNING):
+        assert load(folder.dataset()).image.shape == (1, 8, 8, 6)
+    assert "a preprocessed volume could not be kept: [Errno 28] No space left on device" in caplog.text
+
+
+def test_what_dead_writers_left_is_swept(folder: Folder, kept: Path) -> None:
+    """Only what is old: another may be writing."""
+    kept.mkdir(parents=True)
+    for name, age in {".dead.tmp": 4000, ".alive.tmp": 0}.items():
+        (kept / name).write_bytes(b"half")
+        os.utime(kept / name, (time.time() - age, time.time() - age))
+    load(folder.dataset())
+    assert not (kept / ".dead.tmp").exists()
+    assert (kept / ".alive.tmp").exists()
+    assert len(cache.entries()) == 1
+
+
+def test_clear_leaves_nothing_and_says_how_much_it_was(folder: Folder, kept: Path) -> None:
+    assert cache.clear() == cache.total() == 0
+    for number in range(2):
+        load(folder.dataset(), number)
+    (kept / ".dead.tmp").write_bytes(b"half")
+    taken = cache.total()
+    assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
+    assert cache.clear() == taken + 4
+    assert list(kept.iterdir()) == []
+
+
+def test_phantoms_are_drawn_and_not_kept(kept: Path) -> None:
+    phantom = Phantom(name="p", shape=(16, 16, 16))
+    phantom.load(phantom.refs()[0])
+    assert not kept.exists()
