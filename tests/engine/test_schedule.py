@@ -71,13 +71,13 @@ def test_a_worker_without_a_model_helps_where_most_is_left() -> None:
     assert [unit.cell.source.name for unit in first if unit] == ["a", "a", "a"], "the other model has one short unit"
 
 
-def test_the_next_case_is_known_and_nothing_is_taken() -> None:
+def test_the_next_unit_is_known_and_nothing_is_taken() -> None:
     schedule = Schedule(all_units())
     seen = schedule.next_unit("w")
     assert len(schedule) == 12
     unit = schedule.take("w")
     assert unit is not None
-    assert seen == (unit.cell.dataset, unit.ref)
+    assert seen is unit
     assert Schedule([]).next_unit("w") is None
 
 

@@ -19,22 +19,25 @@ from freqbench import evaluate, models
 from freqbench.attacks import Attack
 from freqbench.attacks.task import Task
 from freqbench.data.phantom import Phantom
-from freqbench.engine import serial, worker
+from freqbench.engine import serial
+from freqbench.engine.kept import Kept
+from freqbench.engine.masks import score_masks
 from freqbench.engine.rows import Outcome
-from freqbench.engine.worker import Worker, WorkerSpec, score_masks
+from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.grid import Unit
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
+from freqbench.space import Preprocess
 from freqbench.types import Case, CaseRef
 
 
 def make_worker(**changes: Any) -> Worker:
-    return Worker(WorkerSpec(**{"run_id": "r", "metrics": ("dsc",), "threads": 1, **changes}))
+    return Worker(WorkerSpec(**{"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True, **changes}))
 
 
 def run_all(content: dict[str, Any], **changes: Any) -> list[Outcome]:
     spec, grid = expanded(content)
-    worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, **changes)
+    worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, trust_code=True, **changes)
     listener = Collector()
     serial.run(list(grid.units()), worker_spec, listener)
     return listener.outcomes
@@ -108,7 +111,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
 
 def test_what_does_not_fit_goes_least_recently_used_first() -> None:
     made: list[int] = []
-    kept: worker._Kept[int] = worker._Kept(10, lambda value: value)
+    kept: Kept[int] = Kept(10, lambda value: value)
     for key in (4, 5, 4, 3, 4, 5, 20, 4):
         kept.get(key, lambda key=key: made.append(key) or key)
     assert made == [4, 5, 3, 5, 20, 4], "5 goes for 3, 3 for 5, all for 20 which stays alone until 4"
@@ -329,7 +332,7 @@ def test_masks_leave_only_for_surface_distances_and_as_bytes() -> None:
     assert make_worker(metrics=("dsc",)).run(unit)[1] is None
     _, masks = make_worker(metrics=("dsc", "hd95")).run(unit)
     assert masks is not None
-    assert {volume.dtype for volume in (masks.label, *masks.preds)} == {torch.uint8}
+    assert {volume.dtype for volume in masks.pairs[0][:2]} == {torch.uint8}
     assert len(score_masks(masks)) == 1
 
 
@@ -346,9 +349,9 @@ def test_a_prefetched_case_is_read_once_and_beside(monkeypatch: pytest.MonkeyPat
     first, second = units_of(small(datasets=job()["datasets"]))
     real, read = Phantom.load, []
 
-    def load(dataset: Phantom, ref: CaseRef) -> Case:
+    def load(dataset: Phantom, ref: CaseRef, space: Preprocess | None) -> Case:
         read.append((ref.case_id, threading.current_thread().name.startswith("prefetch")))
-        return real(dataset, ref)
+        return real(dataset, ref, space)
 
     monkeypatch.setattr(Phantom, "load", load)
     worker = make_worker()
@@ -362,10 +365,10 @@ def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: 
     first, second = units_of(small(datasets=job()["datasets"]))
     real = Phantom.load
 
-    def load(dataset: Phantom, ref: CaseRef) -> Case:
+    def load(dataset: Phantom, ref: CaseRef, space: Preprocess | None) -> Case:
         if ref == second.ref:
             raise OSError("disk on fire")
-        return real(dataset, ref)
+        return real(dataset, ref, space)
 
     monkeypatch.setattr(Phantom, "load", load)
     worker = make_worker()
