@@ -164,6 +164,14 @@ def test_channels_are_cut_together() -> None:
 
 
 def test_what_is_held_does_not_grow_with_the_first_axis() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scales = nn.Parameter(torch.rand(32, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scales * x
+
     class Largest(TorchDispatchMode):
         numel = 0
 
@@ -173,7 +181,7 @@ def test_what_is_held_does_not_grow_with_the_first_axis() -> None:
                 self.numel = max(self.numel, result.numel())
             return result
 
-    model = SegmentationModel(nn.Conv3d(1, 32, 1), SMALL_ROI)
+    model = SegmentationModel(Wide(), SMALL_ROI)
     for height in (40, 80):
         with Largest() as largest:
             predict(model, noise((height, 12, 8)), 2)
