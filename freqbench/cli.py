@@ -74,15 +74,15 @@ def plan(
     job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None, trust_code: Trust = False
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
-    from freqbench.engine import planning, rehearsal
+    from freqbench.engine import planning, rehearsal, runner
 
     console = _console()
     spec = _job(job, set_, trust_code)
     lacking = rehearsal.missing(spec)
     spec, grid = _expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
-    for table in planning.tables(spec, grid, lacking):
-        console.print(table)
-    for line in planning.lines(spec, grid, lacking, out or f"runs/{spec.name}"):
+    console.print(planning.overview(spec, grid))
+    place = out or f"runs/{spec.name}"
+    for line in planning.lines(grid, lacking, runner.volumes_root(spec, place), place):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from pydantic import PositiveInt, field_validator
 
 from freqbench.data.published import Place, Published
 from freqbench.space import Millimetres
+from freqbench.types import Shape
 
 RELEASED_WINDOW = (-175.0, 250.0)
 
@@ -34,6 +35,8 @@ class ACDC(Published):
     loader: ClassVar[str] = "acdc"
     redistributable: ClassVar[bool] = False
     homepage: ClassVar[str] = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
+
+    typical_shape: ClassVar[Shape] = (96, 96, 96)
 
     shipped: ClassVar[str] = "acdc_140_20.json"
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation", "test")

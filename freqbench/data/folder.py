@@ -204,13 +204,6 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
     def _fingerprint(entry: Entry) -> str:
         return digest([storage.sha256(path) for path in entry.files()])
 
-    def listed_cases(self) -> int | None:
-        """As many as the list of the split has."""
-        try:
-            return len(self._entries(self.split))
-        except DataError:
-            return None
-
     def _root(self) -> str:
         """The root, filled in."""
         return expanded(self.root, self.name)

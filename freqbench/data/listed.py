@@ -8,7 +8,7 @@ from typing import Any
 
 from freqbench import storage
 from freqbench.data.folder import Entry, NiftiFolder
-from freqbench.errors import DataError, unknown
+from freqbench.errors import DataError, MissingDataError, unknown
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 
@@ -106,6 +106,13 @@ class ListedFolder(NiftiFolder, abc.ABC):
             unlabelled=tuple(unlabelled),
             faults=tuple(faults),
         )
+
+    def listed_cases(self) -> int | None:
+        """As many as the list of the split has; None where the list is not there."""
+        try:
+            return len(self._lines(self.split))
+        except MissingDataError:
+            return None
 
     def _lines(self, split: str) -> Sequence[Any]:
         """What the list holds under a key or in a slice of it."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from freqbench.data.published import Place, Published
 from freqbench.space import Intensity, Millimetres
+from freqbench.types import Shape
 
 WINDOW: Intensity = {"window": (-175.0, 250.0)}
 
@@ -22,6 +23,8 @@ class Synapse(Published):
     loader: ClassVar[str] = "synapse"
     redistributable: ClassVar[bool] = False
     homepage: ClassVar[str] = "https://www.synapse.org/Synapse:syn3193805"
+
+    typical_shape: ClassVar[Shape] = (240, 200, 140)
 
     shipped: ClassVar[str] = "synapse_18_12.json"
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation")

@@ -2,42 +2,44 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from freqbench.engine import estimate
 from freqbench.engine.rehearsal import Missing
-from freqbench.engine.runner import current_plan, volumes_root
+from freqbench.engine.runner import current_plan
 from freqbench.grid import Grid
 from freqbench.job import JobSpec
 from freqbench.results import Store
 
 
-def tables(spec: JobSpec, grid: Grid, lacking: Sequence[Missing]) -> Iterator[Table]:
-    """The grid by dataset, source and attack, and what is missing."""
+def overview(spec: JobSpec, grid: Grid) -> Table:
+    """The grid by dataset, source and attack."""
     table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{spec.name}: the grid")
     for row in estimate.overview(grid):
         table.add_row(*map(str, row))
-    yield table
-    if lacking:
-        expected, source = (Column(text, overflow="fold") for text in ("what was expected", "to be had from"))
-        absent = Table("missing", expected, source, title="missing here")
-        for each in lacking:
-            absent.add_row(each.what, each.complaint, each.source)
-        yield absent
+    return table
 
 
-def lines(spec: JobSpec, grid: Grid, lacking: Sequence[Missing], out: str) -> Iterator[str]:
-    """What is done, warned of and left."""
+def lines(grid: Grid, lacking: Sequence[Missing], volumes: str | None, out: str) -> Iterator[str]:
+    """What is warned of, missing, done and left.
+
+    Args:
+        grid: with stand-ins for what is missing.
+        lacking: what is.
+        volumes: where volumes are saved, if they are.
+        out: the result store.
+    """
     for warning in grid.warnings:
         yield f"warning: {warning}"
     if lacking:
+        yield from (f"missing: {each}" for each in lacking)
         yield (
-            f"{len(lacking)} things are missing here: passes are counted on volumes of a usual size and on untrained "
-            "networks in their place; nothing can be run but `run --dry-data phantom`"
+            "passes are counted on volumes of a usual size and on untrained networks in the place of what is missing; "
+            "run --dry-data phantom tries this grid now"
         )
         return
     store = Store(out)
-    todo = current_plan(grid, store, volumes_root(spec, store.root))
+    todo = current_plan(grid, store, volumes)
     yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
     hours, basis = estimate.hours(todo, store)
     yield f"about {estimate.text(hours)} left on one worker ({basis})"

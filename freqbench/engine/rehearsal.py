@@ -11,7 +11,7 @@ from freqbench.data import Dataset
 from freqbench.entries import ALIASES
 from freqbench.errors import DataError, MissingDataError, UserError
 from freqbench.job import JobSpec, build_dataset
-from freqbench.models import MODELS, ModelEntry, zoo_names
+from freqbench.models import MODELS, ModelEntry
 
 SMALL = 32  # voxels a side of windows and volumes
 STEPS = 2
@@ -31,7 +31,7 @@ class Missing:
     """One thing that a job needs and this machine does not have.
 
     Attributes:
-        what: a dataset or model, by its name in the job.
+        what: a dataset or model, by its name in the job, and for which dataset.
         complaint: what was expected where.
         source: where it is to be had; empty where nothing says.
     """
@@ -39,6 +39,9 @@ class Missing:
     what: str
     complaint: str
     source: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.complaint}{f' (to be had from {self.source})' if self.source else ''}"
 
 
 def missing(job: JobSpec) -> tuple[Missing, ...]:
@@ -57,12 +60,10 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     names = {each.what for each in lacking}
     return job.model_copy(
         update={
-            "datasets": [
-                _stand_in(job, entry) if f"dataset {entry['name']}" in names else entry for entry in job.datasets
-            ],
+            "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
             "models": [
                 _untrained(entry, number, entry.args if entry.arch in MODELS else {})
-                if f"model {entry.name}" in names
+                if _model(entry) in names
                 else entry
                 for number, entry in enumerate(job.models)
             ],
@@ -101,21 +102,30 @@ def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
         try:
             dataset.refs()
         except MissingDataError as error:
-            yield Missing(what=f"dataset {dataset.name}", complaint=str(error), source=dataset.homepage)
+            complaint = str(error).removeprefix(f"{dataset.name}: ")
+            yield Missing(what=_dataset(entry), complaint=complaint, source=dataset.homepage)
 
 
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
     for entry in job.models:
         path = entry.bundle or entry.checkpoint
-        if path is None or path.startswith("random"):
+        if path is None or path.startswith(("random", "zoo://")):
             continue
         try:
-            if path.removeprefix("zoo://") in zoo_names() or storage.exists(storage.filled_in(path, entry.name)):
-                continue
-            complaint = f"{entry.name}: expected a checkpoint at {storage.filled_in(path, entry.name)}, found none"
+            found = storage.exists(storage.filled_in(path, entry.name))
+            complaint = f"expected a checkpoint at {path}, found none"
         except UserError as error:
-            complaint = str(error)
-        yield Missing(what=f"model {entry.name}", complaint=complaint, source=entry.source or "")
+            found, complaint = False, str(error).removeprefix(f"{entry.name}: ")
+        if not found:
+            yield Missing(what=_model(entry), complaint=complaint, source=entry.source or "")
+
+
+def _dataset(entry: Mapping[str, Any]) -> str:
+    return f"dataset {entry['name']}"
+
+
+def _model(entry: ModelEntry) -> str:
+    return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
 
 
 def _stand_in(job: JobSpec, entry: Mapping[str, Any]) -> dict[str, Any]:
