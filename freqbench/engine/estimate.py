@@ -47,7 +47,8 @@ def hours(plan: Plan, store: Store) -> tuple[float, str]:
         is_rough |= a_record is None or (unit.passes > 0 and source not in a_pass)
         seconds += unit.passes * a_pass.get(source, forward[source])
         for target in unit.targets:
-            predicting = INFERENCE_OVERLAP * len(attack_windows(unit.ref.shape, target.roi)) * forward[target.model_id]
+            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
+            predicting = INFERENCE_OVERLAP * len(attack_windows(shape, target.roi)) * forward[target.model_id]
             seconds += predicting + SCORING_S if a_record is None else a_record
     return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"
 
