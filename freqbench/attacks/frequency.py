@@ -50,10 +50,12 @@ class BlockAttack(Attack):
         """The block's three sides in a window `H, W, D`."""
         return cut_block(self.block, shape, self.per_slice)
 
-    def shortened(self, shape: Sequence[int]) -> Block | None:
-        """The block in a window `H, W, D` that is shorter than it on an axis; None where it fits."""
+    def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The sides, of a slice two, in a window `H, W, D` that is shorter than the block; None where it fits."""
         cut = self.cut(shape)
-        return None if cut == cut_block(self.block, (sys.maxsize,) * 3, self.per_slice) else cut
+        if cut == self.cut((sys.maxsize,) * 3):
+            return None
+        return cut[:2] if self.per_slice else cut
 
     def to_blocks(self, x: Tensor, block: Block) -> Tensor:
         """Voxel layout to blocked layout, of a volume that blocks tile; of slices one by one."""
