@@ -19,7 +19,7 @@ class CaseRef:
         patient_id: several cases of one patient share it.
         fingerprint: 16 hex digits of the content of the case's files.
         shape: voxels of the dataset's preprocessed grid before any cropping: an upper bound, for estimates.
-        grid: voxels, and millimetres a voxel, of the file's own grid along its RAS axes, which tell the shape in another
+        grid: voxels, and millimetres a voxel, of the file's own grid along its RAS axes: they tell the shape in another
             space; None where nothing says.
     """
 

@@ -116,8 +116,9 @@ def test_a_slice_s_block_is_cut_in_the_slice_alone() -> None:
 
 
 def test_the_roi_cuts_no_block_of_a_volume_that_is_attacked_as_one() -> None:
-    (params,) = params_of({**VAFA, "scope": "volume"})
-    assert "block_cut" not in params
+    ssa = {"name": "ssa", "eps": "8/255", "steps": 1, "block": 20}
+    window, volume = params_of(ssa, {**ssa, "scope": "volume"})
+    assert ("block_cut" in window, "block_cut" in volume) == (True, False)
 
 
 def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
