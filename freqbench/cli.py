@@ -52,12 +52,8 @@ def main() -> None:
         sys.exit(EXIT_USER)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True).print(
-            f"error: {place}{error.strerror or error}: check the path and its permissions",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = f"error: {place}{error.strerror or error}: check the path and its permissions"
+        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_USER)
 
 
@@ -67,6 +63,11 @@ def _interrupt(*_: Any) -> NoReturn:
 
 def _console() -> Console:
     return Console()
+
+
+def _say(text: str) -> None:
+    """A line as it is."""
+    _console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -180,16 +181,18 @@ def train(
 @app.command()
 def doctor(
     data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, what it lacks.")] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Its file, or a model of --job.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Job file: the checkpoint's Dice on its first case.")] = None,
+    trust_code: Trust = False,
 ) -> None:
-    """Show devices, versions, LPIPS weights and datasets: what works here."""
-    from freqbench.data.layouts import recognise
-    from freqbench.engine.doctor import examine
+    """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
+    from freqbench.engine import checkups
 
-    console = _console()
-    layout = recognise(data) if data else None
-    for name, finding in layout.lines() if layout else examine():
-        console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
-    if layout and layout.problems:
+    spec = _job(job, None, trust_code) if job else None
+    lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
+    for name, finding in lines:
+        _say(f"{name + ':':<16} {finding}")
+    if not is_sound:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -199,7 +202,7 @@ def cache_show() -> None:
     from freqbench.data import cache
 
     text = f"{len(cache.entries())} volumes, {cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB: {cache.folder()}"
-    _console().print(text, highlight=False, markup=False, soft_wrap=True)
+    _say(text)
 
 
 @cache.command("clear")
@@ -208,7 +211,7 @@ def cache_clear() -> None:
     from freqbench.data import cache
 
     text = f"{cache.clear() / 1e9:.2f} GB freed: {cache.folder()}"
-    _console().print(text, highlight=False, markup=False, soft_wrap=True)
+    _say(text)
 
 
 @contextmanager
@@ -260,10 +263,7 @@ def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:
     """The job with the budgets that are matched, if any are; computed where asked for."""
     from freqbench.engine import matching
 
-    def say(text: str) -> None:
-        _console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-    return matching.matched(spec, out, say, where, match)
+    return matching.matched(spec, out, _say, where, match)
 
 
 def _report(outs: list[str], format: str) -> str:
@@ -284,23 +284,14 @@ def _finish(summary: Any, out: str) -> None:
     """Show the tables and leave with the exit code that the summary asks for."""
     from freqbench import storage
 
-    console = _console()
     if summary.interrupted:
-        console.print(
-            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        _say(f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED)
     sys.stdout.write(_report([out], "terminal"))
-    console.print(
+    _say(
         f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
-        f"{storage.join(out, 'records')}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"{storage.join(out, 'records')}"
     )
     if summary.num_failed:
-        console.print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
+        _console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
         raise typer.Exit(EXIT_FAILED)

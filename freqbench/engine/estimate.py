@@ -46,7 +46,8 @@ def hours(plan: Plan, store: Store) -> tuple[float, str]:
         is_rough |= a_record is None or (unit.passes > 0 and source not in a_pass)
         seconds += unit.passes * a_pass.get(source, forward[source])
         for target in unit.targets:
-            windows = len(sliding_windows(unit.ref.shape, target.roi, target.inference.overlap))
+            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
+            windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
             predicting = windows * 2 ** len(target.inference.mirror) * forward[target.model_id]
             seconds += predicting + SCORING_S if a_record is None else a_record
     return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"

@@ -106,7 +106,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         space=first.space,
         inference=entry.inference or DEFAULT_INFERENCE,
         members=tuple(members),
-        min_dice=entry.min_dice,
+        min_dice=0.0 if any(member.is_random for member in members) else entry.min_dice,
     )
 
 

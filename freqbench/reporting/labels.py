@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from freqbench.attacks import ATTACKS
+from freqbench.grid import BLOCK_CUT
 from freqbench.reporting.strength import PLAIN
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
@@ -71,9 +72,9 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 
 
 def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """All that can differ within an attack, but its budget and what is left open."""
+    """All that can differ within an attack, but its budget, what is left open, and what follows from the source."""
     given = {name: value for name, value in json.loads(setting["params"]).items() if value is not None}
-    params = {name: value for name, value in given.items() if name != setting["budget_name"]}
+    params = {name: value for name, value in given.items() if name not in (setting["budget_name"], BLOCK_CUT)}
     return {name: setting[name] for name in ("variant", "precision", "compile")} | params
 
 
