@@ -110,21 +110,38 @@ def names_of(entry: Mapping[str, Any], key: str, known: Sequence[str], place: st
     return names
 
 
+def sources_of(entry: Mapping[str, Any], sources: Sequence[str], models: Sequence[str], place: str) -> list[str]:
+    """The sources that an attack is for, of those that a dataset has.
+
+    Args:
+        entry: of a job file.
+        sources: the models of the dataset.
+        models: those of the job, which the entry may name though they are for other datasets.
+        place: where it stands.
+
+    Raises:
+        UserError: a name that is no model of the job.
+    """
+    named = names_of(entry, SOURCES, models, place)
+    return [name for name in sources if name in named]
+
+
 def attacks_on(
-    dataset: str, sources: Sequence[str], entry: Mapping[str, Any], place: str
+    dataset: str, sources: Sequence[str], models: Sequence[str], entry: Mapping[str, Any], place: str
 ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
     """The parameters of each attack of an entry on a dataset, and the models that it is made on.
 
     Args:
         dataset: its name.
         sources: the models of the dataset.
+        models: those of the job.
         entry: of a job file.
         place: where it stands.
 
     Raises:
         UserError: a list without values, no such source, or a budget that has not been found yet.
     """
-    only = names_of(entry, SOURCES, sources, place)
+    only = sources_of(entry, sources, models, place)
     if MATCH not in entry:
         for parameters in combinations(entry, place):
             yield parameters, only

@@ -264,8 +264,8 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
         names = [str(other.get("name")) for other in job.datasets]
         if dataset.name not in entries.names_of(entry, entries.DATASETS, names, place):
             continue
-        sources = models_for(job, dataset.name)
-        for written, only in entries.attacks_on(dataset.name, sources, entry, place):
+        sources, models = models_for(job, dataset.name), [model.name for model in job.models]
+        for written, only in entries.attacks_on(dataset.name, sources, models, entry, place):
             yield attack_of(entry["name"], written, dataset, place, job.trust_code), only
 
 

@@ -40,19 +40,24 @@ def load_class(path: str, base: type, trusted: bool) -> type[Any]:
         trusted: whether the user lets code of others run.
 
     Raises:
-        UserError: not trusted, not importable, no such class, or not a subclass.
+        UserError: not trusted, not importable, no such class, not a subclass, or an abstract one.
     """
     require_trust(path, trusted)
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
+    except Exception as error:  # a module runs when it is imported, and may raise whatever it likes
+        got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{path}: expected a module that can be imported, got {error}: install it, or set PYTHONPATH"
-        ) from None
+            f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "
+            "or mend it"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         got = "no such name" if found is None else repr(found)
         raise UserError(f"{path}: expected a subclass of {base.__module__}.{base.__qualname__}, got {got}")
+    if lacking := getattr(found, "__abstractmethods__", None):
+        names = ", ".join(sorted(lacking))
+        raise UserError(f"{path}: expected a class with all that {base.__name__} asks for, it lacks {names}")
     return found
 
 

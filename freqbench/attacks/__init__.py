@@ -106,10 +106,16 @@ def attack_class(name: str, trusted: bool = False) -> type[Attack]:
         trusted: whether code of others may run.
 
     Raises:
-        UserError: unknown attack, or a class that is not trusted, not found or no attack.
+        UserError: unknown attack, or a class that is not trusted, not found, no attack, or not named as one.
     """
     if plugins.names_class(name):
-        return plugins.load_class(name, Attack, trusted)
+        found: type[Attack] = plugins.load_class(name, Attack, trusted)
+        for attribute in ("name", "threat_model", "budget_name"):
+            if not hasattr(found, attribute):
+                raise UserError(f"{name}: expected a class attribute {attribute}, got none: see Attack")
+        if ATTACKS.get(found.name) not in (None, found):  # tables tell attacks apart by it
+            raise UserError(f"{name}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
+        return found
     if name not in ATTACKS:
         raise UserError(unknown("attack", name, ATTACKS))
     return ATTACKS[name]
@@ -119,7 +125,7 @@ def make(attack: str | type[Attack], **parameters: Any) -> Attack:
     """An attack, by its name in `ATTACKS` or by its class, with its parameters.
 
     Raises:
-        UserError: unknown attack.
+        UserError: unknown attack, or parameters that its class refuses.
         ParameterError: unknown, missing or wrong parameter.
 
     Example:
@@ -136,4 +142,9 @@ def make(attack: str | type[Attack], **parameters: Any) -> Attack:
             known_parameter = cls.parameters.get(parameter)
             meaning = known_parameter.meaning if known_parameter else "see the attack's docstring"
             raise ParameterError(cls.name, parameter, f"required, but not given ({meaning})")
-    return cls(**parameters)
+    try:
+        return cls(**parameters)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # of a class of another package
+        raise UserError(f"{cls.name} refuses its parameters: {' '.join(str(error).split())}") from error

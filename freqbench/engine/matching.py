@@ -24,13 +24,13 @@ from freqbench.entries import (
     DATASETS,
     MATCH,
     MATCHED,
-    SOURCES,
     Budget,
     Match,
     at,
     combinations,
     matches_of,
     names_of,
+    sources_of,
 )
 from freqbench.errors import UserError
 from freqbench.grid import Cell, attack_identity
@@ -235,7 +235,7 @@ def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dic
     matches = list(matches_of(entry, place))
     names = [str(dataset.get("name")) for dataset in job.datasets]
     for dataset in names_of(entry, DATASETS, names, place):
-        for source in names_of(entry, SOURCES, models_for(job, dataset), place):
+        for source in sources_of(entry, models_for(job, dataset), [model.name for model in job.models], place):
             for parameters in combinations(entry, place):
                 for match in matches:
                     yield {

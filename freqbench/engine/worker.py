@@ -144,8 +144,9 @@ class Worker:
 
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
-        if is_foreign(type(cell.attack)) or is_foreign(type(cell.dataset)):
-            require_trust(f"{cell.attack.name} on {cell.dataset.name}", self.spec.trust_code)
+        for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
+            if is_foreign(type(what)):
+                require_trust(name, self.spec.trust_code)
         case = self._case(cell.dataset, unit.ref, cell.source.space)
         if prefetch:
             self._load_early(prefetch)
@@ -187,6 +188,8 @@ class Worker:
         """Begin to read a unit's case; what goes wrong is told when the case is asked for."""
         dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
         key = _case_key(dataset, ref, space)
+        if is_foreign(type(dataset)) and not self.spec.trust_code:
+            return  # the unit itself is refused, and says so
         if key not in self._cases and key not in self._loading:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 

@@ -32,6 +32,13 @@ class InputAdapter(Strict):
     mean: Finite | tuple[Finite, ...] = 0.0
     std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
 
+    @field_validator("scale")
+    @classmethod
+    def _keeps_differences(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] == scale[1]:
+            raise ValueError(f"expected two different numbers, got {scale[0]:g} twice")
+        return scale
+
     @field_validator("axes")
     @classmethod
     def _each_axis_once(cls, axes: str) -> str:

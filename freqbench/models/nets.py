@@ -222,10 +222,9 @@ def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels:
                 "take: enlarge the roi or use fewer strides"
             ) from None
         raise UserError(f"{arch}: a roi of {size} does not pass through the network: {_one_line(error)}") from None
-    if logits.shape != (1, num_classes, *roi):
-        raise UserError(
-            f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {tuple(logits.shape)}: check args and roi"
-        )
+    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+    if got != (1, num_classes, *roi):
+        raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
 
 
 class _SchedulesOnCPU(TorchFunctionMode):

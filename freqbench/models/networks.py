@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench import plugins
-from freqbench.errors import CheckpointError
+from freqbench.errors import CheckpointError, UserError
 from freqbench.models import bundle, frozen, migrations, nets, nnunet
 from freqbench.models import checkpoint as checkpoints
 from freqbench.models.adapter import Description
@@ -62,7 +62,7 @@ def network(spec: ModelSpec, trusted: bool) -> nn.Module:
     """The bare network on the CPU, its weights not loaded (a frozen file has them).
 
     Raises:
-        UserError: its class refuses the arguments, or needs code that is not trusted.
+        UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
     """
     if spec.needs_trust:
         plugins.require_trust(f"{spec.name}: {spec.arch}", trusted)
@@ -70,7 +70,10 @@ def network(spec: ModelSpec, trusted: bool) -> nn.Module:
         net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args, trusted)
         return net
     if plugins.names_class(spec.arch):
-        return nets.build_class(plugins.load_class(spec.arch, nn.Module, trusted), spec.args, spec.seed or 0)
+        cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module, trusted)
+        if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
+            raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
+        return nets.build_class(cls, spec.args, spec.seed or 0)
     return nets.build(
         spec.arch,
         spec.num_classes,

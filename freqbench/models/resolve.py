@@ -70,11 +70,13 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         draft = _as_described(draft, entry, READERS[arch].describe(path, draft.args, trusted))
     elif plugins.names_class(arch):
         cls: type[nn.Module] = plugins.load_class(arch, nn.Module, trusted)
-        draft = replace(draft, code_sha256=plugins.provenance(cls)["source_sha256"])
+        sha256 = plugins.provenance(cls).get("source_sha256")
+        draft = replace(draft, args={**(trained.args or {}), **entry.args}, code_sha256=sha256)
     else:
         adapter = entry.input or InputAdapter(axes=MODELS[arch].axes)
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
+    _require_applicable(entry, draft)
     stated = entry.migration or (migrations.NONE if metadata else None)
     return _checked(draft, stated, trusted)
 
@@ -83,10 +85,12 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     """The mean of other models' probabilities as a model of its own.
 
     Raises:
-        UserError: the members do not see the same windows of the same space.
+        UserError: the members do not see the same windows of the same space, or one is given twice.
     """
     first = members[0]
-    for member in members[1:]:
+    for i, member in enumerate(members[1:], start=1):
+        if member.model_id in [other.model_id for other in members[:i]]:
+            raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
         for what in ("roi", "space"):
             ours, theirs = getattr(first, what), getattr(member, what)
             if ours != theirs:
@@ -106,7 +110,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         space=first.space,
         inference=entry.inference or DEFAULT_INFERENCE,
         members=tuple(members),
-        min_dice=0.0 if any(member.is_random for member in members) else entry.min_dice,
+        min_dice=entry.min_dice if any(member.min_dice for member in members) else 0.0,
     )
 
 
@@ -160,9 +164,29 @@ def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | 
     if arch and trained and arch != trained:
         raise UserError(f"{entry.name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
     agreed = str(arch or trained)
+    if arch is None and plugins.names_class(agreed):
+        raise UserError(
+            f"{entry.name}: {path} was trained as {agreed}, code of another package, which a job must name itself: "
+            f"give arch: {agreed}"
+        )
     if agreed not in MODELS and agreed not in READERS and not plugins.names_class(agreed):
         raise UserError(unknown("architecture", agreed, [*MODELS, *READERS]))
     return agreed
+
+
+def _require_applicable(entry: ModelEntry, draft: ModelSpec) -> None:
+    """Refuse what would be passed over, or would not fit the dataset's channels."""
+    if entry.migration and (draft.is_random or draft.arch not in MODELS):
+        raise UserError(
+            f"{entry.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {entry.migration}: "
+            f"it is for checkpoints of {', '.join(MODELS)}"
+        )
+    for what in ("mean", "std"):
+        value = getattr(draft.input, what)
+        if isinstance(value, tuple) and len(value) != draft.num_channels:
+            raise UserError(
+                f"{entry.name}: input.{what}: expected one number or {draft.num_channels}, got {len(value)}"
+            )
 
 
 def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class ModelEntry(Strict):
                 f"expected one of checkpoint, bundle and ensemble, got {' and '.join(given) or 'none'}: a path, "
                 "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
             )
+        if self.bundle and (self.arch or self.migration):
+            raise ValueError("expected a bundle without arch and migration: its configuration says what it is")
         own = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
         if self.ensemble and own:
             raise ValueError(f"expected an ensemble without {own[0]}: that is its members' own")

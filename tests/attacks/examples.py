@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toy.attack import Walk
 
 from freqbench.attacks import ATTACKS, Attack, AttackResult, make
 from freqbench.attacks.frequency import FrequencyAttack
@@ -39,9 +40,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
     "random_noise": {"linf": 8 / 255},
 }
+# Those, and one of another package: what every attack is held to, it is held to.
+CLASSES: dict[str, type[Attack]] = {**ATTACKS, "walk": Walk}
+SETTINGS: dict[str, dict[str, Any]] = {**EXAMPLES, "walk": {"eps": 8 / 255, "steps": 5}}
 GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]
 FREQUENCY = [name for name, attack in ATTACKS.items() if issubclass(attack, FrequencyAttack)]
-every_attack = pytest.mark.parametrize("name", ATTACKS)
+every_attack = pytest.mark.parametrize("name", CLASSES)
 every_gradient_attack = pytest.mark.parametrize("name", GRADIENT)
 
 
@@ -97,7 +101,7 @@ def referred(attack: Attack) -> Any:
 
 
 def example(name: str, **changes: Any) -> Any:
-    return referred(make(name, **(EXAMPLES[name] | changes)))
+    return referred(make(CLASSES[name], **(SETTINGS[name] | changes)))
 
 
 def takes(name: str, parameter: str) -> bool:

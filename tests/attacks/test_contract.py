@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import (
+    CLASSES,
     EXAMPLES,
     FREQUENCY,
     GRADIENT,
+    SETTINGS,
     SmallNet,
     Threshold,
     every_attack,
@@ -28,10 +30,10 @@ TWO_CLASSES: dict[str, dict[str, Any]] = {
     "square": {"queries": 2000, "p_init": 0.05},
     "autoattack": {"members": ("apgd-ce", "square")},
 }
-LINF = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack)]
+LINF = [name for name, attack in CLASSES.items() if issubclass(attack, LinfAttack)]
 ENSEMBLES = [name for name, attack in ATTACKS.items() if issubclass(attack, Ensemble)]
-QUANTISING = [name for name, attack in ATTACKS.items() if attack.threat_model == "dct-quantization"]
-BOUNDED = [name for name, attack in ATTACKS.items() if attack.budget_name]
+QUANTISING = [name for name, attack in CLASSES.items() if attack.threat_model == "dct-quantization"]
+BOUNDED = [name for name, attack in CLASSES.items() if attack.budget_name]
 
 
 def test_every_attack_has_an_example_and_its_own_name() -> None:
@@ -55,7 +57,7 @@ def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 8 * 6 * 4).reshape(1, 1, 8, 6, 4)
     labels = (images > 0.5).long()
-    eps = EXAMPLES[name]["eps"]
+    eps = SETTINGS[name]["eps"]
     adversarial = example(name, **TWO_CLASSES.get(name, {}))(Threshold(), images, labels).adversarial
     flipped = (adversarial > 0.5).long() != labels
     reach = (images - 0.5).abs()
@@ -67,7 +69,7 @@ def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
 def test_stays_in_the_ball(name: str) -> None:
     images, labels = volumes()
     adversarial = example(name)(SmallNet(), images, labels).adversarial
-    assert float((adversarial - images).abs().max()) <= EXAMPLES[name]["eps"] + 1e-6
+    assert float((adversarial - images).abs().max()) <= SETTINGS[name]["eps"] + 1e-6
     assert float(adversarial.min()) >= 0
     assert float(adversarial.max()) <= 1
 
@@ -75,7 +77,7 @@ def test_stays_in_the_ball(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in BOUNDED if name not in QUANTISING])
 def test_zero_budget_changes_nothing(name: str) -> None:
     images, labels = volumes()
-    result = example(name, **{ATTACKS[name].budget_name: 0.0})(SmallNet(), images, labels)
+    result = example(name, **{CLASSES[name].budget_name: 0.0})(SmallNet(), images, labels)
     assert torch.equal(result.adversarial, images)
 
 
@@ -176,7 +178,7 @@ def test_passes_are_those_promised(name: str) -> None:
         assert (result.forwards, result.backwards) == tuple((count,) * 2 for count in attack.passes)
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", [*GRADIENT, "walk"])
 def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
     """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
@@ -200,19 +202,19 @@ def test_float64_stays_float64(name: str) -> None:
 @pytest.mark.parametrize("name", LINF)
 def test_leaving_the_ball_raises_instead_of_clipping(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = volumes()
-    monkeypatch.setattr(ATTACKS[name], "perturb", lambda self, task: (task.clean + 0.2).clamp(0, 1))
+    monkeypatch.setattr(CLASSES[name], "perturb", lambda self, task: (task.clean + 0.2).clamp(0, 1))
     with pytest.raises(ThreatModelError, match=f"{name}: linf bound exceeded by 0.16"):
         example(name)(SmallNet(), images, labels)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" in attack.scopes])
+@pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if "volume" in attack.scopes])
 def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
-    window, volume = (make(name, **EXAMPLES[name], scope=scope) for scope in ("window", "volume"))
-    assert attack_identity(window) == attack_identity(make(name, **EXAMPLES[name]))
+    window, volume = (make(CLASSES[name], **SETTINGS[name], scope=scope) for scope in ("window", "volume"))
+    assert attack_identity(window) == attack_identity(make(CLASSES[name], **SETTINGS[name]))
     assert attack_identity(volume) == {**attack_identity(window), "scope": "volume"}
     assert (window.attacks_volume, volume.attacks_volume) == (False, True)
 
 
 def test_who_perturbs_voxels_by_a_loss_takes_whole_volumes() -> None:
-    whole = {name for name, attack in ATTACKS.items() if "volume" in attack.scopes}
+    whole = {name for name, attack in CLASSES.items() if "volume" in attack.scopes}
     assert whole == {*LINF, "almaprox"}

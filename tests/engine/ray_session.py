@@ -40,7 +40,7 @@ def run_by_ray(
     threads: int = 1,
 ) -> Collector:
     """Units on the Ray of this process."""
-    spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch)
+    spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True)
     listener = Collector()
     distributed.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout)
     return listener

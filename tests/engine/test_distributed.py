@@ -8,6 +8,7 @@ import pytest
 from attacks.examples import EXAMPLES
 from engine.faults import Faulty, FaultyPhantom
 from engine.ray_session import ray_session, run_by_ray
+from third_party.own import units as foreign_units
 from tiny import SHAPE, Collector, expanded, job, results, small
 
 from freqbench.attacks import ATTACKS
@@ -41,7 +42,7 @@ def units_of(content: dict[str, Any]) -> list[Unit]:
 
 def run_serially(units: list[Unit], batch: int | None = None) -> Collector:
     listener = Collector()
-    serial.run(units, WorkerSpec(run_id="r", metrics=METRICS, threads=1, window_batch=batch), listener)
+    serial.run(units, WorkerSpec(run_id="r", metrics=METRICS, threads=1, window_batch=batch, trust_code=True), listener)
     return listener
 
 
@@ -59,9 +60,9 @@ def test_every_attack_is_compared() -> None:
 
 @pytest.fixture(scope="module")
 def every_attack() -> tuple[list[Unit], Any]:
-    """Units of every attack, and what the serial engine makes of them."""
+    """Units of every attack and of a package of somebody else, and what the serial engine makes of them."""
     entries = [{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]
-    units = units_of(small(attacks=entries))
+    units = units_of(small(attacks=entries)) + foreign_units()
     return units, results(run_serially(units).outcomes)
 
 

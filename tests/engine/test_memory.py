@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.test_contract import EXAMPLES
+from attacks.examples import EXAMPLES
 from tiny import expanded, small
 
 from freqbench import evaluate, models

@@ -1,0 +1,225 @@
+"""Classes of another package: what identifies them, what is refused, and their checkpoints."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from third_party.own import OWN, ROI, module, spec, units
+from toy.attack import Walk
+from toy.net import Tiny
+
+from freqbench import plugins
+from freqbench.attacks import attack_class, make
+from freqbench.errors import CheckpointError, UserError
+from freqbench.grid import attack_identity
+from freqbench.models import load, save_checkpoint
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the toy package under another name, as editing the real one would be seen by other tests."""
+    folder = tmp_path / "edited"
+    folder.mkdir()
+    for path in (ROOT / "tests" / "toy_package" / "toy").glob("*.py"):
+        (folder / path.name).write_text(path.read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "edited"]:
+        del sys.modules[name]
+
+
+def edit(path: Path) -> None:
+    path.write_text(path.read_text() + "\n# edited\n")
+    plugins._sha256.cache_clear()  # stands for the new process that a user starts
+
+
+def identities(name: str = "edited") -> dict[str, str]:
+    (unit, *_) = units(**json.loads(json.dumps(OWN).replace("toy.", f"{name}.")))
+    attack = str(attack_identity(unit.cell.attack)["source_sha256"])
+    return {"net": unit.cell.source.model_id, "data": unit.cell.dataset.case_key(unit.ref), "attack": attack} | {
+        "cell": unit.cell.cell_id
+    }
+
+
+@pytest.mark.parametrize("name", ["net", "data", "attack"])
+def test_an_edited_source_file_is_another_identity_and_another_cell(editable: Path, name: str) -> None:
+    before = identities()
+    assert identities() == before
+    edit(editable / f"{name}.py")
+    after = identities()
+    assert {key for key in before if after[key] != before[key]} == {name, "cell"}
+
+
+def test_a_network_whose_code_changed_since_the_plan_is_not_loaded(editable: Path) -> None:
+    planned = spec(arch="edited.net:Tiny")
+    edit(editable / "net.py")
+    with pytest.raises(UserError, match=r"tiny: edited.net:Tiny is not the code that was planned with: plan anew"):
+        load(planned, CPU, trusted=True)
+
+
+IMPORTS = "from typing import ClassVar\nfrom dataclasses import dataclass\nfrom freqbench.attacks import PGD, Attack\n"
+MISTAKES: dict[str, tuple[str, str, str]] = {
+    "no such module": (
+        "toy.nets:Tiny",
+        "",
+        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, set",
+    ),
+    "relative": (".net:Tiny", "", r"\.net:Tiny: expected a module that can be imported, got TypeError"),
+    "no such class": ("toy.net:Tinny", "", r"toy.net:Tinny: expected a subclass of .*\.Module, got no such name"),
+    "no class": ("toy.net:torch", "", r"toy.net:torch: expected a subclass of .*, got <module 'torch'"),
+    "another class": ("toy.data:Balls", "", r"toy.data:Balls: expected a subclass of .*, got <class 'toy.data.Balls'>"),
+    "syntax": ("written:Net", "class Net(:\n", r"written:Net: expected a module that can be imported, got SyntaxError"),
+    "raises": ("written:Net", "1 / 0\n", r"got ZeroDivisionError: division by zero: install it, .* or mend it"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_class_that_cannot_be_had_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, text, message = MISTAKES[mistake]
+    monkeypatch.syspath_prepend(tmp_path)
+    module(tmp_path, text)
+    with pytest.raises(UserError, match=message) as caught:
+        spec(arch=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_that_lacks_what_is_asked_for_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module(tmp_path, "from freqbench.data import Dataset\nclass Half(Dataset):\n    def refs(self, split=None): ...\n")
+    expected = r"datasets\[0\].loader: written:Half: .* Dataset asks for, it lacks class_names, native, recipe"
+    with pytest.raises(UserError, match=expected):
+        units(datasets=[{"name": "half", "loader": "written:Half"}])
+
+
+ATTACKS = {
+    "without a name": (
+        "class A(Attack):\n    def perturb(self, task): ...\n    passes = 1, 1\n",
+        "attribute name, got",
+    ),
+    "with the name of another": ("class A(PGD): ...\n", "expected a name of its own, got 'pgd', which is freqbench's"),
+    "half written": ("class A(Attack):\n    name = 'a'\n", "all that Attack asks for, it lacks passes, perturb"),
+    "that refuses its parameters": (
+        "@dataclass(frozen=True, kw_only=True)\nclass A(PGD):\n    name: ClassVar[str] = 'a'\n"
+        "    def __post_init__(self):\n        raise TypeError('not today')\n",
+        r"job.yaml: attacks\[0\]: a refuses its parameters: not today",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", ATTACKS)
+def test_an_attack_that_is_none_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    text, message = ATTACKS[mistake]
+    module(tmp_path, IMPORTS + text)
+    with pytest.raises(UserError, match=message):
+        units(attacks=[{"name": "written:A", "eps": 0.1}])
+
+
+def test_parameters_of_an_attack_are_held_to_the_table_s_rules() -> None:
+    for changes, message in (
+        ({"eps": 8}, r"attacks\[0\].eps: expected a number in \[0, 1\].*8/255"),
+        ({"steps": 0}, r"attacks\[0\].steps: expected a whole number"),
+        ({"speps": 1}, r"attacks\[0\].speps: unknown parameter 'speps'. Did you mean 'steps'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            units(attacks=[{**OWN["attacks"][0], **changes}])
+
+
+def test_keys_of_a_dataset_are_held_to_its_fields() -> None:
+    with pytest.raises(UserError, match=r"datasets\[0\]: unknown key 'sid'. Did you mean 'side'"):
+        units(datasets=[{**OWN["datasets"][0], "sid": 3}])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, "Tiny refuses its args: .*missing 1 required positional argument: 'classes'"),
+        ({"classes": 2, "depth": 3}, "Tiny refuses its args: .*unexpected keyword argument 'depth'"),
+        ({"classes": 5}, r"toy.net:Tiny: expected logits of shape \(1, 2, 16, 16, 16\), got \(1, 5, 16, 16, 16\)"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_one_line(args: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        spec(args=args)
+
+
+def test_a_network_of_several_outputs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module(
+        tmp_path, "import toy.net\nclass Net(toy.net.Tiny):\n    def forward(self, x): return [super().forward(x)]\n"
+    )
+    with pytest.raises(UserError, match=r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list"):
+        spec(arch="written:Net")
+
+
+def test_a_class_of_freqbench_s_own_may_be_named_by_its_path() -> None:
+    """It has no source to be told apart by: its revision is freqbench's."""
+    args = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32, 32], "stem": [2, 2, 2], "feature_size": 4}
+    args |= {"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
+    found = spec(arch="freqbench.models.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32])
+    assert (found.code_sha256, found.needs_trust) == (None, True)
+
+
+def trained() -> Tiny:
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        return Tiny(2)
+
+
+def test_a_checkpoint_is_loaded_into_the_network(tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in trained().state_dict().items()}}, tmp_path / "a.pt"
+    )
+    model = load(spec(checkpoint=str(tmp_path / "a.pt")), CPU, trusted=True)
+    images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(model(images), trained()(images))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Tiny(3), "tiny: checkpoint has 3 output classes, dataset wants 2"),
+        (
+            torch.nn.Conv3d(1, 2, 1),
+            r"does not fit: 4 keys missing \(first: first.weight\), 2 unexpected \(first: weight\)",
+        ),
+        (
+            Tiny(2, width=6),
+            r"does not fit: 0 keys missing, 0 unexpected, 3 of another shape \(first: first.weight: \(6, 1",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_one_line(net: torch.nn.Module, message: str, tmp_path: Path) -> None:
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=message):
+        spec(checkpoint=str(tmp_path / "a.pt"))
+
+
+def test_a_checkpoint_may_bring_arguments_but_not_code(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.safetensors")
+    save_checkpoint(
+        path, trained().state_dict(), {"arch": "toy.net:Tiny", "args": {"classes": 2}, "roi": ROI}, half=False
+    )
+    assert spec(checkpoint=path, args={}).args == {"classes": 2}
+    with pytest.raises(
+        UserError, match=r"was trained as toy.net:Tiny, code of another package, .* give arch: toy.net:Tiny"
+    ):
+        spec(checkpoint=path, arch=None)
+
+
+def test_a_migration_of_a_network_that_has_none_is_refused(tmp_path: Path) -> None:
+    torch.save(trained().state_dict(), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"tiny: migration: expected none for toy.net:Tiny of .*a.pt, got monai-1.4"):
+        spec(checkpoint=str(tmp_path / "a.pt"), migration="monai-1.4")
+
+
+def test_a_path_means_the_class_that_python_imports() -> None:
+    assert attack_class("toy.attack:Walk", trusted=True) is Walk
+    assert make(Walk, eps=0.1).steps == 5

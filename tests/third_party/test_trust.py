@@ -1,0 +1,137 @@
+"""A job with a model, a dataset and an attack of another package, and the rule that guards them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from third_party.own import OWN, TRUST, units
+from tiny import execute, expanded, rows, small, write
+from toy.data import Balls
+
+from freqbench.cli import main
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.errors import UserError
+from freqbench.results import Store
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = {"dataset": "datasets", "model": "models", "attack": "attacks"}
+# What else a job must say where one of the three alone is the toy's: the phantom has six classes, its own two.
+BESIDE: dict[str, dict[str, Any]] = {
+    "dataset": {},
+    "attack": {},
+    "model": {"models": [{**OWN["models"][0], "args": {"classes": 6}}]},
+}
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """What `bench.py` calls: exit code, stdout, stderr."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench.py", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    signal.signal(signal.SIGTERM, before)
+    return int(caught.value.code or 0), *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that a trusted run of all three has made, its volumes saved."""
+    out = tmp_path_factory.mktemp("store") / "out"
+    summary = execute(small(**OWN, **TRUST, save_adversarial="nifti"), out)
+    assert (summary.num_new, summary.num_failed) == (2, 0)
+    return out
+
+
+def test_a_grid_of_all_three_runs_by_command(tmp_path: Path) -> None:
+    """In a process of its own, which finds the toy package as a user's process would."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy_package")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FREQBENCH_OFFLINE": "1", "PYTHONPATH": path}
+    job = write(tmp_path, small(**OWN, metrics=["dsc", "linf"]))
+    command = [sys.executable, str(ROOT / "bench.py"), "run", job, "--trust-code", "--engine", "serial", "--out", "out"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = list(rows(tmp_path / "out").values())
+    assert [(row["dataset"], row["source_model"], row["attack"]) for row in found] == 2 * [
+        ("'balls'", "'tiny'", "'walk'")
+    ]
+    # Two steps of half the budget along the signs of a smooth network's gradient: nearly all voxels go all the way.
+    assert [float(row["linf"]) for row in found] == pytest.approx([8 / 255] * 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("foreign", ENTRIES)
+def test_each_is_refused_without_trust_in_one_line_that_says_why(foreign: str) -> None:
+    key = ENTRIES[foreign]
+    with pytest.raises(UserError) as caught:
+        expanded(small(**{key: OWN[key]}))
+    path = OWN[key][0].get("loader") or OWN[key][0].get("arch") or OWN[key][0]["name"]
+    text = str(caught.value)
+    assert text.startswith(f"job.yaml: {key}[0]")
+    assert f"{path}: expected leave to run its code, as it can do all that you can" in text
+    assert "--trust-code or set trust_code: true in the job" in text
+    assert "\n" not in text
+
+
+def test_the_command_refuses_with_exit_code_2_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = in_process(capsys, "run", write(tmp_path, small(**OWN)), "--out", "out")
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    expected = "datasets[0].loader: toy.data:Balls: expected leave to run its code"
+    assert line.startswith(f"error: {tmp_path / 'job.yaml'}: {expected}")
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
+def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "booby.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for key, name in (("datasets", "loader"), ("models", "arch"), ("attacks", "name")):
+        with pytest.raises(UserError, match="booby:Trap: expected leave to run its code"):
+            expanded(small(**{key: [{**OWN[key][0], name: "booby:Trap"}]}))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_trust_of_a_store_is_not_the_user_s(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Store(str(store)).job()["spec"]["trust_code"] is True
+    code, _, err = in_process(capsys, "score", str(store), "--targets", "tiny")
+    assert code == 2
+    assert "toy.data:Balls: expected leave to run its code" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_store_is_scored_with_the_flag(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert in_process(capsys, "score", str(store), "--targets", "tiny", "--trust-code")[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("foreign", "reason"),
+    [
+        ("dataset", "balls: expected leave"),
+        ("attack", "walk: expected leave"),
+        ("model", "tiny: toy.net:Tiny: expected"),
+    ],
+)
+def test_a_worker_that_is_not_told_to_trust_makes_failed_rows(foreign: str, reason: str) -> None:
+    (unit, *_) = units(**{key: small()[key] for what, key in ENTRIES.items() if what != foreign} | BESIDE[foreign])
+    outcome, masks = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1)).run(unit)
+    (row,) = outcome.records
+    assert (row["status"], masks) == ("failed", None)
+    assert row["error"].startswith(reason)
+
+
+def test_a_worker_that_is_not_told_to_trust_reads_nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: Balls, ref: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Balls, "native", read)
+    (own,), (foreign, *_) = list(expanded(small())[1].units()), units()
+    worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1))
+    outcome, _ = worker.run(own, prefetch=foreign)
+    assert not outcome.failed
+    assert worker._loading == {}
