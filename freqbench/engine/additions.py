@@ -1,4 +1,4 @@
-"""What `score` added to a store beside its job's own grid: it stays in `run.json`, so that every later report has it."""
+"""What `score` added to a store beside its job's grid: it stays in `run.json`, so that every later report has it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

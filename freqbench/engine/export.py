@@ -86,7 +86,9 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     Raises:
         UserError: the store holds no volume of this grid.
     """
-    written = [each for cells, ref in _by_case(grid, storage.join(out, VOLUMES)) for each in _case(grid, cells, ref, out, to)]
+    written = [
+        each for cells, ref in _by_case(grid, storage.join(out, VOLUMES)) for each in _case(grid, cells, ref, out, to)
+    ]
     if not written:
         place = storage.join(out, VOLUMES)
         raise UserError(f"{place}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
@@ -145,15 +147,15 @@ def _write(
     stored = image.round().to(torch.int16) if kind == torch.int16 else image
     volumes.write(storage.join(to, path), stored, native.affine)
     lost = (stored - image).double()
-    made = None if error is None else cell
+    is_clean = error is None
     return Exported(
         path=path,
         case_id=native.ref.case_id,
         case_key=cell.dataset.case_key(native.ref),
-        cell_id=made and made.cell_id,
-        attack=made and made.attack.name,
-        params=made and made.params,
-        source=made and made.source.name,
+        cell_id=None if is_clean else cell.cell_id,
+        attack=None if is_clean else cell.attack.name,
+        params=None if is_clean else cell.params,
+        source=None if is_clean else cell.source.name,
         dtype=str(kind).removeprefix("torch."),
         rounding_max=float(lost.abs().max()),
         rounding_rms=float(lost.square().mean().sqrt()),

@@ -1,10 +1,12 @@
 """Label maps that tools of others predicted for exported volumes, scored on the files' own grid."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from freqbench.job import JobSpec
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
-from freqbench.types import NativeCase
+from freqbench.types import CaseRef, NativeCase
 
 ARCH = "predictions"
 OWN = ("dsc", "hd95", "voxel_success")  # of a prediction, and so computed here; the other metrics are the volume's
@@ -85,6 +87,16 @@ class _Case:
     paths: tuple[str, ...]
     clean: str | None
 
+    @property
+    def dataset(self) -> Dataset:
+        """Whose it is."""
+        return self.units[0].cell.dataset
+
+    @property
+    def ref(self) -> CaseRef:
+        """Which it is."""
+        return self.units[0].ref
+
 
 def score(
     job: JobSpec, grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console
@@ -111,19 +123,19 @@ def score(
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
-    tables = {key: mapping and mapping.table(dataset, str(label_map)) for key, dataset in datasets.items()}
+    tables = {key: mapping.table(each, str(label_map)) if mapping else None for key, each in datasets.items()}
     targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in grid.cells))
     cases = _found(grid, out, predictions, console)
     for case in cases:
-        native = _native(case)
+        native = case.dataset.native(case.ref)
         for path in (*case.paths, *filter(None, [case.clean])):
-            _read(path, native, tables[case.units[0].cell.dataset.name], case.units[0].cell.dataset)
+            _read(path, native, tables[case.dataset.name], case.dataset)
 
     def work(spec: WorkerSpec, listener: Listener) -> None:
         former = _former(Store(out))
         for case in cases:
-            for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.units[0].cell.dataset.name], former):
+            for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.dataset.name], former):
                 listener.begin(unit)
                 listener.take(outcome)
                 listener.tick()
@@ -148,7 +160,7 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     if not found:
         example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
         raise UserError(
-            f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the folder"
+            f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the path"
         )
     cases = []
     for pairs in found.values():
@@ -164,10 +176,6 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     return cases
 
 
-def _native(case: _Case) -> NativeCase:
-    return case.units[0].cell.dataset.native(case.units[0].ref)
-
-
 def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Dataset) -> Tensor:
     """A tool's label map as classes of the dataset, uint8 `[H, W, D]` on the native grid.
 
@@ -176,8 +184,7 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     """
     header = nifti.read_header(storage.fetch(path))
     h, w, d = native.label.shape[1:]
-    source = storage.fetch(native.source) if storage.exists(native.source) else header.path.with_name(native.source)
-    image = nifti.Header(path=source, shape=(h, w, d), spacing=native.spacing, affine=native.affine)
+    image = nifti.Header(path=Path(native.source), shape=(h, w, d), spacing=native.spacing, affine=native.affine)
     header.check_same_grid(image)
     labels = nifti.read_integers(header)
     highest = int(labels.max())
@@ -201,18 +208,20 @@ def _outcomes(
     former: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> Iterator[tuple[Unit, Outcome]]:
     """The rows of one case."""
-    dataset, native = case.units[0].cell.dataset, _native(case)
+    dataset, native = case.dataset, case.dataset.native(case.ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
     parts = [] if clean is None else [evaluate.as_clean(part) for part in _scores(clean, native, spec, dataset)]
     for unit, path in zip(case.units, case.paths, strict=True):
+        started = time.perf_counter()
         pred = _read(path, native, table, dataset)
+        scores = (*parts, *_scores(pred, native, spec, dataset))
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
         own = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
         beside = {column: row and row[column] for column in BESIDE}
-        measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "device": "cpu", **beside}
-        scores = (*parts, *_scores(pred, native, spec, dataset))
+        seconds = time.perf_counter() - started
+        measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
         kept = [metric for metric in metrics if metric in covered]
         yield unit, rows.scored(unit, None, volume, [scores], [own | beside], kept, measured)
 
@@ -251,4 +260,3 @@ def _former(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
         if row["status"] == "ok" and (key not in found or len(row["metrics"]) > len(found[key]["metrics"])):
             found[key] = row
     return found
-
