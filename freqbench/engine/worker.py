@@ -193,7 +193,7 @@ class Worker:
         if key not in self._cases and key not in self._loading:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
-    def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float]:
+    def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
             return volumes.read(self.spec.volumes, cell, case.ref)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.attacks import ATTACKS
+from freqbench.attacks import ATTACKS, Attack
 from freqbench.grid import BLOCK_CUT
 from freqbench.reporting.strength import PLAIN
 
@@ -16,6 +16,7 @@ NOTABLE = frozenset(
     (
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
+        "label",  # of volumes that were made elsewhere
         *PLAIN,
     )
 )
@@ -86,8 +87,8 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
 
 
 def _default(attack: str, parameter: str) -> Any:
-    """A parameter's default; None where the attack or the parameter is not known here."""
-    known = {field.name: field.default for field in fields(ATTACKS[attack])} if attack in ATTACKS else {}
+    """A parameter's default; None where the parameter is not known here. Attacks not known have what all share."""
+    known = {field.name: field.default for field in fields(ATTACKS.get(attack, Attack))}
     return {**PLAIN, **known}.get(parameter)
 
 

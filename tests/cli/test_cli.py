@@ -59,7 +59,7 @@ def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    assert set(COMMANDS) == {"plan", "run", "score", "status", "report", "train", "doctor"}
+    assert set(COMMANDS) == {"plan", "run", "score", "export", "status", "report", "train", "doctor"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
