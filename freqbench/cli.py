@@ -66,7 +66,7 @@ def plan(
 
     console = commands.console()
     spec = commands.job_of(job, set_, trust_code)
-    lacking = rehearsal.missing(spec)
+    lacking = rehearsal.missing(spec, where=job)
     spec, grid = commands.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
     console.print(planning.overview(spec, grid))
     place = out or f"runs/{spec.name}"

@@ -8,7 +8,7 @@ from typing import Any
 from freqbench import storage
 from freqbench.attacks import attack_class
 from freqbench.data import Dataset
-from freqbench.entries import ALIASES
+from freqbench.entries import ALIASES, at
 from freqbench.errors import DataError, MissingDataError, UserError
 from freqbench.job import JobSpec, build_dataset
 from freqbench.models import MODELS, ModelEntry
@@ -45,13 +45,13 @@ class Missing:
         return f"{self.what}: {self.complaint}{f' (to be had from {self.source})' if self.source else ''}"
 
 
-def missing(job: JobSpec) -> tuple[Missing, ...]:
-    """What a job needs and this machine does not have.
+def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
+    """What a job needs and this machine does not have; `where` begins the line of a mistake in the job.
 
     Raises:
         UserError: the job itself is wrong.
     """
-    return (*_missing_datasets(job), *_missing_models(job))
+    return (*_missing_datasets(job, where), *_missing_models(job))
 
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
@@ -97,13 +97,15 @@ def rehearsed(job: JobSpec) -> JobSpec:
     )
 
 
-def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
+def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
-        dataset = build_dataset(entry, f"datasets[{i}]", job.trust_code)
+        place = f"{where}: datasets[{i}]"
+        dataset = build_dataset(entry, place, job.trust_code)
         try:
-            dataset.refs()
+            with at(place):
+                dataset.refs()
         except MissingDataError as error:
-            complaint = str(error).removeprefix(f"{dataset.name}: ")
+            complaint = str(error).removeprefix(f"{place}: ").removeprefix(f"{dataset.name}: ")
             yield Missing(what=_dataset(entry), complaint=complaint, source=dataset.homepage)
 
 
