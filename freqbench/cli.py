@@ -1,20 +1,16 @@
-"""The command line: plan, run, score, status, report, train, doctor, cache."""
+"""The command line: plan, run, score, export, status, report, train, doctor, cache."""
 
-import gc
 import signal
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from freqbench import commands
+from freqbench.commands import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
 from freqbench.errors import UserError
-
-EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="freqbench",
@@ -52,21 +48,13 @@ def main() -> None:
         sys.exit(EXIT_USER)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True).print(
-            f"error: {place}{error.strerror or error}: check the path and its permissions",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = f"error: {place}{error.strerror or error}: check the path and its permissions"
+        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_USER)
 
 
 def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _console() -> Console:
-    return Console()
 
 
 @app.command()
@@ -76,14 +64,14 @@ def plan(
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
     from freqbench.engine import planning, rehearsal, runner
 
-    console = _console()
-    spec = _job(job, set_, trust_code)
+    console = commands.console()
+    spec = commands.job_of(job, set_, trust_code)
     lacking = rehearsal.missing(spec)
-    spec, grid = _expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
+    spec, grid = commands.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
     console.print(planning.overview(spec, grid))
     place = out or f"runs/{spec.name}"
     for line in planning.lines(grid, lacking, runner.volumes_root(spec, place), place):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        commands.say(line)
 
 
 @app.command()
@@ -107,34 +95,62 @@ def run(
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import rehearsal, runner
 
-    spec = _job(job, set_, trust_code)
+    spec = commands.job_of(job, set_, trust_code)
     if dry_data:
         spec, engine = rehearsal.rehearsed(spec), "serial"
     try:
-        spec, grid = _expanded(spec, job, limit_cases, out, match=True)
+        spec, grid = commands.expanded(spec, job, limit_cases, out, match=True)
     except KeyboardInterrupt:
         text = "stopped while budgets were matched: what was found is kept, and the same command goes on"
-        _console().print(text, soft_wrap=True)
+        commands.console().print(text, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     place = out or f"runs/{spec.name}"
-    _finish(runner.execute(spec, grid, place, _console(), engine, address), place)
+    commands.finish(runner.execute(spec, grid, place, commands.console(), engine, address), place)
 
 
 @app.command()
 def score(
     out: Out,
     targets: Annotated[
-        list[str], typer.Option("--targets", help="Model of the job, or a checkpoint that names itself.")
-    ],
+        list[str] | None, typer.Option("--targets", help="Model of the job, or a checkpoint that names itself.")
+    ] = None,
+    predictions: Annotated[
+        str | None, typer.Option("--predictions", help="Folder of label maps that a tool made of exported volumes.")
+    ] = None,
+    adversarial: Annotated[
+        str | None, typer.Option("--adversarial", help="Folder of adversarial volumes that others made (adv_CASE).")
+    ] = None,
     job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What tables call the tool, or the volumes.")] = None,
+    label_map: Annotated[
+        str | None, typer.Option("--label-map", help="YAML of the tool's labels: `1: spleen`; others are background.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="The job's model whose gradients made the volumes.")
+    ] = None,
     trust_code: Trust = False,
 ) -> None:
-    """Score the saved adversarial volumes of a store on further models, without attacking again."""
-    from freqbench.engine import runner
-    from freqbench.job import further_targets
+    """Score without attacking: saved volumes on --targets, label maps that tools made of them, volumes of others."""
+    given = {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial}
+    further = {"--name": name, "--label-map": label_map, "--source": source}
+    commands.check_score(given, further)
+    commands.finish(commands.score(out, job, trust_code, given, further), out)
 
-    spec, grid = further_targets(_spec_of(out, job, trust_code), targets)
-    _finish(runner.rescore(spec, grid, out, _console()), out)
+
+@app.command()
+def export(
+    out: Out,
+    to: Annotated[str | None, typer.Option("--to", help="Folder to write to [default: OUT/export].")] = None,
+    space: Annotated[
+        Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
+    ] = "native",
+    units: Annotated[Literal["HU"], typer.Option(help="HU: the data's own unit, whichever it is.")] = "HU",
+    job: Annotated[str | None, typer.Option("--job", help="Job file of the volumes [default: OUT's].")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, though the data must not be passed on.")] = False,
+    trust_code: Trust = False,
+) -> None:
+    """Write each saved adversarial volume in its file's own grid and unit (int16), for tools of others."""
+    commands.export(out, to, job, trust_code, yes)
 
 
 @app.command()
@@ -143,7 +159,7 @@ def status(out: Out) -> None:
     from freqbench.engine.status import of_store
 
     for table in of_store(out):
-        _console().print(table)
+        commands.console().print(table)
 
 
 @app.command()
@@ -152,7 +168,7 @@ def report(
     format: Annotated[str, typer.Option(help="terminal, md or csv.")] = "terminal",
 ) -> None:
     """Show the tables of one or several stores: attack x model, and transfer source x target."""
-    sys.stdout.write(_report(out, format))
+    sys.stdout.write(commands.report(out, format))
 
 
 @app.command()
@@ -167,29 +183,31 @@ def train(
     try:
         results = training.train(config.load(job, training.TrainJob, set_ or ()), out)
     except KeyboardInterrupt:
-        _console().print("stopped: the same command goes on from here")
+        commands.console().print("stopped: the same command goes on from here")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     weights = Column("weights", overflow="fold")
     table = Table("model", "steps", "seconds", "select Dice", "test Dice", weights, title="foreground Dice")
     for result in results:
         dice = (f"{value:.3f}" for value in (result.dice_select, result.dice_test))
         table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *dice, str(result.path))
-    _console().print(table)
+    commands.console().print(table)
 
 
 @app.command()
 def doctor(
     data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, what it lacks.")] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Its file, or a model of --job.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Job file: the checkpoint's Dice on its first case.")] = None,
+    trust_code: Trust = False,
 ) -> None:
-    """Show devices, versions, LPIPS weights and datasets: what works here."""
-    from freqbench.data.layouts import recognise
-    from freqbench.engine.doctor import examine
+    """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
+    from freqbench.engine import checkups
 
-    console = _console()
-    layout = recognise(data) if data else None
-    for name, finding in layout.lines() if layout else examine():
-        console.print(f"{name + ':':<16} {finding}", highlight=False, markup=False, soft_wrap=True)
-    if layout and layout.problems:
+    spec = commands.job_of(job, None, trust_code) if job else None
+    lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
+    for name, finding in lines:
+        commands.say(f"{name + ':':<16} {finding}")
+    if not is_sound:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -199,7 +217,7 @@ def cache_show() -> None:
     from freqbench.data import cache
 
     text = f"{len(cache.entries())} volumes, {cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB: {cache.folder()}"
-    _console().print(text, highlight=False, markup=False, soft_wrap=True)
+    commands.say(text)
 
 
 @cache.command("clear")
@@ -208,99 +226,4 @@ def cache_clear() -> None:
     from freqbench.data import cache
 
     text = f"{cache.clear() / 1e9:.2f} GB freed: {cache.folder()}"
-    _console().print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """What imports and a grid make stays: looking through it for garbage takes a second, here and at the exit again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def _job(job: str, overrides: list[str] | None, trusted: bool) -> Any:
-    """A job file, nothing of it looked at yet."""
-    with _uncollected():
-        from freqbench import config
-        from freqbench.job import JobSpec
-
-        return _trusting(config.load(job, JobSpec, overrides or ()), trusted)
-
-
-def _expanded(spec: Any, where: str, limit_cases: int | None, out: str | None, match: bool = False) -> Any:
-    """A job with its budgets, and its grid."""
-    spec = _with_budgets(spec, out or f"runs/{spec.name}", where, match)
-    with _uncollected():
-        from freqbench.job import expand
-
-        return spec, expand(spec, limit_cases, where=where)
-
-
-def _trusting(spec: Any, trusted: bool) -> Any:
-    return spec.model_copy(update={"trust_code": True}) if trusted else spec
-
-
-def _spec_of(out: str, job: str | None, trusted: bool) -> Any:
-    from freqbench import config
-    from freqbench.job import JobSpec
-    from freqbench.results import Store
-
-    if job:
-        return _with_budgets(_trusting(config.load(job, JobSpec), trusted), out, job, match=False)
-    # Whoever can write to a store must not be able to have code run here.
-    content = {**Store(out).job()["spec"], "trust_code": trusted}
-    return config.validate(content, JobSpec, where=f"{out}/run.json")
-
-
-def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:
-    """The job with the budgets that are matched, if any are; computed where asked for."""
-    from freqbench.engine import matching
-
-    def say(text: str) -> None:
-        _console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-    return matching.matched(spec, out, say, where, match)
-
-
-def _report(outs: list[str], format: str) -> str:
-    from freqbench.reporting.report import report as render
-    from freqbench.results import Store, index_keys
-
-    stores = [Store(out) for out in outs]
-    keys = set().union(*(index_keys(store.job()["index"]) for store in stores))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        text = render(stores, keys, {"md": "markdown"}.get(format, format)).rstrip() + "\n"
-    for warning in caught:
-        Console(stderr=True).print(str(warning.message), markup=False, highlight=False, soft_wrap=True)
-    return text
-
-
-def _finish(summary: Any, out: str) -> None:
-    """Show the tables and leave with the exit code that the summary asks for."""
-    from freqbench import storage
-
-    console = _console()
-    if summary.interrupted:
-        console.print(
-            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(EXIT_INTERRUPTED)
-    sys.stdout.write(_report([out], "terminal"))
-    console.print(
-        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
-        f"{storage.join(out, 'records')}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    if summary.num_failed:
-        console.print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
-        raise typer.Exit(EXIT_FAILED)
+    commands.say(text)

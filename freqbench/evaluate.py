@@ -46,15 +46,16 @@ class AttackedVolume:
 
     Attributes:
         adversarial: float32 `[C, H, W, D]` in [0, 1], on the CPU.
-        num_windows: windows that were attacked, or that a volume attacked as one was predicted by.
+        num_windows: windows that were attacked, or that a volume attacked as one was predicted by; None, as the passes,
+            where others made the volume and did not say.
         num_forwards: forward passes over all windows.
         num_backwards: backward passes over all windows.
     """
 
     adversarial: Tensor
-    num_windows: int
-    num_forwards: int
-    num_backwards: int
+    num_windows: int | None
+    num_forwards: int | None
+    num_backwards: int | None
 
 
 def attack_case(

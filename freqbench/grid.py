@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from freqbench.attacks import Attack
+from freqbench.attacks.frequency import BlockAttack
 from freqbench.data import Dataset
 from freqbench.identity import digest
 from freqbench.models import ModelSpec, attack_windows, sliding_windows
@@ -15,6 +16,7 @@ from freqbench.results import Key
 from freqbench.types import CaseRef
 
 PROTOCOL_VERSION = 1
+BLOCK_CUT = "block_cut"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +56,25 @@ class Cell:
 
     @property
     def params(self) -> str:
-        """All parameters of the attack as JSON text, and the windows attacked at once where it couples them."""
-        return attack_params(self.attack, **self._coupling)
+        """All parameters of the attack as JSON text, and what the cell makes of them.
+
+        That is `window_batch`, the windows attacked at once, where the attack couples them, and `block_cut`, the sides
+        of its block, where the source's ROI cuts it.
+        """
+        return attack_params(self.attack, **self._coupling, **self._block_cut)
 
     @property
     def _coupling(self) -> dict[str, int]:
         return {} if self.window_batch is None else {"window_batch": self.window_batch}
+
+    @property
+    def _block_cut(self) -> dict[str, str]:
+        """In no identity, as block and ROI are; of a volume that is attacked as one the ROI cuts none."""
+        attack = self.attack
+        cut = None
+        if isinstance(attack, BlockAttack) and not attack.attacks_volume:
+            cut = attack.shortened(self.source.roi)
+        return {BLOCK_CUT: "x".join(map(str, cut))} if cut else {}
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
         """The key of one record."""
@@ -76,11 +91,12 @@ class Unit:
 
     @property
     def num_windows(self) -> int:
-        """Windows to run; an upper bound where the dataset crops its cases."""
+        """Windows to run; an upper bound where the source's space crops to foreground."""
         source = self.cell.source
+        shape = self.cell.dataset.shape_in(self.ref, source.space)
         if self.cell.attack.attacks_volume:
-            return len(sliding_windows(self.ref.shape, source.roi, source.inference.overlap))
-        return len(attack_windows(self.ref.shape, source.roi))
+            return len(sliding_windows(shape, source.roi, source.inference.overlap))
+        return len(attack_windows(shape, source.roi))
 
     @property
     def passes(self) -> int:
@@ -194,7 +210,7 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
     return {"name": attack.name, "revision": attack.revision, **changed, **provenance(type(attack))}
 
 
-def attack_params(attack: Attack, **besides: int) -> str:
+def attack_params(attack: Attack, **besides: int | str) -> str:
     """All parameters of an attack, and what stands besides them, as JSON text."""
     values = {field.name: getattr(attack, field.name) for field in fields(attack)}
     return json.dumps(values | besides, sort_keys=True)

@@ -18,13 +18,16 @@ class CaseRef:
         case_id: unique within its dataset.
         patient_id: several cases of one patient share it.
         fingerprint: 16 hex digits of the content of the case's files.
-        shape: voxels of the preprocessed grid before any cropping: an upper bound, for estimates.
+        shape: voxels of the dataset's preprocessed grid before any cropping: an upper bound, for estimates.
+        grid: voxels, and millimetres a voxel, of the file's own grid along its RAS axes: they tell the shape in another
+            space; None where nothing says.
     """
 
     case_id: str
     patient_id: str
     fingerprint: str
     shape: Shape
+    grid: tuple[Shape, Spacing] | None = None
 
     def __post_init__(self) -> None:
         if not self.patient_id:  # statistics cluster by it: cases without one would pass for one patient's

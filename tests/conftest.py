@@ -3,8 +3,20 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+WITH_RAY = [
+    "tests/engine/test_distributed.py",
+    "tests/cli/test_cli.py",
+    "tests/engine/test_volumes.py",
+    "tests/engine/test_driver_faults.py",
+]
+"""Files whose tests start a Ray: one process runs them all, as two at once would starve where deadlines are tested."""
+FIRST = [*WITH_RAY, "tests/test_quality.py", "tests/engine/test_kill.py"]
+"""Files that take longest: begun last, one of them would leave all other processes without work."""
 
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 GUARD = Path(__file__).parent / "golden" / "guard"
@@ -59,3 +71,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def is_default_selection(config: pytest.Config) -> bool:
     """Whether no other `-m` was given than that of pyproject.toml."""
     return config.option.markexpr in config.getini("addopts")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {file: number for number, file in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return Files(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class Files(LoadFileScheduling):
+    """Hands out files; those of WITH_RAY as if they were one. The mark `xdist_group` has no effect in pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "those with a Ray" if file in WITH_RAY else file

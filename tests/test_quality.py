@@ -10,9 +10,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 
-# Together, and so early: what takes longest is not to be begun last.
-pytestmark = pytest.mark.xdist_group("tools")
-
 TOOLS = {
     "ruff": ["ruff", "check", "."],
     "format": ["ruff", "format", "--check", "."],

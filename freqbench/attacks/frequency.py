@@ -1,5 +1,6 @@
 """What VAFA, SA2, SSA and DFB share, the DCT of blocks; and what VAFA and SA2 do: a table moved by signs, null rows."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ class BlockAttack(Attack):
     def cut(self, shape: Sequence[int]) -> Block:
         """The block's three sides in a window `H, W, D`."""
         return cut_block(self.block, shape, self.per_slice)
+
+    def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The sides, of a slice two, in a window `H, W, D` that is shorter than the block; None where it fits."""
+        cut = self.cut(shape)
+        if cut == self.cut((sys.maxsize,) * 3):
+            return None
+        return cut[:2] if self.per_slice else cut
 
     def to_blocks(self, x: Tensor, block: Block) -> Tensor:
         """Voxel layout to blocked layout, of a volume that blocks tile; of slices one by one."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from freqbench.config import Strict
-from freqbench.data.preprocess import prepare
+from freqbench.data.preprocess import prepare, prepared_shape
 from freqbench.errors import DataError, unknown
 from freqbench.identity import digest
 from freqbench.plugins import provenance
@@ -93,6 +93,15 @@ class Dataset(Strict, abc.ABC):
             DataError: the case cannot be read or its voxels are not what they should be.
         """
         return prepare(self.native(ref), space or self.space)
+
+    def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
+        """Voxels of a case in a space before any cropping: an upper bound, for estimates, without reading the case.
+
+        Args:
+            ref: the case.
+            space: of a model that has its own; None: the dataset's. Where the case has no `grid`, the dataset's too.
+        """
+        return ref.shape if space is None or ref.grid is None else prepared_shape(*ref.grid, space)
 
     def case_key(self, ref: CaseRef) -> str:
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from freqbench import storage
 from freqbench.data import cache, nifti
 from freqbench.data.base import Dataset
-from freqbench.data.preprocess import prepared_shape
+from freqbench.data.preprocess import prepared_shape, ras_grid
 from freqbench.errors import DataError, MissingDataError, UserError
 from freqbench.identity import digest
 from freqbench.plugins import provenance
@@ -118,14 +118,16 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
                     f"{image.path}: expected as many channels as {model.path.name} has, {model.num_channels}, got "
                     f"{image.num_channels}: give every case the same, or leave it out by `cases`"
                 )
+        grids = [ras_grid(image.shape, image.affine) for image, _ in headers]
         refs = tuple(
             CaseRef(
                 case_id=entry.case_id,
                 patient_id=entry.patient_id,
                 fingerprint=self._fingerprint(entry),
-                shape=prepared_shape(image.shape, image.affine, self.space),
+                shape=prepared_shape(*grid, self.space),
+                grid=grid,
             )
-            for entry, (image, _) in zip(chosen, headers, strict=True)
+            for entry, grid in zip(chosen, grids, strict=True)
         )
         seen: dict[str, str] = {}
         for ref in refs:
@@ -183,7 +185,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         label = nifti.read_header(_file(entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
         uncut = self.space.model_copy(update={"size": None})
-        shape: tuple[int, ...] = prepared_shape(image.shape, image.affine, uncut)
+        shape: tuple[int, ...] = prepared_shape(*ras_grid(image.shape, image.affine), uncut)
         if image.num_channels > 1:
             shape = (image.num_channels, *shape)
         nifti.check_size(image.path, shape, "a resampled volume")

@@ -168,6 +168,20 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: damaged, not integer, negative, or a class beyond `num_classes - 1`.
     """
+    voxels = read_integers(header)
+    if voxels.max() >= num_classes:
+        raise DataError(
+            f"{header.path}: expected labels 0 to {num_classes - 1}, got {voxels.max():g}: name all classes in `labels`"
+        )
+    return voxels.astype(np.uint8)
+
+
+def read_integers(header: Header) -> npt.NDArray[np.float32]:
+    """Labels of a map, whatever they stand for: `[H, W, D]` in the file's axis order, integers from 0.
+
+    Raises:
+        DataError: damaged, not integer, or negative.
+    """
     voxels = _read_voxels(header)[..., 0]
     wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
     if wrong.size:
@@ -175,11 +189,7 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
             f"{header.path}: expected integers from 0 as labels, got {wrong[0]:g} ({wrong.size} such voxels): "
             "give the label map, not an image or probabilities"
         )
-    if voxels.max() >= num_classes:
-        raise DataError(
-            f"{header.path}: expected labels 0 to {num_classes - 1}, got {voxels.max():g}: name all classes in `labels`"
-        )
-    return voxels.astype(np.uint8)
+    return voxels
 
 
 def _open(path: Path) -> Any:

@@ -65,6 +65,7 @@ class Phantom(Dataset):
                 patient_id=case_id,
                 fingerprint=digest(["phantom", REVISION, numbers[case_id]]),
                 shape=self.shape,
+                grid=(self.shape, self.spacing),
             )
             for case_id in self._chosen(list(numbers))
         )

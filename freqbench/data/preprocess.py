@@ -3,6 +3,7 @@
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -134,21 +135,26 @@ def _scaled(image: Any, ranges: tuple[tuple[float, float], ...]) -> Any:
     return image
 
 
-def prepared_shape(shape: Shape, affine: npt.NDArray[np.float64], preprocess: Preprocess) -> Shape:
-    """Voxels of the grid that `prepare` makes, before any crop: from the header, exact if the affine has no shear."""
+def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:
+    """Voxels, and millimetres a voxel, of a grid along its RAS axes."""
     from nibabel.orientations import io_orientation
 
-    axes = [int(axis) for axis in np.argsort(io_orientation(affine)[:, 0])]
+    i, j, k = (int(axis) for axis in np.argsort(io_orientation(affine)[:, 0]))
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    sizes = [shape[axis] for axis in axes]
-    spacing: Spacing | None = preprocess.spacing
+    return (shape[i], shape[j], shape[k]), (float(steps[i]), float(steps[j]), float(steps[k]))
+
+
+def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Shape:
+    """Voxels of the grid that `prepare` makes of one from `ras_grid`, before any crop; exact if it has no shear."""
+    sizes: Sequence[int] = shape
     if preprocess.size is not None:
-        sizes = list(preprocess.size)
-    elif spacing is not None and preprocess.resampling == "nnunet":
-        sizes = list(resampled_shape(sizes, [float(steps[axis]) for axis in axes], spacing))
-    elif spacing is not None:
+        sizes = preprocess.size
+    elif preprocess.spacing is not None and preprocess.resampling == "nnunet":
+        sizes = resampled_shape(shape, spacing, preprocess.spacing)
+    elif preprocess.spacing is not None:
         sizes = [
-            int(np.round((shape[axis] - 1) * steps[axis] / new + 1)) for axis, new in zip(axes, spacing, strict=True)
+            int(np.round((size - 1) * step / new + 1))
+            for size, step, new in zip(shape, spacing, preprocess.spacing, strict=True)
         ]
     h, w, d = (max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
     return h, w, d

@@ -4,12 +4,11 @@ import pyarrow.compute as pc
 
 from freqbench.engine.facts import available_cores
 from freqbench.grid import Grid, Plan
-from freqbench.models import attack_windows, forward_flops
+from freqbench.models import forward_flops, sliding_windows
 from freqbench.results import Store
 
 CORE_FLOPS = 30e9
 GPU_FLOPS = 10e12
-INFERENCE_OVERLAP = 4  # windows that predict a voxel, about
 SCORING_S = 0.5  # distances of a small volume
 MEASURED = ("status", "source_model_id", "num_forwards", "num_backwards", "attack_seconds", "score_seconds")
 
@@ -47,7 +46,9 @@ def hours(plan: Plan, store: Store) -> tuple[float, str]:
         is_rough |= a_record is None or (unit.passes > 0 and source not in a_pass)
         seconds += unit.passes * a_pass.get(source, forward[source])
         for target in unit.targets:
-            predicting = INFERENCE_OVERLAP * len(attack_windows(unit.ref.shape, target.roi)) * forward[target.model_id]
+            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
+            windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
+            predicting = windows * 2 ** len(target.inference.mirror) * forward[target.model_id]
             seconds += predicting + SCORING_S if a_record is None else a_record
     return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"
 

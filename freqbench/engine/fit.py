@@ -1,5 +1,6 @@
 """Whether checkpoints fit the data, by what they make of a clean case."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,9 +24,12 @@ class Fit:
         self._seen: set[tuple[str, str]] = set()
 
     def complaint(self, record: Mapping[str, Any]) -> str | None:
-        """One line if the clean foreground Dice of a model's first case is below its floor."""
+        """One line if the clean foreground Dice of a model's first case is below its floor.
+
+        A case without a class of the foreground says nothing: the next one is looked at.
+        """
         key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
-        if dice is None or key in self._seen:
+        if dice is None or math.isnan(dice) or key in self._seen:
             return None
         self._seen.add(key)
         floor = self._floors.get(record["target_model_id"], 0.0)

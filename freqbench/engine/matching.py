@@ -5,7 +5,6 @@ cases have the asked mean distance. What was found is kept in `OUT/match.json` u
 and stands as `matched` in the entry of the job that comes back: a job with numbers like any other.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +13,10 @@ from typing import Any
 
 import torch
 
-from freqbench import config, storage
 from freqbench.attacks import attack_class
 from freqbench.attacks.frequency import FrequencyAttack
-from freqbench.config import Strict
 from freqbench.engine import facts
+from freqbench.engine.budgets import Record, read_budgets, write_budgets
 from freqbench.engine.search import UnreachableError, search
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.entries import (
@@ -41,7 +39,6 @@ from freqbench.job import JobSpec, attack_of, expand, models_for
 from freqbench.metrics import prepare_lpips
 from freqbench.types import CaseRef
 
-FILE = "match.json"
 METHOD = 1  # raised by hand when a change finds other budgets
 
 INTENSITY = (2**-12, 1.0)
@@ -72,7 +69,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     """
     if not any(map(_is_open, job.attacks)):
         return job
-    asked, known = _asked(job, where), _read(out)
+    asked, known = _asked(job, where), read_budgets(out)
     missing = {each.key: each for each in asked if each.key not in known}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
@@ -82,7 +79,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         worker = Worker(_worker_spec(job))
         for key, each in missing.items():
             known[key] = each.find(worker)
-            _write(out, {**_read(out), key: known[key]})
+            write_budgets(out, {**read_budgets(out), key: known[key]})
             say(known[key].text)
         del worker
         if torch.cuda.is_available():
@@ -92,42 +89,6 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         rows.setdefault(each.number, []).append(each.row(known.get(each.key)).model_dump(mode="json"))
     attacks = [{**entry, MATCHED: rows[i]} if i in rows else entry for i, entry in enumerate(job.attacks)]
     return job.model_copy(update={"attacks": attacks})
-
-
-class Record(Strict):
-    """What `match.json` holds of one budget.
-
-    Attributes:
-        dataset: its name.
-        source: name of the source model.
-        attack: its name.
-        match: what was asked for.
-        cases: whose mean it is.
-        budget_name: the parameter.
-        budget: its value.
-        reached: the metric's mean at this budget.
-        tried: how many budgets were tried.
-    """
-
-    dataset: str
-    source: str
-    attack: str
-    match: Match
-    cases: tuple[str, ...]
-    budget_name: str
-    budget: float
-    reached: float
-    tried: int
-
-    @property
-    def text(self) -> str:
-        """One line."""
-        cases = f"{len(self.cases)} case{'s' if len(self.cases) > 1 else ''}"
-        return (
-            f"{self.attack} on {self.source}, {self.dataset}: {self.budget_name}={self.budget:g} has "
-            f"{self.match.metric} {self.reached:.4g}, asked {self.match.value:g} (mean of {cases}, "
-            f"{self.tried} budgets tried)"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,20 +256,3 @@ def _worker_spec(job: JobSpec) -> WorkerSpec:
         window_batch=None if batch == "auto" else batch,
         trust_code=job.trust_code,
     )
-
-
-def _read(out: str) -> dict[str, Record]:
-    path = storage.join(out, FILE)
-    if not storage.exists(path):
-        return {}
-    try:
-        content = json.loads(storage.read_bytes(path))
-        return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
-    except (ValueError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{path}: expected budgets that a run found, got something else ({why}): delete it") from None
-
-
-def _write(out: str, known: Mapping[str, Record]) -> None:
-    content = {key: record.model_dump(mode="json") for key, record in known.items()}
-    storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())

@@ -59,10 +59,10 @@ def failed(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
 
 def scored(
     unit: Unit,
-    case: Case,
+    case: Case | None,
     volume: Scores,
     predictions: Sequence[tuple[PredictionScores, ...]],
-    own: Sequence[Mapping[str, float | None]],
+    own: Sequence[Mapping[str, Any]],
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:
@@ -70,7 +70,7 @@ def scored(
 
     Args:
         unit: what was asked.
-        case: the clean case.
+        case: the clean case; None where `own` has the budget in the data's unit.
         volume: distances of the adversarial volume, the same for every target.
         predictions: for each target, the parts that its columns come from.
         own: for each target, further columns of its record.
@@ -84,7 +84,7 @@ def scored(
         "status": "ok",
         "metrics": ",".join(metrics),
         "null_reasons": json.dumps(dict(volume.reasons), sort_keys=True) if volume.reasons else None,
-        "eps_native": native_budget(unit.cell.attack, case),
+        "eps_native": native_budget(unit.cell.attack, case) if case else None,
     }
     records, class_records = [], []
     for target, columns in zip(unit.targets, own, strict=True):

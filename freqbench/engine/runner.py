@@ -3,19 +3,22 @@
 import importlib.util
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
 
 from freqbench import storage
-from freqbench.engine import facts, serial, volumes
+from freqbench.engine import additions, facts, serial, volumes
+from freqbench.engine.additions import Additions
 from freqbench.engine.fit import Fit
+from freqbench.engine.listener import Listener
 from freqbench.engine.progress import RunProgress
 from freqbench.engine.resources import Node, share
 from freqbench.engine.rows import Outcome
+from freqbench.engine.summary import Summary
 from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Grid, Plan, Unit, make_plan
@@ -30,27 +33,7 @@ HEARTBEAT_S = 20.0
 VOLUMES = "volumes"
 
 Engine = Literal["auto", "ray", "serial"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How a run ended.
-
-    Attributes:
-        run_id: of the run; None where there was nothing to do.
-        num_done: records that were there before.
-        num_new: records that this run stored.
-        num_failed: of those, the ones without scores.
-        seconds: of the run.
-        interrupted: whether it was stopped by the user.
-    """
-
-    run_id: str | None
-    num_done: int
-    num_new: int
-    num_failed: int
-    seconds: float
-    interrupted: bool
+Work = Callable[[WorkerSpec, Listener], None]
 
 
 def current_plan(grid: Grid, store: Store, saved_in: str | None = None) -> Plan:
@@ -96,7 +79,7 @@ def execute(
     store.compact(above=COMPACT_ABOVE)
     root = volumes_root(job, out)
     plan = current_plan(grid, store, root)
-    content = _with_scored({"spec": job.model_dump(mode="json"), "index": grid.index()}, _scored(store))
+    content = additions.of_store(store).onto({"spec": job.model_dump(mode="json"), "index": grid.index()})
     store.write_job(content)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, trust_code=job.trust_code)
     summary = _Run(job, store, plan, console).carry_out(spec, engine, address)
@@ -105,8 +88,15 @@ def execute(
     return summary
 
 
-def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
+def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: Additions | None = None) -> Summary:
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
+
+    Args:
+        job: that made the volumes.
+        grid: of cells with the targets that are wanted.
+        out: folder or URI of the store.
+        console: where progress goes.
+        added: what the store's job has beside its own grid; None: as the store says.
 
     Raises:
         UserError: the store cannot be read, or holds no volume of this grid.
@@ -121,26 +111,25 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console) -> Summary:
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, reuse=True, trust_code=job.trust_code)
     summary = _Run(job, store, replace(plan, units=saved), console).carry_out(spec, "auto")
-    scored = _scored(store)
-    for cell in grid.cells:
-        scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *(t.model_id for t in cell.targets)]))
-    store.write_job(_with_scored(store.job(), scored))
+    additions.write(store, job, (added or additions.of_store(store)).with_targets(grid))
     return summary
 
 
-def _scored(store: Store) -> dict[str, list[str]]:
-    """The further targets that `rescore` gave to cells of a store, by cell id."""
-    if not storage.exists(storage.join(store.root, "run.json")):
-        return {}
-    scored: dict[str, list[str]] = store.job().get("scored", {})
-    return scored
+def carry_out(job: JobSpec, plan: Plan, spec: WorkerSpec, out: str, console: Console, work: Work) -> Summary:
+    """One run whose rows come from elsewhere than an engine: recorded, stored and added to the store's job alike.
 
-
-def _with_scored(content: dict[str, Any], scored: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A job's content whose index, and so every report, has the further targets of its cells."""
-    for cell in content["index"]["cells"]:
-        cell["targets"] = list(dict.fromkeys([*cell["targets"], *scored.get(cell["cell_id"], [])]))
-    return {**content, "scored": dict(scored)}
+    Args:
+        job: of the store.
+        plan: what `work` will do.
+        spec: the metrics that are computed here.
+        out: folder or URI of the store.
+        console: where progress goes.
+        work: is given `spec` with the run's id, and the listener that takes what comes of each unit.
+    """
+    store = Store(out)
+    summary = _Run(job, store, plan, console).carry_out(spec, "serial", work=work)
+    additions.write(store, job, additions.of_store(store).with_targets(plan.grid))
+    return summary
 
 
 class _Run:
@@ -161,7 +150,9 @@ class _Run:
         self._fit = Fit(target for unit in plan.units for target in unit.targets)
         self._recorded = 0.0
 
-    def carry_out(self, spec: WorkerSpec, engine: Engine, address: str | None = None) -> Summary:
+    def carry_out(
+        self, spec: WorkerSpec, engine: Engine, address: str | None = None, work: Work | None = None
+    ) -> Summary:
         started = time.monotonic()
         if not self._plan.units:
             return self._summary(None, started, interrupted=False)
@@ -177,7 +168,10 @@ class _Run:
         try:
             with self._progress:
                 try:
-                    self._run(spec, engine, address or os.environ.get("RAY_ADDRESS"))
+                    if work:
+                        work(spec, self)
+                    else:
+                        self._run(spec, engine, address or os.environ.get("RAY_ADDRESS"))
                     status = "done"
                 except KeyboardInterrupt:
                     status = "interrupted"

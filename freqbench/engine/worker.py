@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from freqbench import evaluate, models
-from freqbench.data import Dataset, attacked_native, prepare, resampling_error
+from freqbench.data import Dataset
 from freqbench.engine import memory, rows, volumes
 from freqbench.engine.kept import Kept
 from freqbench.engine.masks import Masks, score_masks
+from freqbench.engine.passage import Passage
 from freqbench.engine.rows import Outcome
 from freqbench.errors import UserError
 from freqbench.evaluate import AttackedVolume, PredictionScores
@@ -154,11 +155,13 @@ class Worker:
         started = time.perf_counter()
         volume = evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
         volume_seconds = time.perf_counter() - started
+        passage = Passage(cell.dataset, case, attacked.adversarial, cell.source.space)
         pairs, own, predictions = [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
-            seen, adversarial, error = self._seen_by(target, cell, case, attacked.adversarial)
+            adversarial, error = passage.into(target.space)
+            seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
             pred, label = self._predict(model, adversarial), seen.label[0]
             overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
@@ -176,21 +179,6 @@ class Worker:
             return outcome, None
         return outcome, Masks(pairs=tuple(pairs), num_classes=cell.dataset.num_classes)
 
-    def _seen_by(
-        self, target: ModelSpec, cell: Cell, case: Case, adversarial: Tensor
-    ) -> tuple[Case, Tensor, float | None]:
-        """The clean case and the adversarial volume in a target's space, and what the way there took.
-
-        Between two spaces the perturbation goes through the native grid and unit, as a volume that is handed on would.
-        """
-        space = target.space or cell.dataset.space
-        if space == (cell.source.space or cell.dataset.space):
-            return case, adversarial, None
-        native = cell.dataset.native(case.ref)
-        attacked = attacked_native(native, case, adversarial)
-        error = resampling_error(native, attacked, adversarial, cell.source.space or cell.dataset.space)
-        return self._case(cell.dataset, case.ref, space), prepare(attacked, space, clean=native).image, error
-
     def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
         key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
@@ -205,7 +193,7 @@ class Worker:
         if key not in self._cases and key not in self._loading:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
-    def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float]:
+    def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
             return volumes.read(self.spec.volumes, cell, case.ref)

@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +153,21 @@ def read_state_dict(
     Raises:
         CheckpointError: as `read_content`, or no state dict is where it should be.
     """
-    content = read_content(path)
-    for key in keys:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
             f"{path}: expected a state dict, at the top or under {' or '.join(keys)}, got {_describe(content)}"
         )
     found = {str(key): value for key, value in content.items()}
     return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
+
+
+def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None, Any]:
+    """Where the weights are in what a checkpoint holds, None for its top, and what is there."""
+    for key in keys:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return key, content[key]
+    return None, content
 
 
 def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
@@ -177,13 +181,18 @@ def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[s
         found: a checkpoint's weights.
         wanted: the network's keys.
     """
-    best, most, keys = dict(found), len(found.keys() & set(wanted)), list(found)
+    theirs = set(wanted)
+    _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
+    return dict(zip(keys, found.values(), strict=True))
+
+
+def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """What may stand before every key, nothing first, and the keys without it."""
+    before, keys = "", list(found)
+    yield before, keys
     while prefix := next((p for p in _PREFIXES if keys and all(key.startswith(p) for key in keys)), None):
-        keys = [key.removeprefix(prefix) for key in keys]
-        fitting = len(set(keys) & set(wanted))
-        if fitting > most:
-            best, most = dict(zip(keys, found.values(), strict=True)), fitting
-    return best
+        before, keys = before + prefix, [key.removeprefix(prefix) for key in keys]
+        yield before, keys
 
 
 def check_fit(

@@ -38,7 +38,8 @@ class ModelEntry(Strict):
         migration: how a checkpoint of an older MONAI is read (`freqbench.models.migrations`); None: found from its keys
             where they tell.
         input: how the network wants its input; None: as its architecture or folder says.
-        preprocess: the model's own space: it is attacked and scored there; None: the dataset's, or as its folder says.
+        preprocess: the model's own space: it is attacked and scored there, nothing of the dataset's own preprocessing
+            being taken over; None: the dataset's, or as its folder says.
         inference: its sliding window; None: the papers', or as its folder says.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.

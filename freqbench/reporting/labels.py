@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.attacks import ATTACKS
+from freqbench.attacks import ATTACKS, Attack
+from freqbench.grid import BLOCK_CUT
 from freqbench.reporting.strength import PLAIN
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
@@ -15,6 +16,7 @@ NOTABLE = frozenset(
     (
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
+        "label",  # of volumes that were made elsewhere
         *PLAIN,
     )
 )
@@ -71,9 +73,9 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 
 
 def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """All that can differ within an attack, but its budget and what is left open."""
+    """All that can differ within an attack, but its budget, what is left open, and what follows from the source."""
     given = {name: value for name, value in json.loads(setting["params"]).items() if value is not None}
-    params = {name: value for name, value in given.items() if name != setting["budget_name"]}
+    params = {name: value for name, value in given.items() if name not in (setting["budget_name"], BLOCK_CUT)}
     return {name: setting[name] for name in ("variant", "precision", "compile")} | params
 
 
@@ -85,8 +87,8 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
 
 
 def _default(attack: str, parameter: str) -> Any:
-    """A parameter's default; None where the attack or the parameter is not known here."""
-    known = {field.name: field.default for field in fields(ATTACKS[attack])} if attack in ATTACKS else {}
+    """A parameter's default; None where the parameter is not known here. Attacks not known have what all share."""
+    known = {field.name: field.default for field in fields(ATTACKS.get(attack, Attack))}
     return {**PLAIN, **known}.get(parameter)
 
 

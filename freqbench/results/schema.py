@@ -142,8 +142,8 @@ RECORDS: tuple[Column, ...] = (
         "resampling_error",
         "intensity 0..1",
         "lower",
-        "root mean square of what the perturbation lost on its way to a target with a space of its own, through the "
-        "native grid; null where source and target share a space",
+        "root mean square of what the volume lost on its way to the native grid and back, for targets that see it "
+        "through that grid; null where source and target share a space",
     ),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),

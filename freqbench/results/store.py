@@ -219,12 +219,12 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
     """The keys that a grid's index stands for.
 
     Args:
-        index: from `Grid.index`; a store's job holds it.
+        index: from `Grid.index`; a store's job holds it. A cell with `cases` of its own has only those.
     """
     return {
         (cell["cell_id"], case_key, target)
         for cell in index["cells"]
-        for case_key in index["cases"][cell["dataset"]]
+        for case_key in (cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]])
         for target in cell["targets"]
     }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,6 @@ from freqbench.cli import app, main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
-
-pytestmark = pytest.mark.xdist_group("ray")
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,7 +59,7 @@ def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    assert set(COMMANDS) == {"plan", "run", "score", "status", "report", "train", "doctor"}
+    assert set(COMMANDS) == {"plan", "run", "score", "export", "status", "report", "train", "doctor"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -290,7 +289,13 @@ def test_ctrl_c_stores_what_is_done_and_is_exit_code_130(tmp_path: Path, sent: s
     path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
     command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # tests that run in the background ignore it
     )
     wait_for(lambda: any((tmp_path / "out" / "runs").glob("2*.json")))
     time.sleep(0.3)

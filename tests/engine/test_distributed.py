@@ -19,8 +19,6 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Unit
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 CONTROLS = {"control": ["none", "random"]}
 EVERY_ATTACK = {**EXAMPLES, **{name: EXAMPLES[name] | CONTROLS for name in ("vafa", "sa2")}}

@@ -34,8 +34,6 @@ NUM_RECORDS = 2 * 2 * 6 * 2
 TEST = "FREQBENCH_TEST"
 """A variable of the environment that tells whose a process is."""
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 def ray_processes() -> list[str]:
     """What runs for the own Ray of some driver of this test: others may have theirs at the same time."""

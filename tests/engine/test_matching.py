@@ -9,7 +9,8 @@ import torch
 from tiny import JOB, SHAPE, execute, job, rows, small
 
 from freqbench import config, evaluate, models
-from freqbench.engine.matching import FILE, matched
+from freqbench.engine.budgets import FILE
+from freqbench.engine.matching import matched
 from freqbench.errors import UserError
 from freqbench.grid import Grid
 from freqbench.job import JobSpec, expand

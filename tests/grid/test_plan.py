@@ -1,7 +1,10 @@
 """What is left to do, given what is there."""
 
+import json
+from typing import Any
+
 import pytest
-from tiny import expanded, job
+from tiny import expanded, job, small
 
 from freqbench.data import Dataset
 from freqbench.grid import Grid, make_plan
@@ -88,3 +91,39 @@ def test_passes_are_windows_times_the_attack_s_own() -> None:
     """24x20x16 in windows of 16 makes 2x2x1 of them; PGD of two steps goes twice forward and twice back."""
     _, grid = expanded(job())
     assert {(unit.cell.attack.name, unit.passes) for unit in grid.units()} == {("pgd", 4 * 4), ("fgsm", 4 * 2)}
+
+
+VAFA = {"name": "vafa", "q_max": 20, "steps": 1, "block": "8x32x16"}
+
+
+def params_of(*attacks: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
+    return [json.loads(cell.params) for cell in expanded(small(attacks=list(attacks), **changes))[1].cells]
+
+
+def test_a_block_that_the_roi_cuts_is_said() -> None:
+    (params,) = params_of(VAFA)
+    assert (params["block"], params["block_cut"]) == ([8, 32, 16], "8x16x16")
+
+
+def test_a_block_that_fits_and_attacks_without_one_say_nothing() -> None:
+    assert all("block_cut" not in params for params in params_of({**VAFA, "block": 16}, {"name": "fgsm", "eps": 0.1}))
+
+
+def test_a_slice_s_block_is_cut_in_the_slice_alone() -> None:
+    fits, cut = params_of(*({"name": "vafa_2d", "q_max": 20, "steps": 1, "block": block} for block in (16, 20)))
+    assert "block_cut" not in fits
+    assert cut["block_cut"] == "16x16"
+
+
+def test_the_roi_cuts_no_block_of_a_volume_that_is_attacked_as_one() -> None:
+    ssa = {"name": "ssa", "eps": "8/255", "steps": 1, "block": 20}
+    window, volume = params_of(ssa, {**ssa, "scope": "volume"})
+    assert ("block_cut" in window, "block_cut" in volume) == (True, False)
+
+
+def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
+    wide = {**job()["models"][0], "name": "wide", "roi": [16, 32, 16]}
+    cut, whole = params_of(VAFA, models=[job()["models"][0], wide])
+    assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
+    cell = expanded(small(attacks=[VAFA]))[1].cells[0]
+    assert cell.cell_id == "5227a37f9be3e1df"

@@ -62,3 +62,9 @@ def test_windows_at_once_are_said_where_they_tell_rows_apart() -> None:
     two, four = ({"variant": "released", "window_batch": n} for n in (2, 4))
     assert labels_of(two, four) == [f"segpgd eps=8/255 variant=released window_batch={n}" for n in (2, 4)]
     assert labels_of(four) == ["segpgd eps=8/255 variant=released"]
+
+
+def test_a_block_that_sources_cut_differently_is_one_attack() -> None:
+    """Their rows stand side by side in a transfer matrix; each record says what became of its block."""
+    whole, cut = ({"variant": "released"} | more for more in ({}, {"block_cut": "16x32x32"}))
+    assert labels_of(whole, cut) == ["segpgd eps=8/255 variant=released"] * 2

@@ -1,0 +1,58 @@
+"""The papers' jobs on a machine that has neither their data nor their checkpoints."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from freqbench.cli import main
+
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """What `bench.py` calls, in a folder of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench.py", *arguments])
+        for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
+            patch.delenv(variable, raising=False)
+        with pytest.raises(SystemExit) as caught:
+            main()
+    signal.signal(signal.SIGTERM, before)
+    return int(caught.value.code or 0), *capsys.readouterr()
+
+
+def test_plan_shows_the_grid_and_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = bench(capsys, "plan", str(JOBS / "vafa_table4.yaml"))
+    assert (code, err) == (0, "")
+    assert "vafa_table4: the grid" in out
+    assert "missing: dataset synapse: ${FREQBENCH_DATA}/synapse: expected the environment variable" in out
+    assert "missing: model unetr: ${FREQBENCH_CHECKPOINTS}/synapse/unetr/clean.pt" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = bench(capsys, "run", str(JOBS / "vafa_table4.yaml"))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "expected the environment variable FREQBENCH_DATA, found none: set it" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_data_runs_every_cell(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without LPIPS, whose weights may have to be fetched, into a store of its own name."""
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = bench(capsys, "run", str(JOBS / "vafa_table4.yaml"), "--dry-data", "phantom")
+    assert code == 0
+    assert "6 records in" in out
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["vafa_table4-dry"]

@@ -1,0 +1,92 @@
+"""The line that says that a checkpoint does not fit the data: whom it is said of, and once."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import ARGS, ROI, execute, expanded, small
+
+from freqbench import models
+from freqbench.engine.fit import CAUSES, Fit
+from freqbench.models import ModelEntry, resolve
+from freqbench.results import Store
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights that nobody trained, in a file as if somebody had."""
+    path = tmp_path_factory.mktemp("weights") / "own.safetensors"
+    weights = models.build("unet", 6, (16, 16, 16), ARGS, seed=3).state_dict()
+    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}, half=False)
+    return str(path)
+
+
+def run(out: Path, *entries: dict[str, Any], **changes: Any) -> tuple[list[str], list[str], float]:
+    """Lines on the terminal and warnings in the run's file, and the first clean Dice."""
+    said = io.StringIO()
+    phantoms = [{"name": "phantom", "shape": [24, 20, 16], "cases": 2}]
+    execute(small(**{"datasets": phantoms, "models": list(entries), "metrics": ["dsc"], **changes}), out, said)
+    store = Store(str(out))
+    dice = store.records().to_pylist()[0]["dsc_foreground_clean"]
+    lines = [line for line in said.getvalue().splitlines() if "does not fit" in line]
+    return lines, store.runs()[-1]["warnings"], dice
+
+
+def test_a_checkpoint_below_its_floor_is_named_once_a_dataset_on_terminal_and_in_the_run_s_file(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    lines, warnings, dice = run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+    expected = (
+        f"m: clean foreground Dice {dice:.2f} on phantom_2000 of phantom, expected min_dice 0.3 at least: this "
+        f"checkpoint does not fit this dataset or preprocessing ({CAUSES})"
+    )
+    assert dice < 0.3
+    assert lines == [f"warning: {expected}"]
+    assert warnings == [expected]
+
+
+def test_every_dataset_is_told_of(checkpoint: str, tmp_path: Path) -> None:
+    two = [
+        {"name": name, "loader": "phantom", "shape": shape, "cases": 1}
+        for name, shape in (("p", [24, 20, 16]), ("q", [20, 20, 16]))
+    ]
+    lines, _, _ = run(tmp_path, {"name": "m", "checkpoint": checkpoint}, datasets=two)
+    assert sorted(line.split(" of ")[1].split(",")[0] for line in lines) == ["p", "q"]
+
+
+def test_nothing_is_said_of_a_checkpoint_at_its_floor(checkpoint: str, tmp_path: Path) -> None:
+    assert run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0})[:2] == ([], [])
+
+
+def test_nothing_is_said_of_untrained_weights_nor_of_their_ensemble(tmp_path: Path) -> None:
+    untrained = [
+        {"name": name, "arch": "unet", "checkpoint": f"random:{seed}", "args": ARGS, "roi": ROI, "min_dice": 0.9}
+        for seed, name in enumerate("ab")
+    ]
+    ensemble = {"name": "e", "ensemble": ["a", "b"], "min_dice": 0.9}
+    lines, warnings, dice = run(tmp_path, *untrained, ensemble)
+    assert dice < 0.9
+    assert (lines, warnings) == ([], [])
+
+
+def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
+    members = [{"name": n, "checkpoint": checkpoint, "roi": roi} for n, roi in (("a", ROI), ("b", ROI))]
+    members[1]["inference"] = {"overlap": 0.25}
+    _, grid = expanded(small(models=[*members, {"name": "e", "ensemble": ["a", "b"], "min_dice": 0.7}]))
+    assert {cell.source.name: cell.source.min_dice for cell in grid.cells} == {"a": 0.3, "b": 0.3, "e": 0.7}
+
+
+def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str) -> None:
+    spec = resolve(ModelEntry(name="m", checkpoint=checkpoint), 6)
+    fit = Fit([spec])
+
+    def record(case: str, dice: float | None) -> dict[str, Any]:
+        names = {"dataset": "d", "case_id": case, "target_model": "m", "target_model_id": spec.model_id}
+        return {**names, "dsc_foreground_clean": dice}
+
+    assert fit.complaint(record("failed", None)) is None
+    assert fit.complaint(record("empty", math.nan)) is None
+    assert "clean foreground Dice 0.10 on third of d" in str(fit.complaint(record("third", 0.1)))
+    assert fit.complaint(record("fourth", 0.1)) is None

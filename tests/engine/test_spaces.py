@@ -1,0 +1,272 @@
+"""Models with a space of their own: attacked there, and handed on through the native grid and unit."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from tiny import ARGS, ROI, Collector, class_rows, execute, expanded, results, rows, small
+
+from freqbench import config, evaluate, models
+from freqbench.data import Dataset, attacked_native, prepare, resampling_error
+from freqbench.engine import passage, runner, serial
+from freqbench.engine.rows import Outcome
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.grid import Grid
+from freqbench.job import JobSpec, expand, further_targets
+from freqbench.metrics import dice, hd95, image_scores
+from freqbench.results import Store
+from freqbench.space import Preprocess
+from freqbench.types import Case
+
+SHAPE = (18, 20, 12)
+STEPS = (1.0, 1.5, 2.0)
+OWN = {"spacing": [1.5, 1.5, 1.5], "intensity": {"window": [-100, 300]}, "crop_foreground": False}
+A = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
+B = {**A, "name": "b", "checkpoint": "random:1", "preprocess": OWN}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A dataset of two cases in CT units, their first axis from right to left, in a space of its own."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    affine = np.diag([-STEPS[0], STEPS[1], STEPS[2], 1.0])
+    affine[:3, 3] = 10, -5, 3
+    for name in ("x", "y"):
+        voxels = rng.uniform(-300, 400, SHAPE).astype(np.float32)
+        label = np.zeros(SHAPE, np.uint8)
+        label[4:12, 5:14, 3:9], label[12:16, 8:12, 4:8] = 1, 2
+        for kind, volume in (("image", voxels), ("label", label)):
+            nibabel.save(nibabel.Nifti1Image(volume, affine), root / f"{name}_{kind}.nii.gz")
+    listed = [{"image": f"./{name}_image.nii.gz", "label": f"./{name}_label.nii.gz"} for name in ("x", "y")]
+    (root / "dataset.json").write_text(json.dumps({"test": listed}))
+    keys = {"root": str(root), "labels": 3, "cases": 1, "intensity": {"window": [-175, 250]}, "crop_foreground": False}
+    return {"name": "d", "loader": "decathlon", **keys}
+
+
+def job_of(data: dict[str, Any], *entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return small(**{"datasets": [data], "models": list(entries), "metrics": ["dsc", "hd95"], **changes})
+
+
+def run_all(content: dict[str, Any]) -> list[Outcome]:
+    spec, grid = expanded(content)
+    listener = Collector()
+    serial.run(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
+    return listener.outcomes
+
+
+@pytest.fixture(scope="module")
+def both(data: dict[str, Any]) -> list[Outcome]:
+    """`a` sees the dataset's space, `b` its own: each is attacked and scored on both."""
+    return run_all(job_of(data, A, B))
+
+
+def pair(outcomes: list[Outcome], source: str, target: str) -> dict[str, Any]:
+    records = [record for outcome in outcomes for record in outcome.records]
+    (found,) = [each for each in records if (each["source_model"], each["target_model"]) == (source, target)]
+    return found
+
+
+def space_of(dataset: Dataset, name: str) -> Preprocess:
+    return Preprocess(**OWN) if name == "b" else dataset.space
+
+
+def by_hand(grid: Grid, source: str) -> tuple[Case, torch.Tensor]:
+    """The clean case in the source's space and what its attack makes of it."""
+    cell = next(cell for cell in grid.cells if cell.source.name == source)
+    case = cell.dataset.load(grid.cases["d"][0], space_of(cell.dataset, source))
+    model = models.load(cell.source, torch.device("cpu"))
+    return case, evaluate.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
+
+
+def test_the_budget_is_in_the_source_s_own_unit(both: list[Outcome]) -> None:
+    for target in ("a", "b"):
+        assert pair(both, "a", target)["eps_native"] == pytest.approx(8 / 255 * 425)
+        assert pair(both, "b", target)["eps_native"] == pytest.approx(8 / 255 * 400)
+
+
+@pytest.mark.parametrize("entry", [A, B], ids=["a", "b"])
+def test_within_a_space_rows_are_those_of_a_job_without_the_other(
+    data: dict[str, Any], both: list[Outcome], entry: dict[str, Any]
+) -> None:
+    alone, _ = results(run_all(job_of(data, entry)))
+    ((key, row),) = alone.items()
+    assert row["resampling_error"] == "None"
+    assert results(both)[0][key] == row
+
+
+@pytest.mark.parametrize(("source", "target"), ["ab", "ba"])
+def test_between_spaces_scores_are_those_of_the_native_volume_prepared_anew(
+    data: dict[str, Any], both: list[Outcome], source: str, target: str
+) -> None:
+    _, grid = expanded(job_of(data, A, B))
+    case, adversarial = by_hand(grid, source)
+    dataset, ref = grid.cells[0].dataset, grid.cases["d"][0]
+    native = dataset.native(ref)
+    attacked = attacked_native(native, case, adversarial)
+    clean = prepare(native, space_of(dataset, target))
+    volume = prepare(attacked, space_of(dataset, target), clean=native).image
+    assert volume.shape == clean.image.shape != case.image.shape
+    spec = next(cell.source for cell in grid.cells if cell.source.name == target)
+    model = models.load(spec, torch.device("cpu"))
+    pred, pred_clean, label = models.predict(model, volume), models.predict(model, clean.image), clean.label[0]
+    row = pair(both, source, target)
+    assert row["dsc"] == np.nanmean(dice(pred, label, 3))
+    assert row["dsc_clean"] == np.nanmean(dice(pred_clean, label, 3))
+    assert row["hd95_mm"] == pytest.approx(np.nanmean(hd95(pred, label, 3, spacing=clean.spacing)[1:]), nan_ok=True)
+    assert row["voxel_success"] == (pred != pred_clean).double().mean()
+    error = resampling_error(native, attacked, adversarial, space_of(dataset, source))
+    assert row["resampling_error"] == error
+    assert (error < 1e-6) == (source == "a"), "the dataset's space keeps the file's grid"
+    assert row["linf"] == pytest.approx(float((adversarial - case.image).abs().max())), "of the volume as attacked"
+
+
+def test_clean_scores_and_labels_are_of_the_target_s_space_whoever_attacks(
+    data: dict[str, Any], both: list[Outcome]
+) -> None:
+    _, grid = expanded(job_of(data, A, B))
+    dataset, (ref,) = grid.cells[0].dataset, grid.cases["d"]
+    for target in ("a", "b"):
+        mine, others = (pair(both, source, target) for source in ("a", "b"))
+        for column in ("dsc_clean", "hd95_clean", "hd95_mm_clean"):
+            assert repr(mine[column]) == repr(others[column])
+        counts = torch.bincount(dataset.load(ref, space_of(dataset, target)).label.flatten(), minlength=3).tolist()
+        id_ = mine["target_model_id"]
+        seen = [row for outcome in both for row in outcome.flat_class_records() if row["target_model_id"] == id_]
+        assert [row["label_voxels"] for row in seen] == counts * 2
+
+
+def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None:
+    """Steps of 1 mm and of 4 mm along the whole volume: a diagonal, which a missed class counts, tells them apart."""
+    shifted = {**B, "preprocess": {**OWN, "spacing": [4.0, 4.0, 4.0]}, "roi": [4, 8, 8]}
+    _, grid = expanded(job_of(data, A, shifted))
+    dataset, (ref,) = grid.cells[0].dataset, grid.cases["d"]
+    case = dataset.load(ref, Preprocess(**shifted["preprocess"]))
+    row = pair(run_all(job_of(data, A, shifted)), "a", "b")
+    cell = next(cell for cell in grid.cells if cell.source.name == "b")
+    model = models.load(cell.source, torch.device("cpu"))
+    pred = models.predict(model, case.image)
+    expected = np.nanmean(hd95(pred, case.label[0], 3, spacing=(4.0, 4.0, 4.0))[1:])
+    assert row["hd95_mm_clean"] == pytest.approx(expected, nan_ok=True)
+    assert expected > 4
+
+
+def test_a_space_spelled_otherwise_is_the_same_space(data: dict[str, Any]) -> None:
+    theirs = {**data, "intensity": "minmax"}
+    same = {**A, "name": "b", "preprocess": {"intensity": {"percentile": [0, 100]}, "crop_foreground": False}}
+    outcomes = run_all(job_of(theirs, A, same))
+    assert [row["resampling_error"] for outcome in outcomes for row in outcome.records] == [None] * 4
+    assert pair(outcomes, "a", "b")["dsc"] == pair(outcomes, "a", "a")["dsc"]
+
+
+def test_the_way_through_the_native_grid_is_gone_once_a_unit(
+    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[str] = []
+    for name in ("attacked_native", "resampling_error", "prepare"):
+        real = getattr(passage, name)
+        counted = lambda *args, real=real, name=name, **kwargs: gone.append(name) or real(*args, **kwargs)  # noqa: E731
+        monkeypatch.setattr(passage, name, counted)
+    more = [{**A, "name": "c", "checkpoint": "random:2"}]
+    run_all(job_of(data, B, A, *more, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}], metrics=["dsc"]))
+    assert sorted(gone) == ["attacked_native", "prepare", "resampling_error"]
+
+
+def test_models_that_differ_in_their_space_are_two_and_cases_are_the_same(data: dict[str, Any]) -> None:
+    _, grid = expanded(job_of(data, A, {**A, "name": "b", "preprocess": OWN}))
+    first, second = (cell.source for cell in grid.cells)
+    assert first.checkpoint_sha256 == second.checkpoint_sha256
+    assert first.model_id != second.model_id
+    assert len({cell.dataset.case_key(ref) for cell in grid.cells for ref in grid.cases["d"]}) == 1
+    _, alone = expanded(job_of(data, A))
+    assert alone.cells[0].cell_id == grid.cells[0].cell_id
+
+
+def test_identities_survive_the_store_s_json(data: dict[str, Any]) -> None:
+    spec, grid = expanded(job_of(data, A, B))
+    again = expand(config.validate(json.loads(json.dumps(spec.model_dump(mode="json"))), JobSpec, "run.json"))
+    assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in grid.cells]
+
+
+VOLUMES = {"save_adversarial": "nifti", "metrics": ["dsc"], "resources": {"workers": 1, "threads": 1}}
+
+
+def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp_path: Path) -> None:
+    content = job_of(data, A, B, **VOLUMES, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}])
+    execute(content, tmp_path)
+    _, grid = expanded(content)
+    dataset, (ref,) = grid.cells[0].dataset, grid.cases["d"]
+    (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
+    of = {"adversarial": "b", "clean": "b", "label": "b"}
+    of |= {f"prediction_{kind}-{target}": target for kind in ("clean", "adversarial") for target in "ab"}
+    for name, owner in of.items():
+        image, case = nibabel.load(folder / f"{name}.nii.gz"), dataset.load(ref, space_of(dataset, owner))
+        assert np.allclose(image.affine, case.affine, rtol=1e-6), name
+        assert image.shape == case.image.shape[1:], name
+
+
+def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_source = job_of(data, A, B, **VOLUMES, targets="source")
+    execute(one_source, tmp_path / "scored")
+    execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
+    monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
+    stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
+    spec, grid = further_targets(stored, ["a", "b"])
+    runner.rescore(spec, grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    assert rows(tmp_path / "scored") == rows(tmp_path / "run")
+    assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 4
+
+
+@pytest.mark.parametrize("scope", ["window", "volume"])
+def test_planned_windows_and_passes_are_those_of_the_source_s_space(data: dict[str, Any], scope: str) -> None:
+    """18x30x24 mm are 18x20x12 voxels in the dataset's space and 12x20x16 in the other: as the headers say."""
+    wider = {**B, "roi": [8, 8, 8], "inference": {"overlap": 0.25}}
+    content = job_of(data, A, wider, attacks=[{"name": "pgd", "eps": "4/255", "steps": 1, "scope": scope}])
+    _, grid = expanded(content)
+    found = {outcome.records[0]["cell_id"]: outcome.records[0] for outcome in run_all(content)}
+    for unit in grid.units():
+        row = found[unit.cell.cell_id]
+        assert unit.num_windows == row["num_windows"]
+        assert unit.passes == row["num_forwards"] + row["num_backwards"]
+    assert len({unit.num_windows for unit in grid.units()}) == 2
+
+
+def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str, Any]) -> None:
+    pgd = {"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}
+    plain, gaussian = (
+        run_all(job_of(data, {**B, "inference": {"weighting": weighting}}, attacks=[pgd]))[0].records[0]
+        for weighting in ("constant", "gaussian")
+    )
+    assert (plain["status"], gaussian["status"]) == ("ok", "ok")
+    assert plain["source_model_id"] != gaussian["source_model_id"]
+    assert plain["num_windows"] == gaussian["num_windows"] > 1
+    assert plain["l2"] != gaussian["l2"]
+
+
+def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = evaluate.attack_case, []
+
+    def noted(attack: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case | None = None) -> Any:
+        assert reference is not None
+        seen.append((case.spacing, reference.spacing, reference.ref.case_id, reference.native_ranges))
+        return real(attack, model, case, seed, batch, reference)
+
+    monkeypatch.setattr(evaluate, "attack_case", noted)
+    run_all(job_of(data, B, attacks=[{"name": "faa", "bands": 4, "portion": 0.5, "steps": 1}], metrics=["dsc"]))
+    assert seen == [((1.5,) * 3, (1.5,) * 3, "y_image", ((-100.0, 300.0),))]
+
+
+def test_distances_for_matching_are_taken_in_the_source_s_space(data: dict[str, Any]) -> None:
+    _, grid = expanded(job_of(data, A, B))
+    case, adversarial = by_hand(grid, "b")
+    cell = next(cell for cell in grid.cells if cell.source.name == "b")
+    found = Worker(WorkerSpec(run_id="", metrics=(), threads=1)).distances(cell, grid.cases["d"][0], ("l2",))
+    assert found.values["l2"] == pytest.approx(image_scores(case.image, adversarial).values["l2"])

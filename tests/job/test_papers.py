@@ -1,0 +1,137 @@
+"""The jobs of the papers' tables: every published number has its cell, and every job can be tried without its data."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freqbench import config
+from freqbench.engine.rehearsal import counted, missing, rehearsed
+from freqbench.grid import Cell, Grid
+from freqbench.job import JobSpec, expand
+
+JOBS = Path(__file__).parents[2] / "jobs"
+PAPERS = [f"vafa_table{number}" for number in range(1, 7)] + ["sa2_main", "transfer"]
+MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
+ATTACKS = {
+    "PGD": {"pgd"},
+    "FGSM": {"fgsm"},
+    "BIM": {"bim"},
+    "GN": {"gn"},
+    "VAFA": {"vafa"},
+    "VAFA-2D": {"vafa_2d"},
+    "SSA": {"ssa_2d"},
+    "FAA": {"faa"},
+    "AutoAttack": {"autoattack"},
+    "SegPGD": {"segpgd"},
+    "CosPGD": {"cospgd"},
+    "SA2": {"sa2"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def job(name: str) -> JobSpec:
+    return config.load(str(JOBS / f"{name}.yaml"), JobSpec)
+
+
+def tried(name: str) -> Grid:
+    """The grid of a job on small stand-ins; the attacks' own numbers of steps are not those of the job."""
+    return expand(rehearsed(job(name)))
+
+
+def published(shared: Path, name: str) -> Iterator[dict[str, str]]:
+    """Rows under attack of the published table that a job is for."""
+    table = name.removeprefix("vafa_table") if name.startswith("vafa") else "main"
+    with (shared / "published" / "papers.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            if row["table"] == table and row["attack"] != "Clean":
+                yield row
+
+
+def parameters(text: str) -> dict[str, float]:
+    """What a row says of an attack, under freqbench's names; stars aside."""
+    names = {"eps": "eps", "sigma": "std", "q_max": "q_max", "patch": "block"}
+    pairs = (part.replace("*", "").split("=") for part in text.split(";") if "=" in part)
+    in_255 = ("eps", "sigma")
+    return {names[k]: float(v) / 255 if k in in_255 else float(v) for k, v in pairs if k in names}
+
+
+def stands_for(cell: Cell, row: dict[str, str]) -> bool:
+    training = row["training"].lower().replace("-", "_")
+    model = MODELS[row["model"]] + ("" if training == "clean" else f"-{training}")
+    wanted: dict[str, Any] = parameters(row["params"])
+    return (
+        cell.dataset.name == row["dataset"].lower()
+        and cell.source.name == model
+        and cell.attack.name in ATTACKS[row["attack"]]
+        and all(getattr(cell.attack, key) == pytest.approx(value) for key, value in wanted.items())
+    )
+
+
+@pytest.mark.parametrize("name", PAPERS[:-1])
+def test_every_published_number_has_its_cell(shared: Path, name: str) -> None:
+    cells = tried(name).cells
+    rows = list(published(shared, name))
+    assert rows
+    assert [row for row in rows if not any(stands_for(cell, row) for cell in cells)] == []
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_job_says_what_it_reproduces_and_what_is_unsaid(name: str) -> None:
+    header = (JOBS / f"{name}.yaml").read_text().split("\nname:")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert ("leaves unsaid" in header) == (name != "transfer")
+
+
+def test_steps_of_table_3_are_those_published() -> None:
+    (entry,) = job("vafa_table3").attacks
+    assert entry["steps"] == [10, 20, 30, 40, 50, 60]
+
+
+def test_what_is_missing_is_told_by_name_with_the_place_to_get_it() -> None:
+    said = {each.what: str(each) for each in missing(job("sa2_main"))}
+    assert set(said) == {
+        "dataset synapse",
+        "dataset acdc",
+        *(f"model {arch} of {dataset}" for arch in ("unet", "unetr", "swin_unetr") for dataset in ("synapse", "acdc")),
+    }
+    assert "to be had from https://www.synapse.org" in said["dataset synapse"]
+    assert "${FREQBENCH_CHECKPOINTS}/acdc/unet/clean.pt" in said["model unet of acdc"]
+    assert "to be had from https://github.com/asif-hanif/saa" in said["model unet of acdc"]
+
+
+def test_what_is_there_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_CHECKPOINTS", str(tmp_path))
+    (tmp_path / "synapse/unetr").mkdir(parents=True)
+    (tmp_path / "synapse/unetr/clean.pt").touch()
+    assert [each.what for each in missing(job("vafa_table1"))] == ["dataset synapse"]
+
+
+def test_cases_and_passes_are_counted_without_the_data() -> None:
+    """12 validation volumes, 20 steps of one forward and one backward pass over each window of a usual volume."""
+    spec = job("vafa_table4")
+    grid = expand(counted(spec, missing(spec)))
+    assert len(grid.cases["synapse"]) == 12
+    (unit, *_) = grid.units()
+    assert unit.passes == 2 * 20 * unit.num_windows
+    assert unit.num_windows == 3 * 3 * 2
+
+
+def test_a_number_of_steps_that_multiplies_stays_as_many_cells() -> None:
+    assert len(tried("vafa_table3").cells) == 6
+
+
+def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None:
+    from freqbench.errors import UserError
+
+    spec = job("vafa_table1")
+    wrong = spec.model_copy(update={"datasets": [{**spec.datasets[0], "split": "valdiation"}]})
+    with pytest.raises(UserError, match=r"unknown split 'valdiation'\. Did you mean 'validation'"):
+        missing(wrong)
