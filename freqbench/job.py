@@ -256,7 +256,7 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
     Names of the dataset's classes become their indices, and it has classes enough for the attacks.
     """
     with entries.at(f"{where}: datasets[{number}]"):
-        dataset.class_names, dataset.num_channels  # noqa: B018 (what they refuse is no attack's mistake)
+        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
         if not isinstance(entry.get("name"), str):
