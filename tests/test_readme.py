@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 from readme_tables import README, ROOT, with_tables
+from tiny import execute
 
 from freqbench.job import JobSpec
 
 TEXT = README.read_text(encoding="utf-8")
+YAML = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
 def test_tables_are_those_of_the_code() -> None:
@@ -30,10 +32,24 @@ def test_links_lead_somewhere(target: str) -> None:
 
 
 def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:
-    job, more = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+    job, more, *_ = YAML
     JobSpec.model_validate(yaml.safe_load(job))
     assert len(job.strip().splitlines()) <= 10
     JobSpec.model_validate(yaml.safe_load(job) | yaml.safe_load(more))
+
+
+def test_the_classes_of_ones_own_are_the_package_of_the_tests() -> None:
+    shown = dict(re.findall(r"```python\n# toy/(\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
+    toy = ROOT / "tests" / "toy_package" / "toy"
+    assert shown == {name: (toy / f"{name}.py").read_text(encoding="utf-8") for name in ("net", "data", "attack")}
+
+
+def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
+    (text,) = [each for each in YAML if "toy.net:Tiny" in each]
+    content = yaml.safe_load(text)
+    content["datasets"][0]["cases"] = 1
+    summary = execute(content, tmp_path)
+    assert (summary.num_new, summary.num_failed) == (2, 0)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)

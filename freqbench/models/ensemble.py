@@ -1,5 +1,6 @@
 """Several models as one: the mean of their probabilities."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,5 +29,5 @@ class MeanOfProbabilities(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The mean of what the members say."""
         parts = torch.stack([member(images).log_softmax(dim=1) for member in self.members])
-        mean: Tensor = parts.logsumexp(dim=0) - torch.tensor(float(len(self.members))).log().item()
+        mean: Tensor = parts.logsumexp(dim=0) - math.log(len(self.members))
         return mean

@@ -184,9 +184,8 @@ def _require_applicable(entry: ModelEntry, draft: ModelSpec) -> None:
     for what in ("mean", "std"):
         value = getattr(draft.input, what)
         if isinstance(value, tuple) and len(value) != draft.num_channels:
-            raise UserError(
-                f"{entry.name}: input.{what}: expected one number or {draft.num_channels}, got {len(value)}"
-            )
+            wanted = f"one number or {draft.num_channels} (one a channel)"
+            raise UserError(f"{entry.name}: input.{what}: expected {wanted}, got {len(value)}: give as many")
 
 
 def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:

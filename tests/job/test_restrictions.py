@@ -1,0 +1,156 @@
+"""`datasets` and `sources`: which models and attacks are for which datasets, and whose gradients attacks follow."""
+
+from typing import Any
+
+import pytest
+from tiny import ARGS, JOB, ROI, SHAPE, expanded, job
+
+from freqbench.engine.matching import matched
+from freqbench.entries import ALIASES
+from freqbench.errors import UserError
+
+DATASETS = [
+    {"name": "x", "loader": "phantom", "shape": SHAPE, "cases": 1},
+    {"name": "y", "loader": "stand_in", "shape": SHAPE, "cases": 1, "classes": ["background", "organ"]},
+]
+A, B = JOB["models"]
+FGSM, GN = {"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}
+
+
+def cells(models: list[dict[str, Any]] | None = None, attacks: Any = (FGSM,), **changes: Any) -> list[tuple[str, ...]]:
+    content = job(datasets=DATASETS, models=models or [A, B], attacks=list(attacks), **changes)
+    _, grid = expanded(content)
+    return [(cell.dataset.name, cell.source.name, cell.attack.name) for cell in grid.cells]
+
+
+def test_a_model_is_attacked_on_its_datasets_alone() -> None:
+    found = cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}])
+    assert found == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
+
+
+def test_a_model_is_no_target_elsewhere() -> None:
+    _, grid = expanded(job(datasets=DATASETS, models=[{**A, "datasets": ["x"]}, B], attacks=[FGSM]))
+    targets = {cell.dataset.name: [target.name for target in cell.targets] for cell in grid.cells}
+    assert targets == {"x": ["a", "b"], "y": ["b"]}
+
+
+def test_a_target_that_is_named_scores_where_it_is_for() -> None:
+    content = job(datasets=DATASETS, models=[{**A, "datasets": ["x"]}, B], attacks=[FGSM], targets=["a", "b"])
+    _, grid = expanded(content)
+    assert {(cell.dataset.name, len(cell.targets)) for cell in grid.cells} == {("x", 2), ("y", 1)}
+
+
+def test_models_for_different_datasets_may_share_a_name() -> None:
+    found = cells([{**A, "datasets": ["x"]}, {**B, "name": "a", "datasets": ["y"]}])
+    assert found == [("x", "a", "fgsm"), ("y", "a", "fgsm")]
+
+
+def test_models_for_one_dataset_may_not() -> None:
+    with pytest.raises(UserError, match=r"models\[1\].name: 'a' is taken already"):
+        cells([{**A, "datasets": ["x", "y"]}, {**B, "name": "a", "datasets": ["y"]}])
+
+
+def test_an_ensemble_has_members_of_its_own_datasets() -> None:
+    models = [{**A, "datasets": ["x"]}, B, {"name": "e", "ensemble": ["a", "b"], "datasets": ["x"]}]
+    assert [source for dataset, source, _ in cells(models) if dataset == "x"] == ["a", "b", "e"]
+    with pytest.raises(UserError, match=r"models\[2\]: e: ensemble: unknown model 'a'. .*Known: b"):
+        cells([*models[:2], {"name": "e", "ensemble": ["a", "b"]}])
+
+
+@pytest.mark.parametrize("datasets", ["x", ["x"]])
+def test_an_attack_is_made_on_its_datasets_alone(datasets: object) -> None:
+    found = cells([A], [{**FGSM, "datasets": datasets}, GN])
+    assert found == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
+
+
+@pytest.mark.parametrize("sources", ["b", ["b"]])
+def test_an_attack_follows_its_sources_alone_and_is_scored_on_all(sources: object) -> None:
+    _, grid = expanded(job(attacks=[{**FGSM, "sources": sources}]))
+    assert [(cell.source.name, len(cell.targets)) for cell in grid.cells] == [("b", 2)]
+
+
+def test_a_source_that_is_for_another_dataset_is_passed_over_here() -> None:
+    models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
+    assert cells(models, [{**FGSM, "sources": ["a"]}]) == [("x", "a", "fgsm")]
+
+
+def test_so_it_is_where_a_budget_is_matched(tmp_path: Any) -> None:
+    models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
+    attack = {"name": "fgsm", "match": {"metric": "l2_body", "value": 1.0}, "sources": ["a"]}
+    spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(update={"attacks": [attack]})
+    (entry,) = matched(spec, str(tmp_path), lambda text: None, "job", compute=False).attacks
+    assert [(row["dataset"], row["source"]) for row in entry["matched"]] == [("x", "a")]
+
+
+def test_a_restriction_is_in_no_identity() -> None:
+    ids = [
+        {cell.cell_id for cell in expanded(job(models=[{**A, **more}], attacks=[{**FGSM, **more}]))[1].cells}
+        for more in ({}, {"datasets": ["phantom"]})
+    ]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": [{**A, "datasets": ["z"]}]}, r"models\[0\].datasets: unknown dataset 'z'. .*Known: x, y"),
+        ({"models": [{**A, "datasets": []}]}, r"models\[0\].datasets: .* at least 1"),
+        ({"models": [{**A, "datasets": ["x"]}]}, r"models: expected one for y, got none: give one without `datasets`"),
+        ({"attacks": [{**FGSM, "datasets": ["z"]}]}, r"attacks\[0\].datasets: unknown dataset 'z'"),
+        ({"attacks": [{**FGSM, "sources": ["c"]}]}, r"attacks\[0\].sources: unknown source 'c'. .*Known: a, b"),
+        ({"attacks": [{**FGSM, "sources": []}]}, r"attacks\[0\].sources: unknown source '\[\]'"),
+    ],
+)
+def test_a_restriction_to_nothing_that_is_known_is_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cells(**changes)
+
+
+# The released code's names, each with the arguments that its own name is tried with here.
+SMALL_ARGS: dict[str, dict[str, Any]] = {
+    "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
+    "swin_unetr": {"feature_size": 12, "depths": [1, 1, 1, 1]},
+    "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
+}
+PARAMETERS = {"sa2": {"rho": 0.4}, "vafa": {"q_max": 20}, "vafa_2d": {"q_max": 20}}
+
+
+@pytest.mark.parametrize(("alias", "own"), ALIASES["models"].items())
+def test_the_released_code_s_models_are_those_of_the_table(alias: str, own: str) -> None:
+    ids = []
+    for arch in (alias, own):
+        model = {
+            "name": "m",
+            "arch": arch,
+            "checkpoint": "random",
+            "args": SMALL_ARGS[own],
+            "roi": [64 if own == "swin_unetr" else 32] * 3,
+        }
+        _, grid = expanded(job(models=[model], attacks=[FGSM]))
+        ids.append((grid.cells[0].source.arch, grid.cells[0].source.model_id))
+    assert ids[0] == ids[1]
+    assert ids[0][0] == own
+
+
+@pytest.mark.parametrize(("alias", "own"), ALIASES["attacks"].items())
+def test_the_released_code_s_attacks_are_those_of_the_table(alias: str, own: str) -> None:
+    found = [
+        expanded(job(models=[A], attacks=[{"name": name, **PARAMETERS[own], "block": 8}]))[1].cells[0]
+        for name in (alias, own)
+    ]
+    assert found[0].cell_id == found[1].cell_id
+    assert found[0].attack.name == own
+
+
+def test_the_released_code_s_dataset_is_that_of_the_table() -> None:
+    from freqbench.job import build_dataset
+
+    found = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
+    assert (type(found[0]), found[0].identity()) == (type(found[1]), found[1].identity())
+
+
+def test_arguments_and_windows_are_not_shared_by_name() -> None:
+    """Two models of one name on two datasets keep what each was given."""
+    models = [{**A, "datasets": ["x"]}, {**A, "args": ARGS | {"channels": [4, 16]}, "roi": ROI, "datasets": ["y"]}]
+    _, grid = expanded(job(datasets=DATASETS, models=models, attacks=[FGSM]))
+    assert [cell.source.args["channels"] for cell in grid.cells] == [(4, 8), (4, 16)]

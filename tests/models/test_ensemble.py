@@ -1,0 +1,141 @@
+"""The mean of several models' probabilities: closed form, gradient, identity, refusals, a grid."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import ARGS, ROI, execute, expanded, rows, small
+from torch import Tensor, nn
+
+from freqbench.errors import UserError
+from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, load, resolve, resolve_ensemble
+from freqbench.models.ensemble import MeanOfProbabilities
+
+CPU = torch.device("cpu")
+SHAPE = (2, 3, 4)
+MEMBERS = [
+    {"name": "a", "arch": "unet", "checkpoint": "random:1", "args": ARGS, "roi": ROI},
+    {"name": "b", "arch": "unet", "checkpoint": "random:2", "args": ARGS, "roi": ROI},
+]
+BOTH = {"name": "both", "ensemble": ["a", "b"]}
+
+
+class Linear(nn.Module):
+    """Logits of each class: a multiple of the voxel."""
+
+    def __init__(self, *slopes: float) -> None:
+        super().__init__()
+        self.register_buffer("slopes", torch.tensor(slopes, dtype=torch.float64).view(1, -1, 1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.slopes
+
+
+def ensemble(*members: nn.Module) -> MeanOfProbabilities:
+    return MeanOfProbabilities([SegmentationModel(member, SHAPE) for member in members])
+
+
+def volume() -> Tensor:
+    return torch.rand(2, 1, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_probabilities_are_the_mean_of_the_members() -> None:
+    """Two classes: the probability of the first is a sigmoid of the difference of slopes times the voxel."""
+    x = volume()
+    found = ensemble(Linear(3, 1), Linear(0, 5), Linear(1, 1))(x).softmax(dim=1)[:, :1]
+    expected = (1 / (1 + torch.exp(-2 * x)) + 1 / (1 + torch.exp(5 * x)) + 0.5) / 3
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+
+
+def test_it_gives_logarithms_of_probabilities() -> None:
+    found = ensemble(Linear(3, 1, 2), Linear(0, 5, 1))(volume()).exp().sum(dim=1)
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-13, atol=0)
+
+
+def test_the_gradient_is_that_of_the_closed_form() -> None:
+    """d/dx log((s(2x) + s(-5x)) / 2) with s' = s (1 - s)."""
+    x = volume().requires_grad_()
+    ensemble(Linear(3, 1), Linear(0, 5))(x)[:, 0].sum().backward()
+    rising, falling = (1 / (1 + torch.exp(-k * x.detach())) for k in (2, -5))
+    expected = (2 * rising * (1 - rising) - 5 * falling * (1 - falling)) / (rising + falling)
+    torch.testing.assert_close(x.grad, expected, rtol=1e-12, atol=0)
+
+
+def test_the_gradient_stays_where_all_members_are_sure() -> None:
+    """Probabilities of exp(-2000) are 0 in floating point; their logarithm has the slope all the same."""
+    x = torch.ones(1, 1, *SHAPE, dtype=torch.float64, requires_grad=True)
+    logits = ensemble(Linear(0, 2000), Linear(0, 2000))(x)
+    logits[:, 0].sum().backward()
+    torch.testing.assert_close(logits[:, 0], torch.full((1, *SHAPE), -2000.0, dtype=torch.float64))
+    torch.testing.assert_close(x.grad, torch.full_like(x, -2000.0))
+
+
+def spec(member: dict[str, Any], **changes: Any) -> ModelSpec:
+    return resolve(ModelEntry(**{**member, **changes}), num_classes=3)
+
+
+def of(*members: ModelSpec, **changes: Any) -> ModelSpec:
+    names = [member.name for member in members]
+    return resolve_ensemble(ModelEntry(**{"name": "both", "ensemble": names, **changes}), members)
+
+
+def test_a_resolved_ensemble_computes_with_its_members_networks() -> None:
+    members = [spec(member) for member in MEMBERS]
+    images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found = load(of(*members), CPU)(images).softmax(dim=1)
+        expected = sum(load(member, CPU)(images).softmax(dim=1) for member in members) / 2
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_identity_depends_on_members_and_not_on_names() -> None:
+    a, b = (spec(member) for member in MEMBERS)
+    other = spec(MEMBERS[0], checkpoint="random:3")
+    assert of(a, b).model_id == of(spec(MEMBERS[0], name="x"), b, name="y").model_id
+    assert len({of(a, b).model_id, of(other, b).model_id, a.model_id, b.model_id}) == 4
+    assert of(a, b, inference={"overlap": 0.25}).model_id != of(a, b).model_id
+
+
+def test_members_of_other_windows_or_spaces_are_refused() -> None:
+    a, b = spec(MEMBERS[0]), spec(MEMBERS[1], roi=(16, 16, 32))
+    with pytest.raises(UserError, match=r"both: expected members of the same roi, got \(16, 16, 16\) of a and .* of b"):
+        of(a, b)
+    with pytest.raises(UserError, match=r"both: expected members of the same space, got None of a and .* of b"):
+        of(a, spec(MEMBERS[1], preprocess={"spacing": (1, 1, 1)}))
+
+
+def test_a_member_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="both: ensemble: expected each member once, got a twice"):
+        of(spec(MEMBERS[0]), spec(MEMBERS[0]))
+
+
+def test_nothing_is_expected_of_members_that_nobody_trained() -> None:
+    a, b = (spec(member) for member in MEMBERS)
+    assert of(a, b).min_dice == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"ensemble": ["a", "c"]}, r"models\[2\]: both: ensemble: unknown model 'c'. .*Known: a, b"),
+        ({"ensemble": ["a"]}, r"models\[2\].ensemble: .* at least 2"),
+        ({"arch": "unet"}, r"models\[2\]: expected an ensemble without arch: that is its members' own"),
+        ({"roi": ROI}, r"models\[2\]: expected an ensemble without roi"),
+        (
+            {"checkpoint": "random"},
+            r"models\[2\]: expected one of checkpoint, bundle and ensemble, got checkpoint and ens",
+        ),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_one_line(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        expanded(small(models=[*MEMBERS, {**BOTH, **entry}]))
+
+
+def test_a_grid_takes_it_as_source_and_target_though_it_stands_before_its_members(tmp_path: Any) -> None:
+    summary = execute(small(models=[BOTH, *MEMBERS], metrics=["dsc"]), tmp_path)
+    assert (summary.num_new, summary.num_failed) == (9, 0)
+    pairs = {(row["source_model"], row["target_model"]) for row in rows(tmp_path).values()}
+    assert pairs == {(repr(a), repr(b)) for a in ("a", "b", "both") for b in ("a", "b", "both")}
+    _, grid = expanded(small(models=[BOTH, *MEMBERS]))
+    assert [cell.source.name for cell in grid.cells] == ["both", "a", "b"]

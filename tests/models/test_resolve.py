@@ -1,0 +1,178 @@
+"""From an entry of a job to a model that runs: every reader, seeds, migrations, one place that weights come from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models.nnunet_folder import CT, PATCH, checkpoint, dataset, direct, new_architecture, plans
+from models.test_bundle import INFERENCE, METADATA
+from models.test_bundle import ROI as BUNDLE_ROI
+from models.test_bundle import trained as in_bundle
+from models.test_frozen import ROI as FROZEN_ROI
+from models.test_frozen import Small, export_for_one, script
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from freqbench.errors import CheckpointError, UserError
+from freqbench.models import ModelEntry, ModelSpec, build, load, resolve
+
+CPU = torch.device("cpu")
+UNET = {"name": "m", "arch": "unet", "args": {"channels": [4, 8], "strides": [2]}, "roi": (8, 8, 8)}
+UNETR = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2}
+
+
+def spec(trusted: bool = False, **entry: Any) -> ModelSpec:
+    return resolve(ModelEntry(**{"name": "m", **entry}), num_classes=3, trusted=trusted)
+
+
+def volume(*shape: int) -> Tensor:
+    return torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def nnunet_folder(folder: Path) -> str:
+    pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans(new_architecture("PlainConvUNet"))))
+    (folder / "dataset.json").write_text(json.dumps(dataset()))
+    torch.save(checkpoint(direct("PlainConvUNet")), folder / "fold_0" / "checkpoint_final.pth")
+    return str(folder)
+
+
+def bundle_folder(folder: Path) -> str:
+    for name, content in (("inference", INFERENCE), ("metadata", METADATA)):
+        (folder / "configs").mkdir(parents=True, exist_ok=True)
+        (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
+    (folder / "models").mkdir()
+    torch.save(in_bundle().state_dict(), folder / "models" / "model.pt")
+    return str(folder)
+
+
+def frozen_net() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return Small().eval()
+
+
+def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
+    """It takes (x - mean) / std of HU on axes D, -W, -H: what its plans, and ITK's order and direction, say."""
+    found = spec(arch="nnunet", checkpoint=nnunet_folder(tmp_path / "n"))
+    assert (found.roi, found.num_channels, found.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
+    assert found.space is not None
+    assert found.space.spacing == (0.8, 1.0, 5.0)
+    assert (found.inference.weighting, found.inference.mirror) == ("gaussian", "WD")
+    x = volume(*found.roi)
+    hu = -60 + 400 * x
+    turned = ((hu - CT["mean"]) / CT["std"]).flip(2, 3).permute(0, 1, 4, 3, 2)
+    with torch.no_grad():
+        expected = direct("PlainConvUNet")(turned)[0].permute(0, 1, 4, 3, 2).flip(2, 3)
+        torch.testing.assert_close(load(found, CPU)(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
+    found = spec(bundle=bundle_folder(tmp_path / "b"))
+    assert (found.arch, found.roi, found.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
+    assert found.space is not None
+    assert found.space.spacing == (1.5, 1.6, 2.0)
+    x = volume(*BUNDLE_ROI)
+    with torch.no_grad():  # its configuration scales to [-1, 1]
+        torch.testing.assert_close(load(found, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(("arch", "save"), [("torchscript", script), ("torch_export", export_for_one)])
+def test_a_frozen_file_is_a_model_under_trust_alone(arch: str, save: Any, tmp_path: Path) -> None:
+    path = save(frozen_net(), tmp_path / "net.pt2")
+    entry = {"arch": arch, "checkpoint": path, "roi": FROZEN_ROI}
+    found = spec(trusted=True, **entry)
+    assert found.needs_trust
+    with torch.no_grad():
+        expected = frozen_net()(volume(*FROZEN_ROI))
+        torch.testing.assert_close(load(found, CPU, trusted=True)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
+    for run in (lambda: spec(**entry), lambda: load(found, CPU)):
+        with pytest.raises(UserError, match=r"expected leave to run its code.*--trust-code"):
+            run()
+
+
+@pytest.mark.parametrize("reader", [nnunet_folder, bundle_folder])
+def test_a_folder_of_other_classes_or_channels_is_refused(reader: Any, tmp_path: Path) -> None:
+    path = reader(tmp_path / "f")
+    where = {"bundle": path} if reader is bundle_folder else {"arch": "nnunet", "checkpoint": path}
+    with pytest.raises(UserError, match=r"m: .* has 3 output classes, dataset wants 5"):
+        resolve(ModelEntry(name="m", **where), num_classes=5)
+    with pytest.raises(UserError, match=r"m: .* has 1 input channels, dataset wants 2"):
+        resolve(ModelEntry(name="m", **where), num_classes=3, num_channels=2)
+
+
+def test_what_the_job_says_stands_before_what_the_folder_says(tmp_path: Path) -> None:
+    path = bundle_folder(tmp_path / "b")
+    own = {"input": {"scale": (0, 5)}, "inference": {"overlap": 0.25}, "preprocess": {"spacing": (1, 1, 1)}}
+    found = spec(bundle=path, roi=(8, 16, 32), **own)
+    assert (found.roi, found.inference.overlap, found.input.scale) == ((8, 16, 32), 0.25, (0, 5))
+    assert found.space is not None
+    assert found.space.spacing == (1, 1, 1)
+    assert found.model_id != spec(bundle=path).model_id
+
+
+def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
+    path = bundle_folder(tmp_path / "b")
+    planned = spec(bundle=path)
+    torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, tmp_path / "b/models/model.pt")
+    with pytest.raises(CheckpointError, match="is not the file that was planned with"):
+        load(planned, CPU)
+
+
+def test_random_takes_a_seed() -> None:
+    first, zero, seven = (spec(**UNET, checkpoint=text) for text in ("random", "random:0", "random:7"))
+    assert (first.seed, zero.seed, seven.seed) == (0, 0, 7)
+    assert first.model_id == zero.model_id != seven.model_id
+    wanted = build("unet", 3, (8, 8, 8), UNET["args"], seed=7).state_dict()
+    found = load(seven, CPU).net.state_dict()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert not all(torch.equal(load(zero, CPU).net.state_dict()[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("text", ["random:", "random:x", "random7", "Random"])
+def test_what_is_no_seed_is_a_path(text: str) -> None:
+    with pytest.raises(CheckpointError, match=f"{text}: expected a"):
+        spec(**UNET, checkpoint=text)
+
+
+def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
+    """The same file, read with and without: MONAI 1.4's own layer is dropped where it stands there."""
+    net = build("unetr", 3, (16, 16, 16), UNETR).state_dict()
+    old = {**net, "vit.blocks.0.cross_attn.out_proj.weight": torch.zeros(24, 24)}
+    torch.save(net, tmp_path / "new.pt")
+    torch.save(old, tmp_path / "old.pt")
+    entry = {"arch": "unetr", "args": UNETR, "roi": (16, 16, 16)}
+    new, found, stated = (
+        spec(**entry, checkpoint=str(tmp_path / name), migration=migration)
+        for name, migration in (("new.pt", None), ("old.pt", None), ("old.pt", "monai-1.4"))
+    )
+    assert (new.migration, found.migration) == (None, "monai-1.4")
+    assert found.model_id == stated.model_id
+    as_it_is = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none")
+    assert as_it_is.model_id == new.model_id
+    renamed = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4")
+    assert renamed.model_id != new.model_id
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "expected one of checkpoint, bundle and ensemble, got none"),
+        ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
+        ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
+        ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch and migration"),
+        ({"bundle": "b", "migration": "none"}, "expected a bundle without arch and migration"),
+    ],
+)
+def test_a_model_comes_from_exactly_one_place(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ModelEntry(name="m", **entry)
+
+
+def test_a_migration_where_nothing_is_read_is_refused() -> None:
+    with pytest.raises(UserError, match=r"m: migration: expected none for unet of random, got none: it is for check"):
+        spec(**UNET, checkpoint="random", migration="none")
