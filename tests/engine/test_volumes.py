@@ -17,7 +17,7 @@ from freqbench.errors import UserError
 from freqbench.job import further_targets
 from freqbench.results import Store, index_keys
 
-from .elsewhere import folder
+from . import elsewhere
 
 ONE = {
     "attacks": [{"name": "gn", "std": ["8/255", 0.1]}],
@@ -179,7 +179,9 @@ def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatc
 
 
 def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
-    content = small(**{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}, datasets=[folder(tmp_path / "data", channels=2)])
+    content = small(
+        **{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}, datasets=[elsewhere.folder(tmp_path / "data", channels=2)]
+    )
     execute(content, tmp_path)
     _, grid = expanded(content)
     (cell,), (ref,) = grid.cells, grid.cases["small"]
