@@ -11,11 +11,13 @@ from rich.console import Console
 from tiny import ARGS, ROI, class_rows, execute, expanded, job, rows, small
 
 from freqbench import evaluate, metrics, models
-from freqbench.engine import runner
+from freqbench.engine import runner, volumes
 from freqbench.engine.runner import Summary
 from freqbench.errors import UserError
 from freqbench.job import further_targets
 from freqbench.results import Store, index_keys
+
+from . import elsewhere
 
 ONE = {
     "attacks": [{"name": "gn", "std": ["8/255", 0.1]}],
@@ -173,3 +175,21 @@ def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatc
     execute(small(**{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}), tmp_path)
     order = [name for name in written if "nii" in name or name == "attack.json"]
     assert order[:4] == ["adversarial.nii.gz", "clean.nii.gz", "label.nii.gz", "attack.json"]
+
+
+def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
+    content = small(
+        **{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}, datasets=[elsewhere.folder(tmp_path / "data", channels=2)]
+    )
+    execute(content, tmp_path)
+    _, grid = expanded(content)
+    (cell,), (ref,) = grid.cells, grid.cases["small"]
+    prepared = cell.dataset.load(ref)
+    written = load(saved(tmp_path)[0] / "clean.nii.gz")
+    assert written.shape == (*prepared.image.shape[1:], 2)
+    assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
+    attacked, _ = volumes.read(str(tmp_path / "volumes"), cell, ref)
+    (row,) = Store(str(tmp_path)).records().to_pylist()
+    assert attacked.adversarial.shape == prepared.image.shape
+    change = (attacked.adversarial - prepared.image).double()
+    assert row["l2"] == pytest.approx(float(change.square().sum().sqrt()), rel=1e-6)

@@ -1,0 +1,101 @@
+"""`export`, `score --predictions` and `score --adversarial` as they are typed."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from tiny import execute, rows, small, write
+
+from freqbench.data.phantom import Phantom
+
+from .test_cli import in_process
+
+CONTENT = small(
+    attacks=[{"name": "gn", "std": 0.1}],
+    metrics=["dsc"],
+    save_adversarial="nifti",
+    resources={"workers": 1, "threads": 1},
+)
+CASE = "phantom_2000.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a job and its store."""
+    folder = tmp_path_factory.mktemp("made")
+    write(folder, CONTENT)
+    execute(CONTENT, folder / "out")
+    return folder
+
+
+def test_export_then_score_what_a_tool_made_of_it(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(made / "out")
+    code, said, err = in_process(capsys, "export", out, "--space", "native", "--units", "HU")
+    assert (code, err) == (0, "")
+    assert said.startswith("1 adversarial and 1 clean volumes are in ")
+    files = json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]
+    for each in files:
+        image = nibabel.load(made / "out" / "export" / each["path"])
+        (made / "tool" / each["path"]).parent.mkdir(parents=True)
+        nibabel.save(
+            nibabel.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine), made / "tool" / each["path"]
+        )
+    (made / "map.yaml").write_text("1: liver\n")
+    arguments = ["--predictions", str(made / "tool"), "--name", "threshold", "--label-map", str(made / "map.yaml")]
+    code, said, _ = in_process(capsys, "score", out, *arguments)
+    assert code == 0
+    assert "2 ok, 0 failed, 0 not done, of 2" in said
+    assert " threshold " in said  # a column beside the job's models
+    assert len(rows(out)) == 2
+
+
+def test_score_what_others_made(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clean,) = (made / "out").glob("volumes/*/*/clean.nii.gz")
+    (tmp_path / "theirs").mkdir()
+    voxels = (255 * nibabel.load(clean).get_fdata()).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "theirs" / f"adv_{CASE}")
+    arguments = ["--adversarial", str(tmp_path / "theirs"), "--job", str(made / "job.yaml"), "--source", "a"]
+    code, said, _ = in_process(capsys, "score", str(tmp_path / "new"), *arguments)
+    assert code == 0
+    assert "imported label=theirs " in said
+    code, said, _ = in_process(capsys, "status", str(tmp_path / "new"))
+    assert "1 of 1 records" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "score: expected one of --targets, --predictions, --adversarial, got none"),
+        (["--targets", "a", "--predictions", "x"], "--adversarial, got --targets and --predictions"),
+        (["--predictions", "x"], "score: --predictions: expected --name too, got none"),
+        (["--adversarial", "x"], "score: --adversarial: expected --source too, got none"),
+        (["--targets", "a", "--source", "a"], "score: --targets: expected no --source, got 'a'"),
+        (["--predictions", "nowhere", "--name", "t"], "nowhere: expected label maps under the names of `export`"),
+        (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
+    ],
+)
+def test_a_wrong_score_is_one_line(
+    made: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    code, out, err = in_process(capsys, "score", str(made / "out"), *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+
+
+def test_data_that_must_not_be_passed_on_takes_a_yes(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Phantom, "redistributable", False)
+    arguments = ["export", str(made / "out"), "--to", str(tmp_path / "to")]
+    code, out, err = in_process(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err == "error: phantom: expected leave to write volumes that must not be passed on: give --yes\n"
+    assert not (tmp_path / "to").exists()
+    assert in_process(capsys, *arguments, "--yes")[0] == 0
+    assert (tmp_path / "to" / "clean" / CASE).exists()
+
+
+def test_there_is_no_other_space(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert in_process(capsys, "export", str(made / "out"), "--space", "prepared")[0] == 2
