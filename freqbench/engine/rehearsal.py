@@ -21,7 +21,7 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
     # Instance norm refuses the single voxel that such a window shrinks to.
     "swin_unetr": {"feature_size": 12, "depths": [1, 1, 1, 1], "norm_name": "batch"},
-    "segresnet": {"init_filters": 4, "blocks_down": [1, 1], "blocks_up": [1]},
+    "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
 }
 EFFORT = ("steps", "queries", "num_spectra")
@@ -86,7 +86,7 @@ def rehearsed(job: JobSpec) -> JobSpec:
                 entry
                 if entry.ensemble
                 else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
-                    update={"roi": (SMALL, SMALL, SMALL), "preprocess": None}
+                    update={"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
                 )
                 for number, entry in enumerate(job.models)
             ],
@@ -153,7 +153,7 @@ def _number_of_cases(dataset: Dataset) -> int:
 
 def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
     """A model with weights of its own that nobody trained, by a UNet where its architecture is not in the table."""
-    kept = {key: getattr(entry, key) for key in ("name", "roi", "datasets", "preprocess")}
+    kept = {key: getattr(entry, key) for key in ("name", "roi", "datasets", "input", "preprocess", "inference")}
     return ModelEntry(**kept, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
 
 
