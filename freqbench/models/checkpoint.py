@@ -156,7 +156,7 @@ def read_state_dict(
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
-            f"{path}: expected a state dict, at the top or under {' or '.join(keys)}, got {_describe(content)}"
+            f"{path}: expected a state dict, at the top or under {_either(keys)}, got {_describe(content)}"
         )
     found = {str(key): value for key, value in content.items()}
     return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
@@ -278,6 +278,10 @@ def _read_torch(path: str, local: Path) -> Any:
 def _unreadable(path: str, error: Exception) -> str:
     reason = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
     return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _describe(content: Any) -> str:

@@ -223,7 +223,7 @@ def test_mismatch_counts_and_names_the_first_of_each_kind(tmp_path: Path, tiny_u
     torch.save(weights, tmp_path / "m.pt")
     assert refused(tmp_path / "m.pt").endswith(
         "does not fit: 1 keys missing (first: model.0.conv.unit0.conv.weight), 2 unexpected (first: extra.a), "
-        "1 of another shape (first: model.0.conv.unit0.conv.bias: (5,) for (8,)). Check arch and args"
+        "1 of another shape (first: model.0.conv.unit0.conv.bias: (5,) for (8,)). Check arch, args and migration"
     )
 
 
