@@ -47,7 +47,7 @@ def test_the_classes_of_ones_own_are_the_package_of_the_tests() -> None:
 def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
     (text,) = [each for each in YAML if "toy.net:Tiny" in each]
     content = yaml.safe_load(text)
-    content["datasets"][0]["cases"] = 1
+    content["datasets"][0]["cases"], content["resources"] = 1, {"threads": 1}
     summary = execute(content, tmp_path)
     assert (summary.num_new, summary.num_failed) == (2, 0)
 
