@@ -113,7 +113,7 @@ def test_they_are_exported_and_scored_on_further_targets(tmp_path: Path) -> None
         (
             lambda voxels: voxels[:-1],
             "a",
-            r"adv_phantom_2000.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)",
+            r"adv_phantom_2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)",
         ),
         (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
         (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
@@ -122,7 +122,8 @@ def test_they_are_exported_and_scored_on_further_targets(tmp_path: Path) -> None
 def test_a_wrong_volume_or_source_is_one_line_and_nothing_is_stored(
     tmp_path: Path, spoil: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]], source: str, expected: str
 ) -> None:
-    put(tmp_path / "imagesTsAdv" / "adv_phantom_2000.nii.gz", spoil(released()))
+    put(tmp_path / "imagesTsAdv" / "adv_phantom_2000.nii.gz", released())
+    put(tmp_path / "imagesTsAdv" / "adv_phantom_2001.nii.gz", spoil(released()))
     with pytest.raises(UserError, match=expected) as caught:
         bring(tmp_path, source)
     assert "\n" not in str(caught.value)
