@@ -46,7 +46,7 @@ def make_case(seed: int) -> Case:
         label=(image.sum(dim=0, keepdim=True) > 1).to(torch.uint8),
         spacing=(1.0, 1.0, 1.0),
         affine=np.eye(4),
-        native_range=(0.0, 1.0),
+        native_ranges=((0.0, 1.0),) * 2,
         original_spacing=(1.0, 1.0, 1.0),
     )
 
