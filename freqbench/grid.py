@@ -42,7 +42,7 @@ class Cell:
         return digest(
             {
                 "protocol": PROTOCOL_VERSION,
-                "recipe": self.dataset.identity(),
+                "recipe": self.dataset.whole_recipe(),
                 "source": self.source.model_id,
                 "attack": attack_identity(self.attack),
                 "seed": self.seed,

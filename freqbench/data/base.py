@@ -52,7 +52,7 @@ class Dataset(Strict, abc.ABC):
     def recipe(self) -> dict[str, Any]:
         """All that changes a `Case` beside the content of its files: loader, revision, preprocessing, labels."""
 
-    def identity(self) -> dict[str, Any]:
+    def whole_recipe(self) -> dict[str, Any]:
         """The recipe, and of a class of another package its source."""
         return {**self.recipe(), **provenance(type(self))}
 
@@ -105,7 +105,7 @@ class Dataset(Strict, abc.ABC):
 
     def case_key(self, ref: CaseRef) -> str:
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
-        return digest([self.identity(), ref.fingerprint])
+        return digest([self.whole_recipe(), ref.fingerprint])
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.

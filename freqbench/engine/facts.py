@@ -50,7 +50,7 @@ def collect(grid: Grid) -> dict[str, Any]:
         },
         "datasets": {
             name: {
-                "recipe": dataset.identity(),
+                "recipe": dataset.whole_recipe(),
                 "redistributable": dataset.redistributable,
                 "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
             }

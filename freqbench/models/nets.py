@@ -263,7 +263,8 @@ def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
     if not fits:
         nearest = [max(1, math.ceil(size / factor)) * factor for size, factor in zip(roi, multiple, strict=True)]
         raise UserError(
-            f"{arch}: expected a roi of multiples of {'x'.join(map(str, multiple))}, got {'x'.join(map(str, roi))}: "
+            f"{arch}: expected a roi of multiples of {'x'.join(map(str, multiple))}, got {'x'.join(map(str, roi))}"
+            f"{'' if MODELS[arch].axes == AXES else f' on its axes {MODELS[arch].axes}'}: "
             f"the next larger is {'x'.join(map(str, nearest))}"
         )
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from freqbench.config import validate
 from freqbench.data.decathlon import Decathlon
 from freqbench.errors import DataError, UserError
+from freqbench.types import CaseRef
 
 from .conftest import SHAPE, Folder, volume
 
@@ -181,3 +183,22 @@ def test_dtypes_of_a_case(folder: Folder) -> None:
     assert (case.image.dtype, case.label.dtype) == (torch.float32, torch.uint8)
     assert type(case.image) is torch.Tensor
     assert case.image.shape == case.label.shape == (1, *SHAPE)
+
+
+def test_case_key_of_today_stays() -> None:
+    """Results of earlier runs are found by it: a change here recomputes all of them."""
+    dataset = Decathlon(
+        name="any",
+        root="nowhere",
+        labels=("background", "left", "right"),
+        spacing=(1.5, 1.5, 2.0),
+        intensity={"window": (-175.0, 250.0)},
+    )
+    ref = CaseRef(case_id="a", patient_id="a", fingerprint="0123456789abcdef", shape=(1, 1, 1))
+    assert dataset.case_key(ref) == "dae9ed907ea1a430"
+
+
+@pytest.mark.parametrize("changes", [{"labels": 4}, {"pad_to": (9, 9, 9)}, {"resampling": "nnunet"}])
+def test_case_key_hangs_on_all_that_changes_a_case(folder: Folder, changes: dict[str, Any]) -> None:
+    ref = folder.dataset().refs()[0]
+    assert folder.dataset(**changes).case_key(ref) != folder.dataset().case_key(ref)

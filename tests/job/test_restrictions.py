@@ -146,7 +146,7 @@ def test_the_released_code_s_dataset_is_that_of_the_table() -> None:
     from freqbench.job import build_dataset
 
     found = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
-    assert (type(found[0]), found[0].identity()) == (type(found[1]), found[1].identity())
+    assert (type(found[0]), found[0].whole_recipe()) == (type(found[1]), found[1].whole_recipe())
 
 
 def test_arguments_and_windows_are_not_shared_by_name() -> None:

@@ -226,7 +226,10 @@ def test_fresh_weights_are_the_authors_choice() -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "roi": ({"stem": [1, 4, 4]}, "expected a roi of multiples of 8x32x32, got 16x16x32: the next larger is 16x32x32"),
+    "roi": (
+        {"stem": [1, 4, 4]},
+        "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x32x32",
+    ),
     "stem": ({"stem": [2, 2]}, "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)"),
     "depths": (
         {"depths": [3, 3, 3]},
