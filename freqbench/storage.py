@@ -21,8 +21,16 @@ def cache_dir() -> Path:
 
 
 def _open_fs(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path or URI, and the path within it."""
-    fs, inner = fsspec.core.url_to_fs(os.fspath(path))
+    """The file system of a path or URI, and the path within it.
+
+    Raises:
+        UserError: nothing reads its protocol here.
+    """
+    try:
+        fs, inner = fsspec.core.url_to_fs(os.fspath(path))
+    except (ValueError, ImportError) as error:  # no such protocol, or its package is not installed
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: expected a path or the URI of a known file system, got none: {reason}") from None
     return fs, str(inner)
 
 

@@ -30,6 +30,13 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     }[request.param]
 
 
+@pytest.mark.parametrize("path", ["s4://bucket/a", "random://1"])
+def test_an_unknown_protocol_is_one_line(path: str) -> None:
+    with pytest.raises(UserError, match=f"^{path}: expected a path or the URI of a known file system") as caught:
+        storage.exists(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_written_is_read(root: str) -> None:
     path = storage.join(root, "a", "b.bin")
     assert not storage.exists(path)

@@ -9,6 +9,8 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from freqbench.types import Case, CaseRef, Spacing
 
 # To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
 REVISION = 1
+
+# Another release of these may round, resample or crop otherwise.
+LIBRARIES = ("monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
 
 LIMIT = "FREQBENCH_CACHE_GB"
 DEFAULT_GB = 20.0
@@ -46,6 +51,12 @@ class Kept:
     path: Path
     num_bytes: int
     used: float
+
+
+@lru_cache(maxsize=1)
+def libraries() -> tuple[str, ...]:
+    """The releases of what reads and preprocesses, a part of every key."""
+    return tuple(version(name) for name in LIBRARIES)
 
 
 def folder() -> Path:

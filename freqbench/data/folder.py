@@ -86,6 +86,10 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         """Loader, revision, preprocessing and classes."""
         return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
 
+    def identity(self) -> dict[str, Any]:
+        """The dataset's: that of `Preprocess`, which comes first among the bases, is its space's alone."""
+        return Dataset.identity(self)
+
     @abc.abstractmethod
     def _listed_class_names(self) -> tuple[str, ...]:
         """The names of the classes as the folder gives them."""
@@ -152,7 +156,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         self._check_content(self._entry(ref.case_id), ref)
         wanted = space or self.space
         # A class of another package may read as it likes: its source is part of what a volume hangs on.
-        key = digest([cache.REVISION, self.case_key(ref), wanted.identity(), provenance(type(self))])
+        key = digest([cache.REVISION, cache.libraries(), self.case_key(ref), wanted.identity(), provenance(type(self))])
         return cache.through(key, ref, lambda: super(NiftiFolder, self).load(ref, wanted))
 
     def native(self, ref: CaseRef) -> NativeCase:

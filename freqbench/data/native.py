@@ -13,13 +13,17 @@ from freqbench.types import Case, NativeCase
 
 Volume = npt.NDArray[np.float32]
 
+# Of the range: less is rounding of the affines, which lets the border leak one voxel out and would lift air to `low`.
+LEAST = 1e-5
+
 
 def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> NativeCase:
     """The volume of the file with the perturbation carried back to its grid and unit.
 
     The perturbation `(adversarial - case.image) * (high - low)` of each channel is interpolated trilinearly at the
     native voxels, 0 outside the case's grid, and added. Where a native intensity was clipped it is added to the bound,
-    so that `prepare` finds it again; where it would lead further out, as where it is 0, the voxel stays as it is.
+    so that `prepare` finds it again; where it would lead further out, or in by less than LEAST of the range, the voxel
+    stays as it is, as where it is 0.
 
     Args:
         native: what the file holds.
@@ -65,6 +69,7 @@ def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low:
     )
     moved = np.clip(image, np.float32(low), np.float32(high))
     moved += change
-    stays = (change == 0) | ((image > high) & (change > 0)) | ((image < low) & (change < 0))
+    least = LEAST * (high - low)
+    stays = (change == 0) | ((image > high) & (change > -least)) | ((image < low) & (change < least))
     np.copyto(moved, image, where=stays)
     return moved

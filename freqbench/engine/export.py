@@ -54,14 +54,19 @@ class Exported:
 
 
 def clean_path(grid: Grid, cell: Cell, ref: CaseRef) -> str:
-    """Where a clean volume lies below an export's folder; a grid of several datasets may have a case's name twice."""
-    several = len(grid.cases) > 1
-    return f"{CLEAN}/{ref.case_id}{f'-{cell.dataset.case_key(ref)}' if several else ''}.nii.gz"
+    """Where a clean volume lies below an export's folder."""
+    return f"{CLEAN}/{_file_name(grid, cell, ref)}"
 
 
-def adversarial_path(cell: Cell, ref: CaseRef) -> str:
+def adversarial_path(grid: Grid, cell: Cell, ref: CaseRef) -> str:
     """Where an adversarial volume lies below an export's folder."""
-    return f"{volumes.cell_folder(cell)}/{ref.case_id}.nii.gz"
+    return f"{volumes.cell_folder(cell)}/{_file_name(grid, cell, ref)}"
+
+
+def _file_name(grid: Grid, cell: Cell, ref: CaseRef) -> str:
+    """Of a case; a grid of several datasets may have its name twice, in one cell where they differ in files alone."""
+    several = len(grid.cases) > 1
+    return f"{ref.case_id}{f'-{cell.dataset.case_key(ref)}' if several else ''}.nii.gz"
 
 
 def restricted(grid: Grid) -> list[str]:
@@ -72,9 +77,9 @@ def restricted(grid: Grid) -> list[str]:
 def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     """Write every saved adversarial volume of a store in its file's own grid and unit, and the clean ones once.
 
-    Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (`<case_id>-<case_key>` where
-    the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They are
-    int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. The perturbation is carried
+    Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
+    where the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They
+    are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. The perturbation is carried
     back as `freqbench.data.attacked_native` does. `manifest.json` is written last.
 
     Args:
@@ -130,7 +135,7 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, out: str, to: str) -> Ite
         error = resampling_error(native, changed, attacked.adversarial, space)
         low, high = changed.image.aminmax()
         fits = low >= INT16.min and high <= INT16.max
-        path = adversarial_path(cell, ref)
+        path = adversarial_path(grid, cell, ref)
         yield _write(to, path, changed.image, kind if fits else torch.float32, native, cell, error)
 
 

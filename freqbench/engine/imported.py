@@ -174,6 +174,8 @@ def _read(path: str, case: Case) -> Tensor:
 
 
 def _is_uint8(path: Path) -> bool:
+    """Whether the file's bytes are its values: scaled ones stand for floats."""
     import nibabel
 
-    return str(nibabel.load(path).get_data_dtype()) == "uint8"
+    voxels: Any = nibabel.load(path).dataobj
+    return str(voxels.dtype) == "uint8" and (voxels.slope, voxels.inter) == (1, 0)

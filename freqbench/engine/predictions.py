@@ -151,7 +151,7 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
     missing: list[str] = []
     for unit in grid.units():
-        name = export.adversarial_path(unit.cell, unit.ref)
+        name = export.adversarial_path(grid, unit.cell, unit.ref)
         if storage.exists(storage.join(folder, name)):
             key = unit.cell.dataset.name, unit.ref.case_id
             found.setdefault(key, []).append((unit, storage.join(folder, name)))
@@ -195,9 +195,10 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
                 "give --label-map with the tool's labels"
             )
         return torch.from_numpy(labels.astype(np.uint8))
-    classes = np.zeros(max(highest, *table, 0) + 1, np.uint8)
-    classes[list(table)] = list(table.values())
-    return torch.from_numpy(classes[labels.astype(np.int32)])
+    classes = np.zeros(labels.shape, np.uint8)
+    for label, index in table.items():
+        classes[labels == label] = index
+    return torch.from_numpy(classes)
 
 
 def _outcomes(

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from freqbench import storage
+from freqbench.data import cache
 from freqbench.engine import additions, facts, serial, volumes
 from freqbench.engine.additions import Additions
 from freqbench.engine.fit import Fit
@@ -73,8 +74,10 @@ def execute(
         address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
 
     Raises:
-        UserError: the store cannot be read, the cluster cannot be reached, or no worker starts.
+        UserError: FREQBENCH_CACHE_GB is no number, the store cannot be read, the cluster cannot be reached, or no
+            worker starts.
     """
+    cache.limit()  # refused here, not once a case
     store = Store(out)
     store.compact(above=COMPACT_ABOVE)
     root = volumes_root(job, out)
@@ -99,8 +102,9 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: Additio
         added: what the store's job has beside its own grid; None: as the store says.
 
     Raises:
-        UserError: the store cannot be read, or holds no volume of this grid.
+        UserError: the store cannot be read, or holds no volume of this grid; FREQBENCH_CACHE_GB is no number.
     """
+    cache.limit()
     store = Store(out)
     root = storage.join(out, VOLUMES)
     plan = current_plan(grid, store)

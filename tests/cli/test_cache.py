@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 from data.conftest import Folder
+from tiny import execute, small
 from typer.testing import CliRunner
 
 from freqbench.cli import app
 from freqbench.data import cache
+from freqbench.errors import UserError
 
 
 def test_it_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +27,12 @@ def test_it_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert runner.invoke(app, ["cache", "clear"]).output == f"{size} GB freed: {place}\n"
     assert cache.entries() == ()
     assert runner.invoke(app, ["cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
+
+
+def test_a_bound_that_is_no_number_stops_a_run_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "abc")
+    with pytest.raises(UserError, match=r"^FREQBENCH_CACHE_GB: expected a number of gigabytes"):
+        execute(small(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

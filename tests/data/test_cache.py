@@ -102,6 +102,15 @@ def test_another_recipe_is_another_volume(folder: Folder, kept: Path, arguments:
     assert len(list(kept.iterdir())) == 2
 
 
+def test_another_release_of_a_library_is_another_volume(
+    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(folder.dataset())
+    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
+    load(folder.dataset())
+    assert len(list(kept.iterdir())) == 2
+
+
 class Darker(Decathlon):
     """Somebody's dataset that reads the same files in another way."""
 

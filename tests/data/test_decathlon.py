@@ -12,6 +12,7 @@ import torch
 from freqbench.config import validate
 from freqbench.data.decathlon import Decathlon
 from freqbench.errors import DataError, UserError
+from freqbench.identity import digest
 from freqbench.types import CaseRef
 
 from .conftest import SHAPE, Folder, volume
@@ -115,6 +116,18 @@ def test_a_changed_label_changes_its_case_key_alone(folder: Folder) -> None:
 )
 def test_preprocessing_is_in_the_recipe(folder: Folder, arguments: dict[str, object]) -> None:
     assert folder.dataset(**arguments).recipe() != folder.dataset().recipe()
+
+
+class Elsewhere(Decathlon):
+    """Somebody's own."""
+
+
+def test_a_case_key_hangs_on_all_of_the_recipe_and_on_whose_class_it_is(folder: Folder) -> None:
+    dataset = folder.dataset()
+    ref = dataset.refs()[0]
+    assert dataset.case_key(ref) == digest([dataset.recipe(), ref.fingerprint])
+    others = folder.dataset(labels=4), Elsewhere(name="x", root=str(folder.root), split="validation")
+    assert len({each.case_key(ref) for each in (dataset, *others)}) == 3
 
 
 def test_a_spelled_out_default_is_the_same_recipe(folder: Folder) -> None:

@@ -87,6 +87,18 @@ def test_nothing_added_leaves_every_bit(grid: str, spacing: object) -> None:
     assert torch.equal(attacked_native(native, case, case.image.clone()).image, native.image)
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+def test_air_outside_the_case_s_grid_stays_though_affines_are_rounded(grid: str) -> None:
+    """As files hold them, in float32: the border must not leak into the box of -1000 around it."""
+    native = _native(GRIDS[grid].astype(np.float32).astype(np.float64))
+    case = prepare(native, KEPT)
+    for shift in (-1e-6, 1e-6):
+        moved = case.affine + np.pad(np.full((3, 1), shift), ((0, 1), (3, 0)))
+        attacked = attacked_native(native, replace(case, affine=moved), (case.image + 0.5).clamp(0, 1))
+        air = native.image == -1000
+        assert torch.equal(attacked.image[air], native.image[air])
+
+
 @pytest.mark.parametrize(
     ("clean", "delta", "expected"),
     [

@@ -77,6 +77,13 @@ def test_files_keep_their_grid_and_their_channels(tmp_path: Path, channels: int)
     assert manifest[paths[0]]["resampling_error"] > 1e-4
 
 
+def test_a_case_s_name_in_two_folders_is_two_files(tmp_path: Path) -> None:
+    """Datasets that differ in files alone share the cell, and so its folder."""
+    content = small(**ONE, datasets=[folder(tmp_path / "a"), {**folder(tmp_path / "b", top=900), "name": "other"}])
+    to, manifest, _ = exported(content, tmp_path)
+    assert len(manifest) == len(list(to.glob("*/*.nii.gz"))) == 4
+
+
 def test_data_that_int16_would_spoil_stay_floats(tmp_path: Path) -> None:
     content = small(**ONE, datasets=[folder(tmp_path / "data", top=1.0)])
     to, manifest, _ = exported(content, tmp_path)

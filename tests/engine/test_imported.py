@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -78,6 +79,15 @@ def test_floats_score_as_the_run_that_saved_them(tmp_path: Path) -> None:
     assert ran == {
         (row["case_id"], row["target_model"]): (row["dsc"], row["dsc_clean"], row["psnr"]) for row in records(tmp_path)
     }
+
+
+def test_bytes_that_a_slope_turns_into_floats_are_floats(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(released() / np.float32(255), np.eye(4))
+    image.set_data_dtype(np.uint8)
+    (tmp_path / "imagesTsAdv").mkdir()
+    nibabel.save(image, tmp_path / "imagesTsAdv" / "adv_phantom_2000.nii.gz")
+    bring(tmp_path)
+    assert {round(255 * row["linf"]) for row in records(tmp_path)} == {8}
 
 
 def test_other_volumes_are_another_cell_and_all_stay_in_the_report(tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) 
 
 def test_labels_that_are_not_listed_are_background(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
     (place / "map.yaml").write_text("10: left\n4: right\n")
+    strange = 10 * LABEL.astype(np.float64)
+    strange[0, 0, 0] = 1e30
+    put(attacked(place)[0], strange, AFFINE)
     score(place, made[1])
     assert {row["missed_classes"] for row in of_tool(place)} == {1}
 
