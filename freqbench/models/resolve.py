@@ -18,6 +18,7 @@ from freqbench.models.nets import MODELS, complete_args
 from freqbench.models.networks import READERS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
+from freqbench.space import parse_intensity
 from freqbench.types import Shape
 
 DEFAULT_ROI: Shape = (96, 96, 96)
@@ -73,7 +74,7 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         sha256 = plugins.provenance(cls).get("source_sha256")
         draft = replace(draft, args={**(trained.args or {}), **entry.args}, code_sha256=sha256)
     else:
-        adapter = entry.input or InputAdapter(axes=MODELS[arch].axes)
+        adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
     _require_applicable(entry, draft)
@@ -129,7 +130,8 @@ def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> Mo
         if theirs != ours:
             words = "output classes" if what == "num_classes" else "input channels"
             raise UserError(f"{entry.name}: {draft.checkpoint} has {theirs} {words}, dataset wants {ours}")
-    adapter = entry.input or found.input
+    _require_whole_space(entry, draft, found)
+    adapter = _stated(entry.input, found.input)
     return replace(
         draft,
         roi=entry.roi or adapter.in_volume_order(found.roi),
@@ -138,6 +140,31 @@ def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> Mo
         space=entry.preprocess or found.preprocess,
         inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
     )
+
+
+def _stated(given: InputAdapter | None, known: InputAdapter) -> InputAdapter:
+    """The job's `input`; axes that it does not state stay, as the wrong ones change the prediction alone."""
+    if given is None or "axes" in given.model_fields_set:
+        return given or known
+    return given.model_copy(update={"axes": known.axes})
+
+
+def _require_whole_space(entry: ModelEntry, draft: ModelSpec, found: Description) -> None:
+    """Refuse half a space: intensities of one window given to a network as those of another."""
+    if entry.input and entry.preprocess:
+        return
+    if draft.arch == "bundle" and found.preprocess is None:
+        raise UserError(
+            f"{entry.name}: expected preprocess and input, as the transforms of {draft.checkpoint} are not all known: "
+            "state both"
+        )
+    if entry.preprocess and found.preprocess and entry.input is None:
+        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, found.preprocess))
+        if ours != theirs:
+            raise UserError(
+                f"{entry.name}: expected input beside preprocess, as that of {draft.checkpoint} is for the intensity "
+                f"{found.preprocess.intensity}: state both"
+            )
 
 
 def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
