@@ -172,6 +172,8 @@ def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
     if draft.arch in FROZEN:
         return draft
     net = networks.skeleton(draft, trusted)
+    if next(net.parameters(), None) is None:
+        raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
     wanted = net.state_dict()
     if not draft.is_random:
         if draft.arch in MODELS:
