@@ -86,13 +86,14 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     """The mean of other models' probabilities as a model of its own.
 
     Raises:
-        UserError: the members do not see the same windows of the same space, or one is given twice.
+        UserError: the members do not see the same windows of the same space, or are predicted with sliding windows of
+            their own and the job gives the ensemble none, or one is given twice.
     """
     first = members[0]
     for i, member in enumerate(members[1:], start=1):
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
-        for what in ("roi", "space"):
+        for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
             ours, theirs = getattr(first, what), getattr(member, what)
             if ours != theirs:
                 raise UserError(
@@ -109,7 +110,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         checkpoint_sha256="",
         num_channels=first.num_channels,
         space=first.space,
-        inference=entry.inference or DEFAULT_INFERENCE,
+        inference=entry.inference or first.inference,
         members=tuple(members),
         min_dice=entry.min_dice if any(member.min_dice for member in members) else 0.0,
     )
