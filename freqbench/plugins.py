@@ -46,7 +46,7 @@ def load_class(path: str, base: type, trusted: bool) -> type[Any]:
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # a module runs when it is imported, and may raise whatever it likes
+    except (Exception, SystemExit) as error:  # a module runs when it is imported, and may raise whatever it likes
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "

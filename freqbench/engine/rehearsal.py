@@ -12,6 +12,7 @@ from freqbench.entries import ALIASES, at
 from freqbench.errors import DataError, MissingDataError, UserError
 from freqbench.job import JobSpec, build_dataset
 from freqbench.models import MODELS, ModelEntry
+from freqbench.models import checkpoint as checkpoints
 
 SMALL = 32  # voxels a side of windows and volumes
 STEPS = 2
@@ -63,7 +64,7 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
         update={
             "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
             "models": [
-                _untrained(entry, number, entry.args if entry.arch in MODELS else {})
+                _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
                 if _model(entry) in names
                 else entry
                 for number, entry in enumerate(job.models)
@@ -112,7 +113,7 @@ def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
     for entry in job.models:
         path = entry.bundle or entry.checkpoint
-        if path is None or path.startswith(("random", "zoo://")):
+        if path is None or path.startswith("zoo://") or checkpoints.seed_of(path) is not None:
             continue
         try:
             found = storage.exists(storage.filled_in(path, entry.name))
@@ -159,8 +160,12 @@ def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> Model
 
 def _arch(entry: ModelEntry) -> str:
     """The architecture of a model, or a UNet where it is not in the table."""
-    name = ALIASES["models"].get(str(entry.arch), str(entry.arch))
-    return name if name in MODELS else "unet"
+    return _own(entry) if _own(entry) in MODELS else "unet"
+
+
+def _own(entry: ModelEntry) -> str:
+    """freqbench's own name of what a model's `arch` says."""
+    return ALIASES["models"].get(str(entry.arch), str(entry.arch))
 
 
 def _easy(entry: Mapping[str, Any], trusted: bool) -> dict[str, Any]:

@@ -272,6 +272,10 @@ def _read_torch(path: str, local: Path) -> Any:
             ) from None
         raise CheckpointError(_unreadable(path, error)) from None
     except (RuntimeError, EOFError, ValueError, KeyError, struct.error, OSError) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
+            ) from None
         raise CheckpointError(_unreadable(path, error)) from None
 
 

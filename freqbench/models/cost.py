@@ -3,13 +3,16 @@
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from freqbench.errors import UserError
 from freqbench.models.networks import skeleton, trace
 from freqbench.models.spec import FROZEN, ModelSpec
 
-# A frozen file cannot be counted without computing: as much as a UNet of the papers' size.
+# A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
+# papers' size.
 FROZEN_FLOPS = 10**12
 FROZEN_BYTES = 2 << 30
 
@@ -23,9 +26,9 @@ def forward_flops(spec: ModelSpec) -> int:
 
     if spec.members:
         return sum(map(forward_flops, spec.members))
-    if spec.arch in FROZEN:
+    net = _countable(spec)
+    if net is None:
         return FROZEN_FLOPS
-    net = skeleton(spec, trusted=True)  # as its code ran when it was resolved
     with FlopCounterMode(display=False) as counter:
         trace(spec, net)
     return int(counter.get_total_flops())
@@ -38,13 +41,27 @@ def step_bytes(spec: ModelSpec) -> int:
     """
     if spec.members:
         return sum(map(step_bytes, spec.members))
-    if spec.arch in FROZEN:
+    net = _countable(spec)
+    if net is None:
         return FROZEN_BYTES
-    net = skeleton(spec, trusted=True)
     with _CountBytes() as counter:  # type: ignore[no-untyped-call]
         trace(spec, net)
     weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
     return int(counter.total + weights)
+
+
+def _countable(spec: ModelSpec) -> nn.Module | None:
+    """The network of shapes alone; None where there is none. A class ran when it was resolved, so it may again; a
+    bundle is read as data: whether it was trusted, its spec does not say.
+    """
+    if spec.arch in FROZEN:
+        return None
+    try:
+        return skeleton(spec, trusted=spec.needs_trust)
+    except UserError:
+        if spec.arch == "bundle":
+            return None
+        raise
 
 
 class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

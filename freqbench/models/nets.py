@@ -183,8 +183,8 @@ def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0)
         torch.default_generator.manual_seed(seed)
         try:
             net: nn.Module = cls(**args)
-        except _REFUSALS as error:
-            raise UserError(f"{cls.__name__} refuses its args: {_one_line(error)}") from None
+        except Exception as error:  # code of others, which may raise whatever it likes
+            raise UserError(f"{cls.__name__} refuses its args: {_one_line(error)}") from error
     return net
 
 

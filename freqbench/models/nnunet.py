@@ -11,7 +11,8 @@ left, posterior and superior (`LPS`): give `orientation` where they did not. Tot
 nnU-Net reads them: `orientation: RAS`, unless its plans name a reader that reorients.
 
 **Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
-in [0, 1] has a lowest and a highest intensity. One fold is one model, where nnU-Net averages folds by default.
+in [0, 1] has a lowest and a highest intensity. An axis shorter than the patch is padded with the lowest intensity,
+where nnU-Net pads with 0 after normalising, the mean. One fold is one model, where nnU-Net averages folds by default.
 """
 
 import importlib

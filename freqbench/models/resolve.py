@@ -18,6 +18,7 @@ from freqbench.models.nets import MODELS, complete_args
 from freqbench.models.networks import READERS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
+from freqbench.space import parse_intensity
 from freqbench.types import Shape
 
 DEFAULT_ROI: Shape = (96, 96, 96)
@@ -73,7 +74,7 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         sha256 = plugins.provenance(cls).get("source_sha256")
         draft = replace(draft, args={**(trained.args or {}), **entry.args}, code_sha256=sha256)
     else:
-        adapter = entry.input or InputAdapter(axes=MODELS[arch].axes)
+        adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
     _require_applicable(entry, draft)
@@ -85,13 +86,14 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     """The mean of other models' probabilities as a model of its own.
 
     Raises:
-        UserError: the members do not see the same windows of the same space, or one is given twice.
+        UserError: the members do not see the same windows of the same space, or are predicted with sliding windows of
+            their own and the job gives the ensemble none, or one is given twice.
     """
     first = members[0]
     for i, member in enumerate(members[1:], start=1):
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
-        for what in ("roi", "space"):
+        for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
             ours, theirs = getattr(first, what), getattr(member, what)
             if ours != theirs:
                 raise UserError(
@@ -108,7 +110,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         checkpoint_sha256="",
         num_channels=first.num_channels,
         space=first.space,
-        inference=entry.inference or DEFAULT_INFERENCE,
+        inference=entry.inference or first.inference,
         members=tuple(members),
         min_dice=entry.min_dice if any(member.min_dice for member in members) else 0.0,
     )
@@ -129,7 +131,8 @@ def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> Mo
         if theirs != ours:
             words = "output classes" if what == "num_classes" else "input channels"
             raise UserError(f"{entry.name}: {draft.checkpoint} has {theirs} {words}, dataset wants {ours}")
-    adapter = entry.input or found.input
+    _require_whole_space(entry, draft, found)
+    adapter = _stated(entry.input, found.input)
     return replace(
         draft,
         roi=entry.roi or adapter.in_volume_order(found.roi),
@@ -140,11 +143,38 @@ def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> Mo
     )
 
 
+def _stated(given: InputAdapter | None, known: InputAdapter) -> InputAdapter:
+    """The job's `input`; axes that it does not state stay, as the wrong ones change the prediction alone."""
+    if given is None or "axes" in given.model_fields_set:
+        return given or known
+    return given.model_copy(update={"axes": known.axes})
+
+
+def _require_whole_space(entry: ModelEntry, draft: ModelSpec, found: Description) -> None:
+    """Refuse half a space: intensities of one window given to a network as those of another."""
+    if entry.input and entry.preprocess:
+        return
+    if draft.arch == "bundle" and found.preprocess is None:
+        raise UserError(
+            f"{entry.name}: expected preprocess and input, as the transforms of {draft.checkpoint} are not all known: "
+            "state both"
+        )
+    if entry.preprocess and found.preprocess and entry.input is None:
+        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, found.preprocess))
+        if ours != theirs:
+            raise UserError(
+                f"{entry.name}: expected input beside preprocess, as that of {draft.checkpoint} is for the intensity "
+                f"{found.preprocess.intensity}: state both"
+            )
+
+
 def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
     """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
     if draft.arch in FROZEN:
         return draft
     net = networks.skeleton(draft, trusted)
+    if next(net.parameters(), None) is None:
+        raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
     wanted = net.state_dict()
     if not draft.is_random:
         if draft.arch in MODELS:

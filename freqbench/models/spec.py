@@ -37,10 +37,11 @@ class ModelEntry(Strict):
             trained.
         migration: how a checkpoint of an older MONAI is read (`freqbench.models.migrations`); None: found from its keys
             where they tell.
-        input: how the network wants its input; None: as its architecture or folder says.
+        input: how the network wants its input; None, and `axes` where it leaves them out: as its architecture or folder
+            says.
         preprocess: the model's own space: it is attacked and scored there, nothing of the dataset's own preprocessing
             being taken over; None: the dataset's, or as its folder says.
-        inference: its sliding window; None: the papers', or as its folder says.
+        inference: its sliding window; None: the papers', or as its folder says; of an ensemble, its members'.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
         source: where the checkpoint is to be had, for whoever lacks it.

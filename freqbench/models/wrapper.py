@@ -19,8 +19,8 @@ class SegmentationModel(nn.Module):
     """`[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
     What the network wants of its input beside that (axis order, intensities) is done here, inside the gradient. An axis
-    shorter than the ROI is padded with zeros on both sides (the smaller half first, as MONAI's sliding window does) and
-    the logits are cropped again; both are part of the gradient.
+    shorter than the ROI is padded with zeros, the lowest intensity there is, on both sides (the smaller half first, as
+    MONAI's sliding window does) and the logits are cropped again; both are part of the gradient.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch by itself lets cuDNN use TF32);
     `tf32` allows TF32 inside the network, forward and backward, not in the attack around it; `bf16` runs the network

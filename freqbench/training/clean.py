@@ -61,7 +61,13 @@ class CleanTraining:
 
     def new_net(self) -> nn.Module:
         """The network with the weights that the seed draws."""
-        return models.build(self.model.arch, self.num_classes, self.model.roi, self.model.args, self.seed).train()
+        roi = self.adapter.in_network_order(self.model.roi)
+        return models.build(self.model.arch, self.num_classes, roi, self.model.args, self.seed).train()
+
+    @property
+    def adapter(self) -> models.InputAdapter:
+        """The axis order in which the network is used later, so that it is trained in it."""
+        return models.InputAdapter(axes=models.MODELS[self.model.arch].axes)
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
@@ -110,7 +116,7 @@ def train_clean(
             began = time.perf_counter()
             images, labels = (volumes.to(device) for volumes in sampler.batch(state.step, schedule.batch_size))
             rate = learning_rate(state.step, schedule)
-            state.losses.append(_step(state, images, labels, rate, training.seed))
+            state.losses.append(_step(state, images, labels, rate, training))
             state.step += 1
             state.seconds += time.perf_counter() - began
             if not math.isfinite(state.losses[-1]):
@@ -124,16 +130,16 @@ def train_clean(
     return state
 
 
-def _step(state: State, images: Tensor, labels: Tensor, rate: float, seed: int) -> float:
+def _step(state: State, images: Tensor, labels: Tensor, rate: float, training: CleanTraining) -> float:
     """One step of the optimizer at a learning rate; returns the loss before it."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
     on_cuda = images.device.type == "cuda"
     with torch.random.fork_rng(devices=[images.device] if on_cuda else []):
-        torch.manual_seed(int(digest(["dropout", seed, state.step]), 16) >> 1)
+        torch.manual_seed(int(digest(["dropout", training.seed, state.step]), 16) >> 1)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_cuda):
-            logits = state.net(images)  # [B, K, h, w, d]
+            logits = training.adapter.from_network(state.net(training.adapter.to_network(images)))  # [B, K, h, w, d]
     loss = dice_ce(logits.float(), labels).mean()
     torch.autograd.backward(loss)
     state.optimizer.step()
@@ -143,7 +149,7 @@ def _step(state: State, images: Tensor, labels: Tensor, rate: float, seed: int) 
 def _validate(training: CleanTraining, state: State, select: Sequence[Case], folder: str, rate: float) -> None:
     """Measure the select list, keep the best weights and save."""
     state.net.eval()
-    model = models.SegmentationModel(state.net, training.model.roi)
+    model = models.SegmentationModel(state.net, training.model.roi, adapter=training.adapter)
     found = mean_foreground(case_dice(model, select, training.num_classes))
     state.net.train()
     state.log.append((state.step, rate, float(np.mean(state.losses)), found))

@@ -135,3 +135,14 @@ def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None
     wrong = spec.model_copy(update={"datasets": [{**spec.datasets[0], "split": "valdiation"}]})
     with pytest.raises(UserError, match=r"unknown split 'valdiation'\. Did you mean 'validation'"):
         missing(wrong)
+
+
+def test_stand_ins_keep_the_arguments_of_the_released_code_s_names_too(tmp_path: Path) -> None:
+    """A file whose name begins with `random` is a file."""
+    data = [{"name": "phantom", "cases": 1}]
+    path = str(tmp_path / "random.pt")
+    models = [{"name": "m", "arch": "unetr-pp", "checkpoint": path, "args": {"stem": [1, 4, 4]}}]
+    spec = JobSpec.model_validate({"name": "j", "datasets": data, "models": models, "attacks": [{"name": "fgsm"}]})
+    lacking = missing(spec)
+    assert [each.what for each in lacking] == ["model m"]
+    assert counted(spec, lacking).models[0].args == {"stem": [1, 4, 4]}

@@ -15,7 +15,7 @@ from monai import transforms
 from monai.networks.nets import SwinUNETR, UNet
 
 from freqbench.errors import CheckpointError, UserError
-from freqbench.models import bundle
+from freqbench.models import ModelEntry, bundle, forward_flops, resolve, step_bytes
 from freqbench.models.bundle_config import Config
 from freqbench.models.checkpoint import check_fit
 
@@ -294,3 +294,12 @@ def test_weights_may_stand_under_the_name_model(write: Write) -> None:
     folder = write()
     torch.save({"model": trained().state_dict()}, Path(folder, "models", "model.pt"))
     assert bundle.state_dict(folder, {}, False).keys() == trained().state_dict().keys()
+
+
+@pytest.mark.parametrize("count", [forward_flops, step_bytes])
+def test_counting_runs_nothing_that_resolving_did_not(write: Write, tmp_path: Path, count: Any) -> None:
+    """MONAI's parser runs `_requires_`, which reading as data passes over."""
+    folder = write(told(_requires_=f"$open({str(tmp_path / 'ran')!r}, 'w')"))
+    spec = resolve(ModelEntry(name="zoo", bundle=folder), num_classes=3)
+    assert count(spec) > 0
+    assert not (tmp_path / "ran").exists()

@@ -175,6 +175,14 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path, tiny_unet: nn.Module, z
     assert "not a checkpoint, or a truncated one" in refused(path)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_file_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "net.pt")
+    torch.jit.save(torch.jit.script(nn.Conv3d(1, 2, 1)), path)  # type: ignore[no-untyped-call]
+    with pytest.raises(CheckpointError, match=r"got a TorchScript file.*give arch: torchscript$"):
+        checkpoint.read_state_dict(path)
+
+
 def test_truncated_safetensors_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
     path = tmp_path / "m.safetensors"
     save_checkpoint(path, tiny_unet.state_dict(), {}, half=True)

@@ -104,6 +104,15 @@ def test_members_of_other_windows_or_spaces_are_refused() -> None:
         of(a, spec(MEMBERS[1], preprocess={"spacing": (1, 1, 1)}))
 
 
+def test_it_is_predicted_as_its_members_are_or_as_it_says() -> None:
+    mirrored = {"inference": {"mirror": "HWD"}}
+    a, b = (spec(member, **mirrored) for member in MEMBERS)
+    assert of(a, b).inference.mirror == "HWD"
+    with pytest.raises(UserError, match=r"^both: expected members of the same inference, got .* of b: state one"):
+        of(a, spec(MEMBERS[1]))
+    assert of(a, spec(MEMBERS[1]), inference={"mirror": "H"}).inference.mirror == "H"
+
+
 def test_a_member_twice_is_refused() -> None:
     with pytest.raises(UserError, match="both: ensemble: expected each member once, got a twice"):
         of(spec(MEMBERS[0]), spec(MEMBERS[0]))

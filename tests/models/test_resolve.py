@@ -115,6 +115,39 @@ def test_what_the_job_says_stands_before_what_the_folder_says(tmp_path: Path) ->
     assert found.model_id != spec(bundle=path).model_id
 
 
+def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_folder(tmp_path: Path) -> None:
+    """A window of 64^3 fits in any order: only the prediction would tell."""
+    small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]}
+    plus = {"arch": "unetr_pp", "args": small, "roi": (32, 32, 32), "checkpoint": "random"}
+    assert spec(**plus, input={"mean": 0.5}).input.axes == "DHW"
+    assert spec(**plus, input={"mean": 0.5, "axes": "HWD"}).input.axes == "HWD"
+    folder = nnunet_folder(tmp_path / "n")
+    assert spec(arch="nnunet", checkpoint=folder, input={"mean": 0.5}).input.axes == "D-W-H"
+
+
+@pytest.mark.parametrize("stated", [{}, {"input": {}}, {"preprocess": {}}])
+def test_a_bundle_whose_transforms_are_not_known_is_refused_until_the_job_states_its_space(
+    stated: dict[str, Any], tmp_path: Path
+) -> None:
+    path = bundle_folder(tmp_path / "b")
+    (tmp_path / "b/configs/inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": {}}))
+    with pytest.raises(UserError, match=r"^m: expected preprocess and input, .*: state both$"):
+        spec(bundle=path, **stated)
+    assert spec(bundle=path, input={}, preprocess={}).space is not None
+
+
+def test_another_intensity_window_than_the_folders_asks_for_its_input_too(tmp_path: Path) -> None:
+    path = bundle_folder(tmp_path / "b")
+    with pytest.raises(UserError, match=r"^m: expected input beside preprocess, .*window.*: state both$"):
+        spec(bundle=path, preprocess={"intensity": {"window": [0, 1]}})
+    assert spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}}).input.scale == (-1, 1)
+
+
+def test_a_class_without_parameters_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^m: torch.nn:Identity: expected a network with parameters, found none"):
+        spec(trusted=True, arch="torch.nn:Identity", checkpoint="random")
+
+
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
     path = bundle_folder(tmp_path / "b")
     planned = spec(bundle=path)

@@ -76,6 +76,12 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "another class": ("toy.data:Balls", "", r"toy.data:Balls: expected a subclass of .*, got <class 'toy.data.Balls'>"),
     "syntax": ("written:Net", "class Net(:\n", r"written:Net: expected a module that can be imported, got SyntaxError"),
     "raises": ("written:Net", "1 / 0\n", r"got ZeroDivisionError: division by zero: install it, .* or mend it"),
+    "ends": ("written:Net", "raise SystemExit(0)\n", r"expected a module that can be imported, got SystemExit: 0"),
+    "its constructor raises": (
+        "written:Net",
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, classes): raise ImportError('no lib')\n",
+        r"Net refuses its args: no lib$",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from freqbench import models
 from freqbench.errors import UserError
 from freqbench.training import TrainJob, run, train
+from freqbench.training.clean import case_dice, mean_foreground
 
 MakeJob = Callable[..., TrainJob]
 
@@ -142,3 +143,18 @@ def test_nothing_is_said_without_progress(
     train(tiny_job(steps=3), str(tmp_path), progress=False)
     said = capsys.readouterr()
     assert said.out == said.err == ""
+
+
+def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tiny_job: MakeJob, tmp_path: Path) -> None:
+    """On the same cases, the Dice that chose the weights is that of the model that the stored file resolves to."""
+    small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
+    job = tiny_job(
+        models=[{"name": "net", "arch": "unetr_pp", "args": small, "roi": [32, 32, 16]}],
+        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 4},
+    )
+    [result] = train(job, str(tmp_path), progress=False)
+    lists = run.job_lists(job)["select"]
+    spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), lists.num_classes)
+    model = models.load(spec, torch.device("cpu"))
+    scores = case_dice(model, [lists.load(ref) for ref in lists.refs()], lists.num_classes)
+    assert mean_foreground(scores) == pytest.approx(result.dice_select, abs=1e-6)
