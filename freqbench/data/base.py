@@ -142,7 +142,7 @@ class Dataset(Strict, abc.ABC):
         """The cases of the split, whatever `cases` asks for."""
         return self.model_copy(update={"cases": None}).refs()
 
-    def _chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
+    def chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
         """The ids of a split that `cases` leaves."""
         if self.cases is None:
             return case_ids

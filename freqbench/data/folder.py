@@ -74,7 +74,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
     def num_channels(self) -> int:
         """Channels of every image, as the header of the first case says."""
         entries = self._entries(self.split)
-        first = next(iter(self._chosen(list(entries))), next(iter(entries)))
+        first = next(iter(self.chosen(list(entries))), next(iter(entries)))
         return self._image_header(entries[first]).num_channels
 
     @property
@@ -85,10 +85,6 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
     def recipe(self) -> dict[str, Any]:
         """Loader, revision, preprocessing and classes."""
         return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
-
-    def identity(self) -> dict[str, Any]:
-        """The dataset's: that of `Preprocess`, which comes first among the bases, is its space's alone."""
-        return Dataset.identity(self)
 
     @abc.abstractmethod
     def _listed_class_names(self) -> tuple[str, ...]:
@@ -113,7 +109,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
             DataError: list, split, file, header or case id is not what it should be.
         """
         entries = self._entries(split or self.split)
-        chosen = [entries[case_id] for case_id in self._chosen(list(entries))]
+        chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
         headers = [self._headers(entry) for entry in chosen]
         for image, _ in headers:
             model, _ = headers[0]

@@ -67,7 +67,7 @@ class Phantom(Dataset):
                 shape=self.shape,
                 grid=(self.shape, self.spacing),
             )
-            for case_id in self._chosen(list(numbers))
+            for case_id in self.chosen(list(numbers))
         )
 
     def native(self, ref: CaseRef) -> NativeCase:

@@ -16,7 +16,7 @@ class Balls(Dataset):
         return {"loader": "balls", "side": self.side}
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        names, shape = self._chosen([f"ball_{number}" for number in range(4)]), (self.side,) * 3
+        names, shape = self.chosen([f"ball_{number}" for number in range(4)]), (self.side,) * 3
         return tuple(CaseRef(case_id=name, patient_id=name, fingerprint=digest(name), shape=shape) for name in names)
 
     def native(self, ref: CaseRef) -> NativeCase:
