@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench import storage
+from freqbench.data import nifti
 from freqbench.data.folder import Entry, NiftiFolder
 from freqbench.errors import DataError, MissingDataError, unknown
 
@@ -21,16 +22,16 @@ class UnlabelledError(DataError):
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is of a split, by headers alone: voxels may still be damaged.
+    """What there is of a split, by headers and lengths alone: voxels may still be damaged.
 
     Attributes:
         split: its key.
         num_cases: how many the list names.
         images: files of all images with a label map, there or not.
-        complete: ids of the cases whose files are there with sound headers.
+        complete: ids of the cases whose files are there, whole and with sound headers.
         missing: files of the others that are not there.
         unlabelled: ids of cases for which the list names no label map.
-        faults: a line each on headers that are not what they should be.
+        faults: a line each on headers and lengths that are not what they should be.
     """
 
     split: str
@@ -94,6 +95,8 @@ class ListedFolder(NiftiFolder, abc.ABC):
                 continue
             try:
                 self._headers(entry)
+                for path in entry.files():
+                    nifti.check_length(storage.fetch(path))
                 complete.append(case_id)
             except DataError as error:
                 faults.append(str(error))

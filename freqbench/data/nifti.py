@@ -128,6 +128,23 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     )
 
 
+def check_length(path: Path) -> None:
+    """Refuse a file that was cut off, by its length; only one whose length is odd is read to the end.
+
+    Raises:
+        DataError: its voxels are damaged or too few.
+    """
+    image = _open(path)
+    expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    with path.open("rb") as stream:
+        length = stream.seek(0, 2)
+        if path.name.endswith(".gz"):  # it ends in the length of what it holds, modulo 2^32 (RFC 1952)
+            stream.seek(-4, 2)
+            length, expected = int.from_bytes(stream.read(), "little"), expected % 2**32
+    if length != expected:
+        _read_voxels(read_header(path, multichannel=True))
+
+
 def joined(headers: Sequence[Header]) -> Header:
     """One header for an image whose channels are files of their own.
 

@@ -171,6 +171,24 @@ def test_empty_and_unreadable_files_are_named(tmp_path: Path) -> None:
         assert f"{name}: expected a NIfTI file, got an unreadable header" in _problems(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_file_that_was_cut_off_behind_its_header_is_named(tmp_path: Path, suffix: str) -> None:
+    names = [f"{place}/a{suffix}" for place in ("imagesTr", "labelsTr")]
+    for name in names:
+        put(tmp_path / name, volume()[1])
+    listed = {
+        "labels": {"0": "background", "1": "left", "2": "right"},
+        "training": [dict(zip(("image", "label"), names, strict=False))],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    assert recognise(str(tmp_path)).problems == ()
+    image = tmp_path / names[0]
+    image.write_bytes(image.read_bytes()[:-9])
+    layout = recognise(str(tmp_path))
+    assert layout.surveys[0].complete == ()
+    assert [f"{image}: expected " in line and "damaged or truncated" in line for line in layout.problems] == [True]
+
+
 def test_a_label_map_of_another_grid_is_named(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a", "b"]})
     put(tmp_path / "labelsTr/b.nii.gz", volume()[1][:5])
