@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from freqbench.models import ModelSpec
+from freqbench.grid import Unit
 
 CAUSES = (
     "usual causes: another intensity window or spacing, another order of classes or axes, a checkpoint of an older "
@@ -16,11 +16,13 @@ class Fit:
     """Looks at each model's first case of each dataset.
 
     Args:
-        models: that are scored; their `min_dice` is the floor.
+        units: that are carried out; `min_dice` of their targets is the floor.
     """
 
-    def __init__(self, models: Iterable[ModelSpec]) -> None:
-        self._floors = {model.model_id: model.min_dice for model in models}
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self._floors = {
+            (unit.cell.dataset.name, target.model_id): target.min_dice for unit in units for target in unit.targets
+        }
         self._seen: set[tuple[str, str]] = set()
 
     def complaint(self, record: Mapping[str, Any]) -> str | None:
@@ -32,7 +34,7 @@ class Fit:
         if dice is None or math.isnan(dice) or key in self._seen:
             return None
         self._seen.add(key)
-        floor = self._floors.get(record["target_model_id"], 0.0)
+        floor = self._floors.get(key, 0.0)
         if dice >= floor:
             return None
         return (

@@ -48,6 +48,8 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
     @field_validator("root", mode="before")
     @classmethod
     def _numbers_lead_to_classes(cls, content: Any) -> Any:
+        if not content:
+            raise ValueError("expected label numbers with classes, such as `1: spleen`, got none: name the classes")
         for key in content if isinstance(content, dict) else ():
             if not isinstance(key, int) or isinstance(key, bool) or key < 0:
                 raise ValueError(f"expected the tool's label numbers with classes, such as `1: spleen`, got {key!r}")

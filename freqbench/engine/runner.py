@@ -151,7 +151,7 @@ class _Run:
         self._writer = store.writer(self._run_id, COMMIT_EVERY_S)
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
-        self._fit = Fit(target for unit in plan.units for target in unit.targets)
+        self._fit = Fit(plan.units)
         self._recorded = 0.0
 
     def carry_out(

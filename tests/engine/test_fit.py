@@ -10,7 +10,6 @@ from tiny import ARGS, ROI, execute, expanded, small
 
 from freqbench import models
 from freqbench.engine.fit import CAUSES, Fit
-from freqbench.models import ModelEntry, resolve
 from freqbench.results import Store
 
 
@@ -74,19 +73,23 @@ def test_nothing_is_said_of_untrained_weights_nor_of_their_ensemble(tmp_path: Pa
 def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
     members = [{"name": n, "checkpoint": checkpoint, "roi": roi} for n, roi in (("a", ROI), ("b", ROI))]
     members[1]["inference"] = {"overlap": 0.25}
-    _, grid = expanded(small(models=[*members, {"name": "e", "ensemble": ["a", "b"], "min_dice": 0.7}]))
+    _, grid = expanded(
+        small(models=[*members, {"name": "e", "ensemble": ["a", "b"], "inference": {}, "min_dice": 0.7}])
+    )
     assert {cell.source.name: cell.source.min_dice for cell in grid.cells} == {"a": 0.3, "b": 0.3, "e": 0.7}
 
 
 def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str) -> None:
-    spec = resolve(ModelEntry(name="m", checkpoint=checkpoint), 6)
-    fit = Fit([spec])
+    _, grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))
+    (unit,) = grid.units()
+    fit = Fit([unit])
 
     def record(case: str, dice: float | None) -> dict[str, Any]:
-        names = {"dataset": "d", "case_id": case, "target_model": "m", "target_model_id": spec.model_id}
+        model_id = unit.cell.source.model_id
+        names = {"dataset": "phantom", "case_id": case, "target_model": "m", "target_model_id": model_id}
         return {**names, "dsc_foreground_clean": dice}
 
     assert fit.complaint(record("failed", None)) is None
     assert fit.complaint(record("empty", math.nan)) is None
-    assert "clean foreground Dice 0.10 on third of d" in str(fit.complaint(record("third", 0.1)))
+    assert "clean foreground Dice 0.10 on third of phantom" in str(fit.complaint(record("third", 0.1)))
     assert fit.complaint(record("fourth", 0.1)) is None
