@@ -25,10 +25,10 @@ started = time.perf_counter()
 label = predict(model, volume)
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-right = all(
-    torch.equal(label[i].long(), net(volume[None, :, i : i + 1]).argmax(1)[0, 0]) for i in range(0, 512, 37)
-)
-print(json.dumps({"held": held, "peak_before": peak_before, "peak": peak, "seconds": seconds, "right": right}))
+rows = range(0, 512, 37)
+wrong = sum(int((label[i].long() != net(volume[None, :, i : i + 1]).argmax(1)[0, 0]).sum()) for i in rows)
+wrong /= len(rows) * 512 * 300
+print(json.dumps({"held": held, "peak_before": peak_before, "peak": peak, "seconds": seconds, "wrong": wrong}))
 """
 
 
@@ -40,7 +40,9 @@ def test_prediction_adds_at_most_three_gib() -> None:
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     found = json.loads(result.stdout)
     added = found["peak"] - found["held"]
-    print(f"prediction: {added / 2**30:.2f} GiB beyond {found['held'] / 2**30:.2f} GiB, {found['seconds']:.0f} s")
-    assert found["right"]
+    print(
+        f"prediction: {found['wrong']:.1e} wrong, {added / 2**30:.2f} GiB beyond {found['held'] / 2**30:.2f} GiB, {found['seconds']:.0f} s"
+    )
+    assert found["wrong"] < 1e-5  # a mean of equal scores may differ in its last bit, and two classes may be that close
     assert found["peak"] > found["peak_before"]
     assert added < MOST_BYTES, found
