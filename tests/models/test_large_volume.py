@@ -40,9 +40,8 @@ def test_prediction_adds_at_most_three_gib() -> None:
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     found = json.loads(result.stdout)
     added = found["peak"] - found["held"]
-    print(
-        f"prediction: {found['wrong']:.1e} wrong, {added / 2**30:.2f} GiB beyond {found['held'] / 2**30:.2f} GiB, {found['seconds']:.0f} s"
-    )
-    assert found["wrong"] < 1e-5  # a mean of equal scores may differ in its last bit, and two classes may be that close
+    wrong, held, seconds = found["wrong"], found["held"] / 2**30, found["seconds"]
+    print(f"prediction: {wrong:.1e} wrong, {added / 2**30:.2f} GiB beyond {held:.2f} GiB, {seconds:.0f} s")
+    assert wrong < 1e-5  # a mean of equal scores may differ in its last bit, and two classes may be that close
     assert found["peak"] > found["peak_before"]
     assert added < MOST_BYTES, found
