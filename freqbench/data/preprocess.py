@@ -48,13 +48,12 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     from monai.data import MetaTensor
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
 
-    keys: tuple[str, ...] = ("image", "label", "clean") if clean else ("image", "label")
+    volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
+    keys = tuple(volumes)
     images = [key for key in keys if key != "label"]
-    volumes = (native.image, native.label, (clean or native).image)
     nnunet = preprocess.resampling == "nnunet"
     case: dict[str, Any] = {
-        key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine))
-        for key, volume in zip(keys, volumes, strict=False)
+        key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
     case = Orientationd(keys, axcodes="RAS", labels=None)(case)
     if nnunet:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from freqbench.errors import CheckpointError
-from freqbench.models.nets import _REFUSALS, _one_line
+from freqbench.models.nets import REFUSALS, one_line
 from freqbench.plugins import require_trust
 
 _SEPARATOR = "::"
 # What code of a bundle may raise beside the refusals of networks.
-_FAILURES = (*_REFUSALS, ImportError, SyntaxError, OSError)
+_FAILURES = (*REFUSALS, ImportError, SyntaxError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Config:
             return self._parser.get_parsed_content(id)
         except _FAILURES as error:
             raise CheckpointError(
-                f"{self.file}: {id} cannot be resolved: {_one_line(error)}: if it needs modules of the bundle, put its "
+                f"{self.file}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
                 "folder on PYTHONPATH"
             ) from None
 

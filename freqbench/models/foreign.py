@@ -12,7 +12,7 @@ from torch import nn
 
 from freqbench import storage
 from freqbench.errors import CheckpointError, UserError
-from freqbench.models.nets import _REFUSALS, _one_line, _SchedulesOnCPU
+from freqbench.models.nets import REFUSALS, SchedulesOnCPU, one_line
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 
@@ -29,7 +29,7 @@ def read_object(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: not readable as {path.suffix[1:].upper()}: {_one_line(error)}") from None
+        raise CheckpointError(f"{path}: not readable as {path.suffix[1:].upper()}: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
     return content
@@ -79,11 +79,11 @@ def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
         UserError: it refuses its arguments; one line that begins with `where`.
     """
     # Innermost, so that drop-path schedules are numbers on the meta device too.
-    with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
+    with torch.random.fork_rng(devices=[]), SchedulesOnCPU():
         torch.default_generator.manual_seed(0)
         try:
             return make()
         except UserError:
             raise
-        except _REFUSALS as error:
-            raise UserError(f"{where} does not fit its class: {_one_line(error)}") from None
+        except REFUSALS as error:
+            raise UserError(f"{where} does not fit its class: {one_line(error)}") from None

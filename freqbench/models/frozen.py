@@ -1,7 +1,7 @@
 """Networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
 Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes: `ON_META` says so. Save the whole network in eval mode: what its file does in
+not be traced or counted on shapes. Save the whole network in eval mode: what its file does in
 training, dropout say, cannot be switched off afterwards.
 """
 
@@ -20,11 +20,9 @@ from freqbench import storage
 from freqbench.config import Strict, validate
 from freqbench.errors import CheckpointError, UserError
 from freqbench.models.adapter import Description, InputAdapter
-from freqbench.models.nets import _one_line
+from freqbench.models.nets import one_line
 from freqbench.plugins import require_trust
 from freqbench.types import Shape
-
-ON_META = False
 
 # What torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
@@ -151,15 +149,6 @@ def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
     return Frozen(net, path, singly=told.batch == 1)
 
 
-def state_dict(path: str, args: Mapping[str, Any], trusted: bool) -> dict[str, Tensor]:
-    """The weights that `network` comes with.
-
-    Raises:
-        UserError, CheckpointError: as `describe`.
-    """
-    return dict(network(path, args, trusted).state_dict())
-
-
 def _load(path: str, trusted: bool) -> tuple[nn.Module, _Signature]:
     file = Path(path)
     if not file.is_file():
@@ -245,4 +234,4 @@ def _agreed(path: str, name: str, given: Any, told: Any, default: Any = None) ->
 
 
 def _unreadable(path: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: cannot be loaded: {_one_line(error)[:160]}: fetch or save it again")
+    return CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again")

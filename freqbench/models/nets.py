@@ -19,7 +19,7 @@ from freqbench.models.unetr_pp import total_stride
 from freqbench.types import Shape
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
-_REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0)
         try:
             net: nn.Module = cls(**args)
         except Exception as error:  # code of others, which may raise whatever it likes
-            raise UserError(f"{cls.__name__} refuses its args: {_one_line(error)}") from error
+            raise UserError(f"{cls.__name__} refuses its args: {one_line(error)}") from error
     return net
 
 
@@ -201,7 +201,7 @@ def skeleton(
     Raises:
         UserError: as `build`.
     """
-    with torch.device("meta"), _SchedulesOnCPU():
+    with torch.device("meta"), SchedulesOnCPU():
         return _construct(arch, num_classes, roi, args, num_channels, extra).eval()
 
 
@@ -215,19 +215,19 @@ def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels:
     try:
         with torch.no_grad():
             logits = net(torch.empty(1, num_channels, *roi, device="meta"))
-    except _REFUSALS as error:
+    except REFUSALS as error:
         if "more than 1 spatial element" in str(error):
             raise UserError(
                 f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
                 "take: enlarge the roi or use fewer strides"
             ) from None
-        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {_one_line(error)}") from None
+        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
     got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
     if got != (1, num_classes, *roi):
         raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
 
 
-class _SchedulesOnCPU(TorchFunctionMode):
+class SchedulesOnCPU(TorchFunctionMode):
     """Keeps `torch.linspace` off the meta device: SwinUNETR's constructor reads its drop-path schedule as numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -252,8 +252,8 @@ def _construct(
         multiple = architecture.multiple(complete)
     except UserError:
         raise
-    except _REFUSALS as error:
-        raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {_one_line(error)}") from None
+    except REFUSALS as error:
+        raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {one_line(error)}") from None
     _check_roi(arch, roi, multiple)
     return net
 
@@ -283,5 +283,6 @@ def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -181,7 +181,9 @@ def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
             found = checkpoints.read_state_dict(draft.checkpoint, wanted)
             chosen = migrations.choose(draft.name, draft.arch, stated, found, wanted)
             draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
-        found = networks.weights(draft, wanted, trusted)
+            found = migrations.migrations_of(draft.arch)[chosen].convert(found, wanted)
+        else:
+            found = networks.weights(draft, wanted, trusted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
         draft = replace(draft, checkpoint_sha256=networks.content_sha256(draft, trusted))
     networks.trace(draft, net)

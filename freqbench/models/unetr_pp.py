@@ -6,6 +6,7 @@ IEEE TMI 2024, arXiv:2212.04497.  Names of modules are those of the authors' che
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +137,7 @@ class _Encoder(nn.Module):
         super().__init__()
         self.downsample_layers = nn.ModuleList()
         kernels = (_kernel(stem), *3 * [_kernel(2)])
-        for before, after, kernel in zip((in_channels, *dims), dims, kernels, strict=False):
+        for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
             conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
             self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
         self.stages = nn.ModuleList(stages)
@@ -275,7 +276,7 @@ def _check_size(img_size: Sequence[int], multiple: Shape) -> None:
 
 
 def _check_channels(in_channels: int, dims: Sequence[int], num_heads: int) -> None:
-    if any(after % before for before, after in zip((in_channels, *dims), dims, strict=False)):
+    if any(after % before for before, after in pairwise((in_channels, *dims))):
         raise ValueError(
             f"expected dims that are each a multiple of the one before, got {tuple(dims)} on {in_channels}"
         )

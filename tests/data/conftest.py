@@ -72,6 +72,27 @@ def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8
     return image, label
 
 
+def prepared_by_monai(
+    image: Path, label: Path, window: tuple[float, float], size: tuple[int, int, int] | None = None
+) -> dict[str, Any]:
+    """The papers' validation pipeline as a `Compose` of MONAI's transforms, from files."""
+    from monai import transforms
+
+    keys = ["image", "label"]
+    low, high = window
+    steps = [
+        transforms.LoadImaged(keys),
+        transforms.EnsureChannelFirstd(keys),
+        transforms.Orientationd(keys, axcodes="RAS", labels=None),
+        transforms.Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
+        *([transforms.ResizeWithPadOrCropd(keys, size)] if size else []),
+        transforms.ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=0, b_max=1, clip=True),
+        transforms.CropForegroundd(keys, source_key="image"),
+    ]
+    prepared: dict[str, Any] = transforms.Compose(steps)({"image": image, "label": label})
+    return prepared
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)

@@ -178,7 +178,7 @@ def test_a_file_that_was_cut_off_behind_its_header_is_named(tmp_path: Path, suff
         put(tmp_path / name, volume()[1])
     listed = {
         "labels": {"0": "background", "1": "left", "2": "right"},
-        "training": [dict(zip(("image", "label"), names, strict=False))],
+        "training": [{"image": names[0], "label": names[1]}],
     }
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     assert recognise(str(tmp_path)).problems == ()

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from freqbench.data.preprocess import prepare
 from freqbench.errors import DataError
 
-from .conftest import SHAPE, Folder, volume
+from .conftest import SHAPE, Folder, prepared_by_monai, volume
 
 # Columns are where the file's axes point, in millimetres RAS+.
 GRIDS = {
@@ -74,31 +74,10 @@ def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: obje
 
 def test_equals_the_papers_pipeline_from_files(folder: Folder) -> None:
     """MONAI reading the same files by itself, with the transforms that the papers name."""
-    from monai.transforms import (
-        Compose,
-        CropForegroundd,
-        EnsureChannelFirstd,
-        LoadImaged,
-        Orientationd,
-        ScaleIntensityRanged,
-        Spacingd,
-    )
-
     folder.write("a", *volume(), _affine("oblique LPS"))
     dataset = folder.dataset(spacing=(1.5, 1.5, 2.0), intensity={"window": [60, 120]})
     case = dataset.load(dataset.refs()[0])
-    keys = ["image", "label"]
-    pipeline = Compose(
-        [
-            LoadImaged(keys),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, axcodes="RAS", labels=None),
-            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
-            ScaleIntensityRanged("image", a_min=60, a_max=120, b_min=0, b_max=1, clip=True),
-            CropForegroundd(keys, source_key="image"),
-        ]
-    )
-    expected = pipeline({key: folder.root / f"{key}sTr/a.nii.gz" for key in keys})
+    expected = prepared_by_monai(folder.root / "imagesTr/a.nii.gz", folder.root / "labelsTr/a.nii.gz", (60, 120))
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
     assert case.affine == pytest.approx(expected["image"].affine.numpy())
@@ -163,33 +142,11 @@ def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:
 
 def test_equals_the_papers_pipeline_of_acdc(folder: Folder) -> None:
     """Cropped or padded about the centre before the window of intensities, cropped to foreground after it."""
-    from monai.transforms import (
-        Compose,
-        CropForegroundd,
-        EnsureChannelFirstd,
-        LoadImaged,
-        Orientationd,
-        ResizeWithPadOrCropd,
-        ScaleIntensityRanged,
-        Spacingd,
-    )
-
     folder.write("a", *volume(), _affine("oblique LPS"))
     dataset = folder.dataset(spacing=(1.5, 1.5, 2.0), size=(10, 16, 9), intensity={"window": [-60, 120]})
     case = dataset.load(dataset.refs()[0])
-    keys = ["image", "label"]
-    pipeline = Compose(
-        [
-            LoadImaged(keys),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, axcodes="RAS", labels=None),
-            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
-            ResizeWithPadOrCropd(keys, (10, 16, 9)),
-            ScaleIntensityRanged("image", a_min=-60, a_max=120, b_min=0, b_max=1, clip=True),
-            CropForegroundd(keys, source_key="image"),
-        ]
-    )
-    expected = pipeline({key: folder.root / f"{key}sTr/a.nii.gz" for key in keys})
+    files = [folder.root / f"{key}sTr/a.nii.gz" for key in ("image", "label")]
+    expected = prepared_by_monai(*files, (-60, 120), size=(10, 16, 9))
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
     assert case.affine == pytest.approx(expected["image"].affine.numpy())

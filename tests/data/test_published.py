@@ -14,6 +14,7 @@ from freqbench.data.synapse import Synapse
 from freqbench.errors import DataError, UserError
 
 from . import downloads
+from .conftest import prepared_by_monai
 from .downloads import ACDC_PLACES, PLACES, put
 
 ROOT = Path(__file__).parents[2]
@@ -107,33 +108,13 @@ def _native(seed: int, low: float, high: float) -> tuple[Any, Any]:
 
 def test_synapse_equals_the_papers_pipeline(tmp_path: Path) -> None:
     """MONAI reading the same files by itself, with the transforms that the papers name."""
-    from monai.transforms import (
-        Compose,
-        CropForegroundd,
-        EnsureChannelFirstd,
-        LoadImaged,
-        Orientationd,
-        ScaleIntensityRanged,
-        Spacingd,
-    )
-
     image, label = _native(1, -1000, 400)
     paths = {"image": tmp_path / "img/img0001.nii.gz", "label": tmp_path / "label/label0001.nii.gz"}
     put(paths["image"], image, (0.8, 0.8, 3))
     put(paths["label"], label, (0.8, 0.8, 3))
     dataset = Synapse(name="synapse", root=str(tmp_path), cases=1)
     case = dataset.load(dataset.refs()[0])
-    keys = ["image", "label"]
-    expected = Compose(
-        [
-            LoadImaged(keys),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, axcodes="RAS", labels=None),
-            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
-            ScaleIntensityRanged("image", a_min=-175, a_max=250, b_min=0, b_max=1, clip=True),
-            CropForegroundd(keys, source_key="image"),
-        ]
-    )(paths)
+    expected = prepared_by_monai(paths["image"], paths["label"], (-175, 250))
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
 
@@ -149,32 +130,10 @@ def heart(tmp_path: Path) -> Path:
 
 
 def test_acdc_as_released_equals_the_released_pipeline(heart: Path) -> None:
-    from monai.transforms import (
-        Compose,
-        CropForegroundd,
-        EnsureChannelFirstd,
-        LoadImaged,
-        Orientationd,
-        ResizeWithPadOrCropd,
-        ScaleIntensityRanged,
-        Spacingd,
-    )
-
     dataset = ACDC(name="acdc", root=str(heart), cases=1, intensity="released")
     case = dataset.load(dataset.refs()[0])
-    keys = ["image", "label"]
-    folder = heart / "training/patient089"
-    expected = Compose(
-        [
-            LoadImaged(keys),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, axcodes="RAS", labels=None),
-            Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest")),
-            ResizeWithPadOrCropd(keys, (96, 96, 96)),
-            ScaleIntensityRanged("image", a_min=-175, a_max=250, b_min=0, b_max=1, clip=True),
-            CropForegroundd(keys, source_key="image"),
-        ]
-    )({"image": folder / "patient089_frame01.nii.gz", "label": folder / "patient089_frame01_gt.nii.gz"})
+    files = [heart / f"training/patient089/patient089_frame01{suffix}.nii.gz" for suffix in ("", "_gt")]
+    expected = prepared_by_monai(*files, (-175, 250), size=(96, 96, 96))
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
 

@@ -114,12 +114,6 @@ def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, s
     torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("form", SAVES)
-def test_state_dict_fits_its_own_network(files: Mapping[str, str], form: str) -> None:
-    path = files[form]
-    frozen.network(path, {}, trusted=True).load_state_dict(frozen.state_dict(path, {}, trusted=True), strict=True)
-
-
 def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
     model = frozen.network(files["any"], {}, trusted=True).to("meta")
@@ -139,7 +133,7 @@ def test_a_script_says_what_the_job_says(files: Mapping[str, str]) -> None:
 
 def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
     for path in files.values():
-        for function in (frozen.describe, frozen.network, frozen.state_dict):
+        for function in (frozen.describe, frozen.network):
             with pytest.raises(UserError, match="--trust-code"):
                 function(path, {}, trusted=False)
 
