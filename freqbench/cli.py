@@ -1,16 +1,16 @@
-"""The command line: plan, run, score, export, status, report, train, doctor, cache."""
+"""The command line: plan, run, score, export, train, doctor, cache; beside them those of `remote` and `present`."""
 
 import signal
 import sys
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench import commands
+from freqbench import commands, present, remote
 from freqbench.commands import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
-from freqbench.errors import UserError
+from freqbench.errors import StorageUnavailable, UserError
+from freqbench.terminal import PlainConsole
 
 app = typer.Typer(
     name="freqbench",
@@ -27,6 +27,8 @@ cache = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(cache, name="cache")
+app.add_typer(remote.app)
+app.add_typer(present.app)
 
 Job = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
@@ -36,6 +38,11 @@ Trust = Annotated[
     bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")]
 
 
 def main() -> None:
@@ -43,13 +50,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
-    except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+    except (UserError, StorageUnavailable) as error:
+        PlainConsole(stderr=True).print(f"error: {' '.join(str(error).split())}", soft_wrap=True)
         sys.exit(EXIT_USER)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         text = f"error: {place}{error.strerror or error}: check the path and its permissions"
-        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+        PlainConsole(stderr=True).print(text, soft_wrap=True)
         sys.exit(EXIT_USER)
 
 
@@ -62,7 +69,7 @@ def plan(
     job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None, trust_code: Trust = False
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
-    from freqbench.engine import planning, rehearsal, runner
+    from freqbench.engine import planning, rehearsal, remaining
 
     console = commands.console()
     spec = commands.job_of(job, set_, trust_code)
@@ -70,7 +77,7 @@ def plan(
     spec, grid = commands.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
     console.print(planning.overview(spec, grid))
     place = out or f"runs/{spec.name}"
-    for line in planning.lines(grid, lacking, runner.volumes_root(spec, place), place):
+    for line in planning.lines(grid, lacking, remaining.volumes_root(spec, place), place):
         commands.say(line)
 
 
@@ -91,10 +98,14 @@ def run(
         Literal["phantom"] | None,
         typer.Option("--dry-data", help="Try the grid on small phantoms and untrained networks, under a minute."),
     ] = None,
+    shard: ShardOption = None,
+    force: Force = False,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import rehearsal, runner
+    from freqbench.results import Shard
 
+    part = Shard.parse(shard) if shard else None
     spec = commands.job_of(job, set_, trust_code)
     if dry_data:
         spec, engine = rehearsal.rehearsed(spec), "serial"
@@ -105,7 +116,7 @@ def run(
         commands.console().print(text, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     place = out or f"runs/{spec.name}"
-    commands.finish(runner.execute(spec, grid, place, commands.console(), engine, address), place)
+    commands.finish(runner.execute(spec, grid, place, commands.console(), engine, address, part, force), place)
 
 
 @app.command()
@@ -154,24 +165,6 @@ def export(
 
 
 @app.command()
-def status(out: Out) -> None:
-    """Show how far a store is: records done, failed and missing of its job, and its runs."""
-    from freqbench.engine.status import of_store
-
-    for table in of_store(out):
-        commands.console().print(table)
-
-
-@app.command()
-def report(
-    out: Annotated[list[str], typer.Argument(help="One result store or several.", metavar="OUT...")],
-    format: Annotated[str, typer.Option(help="terminal, md or csv.")] = "terminal",
-) -> None:
-    """Show the tables of one or several stores: attack x model, and transfer source x target."""
-    sys.stdout.write(commands.report(out, format))
-
-
-@app.command()
 def train(
     job: Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB")],
     out: OutOption = None,
@@ -213,17 +206,23 @@ def doctor(
 
 @cache.command("show")
 def cache_show() -> None:
-    """Show how many volumes are kept, where, and how much room they take."""
+    """Show how many volumes and copies of remote files are kept, where, and how much room they take."""
+    from freqbench import fetched
     from freqbench.data import cache
 
+    if copies := fetched.total():
+        commands.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {fetched.root()}")
     text = f"{len(cache.entries())} volumes, {cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB: {cache.folder()}"
     commands.say(text)
 
 
 @cache.command("clear")
 def cache_clear() -> None:
-    """Remove all volumes that are kept; they are made anew when they are wanted."""
+    """Remove all volumes and copies of remote files; they are made, or fetched, anew when they are wanted."""
+    from freqbench import fetched
     from freqbench.data import cache
 
+    if copies := fetched.clear():
+        commands.say(f"{copies / 1e9:.2f} GB freed: {fetched.root()}")
     text = f"{cache.clear() / 1e9:.2f} GB freed: {cache.folder()}"
     commands.say(text)

@@ -3,7 +3,7 @@
 import gc
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,23 @@ import typer
 from rich.console import Console
 
 from freqbench.errors import UserError
+from freqbench.terminal import PlainConsole
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 TAKES = {"--targets": (), "--predictions": ("--name", "--label-map"), "--adversarial": ("--source", "--name")}
+FORMATS = {"md": "markdown"}
+PAGE, PAGE_FOLDER = "report.html", "report"
 NEEDS = {"--targets": (), "--predictions": ("--name",), "--adversarial": ("--source",)}
 
 
 def console() -> Console:
     """Where a command speaks."""
-    return Console()
+    return PlainConsole()
 
 
 def say(text: str) -> None:
     """A line as it is."""
-    console().print(text, highlight=False, markup=False, soft_wrap=True)
+    console().print(text, soft_wrap=True)
 
 
 def check_score(given: Mapping[str, Any], further: Mapping[str, Any]) -> None:
@@ -69,17 +72,26 @@ def export(out: str, to: str | None, job: str | None, trusted: bool, yes: bool) 
     Raises:
         UserError: it cannot ask, and there is no `yes`.
     """
+    from freqbench import names as paths
     from freqbench import storage
     from freqbench.engine import export, imported
     from freqbench.job import expand
 
     grid = imported.joined(expand(spec_of(out, job, trusted), where=job or out), out)
-    names = ", ".join(export.restricted(grid))
+    _ask_for(export.restricted(grid), yes)
+    if not to:
+        to = storage.join(out, "export")
+        paths.require_inside(out, to)
+    export.export(grid, out, to, console())
+
+
+def _ask_for(datasets: Sequence[str], yes: bool) -> None:
+    """Go on only with leave to write volumes of datasets that must not be passed on."""
+    names = ", ".join(datasets)
     if names and not yes:
         if not sys.stdin.isatty():
             raise UserError(f"{names}: expected leave to write volumes that must not be passed on: give --yes")
         typer.confirm(f"Volumes of {names} must not be passed on. Write them all the same?", abort=True)
-    export.export(grid, out, to or storage.join(out, "export"), console())
 
 
 @contextmanager
@@ -124,7 +136,8 @@ def spec_of(out: str, job: str | None, trusted: bool) -> Any:
     if job:
         return _with_budgets(_trusting(config.load(job, JobSpec), trusted), out, job, match=False)
     # Whoever can write to a store must not be able to have code run here.
-    content = {**Store(out).job()["spec"], "trust_code": trusted}
+    stored = Store(out).job().get("spec")
+    content = {**stored, "trust_code": trusted} if isinstance(stored, dict) else stored
     return config.validate(content, JobSpec, where=f"{out}/run.json")
 
 
@@ -135,19 +148,116 @@ def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:
     return matching.matched(spec, out, say, where, match)
 
 
-def report(outs: list[str], format: str) -> str:
-    """The tables of stores; what a csv leaves out goes to stderr."""
+def report(outs: list[str], format: str, table: str | None = None) -> str:
+    """The tables of stores, or one; what a csv leaves out goes to stderr."""
+    from freqbench.reporting.contents import keys_of
     from freqbench.reporting.report import report as render
-    from freqbench.results import Store, index_keys
+    from freqbench.results import Store
 
-    stores = [Store(out) for out in outs]
-    keys = set().union(*(index_keys(store.job()["index"]) for store in stores))
+    stores = [Store(out) for out in _unique(outs)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        text = render(stores, keys, {"md": "markdown"}.get(format, format)).rstrip() + "\n"
+        text = render(stores, keys_of(store.job() for store in stores), FORMATS.get(format, format), table)
     for warning in caught:
-        Console(stderr=True).print(str(warning.message), markup=False, highlight=False, soft_wrap=True)
-    return text
+        PlainConsole(stderr=True).print(str(warning.message), soft_wrap=True)
+    return text.rstrip() + "\n"
+
+
+def compare(first: str, second: str, format: str) -> str:
+    """What differs between two stores."""
+    from freqbench.reporting.contents import contents
+    from freqbench.reporting.report import renderer
+    from freqbench.reporting.views import compare
+    from freqbench.results import Store
+
+    render = renderer(FORMATS.get(format, format))
+    a, b = (contents([Store(out)], ("dsc", "dsc_clean"), with_classes=False) for out in (first, second))
+    sections = compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
+    return render(sections).rstrip() + "\n"
+
+
+def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
+    """The page of stores: one file, or a folder with the volumes that the stores hold.
+
+    Raises:
+        UserError: nothing to show, or volumes that must not be passed on, it cannot ask, and there is no `yes`.
+    """
+    from freqbench import storage
+    from freqbench.reporting.colors import class_colors
+    from freqbench.reporting.contents import contents
+    from freqbench.reporting.page import build_page, page_data, viewer_script
+    from freqbench.reporting.page.volumes import write_volumes
+    from freqbench.results import Store
+
+    outs = _unique(outs)
+    place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
+    if not with_volumes:
+        _require_file(place)
+    found = contents([Store(out) for out in outs])
+    data = page_data(found.records, found.classes, found.facts)
+    file, volumes, viewer = place, None, ""
+    if with_volumes:
+        _ask_for(found.restricted, yes)
+        file, viewer = storage.join(place, "index.html"), viewer_script()
+        volumes = write_volumes(found.records, found.classes, outs, place, class_colors())
+    page = build_page(data, viewer, volumes)
+    storage.write_atomic(file, page.encode())
+    say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
+    if volumes is not None:
+        size = f"{volumes['bytes'] / 1e6:.0f} MB"
+        say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder whole")
+
+
+def write_figures(outs: list[str], folder: str) -> None:
+    """Every picture that the stores allow, and why others are not there."""
+    from freqbench import storage
+    from freqbench.reporting.contents import contents
+    from freqbench.reporting.figures import write_figures
+    from freqbench.results import Store, saved
+
+    outs = _unique(outs)
+    found = contents([Store(out) for out in outs])
+    volumes = storage.join(outs[0], saved.VOLUMES) if len(outs) == 1 else None
+    written = write_figures(found.records, found.classes, volumes, folder)
+    for path in written.paths:
+        say(path)
+    for name, reason in written.reasons.items():
+        say(f"no {name}: {reason}")
+
+
+def serve(outs: list[str], host: str, port: int) -> None:
+    """The page over stores that may still grow, until Ctrl-C."""
+    try:
+        from freqbench.reporting.serve import LOOPBACK, serve
+    except ImportError as error:
+        raise UserError(f"serve: expected the package {error.name}: pip install 'freqbench[serve]'") from None
+
+    if host not in LOOPBACK:
+        say(f"whoever reaches {host} can read these results: there is no login")
+    serve(_unique(outs), host, port, lambda address: say(f"{address} (Ctrl-C ends it)"))
+
+
+def _unique(outs: Sequence[str]) -> list[str]:
+    """Each store once."""
+    return list(dict.fromkeys(out.rstrip("/") or out for out in outs))
+
+
+def put(text: str, to: str | None) -> None:
+    """A text where it is wanted: in a file, whole or not at all, or on the terminal."""
+    from freqbench import storage
+
+    if to is None:
+        sys.stdout.write(text)
+        return
+    _require_file(to)
+    storage.write_atomic(to, text.encode())
+    say(f"written: {to}")
+
+
+def _require_file(to: str) -> None:
+    """Refuse to write a file where a folder is."""
+    if not to or Path(to).is_dir():
+        raise UserError(f"--to: expected a file, got {to or 'nothing'!r}: name a file")
 
 
 def finish(summary: Any, out: str) -> None:

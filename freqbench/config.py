@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from freqbench import names
+from freqbench.documents import YAML_BYTES, yaml_of
 from freqbench.errors import UserError, unknown
+
+FileName = Annotated[str, AfterValidator(names.required)]
+"""A name that files and folders are called by."""
 
 
 class Strict(BaseModel):
@@ -24,7 +28,7 @@ def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file into a pydantic model.
 
     Args:
-        path: YAML file, read by `safe_load`.
+        path: YAML file, read by `freqbench.documents.yaml_of`.
         model: what it must hold.
         overrides: `a.b=c` or `a.0.b=c`, applied before validation; the value is YAML.
 
@@ -33,10 +37,8 @@ def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    with Path(path).open("rb") as stream:
+        content = yaml_of(stream.read(YAML_BYTES + 1), path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
     for override in overrides:
@@ -57,15 +59,16 @@ def _apply(content: Any, override: str) -> None:
     if not equals:
         raise UserError(f"--set {override}: expected a.b=c")
     *parents, last = dotted.split(".")
+    value = yaml_of(text, f"--set {dotted}")
     node = content
     try:
         for key in parents:
             node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
         if isinstance(node, list):
-            node[int(last)] = yaml.safe_load(text)
+            node[int(last)] = value
         else:
-            node[last] = yaml.safe_load(text)
-    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError):
+            node[last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
         raise UserError(
             f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
         ) from None
@@ -95,7 +98,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     message = " or ".join(
         [first["msg"], *(text.removeprefix("Input should be ") for text in dict.fromkeys(alternatives[1:]))]
     ).removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
     return f"{place}: {message}{got}" if place else message
 
 

@@ -11,6 +11,7 @@ from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from freqbench import config
 from freqbench.config import Strict
 from freqbench.errors import ParameterError, UserError, unknown
+from freqbench.types import CaseRef
 
 MATCH, MATCHED = "match", "matched"
 ONLY = DATASETS, SOURCES = "datasets", "sources"
@@ -207,3 +208,22 @@ def require_distinct(what: str, names: Sequence[str], where: str) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")
+
+
+def with_own_files(refs: tuple[CaseRef, ...]) -> tuple[CaseRef, ...]:
+    """The cases of a dataset, refused where ids are the same or differ in capitals alone: some disks would keep one
+    file for both.
+
+    Raises:
+        UserError: naming two of them.
+    """
+    seen: dict[str, str] = {}
+    for ref in refs:
+        first = seen.get(ref.case_id.casefold())
+        if first is not None:
+            raise UserError(
+                f"expected cases whose names differ in more than capitals, as files are called by them, got {first} "
+                f"and {ref.case_id}: rename one"
+            )
+        seen[ref.case_id.casefold()] = ref.case_id
+    return refs

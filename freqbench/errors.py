@@ -29,6 +29,18 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be read or does not fit its architecture."""
 
 
+class NoFileError(UserError):
+    """A path or URI where a file was expected and none is."""
+
+
+class StorageRefused(UserError, OSError):  # noqa: N818 (a kind of refusal, as its readers say it)
+    """Object storage that will go on refusing until somebody mends it: no access, no credentials, no such bucket."""
+
+
+class StorageUnavailable(OSError):  # noqa: N818
+    """Object storage that cannot be reached, does not answer or is overloaded: worth another try later; one line."""
+
+
 class ThreatModelError(RuntimeError):
     """An attack left the bound that its threat model declares: a defect of the attack, not of its input."""
 

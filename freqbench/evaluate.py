@@ -27,14 +27,15 @@ from freqbench.metrics import (
     image_scores,
     lpips_scores,
     missed_classes,
+    seam_scores,
     surface_scores,
     undefined_classes,
 )
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
-from freqbench.types import Case
+from freqbench.types import Case, Shape
 
-ALWAYS = ("linf", "l2", "energy", "voxel_success")
+ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 INTENSITY_BUDGETS = ("linf", "gaussian")
 
 Vector = npt.NDArray[np.float64]
@@ -140,6 +141,7 @@ def score_volume(
     case: Case,
     adversarial: Tensor,
     metrics: Sequence[str],
+    roi: Shape,
     device: torch.device,
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
@@ -148,13 +150,20 @@ def score_volume(
     Args:
         case: the clean volume.
         adversarial: float32, of the clean volume's shape.
-        metrics: names of METRICS; columns of the others are left out; L-inf, L2 and energy are always there.
-        device: where LPIPS and energy are computed.
+        metrics: names of METRICS; columns of the others are left out; L-inf, L2, energy and seams are always there.
+        roi: voxels of the source model's window: the tiling whose seams are looked for, whatever the attack's scope.
+        device: where LPIPS, energy and seams are computed.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
-    parts = [image_scores(case.image, adversarial, body), energy_scores(clean, attacked)]
+    height, width, depth = case.image.shape[1:]
+    windows = attack_windows((height, width, depth), roi)
+    parts = [
+        image_scores(case.image, adversarial, body),
+        energy_scores(clean, attacked),
+        seam_scores(clean, attacked, windows),
+    ]
     if "lpips" in metrics and "lpips" in unavailable:
         parts.append(_missing("lpips", unavailable["lpips"]))
     elif "lpips" in metrics:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from freqbench.data import Dataset
 from freqbench.identity import digest
 from freqbench.models import ModelSpec, attack_windows, sliding_windows
 from freqbench.plugins import provenance
-from freqbench.results import Key
+from freqbench.results import Key, Shard
 from freqbench.types import CaseRef
 
 PROTOCOL_VERSION = 1
@@ -128,6 +128,10 @@ class Grid:
         for cell in self.cells:
             for ref in self.cases[cell.dataset.name]:
                 yield Unit(cell=cell, ref=ref, targets=cell.targets)
+
+    def shard(self, shard: Shard) -> "Grid":
+        """The cells of one shard."""
+        return replace(self, cells=tuple(cell for cell in self.cells if shard.holds(cell.cell_id)))
 
     @cached_property
     def case_keys(self) -> Mapping[str, tuple[str, ...]]:

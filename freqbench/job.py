@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from freqbench import config, entries, plugins
 from freqbench.attacks import Attack, attack_class, make, with_indices
-from freqbench.config import Strict
+from freqbench.config import FileName, Strict
 from freqbench.data import DATASETS, Dataset
 from freqbench.errors import UserError, unknown
 from freqbench.grid import Cell, Grid
@@ -67,7 +67,7 @@ class JobSpec(Strict):
             store.
     """
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]
     datasets: Annotated[list[dict[str, Any]], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -106,7 +106,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     cases: dict[str, tuple[CaseRef, ...]] = {}
     for i, dataset in enumerate(datasets):
         with entries.at(f"{where}: datasets[{i}]"):
-            cases[dataset.name] = dataset.refs()[:limit_cases]
+            cases[dataset.name] = entries.with_own_files(dataset.refs()[:limit_cases])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
         models = _models(job, dataset, where)
@@ -162,10 +162,11 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
             continue
         if re.fullmatch(r"\w*", checkpoint):  # a word without dot or slash is no checkpoint
             raise UserError(f"targets: {unknown('model', checkpoint, own)}; or give a checkpoint's path")
-        added.append(ModelEntry(name=name or PurePath(checkpoint).stem, checkpoint=checkpoint))
-        if added[-1].name in own:
-            raise UserError(f"targets: {added[-1].name!r} is a model of the job already: write NAME={checkpoint}")
-        targets.append(added[-1].name)
+        name = name or PurePath(checkpoint).stem
+        added.append(config.validate({"name": name, "checkpoint": checkpoint}, ModelEntry, "targets"))
+        if name in own:
+            raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
+        targets.append(name)
     extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
     grid = expand(extended, where="targets")
     sources = tuple(cell for cell in grid.cells if cell.source.name in own)

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from freqbench import names
+
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
@@ -15,7 +17,7 @@ class CaseRef:
     """A case that has not been read: what a plan and an identity need.
 
     Attributes:
-        case_id: unique within its dataset.
+        case_id: unique within its dataset; files are called by it.
         patient_id: several cases of one patient share it.
         fingerprint: 16 hex digits of the content of the case's files.
         shape: voxels of the dataset's preprocessed grid before any cropping: an upper bound, for estimates.
@@ -30,6 +32,7 @@ class CaseRef:
     grid: tuple[Shape, Spacing] | None = None
 
     def __post_init__(self) -> None:
+        names.required(self.case_id, "case")
         if not self.patient_id:  # statistics cluster by it: cases without one would pass for one patient's
             raise ValueError(f"{self.case_id}: expected a patient_id, got {self.patient_id!r}: give the case's id")
 

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 from xdist.scheduler import LoadFileScheduling
 
 WITH_RAY = [
     "tests/engine/test_distributed.py",
     "tests/cli/test_cli.py",
+    "tests/cli/test_remote.py",
     "tests/engine/test_volumes.py",
     "tests/engine/test_driver_faults.py",
+    "tests/security/test_own_ray.py",
 ]
 """Files whose tests start a Ray: one process runs them all, as two at once would starve where deadlines are tested."""
 FIRST = [*WITH_RAY, "tests/test_quality.py", "tests/engine/test_kill.py"]

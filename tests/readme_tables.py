@@ -31,6 +31,7 @@ METRIC_FILES = {
     "linf": "image",
     "l2": "image",
     "energy": "frequency",
+    "seam": "seam",
     "voxel_success": "overlap",
 }
 

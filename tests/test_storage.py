@@ -1,5 +1,6 @@
 """Whole objects or nothing, fetching, hashes; on folders, file:// and memory://."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from freqbench import storage
+from freqbench import fetched, storage
 from freqbench.errors import UserError
 
 
@@ -85,11 +87,12 @@ def test_a_local_file_is_not_copied(tmp_path: Path, cache: Path) -> None:
 
 def test_a_remote_file_is_fetched_once_and_anew_when_it_changes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "memory://tests-storage/a.bin"
+    monkeypatch.setattr(fetched, "FRESH_S", 0.0)
     storage.write_atomic(path, b"old")
     first = storage.fetch(path)
     assert cache in first.parents
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "read_bytes", lambda path: pytest.fail("read again"))
+        patch.setattr(MemoryFileSystem, "get_file", lambda *_: pytest.fail("read again"))
         assert storage.fetch(path) == first
     storage.write_atomic(path, b"new")
     assert storage.fetch(path).read_bytes() == b"new"
@@ -137,7 +140,7 @@ def test_sha256_is_remembered_and_notices_a_changed_file(tmp_path: Path, monkeyp
     path.write_bytes(b"abc")
     first = storage.sha256(str(path))
     with monkeypatch.context() as patch:
-        patch.setattr(storage.hashlib, "file_digest", lambda *a: pytest.fail("hashed again"))
+        patch.setattr(hashlib, "file_digest", lambda *a: pytest.fail("hashed again"))
         assert storage.sha256(str(path)) == first
     path.write_bytes(b"abd")
     os.utime(path, ns=(1, 1))

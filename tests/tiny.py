@@ -63,10 +63,14 @@ def expanded(content: Mapping[str, Any]) -> tuple[JobSpec, Grid]:
 
 
 def execute(
-    content: Mapping[str, Any], out: Path | str, said: io.StringIO | None = None, engine: runner.Engine = "serial"
+    content: Mapping[str, Any],
+    out: Path | str,
+    said: io.StringIO | None = None,
+    engine: runner.Engine = "serial",
+    **options: Any,
 ) -> Summary:
     spec, grid = expanded(content)
-    return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80), engine)
+    return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
 
 
 def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
@@ -84,13 +88,15 @@ class Collector:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.said: list[str] = []
+        self.workers: list[Mapping[str, Any]] = []
 
     def begin(self, unit: Unit) -> None: ...
 
     def take(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
-    def tick(self) -> None: ...
+    def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
+        self.workers = list(workers)
 
     def tell(self, text: str) -> None:
         self.said.append(text)

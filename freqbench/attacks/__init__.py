@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from freqbench import plugins
+from freqbench import names, plugins
 from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
@@ -115,6 +115,7 @@ def attack_class(name: str, trusted: bool = False) -> type[Attack]:
                 raise UserError(f"{name}: expected a class attribute {attribute}, got none: see Attack")
         if ATTACKS.get(found.name) not in (None, found):  # tables tell attacks apart by it
             raise UserError(f"{name}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
+        names.required(found.name, name)
         return found
     if name not in ATTACKS:
         raise UserError(unknown("attack", name, ATTACKS))

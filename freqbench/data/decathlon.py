@@ -3,10 +3,8 @@
 Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -15,7 +13,8 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import Entry, expanded, join
 from freqbench.data.listed import ListedFolder, UnlabelledError
-from freqbench.errors import DataError, MissingDataError
+from freqbench.documents import json_of
+from freqbench.errors import DataError, MissingDataError, NoFileError, UserError
 
 
 class Decathlon(ListedFolder):
@@ -57,9 +56,11 @@ class Decathlon(ListedFolder):
     def _content(self) -> dict[str, Any]:
         """The list file's content."""
         path = self._list_path()
-        if not storage.exists(path):
-            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root` and `list`")
-        return _read_list(path, storage.sha256(path))
+        try:
+            return _read_list(path, storage.sha256(path))
+        except NoFileError:
+            text = f"{self.name}: expected the list {path}, found none: check `root` and `list`"
+            raise MissingDataError(text) from None
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """The lists of the file by their keys."""
@@ -96,9 +97,12 @@ class Decathlon(ListedFolder):
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
     """A list file's content, parsed once for as long as it stays."""
     try:
-        content = json.loads(storage.read_bytes(path))
-    except ValueError as error:
-        raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {error}") from None
+        content = json_of(storage.fetch(path, content_sha256).read_bytes(), path)
+    except NoFileError:
+        raise
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {reason}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}: give a Decathlon list")
     return content
@@ -106,11 +110,12 @@ def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
 
 def _label_beside(root: str, image: str) -> str | None:
     """The label map of a bare image name, if there is one."""
-    path = PurePosixPath(image)
-    suffix = path.name.removeprefix(nifti.stem(image))
-    for folder in (path.parent.name.replace("images", "labels"), "labelsTr"):
-        for name in (path.name, f"{nifti.stem(image)}_gt{suffix}"):
-            label = str(path.parent.parent / folder / name)
+    parent, _, own = image.rpartition("/")
+    above, _, beside = parent.rpartition("/")
+    suffix = own.removeprefix(nifti.stem(image))
+    for folder in (beside.replace("images", "labels"), "labelsTr"):
+        for name in (own, f"{nifti.stem(image)}_gt{suffix}"):
+            label = "/".join(filter(None, (above, folder, name)))
             if label != image and storage.exists(join(root, label)):
                 return label
     return None

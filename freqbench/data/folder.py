@@ -1,6 +1,8 @@
 """Datasets that are NIfTI files in a folder: what their layouts share."""
 
 import abc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +13,11 @@ import numpy.typing as npt
 import torch
 from pydantic import Field, field_validator
 
-from freqbench import storage
+from freqbench import names, storage
 from freqbench.data import cache, nifti
 from freqbench.data.base import Dataset
 from freqbench.data.preprocess import prepared_shape, ras_grid
-from freqbench.errors import DataError, MissingDataError, UserError
+from freqbench.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.identity import digest
 from freqbench.plugins import provenance
 from freqbench.space import Preprocess
@@ -37,6 +39,12 @@ class Entry:
     label: str
     further: tuple[str, ...] = ()  # the files of further channels, in order
     masks: tuple[str, ...] = ()  # a mask a class from 1 on, where these make the label map; `label` is the first
+
+    def __post_init__(self) -> None:
+        try:
+            names.required(self.case_id, "case")
+        except UserError as error:
+            raise DataError(f"{self.image}: {error}") from None
 
     def files(self) -> tuple[str, ...]:
         """All of them, each once."""
@@ -110,6 +118,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         """
         entries = self._entries(split or self.split)
         chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
+        storage.prefetch([path for entry in chosen for path in entry.files()])
         headers = [self._headers(entry) for entry in chosen]
         for image, _ in headers:
             model, _ = headers[0]
@@ -162,6 +171,8 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
             DataError: the files are damaged or changed, or their voxels are not what they should be.
         """
         entry = self._entry(ref.case_id)
+        for path in entry.files():
+            _sound_copy(path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         return NativeCase(
@@ -175,9 +186,8 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
     def _check_content(self, entry: Entry, ref: CaseRef) -> None:
         """Refuse files that are not those that the plan was made with."""
-        local = [_file(path, f"a file of case {entry.case_id}") for path in entry.files()]
         if self._fingerprint(entry) != ref.fingerprint:
-            raise DataError(f"{local[0]}: expected the content that was planned, got another: plan the job again")
+            raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """The checked headers of image and label map."""
@@ -204,7 +214,7 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        return digest([storage.sha256(path) for path in entry.files()])
+        return digest([_sha256(path, f"a file of case {entry.case_id}") for path in entry.files()])
 
     def _root(self) -> str:
         """The root, filled in."""
@@ -225,7 +235,25 @@ def join(root: str, path: str) -> str:
 
 
 def _file(path: str, what: str) -> Path:
-    try:
+    with _said_of(path, what):
         return storage.fetch(path)
-    except UserError:
+
+
+def _sha256(path: str, what: str) -> str:
+    with _said_of(path, what):
+        return storage.sha256(path)
+
+
+def _sound_copy(path: str, what: str) -> None:
+    """Have a copy of a remote file that was damaged on this machine fetched again."""
+    if not storage.is_local(path):
+        with _said_of(path, what):
+            storage.fetch(path, storage.sha256(path))
+
+
+@contextmanager
+def _said_of(path: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except NoFileError:
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from freqbench import config
+from freqbench import config, storage
 from freqbench.data import DATASETS
 from freqbench.data.folder import expanded
 from freqbench.data.kinds import KINDS, classes, kind_of, structures
@@ -70,7 +70,10 @@ def recognise(root: str) -> Layout:
     Raises:
         UserError: no such folder, or none that is known.
     """
-    folder = Path(expanded(root, "--data")).resolve()
+    given = expanded(root, "--data")
+    if not storage.is_local(given):
+        raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
+    folder = Path(storage.local_path(given)).resolve()
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder, found none: check --data")
     kind = kind_of(folder)

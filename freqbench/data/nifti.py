@@ -1,6 +1,7 @@
 """NIfTI-1 and NIfTI-2 files: header checks that read no voxels, and voxels with every fault as one line."""
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -17,6 +18,9 @@ from freqbench.types import Shape, Spacing
 
 # A volume of this size as float32 does not fit beside a network: a header that promises more is damaged or hostile.
 MAX_BYTES = 8 * 2**30
+
+# Deflate packs no tighter (zlib's documentation): what promises more than its bytes can hold is refused unread.
+MOST_PACKED = 1032
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -209,16 +213,52 @@ def read_integers(header: Header) -> npt.NDArray[np.float32]:
     return voxels
 
 
+def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
+    """Voxels of a packed file in memory, `[H, W, D]` or with channels on a fourth axis.
+
+    Args:
+        content: of a `.nii.gz`.
+        path: where it is, for errors.
+
+    Raises:
+        DataError: damaged, or a header that promises more than there is.
+    """
+    import nibabel
+
+    try:
+        with gzip.open(io.BytesIO(content)) as stream:
+            image = nibabel.Nifti1Image.from_stream(stream)
+            shape = tuple(int(size) for size in image.shape)
+            if len(shape) not in (3, 4) or min(shape) < 1 or image.get_data_dtype().kind not in "buif":
+                raise DataError(f"{path}: expected a volume of real numbers, got {shape}, {image.get_data_dtype()}")
+            check_size(path, shape, "a volume")
+            _check_room(path, image, len(content) * MOST_PACKED)
+            voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
+    except DataError:
+        raise
+    except _damaged() as error:
+        raise DataError(f"{path}: expected a volume that was saved, got an unreadable one: {_reason(error)}") from None
+    return voxels
+
+
+def _check_room(path: Path | str, image: Any, room: int) -> None:
+    """Refuse, before memory is taken for it, a header that promises more bytes than a file of its length can hold."""
+    size = math.prod(image.shape) * image.get_data_dtype().itemsize
+    if size > room:
+        raise DataError(
+            f"{path}: expected {math.prod(image.shape)} voxels, got damaged or truncated data: at most {room} bytes of "
+            f"{size}: fetch the file again"
+        )
+
+
 def _open(path: Path) -> Any:
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
 
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: convert the file")
     try:
         image = nibabel.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+    except _damaged() as error:
         raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {_reason(error)}") from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise DataError(f"{path}: expected a NIfTI file, got {type(image).__name__}: convert the file")
@@ -227,19 +267,31 @@ def _open(path: Path) -> Any:
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
     """All voxels `[H, W, D, C]`, scaled by slope and intercept; read to the end, where gzip keeps its checksum."""
-    kind = type(_open(header.path))
-    opened = gzip.open if header.path.name.endswith(".gz") else Path.open
+    image = _open(header.path)
+    is_packed = header.path.name.endswith(".gz")
+    _check_room(header.path, image, header.path.stat().st_size * (MOST_PACKED if is_packed else 1))
     try:
-        with opened(header.path, "rb") as stream:
-            voxels: npt.NDArray[np.float32] = kind.from_stream(stream).get_fdata(caching="unchanged", dtype=np.float32)
-            while stream.read(2**20):
-                continue
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        with (gzip.open if is_packed else Path.open)(header.path, "rb") as stream:
+            image = type(image).from_stream(stream)
+            voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
+            for _ in range(MAX_BYTES // 2**20):
+                if not stream.read(2**20):
+                    break
+    except _damaged() as error:
         raise DataError(
             f"{header.path}: expected {math.prod(header.shape) * header.fourth} voxels, got damaged or truncated data: "
             f"{_reason(error)}: fetch the file again"
         ) from None
     return voxels.reshape(*header.shape, header.fourth)
+
+
+def _damaged() -> tuple[type[Exception], ...]:
+    """What reading a damaged file raises."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    return ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, struct.error, zlib.error
 
 
 def _reason(error: Exception) -> str:

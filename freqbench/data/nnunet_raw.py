@@ -1,6 +1,5 @@
 """Raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -10,7 +9,8 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import Entry, expanded, join
 from freqbench.data.listed import ListedFolder
-from freqbench.errors import DataError, MissingDataError
+from freqbench.documents import json_of
+from freqbench.errors import DataError, MissingDataError, NoFileError, UserError
 
 IGNORE = "ignore"
 
@@ -135,9 +135,9 @@ class NnunetRaw(ListedFolder):
 
 
 def _read_json(path: str, what: str) -> Any:
-    if not storage.exists(path):
-        raise MissingDataError(f"{path}: expected {what}, found no file: check `root`")
     try:
-        return json.loads(storage.read_bytes(path))
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, got none: {error}: mend the file") from None
+        return json_of(storage.fetch(path).read_bytes(), path)
+    except NoFileError:
+        raise MissingDataError(f"{path}: expected {what}, found no file: check `root`") from None
+    except UserError as error:
+        raise DataError(f"{error}: mend the file") from None

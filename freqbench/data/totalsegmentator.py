@@ -16,7 +16,7 @@ from freqbench import storage
 from freqbench.data import nifti
 from freqbench.data.folder import ClassName, Entry
 from freqbench.data.listed import ListedFolder
-from freqbench.errors import DataError, MissingDataError, unknown
+from freqbench.errors import DataError, MissingDataError, NoFileError, unknown
 from freqbench.space import Intensity
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
@@ -58,9 +58,10 @@ class TotalSegmentator(ListedFolder):
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """The ids of `meta.csv` by their split."""
         path = self._source()
-        if not storage.exists(path):
-            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root`")
-        return _read_splits(path, storage.sha256(path))
+        try:
+            return _read_splits(path, storage.sha256(path))
+        except NoFileError:
+            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root`") from None
 
     def _source(self) -> str:
         return storage.join(self._root(), "meta.csv")
@@ -99,7 +100,7 @@ class TotalSegmentator(ListedFolder):
 @lru_cache(maxsize=64)
 def _read_splits(path: str, content_sha256: str) -> Mapping[str, Sequence[str]]:
     """The ids of `meta.csv` by split, parsed once for as long as the file stays."""
-    text = storage.read_bytes(path).decode("utf-8-sig", errors="replace")
+    text = storage.fetch(path, content_sha256).read_bytes().decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(text.splitlines(), delimiter=";")
     if not {"image_id", "split"} <= set(rows.fieldnames or ()):
         raise DataError(

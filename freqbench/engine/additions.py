@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from freqbench import storage
+from pydantic import Field
+
+from freqbench import config, storage
+from freqbench.config import Strict
 from freqbench.grid import Grid
 from freqbench.job import JobSpec
 from freqbench.results import Store
@@ -51,12 +54,37 @@ class Additions:
         return {**content, "index": {**content["index"], "cells": cells}, **added}
 
 
+class _Imported(Strict):
+    """A cell that was brought in, as a store's job has it."""
+
+    cell_id: str
+    dataset: str
+    targets: list[str]
+    cases: list[str]
+    source: str
+    label: str
+    content: str
+
+
+class _Stored(Strict):
+    """What a store's job may hold of additions: whoever can write to it can write anything."""
+
+    scored: dict[str, list[str]] = Field(default_factory=dict)
+    imported: list[_Imported] = Field(default_factory=list)
+
+
 def of_store(store: Store) -> Additions:
-    """Those of a store; none where it has no job yet."""
+    """Those of a store; none where it has no job yet.
+
+    Raises:
+        UserError: the store's job holds something else.
+    """
     if not _has_job(store):
         return Additions()
     content = store.job()
-    return Additions(scored=content.get("scored", {}), imported=tuple(content.get("imported", ())))
+    stored = {name: content[name] for name in ("scored", "imported") if name in content}
+    config.validate(stored, _Stored, f"{store.root}/run.json")
+    return Additions(scored=stored.get("scored", {}), imported=tuple(stored.get("imported", ())))
 
 
 def write(store: Store, job: JobSpec, additions: Additions) -> None:

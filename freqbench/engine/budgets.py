@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from freqbench import config, storage
 from freqbench.config import Strict
+from freqbench.documents import object_of
 from freqbench.entries import Match
 from freqbench.errors import UserError
 
@@ -57,9 +58,9 @@ def read_budgets(out: str) -> dict[str, Record]:
     if not storage.exists(path):
         return {}
     try:
-        content = json.loads(storage.read_bytes(path))
+        content = object_of(storage.read_bytes(path), path)
         return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
-    except (ValueError, AttributeError) as error:
+    except UserError as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: expected budgets that a run found, got something else ({why}): delete it") from None
 

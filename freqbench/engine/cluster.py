@@ -4,8 +4,6 @@ import logging
 import os
 import secrets
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +14,7 @@ import ray._private.services
 import ray._private.utils
 import ray._private.worker
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from freqbench.engine import janitor
 from freqbench.engine.resources import Node
@@ -44,7 +43,7 @@ def own(cpus: int) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_worker_niceness": "0",  # the default of 15 starves workers on a machine that does anything else
     }
-    with _janitor(mark), _environment(environment):
+    with janitor.nothing_left(mark), _environment(environment):
         with deferred_interrupt() as interrupt, _termination_kept(), _on_loopback(), _quiet():
             ray.init(
                 address="local",
@@ -92,17 +91,30 @@ def _require_an_answer(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
+def machines() -> dict[str, Node]:
+    """The machines that are alive, by id."""
+    return {
+        node["NodeID"]: Node(cores=found.get("CPU", 0), gpus=found.get("GPU", 0), memory=found.get("memory", 0))
+        for node, found in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    }
+
+
 def nodes() -> list[Node]:
     """The machines that are alive."""
-    return [
-        Node(cores=found.get("CPU", 0), gpus=found.get("GPU", 0), memory=found.get("memory", 0))
-        for found in (node["Resources"] for node in ray.nodes() if node["Alive"])
-    ]
+    return list(machines().values())
 
 
-def is_alive(node_id: str) -> bool:
-    """Whether a machine is still part of the cluster."""
-    return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+def sign_of_life(node_id: str) -> Any:
+    """A reference to an answer from a machine: getting it raises RayError where the machine is gone.
+
+    Processes of a machine that goes away are missed at once, the machine itself only when Ray's health check has failed
+    several times. This is answered at once or after that, but not wrongly.
+    """
+
+    def answer() -> None: ...
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(answer).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
 
 
 def shortage(wanted: Mapping[str, float]) -> str | None:
@@ -125,16 +137,6 @@ def cause(error: RayError) -> str:
 
 def _amounts(resources: Mapping[str, float]) -> str:
     return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-@contextmanager
-def _janitor(mark: str) -> Iterator[None]:
-    """Nothing that is started within outlives this process, however it ends."""
-    process = subprocess.Popen([sys.executable, janitor.__file__, mark], stdin=subprocess.PIPE, start_new_session=True)
-    try:
-        yield
-    finally:
-        process.communicate()
 
 
 @cache

@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from freqbench import storage
+from freqbench import names, storage
 from freqbench.data import attacked_native, resampling_error
 from freqbench.engine import volumes
-from freqbench.engine.runner import VOLUMES
-from freqbench.errors import UserError
+from freqbench.engine.remaining import VOLUMES
+from freqbench.errors import DataError, UserError
 from freqbench.grid import Cell, Grid
 from freqbench.types import CaseRef, NativeCase
 
@@ -113,10 +113,11 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
 
 def _by_case(grid: Grid, root: str) -> Iterator[tuple[list[Cell], CaseRef]]:
     """Each case of each dataset with the cells that have a volume of it: a file is read once for all of them."""
+    is_saved = volumes.saved(root)
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:
-            cells = [cell for cell in of_dataset if volumes.is_saved(root, cell, ref)]
+            cells = [cell for cell in of_dataset if is_saved(cell, ref)]
             if cells:
                 yield cells, ref
 
@@ -131,7 +132,14 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, out: str, to: str) -> Ite
     for cell in cells:
         space = cell.source.space or dataset.space
         attacked, _ = volumes.read(storage.join(out, VOLUMES), cell, ref)
-        changed = attacked_native(native, dataset.load(ref, space), attacked.adversarial)
+        case = dataset.load(ref, space)
+        if attacked.adversarial.shape != case.image.shape:
+            shapes = tuple(case.image.shape), tuple(attacked.adversarial.shape)
+            raise DataError(
+                f"{volumes.folder(storage.join(out, VOLUMES), cell, ref)}: expected the shape of the prepared case, "
+                f"{shapes[0]}, got {shapes[1]}: the volume was made elsewhere: delete it and run the job again"
+            )
+        changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
         low, high = changed.image.aminmax()
         fits = low >= INT16.min and high <= INT16.max
@@ -150,6 +158,7 @@ def _write(
 ) -> Exported:
     """Write one file; `error` is None of a clean volume."""
     stored = image.round().to(torch.int16) if kind == torch.int16 else image
+    names.require_inside(to, storage.join(to, path))
     volumes.write(storage.join(to, path), stored, native.affine)
     lost = (stored - image).double()
     is_clean = error is None

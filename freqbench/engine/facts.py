@@ -1,6 +1,7 @@
 """What a run's file says beside its rows: versions, code, devices, fingerprints."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import secrets
@@ -16,6 +17,8 @@ import torch
 from freqbench.grid import Grid
 
 PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "pyarrow")
+SENT_CODE = "FREQBENCH_CODE"
+"""Variable of a job on a cluster: what `git_state` said where its code came from."""
 
 
 def new_run_id() -> str:
@@ -97,10 +100,11 @@ def available_memory() -> int:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the code that runs; None where it is not a checkout."""
+    """Commit and dirty flag of the code that runs; None where it neither is a checkout nor was sent from one."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
-        return None
+        sent: dict[str, Any] | None = json.loads(os.environ.get(SENT_CODE, "null"))
+        return sent
     try:
         commit, status = (
             subprocess.run(

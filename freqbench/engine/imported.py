@@ -13,7 +13,7 @@ from freqbench import storage
 from freqbench.attacks import Attack
 from freqbench.attacks.task import Task
 from freqbench.data import nifti
-from freqbench.engine import additions, runner, volumes
+from freqbench.engine import additions, remaining, runner, volumes
 from freqbench.engine.summary import Summary
 from freqbench.errors import DataError, UserError, unknown
 from freqbench.evaluate import AttackedVolume
@@ -81,10 +81,11 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
     template, files = _matched(grid, folder, source, console)
     content = digest(sorted((ref.case_id, storage.sha256(path)) for ref, path in files))
     cell = _cell(template, label, content)
-    root = storage.join(out, runner.VOLUMES)
+    root = storage.join(out, remaining.VOLUMES)
+    is_saved = volumes.saved(root)
     for saving in (False, True):  # every file is looked at before anything is written
         for ref, path in files:
-            if saving and volumes.is_saved(root, cell, ref):
+            if saving and is_saved(cell, ref):
                 continue
             case = cell.dataset.load(ref, cell.source.space)
             attacked = AttackedVolume(

@@ -3,8 +3,10 @@
 Ray ends with its driver by itself, but not at once if the driver was killed, and not wholly if it was killed early.
 """
 
+import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -22,6 +24,16 @@ def marked(mark: str) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or is another user's
     return found
+
+
+@contextmanager
+def nothing_left(mark: str) -> Iterator[None]:
+    """Nothing that is started within, with the mark in its environment, outlives this process, however it ends."""
+    process = subprocess.Popen([sys.executable, __file__, mark], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.communicate()
 
 
 def main() -> None:

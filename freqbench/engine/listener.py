@@ -1,6 +1,7 @@
 """What an engine tells whoever called it, and hands to them."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from freqbench.engine.rows import Outcome
 from freqbench.grid import Unit
@@ -15,8 +16,12 @@ class Listener(Protocol):
     def take(self, outcome: Outcome) -> None:
         """A unit is through: its rows are to be stored."""
 
-    def tick(self) -> None:
-        """About a second has passed, whether or not a unit came through."""
+    def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
+        """About a second has passed, whether or not a unit came through; also called at the end.
+
+        Args:
+            workers: what the time of each went to so far, as `clocks.Clock.facts` says it.
+        """
 
     def tell(self, text: str) -> None:
         """Something that the user should see while it lasts."""

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from freqbench.engine import estimate
 from freqbench.engine.rehearsal import Missing
-from freqbench.engine.runner import current_plan
+from freqbench.engine.remaining import current_plan
 from freqbench.grid import Grid
 from freqbench.job import JobSpec
 from freqbench.results import Store

@@ -1,6 +1,5 @@
 """Label maps that tools of others predicted for exported volumes, scored on the files' own grid."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from freqbench import config, evaluate, storage
 from freqbench.data import Dataset, nifti
-from freqbench.engine import export, rows, runner, volumes
+from freqbench.documents import object_of
+from freqbench.engine import export, remaining, rows, runner, volumes
 from freqbench.engine.listener import Listener
 from freqbench.engine.rows import Outcome
 from freqbench.engine.summary import Summary
@@ -140,7 +140,7 @@ def score(
             for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.dataset.name], former):
                 listener.begin(unit)
                 listener.take(outcome)
-                listener.tick()
+                listener.tick([])
 
     units = tuple(chain.from_iterable(case.units for case in cases))
     plan = Plan(grid=grid, units=units, num_done=0, metrics=grid.metrics)
@@ -152,12 +152,13 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """The cases with label maps; what is not there is said."""
     found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
     missing: list[str] = []
+    is_saved = volumes.saved(storage.join(out, remaining.VOLUMES))
     for unit in grid.units():
         name = export.adversarial_path(grid, unit.cell, unit.ref)
         if storage.exists(storage.join(folder, name)):
             key = unit.cell.dataset.name, unit.ref.case_id
             found.setdefault(key, []).append((unit, storage.join(folder, name)))
-        elif volumes.is_saved(storage.join(out, runner.VOLUMES), unit.cell, unit.ref):
+        elif is_saved(unit.cell, unit.ref):
             missing.append(name)
     if not found:
         example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
@@ -245,7 +246,7 @@ def _volume(row: Mapping[str, Any] | None, without_clean: bool) -> Scores:
     if row is None:
         reasons |= dict.fromkeys((*COPIED, *BESIDE), NO_ROW)
     else:
-        known = json.loads(row["null_reasons"] or "{}")
+        known = object_of(row["null_reasons"] or "{}", "null_reasons")
         reasons |= {column: known[column] for column in COPIED if column in known}
     if without_clean:
         columns = (column for name in ("dsc", "hd95") for column in METRICS[name].columns if column.endswith("_clean"))

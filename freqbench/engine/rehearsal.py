@@ -9,7 +9,7 @@ from freqbench import storage
 from freqbench.attacks import attack_class
 from freqbench.data import Dataset
 from freqbench.entries import ALIASES, at
-from freqbench.errors import DataError, MissingDataError, UserError
+from freqbench.errors import DataError, MissingDataError, StorageRefused, UserError
 from freqbench.job import JobSpec, build_dataset
 from freqbench.models import MODELS, ModelEntry
 from freqbench.models import checkpoint as checkpoints
@@ -118,6 +118,8 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
         try:
             found = storage.exists(storage.filled_in(path, entry.name))
             complaint = f"expected a checkpoint at {path}, found none"
+        except StorageRefused:
+            raise
         except UserError as error:
             found, complaint = False, str(error).removeprefix(f"{entry.name}: ")
         if not found:

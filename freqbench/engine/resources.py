@@ -44,7 +44,7 @@ class Pool:
         return min(1.0, self.gpus) if self.gpus else 1.0
 
 
-def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int) -> Pool:
+def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int, grows: bool = False) -> Pool:
     """Workers for a number of units on some machines.
 
     With GPUs one worker a share of `gpus_per_worker`. Without, one for two cores (for `threads`, where given), and on a
@@ -55,10 +55,12 @@ def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_byt
         nodes: the machines, one at least.
         num_units: what there is to do.
         model_bytes: of the models and one attack step.
+        grows: whether machines may join: then GPUs that the job names are asked for, with the workers that it names,
+            before there is one.
     """
-    gpus = resources.gpus_per_worker if any(node.gpus for node in nodes) else 0.0
-    wanted = CORES_A_WORKER if resources.threads == "auto" else resources.threads
-    rooms = [_gpu_room(node, gpus) if gpus else _core_room(node, wanted, model_bytes) for node in nodes]
+    is_asked = grows and resources.workers != "auto" and "gpus_per_worker" in resources.model_fields_set
+    gpus = resources.gpus_per_worker if is_asked or any(node.gpus for node in nodes) else 0.0
+    rooms = [_room(resources, node, gpus, model_bytes) for node in nodes]
     if len(nodes) == 1 and not gpus and resources.threads == "auto":
         rooms = [max(rooms[0], min(2, _memory_room(nodes[0], model_bytes)))]
     workers = sum(rooms) if resources.workers == "auto" else resources.workers
@@ -69,11 +71,26 @@ def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_byt
     return Pool(workers=workers, threads=max(1, fair) if resources.threads == "auto" else resources.threads, gpus=gpus)
 
 
-def _gpu_room(node: Node, gpus: float) -> int:
-    return int(node.gpus / gpus + 1e-9)
+def room(resources: Resources, pool: Pool, model_bytes: int, nodes: Sequence[Node]) -> int:
+    """How many workers like those of a pool the machines of now have room for; a job's own number is taken as it is.
+
+    Args:
+        resources: what the job says.
+        pool: the workers.
+        model_bytes: as for `share`.
+        nodes: the machines of now.
+    """
+    if resources.workers != "auto":
+        return pool.workers
+    return sum(min(_room(resources, node, pool.gpus, model_bytes), int(node.cores // pool.threads)) for node in nodes)
 
 
-def _core_room(node: Node, cores: int, model_bytes: int) -> int:
+def _room(resources: Resources, node: Node, gpus: float, model_bytes: int) -> int:
+    if gpus:
+        return int(node.gpus / gpus + 1e-9)
+    if node.cores < 1:
+        return 0  # as the head of a cluster that keeps work off it
+    cores = CORES_A_WORKER if resources.threads == "auto" else resources.threads
     return min(max(1, int(node.cores // cores)), _memory_room(node, model_bytes))
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from freqbench.evaluate import PredictionScores, native_budget
@@ -23,15 +23,20 @@ class Outcome:
         records: rows of RECORDS; one a target of the unit, in their order.
         class_records: rows of CLASS_RECORDS, one list a record; empty where the unit failed.
         failed: whether the records say why there are no scores.
+        load_seconds: of the worker's time, what went to reading and writing: models, cases, volumes.
+        device_seconds: the rest of it: attack, prediction and scores.
     """
 
     records: tuple[Row, ...]
     class_records: tuple[list[Row], ...]
     failed: bool = False
+    load_seconds: float = 0.0
+    device_seconds: float = 0.0
 
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """The same with further columns, one PredictionScores a record."""
-        return Outcome(
+        return replace(
+            self,
             records=tuple({**row, **new.record} for row, new in zip(self.records, scores, strict=True)),
             class_records=tuple(
                 [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]

@@ -4,7 +4,9 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,52 +18,36 @@ from freqbench.engine import additions, facts, serial, volumes
 from freqbench.engine.additions import Additions
 from freqbench.engine.fit import Fit
 from freqbench.engine.listener import Listener
+from freqbench.engine.patience import Patience
 from freqbench.engine.progress import RunProgress
-from freqbench.engine.resources import Node, share
+from freqbench.engine.remaining import VOLUMES, current_plan, volumes_root
+from freqbench.engine.resources import Node, room, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.summary import Summary
 from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
-from freqbench.grid import Grid, Plan, Unit, make_plan
+from freqbench.grid import Grid, Plan, Unit
 from freqbench.job import JobSpec
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
-from freqbench.results import Lease, Store
+from freqbench.results import Lease, Shard, Store
 
 COMPACT_ABOVE = 64
 COMMIT_EVERY_S = 5.0
 HEARTBEAT_S = 20.0
-VOLUMES = "volumes"
-
 Engine = Literal["auto", "ray", "serial"]
 Work = Callable[[WorkerSpec, Listener], None]
 
 
-def current_plan(grid: Grid, store: Store, saved_in: str | None = None) -> Plan:
-    """What is left of a grid in a store; resuming, planning and status are this one function.
-
-    Args:
-        grid: all of it.
-        store: with the rows that are there.
-        saved_in: where a unit must also have left its volume to count as done; None: its rows are enough.
-    """
-    covered = store.covered()
-    unsaved = {
-        unit.cell.key(unit.ref, target)
-        for unit in (grid.units() if saved_in and covered else ())
-        if not volumes.is_saved(str(saved_in), unit.cell, unit.ref)
-        for target in unit.targets
-    }
-    return make_plan(grid, covered, again=unsaved)
-
-
-def volumes_root(job: JobSpec, out: str) -> str | None:
-    """Where a job saves its volumes; None if it saves none."""
-    return storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
-
-
 def execute(
-    job: JobSpec, grid: Grid, out: str, console: Console, engine: Engine = "auto", address: str | None = None
+    job: JobSpec,
+    grid: Grid,
+    out: str,
+    console: Console,
+    engine: Engine = "auto",
+    address: str | None = None,
+    shard: Shard | None = None,
+    force: bool = False,
 ) -> Summary:
     """Run what is left of a job into a result store.
 
@@ -72,20 +58,26 @@ def execute(
         console: where progress goes.
         engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
         address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
+        shard: the part of the grid that this run is for; None: all of it. The store's job is the whole grid's.
+        force: run though another run works on the same cells.
 
     Raises:
-        UserError: FREQBENCH_CACHE_GB is no number, the store cannot be read, the cluster cannot be reached, or no
-            worker starts.
+        UserError: FREQBENCH_CACHE_GB is no number, the store cannot be read, another run works on the same cells, the
+            cluster cannot be reached, no worker starts, or the store has refused rows for long.
     """
     cache.limit()  # refused here, not once a case
     store = Store(out)
     store.compact(above=COMPACT_ABOVE)
     root = volumes_root(job, out)
-    plan = current_plan(grid, store, root)
+    shard = shard or Shard()
+    plan = current_plan(grid.shard(shard), store, root)
     content = additions.of_store(store).onto({"spec": job.model_dump(mode="json"), "index": grid.index()})
     store.write_job(content)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, trust_code=job.trust_code)
-    summary = _Run(job, store, plan, console).carry_out(spec, engine, address)
+    run = _Run(job, store, plan, console)
+    lease = run.lease(shard, force) if plan.units else nullcontext()
+    with lease:
+        summary = run.carry_out(spec, engine, address)
     if summary.run_id:
         store.write_job(content)  # again, as the list of runs has grown
     return summary
@@ -108,7 +100,8 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: Additio
     store = Store(out)
     root = storage.join(out, VOLUMES)
     plan = current_plan(grid, store)
-    saved = tuple(unit for unit in plan.units if volumes.is_saved(root, unit.cell, unit.ref))
+    is_saved = volumes.saved(root)
+    saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     if len(saved) < len(plan.units):
@@ -137,7 +130,7 @@ def carry_out(job: JobSpec, plan: Plan, spec: WorkerSpec, out: str, console: Con
 
 
 class _Run:
-    """One execution: its id, its file, its lease, and what becomes of outcomes."""
+    """One execution: its id, its file, and what becomes of outcomes."""
 
     def __init__(self, job: JobSpec, store: Store, plan: Plan, console: Console) -> None:
         self._job = job
@@ -147,12 +140,21 @@ class _Run:
         self._run_id = facts.new_run_id()
         self._facts: dict[str, Any] = {}
         self._warnings: list[str] = []
-        self._lease = Lease(store.root, self._run_id)
+        self._patience = Patience(store.root, self.warn, self.tell)
         self._writer = store.writer(self._run_id, COMMIT_EVERY_S)
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
         self._fit = Fit(plan.units)
         self._recorded = 0.0
+
+    def lease(self, shard: Shard, force: bool) -> AbstractContextManager[None]:
+        """Says meanwhile that this run works on a shard; see `Lease.held`."""
+
+        def lost(other: Mapping[str, Any]) -> None:
+            who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
+            self.warn(f"{who} works on the same cells by --force: rows stay right, but work is done twice")
+
+        return Lease(self._store.root, self._run_id, shard).held(force, lost)
 
     def carry_out(
         self, spec: WorkerSpec, engine: Engine, address: str | None = None, work: Work | None = None
@@ -165,7 +167,6 @@ class _Run:
         spec = replace(spec, run_id=self._run_id, unavailable=unavailable, window_batch=batch)
         for text in self._plan.grid.warnings:
             self.warn(text)
-        self._warn_of_other(self._lease.take())
         self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid)}
         self._record("running")
         status = "died"
@@ -176,16 +177,16 @@ class _Run:
                         work(spec, self)
                     else:
                         self._run(spec, engine, address or os.environ.get("RAY_ADDRESS"))
-                    status = "done"
+                    ended = "done"
                 except KeyboardInterrupt:
-                    status = "interrupted"
+                    ended = "interrupted"
                 finally:
-                    self._committed(self._writer.flush())
+                    self._store_all()
+                status = ended
         finally:
-            self._record(status)
-            self._lease.release()
+            self._patience.attempt(partial(self._record, status))
         if status == "done":
-            self._store.compact()
+            self._patience.attempt(self._store.compact)
         return self._summary(self._run_id, started, interrupted=status == "interrupted")
 
     def _run(self, spec: WorkerSpec, engine: Engine, address: str | None) -> None:
@@ -206,7 +207,10 @@ class _Run:
         own_cpus = pool.workers * pool.threads + 1
         with cluster.existing(address) if address else cluster.own(own_cpus):
             if address:
-                pool = share(self._job.resources, cluster.nodes(), len(units), self._model_bytes(units))
+                nodes = cluster.nodes()
+                volumes.require_shared(spec.volumes, len(nodes))
+                pool = share(self._job.resources, nodes, len(units), self._model_bytes(units), grows=True)
+                following = partial(room, self._job.resources, pool, self._model_bytes(units))
             self._facts["engine"] = {
                 "name": "ray",
                 "workers": pool.workers,
@@ -214,7 +218,7 @@ class _Run:
                 "gpus_per_worker": pool.gpus,
             }
             spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
-            distributed.run(units, spec, pool, self, self._job.case_timeout)
+            distributed.run(units, spec, pool, self, self._job.case_timeout, following if address else None)
 
     def _model_bytes(self, units: Sequence[Unit]) -> int:
         """Of the largest step of a model, times the windows that are attacked at once."""
@@ -233,14 +237,14 @@ class _Run:
         for complaint in filter(None, map(self._fit.complaint, outcome.records)):
             self.warn(complaint)
         self._progress.finish(outcome)
-        self._committed(self._writer.add(outcome.records, outcome.flat_class_records()))
+        self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
 
-    def tick(self) -> None:
+    def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Commit what has waited long enough, and be heard of now and then."""
-        self._committed(self._writer.flush_due())
+        self._facts["workers"] = workers
+        self._commit(self._writer.flush_due)
         if time.monotonic() - self._recorded > HEARTBEAT_S:
-            self._lease.take()
-            self._record("running")
+            self._patience.attempt(partial(self._record, "running"))
 
     def tell(self, text: str) -> None:
         """A line for whoever looks on."""
@@ -251,12 +255,20 @@ class _Run:
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    def _committed(self, count: int) -> None:
+    def _commit(self, write: Callable[[], int]) -> None:
+        """Have the writer commit what it sees fit; where the store refuses, the rows wait."""
+        count = self._patience.attempt(write) or 0
         self._progress.store(count)
         if count:
             self._num_stored += count
-            self._lease.take()
-            self._record("running")
+            self._patience.attempt(partial(self._record, "running"))
+
+    def _store_all(self) -> None:
+        """Commit what waits, however long the store takes to answer again."""
+        self._commit(self._writer.flush)
+        while self._writer.num_waiting:
+            time.sleep(COMMIT_EVERY_S)
+            self._commit(self._writer.flush)
 
     def _unavailable(self, metrics: Sequence[str]) -> Mapping[str, str]:
         """Metrics that cannot be computed here, said once."""
@@ -268,13 +280,6 @@ class _Run:
             self.warn(f"{error}; the columns of LPIPS stay empty")
             return {"lpips": str(error)}
         return {}
-
-    def _warn_of_other(self, holder: Mapping[str, Any] | None) -> None:
-        if holder:
-            self.warn(
-                f"run {holder['run_id']} (host {holder.get('host')}, pid {holder.get('pid')}) writes to "
-                f"{self._store.root} now: rows stay right, but work is done twice"
-            )
 
     def _record(self, status: str) -> None:
         """Write the run's own file."""

@@ -1,11 +1,15 @@
 """Which unit a worker takes next: pure, the same for every engine."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 
 from freqbench.grid import Unit
 
 Place = tuple[str, tuple[str, str]]
+
+ENDING = 2.0
+"""The end of a grid begins where what is left a worker is this many times the longest unit: begun later, that unit
+would leave all other workers idle. More makes no difference to the makespan, but takes workers off their cases."""
 
 
 class Schedule:
@@ -13,7 +17,8 @@ class Schedule:
 
     A worker stays on its source model while that has units, and on its case within it, longest first; so a model is
     loaded once and a case read once a model. Without one it takes the model with most work left a worker, and there the
-    first case that the fewest workers are on.
+    first case that the fewest workers are on. At the end of the grid the longest unit of the model comes first, of
+    whatever case.
 
     Args:
         units: in any order; equal lengths keep theirs.
@@ -24,15 +29,15 @@ class Schedule:
         for unit in units:
             source, case = _place(unit)
             waiting.setdefault(source, {}).setdefault(case, []).append((_work(unit), unit))
-        self._waiting: dict[str, dict[tuple[str, str], deque[Unit]]] = {
-            source: {
-                case: deque(unit for _, unit in sorted(cases[case], key=lambda pair: -pair[0]))
-                for case in sorted(cases)
-            }
+        self._waiting: dict[str, dict[tuple[str, str], deque[tuple[int, Unit]]]] = {
+            source: {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
             for source, cases in sorted(waiting.items())
         }
         self._work = {
             source: sum(work for case in cases.values() for work, _ in case) for source, cases in waiting.items()
+        }
+        self._longest = {
+            source: max(work for case in cases.values() for work, _ in case) for source, cases in waiting.items()
         }
         self._at: dict[Hashable, Place] = {}
         self._left = len(units)
@@ -47,8 +52,8 @@ class Schedule:
             return None
         self._at[worker] = place
         source, case = place
-        unit = self._waiting[source][case].popleft()
-        self._work[source] -= _work(unit)
+        work, unit = self._waiting[source][case].popleft()
+        self._work[source] -= work
         self._left -= 1
         if not self._waiting[source][case]:
             del self._waiting[source][case]
@@ -61,13 +66,13 @@ class Schedule:
         place = self._choose(worker)
         if place is None:
             return None
-        return self._waiting[place[0]][place[1]][0]
+        return self._waiting[place[0]][place[1]][0][1]
 
     def put_back(self, unit: Unit) -> None:
         """A unit that was taken and not done waits again, behind the others of its case."""
-        source, case = _place(unit)
-        self._waiting.setdefault(source, {}).setdefault(case, deque()).append(unit)
-        self._work[source] += _work(unit)
+        (source, case), work = _place(unit), _work(unit)
+        self._waiting.setdefault(source, {}).setdefault(case, deque()).append((work, unit))
+        self._work[source] += work
         self._left += 1
 
     def leave(self, worker: Hashable) -> None:
@@ -78,20 +83,26 @@ class Schedule:
         if not self._waiting:
             return None
         at = self._at.get(worker)
-        others = [place for other, place in self._at.items() if other != worker]
         if at and at[0] in self._waiting:
             source = at[0]
         else:
-            workers = [place[0] for place in others]
-            source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers.count(source)))
+            workers = Counter(place[0] for other, place in self._at.items() if other != worker)
+            source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers[source]))
         cases = self._waiting[source]
-        if at and at[1] in cases and at[0] == source:
-            return source, at[1]
-        return source, min(cases, key=lambda case: others.count((source, case)))
+        if at and at[0] == source and at[1] in cases:
+            case = at[1]
+        else:
+            others = Counter(place for other, place in self._at.items() if other != worker)
+            case = min(cases, key=lambda case: others[source, case])
+        if self._is_ending(self._longest[source], worker):
+            longest = max(cases, key=lambda other: (cases[other][0][0], other == case))
+            if self._is_ending(cases[longest][0][0], worker):
+                case = longest
+        return source, case
 
-
-def _longest_first(units: Sequence[tuple[int, Unit]]) -> deque[Unit]:
-    return deque(unit for _, unit in sorted(units, key=lambda pair: -pair[0]))
+    def _is_ending(self, longest: int, worker: Hashable) -> bool:
+        workers = len(self._at) + (worker not in self._at)
+        return ENDING * longest * workers >= sum(self._work.values())
 
 
 def _place(unit: Unit) -> Place:

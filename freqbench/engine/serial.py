@@ -1,7 +1,11 @@
 """The serial engine: one worker in this process, one unit after another."""
 
+import platform
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+from freqbench.engine.clocks import Clock
 from freqbench.engine.listener import Listener
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
@@ -16,8 +20,14 @@ def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
         spec: of the worker.
         listener: told of every unit, and given what came of it.
     """
-    worker, schedule = Worker(spec), Schedule(units)
+    worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
+    clock.start(platform.node())
     while unit := schedule.take("serial"):
         listener.begin(unit)
-        outcome, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
-        listener.take(with_surfaces(unit, outcome, masks))
+        started = time.monotonic()
+        made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
+        outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
+        outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
+        clock.add(outcome)
+        listener.tick([clock.facts(waits=False)])
+        listener.take(outcome)

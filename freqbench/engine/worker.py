@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,10 +16,12 @@ from torch import Tensor
 from freqbench import evaluate, models
 from freqbench.data import Dataset
 from freqbench.engine import memory, rows, volumes
+from freqbench.engine.clocks import Stopwatch
 from freqbench.engine.kept import Kept
 from freqbench.engine.masks import Masks, score_masks
 from freqbench.engine.passage import Passage
 from freqbench.engine.rows import Outcome
+from freqbench.engine.waiting import waiting_for_storage
 from freqbench.errors import UserError
 from freqbench.evaluate import AttackedVolume, PredictionScores
 from freqbench.grid import Cell, Unit, attack_identity
@@ -111,6 +113,7 @@ class Worker:
         self._clean: Kept[CleanPrediction] = Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
+        self._load = Stopwatch()
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attack a unit's case once and score it on every target.
@@ -125,10 +128,14 @@ class Worker:
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+        self._load, started = Stopwatch(), time.perf_counter()
+        masks = None
         try:
-            return self._run(unit, prefetch)
+            outcome, masks = self._run(unit, prefetch)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
-            return rows.failed(unit, _reason(error), self._measured(unit.cell)), None
+            outcome = rows.failed(unit, _reason(error), self._measured(unit.cell))
+        loaded = self._load.seconds
+        return replace(outcome, load_seconds=loaded, device_seconds=time.perf_counter() - started - loaded), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """How far a cell's volume of a case is from the clean one; nothing is predicted or written, errors are raised.
@@ -140,8 +147,9 @@ class Worker:
         """
         case = self._case(cell.dataset, ref, cell.source.space)
         attacked, _ = self._attack(cell, case)
-        return evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
+        return self._volume_scores(case, attacked.adversarial, cell, metrics)
 
+    @waiting_for_storage
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
         for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
@@ -153,7 +161,7 @@ class Worker:
         attacked, attack_seconds = self._attack(cell, case)
 
         started = time.perf_counter()
-        volume = evaluate.score_volume(case, attacked.adversarial, metrics, self._device, self.spec.unavailable)
+        volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
         passage = Passage(cell.dataset, case, attacked.adversarial, cell.source.space)
         pairs, own, predictions = [], [], []
@@ -168,7 +176,8 @@ class Worker:
             pairs.append((label, pred, seen.spacing))
             predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
             if self.spec.volumes:
-                volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
+                with self._load:
+                    volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
             success = voxel_success(clean.pred, pred)
             own.append({"voxel_success": success, "resampling_error": error, "score_seconds": seconds})
@@ -179,10 +188,14 @@ class Worker:
             return outcome, None
         return outcome, Masks(pairs=tuple(pairs), num_classes=cell.dataset.num_classes)
 
+    def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
+        return evaluate.score_volume(case, adversarial, metrics, cell.source.roi, self._device, self.spec.unavailable)
+
     def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
         key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
-        return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
+        with self._load:
+            return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
 
     def _load_early(self, unit: Unit) -> None:
         """Begin to read a unit's case; what goes wrong is told when the case is asked for."""
@@ -196,7 +209,8 @@ class Worker:
     def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
-            return volumes.read(self.spec.volumes, cell, case.ref)
+            with self._load:
+                return volumes.read(self.spec.volumes, cell, case.ref)
         model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
 
         def attack(windows: int) -> AttackedVolume:
@@ -215,7 +229,8 @@ class Worker:
             attacked = memory.at_once(attack, cell.window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
-            volumes.save(self.spec.volumes, cell, case, attacked, seconds)
+            with self._load:
+                volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
 
     def _reference(self, cell: Cell, ref: CaseRef) -> Case | None:
@@ -223,8 +238,9 @@ class Worker:
         if not cell.attack.needs_reference:
             return None
         name = cell.dataset.name
-        if name not in self._splits:
-            self._splits[name] = cell.dataset.whole_split()
+        with self._load:
+            if name not in self._splits:
+                self._splits[name] = cell.dataset.whole_split()
         other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
         return self._case(cell.dataset, other, cell.source.space)
 
@@ -234,9 +250,9 @@ class Worker:
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         key = spec.model_id, cell.precision, cell.compile
-        return self._models.get(
-            key, partial(models.load, spec, self._device, cell.precision, cell.compile, self.spec.trust_code)
-        )
+        load = partial(models.load, spec, self._device, cell.precision, cell.compile, self.spec.trust_code)
+        with self._load:
+            return self._models.get(key, load)
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanPrediction:
         def make() -> CleanPrediction:

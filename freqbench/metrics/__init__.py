@@ -19,6 +19,7 @@ from freqbench.metrics.overlap import (
     voxel_success,
 )
 from freqbench.metrics.perceptual import lpips, lpips_scores, prepare_lpips
+from freqbench.metrics.seam import seam_scores
 from freqbench.metrics.surface import hd95, hd95_penalised, surface_scores
 from freqbench.metrics.volumes import Scores
 from freqbench.metrics.weights import LpipsUnavailable
@@ -48,6 +49,7 @@ __all__ = [
     "missed_classes",
     "prepare_lpips",
     "psnr",
+    "seam_scores",
     "ssim",
     "surface_scores",
     "undefined_classes",
@@ -118,6 +120,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             direction="lower",
             columns=("energy_low", "energy_middle", "energy_high"),
         ),
+        "seam": Metric(title="Seams", unit="ratio", direction="lower", columns=("seam_energy",)),
         "voxel_success": Metric(title="Changed voxels", unit="fraction", direction="lower", columns=("voxel_success",)),
     }
 )

@@ -80,6 +80,11 @@ def describe(path: str, args: Mapping[str, Any], trusted: bool) -> Description:
     )
 
 
+def files(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of what is read of a bundle's folder: a trusted one may import its modules."""
+    return "configs/*", _WEIGHTS, "*.py"
+
+
 def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
     """The network of `network_def` with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
 

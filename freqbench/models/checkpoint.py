@@ -5,20 +5,18 @@ their weights) and `.safetensors` by its own library, so that no file can run co
 """
 
 import json
-import pickle
 import re
-import struct
-import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from freqbench import storage
-from freqbench.errors import CheckpointError, UserError, unknown
+from freqbench.documents import json_of
+from freqbench.errors import CheckpointError, NoFileError, UserError, unknown
+from freqbench.models.archive import read_torch, unreadable
 
 _ZOO = Path(__file__).parent / "zoo"
 _METADATA_KEY = "freqbench"
@@ -26,13 +24,6 @@ _METADATA_KEY = "freqbench"
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 # What stands before every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-# Files written under numpy 1 name the first function by its old module.
-_SAFE: list[Any] = [
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
-    np.dtype,
-    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
-]
 
 
 def locate(checkpoint: str) -> str:
@@ -89,9 +80,9 @@ def read_metadata(path: str) -> dict[str, Any]:
     try:
         with safe_open(local, framework="pt") as stream:
             text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
-        metadata = json.loads(text)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(_unreadable(path, error)) from None
+        metadata = json_of(text, "metadata")
+    except (SafetensorError, UserError) as error:
+        raise CheckpointError(unreadable(path, error)) from None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: expected its metadata to be a JSON object, got {type(metadata).__name__}")
     return metadata
@@ -136,7 +127,7 @@ def read_content(path: str) -> Any:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
     local = _local(path)
-    return _read_safetensors(path, local) if local.suffix == ".safetensors" else _read_torch(path, local)
+    return _read_safetensors(path, local) if local.suffix == ".safetensors" else read_torch(path, local)
 
 
 def read_state_dict(
@@ -243,9 +234,7 @@ def _local(checkpoint: str) -> Path:
     """A local copy of its file."""
     try:
         return storage.fetch(locate(checkpoint))
-    except CheckpointError:
-        raise
-    except UserError as error:
+    except NoFileError as error:
         raise CheckpointError(str(error)) from None
 
 
@@ -256,32 +245,7 @@ def _read_safetensors(path: str, local: Path) -> Any:
     try:
         return load_file(local)
     except SafetensorError as error:
-        raise CheckpointError(_unreadable(path, error)) from None
-
-
-def _read_torch(path: str, local: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_SAFE):
-            return torch.load(local, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(local))
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unsafe:
-            raise CheckpointError(
-                f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, which could run code: "
-                "save its state dict alone"
-            ) from None
-        raise CheckpointError(_unreadable(path, error)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, struct.error, OSError) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
-            ) from None
-        raise CheckpointError(_unreadable(path, error)) from None
-
-
-def _unreadable(path: str, error: Exception) -> str:
-    reason = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
-    return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
+        raise CheckpointError(unreadable(path, error)) from None
 
 
 def _either(words: Sequence[str]) -> str:

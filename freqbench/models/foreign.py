@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from freqbench import storage
+from freqbench.documents import json_of, yaml_of
 from freqbench.errors import CheckpointError, UserError
 from freqbench.models.nets import REFUSALS, SchedulesOnCPU, one_line
 
@@ -18,7 +18,7 @@ _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file or a YAML file (`safe_load`) holds.
+    """The object that a JSON file or a YAML file holds.
 
     Raises:
         CheckpointError: no such file, not readable as what its name says, or no object.
@@ -26,10 +26,9 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: not readable as {path.suffix[1:].upper()}: {one_line(error)}") from None
+        content = (json_of if path.suffix == ".json" else yaml_of)(path.read_bytes(), str(path))
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
     return content

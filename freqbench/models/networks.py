@@ -1,12 +1,15 @@
 """From a spec to its network, and to the model that attacks and predicts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from freqbench import plugins
+from freqbench import plugins, storage
 from freqbench.errors import CheckpointError, UserError
 from freqbench.models import bundle, frozen, migrations, nets, nnunet
 from freqbench.models import checkpoint as checkpoints
@@ -24,6 +27,8 @@ READERS: Mapping[str, ModuleType] = {
     "torch_export": frozen,
 }
 
+FOLDERS: Mapping[str, ModuleType] = {"nnunet": nnunet, "bundle": bundle}
+
 
 def load(
     spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False, trusted: bool = False
@@ -39,23 +44,61 @@ def load(
 
     Raises:
         CheckpointError: the checkpoint is not the one that was resolved.
-        UserError: it needs code that is not trusted.
+        UserError: likewise, of a URI; or it needs code that is not trusted.
+        StorageRefused, StorageUnavailable: object storage does not give it.
     """
     if spec.members:
         members = [load(member, device, precision, compile, trusted) for member in spec.members]
         return SegmentationModel(MeanOfProbabilities(members), spec.roi, inference=spec.inference).to(device).eval()
-    if not spec.is_random and content_sha256(spec, trusted) != spec.checkpoint_sha256:
-        raise CheckpointError(
-            f"{spec.name}: {spec.checkpoint} is not the file that was planned with (sha256 "
-            f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
-        )
-    net = network(spec, trusted)
-    if not spec.is_random and spec.arch not in FROZEN:
-        # Strict, and casts float16 weights to the network's float32.
-        net.load_state_dict(weights(spec, net.state_dict(), trusted))
+    given = spec.checkpoint
+    if not spec.is_random:
+        # From here on the files that were looked at, whatever is put in their place meanwhile.
+        spec = replace(spec, checkpoint=located(spec.arch, given, spec.args, spec.checkpoint_sha256))
+    with named(given, spec.checkpoint):
+        if not spec.is_random and content_sha256(spec, trusted) != spec.checkpoint_sha256:
+            raise CheckpointError(
+                f"{spec.name}: {given} is not the file that was planned with (sha256 "
+                f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
+            )
+        net = network(spec, trusted)
+        if not spec.is_random and spec.arch not in FROZEN:
+            # Strict, and casts float16 weights to the network's float32.
+            net.load_state_dict(weights(spec, net.state_dict(), trusted))
     net.requires_grad_(False)
     model = SegmentationModel(net, spec.roi, precision, compile, adapter=spec.input, inference=spec.inference)
     return model.to(device).eval()
+
+
+def located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
+    """Where a checkpoint's file or folder is on this machine: one at a URI is fetched to the node's cache.
+
+    Args:
+        arch: of its model.
+        path: a path, URI or `zoo://DATASET/NAME`.
+        args: of a reader, which say what of a folder is wanted.
+        sha256: that a file must have; None: whatever is there.
+
+    Raises:
+        UserError: nothing is there, or not the file that is wanted.
+        StorageRefused, StorageUnavailable: object storage does not give it.
+    """
+    path = checkpoints.locate(path)
+    if storage.is_local(path):
+        return storage.local_path(path)
+    if arch in FOLDERS:
+        return str(storage.fetch_folder(path, FOLDERS[arch].files(args)))
+    return str(storage.fetch(path, sha256))
+
+
+@contextmanager
+def named(given: str, local: str) -> Iterator[None]:
+    """Errors that name the copy of a checkpoint name what the job gave."""
+    try:
+        yield
+    except UserError as error:
+        if local in (given, ""):
+            raise
+        raise type(error)(str(error).replace(local, given)) from None
 
 
 def network(spec: ModelSpec, trusted: bool) -> nn.Module:

@@ -119,6 +119,13 @@ def describe(path: str, args: Mapping[str, Any], trusted: bool = False) -> Descr
     )
 
 
+def files(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of what is read of a folder: of its folds the one that is asked for, else all that may be meant."""
+    given = validate(dict(args), NnunetArgs, "nnunet")
+    fold = "*" if given.fold is None else given.fold
+    return "plans.json", "dataset.json", f"fold_{fold}/{given.checkpoint}"
+
+
 def network(path: str, args: Mapping[str, Any], trusted: bool = False) -> nn.Module:
     """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
 

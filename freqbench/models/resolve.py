@@ -67,9 +67,8 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         min_dice=0.0 if untrained else entry.min_dice,
     )
     if arch in READERS:
-        draft = replace(draft, args=_told_to_reader(draft, entry))
-        draft = _as_described(draft, entry, READERS[arch].describe(path, draft.args, trusted))
-    elif plugins.names_class(arch):
+        return _resolve_read(entry, replace(draft, args=_told_to_reader(draft, entry)), trusted)
+    if plugins.names_class(arch):
         cls: type[nn.Module] = plugins.load_class(arch, nn.Module, trusted)
         sha256 = plugins.provenance(cls).get("source_sha256")
         draft = replace(draft, args={**(trained.args or {}), **entry.args}, code_sha256=sha256)
@@ -80,6 +79,17 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
     _require_applicable(entry, draft)
     stated = entry.migration or (migrations.NONE if metadata else None)
     return _checked(draft, stated, trusted)
+
+
+def _resolve_read(entry: ModelEntry, draft: ModelSpec, trusted: bool) -> ModelSpec:
+    """A model of a reader: what is at a URI is looked at where it was fetched to."""
+    given = draft.checkpoint
+    local = networks.located(draft.arch, given, draft.args)
+    with networks.named(given, local):
+        found = READERS[draft.arch].describe(local, draft.args, trusted)
+        draft = _as_described(replace(draft, checkpoint=local), entry, found)
+        _require_applicable(entry, draft)
+        return replace(_checked(draft, entry.migration, trusted), checkpoint=given)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:

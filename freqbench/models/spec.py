@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt, model_validator
 
 from freqbench import plugins
-from freqbench.config import Strict
+from freqbench.config import FileName, Strict
 from freqbench.identity import digest
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
 from freqbench.models.checkpoint import seed_of
@@ -25,7 +25,7 @@ class ModelEntry(Strict):
     """A model as a job file names it: one of `checkpoint`, `bundle` and `ensemble`.
 
     Attributes:
-        name: what tables call it.
+        name: what tables and files call it.
         arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
             checkpoint of freqbench's own brings it along.
         checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0; `random:7`: seed 7);
@@ -47,7 +47,7 @@ class ModelEntry(Strict):
         source: where the checkpoint is to be had, for whoever lacks it.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[^/\\]+$")
+    name: FileName
     arch: str | None = None
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     bundle: Annotated[str, Field(min_length=1)] | None = None

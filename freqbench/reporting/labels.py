@@ -1,13 +1,14 @@
 """Short names that tell attacks and models apart: what differs is said, what is the same is not."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from freqbench.attacks import ATTACKS, Attack
+from freqbench.documents import object_of
 from freqbench.grid import BLOCK_CUT
 from freqbench.reporting.strength import PLAIN
 
@@ -51,15 +52,22 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
     What makes another attack of it (NOTABLE: a null row, a variant, a precision, ...) is said wherever it is not the
     default, and a reconstruction always; any other parameter where rows of the same attack differ in it.
     """
-    settings = records[list(_SETTINGS)].astype(object).where(records[list(_SETTINGS)].notna(), None)
-    rows = [tuple(row) for row in settings.itertuples(index=False)]
-    distinct = {row: dict(zip(_SETTINGS, row, strict=True)) for row in dict.fromkeys(rows)}
+    number = records.groupby(list(_SETTINGS), dropna=False, sort=False, observed=True).ngroup().to_numpy()
+    distinct = records[list(_SETTINGS)].loc[~pd.Series(number).duplicated().to_numpy()].astype(object)
+    settings = [
+        dict(zip(_SETTINGS, row, strict=True))
+        for row in distinct.where(distinct.notna(), None).itertuples(index=False, name=None)
+    ]
     by_attack: dict[str, list[dict[str, Any]]] = {}
-    for setting in distinct.values():
+    for setting in settings:
         by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
     varying = {attack: _varying(siblings) for attack, siblings in by_attack.items()}
-    texts = {row: _label(setting, varying[setting["attack"]]) for row, setting in distinct.items()}
-    return pd.Series([texts[row] for row in rows], index=records.index, dtype=object)
+    texts = [_label(setting, varying[setting["attack"]]) for setting in settings]
+    codes = {text: code for code, text in enumerate(sorted(set(texts)))}
+    of_setting = np.array([codes[text] for text in texts], np.int64)
+    return pd.Series(
+        pd.Categorical.from_codes(of_setting[number], categories=pd.Index(list(codes))), index=records.index
+    )
 
 
 def model_names(records: pd.DataFrame) -> dict[str, str]:
@@ -74,7 +82,11 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 
 def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
     """All that can differ within an attack, but its budget, what is left open, and what follows from the source."""
-    given = {name: value for name, value in json.loads(setting["params"]).items() if value is not None}
+    given = {
+        name: value
+        for name, value in object_of(setting["params"], f"{setting['attack']}: params").items()
+        if value is not None
+    }
     params = {name: value for name, value in given.items() if name not in (setting["budget_name"], BLOCK_CUT)}
     return {name: setting[name] for name in ("variant", "precision", "compile")} | params
 

@@ -7,12 +7,17 @@ import pandas as pd
 import pyarrow as pa
 
 from freqbench.errors import UserError, unknown
-from freqbench.reporting import render
+from freqbench.reporting import recipes, render
+from freqbench.reporting.cells import COLUMNS, relevant
+from freqbench.reporting.frames import classes_frame, found_records
+from freqbench.reporting.papers import paper_table
+from freqbench.reporting.recipes import RECIPES
 from freqbench.reporting.render import Section
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, attack_table, current, failures, summary, transfer_table
+from freqbench.reporting.views import VIEWS
 from freqbench.reporting.worst import worst_case
-from freqbench.results import KEY, Key, Store, latest
+from freqbench.results import Key, Store
 
 NOTES = (
     "DSC, DSC fg, SSIM and LPIPS (1 - distance) are x100, higher is better; drop is in points of DSC against "
@@ -30,11 +35,17 @@ LEFT_OUT_LINES = 10
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     "terminal": render.terminal,
     "markdown": render.markdown,
+    "latex": render.latex,
+    "csv": render.sections_csv,
+    "html": render.html,
 }
 
 
 def report(
-    sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None = None, format: str = "terminal"
+    sources: Sequence[Store] | pa.Table,
+    job_keys: Collection[Key] | None = None,
+    format: str = "terminal",
+    table: str | None = None,
 ) -> str:
     """Tables of one or several stores.
 
@@ -42,32 +53,57 @@ def report(
         sources: stores, or rows of `RECORDS`; of rows with the same key the best and latest counts.
         job_keys: the keys of the job of interest; others, such as those of a former version of it, are not shown.
             None: everything.
-        format: `terminal` (110 columns, the first 60 rows of a table), `markdown`, or `csv` (one table with all means,
-            each digit).
+        format: of FORMATS: `terminal` (110 columns, the first 60 rows of a table), `markdown`, `latex` (to be put into
+            a paper), `csv` (each digit; without `table` one table with all means) or `html`.
+        table: one table alone: a paper's, by its name in RECIPES, by the path of a recipe of one's own, or a view of
+            VIEWS; None: the page with all attacks.
 
     Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
     page says which and why; for `csv` a UserWarning does.
 
     Raises:
-        UserError: no such format, nothing to show, or a store that cannot be read.
+        UserError: no such format or table, nothing to show, or a store that cannot be read.
     """
-    if format not in (*FORMATS, "csv"):
-        raise UserError(unknown("format", format, [*FORMATS, "csv"]))
-    table = sources if isinstance(sources, pa.Table) else pa.concat_tables([store.records() for store in sources])
-    stored = latest(table).to_pandas()
-    records = stored
-    if job_keys is not None:
-        records = stored[pd.MultiIndex.from_frame(stored[list(KEY)]).isin(list(job_keys))]
-    if records.empty:
-        where = "" if isinstance(sources, pa.Table) else ", ".join(store.root for store in sources) + ": "
-        raise UserError(f"{where}expected results to report, found none: run the job first, or check the folder")
+    render_all = renderer(format)
+    if table is not None:
+        return render_all(_one_table(table, sources, job_keys))
+    stored, records = found_records(sources, job_keys)
     records = checked(records, stored)
     left_out = _left_out(records)
     if format == "csv":
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
-    return FORMATS[format](_sections(records, left_out, None if job_keys is None else len(job_keys)))
+    return render_all(_sections(records, left_out, None if job_keys is None else len(job_keys)))
+
+
+def renderer(format: str) -> Callable[[Sequence[Section]], str]:
+    """What makes a text of sections.
+
+    Raises:
+        UserError: no such format.
+    """
+    if format not in FORMATS:
+        raise UserError(unknown("format", format, FORMATS))
+    return FORMATS[format]
+
+
+def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
+    """The sections of a recipe's table, or of a view."""
+    if view := VIEWS.get(name):
+        stored, records = found_records(sources, job_keys, view.columns)
+        shown = current(checked(records, stored))
+        if not view.needs_classes:
+            return view.build(shown)
+        classes = pd.DataFrame() if isinstance(sources, pa.Table) else classes_frame(sources, stored)
+        return view.build(shown, classes)
+    if name not in RECIPES and not recipes.is_path(name):
+        raise UserError(unknown("table", name, [*RECIPES, *VIEWS]))
+    recipe = recipes.load(name)
+    stored, records = found_records(sources, job_keys, COLUMNS)
+    shown = current(checked(relevant(recipe, records), relevant(recipe, stored)))
+    facts = [] if isinstance(sources, pa.Table) else [run for store in sources for run in store.runs()]
+    return paper_table(recipe, shown, facts)
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:

@@ -8,6 +8,7 @@ where the strength check lets them (`freqbench.reporting.strength`).
 
 import pandas as pd
 
+from freqbench.reporting.frames import plain
 from freqbench.reporting.labels import attack_labels, model_names
 from freqbench.reporting.strength import checked
 
@@ -36,6 +37,7 @@ _PLAIN = {
     "energy_low": "energy_low",
     "energy_middle": "energy_middle",
     "energy_high": "energy_high",
+    "seam_energy": "seam_energy",
     "forwards": "num_forwards",
     "backwards": "num_backwards",
     "attack_seconds": "attack_seconds",
@@ -47,11 +49,11 @@ _ON_CLEAN = {
     "hd95_mm": "hd95_mm_clean",
     "hd95_penalised_mm": "hd95_penalised_clean",
 }
-_COUNTS = ["cases", "seeds", "failed", "hd95_cases", "hd95_undefined"]
+_COUNTS = ["cases", "seeds", "failed", "dsc_cases", "hd95_cases", "hd95_undefined"]
 SUMMARY = [*PAIR, "attack", "threat_model", "budget_name", "budget", *_COUNTS, *_PERCENT, *_PLAIN]
 ATTACK_TABLE = [
     *PAIR,
-    *("attack", "threat_model", "cases", "seeds", "failed", "dsc", "dsc_drop", "dsc_foreground"),
+    *("attack", "threat_model", "cases", "seeds", "failed", "dsc_cases", "dsc", "dsc_drop", "dsc_foreground"),
     *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body"),
     *("linf_255", "l2_body"),
 ]
@@ -61,13 +63,17 @@ def current(records: pd.DataFrame) -> pd.DataFrame:
     """Records with a `label` a row and unambiguous model names, without those of former versions.
 
     Two rows of one dataset, case, models, attack and seed differ in what a table does not show (another preprocessing,
-    a changed file): only the latest is kept, as their mean would be of nothing.
+    a changed file): only the latest is kept, as their mean would be of nothing. Records that have labels are returned
+    as they are: parts of a frame keep the names that tell all of it apart.
     """
+    if "label" in records:
+        return records
     names = model_names(records)
+    known = pd.CategoricalDtype(sorted(set(names.values())))
     frame = records.assign(
         label=attack_labels(records),
-        source_model=records["source_model_id"].map(names),
-        target_model=records["target_model_id"].map(names),
+        source_model=records["source_model_id"].map(names).astype(known),
+        target_model=records["target_model_id"].map(names).astype(known),
     )
     frame = frame.sort_values("finished_at", kind="stable")
     return frame.drop_duplicates([*PAIR, "case_id", "label", "seed"], keep="last")
@@ -82,15 +88,16 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of SUMMARY. `dsc`, `dsc_foreground`, `ssim`, `ssim_body`, `lpips` and `lpips_body` (1 - distance)
-        and `voxel_success` x100; `dsc_drop` in the same points, the mean over cases of clean minus attacked; `hd95` in
-        voxels over `hd95_cases` cases, with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
+        and `voxel_success` x100; `dsc_drop` in the same points, the mean over cases of clean minus attacked; `dsc` is
+        over the `dsc_cases` rows that have one, `hd95` in voxels over `hd95_cases`, with `hd95_undefined` classes left
+        out in all; `linf_255` in 1/255.
     """
     frame = current(checked(records))
     frame = frame[frame["left_out"] == ""]
     frame = frame.assign(lpips_body_similarity=1 - frame["lpips_body"].astype(float))
     sources = {*_PERCENT.values(), *_PLAIN.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - {"dsc_drop"}
     frame = frame.astype(dict.fromkeys(sources, float))
-    rows = pd.concat([_clean_rows(frame), _attack_rows(frame)], ignore_index=True)
+    rows = pd.concat([plain(_clean_rows(frame)), plain(_attack_rows(frame))], ignore_index=True)
     rows[list(_PERCENT)] *= 100
     rows["linf_255"] *= 255
     rows = rows.astype(dict.fromkeys(_COUNTS, "Int64"))
@@ -174,6 +181,7 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
     """Failed records: `dataset`, `source_model`, `target_model`, `attack`, their number and the first reason."""
     frame = current(records)
     frame = frame[frame["status"] == "failed"].drop(columns="attack").rename(columns={"label": "attack"})
+    frame = plain(frame[[*PAIR, "attack", "status", "error"]])
     groups = frame.groupby([*PAIR, "attack"], as_index=False, dropna=False)
     return groups.agg(failed=("status", "size"), first_reason=("error", "first"))
 
@@ -196,6 +204,7 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
         "cases": groups["_case"].nunique(),
         "seeds": groups["_seed"].nunique(),
         "failed": groups["_failed"].sum(),
+        "dsc_cases": groups["dsc"].count(),
         "hd95_cases": groups["hd95"].count(),
         "hd95_undefined": undefined.sum(min_count=1),
     }
@@ -207,6 +216,10 @@ def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     cases = frame.groupby(["dataset", "target_model", "case_id"])[list(_ON_CLEAN.values())].first()
     groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])
     means = {name: groups[column].mean() for name, column in _ON_CLEAN.items()}
-    counts = {"cases": groups.size(), "hd95_cases": groups["hd95_clean"].count()}
+    counts = {
+        "cases": groups.size(),
+        "dsc_cases": groups["dsc_clean"].count(),
+        "hd95_cases": groups["hd95_clean"].count(),
+    }
     rows = pd.DataFrame(counts | means).reset_index()
     return rows.assign(source_model="", attack=CLEAN, _name="", threat_model="")

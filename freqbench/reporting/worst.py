@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from freqbench.errors import UserError, unknown
+from freqbench.reporting.frames import plain
 from freqbench.reporting.labels import value_text
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, current
@@ -49,10 +50,9 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None, crit
     frame = frame.assign(budget=pd.Series([texts[budget] for budget in budgets], index=frame.index, dtype=object))
     frame = frame.assign(_score=100 * frame[criterion].astype(float), _clean=100 * frame[clean].astype(float))
     frame = frame.dropna(subset=["_score"])
-    own = frame.groupby([*_THREAT, "case_id"])["label"].transform("nunique")
-    all_of_them = frame.groupby(_THREAT)["label"].transform("nunique")
-    frame = frame[(own == all_of_them) & (all_of_them > 1)]
-    cases = frame.groupby([*_THREAT, "case_id"], as_index=False).agg(dsc=("_score", "min"), clean=("_clean", "first"))
+    frame = complete_cases(frame, _THREAT)
+    frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
+    cases = case_minima(frame, _THREAT)
     worst = cases.groupby(_THREAT, as_index=False).agg(
         num_cases=("dsc", "size"), dsc=("dsc", "mean"), clean=("clean", "mean")
     )
@@ -60,4 +60,23 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None, crit
     strongest = single.sort_values("score", kind="stable").groupby(_THREAT, as_index=False)
     best = strongest.agg(num_attacks=("label", "size"), strongest=("label", "first"), strongest_dsc=("score", "first"))
     rows = worst.merge(best, on=_THREAT)
-    return rows.assign(dsc_drop=rows["clean"] - rows["dsc"])[WORST_CASE]
+    return plain(rows).assign(dsc_drop=rows["clean"] - rows["dsc"])[WORST_CASE]
+
+
+def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The rows of the cases that every attack of their group has a score for.
+
+    Args:
+        frame: rows with a score, with the columns `by`, `case_id` and `label`.
+        by: the columns that make a group.
+    """
+    own = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
+    all_of_them = frame.groupby(list(by), observed=True)["label"].transform("nunique")
+    return frame[own == all_of_them]
+
+
+def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row a case of each group: `dsc`, the lowest `_score` of any attack and seed, `clean` and `patient_id`."""
+    return frame.groupby([*by, "case_id"], as_index=False, observed=True).agg(
+        dsc=("_score", "min"), clean=("_clean", "first"), patient_id=("patient_id", "first")
+    )

@@ -2,7 +2,9 @@
 
 from freqbench.results.lease import Lease
 from freqbench.results.schema import CLASS_RECORDS, KEY, RECORDS, SCHEMA_VERSION, Column, to_table
-from freqbench.results.store import Key, Store, index_keys, latest
+from freqbench.results.shard import Shard
+from freqbench.results.store import Key, Store, index_keys
+from freqbench.results.winners import latest
 from freqbench.results.writer import Writer
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Column",
     "Key",
     "Lease",
+    "Shard",
     "Store",
     "Writer",
     "index_keys",

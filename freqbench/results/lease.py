@@ -1,77 +1,204 @@
-"""The advisory lease of a result store: says that somebody writes there now. It warns and never forbids."""
+"""The lease of a result store: says which run works on which shard of the grid now, so that a second one is told.
+
+It is advisory: two runs on the same cells cost work, never rows, as readers take one row a key.
+"""
 
 import json
-import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from freqbench import storage
+import psutil
 
-LEASE_NAME = "lease.json"
+from freqbench import storage
+from freqbench.documents import json_of
+from freqbench.errors import UserError
+from freqbench.results.shard import Shard
+
+FOLDER = "leases"
+FRESH_S = 60.0
+RENEW_S = 15.0
+POLL_S = 1.0
+LONG_DEAD_S = 900.0  # more than clocks of two machines differ
+
+Facts = dict[str, Any]
 
 
 class Lease:
-    """One run's lease on a store, in `runs/lease.json`.
-
-    Two drivers in one store cost work, never rows, so a lost lease has no consequence but a missing warning.
+    """One run's lease on a shard, in `leases/<number>-of-<count>.json`.
 
     Args:
         root: the store's folder or URI.
         run_id: the run that wants it.
-        fresh_seconds: a lease that was not renewed for that long is taken over.
+        shard: what it works on.
+        fresh_seconds: a lease that is not renewed for that long is dead.
+        renew_seconds: how often a lease that is held is renewed.
     """
 
-    def __init__(self, root: str, run_id: str, fresh_seconds: float = 60.0) -> None:
-        self._path = storage.join(root, "runs", LEASE_NAME)
+    def __init__(
+        self,
+        root: str,
+        run_id: str,
+        shard: Shard | None = None,
+        fresh_seconds: float = FRESH_S,
+        renew_seconds: float = RENEW_S,
+    ) -> None:
+        self._shard = shard or Shard()
+        self._root = root
+        self._path = _path(root, self._shard)
         self._run_id = run_id
         self._fresh_seconds = fresh_seconds
+        self._renew_seconds = renew_seconds
 
-    def take(self) -> dict[str, Any] | None:
-        """Take the lease or renew it; call it before a run and at commits.
+    @contextmanager
+    def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
+        """Hold it within, renewed by a thread of its own.
+
+        Args:
+            force: take it whoever has it.
+            lost: told once, from that thread, of a run that has taken it by force meanwhile.
+
+        Raises:
+            UserError: a run that is alive works on cells of this shard.
+        """
+        holder = self.take(force)
+        if holder:
+            raise UserError(
+                f"{self._root}: expected no other run on these cells, got run {holder['run_id']} on shard "
+                f"{holder['shard']} (host {holder['host']}, pid {holder['pid']}): wait for it, take another --shard, "
+                "or --force (rows stay right, but work is done twice)"
+            )
+        ended = threading.Event()
+        thread = threading.Thread(target=self._keep, args=(ended, lost), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.release()
+
+    def take(self, force: bool = False) -> Facts | None:
+        """Take it.
+
+        The run of another machine is alive if it renews its lease while this looks on, for `fresh_seconds` at most:
+        neither clocks nor processes of two machines can be compared.
 
         Returns:
-            None if this run holds it now, else the facts of the run that does: host, pid, run_id, time (Unix seconds).
+            None if this run holds it now, else the facts of the run that works on cells of this shard: host, pid,
+            run_id, shard, time (Unix seconds).
         """
-        facts = {"host": socket.gethostname(), "pid": os.getpid(), "run_id": self._run_id, "time": time.time()}
-        content = json.dumps(facts).encode()
-        if storage.create(self._path, content):
+        if force:
+            storage.write_atomic(self._path, self._content())
             return None
-        holder = self._holder()
-        if holder and holder["run_id"] != self._run_id and self._is_alive(holder):
+        for path in self._overlapping():
+            if holder := self._alive(path):
+                return holder
+        if not storage.create(self._path, self._content()):
+            if holder := self._alive(self._path):
+                return holder
+            storage.write_atomic(self._path, self._content())
+        for path in self._overlapping():  # whoever came at the same time saw this one's, or is seen here
+            if holder := self._alive(path):
+                self.release()
+                return holder
+        return None
+
+    def renew(self) -> Facts | None:
+        """Say that the run is alive.
+
+        Returns:
+            None, or the facts of the run that has taken the lease meanwhile.
+        """
+        holder = self._read(self._path)
+        if holder and holder["run_id"] != self._run_id:
             return holder
-        storage.write_atomic(self._path, content)
+        storage.write_atomic(self._path, self._content())
         return None
 
     def release(self) -> None:
-        """Give it back if this run holds it."""
-        holder = self._holder()
-        if holder and holder["run_id"] == self._run_id:
-            storage.remove(self._path)
+        """Give it back if this run holds it; a store that does not answer keeps it until it is dead."""
+        try:
+            holder = self._read(self._path)
+            if holder and holder["run_id"] == self._run_id:
+                storage.remove(self._path)
+        except OSError:
+            return
 
-    def _is_alive(self, holder: Mapping[str, Any]) -> bool:
-        """Renewed lately, and not by a process of this host that is gone."""
-        if time.time() - holder["time"] >= self._fresh_seconds:
-            return False
-        return holder.get("host") != socket.gethostname() or _runs(holder.get("pid"))
+    def _keep(self, ended: threading.Event, lost: Callable[[Facts], None]) -> None:
+        while not ended.wait(self._renew_seconds):
+            try:
+                holder = self.renew()
+            except OSError:
+                continue  # the store does not answer: the run itself says so when it has rows for it
+            if holder:
+                lost(holder)
+                return
 
-    def _holder(self) -> dict[str, Any] | None:
+    def _content(self) -> bytes:
+        process = psutil.Process()
+        facts = {
+            "host": socket.gethostname(),
+            "pid": process.pid,
+            "started": process.create_time(),
+            "run_id": self._run_id,
+            "shard": str(self._shard),
+            "time": time.time(),
+        }
+        return json.dumps(facts).encode()
+
+    def _overlapping(self) -> list[str]:
+        """The leases, its own too, of shards that share cells with this one."""
+        found = []
+        for name in storage.list_files(storage.join(self._root, FOLDER), ".json"):
+            try:
+                shard = Shard.parse(name.removesuffix(".json").replace("-of-", "/"))
+            except UserError:
+                continue  # not a lease
+            if shard.overlaps(self._shard):
+                found.append(_path(self._root, shard))
+        return found
+
+    def _alive(self, path: str) -> Facts | None:
+        """The facts of the other run that holds a lease and lives; None if none does."""
+        first = self._read(path)
+        if not first or first["run_id"] == self._run_id or abs(time.time() - first["time"]) > LONG_DEAD_S:
+            return None
+        if first["host"] == socket.gethostname():
+            return first if _runs(first["pid"], first["started"]) else None
+        end = time.monotonic() + self._fresh_seconds
+        while time.monotonic() < end:
+            time.sleep(min(POLL_S, self._fresh_seconds))
+            now = self._read(path)
+            if not now:
+                return None
+            if now != first:
+                return now if now["run_id"] != self._run_id else None
+        return None
+
+    def _read(self, path: str) -> Facts | None:
         """What the file says; None where it is gone or half written, as whoever wrote it died then."""
         try:
-            facts = json.loads(storage.read_bytes(self._path))
+            facts = json_of(storage.read_bytes(path), path)
         except (FileNotFoundError, ValueError):
             return None
-        complete = isinstance(facts, dict) and {"run_id", "time"} <= facts.keys()
-        return facts if complete and isinstance(facts["time"], int | float) else None
+        kinds = {"host": str, "pid": int, "started": float, "run_id": str, "shard": str, "time": float}
+        is_whole = isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in kinds.items())
+        return facts if is_whole else None
 
 
-def _runs(pid: Any) -> bool:
-    """Whether a process of this host exists."""
+def _path(root: str, shard: Shard) -> str:
+    return storage.join(root, FOLDER, f"{shard.number}-of-{shard.count}.json")
+
+
+def _runs(pid: int, started: float) -> bool:
+    """Whether a process of this machine is there, and is the one that was started then."""
     try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
+        return abs(psutil.Process(pid).create_time() - started) < 1
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

@@ -137,6 +137,12 @@ RECORDS: tuple[Column, ...] = (
     ),
     _score("energy_middle", "intensity 0..1", "lower", "the same in the middle band, nearly all coefficients"),
     _score("energy_high", "intensity 0..1", "lower", "the same in the high band"),
+    _score(
+        "seam_energy",
+        "ratio",
+        "lower",
+        "mean jump of the change across borders of the source's windows over that within them; 1: no seam",
+    ),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _score(
         "resampling_error",

@@ -17,18 +17,22 @@ Row = Mapping[str, Any]
 
 
 def commit(root: str, name: str, records: pa.Table, class_records: pa.Table) -> None:
+    """Write a pair of files of these rows."""
+    put_pair(root, name, _encoded(records), _encoded(class_records))
+
+
+def put_pair(root: str, name: str, records: bytes, class_records: bytes) -> None:
     """Write a pair of files; the second is the commit, so a reader sees both or neither."""
-    for kind, table in (("class_records", class_records), ("records", records)):
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        storage.write_atomic(storage.join(root, kind, name), sink.getvalue().to_pybytes())
+    storage.write_atomic(storage.join(root, "class_records", name), class_records)
+    storage.write_atomic(storage.join(root, "records", name), records)
 
 
 class Writer:
     """Buffers a run's rows and commits them in files of about 5,000 records or `interval_s` seconds.
 
     For one thread. Rows count as done when they are committed, so `add`, `flush_due` and `flush` say how many records
-    they committed, always all that were waiting. If a commit fails, the rows keep waiting and the next one tries again.
+    they committed, always all that were waiting. If a commit fails, the rows keep waiting and the next one tries again,
+    `interval_s` seconds later.
 
     Args:
         root: the store's folder or URI.
@@ -42,6 +46,7 @@ class Writer:
         self._interval_s = interval_s
         self._waiting: dict[tuple[Any, ...], tuple[Row, list[Row]]] = {}
         self._flushed_at = time.monotonic()
+        self._has_failed = False
         self._sequence = _next_sequence(root, run_id)
 
     def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
@@ -71,7 +76,8 @@ class Writer:
         Returns:
             The number of records committed now.
         """
-        due = len(self._waiting) >= MAX_RECORDS or time.monotonic() - self._flushed_at >= self._interval_s
+        is_full = len(self._waiting) >= MAX_RECORDS and not self._has_failed
+        due = is_full or time.monotonic() - self._flushed_at >= self._interval_s
         return self.flush() if due else 0
 
     def flush(self) -> int:
@@ -86,10 +92,16 @@ class Writer:
             classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
             name = f"{self._run_id}-{self._sequence:06d}.parquet"
             self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
+            self._has_failed, self._flushed_at = True, time.monotonic()
             commit(self._root, name, records, classes)
-            self._waiting = {}
+            self._has_failed, self._waiting = False, {}
         self._flushed_at = time.monotonic()
         return count
+
+    @property
+    def num_waiting(self) -> int:
+        """Records that are not committed yet."""
+        return len(self._waiting)
 
     def close(self) -> int:
         """Commit what waits; the writer can still be used."""
@@ -102,6 +114,13 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _encoded(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _commit_of(row: Row) -> tuple[Any, ...]:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from freqbench.config import Strict
+from freqbench.config import FileName, Strict
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Splits(Strict):
@@ -76,7 +75,7 @@ class ModelRecipe(Strict):
         roi: voxels of a crop and of a window, a side.
     """
 
-    name: FolderName
+    name: FileName
     arch: str
     args: dict[str, Any] = Field(default_factory=dict)
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] = (96, 96, 96)
@@ -104,7 +103,7 @@ class TrainJob(Schedule):
             to give the same weights everywhere names them.
     """
 
-    name: FolderName
+    name: FileName
     dataset: dict[str, Any]
     splits: Splits
     models: Annotated[tuple[ModelRecipe, ...], Field(min_length=1)]

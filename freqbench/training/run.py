@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from freqbench import models
+from freqbench import models, names
 from freqbench.data import Dataset
+from freqbench.documents import object_of
 from freqbench.errors import UserError
 from freqbench.identity import digest
 from freqbench.job import build_dataset
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
+from freqbench.terminal import PlainConsole
 from freqbench.training.clean import CleanTraining, case_dice, mean_foreground, save_best, train_clean
 from freqbench.training.recipe import ModelRecipe, TrainJob
 from freqbench.training.state import BEST, State
@@ -142,6 +143,7 @@ def _train_one(
     training: CleanTraining, class_names: tuple[str, ...], cases: Callable[[str], list[Case]], out: str, progress: bool
 ) -> TrainResult:
     folder = join(out, training.model.name)
+    names.require_inside(out, folder)
     key = digest([training.identity, training.half, training.schedule.max_minutes])
     finished = _finished(folder, key)
     with _steps_shown(training, progress) as (say, seen):
@@ -161,8 +163,8 @@ def _finished(folder: str, key: str) -> TrainResult | None:
     path = join(folder, RESULT)
     if not exists(path) or not exists(join(folder, BEST)):
         return None
-    content = json.loads(read_bytes(path))
-    if content["key"] != key or content["sha256"] != sha256(join(folder, BEST)):
+    content = object_of(read_bytes(path), path)
+    if content.get("key") != key or content.get("sha256") != sha256(join(folder, BEST)):
         return None
     return TrainResult(**content["result"] | {"path": join(folder, BEST)})
 
@@ -197,7 +199,7 @@ def _measure(
 @contextmanager
 def _steps_shown(training: CleanTraining, progress: bool) -> Iterator[tuple[Say, Callable[[State], None]]]:
     """A way to say a line, and a way to show that a step was done."""
-    console = Console(stderr=True, quiet=not progress, highlight=False)
+    console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     name = training.model.name

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from freqbench.models.archive import read_torch
 from freqbench.storage import exists, join, read_bytes, write_atomic
 
 LAST = "last.pt"
@@ -67,12 +68,16 @@ class State:
         write_atomic(join(folder, LOG), ("\n".join([LOG_HEADER, *rows]) + "\n").encode())
 
     def restore(self, folder: str, identity: str) -> None:
-        """Take over what `save` wrote under the same identity; without such a file nothing changes."""
+        """Take over what `save` wrote under the same identity; without such a file nothing changes.
+
+        Raises:
+            CheckpointError: a file that `save` did not write.
+        """
         path = join(folder, LAST)
         if not exists(path):
             return
-        content: dict[str, Any] = torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
-        if content["identity"] != identity:
+        content: Any = read_torch(path, io.BytesIO(read_bytes(path)))
+        if not isinstance(content, dict) or content.get("identity") != identity:
             return
         self.net.load_state_dict(content["net"])
         self.optimizer.load_state_dict(content["optimizer"])

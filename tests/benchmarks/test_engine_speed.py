@@ -11,8 +11,8 @@ import torch
 from engine.ray_session import findable_tests, ray_session
 from tiny import Collector, execute, expanded, small
 
-from freqbench.engine import cluster, distributed, rows, runner, serial
-from freqbench.engine.distributed import RemoteWorker
+from freqbench.engine import cluster, distributed, fleet, rows, runner, serial
+from freqbench.engine.fleet import RemoteWorker
 from freqbench.engine.resources import Pool
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
@@ -20,6 +20,7 @@ from freqbench.evaluate import PredictionScores
 from freqbench.grid import Unit
 from freqbench.metrics import Scores
 from freqbench.results import Store
+from freqbench.types import Case
 
 NUM_UNITS = 20000
 
@@ -30,7 +31,9 @@ class InstantWorker(RemoteWorker):
     """Answers with rows of the right shape at once: what is left is driver, writer and store."""
 
     def run(self, unit: Unit, prefetch: Any = None) -> tuple[Outcome, Masks | None]:
-        case = self._case(unit.cell.dataset, unit.ref)
+        return self.answer(unit, self._case(unit.cell.dataset, unit.ref, None))
+
+    def answer(self, unit: Unit, case: Case | None) -> tuple[Outcome, Masks | None]:
         classes = [{"dsc": 0.5}] * unit.cell.dataset.num_classes
         scores = [(PredictionScores(record={"dsc": 0.5}, classes=classes),)] * len(unit.targets)
         measured = {"run_id": self.spec.run_id, "finished_at": datetime.now(UTC)}
@@ -74,7 +77,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         real(run, unit)
 
     monkeypatch.setattr(runner._Run, "begin", begin)
-    monkeypatch.setattr(distributed, "RemoteWorker", InstantWorker)
+    monkeypatch.setattr(fleet, "RemoteWorker", InstantWorker)
     with findable_tests():
         summary = execute(content, tmp_path, engine="ray")
     seconds = began[-1] - began[0]

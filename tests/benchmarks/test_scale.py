@@ -6,10 +6,7 @@ worker is replaced: by one that answers at once.
 """
 
 import os
-import re
-import subprocess
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from measured import ROOT, Measured
 from tiny import JOB, SHAPE, expanded, job, write
 
 from freqbench.engine import rows
@@ -28,7 +26,6 @@ from freqbench.job import JobSpec
 from freqbench.metrics import Scores
 from freqbench.results import Store
 
-ROOT = Path(__file__).parents[2]
 CASES = 10
 UNITS = 100_000
 MIB = 2**20
@@ -101,36 +98,6 @@ def fill(out: Path, spec: JobSpec, grid: Grid) -> float:
     store.write_run("filled", {"status": "done", "records": UNITS, "failed": 0, "warnings": []})
     store.write_job({"spec": spec.model_dump(mode="json"), "index": grid.index()})
     return seconds
-
-
-def peak_mib(pid: int) -> int:
-    """The most memory that a process has held since it began; 0 where it has just ended.
-
-    What the system tells of a child after its end counts the memory of the process that started it too.
-    """
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) // 1024 if found else 0
-
-
-class Measured:
-    """A command that has ended: what it said, its seconds, those of a core, and the most memory that it held."""
-
-    def __init__(self, folder: Path, *command: str) -> None:
-        own = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "FREQBENCH_OFFLINE": "1"}
-        self.mib = 0
-        with tempfile.TemporaryFile("w+", dir=folder) as said:
-            started, core = time.perf_counter(), sum(os.times()[2:4])
-            process = subprocess.Popen([sys.executable, *command], cwd=folder, env=os.environ | own, stdout=said)
-            while process.poll() is None:
-                self.mib = max(self.mib, peak_mib(process.pid))
-                time.sleep(0.05)
-            self.seconds, self.core_seconds = time.perf_counter() - started, sum(os.times()[2:4]) - core
-            said.seek(0)
-            self.said = said.read()
-        assert process.returncode == 0, self.said
-
-    def __str__(self) -> str:
-        return f"{self.seconds:.1f} s ({self.core_seconds:.1f} s of a core, {self.mib} MiB)"
 
 
 def show(name: str, figures: list[tuple[str, str, str]], capsys: pytest.CaptureFixture[str]) -> None:

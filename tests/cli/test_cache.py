@@ -7,6 +7,7 @@ from data.conftest import Folder
 from tiny import execute, small
 from typer.testing import CliRunner
 
+from freqbench import storage
 from freqbench.cli import app
 from freqbench.data import cache
 from freqbench.errors import UserError
@@ -27,6 +28,17 @@ def test_it_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert runner.invoke(app, ["cache", "clear"]).output == f"{size} GB freed: {place}\n"
     assert cache.entries() == ()
     assert runner.invoke(app, ["cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
+
+
+def test_copies_of_remote_files_are_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    storage.write_atomic("memory://tests-cache/a.bin", bytes(20_000_000))
+    copy = storage.fetch("memory://tests-cache/a.bin")
+    storage.remove("memory://tests-cache/a.bin")
+    runner, place = CliRunner(), tmp_path / "cache" / "files"
+    assert f"0.02 GB of files fetched from URIs: {place}\n" in runner.invoke(app, ["cache", "show"]).output
+    assert f"0.02 GB freed: {place}\n" in runner.invoke(app, ["cache", "clear"]).output
+    assert not copy.exists()
 
 
 def test_a_bound_that_is_no_number_stops_a_run_before_it_begins(

@@ -12,13 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny import execute, job, rows, small, write
+from tiny import execute, expanded, job, rows, small, write
 
+from freqbench import present, remote
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app, main
+from freqbench.results import Lease
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
+COMMANDS = sorted(
+    str(command.name or command.callback.__name__)
+    for group in (app, remote.app, present.app)
+    for command in group.registered_commands
+    if command.callback
+)
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -59,7 +66,8 @@ def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    assert set(COMMANDS) == {"plan", "run", "score", "export", "status", "report", "train", "doctor"}
+    own, on_a_cluster = {"plan", "run", "score", "export", "train", "doctor"}, {"submit", "status", "stop", "list"}
+    assert set(COMMANDS) == own | on_a_cluster | {"report", "compare", "serve"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -67,7 +75,7 @@ def test_help_reads_well(command: str, tmp_path: Path) -> None:
     result = call(tmp_path, *([command] if command else []), "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert "Usage:" in result.stdout
-    for option in ("--out", "--set", "--limit-cases") if command in ("plan", "run") else ():
+    for option in ("--out", "--set", "--limit-cases") if command in ("plan", "run", "submit") else ():
         assert option in result.stdout
 
 
@@ -164,6 +172,7 @@ def test_report_shows_only_the_job_s_own_cells(tmp_path: Path, capsys: pytest.Ca
         (["status", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
         (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
         (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
+        (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),
         (["train", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
     ],
 )
@@ -217,6 +226,22 @@ def test_limit_cases_and_set_reach_the_run(tmp_path: Path, capsys: pytest.Captur
     assert in_process(capsys, "run", write(tmp_path, job()), "--out", str(out), *changes)[0] == 0
     assert {(row["attack"], row["case_id"]) for row in rows(out).values()} == {("'gn'", "'phantom_2000'")}
     assert len(rows(out)) == 2 * 2 * 2
+
+
+def test_a_shard_is_a_part_and_force_goes_past_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = small(attacks=[{"name": "gn", "std": [0.01 * i for i in range(1, 9)]}], metrics=["dsc"])
+    command = ["run", write(tmp_path, content), "--out", str(tmp_path / "out"), "--engine", "serial"]
+    Lease(str(tmp_path / "out"), "other").take()
+    code, _, err = in_process(capsys, *command, "--shard", "1/2")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(
+        f"error: {tmp_path / 'out'}: expected no other run on these cells, got run other on shard 1/1"
+    )
+    assert in_process(capsys, *command, "--shard", "1/2", "--force")[0] == 0
+    cells = expanded(content)[1].cells
+    wanted = {cell.cell_id for cell in cells if int(cell.cell_id, 16) % 2 == 0}
+    assert {row[0] for row in rows(tmp_path / "out")} == wanted
+    assert 0 < len(wanted) < len(cells)
 
 
 SAVED = {

@@ -251,7 +251,7 @@ def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict
     ("folds", "text"),
     [
         (None, "splits_final.json: expected the folds, found no file: check `root`"),
-        ("{", "splits_final.json: expected JSON, got none"),
+        ("{", "splits_final.json: not readable as JSON"),
         ("[]", "splits_final.json: expected fold 0, got a list of 0: choose another `fold`"),
         ('[{"train": ["a"]}]', "splits_final.json: expected lists train and val in fold 0, got {'train': ['a']}"),
         ('[{"train": ["a"], "val": ["z"]}]', "/imagesTr/z_0000.nii.gz: expected the image of case z, found no file"),

@@ -39,8 +39,8 @@ def test_undefined_is_nan_and_not_computed_is_null(store: Store) -> None:
 
 
 def test_columns_that_came_later_are_null(store: Store) -> None:
-    later = ("energy_low", "energy_middle", "energy_high")
-    assert [tuple(row[name] for name in later) for row in store.records().to_pylist()] == [(None,) * 3] * 4
+    later = ("energy_low", "energy_middle", "energy_high", "seam_energy")
+    assert [tuple(row[name] for name in later) for row in store.records().to_pylist()] == [(None,) * 4] * 4
 
 
 def test_covered(store: Store) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.task import Task
 from freqbench.data.phantom import Phantom
+from freqbench.space import Preprocess
 from freqbench.types import Case, CaseRef
 
 
@@ -54,6 +55,8 @@ class Faulty(PGD):
             die()
         if self.fault == "hang" and happens(self.place, self.times):
             time.sleep(600)
+        if self.fault == "raise":
+            raise RuntimeError("as asked")
         if self.fault == "slow":
             time.sleep(1)
         return super().perturb(task)
@@ -74,10 +77,23 @@ def revive(values: tuple[float, float, float], place: str) -> tuple[float, float
     return values
 
 
-def deadly(values: tuple[float, float, float], place: str) -> Deadly:
-    spacing = Deadly(values)
+def deadly(values: tuple[float, float, float], place: str, kind: type[Deadly] = Deadly) -> Deadly:
+    spacing = kind(values)
     spacing.place = place
     return spacing
+
+
+class Unreadable(Deadly):
+    """A spacing that cannot be read where it is sent to, the first time."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return read, (tuple(self), self.place)
+
+
+def read(values: tuple[float, float, float], place: str) -> tuple[float, float, float]:
+    if happens(place, 1):
+        raise AttributeError("partially initialized module")
+    return values
 
 
 class FaultyPhantom(Phantom):
@@ -88,10 +104,12 @@ class FaultyPhantom(Phantom):
     place: str
     fault: str
 
-    def load(self, ref: CaseRef) -> Case:
+    def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
         if self.fault == "load" and happens(self.place, 1):
             die()
-        case = super().load(ref)
+        case = super().load(ref, space)
         if self.fault == "score":
             object.__setattr__(case, "spacing", deadly(case.spacing, self.place))
+        if self.fault == "unreadable":
+            object.__setattr__(case, "spacing", deadly(case.spacing, self.place, Unreadable))
         return case

@@ -2,15 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import Collector
 
 from freqbench.engine import cluster, distributed
-from freqbench.engine.resources import Pool
+from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.grid import Unit
 
@@ -31,6 +32,25 @@ def ray_session(cpus: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any]:
+    """A cluster of machines that are processes of this one, with GPUs that are none."""
+    from ray.cluster_utils import Cluster
+
+    machine = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 80 << 20}
+    with findable_tests(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # as in cluster.own
+        cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False, **head})
+        try:
+            for _ in range(number - 1):
+                cluster.add_node(**machine)
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
 def run_by_ray(
     units: Sequence[Unit],
     metrics: Sequence[str],
@@ -38,9 +58,11 @@ def run_by_ray(
     timeout: float | None = None,
     batch: int | None = None,
     threads: int = 1,
+    room: Callable[[Sequence[Node]], int] | None = None,
+    listener: Collector | None = None,
 ) -> Collector:
     """Units on the Ray of this process."""
     spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True)
-    listener = Collector()
-    distributed.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout)
+    listener = listener or Collector()
+    distributed.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout, room)
     return listener

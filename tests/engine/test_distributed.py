@@ -13,7 +13,7 @@ from tiny import SHAPE, Collector, expanded, job, results, small
 
 from freqbench.attacks import ATTACKS
 from freqbench.data import DATASETS
-from freqbench.engine import distributed, serial
+from freqbench.engine import distributed, fleet, serial
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
@@ -115,6 +115,18 @@ def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(
 
 
 @pytest.mark.chaos
+def test_masks_that_a_process_cannot_read_are_scored_elsewhere(tmp_path: Path) -> None:
+    place = tmp_path / "faults"
+    place.mkdir()
+    entry = {"name": "phantom", "loader": "faulty", "shape": SHAPE, "cases": 1, "place": str(place)}
+    units = units_of(small(datasets=[{**entry, "fault": "unreadable"}]))
+    listener = run_by_ray(units, METRICS, workers=1)
+    assert [path.name for path in place.iterdir()] == ["fault-0"]
+    assert not any(outcome.failed for outcome in listener.outcomes)
+    assert results(listener.outcomes) == results(run_serially(units).outcomes)
+
+
+@pytest.mark.chaos
 @pytest.mark.parametrize("fault", ["load", "score"])
 def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(tmp_path: Path, fault: str) -> None:
     place = tmp_path / "faults"
@@ -129,8 +141,8 @@ def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(t
 
 def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one: the run goes on with that."""
-    monkeypatch.setattr(distributed, "WAITING_S", 1.0)
-    monkeypatch.setattr(distributed, "WAITING_AGAIN_S", 1.0)
+    monkeypatch.setattr(fleet, "WAITING_S", 1.0)
+    monkeypatch.setattr(fleet, "WAITING_AGAIN_S", 1.0)
     units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
     listener = run_by_ray(units, ("dsc",), workers=2, threads=3)
     assert "waiting for Ray: 1 of 2 workers have not started: each wants 3 CPU, free are 1 CPU" in listener.said
@@ -138,7 +150,7 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "STARTS", 1)
+    monkeypatch.setattr(fleet, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

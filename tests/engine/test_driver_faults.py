@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from engine.ray_session import TESTS, findable_tests, run_by_ray
+from engine.ray_session import TESTS, machines, run_by_ray
 from tiny import Collector, class_rows, execute, expanded, job, results, rows, write
 
 from freqbench.engine import serial
@@ -158,23 +157,6 @@ def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
-
-
-@contextmanager
-def machines(number: int, cpus: int) -> Iterator[Any]:
-    """A cluster of machines that are processes of this one."""
-    from ray.cluster_utils import Cluster
-
-    with findable_tests(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus})
-        for _ in range(number - 1):
-            cluster.add_node(num_cpus=cpus)
-        cluster.wait_for_nodes()
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
 
 
 @pytest.mark.chaos

@@ -1,10 +1,14 @@
 """How many workers a machine gets, and what each takes."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import execute, job
 
-from freqbench.engine.resources import Node, Pool, share
+from freqbench.engine.resources import Node, Pool, room, share
 from freqbench.job import Resources
 
 GIB = 1 << 30
@@ -71,3 +75,73 @@ def test_machines_of_a_cluster_add_up() -> None:
     assert share(Resources(), [bare, Node(cores=1, gpus=0, memory=64 * GIB)], 100, GIB) == Pool(
         workers=3, threads=1, gpus=0
     )
+
+
+EIGHT = [Node(cores=2, gpus=1, memory=64 * GIB)] * 8
+
+
+def test_half_a_card_each_of_eight_machines_and_half_its_memory() -> None:
+    found = share(Resources(gpus_per_worker=0.5), EIGHT, 384, GIB)
+    assert found == Pool(workers=16, threads=1, gpus=0.5)
+    assert found.memory_share == 0.5
+
+
+def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from freqbench.engine import cluster, distributed
+
+    told: list[tuple[float, int, int]] = []
+
+    def run(units: Any, spec: Any, pool: Pool, listener: Any, timeout: Any, room: Any) -> None:
+        told.append((spec.gpu_share, pool.workers, room([*EIGHT, EIGHT[0]])))
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(cluster, "existing", lambda address: nullcontext())
+    monkeypatch.setattr(cluster, "nodes", lambda: EIGHT)
+    monkeypatch.setattr(distributed, "run", run)
+    attacks = [{"name": "fgsm", "eps": [0.001 * i for i in range(1, 11)]}]
+    execute(job(attacks=attacks, resources={"gpus_per_worker": 0.5}), tmp_path, engine="ray")
+    assert told == [(0.5, 16, 18)]
+
+
+def now_there_is_room(start: Sequence[Node], now: Sequence[Node], **asked: Any) -> int:
+    resources = Resources(**asked)
+    return room(resources, share(resources, start, 1000, GIB, grows=True), GIB, now)
+
+
+BIG, BARE, HEAD = (Node(cores=c, gpus=g, memory=64 * GIB) for c, g in ((8, 2), (4, 0), (0, 0)))
+
+
+def test_machines_that_join_have_room_and_those_that_go_take_it_along() -> None:
+    assert now_there_is_room([BARE, BARE], [BARE] * 3) == 6
+    assert now_there_is_room([BARE, BARE], [BARE]) == 2
+    assert now_there_is_room([BIG], [BIG, BIG]) == 4
+    assert now_there_is_room([BIG, BARE], [BARE]) == 0, "they need a GPU"
+    assert now_there_is_room([BARE], [BARE, BIG]) == 6, "they need none"
+
+
+def test_as_long_as_no_machine_comes_or_goes_there_is_room_for_the_workers_that_there_are() -> None:
+    for nodes in ([BARE, BARE], [BARE, Node(cores=1, gpus=0, memory=64 * GIB)], [BIG, BARE], [HEAD, BARE], [BIG] * 5):
+        assert now_there_is_room(nodes, nodes) == share(Resources(), nodes, 1000, GIB).workers
+
+
+def test_a_new_machine_with_few_cores_has_room_for_what_they_serve() -> None:
+    few = Node(cores=3, gpus=2, memory=64 * GIB)
+    assert now_there_is_room([BIG], [BIG, few]) == 2, "four cores a worker"
+
+
+def test_the_number_that_a_job_says_does_not_follow_machines() -> None:
+    assert now_there_is_room([BARE], [BARE] * 9, workers=3) == 3
+
+
+def test_a_machine_without_cores_has_no_worker() -> None:
+    assert share(Resources(), [HEAD, BARE, BARE], 100, GIB) == Pool(workers=4, threads=2, gpus=0)
+
+
+def test_gpus_that_a_job_names_are_asked_for_before_there_is_one_where_machines_may_join() -> None:
+    asked = Resources(workers=4, gpus_per_worker=0.5)
+    assert share(asked, [HEAD], 100, GIB, grows=True) == Pool(workers=4, threads=1, gpus=0.5)
+    assert share(asked, [HEAD], 100, GIB).gpus == 0
+    assert share(Resources(workers=4), [HEAD], 100, GIB, grows=True).gpus == 0, "1 is but the default"
+    assert share(Resources(gpus_per_worker=1), [BARE], 100, GIB, grows=True).gpus == 0, "for how many workers?"

@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from freqbench.engine.runner import Summary
 from freqbench.engine.status import of_store
 from freqbench.errors import UserError
 from freqbench.metrics import METRICS
-from freqbench.results import KEY, Lease, Store, index_keys
+from freqbench.results import KEY, Store, index_keys
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
@@ -157,7 +156,7 @@ def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
         execute(small(metrics=["dsc", "hd95"]), tmp_path)
     (run,) = Store(str(tmp_path)).runs()
     assert run["status"] == "died"
-    assert not storage.exists(str(tmp_path / "runs" / "lease.json"))
+    assert not storage.list_files(str(tmp_path / "leases"), ".json")
 
 
 def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,19 +179,8 @@ def test_what_was_reported_as_stored_is_stored(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(runner, "RunProgress", Checked)
     execute(small(**TWO), tmp_path)
-    assert reported == [(1, 1), (2, 2), (2, 2)]
-
-
-def test_another_live_run_is_warned_of_and_changes_nothing(tmp_path: Path) -> None:
-    assert Lease(str(tmp_path), "other").take() is None
-    said = io.StringIO()
-    summary = execute(small(**TWO), tmp_path, said)
-    assert summary.num_new == 2
-    (warning,) = [line for line in said.getvalue().splitlines() if line.startswith("warning")]
-    assert warning.startswith("warning: run other (host ")
-    assert warning.endswith("rows stay right, but work is done twice")
-    assert Store(str(tmp_path)).runs()[0]["warnings"] == [warning.removeprefix("warning: ")]
-    assert json.loads((tmp_path / "runs" / "lease.json").read_text())["run_id"] == "other"
+    assert all(said == there for said, there in reported)
+    assert {(1, 1), (2, 2)} <= set(reported)
 
 
 def test_one_unit_needs_no_ray_and_the_run_s_file_says_so(tmp_path: Path) -> None:
@@ -215,16 +203,6 @@ def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
 def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
     ids = [facts.new_run_id() for _ in range(50)]
     assert ids == sorted(ids)
-
-
-def test_an_old_lease_is_taken_over_in_silence(tmp_path: Path) -> None:
-    Lease(str(tmp_path), "other").take()
-    path = tmp_path / "runs" / "lease.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "time": time.time() - 3600}))
-    said = io.StringIO()
-    execute(small(**TWO), tmp_path, said)
-    assert "warning" not in said.getvalue()
-    assert not path.exists()
 
 
 @pytest.mark.usefixtures("no_lpips")
@@ -266,7 +244,7 @@ def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> Non
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < found
     assert (len(own), len(found)) == (1, 2)
-    progress, _ = of_store(str(tmp_path))
+    progress, *_ = of_store(str(tmp_path))
     assert str(progress.title).endswith("1 of 1 records")
 
 

@@ -1,7 +1,10 @@
 """The order of units."""
 
+import random
 from itertools import groupby
 
+import pytest
+from engine.known import NUM_MODELS, grid, lower_bound, simulated, steps_of
 from tiny import expanded, job
 
 from freqbench.engine.schedule import Schedule
@@ -108,3 +111,45 @@ def test_a_worker_that_left_counts_no_more() -> None:
     second = schedule.take("w")
     assert second is not None
     assert second.cell.source.name == first.cell.source.name, "the same model has again most work left a worker"
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Unit]:
+    return grid()
+
+
+LOAD = 1.0
+"""Of a model, where the shortest unit takes 1 and the longest 27."""
+WORKERS = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 17, 24, 31, 32]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_grid_ends_within_3_percent_of_what_no_schedule_beats(known: list[Unit], workers: int) -> None:
+    assert len(known) == 4 * 8 * 12
+    seconds, loads = simulated(known, workers, LOAD, steps_of)
+    bound = lower_bound([steps_of(unit) for unit in known], workers, LOAD)
+    assert bound - 1e-9 <= seconds <= 1.03 * bound
+    assert loads <= 2 * workers + NUM_MODELS, "a worker changes its model once, about"
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_so_does_one_whose_models_differ_fourfold_and_whose_units_differ_by_a_fifth(
+    known: list[Unit], workers: int
+) -> None:
+    """Which the schedule does not know: it counts passes."""
+    rng = random.Random(1)
+    factor = {"m1": 1.0, "m2": 1.5, "m3": 2.0, "m4": 4.0}
+    took = {id(unit): steps_of(unit) * factor[unit.cell.source.name] * rng.uniform(0.8, 1.2) for unit in known}
+    seconds, _ = simulated(known, workers, LOAD, lambda unit: took[id(unit)])
+    assert seconds <= 1.03 * lower_bound(list(took.values()), workers, LOAD)
+
+
+def test_at_the_end_the_longest_unit_of_the_model_comes_first_whatever_its_case(known: list[Unit]) -> None:
+    """Two workers on three cases of one model: the third case's longest is not left until two cases are done."""
+    model = [unit for unit in known if unit.cell.source.name == "m1"]
+    cases = sorted({unit.ref.case_id for unit in model})[:3]
+    schedule = Schedule([unit for unit in model if unit.ref.case_id in cases])
+    order = [unit for _ in range(12) for worker in "vw" if (unit := schedule.take(worker))]
+    longest = max(index for index, unit in enumerate(order) if steps_of(unit) == 27)
+    assert longest < 10, "eight units of 27 to 8 steps come first, not all sixteen of two cases"
+    assert len(order) == 24

@@ -17,11 +17,11 @@ from freqbench.results import Store
 FGSM = {"name": "fgsm", "eps": ["4/255", "8/255", "16/255"]}
 
 
-def said(out: Path) -> list[list[str]]:
-    """The cells of each line of the first table."""
+def said(out: Path, table: int = 0) -> list[list[str]]:
+    """The cells of each line of a table."""
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
-        console.print(of_store(str(out))[0])
+        console.print(of_store(str(out))[table])
     return [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in capture.get().splitlines()]
 
 
@@ -38,6 +38,29 @@ def test_what_is_done_failed_and_missing(tmp_path: Path, monkeypatch: pytest.Mon
     _, wider = expanded(small(attacks=[FGSM, {"name": "bim", "eps": "8/255"}], metrics=["dsc"]))
     Store(str(tmp_path)).write_job({"index": wider.index()})
     assert [row for row in said(tmp_path) if row] == [["fgsm", "a", "2", "1"], ["not done yet", "", "1", ""]]
+
+
+def test_what_the_time_of_the_workers_went_to(tmp_path: Path) -> None:
+    """Of the runs that go on; with the ones whose devices wait most where they are many."""
+    execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
+    clocks = {"load_seconds": 1.0, "device_seconds": 7.0, "idle_seconds": 2.0}
+    workers = [{"worker": number, "node": f"n{number}", "units": number, **clocks} for number in range(1, 26)]
+    workers[20]["idle_seconds"] = 20.0
+    Store(str(tmp_path)).write_run("20990101", {"status": "running", "workers": workers})
+    rows = [row for row in said(tmp_path, 2) if row]
+    assert rows[0] == ["all 25", "", "325", "25", "175", "68", "65 %"]
+    assert len(rows) == 1 + 20
+    assert rows[-1] == ["21", "n21", "21", "1", "7", "20", "25 %"]
+    assert rows[1] == ["1", "n1", "1", "1", "7", "2", "70 %"]
+
+
+def test_a_run_that_ended_shows_its_worker(tmp_path: Path) -> None:
+    execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
+    (run,) = Store(str(tmp_path)).runs()
+    (worker,) = run["workers"]
+    assert (worker["worker"], worker["units"]) == (1, 3)
+    assert worker["load_seconds"] > 0 < worker["device_seconds"]
+    assert [row[:1] for row in said(tmp_path, 2) if row] == [["all 1"], ["1"]]
 
 
 def test_neither_torch_nor_pandas_is_loaded() -> None:

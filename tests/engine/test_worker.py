@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -359,6 +360,87 @@ def test_a_prefetched_case_is_read_once_and_beside(monkeypatch: pytest.MonkeyPat
         outcome, _ = worker.run(unit, prefetch=following)
         assert not outcome.failed
     assert read == [(first.ref.case_id, False), (second.ref.case_id, True)]
+
+
+class Hours:
+    """A clock that only moves when it is told to: by the thread that it was made in, as others work beside."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self._thread = 0.0, threading.current_thread()
+        self._patch = monkeypatch
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def let_take(self, owner: Any, name: str, hours: float) -> None:
+        real = getattr(owner, name)
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is self._thread:
+                self.now += hours
+            return real(*args, **kwargs)
+
+        self._patch.setattr(owner, name, slow)
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
+    made = Hours(monkeypatch)
+    made.let_take(models, "load", 3)
+    made.let_take(Phantom, "load", 5)
+    made.let_take(evaluate, "attack_case", 7)
+    made.let_take(models, "predict", 11)
+    return made
+
+
+def test_what_is_read_is_load_and_what_is_computed_is_the_device_s(hours: Hours) -> None:
+    (unit,) = units_of(small())
+    outcome, _ = make_worker().run(unit)
+    assert (outcome.load_seconds, outcome.device_seconds) == (3 + 5, 7 + 11 + 11)
+
+
+def test_what_is_kept_or_was_read_beside_is_no_load(hours: Hours) -> None:
+    first, second = units_of(small(datasets=job()["datasets"]))
+    worker = make_worker()
+    worker.run(first, prefetch=second)
+    outcome, _ = worker.run(second, prefetch=None)
+    assert (outcome.load_seconds, outcome.device_seconds) == (0, 7 + 11 + 11)
+
+
+def test_a_failed_unit_took_its_time_too(hours: Hours, fake: type[Fake]) -> None:
+    (unit,) = units_of(small(attacks=[{"name": "fake", "level": 1}]))
+    outcome, _ = make_worker().run(unit)
+    assert outcome.failed
+    assert (outcome.load_seconds, outcome.device_seconds) == (8, 7)
+
+
+def test_volumes_that_are_written_are_load(hours: Hours, tmp_path: Path) -> None:
+    from freqbench.engine import volumes
+
+    hours.let_take(volumes, "save", 13)
+    hours.let_take(volumes, "save_prediction", 17)
+    (unit,) = units_of(small())
+    outcome, _ = make_worker(volumes=str(tmp_path)).run(unit)
+    assert (outcome.load_seconds, outcome.device_seconds) == (3 + 5 + 13 + 17, 7 + 11 + 11)
+
+
+def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the measure would count on memory of others."""
+    done: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: done.append(("set", share))
+    )
+
+    def measure(attack: Any, model: Any, case: Any, share: float) -> int:
+        done.append(("measured", share))
+        return 1
+
+    monkeypatch.setattr("freqbench.engine.memory.fitting_windows", measure)
+    for name in ("reset_peak_memory_stats", "max_memory_allocated", "get_device_name"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: None)
+    real = models.load
+    monkeypatch.setattr(models, "load", lambda spec, device, *more: real(spec, torch.device("cpu"), *more))
+    (unit,) = units_of(small())
+    make_worker(device="cuda", gpu_share=0.5).run(unit)
+    assert done == [("set", 0.5), ("measured", 0.5)]
 
 
 def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: pytest.MonkeyPatch) -> None:

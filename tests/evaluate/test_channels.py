@@ -75,7 +75,7 @@ def test_scores_are_those_of_both_channels(case: Case) -> None:
     adversarial = case.image.clone()
     adversarial[1, 4, 5, 6] += 0.1
     adversarial[0, 4, 5, 6] -= 0.05
-    values = score_volume(case, adversarial, ("ssim", "psnr"), torch.device("cpu")).values
+    values = score_volume(case, adversarial, ("ssim", "psnr"), ROI, torch.device("cpu")).values
     assert values["linf"] == pytest.approx(0.1)
     assert values["l2"] == values["l2_body"] == pytest.approx(math.hypot(0.1, 0.05))
     mse = (0.1**2 + 0.05**2) / case.image.numel()

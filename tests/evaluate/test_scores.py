@@ -12,10 +12,12 @@ from freqbench.attacks import make
 from freqbench.data.phantom import Phantom
 from freqbench.evaluate import as_clean, native_budget, score_overlap, score_surfaces, score_volume
 from freqbench.metrics import METRICS
+from freqbench.models import attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.types import Case
 
 CPU = torch.device("cpu")
+ROI = (12, 20, 16)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def pred(case: Case) -> Tensor:
 
 
 def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None:
-    scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), CPU)
+    scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), ROI, CPU)
     body = metrics.body_mask(case.image)
     change = (adversarial - case.image)[0].double()
     assert scores.values == {
@@ -52,14 +54,21 @@ def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None
         "l2": pytest.approx(float(change.norm())),
         "l2_body": pytest.approx(float(change[torch.from_numpy(body)].norm())),
         **metrics.energy_scores(case.image, adversarial).values,
+        **metrics.seam_scores(case.image, adversarial, attack_windows((24, 20, 16), ROI)).values,
     }
     assert scores.reasons == {}
 
 
-def test_norms_and_energy_are_there_whatever_is_asked(case: Case, adversarial: Tensor) -> None:
+def test_norms_energy_and_seams_are_there_whatever_is_asked(case: Case, adversarial: Tensor) -> None:
     norms = {"linf", "l2", "l2_body"}
     energies = {"energy_low", "energy_middle", "energy_high"}
-    assert set(score_volume(case, adversarial, (), CPU).values) == norms | energies
+    assert set(score_volume(case, adversarial, (), ROI, CPU).values) == norms | energies | {"seam_energy"}
+
+
+def test_a_volume_of_one_window_has_no_seam_and_says_why(case: Case, adversarial: Tensor) -> None:
+    scores = score_volume(case, adversarial, (), (96, 96, 96), CPU)
+    assert math.isnan(scores.values["seam_energy"])
+    assert scores.reasons == {"seam_energy": "the volume is a single window"}
 
 
 def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
@@ -67,13 +76,13 @@ def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
         distance = metrics.lpips(case.image, adversarial)
     except metrics.LpipsUnavailable as error:
         pytest.skip(str(error))
-    values = score_volume(case, adversarial, ("lpips",), CPU).values
+    values = score_volume(case, adversarial, ("lpips",), ROI, CPU).values
     assert values["lpips_distance"] == pytest.approx(distance)
     assert values["lpips_similarity"] == pytest.approx(1 - distance)
 
 
 def test_a_metric_that_is_not_to_be_had_has_its_reason(case: Case, adversarial: Tensor) -> None:
-    scores = score_volume(case, adversarial, ("lpips",), CPU, {"lpips": "no weights"})
+    scores = score_volume(case, adversarial, ("lpips",), ROI, CPU, {"lpips": "no weights"})
     for column in METRICS["lpips"].columns:
         assert math.isnan(scores.values[column])
         assert scores.reasons[column] == "no weights"
@@ -131,7 +140,7 @@ def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor) 
 
 
 def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, pred: Tensor) -> None:
-    volume = score_volume(case, adversarial, tuple(METRICS), CPU, {"lpips": "not here"})
+    volume = score_volume(case, adversarial, tuple(METRICS), ROI, CPU, {"lpips": "not here"})
     parts = [score_overlap(pred, case.label[0], 6), score_surfaces(pred, case.label[0], 6, case.spacing)]
     filled = {"voxel_success", *volume.values}
     for part in parts:

@@ -1,14 +1,17 @@
 """Records made by hand, as a data frame."""
 
+import csv
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+import freqbench
 from freqbench.results import RECORDS, to_table
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,3 +58,10 @@ def table() -> Callable[..., pa.Table]:
 def records(table: Callable[..., pa.Table]) -> Callable[..., pd.DataFrame]:
     """Rows to a data frame of records."""
     return lambda *rows: table(*rows).to_pandas()
+
+
+@pytest.fixture(scope="session")
+def papers() -> list[dict[str, str]]:
+    """The published numbers, read by csv alone."""
+    with (Path(freqbench.__file__).parent / "reporting" / "recipes" / "papers.csv").open() as stream:
+        return list(csv.DictReader(stream))

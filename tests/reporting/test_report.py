@@ -156,7 +156,7 @@ def test_the_terminal_shows_sixty_rows_of_a_table_and_says_how_many_more_there_a
     lines = report(long).splitlines()
     shown = [line.split()[1] for line in lines if line.startswith(" vafa")]
     assert shown == [f"q_max={budget}" for budget in range(1, 60)]
-    assert "... and 21 more rows: report --format csv (or md) has all of them" in lines
+    assert "... and 21 more rows: --format csv (or md) has all of them" in lines
 
 
 def test_a_table_of_sixty_rows_is_whole(row: Row, table: Rows) -> None:

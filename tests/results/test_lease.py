@@ -1,17 +1,34 @@
-"""The lease tells a second run of the first, and nothing more."""
+"""The lease tells a second run of the first, on the cells that both would work on."""
 
 import json
 import os
+import socket
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from freqbench.results import Lease
+from freqbench import storage
+from freqbench.errors import UserError
+from freqbench.results import Lease, Shard, lease
 
 
 @pytest.fixture(params=["local", "memory"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}/{request.param}"
+
+
+def shard(text: str) -> Shard:
+    return Shard.parse(text)
+
+
+def of_another_machine(root: str, run_id: str = "a", age: float = 0.0, **changes: Any) -> None:
+    """A lease that a run of another machine wrote some seconds ago."""
+    facts = {"host": "elsewhere", "pid": 1, "started": 1.0, "run_id": run_id, "shard": "1/1"}
+    facts |= {"time": time.time() - age, **changes}
+    storage.write_atomic(storage.join(root, "leases", "1-of-1.json"), json.dumps(facts).encode())
 
 
 def test_the_first_run_holds_it(root: str) -> None:
@@ -22,30 +39,77 @@ def test_a_second_run_is_told_of_the_first(root: str) -> None:
     Lease(root, "a").take()
     other = Lease(root, "b").take()
     assert other is not None
-    assert (other["run_id"], other["pid"]) == ("a", os.getpid())
+    assert (other["run_id"], other["pid"], other["host"]) == ("a", os.getpid(), socket.gethostname())
 
 
-def test_the_holder_renews_it(root: str) -> None:
-    lease = Lease(root, "a")
-    lease.take()
-    first = Lease(root, "b").take()
-    assert lease.take() is None
-    second = Lease(root, "b").take()
-    assert first is not None
-    assert second is not None
-    assert second["time"] > first["time"]
-
-
-def test_a_stale_one_is_taken_over(root: str) -> None:
+def test_a_second_run_is_refused_in_one_line(root: str) -> None:
     Lease(root, "a").take()
-    assert Lease(root, "b", fresh_seconds=0.0).take() is None
-    assert (Lease(root, "c").take() or {})["run_id"] == "b"
+    expected = rf"got run a on shard 1/1 \(host .*, pid {os.getpid()}\): wait for it, take another --shard, or --force"
+    with pytest.raises(UserError, match=expected), Lease(root, "b", shard("2/8")).held(False, print):
+        pass
+
+
+def test_a_forced_run_holds_it_and_the_first_is_told(root: str) -> None:
+    told = threading.Event()
+    with Lease(root, "a", renew_seconds=0.01).held(False, lambda other: told.set() if other["run_id"] == "b" else None):
+        assert Lease(root, "b").take(force=True) is None
+        assert told.wait(10)
+    assert Lease(root, "b").renew() is None, "the first run took it along when it ended"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_told"),
+    [
+        ("1/1", "2/8", True),
+        ("2/8", "1/1", True),
+        ("2/8", "3/8", False),
+        ("2/8", "2/8", True),
+        ("2/8", "2/4", True),
+        ("2/8", "1/4", False),
+        ("1/2", "1/3", True),
+        ("1/6", "2/4", False),
+    ],
+)
+def test_shards_are_told_of_those_that_share_cells(root: str, first: str, second: str, is_told: bool) -> None:
+    Lease(root, "a", shard(first)).take()
+    assert (Lease(root, "b", shard(second)).take() is not None) is is_told
+
+
+def test_a_dead_process_of_this_machine_holds_nothing(root: str) -> None:
+    of_another_machine(root, host=socket.gethostname(), pid=2**22 + 1)
+    assert Lease(root, "b", fresh_seconds=100).take() is None
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_holds_nothing(root: str) -> None:
+    of_another_machine(root, host=socket.gethostname(), pid=os.getpid())
+    assert Lease(root, "b", fresh_seconds=100).take() is None
+
+
+def test_a_run_of_another_machine_that_is_silent_is_dead(root: str) -> None:
+    of_another_machine(root)
+    assert Lease(root, "b", fresh_seconds=0.01).take() is None
+
+
+def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clocks of the two say."""
+    monkeypatch.setattr(lease, "POLL_S", 0.01)
+    of_another_machine(root, age=300)
+    thread = threading.Timer(0.3, of_another_machine, (root, "a", 299))
+    thread.start()
+    other = Lease(root, "b", fresh_seconds=20).take()
+    thread.join()
+    assert (other or {})["run_id"] == "a"
+
+
+def test_nobody_waits_for_a_run_of_yesterday(root: str) -> None:
+    of_another_machine(root, age=86400)
+    assert Lease(root, "b", fresh_seconds=1000).take() is None
 
 
 def test_a_released_one_is_free(root: str) -> None:
-    lease = Lease(root, "a")
-    lease.take()
-    lease.release()
+    first = Lease(root, "a")
+    first.take()
+    first.release()
     assert Lease(root, "b").take() is None
 
 
@@ -55,8 +119,35 @@ def test_only_the_holder_releases_it(root: str) -> None:
     assert Lease(root, "b").take() is not None
 
 
+def test_it_is_renewed_while_it_is_held_and_gone_after(root: str) -> None:
+    path = storage.join(root, "leases", "1-of-1.json")
+    with Lease(root, "a", renew_seconds=0.01).held(False, print):
+        first, end = storage.read_bytes(path), time.monotonic() + 10
+        while storage.read_bytes(path) == first:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert not storage.exists(path)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"run_id": "a"}), '{"run_id": "a", "time": "now"}'])
 def test_a_torn_one_is_taken_over(tmp_path: Path, content: str) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "lease.json").write_text(content)
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "1-of-1.json").write_text(content)
     assert Lease(str(tmp_path), "b").take() is None
+
+
+def test_two_at_the_same_moment_do_not_both_hold_it(tmp_path: Path) -> None:
+    for number in range(20):
+        root, barrier, held = str(tmp_path / str(number)), threading.Barrier(2), []
+
+        def take(run_id: str, root: str = root, barrier: threading.Barrier = barrier, held: list[str] = held) -> None:
+            barrier.wait()
+            if Lease(root, run_id, shard("1/1" if run_id == "a" else "1/2")).take() is None:
+                held.append(run_id)
+
+        threads = [threading.Thread(target=take, args=(run_id,)) for run_id in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(held) < 2

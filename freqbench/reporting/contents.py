@@ -1,0 +1,69 @@
+"""What a page shows of stores: their records, classes and facts, read once."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from freqbench.reporting.frames import classes_frame, found_records
+from freqbench.reporting.strength import checked
+from freqbench.reporting.tables import current
+from freqbench.results import Key, Store, index_keys
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What stores hold.
+
+    Attributes:
+        records: one row a key of the stores' jobs, after `checked` and `current`.
+        classes: the class rows of the same stores; none where they are not wanted.
+        facts: one a store: `store` (its root), `job` (`Store.job()`) and `runs` (`Store.runs()`).
+    """
+
+    records: pd.DataFrame
+    classes: pd.DataFrame
+    facts: list[dict[str, Any]]
+
+    @property
+    def restricted(self) -> list[str]:
+        """The datasets whose volumes must not be passed on, or that no run says may be."""
+        may_be: dict[str, bool] = {}
+        for run in (run for store in self.facts for run in store["runs"]):
+            for name, dataset in run.get("datasets", {}).items():
+                may_be[name] = may_be.get(name, True) and dataset.get("redistributable") is True
+        return sorted(name for name in self.records["dataset"].unique() if not may_be.get(name))
+
+
+def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
+    """The keys of all rows that jobs want, each from `Store.job`.
+
+    Raises:
+        UserError: a job without an index.
+    """
+    return set[Key]().union(*(index_keys(job.get("index")) for job in jobs))
+
+
+def contents(
+    stores: Sequence[Store],
+    columns: Collection[str] | None = None,
+    with_classes: bool = True,
+    may_be_empty: bool = False,
+) -> Contents:
+    """Everything that a page, pictures or a comparison show of some stores.
+
+    Args:
+        stores: one or several; of rows with the same key the best and latest counts.
+        columns: of RECORDS, beside those that identify a row; None: all.
+        with_classes: whether the classes are wanted, many times as many rows.
+        may_be_empty: whether a run that has no rows yet is something to show.
+
+    Raises:
+        UserError: a store that cannot be read, or nothing to show.
+    """
+    jobs = [store.job() for store in stores]
+    stored, records = found_records(stores, keys_of(jobs), columns, may_be_empty)
+    classes = classes_frame(stores, stored) if with_classes else pd.DataFrame()
+    facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]
+    return Contents(current(checked(records, stored)), classes, facts)

@@ -1,0 +1,161 @@
+"""Heat maps with their numbers written in, and cases as pairs of dots."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from freqbench.reporting.colors import class_color
+from freqbench.reporting.figures.style import (
+    COLUMN,
+    GREY,
+    GRID,
+    PAGE,
+    counted,
+    heading,
+    legend,
+    listing_width,
+    new_figure,
+    plain,
+    styled,
+)
+
+SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
+_NOTHING = "#ffffff"
+
+
+def scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
+    """From 0, or from the lowest where an attack helped, to the highest."""
+    known = np.concatenate([each[np.isfinite(each)] for each in values])
+    low, high = min(0.0, float(known.min(initial=0))), float(known.max(initial=0))
+    return Normalize(low, high if high > low else low + 1)
+
+
+@styled()
+def transfer_figure(matrices: Mapping[str, pd.DataFrame], norm: Normalize, title: str, cases: Sequence[int]) -> Figure:
+    """Source x target of each attack: drop of DSC in points, one scale for all; white-box cells have a frame.
+
+    Args:
+        matrices: of `prepared.transfers`.
+        norm: of `scale`, over the matrices of further figures too.
+        title: dataset.
+        cases: numbers of cases of the cells.
+    """
+    first = next(iter(matrices.values()))
+    down = -(-len(matrices) // max(1, int((PAGE - 1.2) / (0.42 * first.shape[1] + 0.15))))
+    across = -(-len(matrices) // down)
+    width = min(PAGE, 1.9 + across * (0.42 * first.shape[1] + 0.15))
+    figure = new_figure(max(COLUMN, width), 1.2 + down * (0.3 * first.shape[0] + 0.35))
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(matrices) :]:
+        axis.axis("off")
+    for axis in axes.flat[len(matrices) - across : len(matrices)]:
+        axis.tick_params(labelbottom=True)  # below some of these nothing follows
+    for axis, (label, matrix) in zip(axes.flat[: len(matrices)], matrices.items(), strict=True):
+        image = _heat(axis, matrix.to_numpy(float), norm)
+        axis.set_title(heading(label, 8 * matrix.shape[1] + 4), fontsize=6)
+        for row, source in enumerate(matrix.index):
+            for column in np.flatnonzero(matrix.columns == source):
+                axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#d55e00", lw=1.4, zorder=4))
+        _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
+    _bar(figure, image, axes)
+    figure.supylabel("source of the volumes", fontsize=7)
+    figure.suptitle(f"{plain(title, 60)}, {counted(cases, 'cases')}; columns: targets; frames: white-box")
+    return figure
+
+
+@styled()
+def organ_figure(matrix: pd.DataFrame, cases: pd.Series, title: str) -> Figure:
+    """Attack x class: mean drop of the class's Dice in points.
+
+    Args:
+        matrix: of `prepared.organs`, as is `cases`.
+        cases: that have each class.
+        title: dataset and model.
+    """
+    classes = matrix.shape[1]
+    figure = new_figure(min(PAGE, max(COLUMN, 2.4 + 0.36 * classes)), 1.7 + 0.18 * len(matrix))
+    axis = figure.subplots()
+    values = matrix.to_numpy(float)
+    image = _heat(axis, values, scale([values]))
+    indices, names = (matrix.columns.get_level_values(level) for level in (0, 1))
+    texts = [f"{plain(name, 24)} ({n:.0f})" for name, n in zip(names, cases, strict=True)]
+    _ticks(axis, [plain(label) for label in matrix.index], texts)
+    for column, index in enumerate(indices):
+        axis.add_patch(
+            Rectangle((column - 0.4, -1.05), 0.8, 0.4, color=class_color(int(index)), lw=0, clip_on=False, zorder=4)
+        )
+    _bar(figure, image, np.array([axis]))
+    figure.suptitle(f"{plain(title, 70)}; class (n cases with it)")
+    return figure
+
+
+def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesImage:
+    """Cells with their numbers; a cell that was never run is white with a dash."""
+    palette = colormaps[SEQUENTIAL].with_extremes(bad=_NOTHING)
+    image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        is_dark = np.isfinite(value) and np.dot(palette(norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5
+        text = f"{round(value, 1) + 0.0:.1f}" if np.isfinite(value) else "–"
+        axis.text(column, row, text, ha="center", va="center", fontsize=5.5, color="white" if is_dark else "black")
+    axis.spines[:].set_visible(True)
+    axis.tick_params(length=0)
+    return image
+
+
+def _ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+
+
+def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_]) -> None:
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
+    bar.set_label("drop of DSC (points)")
+    bar.outline.set_linewidth(0.5)
+
+
+@styled()
+def pair_figure(table: pd.DataFrame, title: str, order: Sequence[str]) -> Figure:
+    """Every case under every attack: a ring for its clean DSC, a dot for what is left, joined.
+
+    Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
+
+    Args:
+        table: of `prepared.pairs`.
+        title: dataset and model.
+        order: of the attacks, the first on top.
+    """
+    shown = [label for label in order if label in set(table["label"])]
+    most = int(table["label"].value_counts().max())
+    figure = new_figure(listing_width(shown), 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
+    axis = figure.subplots()
+    for place, label in enumerate(shown):
+        cases = table[table["label"] == label]
+        height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))
+        axis.hlines(height, cases["attacked"], cases["clean"], color=GREY, linewidth=0.6, zorder=1)
+        size = max(1.0, min(3.0, 25 / most))
+        axis.plot(cases["clean"], height, linestyle="none", marker="o", mfc="white", mec="#0072b2", mew=0.6, ms=size)
+        axis.plot(cases["attacked"], height, linestyle="none", marker="o", color="#d55e00", mew=0.6, ms=size)
+        axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
+    axis.set_yticks(range(len(shown)), [plain(label) for label in shown])
+    axis.set_ylim(len(shown) - 0.5, -0.5)
+    axis.hlines(np.arange(1, len(shown)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
+    axis.margins(x=0.02)
+    axis.set_xlabel("DSC (%)")
+    figure.suptitle(f"{plain(title, 40)}, {counted(table['label'].value_counts().tolist(), 'cases')}")
+    axis.grid(axis="x", **GRID)
+    handles = [
+        Line2D([], [], linestyle="none", marker="o", mfc="white", mec="#0072b2"),
+        Line2D([], [], linestyle="none", marker="o", color="#d55e00"),
+        Line2D([], [], linestyle="none", marker="|", color="black", markersize=7),
+    ]
+    legend(figure, handles, ["clean", "attacked", "mean attacked"])
+    return figure

@@ -1,0 +1,114 @@
+"""How all figures for print look: sizes of a paper's column and page, fonts that are embedded, texts that are safe."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from textwrap import wrap
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from freqbench.reporting.colors import SeriesStyle
+from freqbench.terminal import printable
+
+COLUMN = 3.4  # inches: one of a paper's two columns
+PAGE = 7.1  # both
+MIDDLE = 5.0  # where a column leaves too little beside long names
+LONGEST = 44  # letters of a label; what is longer loses its middle
+PNG_DPI = 200
+GREY = "#808080"
+GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+    "font.size": 7,
+    "figure.titlesize": 7.5,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
+    "savefig.dpi": PNG_DPI,
+    "image.interpolation": "nearest",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it figures are made and saved in the house's style, whatever the user's own settings are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, with room made for what stands outside the axes."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
+    """The figure as a vector PDF and as a PNG of 200 dots an inch; the same bytes whenever it is saved."""
+    pdf, png = io.BytesIO(), io.BytesIO()
+    with styled():
+        figure.savefig(png, format="png")
+        figure.set_layout_engine("none")  # it is laid out by now: doing it again takes as long as drawing
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return pdf.getvalue(), png.getvalue()
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """A text from data as a figure may show it: one line, never read as a formula, its middle left out if it is long.
+
+    >>> plain("cost $5"), plain("a" * 9, 5)
+    ('cost \\\\$5', 'aa…aa')
+    """
+    line = " ".join(printable(str(text)).split())
+    if len(line) > longest:
+        half = (longest - 1) // 2
+        line = f"{line[:half]}…{line[-half:]}"
+    return line.replace("$", r"\$")
+
+
+def heading(text: object, width: int) -> str:
+    """A text from data above a small picture: whole, in as many lines of `width` letters as it takes.
+
+    >>> heading("vafa q_max=20 block=8 control=random", 14)
+    'vafa q_max=20\\nblock=8\\ncontrol=random'
+    """
+    return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
+
+
+def listing_width(names: Sequence[str]) -> float:
+    """The width of a figure whose rows are called so: a column, or more where names are long."""
+    return COLUMN if max(map(len, names)) <= 24 else MIDDLE
+
+
+def counted(numbers: Sequence[int], what: str) -> str:
+    """How many: `n = 20 cases`, or `n = 12–20 cases` where it is not everywhere the same."""
+    low, high = min(numbers), max(numbers)
+    count = f"{low}" if low == high else f"{low}–{high}"
+    return f"n = {count} {what.removesuffix('s') if high == 1 else what}"
+
+
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One legend below all axes, in as many columns as fit by the longest label."""
+    longest = max(map(len, labels), default=1)
+    width = figure.get_size_inches()[0]
+    columns = max(1, min(len(labels), int(width / (0.36 + 0.055 * longest))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
+
+
+def line_handle(style: SeriesStyle) -> Line2D:
+    """What a series looks like, for a legend."""
+    return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash)

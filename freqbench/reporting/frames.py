@@ -1,0 +1,116 @@
+"""Records and class records of stores as data frames: only the columns asked for, texts as categoricals.
+
+A million records have few texts, so their frame is a tenth as large and grouped ten times as fast. Categories are
+sorted, so that sorting by a column sorts its texts; and those of source and target are the same, so that the two can be
+compared.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from freqbench.errors import UserError
+from freqbench.results import KEY, RECORDS, Key, Store, latest
+from freqbench.results.schema import COMMIT
+
+IDENTITY = (
+    *KEY,
+    *("source_model_id", "dataset", "case_id", "patient_id", "source_model", "target_model", "attack", "variant"),
+    *("params", "budget_name", "budget", "threat_model", "seed", "precision", "compile", "num_classes"),
+    *("status", "error", "null_reasons", "run_id", "finished_at"),
+)
+"""What every table needs to know which rows it has before it."""
+
+CLASSES = (*KEY, "class_index", "class_name", "label_voxels", "dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean")
+
+_SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
+
+
+def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """One row a key of one or several stores: ok before failed, then the latest.
+
+    Args:
+        sources: stores, or a table of RECORDS.
+        columns: of RECORDS, beside IDENTITY; None: all.
+
+    Raises:
+        UserError: a store that cannot be read.
+    """
+    names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
+    if isinstance(sources, pa.Table):
+        table = latest(sources.select(names))
+    else:
+        tables = [store.records(names, coded=True) for store in sources]
+        table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
+    return categorical(table.to_pandas())
+
+
+def found_records(
+    sources: Sequence[Store] | pa.Table,
+    job_keys: Collection[Key] | None,
+    columns: Collection[str] | None = None,
+    may_be_empty: bool = False,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows of `records_frame`, and of these the ones with the keys of the job of interest.
+
+    Args:
+        sources: stores, or a table of RECORDS.
+        job_keys: None: all.
+        columns: of RECORDS, beside IDENTITY; None: all.
+        may_be_empty: whether no row is something to show, as of a run that has just begun.
+
+    Raises:
+        UserError: a store that cannot be read, or no row.
+    """
+    stored = records_frame(sources, columns)
+    records = stored if job_keys is None else of_job(stored, job_keys)
+    if records.empty and not may_be_empty:
+        where = "" if isinstance(sources, pa.Table) else ", ".join(store.root for store in sources) + ": "
+        raise UserError(f"{where}expected results to report, found none: run the job first, or check the folder")
+    return stored, records
+
+
+def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
+    """The classes of the records, with those columns of CLASS_RECORDS that are shown.
+
+    Args:
+        sources: the stores that the records are of.
+        records: of `records_frame`: of several stores that have a key, the classes are those of its row there.
+
+    Raises:
+        UserError: a store that cannot be read.
+    """
+    if len(sources) == 1:
+        return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
+    columns = tuple(dict.fromkeys((*COMMIT, *CLASSES)))
+    tables = [store.class_records(columns, coded=True) for store in sources]
+    frame = plain(pa.concat_tables(tables).unify_dictionaries().to_pandas())
+    frame = frame.merge(plain(records[list(COMMIT)]), on=list(COMMIT)).drop_duplicates([*KEY, "class_index"])
+    texts = [name for name in frame.columns if pd.api.types.is_object_dtype(frame[name])]
+    return categorical(frame.astype(dict.fromkeys(texts, "category")))
+
+
+def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
+    """The rows with one of these keys."""
+    wanted = frozenset(job_keys)  # one look-up a row is faster than an index of as many keys
+    columns = [frame[name].to_numpy(object) for name in KEY]
+    return frame[np.fromiter((key in wanted for key in zip(*columns, strict=True)), bool, len(frame))]
+
+
+def categorical(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its texts as categoricals, whose categories are sorted; of source and target the same ones."""
+    texts = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype | pd.StringDtype)]
+    coded = frame.astype(dict.fromkeys(texts, "category"))
+    shared = {name: pair for pair in _SAME for name in pair if set(pair) <= {*texts}}
+    for name in texts:
+        known = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
+        coded[name] = coded[name].cat.set_categories(sorted(known))
+    return coded
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its categoricals as texts: for results, which are few."""
+    coded = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
+    return frame.astype(dict.fromkeys(coded, object))

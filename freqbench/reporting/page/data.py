@@ -1,0 +1,244 @@
+"""What the page shows, as one JSON object: columns of coded texts and short numbers, what is missing as null.
+
+Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "codes": [n codes, -1: none]}}, "numbers":
+{name: [n numbers or null]}}`. The object:
+
+- `format` (1), `title`, `made_at`, `version` (of freqbench);
+- `scores`: the columns of numbers: `name source heading unit direction meaning digits shown metric`;
+- `summary`: a frame, one row a dataset, source, target and attack: texts `dataset source target attack family
+  base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
+  without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
+  `dsc_low dsc_high` (95 % interval of DSC);
+- `clean`: a frame, one row a dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
+- `class_means`: a frame, one row a summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
+  or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
+- `cases`: a frame, one row a record, in the summary's order, or null with `omitted.cases`: the texts `case patient
+  status error metrics null_reasons run`, numbers `row` (of the summary), `seed`, the scores, `missed_classes`,
+  `hallucinated_classes`, `classes` (how many rows of `case_classes` are its own), `clean` (block of `clean_classes`);
+- `case_classes`: a frame of `class dsc hd95_mm`, the rows of each case one after the other, or null with
+  `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
+- `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
+- `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
+- `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
+- `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
+- `volumes`: the manifest of saved volumes, or null.
+
+A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
+score's `metric` is not among `metrics`), or is undefined on these volumes; a failed row has an `error`.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from freqbench.reporting.colors import class_color, series_style
+from freqbench.reporting.labels import attack_labels, value_text
+from freqbench.reporting.page import facts as page_facts
+from freqbench.reporting.page.columns import SCORES, described, frame_of, shown_scores
+from freqbench.reporting.page.reasons import group_reasons
+from freqbench.reporting.statistics import mean_intervals
+from freqbench.reporting.tables import CLEAN, summary
+from freqbench.results import KEY
+
+FORMAT = 1
+MAX_CASES = 150_000
+MAX_CLASS_ROWS = 1_000_000
+MAX_CLASS_MEANS = 500_000
+COUNT_DIGITS = 12
+
+_KEYS = ["dataset", "source_model", "target_model", "label"]
+_COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
+_CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
+
+
+def page_data(
+    records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What `build_page` embeds and a server sends: see the module for the object.
+
+    Args:
+        records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
+        classes: columns of `CLASS_RECORDS`; None where there are none.
+        facts: one a store, `{"store": name, "runs": Store.runs(), "job": Store.job() or None}`.
+    """
+    left_out = records[records["left_out"] != ""]
+    records = records[records["left_out"] == ""].reset_index(drop=True)
+    rows = summary(records).rename(columns={"attack": "label"})
+    clean = rows[rows["label"] == CLEAN].reset_index(drop=True)
+    rows = rows[rows["label"] != CLEAN].reset_index(drop=True)
+    rows["row"] = np.arange(len(rows))
+    records = records.assign(
+        _position=records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy()
+    )
+    order = ["_position", "case_id", "seed"]
+    records = records.sort_values(order, kind="stable", ignore_index=True).rename(columns={"_position": "row"})
+    ones = records.drop_duplicates("row").set_index("row")  # one a row, in their order
+    rows = rows.assign(family=attack_labels(ones.assign(budget=None)), base=ones["attack"])
+    return {
+        "format": FORMAT,
+        "title": page_facts.title(facts),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("freqbench"),
+        "scores": described(),
+        "summary": _summary(rows, records),
+        "clean": frame_of(
+            len(clean),
+            {"dataset": clean["dataset"], "target": clean["target_model"]},
+            {name: clean[name] for name in _CLEAN},
+        ),
+        **_class_frames(records, classes),
+        "series": {name: _style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
+        "left_out": _left_out(left_out),
+        "failures": _failures(records),
+        "counts": {
+            "ok": int((records["status"] == "ok").sum()),
+            "failed": int((records["status"] != "ok").sum()),
+            "left_out": len(left_out),
+        },
+        "runs": page_facts.runs(facts, records),
+        "jobs": page_facts.jobs(facts),
+        "notes": list(page_facts.NOTES),
+        "cautions": list(page_facts.CAUTIONS),
+        "volumes": None,
+    }
+
+
+def _style(index: int) -> list[str]:
+    return list(series_style(index))
+
+
+def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
+    budgets = [
+        "" if pd.isna(value) else f"{name}={value_text(name, value)}"
+        for name, value in zip(rows["budget_name"], rows["budget"], strict=True)
+    ]
+    is_transfer = rows["source_model"].astype(str) != rows["target_model"].astype(str)
+    names = {
+        "dataset": rows["dataset"],
+        "source": rows["source_model"],
+        "target": rows["target_model"],
+        "attack": rows["label"],
+        "family": rows["family"],
+        "base": rows["base"],
+        "threat": rows["threat_model"],
+        "budget_text": pd.Series(budgets, dtype=object),
+        "transfer": is_transfer.map({True: "transfer", False: "white-box"}),
+        **group_reasons(records, "row", len(rows)),
+    }
+    scores = {score.name: rows[score.name] for score in SCORES} | _intervals(records)
+    counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
+    return frame_of(len(rows), names, counts | scores)
+
+
+def _intervals(records: pd.DataFrame) -> dict[str, pd.Series]:
+    """95 % bootstrap intervals of the mean DSC, patients being the clusters, in the order of the rows."""
+    points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc"])
+    found = mean_intervals(points, ["row"], "points")
+    return {"dsc_low": found["low"], "dsc_high": found["high"]}
+
+
+def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
+    """Everything that is one row a case or one a class."""
+    found: dict[str, Any] = {"cases": None, "case_classes": None, "clean_classes": None, "class_means": None}
+    found |= {"classes": {}, "omitted": {}}
+    counts, blocks = np.zeros(len(records), dtype=int), np.zeros(len(records), dtype=int)
+    if classes is None or classes.empty:
+        found["omitted"]["case_classes"] = "the store holds no values of single classes"
+    else:
+        joined = _joined(records, classes)
+        found["classes"] = _class_names(joined)
+        found["class_means"] = _class_means(joined)
+        if found["class_means"]["rows"] > MAX_CLASS_MEANS:
+            found["omitted"]["class_means"] = (
+                f"{found['class_means']['rows']:,} means of classes are too many for a page"
+            )
+            found["class_means"] = None
+        if len(joined) > MAX_CLASS_ROWS or len(records) > MAX_CASES:
+            found["omitted"]["case_classes"] = f"{len(joined):,} values of single classes are too many for a page"
+        else:
+            counts = np.bincount(joined["position"], minlength=len(records))
+            found["case_classes"] = frame_of(
+                len(joined),
+                {},
+                {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]},
+            )
+            blocks, found["clean_classes"] = _clean_classes(records, joined)
+    if len(records) > MAX_CASES:
+        found["omitted"]["cases"] = (
+            f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
+            "report --format csv has every row"
+        )
+    else:
+        found["cases"] = _cases(records, counts, blocks)
+    return found
+
+
+def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dict[str, Any]:
+    names = {"case": "case_id", "patient": "patient_id", "run": "run_id"}
+    names |= {name: name for name in ("status", "error", "metrics", "null_reasons")}
+    columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
+    exact = columns | {"classes": counts, "clean": blocks}
+    texts_by_name = {name: records[source] for name, source in names.items()}
+    frame = frame_of(len(records), texts_by_name, shown_scores(records))
+    frame["numbers"] |= frame_of(len(records), {}, exact, COUNT_DIGITS)["numbers"]
+    return frame
+
+
+def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """The class rows of the records, with the record's `position`, in the records' order."""
+    keys = records[[*KEY, "row", "dataset"]].assign(position=np.arange(len(records)))
+    joined = classes.merge(keys, on=list(KEY), how="inner")
+    joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
+    return joined.assign(class_name=joined["class_name"].astype(object))
+
+
+def _class_names(joined: pd.DataFrame) -> dict[str, list[list[Any]]]:
+    distinct = joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"])
+    found: dict[str, list[list[Any]]] = {}
+    for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
+        found.setdefault(str(dataset), []).append([int(index), str(name), class_color(int(index))])
+    return found
+
+
+def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
+    values = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"])
+    groups = values.groupby(["row", "class_index"], sort=True)
+    means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean()
+    means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
+    counts = groups["dsc"].count()
+    index = means.index.to_frame(index=False)
+    frame = frame_of(len(means), {}, {name: means[name] for name in means.columns})
+    exact = {"row": index["row"], "class": index["class_index"], "cases": counts}
+    frame["numbers"] |= frame_of(len(means), {}, exact, COUNT_DIGITS)["numbers"]
+    return frame
+
+
+def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
+    """What the models predict on each clean volume, once: the block of every record, and the blocks."""
+    block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
+    rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
+    rows = rows.sort_values(["block", "class_index"], kind="stable")
+    frame = frame_of(len(rows), {}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]})
+    exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
+    frame["numbers"] |= frame_of(len(rows), {}, exact, COUNT_DIGITS)["numbers"]
+    return block, frame
+
+
+def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    counts = rows.groupby([*_KEYS, "left_out"], observed=True).size().reset_index(name="rows")
+    return _objects(counts, ("reason", "rows"))
+
+
+def _failures(records: pd.DataFrame) -> list[dict[str, Any]]:
+    groups = records[records["status"] != "ok"].groupby(_KEYS, observed=True)
+    found = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
+    return _objects(found.where(found.notna(), None), ("failed", "reason"))
+
+
+def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
+    names = ("dataset", "source", "target", "attack", *rest)
+    return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]

@@ -1,0 +1,111 @@
+"""What was run and how, and what to keep in mind when reading it.
+
+`runs` of the page's data: one object a run, `store run_id status started_at heartbeat planned done failed warnings
+versions code host devices engine models datasets seeds`, where `planned`, `done` and `failed` count records of the
+store (`planned` null where its job is not known) and `done` those that are ok. `jobs`: `{store, name, text}`, the job
+as YAML.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from freqbench.results.store import index_keys
+
+Facts = Sequence[Mapping[str, Any]]
+
+NOTES = (
+    "DSC, DSC fg, SSIM and LPIPS (1 - distance) are x100 and higher is better; drop is points of DSC lost against the "
+    "clean volume. DSC and HD95 follow the published convention: all classes with the background, so a total failure "
+    "still scores about 6 with 14 classes and 25 with 4. DSC fg leaves the background out.",
+    "An empty cell was not computed, not asked for, or is undefined on these volumes; it is never 0, it drops out of "
+    "means, and the reason stands in the cell's tooltip and in the row's details.",
+    "Rows of different threat models bound different things and are never ranked by DSC alone: read the distances in "
+    "the same row (L-inf, L2, SSIM, LPIPS).",
+)
+CAUTIONS = (
+    "HD95 leaves classes out that the prediction or the label lacks, so a stronger attack can look better in it: read "
+    "the undefined classes beside it, or HD95 pen, where a missed class counts the volume's diagonal.",
+    "Frequency attacks that cannot change constant air keep a whole-volume SSIM and LPIPS that noise loses in the air: "
+    "compare attacks by the columns inside the body. VAFA and SA2 optimise SSIM, so SSIM does not rank them.",
+    "Part of a frequency attack's damage needs no optimisation: VAFA's min-max stretch and SA2's random start do much "
+    "alone. Credit a drop to the optimisation only beside the attack's null rows (control=uniform, control=random).",
+    "PGD need not beat FGSM at small budgets: with eps 4/255 a step of 0.01 is 64 % of the radius.",
+    "Published numbers: several rows look copied or swapped (SA2's ACDC rows of SwinUNETR under SegPGD, CosPGD, VAFA "
+    "and FAA; Synapse UNet under AutoAttack), one setting is printed as 32.40 and 32.2, and where parameters are not "
+    "printed they can only be guessed (starred). The authors' own two runs of one setting differ by 0.5 DSC, 4.6 HD95 "
+    "and 0.7 LPIPS.",
+    "A match with published numbers is judged by the difference against rounding, the spread between seeds and the "
+    "authors' reruns; with retrained checkpoints the numbers are not comparable.",
+)
+
+_COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", "host", "devices", "engine")
+
+
+def title(facts: Facts) -> str:
+    """The jobs' names, for the head of the page."""
+    names = dict.fromkeys(_spec(each).get("name") or each["store"] for each in facts)
+    return ", ".join(str(name) for name in names) or "freqbench"
+
+
+def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every run with the progress of its store."""
+    ok = records["run_id"].astype(object)[records["status"] == "ok"].value_counts()
+    bad = records["run_id"].astype(object)[records["status"] != "ok"].value_counts()
+    found = []
+    for each in facts:
+        job = each.get("job") or {}
+        planned = len(index_keys(job["index"])) if "index" in job else None
+        ids = [run["run_id"] for run in each["runs"]]
+        progress = {
+            "store": str(each["store"]),
+            "planned": planned,
+            "done": int(ok.reindex(ids).sum()),
+            "failed": int(bad.reindex(ids).sum()),
+        }
+        found += [progress | _run(run) for run in each["runs"]]
+    return found
+
+
+def jobs(facts: Facts) -> list[dict[str, Any]]:
+    """The job of every store, as a person wrote it but for defaults."""
+    return [
+        {"store": str(each["store"]), "name": str(_spec(each).get("name", "")), "text": _yaml(_spec(each))}
+        for each in facts
+        if _spec(each)
+    ]
+
+
+def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The job's content, from the store's job or its last run."""
+    spec = (facts.get("job") or {}).get("spec")
+    if isinstance(spec, Mapping):
+        return spec
+    last = facts["runs"][-1].get("job") if facts["runs"] else None
+    return last if isinstance(last, Mapping) else {}
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    models = [{"id": key, **facts} for key, facts in (run.get("models") or {}).items()]
+    datasets = [
+        {"name": name, "cases": len(facts.get("cases") or {}), "recipe": facts.get("recipe")}
+        for name, facts in (run.get("datasets") or {}).items()
+    ]
+    seeds = (run.get("job") or {}).get("seeds")
+    copied = {name: run.get(name) for name in _COPIED}
+    return {"run_id": run["run_id"], **copied, "models": models, "datasets": datasets, "seeds": seeds}
+
+
+def _yaml(spec: Mapping[str, Any]) -> str:
+    """Without what is null or empty."""
+    return yaml.safe_dump(_without_empty(spec), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_empty(item) for key, item in value.items() if item not in (None, {}, [])}
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    return value

@@ -1,0 +1,102 @@
+// Arithmetic on voxels in the order x (right), y (anterior), z (superior): pure functions.
+
+export const AXES = { axial: 2, coronal: 1, sagittal: 0 };
+
+export const offset = ([nx, ny], [i, j, k]) => i + nx * (j + ny * k);
+
+export const difference = (a, b) => a.map((value, n) => value - b[n]);
+
+export const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+
+export const blended = (clean, adversarial, mix) => clean.map((value, n) => value + mix * (adversarial[n] - value));
+
+// Clean on the left of the screen, adversarial from `1 - mix` of its width on. Screens show the patient's right on the
+// left, and the front on the right of a sagittal slice.
+export function wiped(clean, adversarial, [nx, ny, nz], mix, plane) {
+  const result = clean.slice();
+  let n = 0;
+  for (let k = 0; k < nz; k++) {
+    for (let j = 0; j < ny; j++) {
+      for (let i = 0; i < nx; i++, n++) {
+        const across = plane === "sagittal" ? (j + 0.5) / ny : 1 - (i + 0.5) / nx;
+        if (across > 1 - mix) result[n] = adversarial[n];
+      }
+    }
+  }
+  return result;
+}
+
+// Voxels of a class with another class beside them within the plane; of several planes in any direction.
+export function outlined(classes, shape, plane) {
+  const [nx, ny, nz] = shape;
+  const step = [1, nx, nx * ny];
+  const axes = [0, 1, 2].filter((axis) => axis !== AXES[plane]);
+  const result = new Uint8Array(classes.length);
+  let n = 0;
+  for (let k = 0; k < nz; k++) {
+    for (let j = 0; j < ny; j++) {
+      for (let i = 0; i < nx; i++, n++) {
+        const value = classes[n];
+        if (!value) continue;
+        const at = [i, j, k];
+        const isEdge = axes.some(
+          (axis) =>
+            (at[axis] === 0 || classes[n - step[axis]] !== value) ||
+            (at[axis] === shape[axis] - 1 || classes[n + step[axis]] !== value),
+        );
+        if (isEdge) result[n] = value;
+      }
+    }
+  }
+  return result;
+}
+
+// Filled classes with outlined ones over them, each with its opacity 0 to 1: red, green, blue, alpha of each voxel.
+export function painted(filled, outlines, colors, opacity) {
+  const result = new Uint8Array(4 * filled.length);
+  const words = new Uint32Array(result.buffer);
+  const rgb = colors.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
+  const under = rgb.map((color) => word(color, opacity.fill));
+  const over = rgb.map((top) => [[0, 0, 0], ...rgb.slice(1)].map((bottom, n) => composed(top, opacity.outline, bottom, n ? opacity.fill : 0)));
+  for (let n = 0; n < words.length; n++) {
+    if (outlines[n]) words[n] = over[outlines[n]][filled[n]];
+    else if (filled[n]) words[n] = under[filled[n]];
+  }
+  return result;
+}
+
+function composed(top, topAlpha, bottom, bottomAlpha) {
+  const alpha = topAlpha + bottomAlpha * (1 - topAlpha);
+  if (alpha === 0) return 0;
+  return word(top.map((value, n) => (value * topAlpha + bottom[n] * bottomAlpha * (1 - topAlpha)) / alpha), alpha);
+}
+
+const word = ([red, green, blue], alpha) => new Uint32Array(Uint8Array.of(red, green, blue, Math.round(255 * alpha)).buffer)[0];
+
+// The slice across an axis with the largest sum of absolute values, and the middle of them in it; null where all are 0.
+export function focus(values, shape, axis) {
+  const sums = new Float64Array(shape[axis]);
+  each(values, shape, (size, at) => (sums[at[axis]] += size));
+  const best = sums.reduce((most, sum, n) => (sum > sums[most] ? n : most), 0);
+  if (sums[best] === 0) return null;
+  const middle = [0, 0, 0];
+  each(values, shape, (size, at) => {
+    if (at[axis] === best) at.forEach((index, n) => (middle[n] += size * index));
+  });
+  return middle.map((sum, n) => (n === axis ? best : Math.round(sum / sums[best])));
+}
+
+function each(values, [nx, ny, nz], take) {
+  const at = [0, 0, 0];
+  let n = 0;
+  for (at[2] = 0; at[2] < nz; at[2]++) {
+    for (at[1] = 0; at[1] < ny; at[1]++) {
+      for (at[0] = 0; at[0] < nx; at[0]++, n++) if (values[n]) take(Math.abs(values[n]), at);
+    }
+  }
+}
+
+// The largest of 1, 2, 5, 10, ... that keeps the perturbation on the scale.
+export function gainFor(most, gains) {
+  return gains.filter((gain) => gain * most <= 1 + 1e-6).at(-1) ?? gains[0];
+}

@@ -1,0 +1,81 @@
+// What is shown in words.
+
+import { AXES, offset } from "./slices.js";
+
+const NAMES = ["sagittal", "coronal", "axial"];
+
+export function showState(ui, state, { loaded, channel, maps, facts }) {
+  const { shape } = loaded.clean;
+  const axis = AXES[state.plane];
+  ui.slices.forEach(({ field, control, text, name }, n) => {
+    field.hidden = axis !== undefined && axis !== n;
+    Object.assign(control, { max: shape[n] - 1, value: state.at[n] });
+    const place = `${state.at[n] + 1} of ${shape[n]}`;
+    text.textContent = `${name}: ${place}`;
+    control.setAttribute("aria-valuetext", place);
+  });
+  ui.planes.show(state.plane);
+  ui.pictures.show(state.picture);
+  const { compare, change, overlays } = ui;
+  compare.element.hidden = state.picture !== "volume";
+  change.element.hidden = state.picture !== "change";
+  Object.assign(compare.mix, { value: state.mix });
+  compare.mix.setAttribute("aria-valuetext", mixText(state));
+  compare.mode.value = state.mode;
+  compare.blink.setAttribute("aria-pressed", String(state.blinking));
+  compare.clean.setAttribute("aria-pressed", String(state.mix === 0));
+  compare.adversarial.setAttribute("aria-pressed", String(state.mix === 1));
+  change.gain.value = String(state.gain);
+  change.ends.replaceChildren(...[-1, 0, 1].map((end) => Object.assign(document.createElement("span"), { textContent: signed(end / state.gain) })));
+  change.note.textContent =
+    `Adversarial - clean, magnified ${state.gain} times: colours end at \u00b1${plain(1 / state.gain)} of the intensity range ` +
+    `0 to 1. The largest change in the volume is ${plain(channel.most)} (${plain(channel.most * 255)}/255). Classes are outlined in black.`;
+  for (const name of ["fill", "outline"]) {
+    const { what, opacity, fields } = overlays[name];
+    for (const option of what.options) option.disabled = option.value !== "none" && !maps[option.value];
+    fields.forEach((field) => (field.hidden = name === "fill" && state.picture === "change"));
+    what.value = state[name];
+    opacity.value = state.opacity[name];
+    opacity.setAttribute("aria-valuetext", `${Math.round(100 * state.opacity[name])} %`);
+  }
+  ui.legend.hidden = state.picture === "change";
+  ui.jumpPrediction.disabled = !(maps.clean && maps.adversarial);
+  ui.shown.textContent = shownText(state);
+  ui.facts.textContent = facts;
+  const slices = NAMES.map((name, n) => `${name} slice ${state.at[n] + 1} of ${shape[n]}`);
+  ui.canvas.setAttribute("aria-label", `${shownText(state)}, ${axis === undefined ? slices.join(", ") : slices[axis]}`);
+}
+
+export function valuesAt(state, shape, channel, maps, millimetres) {
+  const n = offset(shape, state.at);
+  const names = state.chosen.class_names;
+  const className = (map) => (map ? `${map[n]} ${names[map[n]] ?? "unknown class"}` : "not saved");
+  return [
+    ["Place (R, A, S)", `${millimetres.map((value) => value.toFixed(1)).join(", ")} mm`],
+    ["Clean", channel.clean[n].toFixed(4)],
+    ["Adversarial", channel.adversarial[n].toFixed(4)],
+    ["Difference", `${signed(channel.change[n], 4)} (${signed(channel.change[n] * 255, 2)}/255)`],
+    ["Label", className(maps.label)],
+    ["Prediction, clean", className(maps.clean)],
+    ["Prediction, adversarial", className(maps.adversarial)],
+  ];
+}
+
+function shownText(state) {
+  const picture = state.picture === "change" ? `perturbation x ${state.gain}` : mixText(state);
+  return state.hidden ? `${picture}, overlays hidden` : picture;
+}
+
+function mixText({ mix, mode }) {
+  if (mix === 0) return "clean";
+  if (mix === 1) return "adversarial";
+  return mode === "wipe" ? "clean | adversarial" : `${Math.round(100 * mix)} % adversarial`;
+}
+
+const plain = (value) => String(Number(value.toPrecision(3)));
+
+function signed(value, digits) {
+  const text = digits === undefined ? plain(Math.abs(value)) : Math.abs(value).toFixed(digits);
+  if (Number(text) === 0) return text;
+  return value < 0 ? `-${text}` : `+${text}`;
+}

@@ -1,0 +1,97 @@
+// Plotly with the page's colours; every chart has a text that says what it shows and a table of its numbers.
+
+import { escaped, h } from "./dom.js";
+
+const { Plotly } = window; // of dist/charts.js, which the page holds before this bundle
+
+const SYMBOLS = {
+  o: "circle",
+  s: "square",
+  "^": "triangle-up",
+  D: "diamond",
+  v: "triangle-down",
+  P: "cross",
+  X: "x",
+  "<": "triangle-left",
+  ">": "triangle-right",
+  "*": "star",
+  p: "pentagon",
+};
+const DASHES = { solid: "solid", dashed: "dash", dashdot: "dashdot", dotted: "dot" };
+
+// The house's colours, where they stand out less than 3:1 from the page.
+const LIGHTER = { "#0072b2": "#4aa8e0", "#d55e00": "#f07f2e", "#009e73": "#2bc796" };
+const DARKER = { "#56b4e9": "#2f8fc8", "#e69f00": "#b97f00", "#cc79a7": "#bf5f95" };
+
+const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** Colour, symbol and dash of a family; black is the text's colour, so that it shows on dark. */
+export function styleOf(data, family) {
+  const [color, marker, dash] = data.series[family] ?? ["#000000", "o", "solid"];
+  const isDark = document.documentElement.dataset.shade === "dark";
+  const adapted = isDark ? LIGHTER : DARKER;
+  const shown = color === "#000000" ? variable("--text") : (adapted[color] ?? color);
+  return { color: shown, symbol: SYMBOLS[marker] ?? "circle", dash: DASHES[dash] ?? "solid" };
+}
+
+function layout(title, x, y, height) {
+  const axis = (text) => ({
+    title: { text: escaped(text) },
+    gridcolor: variable("--line"),
+    zerolinecolor: variable("--line"),
+    linecolor: variable("--muted"),
+    automargin: true,
+  });
+  return {
+    title: { text: escaped(title), font: { size: 14 }, x: 0, xanchor: "left", xref: "paper" },
+    xaxis: axis(x),
+    yaxis: axis(y),
+    height,
+    margin: { l: 56, r: 16, t: 40, b: 48 },
+    paper_bgcolor: variable("--surface"),
+    plot_bgcolor: variable("--surface"),
+    font: { color: variable("--text"), family: "system-ui, sans-serif", size: 12 },
+    legend: { orientation: "h", y: -0.25, yanchor: "top" },
+    hoverlabel: { align: "left" },
+    showlegend: true,
+  };
+}
+
+/** A figure. `summary`: what a listener hears; `numbers`: an element with the same numbers as a table. */
+export function chart({
+  title,
+  x,
+  y,
+  traces,
+  shapes = [],
+  summary,
+  numbers,
+  height = 380,
+  reversed = false,
+  range = null,
+  fromZero = false,
+}) {
+  const box = h("div", { class: "chart", role: "img", "aria-label": `${title}. ${summary}` });
+  const figure = h(
+    "figure",
+    {},
+    box,
+    h("figcaption", {}, summary),
+    h("details", {}, h("summary", {}, "The numbers as a table"), numbers),
+  );
+  const draw = () => {
+    const rows = Math.ceil(traces.length / Math.max(1, Math.floor(box.clientWidth / 230)));
+    const full = layout(title, x, y, height + 20 * rows);
+    full.shapes = shapes;
+    if (reversed) full.xaxis.autorange = "reversed";
+    if (range) full.yaxis.range = range;
+    if (fromZero) full.xaxis.rangemode = "tozero";
+    Plotly.react(box, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
+  };
+  return {
+    figure,
+    draw,
+    resize: (width) => Plotly.relayout(box, width ? { width } : { width: null, autosize: true }),
+    free: () => Plotly.purge(box),
+  };
+}

@@ -1,0 +1,122 @@
+// The embedded or fetched object as columns: texts by code, numbers as Float64Array with NaN where they are missing.
+
+export async function inflate(bytes) {
+  const isZipped = bytes[0] === 0x1f && bytes[1] === 0x8b;
+  const stream = new Blob([bytes]).stream();
+  return new Response(isZipped ? stream.pipeThrough(new DecompressionStream("gzip")) : stream).json();
+}
+
+export async function embedded() {
+  const holder = document.getElementById("freqbench-data");
+  if (!holder) return null;
+  const text = atob(holder.textContent.trim());
+  const bytes = new Uint8Array(text.length);
+  for (let index = 0; index < text.length; index += 1) bytes[index] = text.charCodeAt(index);
+  return inflate(bytes);
+}
+
+class Frame {
+  constructor(raw) {
+    this.rows = raw?.rows ?? 0;
+    this.texts = {};
+    this.numbers = {};
+    for (const [name, { values, codes }] of Object.entries(raw?.texts ?? {})) {
+      this.texts[name] = { values, codes: Int32Array.from(codes) };
+    }
+    for (const [name, values] of Object.entries(raw?.numbers ?? {})) {
+      this.numbers[name] = Float64Array.from(values, (value) => value ?? NaN);
+    }
+  }
+
+  text(name, row) {
+    const column = this.texts[name];
+    return column ? (column.values[column.codes[row]] ?? null) : null;
+  }
+
+  number(name, row) {
+    return this.numbers[name] ? this.numbers[name][row] : NaN;
+  }
+}
+
+const SHARED = ["dataset", "source", "target", "attack", "family", "base", "threat", "budget_text", "transfer"];
+
+/** Where each group of equal, neighbouring numbers begins: [begin, end) by number. */
+function spans(numbers, count) {
+  const found = Array.from({ length: count }, () => [0, 0]);
+  for (let row = 0; row < numbers.length; row += 1) {
+    const span = found[numbers[row]];
+    if (span[1] === 0) span[0] = row;
+    span[1] = row + 1;
+  }
+  return found;
+}
+
+export function decode(raw) {
+  const data = { ...raw, summary: new Frame(raw.summary), clean: new Frame(raw.clean) };
+  data.cases = raw.cases ? new Frame(raw.cases) : null;
+  for (const name of ["class_means", "case_classes", "clean_classes"])
+    data[name] = raw[name] ? new Frame(raw[name]) : null;
+  if (data.cases) {
+    const { row, classes } = data.cases.numbers;
+    for (const name of SHARED) {
+      const { values, codes } = data.summary.texts[name];
+      data.cases.texts[name] = { values, codes: Int32Array.from(row, (index) => codes[index]) };
+    }
+    data.caseSpans = spans(row, data.summary.rows);
+    data.classStarts = new Float64Array(data.cases.rows);
+    for (let index = 1; index < data.cases.rows; index += 1) {
+      data.classStarts[index] = data.classStarts[index - 1] + classes[index - 1];
+    }
+  }
+  if (data.class_means) data.meanSpans = spans(data.class_means.numbers.row, data.summary.rows);
+  if (data.clean_classes) {
+    const blocks = data.clean_classes.numbers.block;
+    data.cleanSpans = spans(blocks, (blocks.at(-1) ?? -1) + 1);
+  }
+  data.scoreOf = Object.fromEntries(data.scores.map((score) => [score.name, score]));
+  return data;
+}
+
+/** Why a number of a row is missing. */
+export function reason(data, frame, row, name) {
+  const error = frame.text("error", row);
+  if (error) return `failed: ${error}`;
+  const score = data.scoreOf[name];
+  const source = name === "dsc_drop" ? "dsc_clean" : (score?.source ?? name);
+  const reasons = frame.text("null_reasons", row);
+  if (reasons) {
+    const parsed = JSON.parse(reasons);
+    const why = parsed[source] ?? parsed[score?.source];
+    if (why) return String(why);
+  }
+  const metric = score?.metric;
+  if (metric && !(frame.text("metrics", row) ?? "").split(",").includes(metric))
+    return `the job did not ask for ${metric}`;
+  return "undefined on these volumes";
+}
+
+/** A row's name that survives a reload and new data. */
+export function keyOf(data, level, row) {
+  const frame = level === "cases" ? data.cases : data.summary;
+  const parts = ["dataset", "source", "target", "attack"].map((name) => frame.text(name, row));
+  if (level === "cases") parts.push(frame.text("case", row), String(frame.number("seed", row)));
+  return JSON.stringify(parts);
+}
+
+export function findKey(data, key) {
+  let parts;
+  try {
+    parts = JSON.parse(key);
+  } catch {
+    return null;
+  }
+  if (!Array.isArray(parts)) return null;
+  const level = parts.length > 4 ? "cases" : "means";
+  const frame = level === "cases" ? data.cases : data.summary;
+  for (let row = 0; frame && row < frame.rows; row += 1) if (keyOf(data, level, row) === key) return { level, row };
+  return null;
+}
+
+export function shown(value, digits) {
+  return Number.isNaN(value) || value === undefined ? "" : (value + 0).toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
+}

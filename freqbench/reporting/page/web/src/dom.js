@@ -1,0 +1,64 @@
+// Elements made by code: everything from data becomes text, never markup.
+
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
+    else if (name in element && typeof value !== "string") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
+  return element;
+}
+
+/** A table of plain cells. A column: {heading, number, title}; a row: a heading's text, or cells: text, element, {text, title}. */
+export function table(caption, columns, rows, attributes = {}) {
+  const cell = (value, column, index) => {
+    const isRich = value !== null && typeof value === "object" && !(value instanceof Node);
+    const content = isRich ? value.text : value;
+    const title = isRich ? value.title : null;
+    const shown = content ?? "";
+    const tag = index === 0 ? "th" : "td";
+    const isMissing = shown === "" && Boolean(title);
+    const names = [column.number ? "number" : "", isMissing ? "missing" : ""].filter(Boolean).join(" ");
+    const extra = { class: names || null, title, scope: index === 0 ? "row" : null };
+    return h(tag, extra, shown, isMissing ? h("span", { class: "sr" }, `empty: ${title}`) : null);
+  };
+  const head = columns.map((column) =>
+    h("th", { scope: "col", class: column.number ? "number" : null, title: column.title }, column.heading),
+  );
+  const body = rows.map((row) =>
+    typeof row === "string"
+      ? h("tr", { class: "heading" }, h("th", { scope: "rowgroup", colspan: String(columns.length) }, row))
+      : h(
+          "tr",
+          {},
+          row.map((value, index) => cell(value, columns[index], index)),
+        ),
+  );
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", attributes, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)),
+  );
+}
+
+/** A labelled choice. Options: texts, or [value, text]. */
+export function choice(label, options, value, change) {
+  const list = options.map((option) => (Array.isArray(option) ? option : [option, option]));
+  const select = h(
+    "select",
+    { onchange: (event) => change(event.target.value) },
+    list.map(([key, text]) => h("option", { value: key, selected: key === value }, text)),
+  );
+  return h("label", { class: "choice" }, h("span", {}, label), select);
+}
+
+/** Text for Plotly, which reads some tags and entities in its labels. */
+export const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;

@@ -1,0 +1,254 @@
+// A row's details in a dialog: every number with its reason where it is missing, its cases, and each case's classes.
+
+import { keyOf, reason, shown } from "./data.js";
+import { h, plural, table } from "./dom.js";
+import * as state from "./state.js";
+
+const LISTED = 300;
+let dialog = null;
+let openKey = "";
+
+function ensure() {
+  if (dialog) return dialog;
+  dialog = h("dialog", { class: "drill", "aria-labelledby": "drill-title" });
+  dialog.addEventListener("close", () => {
+    openKey = "";
+    if (state.get("row")) state.set({ row: null }, { step: true });
+  });
+  document.body.append(dialog);
+  return dialog;
+}
+
+/** Shows a row `{level, row}`, or closes the dialog where it is null. */
+export function openRow(data, found) {
+  const element = ensure();
+  const key = found ? keyOf(data, found.level, found.row) + data.made_at : "";
+  if (key === openKey) return;
+  openKey = key;
+  if (!found) {
+    if (element.open) element.close();
+    return;
+  }
+  const content = found.level === "cases" ? caseDetails(data, found.row) : meanDetails(data, found.row);
+  element.replaceChildren(content);
+  if (!element.open) element.showModal();
+  element.scrollTop = 0;
+  element.querySelector("h2").focus();
+}
+
+function head(title, rest) {
+  const close = h("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close");
+  return [h("div", { class: "drill-head" }, h("h2", { id: "drill-title", tabindex: "-1" }, title), close), rest];
+}
+
+function facts(pairs) {
+  const known = pairs.filter(([, value]) => value !== null && value !== "");
+  return h(
+    "dl",
+    { class: "facts" },
+    known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
+}
+
+function setting(data, frame, row) {
+  return [
+    ["dataset", frame.text("dataset", row)],
+    ["source", frame.text("source", row)],
+    ["target", frame.text("target", row)],
+    ["setting", frame.text("transfer", row)],
+    ["threat model", frame.text("threat", row)],
+  ];
+}
+
+/** All scores of a row; what is missing says why. */
+function scoreTable(data, frame, row) {
+  const lines = data.scores.map((score) => {
+    const value = frame.number(score.name, row);
+    const isMissing = Number.isNaN(value);
+    return [
+      { text: score.heading, title: score.meaning },
+      shown(value, score.digits),
+      score.unit,
+      isMissing ? reason(data, frame, row, score.name) : score.direction && `${score.direction} is better`,
+    ];
+  });
+  const columns = [
+    { heading: "score" },
+    { heading: "value", number: true },
+    { heading: "unit" },
+    { heading: "direction, or why it is empty" },
+  ];
+  return h("details", {}, h("summary", {}, "All scores, and why some are empty"), table("All scores", columns, lines));
+}
+
+function meanDetails(data, row) {
+  const frame = data.summary;
+  const low = frame.number("dsc_low", row);
+  const dsc = shown(frame.number("dsc", row), 1);
+  const pairs = [
+    ...setting(data, frame, row),
+    ["cases", shown(frame.number("cases", row), 0)],
+    ["seeds", shown(frame.number("seeds", row), 0)],
+    ["failed", shown(frame.number("failed", row), 0)],
+    [
+      "DSC",
+      Number.isNaN(low) ? dsc : `${dsc} (95 %: ${low.toFixed(1)} to ${frame.number("dsc_high", row).toFixed(1)})`,
+    ],
+    ["drop", shown(frame.number("dsc_drop", row), 1)],
+    ["error", frame.text("error", row)],
+  ];
+  const body = [facts(pairs), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
+  return h("div", {}, head(frame.text("attack", row), body));
+}
+
+function names(data, dataset) {
+  return new Map((data.classes[dataset] ?? []).map(([index, name, colour]) => [index, { name, colour }]));
+}
+
+function classCell(known, index) {
+  const { name, colour } = known.get(index) ?? { name: `class ${index}`, colour: "#888888" };
+  return h(
+    "span",
+    { class: "class-name" },
+    h("span", { class: "swatch", style: { background: colour }, "aria-hidden": "true" }),
+    name,
+  );
+}
+
+const CLASS_COLUMNS = [
+  { heading: "class" },
+  { heading: "DSC clean", number: true },
+  { heading: "DSC", number: true },
+  { heading: "drop", number: true },
+];
+const ABSENT = "the class is not in the label, so its Dice is undefined";
+const NO_SURFACE = "no surface distance: the class is missing in the label or in the prediction, or was not asked for";
+
+function valued(value, why, digits = 1) {
+  return { text: shown(value, digits), title: Number.isNaN(value) ? why : null };
+}
+
+function classMeans(data, row) {
+  const means = data.class_means;
+  const [begin, end] = data.meanSpans?.[row] ?? [0, 0];
+  if (begin === end) return h("p", { class: "hint" }, "No values of single classes.");
+  const known = names(data, data.summary.text("dataset", row));
+  const lines = [];
+  for (let at = begin; at < end; at += 1) {
+    const value = (name) => means.numbers[name][at];
+    lines.push([
+      classCell(known, value("class")),
+      valued(value("dsc_clean"), ABSENT),
+      valued(value("dsc"), ABSENT),
+      valued(value("dsc_drop"), ABSENT),
+      valued(value("hd95_mm"), NO_SURFACE),
+      shown(value("cases"), 0),
+    ]);
+  }
+  return table(
+    "Mean of each class",
+    [...CLASS_COLUMNS, { heading: "HD95 mm", number: true }, { heading: "n", number: true }],
+    lines,
+  );
+}
+
+function caseList(data, row) {
+  if (!data.cases) return h("p", { class: "hint" }, data.omitted.cases ?? "Single cases are not in this page.");
+  const [begin, end] = data.caseSpans[row];
+  const scores = ["dsc", "dsc_drop", "dsc_foreground", "hd95", "ssim", "lpips", "linf_255", "l2_body"].map(
+    (name) => data.scoreOf[name],
+  );
+  const lines = [];
+  for (let at = begin; at < Math.min(end, begin + LISTED); at += 1) {
+    const seed = shown(data.cases.number("seed", at), 0);
+    const open = h(
+      "button",
+      { type: "button", class: "link", onclick: () => state.set({ row: keyOf(data, "cases", at) }, { step: true }) },
+      data.cases.text("case", at) ?? "",
+    );
+    const numbers = scores.map((score) => {
+      const value = data.cases.number(score.name, at);
+      return {
+        text: shown(value, score.digits),
+        title: Number.isNaN(value) ? reason(data, data.cases, at, score.name) : null,
+      };
+    });
+    lines.push([
+      open,
+      seed,
+      data.cases.text("error", at) ? { text: "failed", title: data.cases.text("error", at) } : "ok",
+      ...numbers,
+    ]);
+  }
+  const columns = [
+    { heading: "case" },
+    { heading: "seed", number: true },
+    { heading: "status" },
+    ...scores.map((score) => ({ heading: score.heading, number: true, title: score.meaning })),
+  ];
+  const rest =
+    end - begin > LISTED
+      ? h("p", {}, `and ${plural(end - begin - LISTED, "more case")}: choose "single cases" in the table`)
+      : null;
+  return [table("Cases (open one for its classes)", columns, lines), rest];
+}
+
+function caseDetails(data, row) {
+  const frame = data.cases;
+  const parent = frame.numbers.row[row];
+  const back = h(
+    "button",
+    { type: "button", class: "link", onclick: () => state.set({ row: keyOf(data, "means", parent) }, { step: true }) },
+    frame.text("attack", row),
+  );
+  const pairs = [
+    ["attack", back],
+    ...setting(data, frame, row),
+    ["patient", frame.text("patient", row)],
+    ["seed", shown(frame.number("seed", row), 0)],
+    ["status", frame.text("status", row)],
+    ["error", frame.text("error", row)],
+    ["DSC", shown(frame.number("dsc", row), 1)],
+    ["missed classes", shown(frame.number("missed_classes", row), 0)],
+    ["hallucinated classes", shown(frame.number("hallucinated_classes", row), 0)],
+    ["run", frame.text("run", row)],
+  ];
+  return h(
+    "div",
+    {},
+    head(`Case ${frame.text("case", row)}`, [facts(pairs), caseClasses(data, row), scoreTable(data, frame, row)]),
+  );
+}
+
+function caseClasses(data, row) {
+  if (!data.case_classes) return h("p", { class: "hint" }, data.omitted.case_classes ?? "No values of single classes.");
+  const count = data.cases.numbers.classes[row];
+  if (!count) return h("p", { class: "hint" }, "This record has no values of single classes.");
+  const begin = data.classStarts[row];
+  const known = names(data, data.cases.text("dataset", row));
+  const [first, last] = data.cleanSpans[data.cases.numbers.clean[row]] ?? [0, 0];
+  const clean = new Map();
+  for (let at = first; at < last; at += 1) clean.set(data.clean_classes.numbers.class[at], at);
+  const lines = [];
+  for (let at = begin; at < begin + count; at += 1) {
+    const index = data.case_classes.numbers.class[at];
+    const before = (name) => (clean.has(index) ? data.clean_classes.numbers[name][clean.get(index)] : NaN);
+    const dsc = data.case_classes.numbers.dsc[at];
+    lines.push([
+      classCell(known, index),
+      valued(before("dsc"), ABSENT),
+      valued(dsc, ABSENT),
+      valued(before("dsc") - dsc, ABSENT),
+      valued(before("hd95_mm"), NO_SURFACE),
+      valued(data.case_classes.numbers.hd95_mm[at], NO_SURFACE),
+      shown(before("label_voxels"), 0),
+    ]);
+  }
+  const columns = [
+    ...CLASS_COLUMNS,
+    { heading: "HD95 mm clean", number: true },
+    { heading: "HD95 mm", number: true },
+    { heading: "label voxels", number: true },
+  ];
+  return table("Each class", columns, lines);
+}

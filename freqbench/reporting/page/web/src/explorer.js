@@ -1,0 +1,281 @@
+// The table explorer: filter, sort, open a row, download what is shown.
+
+import { download } from "./csv.js";
+import { findKey, keyOf, reason, shown } from "./data.js";
+import { choice, h, plural, table } from "./dom.js";
+import { openRow } from "./drill.js";
+import { chosen, filterBar } from "./filters.js";
+import { makeGrid } from "./grid.js";
+import { grouped, passing, sorted } from "./rows.js";
+import * as state from "./state.js";
+
+const PRINTED = 500;
+const TEXTS = {
+  means: ["attack", "threat", "dataset", "source", "target"],
+  cases: ["attack", "threat", "dataset", "source", "target", "case"],
+};
+const HEADINGS = {
+  attack: "attack",
+  threat: "threat model",
+  dataset: "dataset",
+  source: "source",
+  target: "target",
+  case: "case",
+};
+const WIDTHS = { attack: 250, threat: 130, dataset: 110, source: 110, target: 110, case: 130 };
+const COUNTS = [
+  { name: "cases", heading: "n", digits: 0, meaning: "cases with a result", least: 0 },
+  {
+    name: "seeds",
+    heading: "seeds",
+    digits: 0,
+    meaning: "seeds of the draws; empty where the attack draws nothing",
+    least: 2,
+  },
+  { name: "failed", heading: "failed", digits: 0, meaning: "records that failed", least: 1 },
+];
+
+export function explorer(panel, app) {
+  const { data } = app;
+  const level = () => (state.get("level") === "cases" && data.cases ? "cases" : "means");
+  const frame = () => (level() === "cases" ? data.cases : data.summary);
+  const isGrouped = () => state.get("group") !== "no";
+  const scores = data.scores.filter((score) => data.summary.numbers[score.name]?.some((value) => !Number.isNaN(value)));
+  const shownScores = () => {
+    const names = state.all("cols");
+    return scores.filter((score) => (names.length ? names.includes(score.name) : score.shown));
+  };
+  const interval = { name: "interval", heading: "95 % interval", digits: 1 };
+  const hasIntervals = data.summary.numbers.dsc_low?.some((value) => !Number.isNaN(value));
+  const counts = COUNTS.filter(({ name, least }) => data.summary.numbers[name].some((value) => value >= least));
+  const numeric = () => {
+    return [...(level() === "means" ? counts : []), ...shownScores()];
+  };
+  const isOne = (name) => innerWidth < 700 && data.summary.texts[name]?.values.length === 1;
+  const texts = () => TEXTS[level()].filter((name) => !(name === "threat" && isGrouped()) && !isOne(name));
+
+  const bar = filterBar(data.summary);
+  const search = h("input", {
+    type: "search",
+    placeholder: "search names",
+    "aria-label": "search attacks, models, datasets and cases",
+    value: state.get("q"),
+    oninput: (event) => state.set({ q: event.target.value }),
+  });
+  const levels = data.cases
+    ? choice(
+        "Rows",
+        [
+          ["means", "means over cases"],
+          ["cases", "single cases"],
+        ],
+        level(),
+        (value) => state.set({ level: value === "means" ? null : value }),
+      )
+    : null;
+  const group = h("input", {
+    type: "checkbox",
+    checked: isGrouped(),
+    onchange: (event) => state.set({ group: event.target.checked ? null : "no" }),
+  });
+  const columnMenu = columnsMenu(scores, shownScores);
+  const save = h("button", { type: "button", onclick: () => saveCsv() }, "Download CSV");
+  const status = h("p", { class: "status", role: "status" });
+  const caution = h(
+    "p",
+    { class: "caution" },
+    "Threat models are mixed here: do not rank rows by DSC alone, read the distances in the same row.",
+  );
+  const box = h("div", { class: "grid" });
+  const print = h("div", { class: "print-only" });
+  panel.append(
+    bar.element,
+    h(
+      "div",
+      { class: "bar" },
+      search,
+      levels,
+      h("label", { class: "check" }, group, "group by threat model"),
+      columnMenu.element,
+      save,
+    ),
+    status,
+    caution,
+    box,
+    print,
+    h(
+      "p",
+      { class: "hint" },
+      "Enter or a click on a row opens its details. Arrow keys move between cells; a heading sorts. An empty cell says why when you point at it, and in the details.",
+    ),
+  );
+  const grid = makeGrid(box, [], "results", {
+    open: (row) => state.set({ row: keyOf(data, level(), row) }, { step: true }),
+    sort: (name, isDescending) => state.set({ sort: name ? `${name}:${isDescending ? "desc" : "asc"}` : null }),
+  });
+
+  let list = new Int32Array();
+  let columnKey = "";
+  let rowsKey = "";
+
+  function text(entry, name) {
+    if (entry < 0) return name === texts()[0] ? `threat model: ${frame().texts.threat.values[-1 - entry]}` : "";
+    return frame().text(name, entry) ?? "";
+  }
+  function number(entry, column) {
+    return entry < 0 ? "" : shown(frame().number(column.name, entry), column.digits);
+  }
+  function intervalText(entry) {
+    if (entry < 0) return "";
+    const [low, high] = [frame().number("dsc_low", entry), frame().number("dsc_high", entry)];
+    return Number.isNaN(low) ? "" : `${low.toFixed(1)} to ${high.toFixed(1)}`;
+  }
+  function why(entry, column) {
+    if (entry < 0 || !Number.isNaN(frame().number(column.name, entry))) return null;
+    return data.scoreOf[column.name] ? `empty: ${reason(data, frame(), entry, column.name)}` : null;
+  }
+  function definitions() {
+    const isNarrow = innerWidth < 700;
+    const named = texts().map((name, place) => ({
+      colId: name,
+      headerName: HEADINGS[name],
+      width: isNarrow ? Math.min(WIDTHS[name], 150) : WIDTHS[name],
+      pinned: place === 0 && !isNarrow ? "left" : null,
+      valueGetter: ({ data: cell }) => (cell ? text(cell.entry, name) : ""),
+      tooltipValueGetter: ({ data: cell }) => (cell ? text(cell.entry, name) : null),
+    }));
+    const columns = numeric().map((column) => ({
+      colId: column.name,
+      headerName: column.heading,
+      headerTooltip: [
+        column.meaning,
+        column.unit && `(${column.unit})`,
+        column.direction && `${column.direction} is better`,
+      ]
+        .filter(Boolean)
+        .join(" "),
+      width: Math.max(76, 34 + 9 * column.heading.length),
+      cellClass: "number",
+      headerClass: "number",
+      valueGetter: ({ data: cell }) => (cell ? number(cell.entry, column) : ""),
+      tooltipValueGetter: ({ data: cell }) => (cell ? why(cell.entry, column) : null),
+      cellClassRules: { missing: ({ data: cell }) => cell && why(cell.entry, column) !== null },
+    }));
+    if (hasIntervals && level() === "means") {
+      const place = columns.findIndex((column) => column.colId === "dsc");
+      if (place >= 0)
+        columns.splice(place + 1, 0, {
+          colId: interval.name,
+          headerName: interval.heading,
+          headerTooltip: "95 % bootstrap interval of the mean DSC over patients",
+          width: 120,
+          sortable: false,
+          cellClass: "number",
+          valueGetter: ({ data: cell }) => (cell ? intervalText(cell.entry) : ""),
+        });
+    }
+    return [...named, ...columns];
+  }
+  function rows() {
+    const [name, direction] = state.get("sort").split(":");
+    const found = passing(frame(), chosen(), state.get("q"));
+    return sorted(frame(), found, name, direction === "desc");
+  }
+  function update() {
+    bar.update();
+    columnMenu.update();
+    if (document.activeElement !== search) search.value = state.get("q");
+    if (levels) levels.querySelector("select").value = level();
+    group.checked = isGrouped();
+    const newColumns = JSON.stringify([level(), isGrouped(), state.all("cols")]);
+    const newRows = JSON.stringify([newColumns, chosen(), state.get("q"), state.get("sort")]);
+    const [name, direction] = state.get("sort").split(":");
+    if (newColumns !== columnKey) grid.setColumns(definitions());
+    if (newRows !== rowsKey) {
+      grid.sortBy(name, direction === "desc");
+      const found = rows();
+      list = isGrouped() ? grouped(frame(), found) : Int32Array.from(found);
+      grid.show(list);
+      const of = found.length === frame().rows ? "" : ` of ${frame().rows.toLocaleString("en")}`;
+      status.textContent = `${plural(found.length, "row")}${of}${level() === "means" ? ", each a mean over cases" : ", each one case"}`;
+      const threats = new Set(Array.from(found.subarray(0, 5000), (row) => frame().texts.threat.codes[row]));
+      caution.hidden = isGrouped() || threats.size < 2;
+    }
+    [columnKey, rowsKey] = [newColumns, newRows];
+    const opened = state.get("row") ? findKey(data, state.get("row")) : null;
+    openRow(data, opened);
+  }
+  function saveCsv() {
+    const numbers = numeric();
+    const withInterval = hasIntervals && level() === "means" ? ["dsc_low", "dsc_high"] : [];
+    const names = TEXTS[level()];
+    const head = [...names, ...numbers.map((column) => column.name), ...withInterval];
+    const entries = Array.from(list).filter((entry) => entry >= 0);
+    const lines = entries.map((entry) => [
+      ...names.map((name) => frame().text(name, entry)),
+      ...numbers.map((column) => frame().number(column.name, entry)),
+      ...withInterval.map((name) => frame().number(name, entry)),
+    ]);
+    download(`freqbench-${level()}.csv`, head, lines);
+  }
+  const gone = new AbortController();
+  addEventListener(
+    "beforeprint",
+    () => {
+      const entries = Array.from(list.subarray(0, PRINTED));
+      const columns = [
+        ...texts().map((name) => ({ heading: HEADINGS[name] })),
+        ...numeric().map((column) => ({ heading: column.heading, number: true })),
+      ];
+      const cells = (entry) => [
+        ...texts().map((name) => text(entry, name)),
+        ...numeric().map((column) => number(entry, column)),
+      ];
+      const lines = entries.map((entry) => (entry < 0 ? text(entry, texts()[0]) : cells(entry)));
+      const rest =
+        list.length > PRINTED ? h("p", {}, `and ${(list.length - PRINTED).toLocaleString("en")} more rows`) : null;
+      print.replaceChildren(table("Results", columns, lines), rest ?? "");
+    },
+    { signal: gone.signal },
+  );
+  addEventListener("afterprint", () => print.replaceChildren(), { signal: gone.signal });
+  update();
+  return {
+    update,
+    free() {
+      gone.abort();
+      grid.free();
+    },
+  };
+}
+
+/** The menu that shows and hides columns of numbers. */
+function columnsMenu(scores, shownScores) {
+  const boxes = scores.map((score) =>
+    h(
+      "label",
+      { class: "option", title: score.meaning },
+      h("input", { type: "checkbox", value: score.name, onchange: () => change() }),
+      h("span", {}, score.heading),
+    ),
+  );
+  const change = () => {
+    const names = boxes
+      .map((each) => each.firstChild)
+      .filter((box) => box.checked)
+      .map((box) => box.value);
+    const usual = scores.filter((score) => score.shown).map((score) => score.name);
+    state.set({ cols: names.join() === usual.join() ? [] : names });
+  };
+  const element = h(
+    "details",
+    { class: "menu" },
+    h("summary", {}, "Columns"),
+    h("fieldset", {}, h("legend", { class: "sr" }, "columns"), boxes),
+  );
+  const update = () => {
+    const now = new Set(shownScores().map((score) => score.name));
+    for (const each of boxes) each.firstChild.checked = now.has(each.firstChild.value);
+  };
+  return { element, update };
+}

@@ -1,0 +1,145 @@
+import "./style.css";
+import { curves } from "./curves.js";
+import { decode, embedded } from "./data.js";
+import { h } from "./dom.js";
+import { openRow } from "./drill.js";
+import { explorer } from "./explorer.js";
+import { follow } from "./live.js";
+import { matrix } from "./matrix.js";
+import { organs } from "./organs.js";
+import { overview } from "./overview.js";
+import { runFacts } from "./runfacts.js";
+import * as state from "./state.js";
+import { themeButton } from "./theme.js";
+import { volumes } from "./volumes.js";
+
+const TABS = [
+  ["overview", "Overview", overview],
+  ["table", "Table", explorer],
+  ["transfer", "Transfer", matrix],
+  ["curves", "Curves", curves],
+  ["organs", "Organs", organs],
+  ["volumes", "Volumes", volumes],
+  ["facts", "Run facts", runFacts],
+];
+
+const app = { data: null };
+const views = new Map();
+const title = h("h1", {}, "freqbench");
+const subtitle = h("p", { class: "hint" });
+const liveState = h("p", { class: "hint", role: "status" });
+const tabs = TABS.map(([name, text]) =>
+  h(
+    "button",
+    {
+      type: "button",
+      role: "tab",
+      id: `tab-${name}`,
+      "aria-controls": `panel-${name}`,
+      onclick: () => state.set({ tab: name === "overview" ? null : name }, { step: true }),
+    },
+    text,
+  ),
+);
+const panels = TABS.map(([name, text]) =>
+  h("section", {
+    role: "tabpanel",
+    id: `panel-${name}`,
+    "aria-labelledby": `tab-${name}`,
+    "aria-label": text,
+    hidden: true,
+  }),
+);
+const bar = h("div", { role: "tablist", "aria-label": "sections", class: "tabs", onkeydown: moveTab }, tabs);
+
+function moveTab(event) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const here = tabs.indexOf(document.activeElement);
+  const next =
+    event.key === "Home"
+      ? 0
+      : event.key === "End"
+        ? tabs.length - 1
+        : step
+          ? (here + step + tabs.length) % tabs.length
+          : -1;
+  if (next < 0 || here < 0) return;
+  event.preventDefault();
+  tabs[next].focus();
+  tabs[next].click();
+}
+
+function current() {
+  const place = TABS.findIndex(([name]) => name === state.get("tab"));
+  return place < 0 ? 0 : place;
+}
+
+function show() {
+  const place = current();
+  tabs.forEach((tab, index) => {
+    tab.setAttribute("aria-selected", String(index === place));
+    tab.tabIndex = index === place ? 0 : -1;
+    if (index === place) tab.parentElement.scrollLeft = tab.offsetLeft - 40;
+  });
+  panels.forEach((panel, index) => (panel.hidden = index !== place));
+  if (!app.data) return;
+  const [name, , make] = TABS[place];
+  if (views.has(name)) views.get(name).update();
+  else views.set(name, make(panels[place], app));
+  if (name !== "table") openRow(app.data, null);
+}
+
+/** Shows new data; what the reader chose, where they are and what has the focus stay, and a viewer of the same volumes. */
+function take(raw) {
+  const focusable = () => [...panels[current()].querySelectorAll("button,select,input,summary")];
+  const [place, scroll] = [focusable().indexOf(document.activeElement), scrollY];
+  const isSame = app.data && JSON.stringify(app.data.volumes) === JSON.stringify(raw.volumes);
+  app.data = decode(raw);
+  TABS.forEach(([name], index) => {
+    if (name === "volumes" && isSame) return;
+    views.get(name)?.free?.();
+    views.delete(name);
+    panels[index].replaceChildren();
+  });
+  title.textContent = app.data.title;
+  subtitle.textContent = `freqbench ${app.data.version}, ${app.data.made_at.replace("T", " ").slice(0, 16)} UTC`;
+  show();
+  if (place >= 0) focusable()[place]?.focus();
+  scrollTo(0, scroll);
+}
+
+document.getElementById("app").append(
+  h(
+    "a",
+    {
+      class: "skip",
+      href: "#",
+      onclick: (event) => {
+        event.preventDefault();
+        panels[current()].querySelector("button,select,input,[tabindex]")?.focus();
+      },
+    },
+    "Skip to content",
+  ),
+  h(
+    "header",
+    {},
+    h("div", {}, title, subtitle, liveState),
+    themeButton(() => views.get(TABS[current()][0])?.restyle?.()),
+  ),
+  h("nav", {}, bar),
+  h("main", {}, panels),
+);
+state.listen(show);
+show();
+
+const source = document.querySelector('meta[name="freqbench-source"]')?.content;
+
+embedded().then((raw) => {
+  if (raw) take(raw);
+  else if (source) follow(source, take, (text) => (liveState.textContent = text));
+  else
+    panels[0].append(
+      h("p", { class: "caution" }, "This page holds no data: make it again with bench.py report OUT --format html."),
+    );
+});

@@ -1,0 +1,95 @@
+// Versions, hashes, checkpoints, seeds, warnings, and what to keep in mind.
+
+import { h, plural, table } from "./dom.js";
+
+const text = (value) =>
+  value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+
+export function runFacts(panel, app) {
+  const { data } = app;
+  panel.append(
+    h("h3", {}, "Keep in mind"),
+    h(
+      "ul",
+      {},
+      [...data.notes, ...data.cautions].map((each) => h("li", {}, each)),
+    ),
+    h("h3", {}, "Columns"),
+    table(
+      "What the numbers are",
+      [
+        { heading: "heading" },
+        { heading: "column" },
+        { heading: "unit" },
+        { heading: "better" },
+        { heading: "meaning" },
+      ],
+      data.scores.map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
+    ),
+    ...data.runs.map(runSection),
+    ...data.jobs.map((job) =>
+      h("details", {}, h("summary", {}, `Job ${job.name} of ${job.store}`), h("pre", { tabindex: "0" }, job.text)),
+    ),
+    h("p", { class: "hint" }, `Made ${data.made_at} by freqbench ${data.version}.`),
+  );
+  return { update() {} };
+}
+
+function runSection(run) {
+  const code = run.code ? `${run.code.commit ?? "unknown"}${run.code.dirty ? ", with uncommitted changes" : ""}` : "";
+  const facts = [
+    ["store", run.store],
+    ["status", run.status],
+    ["started", run.started_at],
+    ["last sign of life", run.heartbeat],
+    ["code", code],
+    ["host", run.host],
+    ["devices", (run.devices ?? []).join("; ")],
+    [
+      "engine",
+      run.engine
+        ? Object.entries(run.engine)
+            .map(([name, value]) => `${name} ${text(value)}`)
+            .join(", ")
+        : "",
+    ],
+    ["seeds", (run.seeds ?? []).join(", ")],
+    ["datasets", run.datasets.map((each) => `${each.name} (${plural(each.cases, "case")})`).join(", ")],
+    [
+      "versions",
+      Object.entries(run.versions ?? {})
+        .map(([name, value]) => `${name} ${text(value)}`)
+        .join(", "),
+    ],
+  ].filter(([, value]) => value);
+  const models = run.models.map((model) => [
+    text(model.name),
+    text(model.id),
+    text(model.checkpoint),
+    text(model.sha256),
+    text(model.migration),
+  ]);
+  const columns = ["model", "id", "checkpoint", "sha256", "migration"].map((heading) => ({ heading }));
+  const warnings = run.warnings ?? [];
+  return h(
+    "section",
+    { class: "run" },
+    h("h3", {}, `Run ${run.run_id}`),
+    h(
+      "dl",
+      { class: "facts wide" },
+      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, text(value)))),
+    ),
+    models.length ? table("Models and checkpoints", columns, models, { class: "code" }) : null,
+    warnings.length
+      ? [
+          h("h4", {}, "Warnings"),
+          h(
+            "ul",
+            {},
+            warnings.map((each) => h("li", {}, text(each))),
+          ),
+        ]
+      : h("p", {}, "No warnings."),
+  );
+}

@@ -1,0 +1,163 @@
+"""What a table shows: headings, rounded numbers, empty cells and which of them are marked; the same in every format."""
+
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+
+import pandas as pd
+
+HEADINGS = {
+    "dataset": "dataset",
+    "source_model": "source",
+    "target_model": "target",
+    "threat_model": "threat\nmodel",
+    "cases": "n",
+    "dsc": "DSC",
+    "dsc_drop": "drop",
+    "dsc_foreground": "DSC\nfg",
+    "hd95": "HD95",
+    "hd95_undefined": "undef",
+    "ssim": "SSIM",
+    "ssim_body": "SSIM\nbody",
+    "lpips": "LPIPS",
+    "lpips_body": "LPIPS\nbody",
+    "linf_255": "L-inf",
+    "l2_body": "L2\nbody",
+    "num_attacks": "attacks",
+    "num_cases": "n",
+    "strongest_dsc": "its\nDSC",
+    "first_reason": "first reason",
+}
+_WHOLE = frozenset(
+    {"cases", "seeds", "failed", "dsc_cases", "hd95_cases", "hd95_undefined", "num_attacks", "num_cases"}
+)
+
+_NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a title, then a table or lines of text or both.
+
+    Attributes:
+        title: one line.
+        table: what people read: numbers are rounded by the renderer, cells may also be ready strings; a heading may
+            have several lines, which are levels where neighbours share the first.
+        text: paragraphs.
+        data: the long exact frame, every digit, that csv writes; None: `table`.
+        marks: cells that are set off, by position of the row and name of the column.
+    """
+
+    title: str
+    table: pd.DataFrame | None = None
+    text: str = ""
+    data: pd.DataFrame | None = None
+    marks: Collection[tuple[int, str]] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as a person reads it.
+
+    Attributes:
+        heading: lines.
+        is_number: whether it is aligned as numbers are.
+        cells: texts, empty where nothing is.
+        marked: positions of the cells that are set off.
+    """
+
+    heading: str
+    is_number: bool
+    cells: list[str]
+    marked: frozenset[int]
+
+
+def columns_of(section: Section) -> list[Column]:
+    """The columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
+    table = section.table if section.table is not None else pd.DataFrame()
+    hidden = {"seeds", "dsc_cases", "hd95_cases", "failed"} if "cases" in table else set()
+    return [
+        Column(
+            heading=HEADINGS.get(name, str(name)),
+            is_number=pd.api.types.is_numeric_dtype(table[name]) or _reads_as_numbers(table[name]),
+            cells=_cells(table, name),
+            marked=frozenset(row for row, column in section.marks if column == name),
+        )
+        for name in table.columns
+        if name not in hidden
+    ]
+
+
+def levels(columns: Sequence[Column]) -> list[tuple[str, str]]:
+    """Each heading as (upper, lower): the first line is a level of its own where neighbours share it, else empty."""
+    parts = [column.heading.partition("\n") for column in columns]
+    uppers = [upper if line else None for upper, line, _ in parts]
+    shared = [
+        uppers[i] is not None and uppers[i] in (*uppers[max(i - 1, 0) : i], *uppers[i + 1 : i + 2])
+        for i in range(len(parts))
+    ]
+    return [
+        (upper, one_line(lower)) if is_shared else ("", one_line(column.heading))
+        for column, (upper, _, lower), is_shared in zip(columns, parts, shared, strict=True)
+    ]
+
+
+def one_line(heading: str) -> str:
+    """A heading without its line breaks."""
+    return heading.replace("/\n", "/").replace("\n", " ")
+
+
+def parts(columns: Sequence[Column], width: int, width_of: Callable[[Column], int]) -> list[list[Column]]:
+    """The columns, in several parts where they are too wide: each with the names on the left, split between groups of
+    headings where it can be.
+
+    Args:
+        columns: of a table.
+        width: that a part may have.
+        width_of: a column, with the gap to the next.
+    """
+    names = [*takewhile(lambda column: not column.is_number, columns)]
+    room = width - sum(map(width_of, names))
+    found: list[list[Column]] = [[]]
+    for _, group in groupby(columns[len(names) :], key=lambda column: column.heading.partition("\n")[0]):
+        members = [*group]
+        for piece in [members] if sum(map(width_of, members)) <= room else [[member] for member in members]:
+            if found[-1] and sum(map(width_of, [*found[-1], *piece])) > room:
+                found.append([])
+            found[-1] += piece
+    return [[*names, *part] for part in found]
+
+
+def _cells(table: pd.DataFrame, name: str) -> list[str]:
+    """One column's cells.
+
+    DSC and HD95 say over how many cases they are means where they are undefined on some, `31.20 (n 9)`; a transfer
+    table's white-box cells have a star.
+    """
+    cells = [_cell(value, 0 if name in _WHOLE else 1) for value in table[name]]
+    if name == "cases" and "seeds" in table:
+        seeds = table["seeds"].fillna(0)
+        return [f"{cell}x{count:.0f}" if count > 1 else cell for cell, count in zip(cells, seeds, strict=True)]
+    if name in ("dsc", "hd95") and f"{name}_cases" in table:
+        counts = zip(cells, table[f"{name}_cases"], table["cases"], strict=True)
+        return [f"{cell} (n {some:.0f})" if cell and some < cases else cell for cell, some, cases in counts]
+    if pd.api.types.is_float_dtype(table[name]) and "source_model" in table:
+        sources = zip(cells, table["source_model"], strict=True)
+        return [f"{cell}*" if cell and source == name else cell for cell, source in sources]
+    return cells
+
+
+def _reads_as_numbers(column: pd.Series) -> bool:
+    """Whether ready strings are numbers: signs, brackets and stars around them aside."""
+    texts = [text for text in column.unique() if isinstance(text, str) and text]
+    return bool(texts) and all(_NUMBERS.fullmatch(text) for text in texts)
+
+
+def _cell(value: object, digits: int) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0 makes -0.0 plain 0.0
+    return " ".join(str(value).split())

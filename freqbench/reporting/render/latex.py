@@ -1,0 +1,101 @@
+"""Tables as LaTeX with booktabs, to be put into a paper: pandas lays them out, and what they hold is escaped here."""
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from freqbench.reporting.render.columns import Column, Section, columns_of, levels, parts
+from freqbench.terminal import printable
+
+PACKAGES = ("booktabs", "graphicx", "longtable")
+LONG_ROWS = 40
+WIDE_CHARACTERS = 75  # more is made to fit the page
+MAX_CHARACTERS = 110  # more is split
+_TEXT_WIDTHS = ((60, "5cm"), (30, "3.2cm"))  # of columns whose longest cell has more characters
+
+_SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "†": r"\dag{}",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+}
+_NO_LATIN = re.compile(r"[^\x20-\x7e\xa1-\xff\n]")
+
+
+def latex(sections: Sequence[Section]) -> str:
+    """The page as LaTeX to be `\\input`: a floating table each, one over several pages where it is long.
+
+    pdflatex knows Latin letters alone, so other characters become question marks.
+    """
+    found = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
+    for section in sections:
+        if section.table is None:
+            found.append(f"\\paragraph{{{_escaped(section.title)}}}")
+        else:
+            found.append(_table(section))
+        if section.text:
+            found.append("\n\n".join(_paragraph(text) for text in section.text.split("\n\n")))
+    return "\n\n".join(found) + "\n"
+
+
+def _escaped(text: str) -> str:
+    kept = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
+    return kept.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
+
+
+def _paragraph(text: str) -> str:
+    return "\\\\\n".join(map(_escaped, text.split("\n")))
+
+
+def _table(section: Section) -> str:
+    columns, caption = columns_of(section), _escaped(section.title)
+    if max((len(column.cells) for column in columns), default=0) > LONG_ROWS:
+        return f"{{\\scriptsize\n{_tabular(columns, environment='longtable', caption=caption)}}}"
+    tabulars = [_fitted(part) for part in parts(columns, MAX_CHARACTERS, _width)]
+    body = "\n\n\\medskip\n".join(tabulars)
+    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}"
+
+
+def _fitted(columns: Sequence[Column]) -> str:
+    tabular = _tabular(columns).rstrip()
+    if sum(map(_width, columns)) <= WIDE_CHARACTERS:
+        return tabular
+    return f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
+
+
+def _tabular(columns: Sequence[Column], environment: str | None = None, caption: str | None = None) -> str:
+    frame = pd.DataFrame({i: _cells(column) for i, column in enumerate(columns)})
+    headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
+    has_levels = any(upper for upper, _ in headings)
+    frame.columns = pd.MultiIndex.from_tuples(headings) if has_levels else pd.Index([lower for _, lower in headings])
+    form = "".join(_form(column) for column in columns)
+    return frame.style.hide(axis="index").to_latex(
+        hrules=True, column_format=form, multicol_align="c", environment=environment, caption=caption
+    )
+
+
+def _width(column: Column) -> int:
+    return 2 + min(max(map(len, [*column.cells, *column.heading.split("\n")])), _TEXT_WIDTHS[-1][0])
+
+
+def _cells(column: Column) -> list[str]:
+    texts = [_escaped(" ".join(cell.split())) for cell in column.cells]
+    return [f"\\textbf{{{text}}}" if row in column.marked else text for row, text in enumerate(texts)]
+
+
+def _form(column: Column) -> str:
+    """Alignment; a column of long texts has a width, so that they wrap."""
+    if column.is_number:
+        return "r"
+    longest = max(map(len, column.cells), default=0)
+    return next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")

@@ -1,0 +1,128 @@
+"""Tables as text: terminal, Markdown and CSV. What is missing is an empty cell, never 0.
+
+The terminal shows the beginning of a long table and says so; Markdown and CSV are whole.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from freqbench.reporting.render.columns import Column, Section, columns_of, one_line, parts
+from freqbench.terminal import PlainConsole, printable
+
+TERMINAL_ROWS = 60
+WRAPPED_WIDTH = 12
+MARK = "†"
+
+_WRAPPED = frozenset({"attack", "A", "B", "strongest", "first reason", "verdict", "reason"})
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    """The page as Markdown with pipe tables."""
+    lines = []
+    for section in sections:
+        lines.append(f"## {_inline(section.title)}")
+        if section.text:
+            lines.append(_inline(section.text))
+        if section.table is not None:
+            columns = columns_of(section)
+            cells = {_pipe(one_line(column.heading)): _pipe_cells(column) for column in columns}
+            align = ["right" if column.is_number else "left" for column in columns]
+            lines.append(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=align))
+    return "\n\n".join(lines) + "\n"
+
+
+def _pipe_cells(column: Column) -> list[str]:
+    cells = map(_pipe, column.cells)
+    return [f"**{cell}**" if row in column.marked else cell for row, cell in enumerate(cells)]
+
+
+def _pipe(text: str) -> str:
+    """A text within a table of pipes."""
+    return _inline(text).replace("|", "\\|")
+
+
+def _inline(text: str) -> str:
+    """A text in which a Markdown page finds no HTML."""
+    return printable(text).replace("<", "&lt;")
+
+
+def csv(table: pd.DataFrame) -> str:
+    """One table with every digit; a text that a spreadsheet would compute stands behind an apostrophe."""
+    texts = {
+        name: table[name].map(_cell_text) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])
+    }
+    return table.assign(**texts).to_csv(index=False)
+
+
+def sections_csv(sections: Sequence[Section]) -> str:
+    """The exact data of a page as one table: each frame once, under each other; a column says of which section."""
+    frames: list[tuple[str, pd.DataFrame]] = []
+    for section in sections:
+        frame = section.table if section.data is None else section.data
+        if frame is not None and not any(frame is known for _, known in frames):
+            frames.append((section.title, frame))
+    if len(frames) < 2:
+        return csv(frames[0][1]) if frames else ""
+    return csv(pd.concat([frame.assign(section=title) for title, frame in frames], ignore_index=True))
+
+
+def _cell_text(value: object) -> object:
+    """A text that no spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
+def terminal(sections: Sequence[Section], width: int = 110) -> str:
+    """The page as plain text for a terminal of that many columns."""
+    console = PlainConsole(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        for section in sections:
+            console.print(section.title)
+            if section.text:
+                console.print(section.text)
+            if section.table is not None:
+                shown = replace(section, table=section.table.head(TERMINAL_ROWS))
+                for part in parts(columns_of(shown), width - 2, _width):
+                    console.print(_rich(part, _ends(section.table.head(TERMINAL_ROWS))))
+                hidden = len(section.table) - TERMINAL_ROWS
+                if hidden > 0:
+                    console.print(f"... and {hidden:,} more rows: --format csv (or md) has all of them")
+            console.print()
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+
+
+def _width(column: Column) -> int:
+    """Characters of a column, with the gap to the next; long texts are wrapped."""
+    texts = [*column.heading.split("\n"), *(_marked(column, row) for row in range(len(column.cells)))]
+    longest = max(map(len, texts))
+    return 2 + (min(longest, WRAPPED_WIDTH) if column.heading in _WRAPPED else longest)
+
+
+def _marked(column: Column, row: int) -> str:
+    return column.cells[row] + MARK if row in column.marked else column.cells[row]
+
+
+def _ends(table: pd.DataFrame) -> Sequence[bool]:
+    """Whether a group of rows ends: the threat model, or the attack where it has a row for each source model."""
+    if "threat_model" not in table:
+        return [False] * len(table)
+    group = table["attack" if {"attack", "source_model"} <= {*table} else "threat_model"]
+    return [bool(end) for end in group != group.shift(-1)]
+
+
+def _rich(columns: Sequence[Column], ends: Sequence[bool]) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        shown.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
+    for row, ends_here in enumerate(ends):
+        shown.add_row(*(_marked(column, row) for column in columns), end_section=ends_here)
+    return shown

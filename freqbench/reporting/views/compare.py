@@ -1,0 +1,149 @@
+"""Two stores side by side: what differs in what made them first, then the differences of their scores."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from freqbench.reporting.frames import plain
+from freqbench.reporting.labels import attack_labels
+from freqbench.reporting.render import Section
+from freqbench.reporting.statistics import holm, mean_intervals, wilcoxon_holm
+from freqbench.reporting.views.origins import origins
+from freqbench.reporting.views.rows import ATTACK, bounds, scored
+
+GROUP = ["dataset", "source_model", "target_model", *ATTACK]
+CLEAN = "clean"
+_VOLUME = [*GROUP, "case_id", "seed"]
+_SETTING = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]
+
+HOW_PAIRED = (
+    "The difference is B minus A in points of DSC (x100), over the volumes that both have: same dataset, case, "
+    "models, attack and seed, by name. The interval is a 95 % bootstrap interval over patients; p is Wilcoxon's "
+    "signed-rank test on the patients' mean differences, Holm-corrected over all rows of this table, and empty "
+    "where every difference is 0. Of k patients and m rows the smallest corrected p is at least m x 2^(1 - k), so "
+    "with few patients go by the interval; with one there is neither. `detectable` is the smallest true "
+    "difference that so many patients would show with a power of 80 % (at 0.05, uncorrected): a difference below "
+    "it that is not significant does not show that the two are equal."
+)
+HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in the differences above."
+
+
+def compare(
+    records_a: pd.DataFrame,
+    records_b: pd.DataFrame,
+    facts_a: Sequence[Mapping[str, Any]],
+    facts_b: Sequence[Mapping[str, Any]],
+) -> list[Section]:
+    """What differs between what made two stores, the paired differences of DSC, and what only one of them has.
+
+    Args:
+        records_a: of the first store, after `tables.current(strength.checked(...))`.
+        records_b: of the second store, likewise.
+        facts_a: what the first store's runs say about themselves, `Store.runs()`.
+        facts_b: the second's.
+    """
+    first = origins(_own_runs(facts_a, records_a), _own_runs(facts_b, records_b))
+    both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
+    volumes = _matched(both, _VOLUME, "dsc")
+    cases = _matched(both, ["dataset", "target_model", "case_id"], "clean")
+    cases = cases.assign(source_model="", label=CLEAN, threat_model="")
+    shared = [each[each["in_a"] & each["in_b"]] for each in (cases, volumes)]
+    tables = [_tested(each) for each in shared if len(each)]
+    if not len(shared[1]):
+        text = "No volume is in both: the two share no dataset, case, models, attack and seed of the same names."
+        paired = Section("Paired differences, B - A", text=text)
+    else:
+        rows = pd.concat(tables, ignore_index=True)
+        rows = rows.assign(p_holm=holm(rows["p"]))
+        paired = Section("Paired differences, B - A", _table(rows), HOW_PAIRED, rows)
+    return [first, paired, _only(volumes)]
+
+
+_MORE = [name for name in _SETTING if name not in ("attack", "budget_name", "budget")]
+
+
+def _own_runs(facts: Sequence[Mapping[str, Any]], records: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """The runs that the records are of."""
+    wrote = set(records["run_id"].unique())
+    return [run for run in facts if run.get("run_id") in wrote]
+
+
+def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Both stores' rows, `in_b` telling them apart, with labels that say what differs in either."""
+    coded = [name for name in a.columns if any(isinstance(x[name].dtype, pd.CategoricalDtype) for x in (a, b))]
+    for name in coded:
+        known = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
+        a, b = a.astype({name: known}), b.astype({name: known})
+    both = pd.concat([a.assign(in_b=False), b.assign(in_b=True)], ignore_index=True)
+    setting = both.groupby(_SETTING, observed=True, dropna=False, sort=False).ngroup().to_numpy()
+    distinct = both.loc[~pd.Series(setting).duplicated(), _SETTING].reset_index(drop=True)
+    codes, known_labels = pd.factorize(attack_labels(distinct).astype(object), sort=True)
+    return both.assign(label=pd.Categorical.from_codes(codes[setting], categories=known_labels))
+
+
+def _matched(both: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
+    """A row a key: `patient_id`, the value `a` and `b` of each store, and whether they have it, `in_a` and `in_b`."""
+    number = both.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
+    rows = both.loc[~pd.Series(number).duplicated(), [*keys, "patient_id"]].reset_index(drop=True)
+    for store, mine in (("a", ~both["in_b"].to_numpy()), ("b", both["in_b"].to_numpy())):
+        values, has = np.full(len(rows), np.nan), np.zeros(len(rows), bool)
+        values[number[mine]], has[number[mine]] = both[value].to_numpy()[mine], True
+        rows[store], rows[f"in_{store}"] = values, has
+    return rows
+
+
+def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row a group: both means over complete pairs, their difference with interval, p and what was detectable."""
+    pairs = pairs.assign(difference=pairs["b"] - pairs["a"])
+    complete = pairs.dropna(subset="difference")
+    rows = mean_intervals(pairs, GROUP, "difference").rename(
+        columns={"mean": "difference", "n": "pairs", "clusters": "patients"}
+    )
+    tests = wilcoxon_holm(pairs, GROUP)
+    means = plain(complete.groupby(GROUP, observed=True)[["a", "b"]].mean().reset_index())
+    rows = plain(
+        rows.assign(p=tests["p"].to_numpy(), detectable=tests["detectable"].to_numpy(), undefined=_undefined(pairs))
+    )
+    rows = rows.merge(means.rename(columns={"a": "dsc_a", "b": "dsc_b"}), on=GROUP, how="left")
+    return rows[
+        [*GROUP, *("pairs", "patients", "undefined", "dsc_a", "dsc_b", "difference", "low", "high", "p", "detectable")]
+    ]
+
+
+def _undefined(pairs: pd.DataFrame) -> np.ndarray:
+    """Pairs of each group of which a score is undefined."""
+    groups = pairs.groupby(GROUP, observed=True, dropna=False)["difference"]
+    return (groups.size() - groups.count()).to_numpy()
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    names = {"dataset": "dataset", "label": "attack", "source_model": "made on", "target_model": "model"}
+    names |= {"threat_model": "threat_model", "pairs": "pairs", "patients": "patients", "undefined": "undefined"}
+    names |= {"dsc_a": "DSC A", "dsc_b": "DSC B"}
+    shown = rows[list(names)].rename(columns=names)
+    return shown.assign(
+        difference=_signed(rows["difference"]),
+        interval=bounds(rows, digits=2),
+        p=["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]],
+        detectable=["" if np.isnan(value) else f"{value:.2f}" for value in rows["detectable"]],
+    )
+
+
+def _signed(values: pd.Series) -> list[str]:
+    return ["" if np.isnan(value) else f"{value + 0.0:+.2f}" if round(value, 2) else "0.00" for value in values]
+
+
+def _only(volumes: pd.DataFrame) -> Section:
+    title = "In one of the two only"
+    in_a, in_b = volumes["in_a"], volumes["in_b"]
+    counted = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a)
+    groups = counted.groupby(GROUP, observed=True)
+    rows = plain(groups[["both", "only_a", "only_b"]].sum().reset_index())
+    rows = rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]
+    if rows.empty:
+        return Section(title, text="Both have the same volumes.")
+    names = {"label": "attack", "source_model": "made on", "target_model": "model"}
+    names |= {"only_a": "only in A", "only_b": "only in B"}
+    return Section(title, rows.rename(columns=names), HOW_ONLY, rows)

@@ -1,0 +1,129 @@
+"""Which attack breaks which organ: the drop of Dice of every class under every attack."""
+
+import numpy as np
+import pandas as pd
+
+from freqbench.reporting.frames import plain
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.rows import (
+    ATTACK,
+    grouped,
+    is_white_box,
+    most,
+    one_patient_note,
+    points,
+    scored,
+    with_settings,
+)
+from freqbench.results import KEY
+
+GROUP = ["dataset", "target_model", *ATTACK]
+HARDEST = "hit hardest"
+WORTH_NAMING = 1.0
+HOW = (
+    "Each cell is the mean drop of the class's Dice in points (x100), clean minus attacked, of the model that was "
+    "attacked (white-box); more is worse for the model. A volume whose label lacks a class drops out of that "
+    "class, so the n of classes differ (the csv has each cell's n, patients and interval), and small organs lose "
+    "points more easily than large ones. Attacks of different threat models are not comparable by their drop "
+    "alone. `hit hardest` is empty where no class loses a point. "
+)
+_HEADINGS = ("attack", "threat_model", "label", HARDEST)
+
+
+def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
+    """A table a dataset and model: a row an attack, a column a foreground class, after the classes' clean Dice.
+
+    Args:
+        records: after `tables.current(strength.checked(...))`.
+        classes: the columns of CLASS_RECORDS, of at least these records.
+    """
+    frame = scored(records, KEY)
+    frame = frame[is_white_box(frame)]
+    joined = frame.head(0) if classes.empty else _joined(frame, classes)
+    if joined.empty:
+        return [Section("Organs", text=_nothing(frame, classes))]
+    rows = with_settings(grouped(joined, [*GROUP, "class_index"], "drop"), frame)
+    names = _names(joined)
+    clean = _clean(joined)
+    sections: list[Section] = []
+    for (dataset, model), own in rows.groupby(["dataset", "target_model"]):
+        known = names[str(dataset)]
+        own = own.assign(class_name=own["class_index"].map(known))
+        of_clean = clean[(clean["dataset"] == dataset) & (clean["target_model"] == model)]
+        table = _table(own, known, of_clean.set_index("class_index"))
+        data = own[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
+        text = ("" if sections else HOW) + most(own) + one_patient_note(own)
+        sections.append(Section(f"{dataset}: drop of each organ of {model}", table, text, data))
+    return sections
+
+
+def _joined(frame: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """A row a foreground class of each record: the groups' columns, `class_index`, `class_name`, `clean` and `drop`."""
+    shown = classes[classes["class_index"] > 0]
+    place = _places(frame, shown)
+    shown, place = shown[place >= 0], place[place >= 0]
+    known = [*GROUP, "case_id", "patient_id", "seed"]
+    joined = frame[known].take(place).reset_index(drop=True)
+    values = {name: 100 * shown[name].to_numpy(float, na_value=np.nan) for name in ("dsc", "dsc_clean")}
+    return joined.assign(
+        class_index=shown["class_index"].to_numpy(),
+        class_name=shown["class_name"].to_numpy(),
+        clean=values["dsc_clean"],
+        drop=values["dsc_clean"] - values["dsc"],
+    )
+
+
+def _places(frame: pd.DataFrame, classes: pd.DataFrame) -> np.ndarray:
+    """The position of each class row's record, -1 where it is not among the records."""
+    of_record, of_class = np.zeros(len(frame), np.int64), np.zeros(len(classes), np.int64)
+    is_known = np.ones(len(classes), bool)
+    for name in KEY:
+        coded, other = frame[name].astype("category").cat, classes[name].astype("category").cat
+        codes = coded.categories.astype(object).get_indexer(other.categories.astype(object))
+        codes = codes[other.codes.to_numpy()]
+        is_known &= codes >= 0
+        of_record = of_record * len(coded.categories) + coded.codes.to_numpy()
+        of_class = of_class * len(coded.categories) + codes
+    return np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
+
+
+def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
+    """Of each dataset the classes' names, with the number where two have one name, or a column has it."""
+    pairs = plain(joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"]))
+    pairs = pairs.sort_values("class_index")
+    taken = pairs.duplicated(["dataset", "class_name"], keep=False) | pairs["class_name"].isin(_HEADINGS)
+    texts = pairs["class_name"].where(~taken, pairs["class_name"] + " #" + pairs["class_index"].astype(str))
+    return {
+        str(dataset): dict(zip(own["class_index"], own["text"], strict=True))
+        for dataset, own in pairs.assign(text=texts).groupby("dataset")
+    }
+
+
+def _clean(joined: pd.DataFrame) -> pd.DataFrame:
+    """Mean clean Dice of each class, each case once."""
+    keys = ["dataset", "target_model", "class_index"]
+    once = joined.drop_duplicates([*keys, "case_id"])
+    groups = once.groupby(keys, observed=True)["clean"]
+    return plain(groups.agg(clean="mean", n="count").reset_index())
+
+
+def _table(own: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd.DataFrame:
+    """Two rows about the clean volumes, then an attack a row; the organ hit hardest stands last."""
+    wide = own.pivot(index=ATTACK, columns="class_index", values="drop").reindex(columns=list(names))
+    wide = wide.reindex(pd.MultiIndex.from_frame(own[ATTACK].drop_duplicates())).rename(columns=names)
+    table = wide.map(points).reset_index().rename(columns={"label": "attack"})
+    table[HARDEST] = [str(drops.idxmax()) if drops.max() >= WORTH_NAMING else "" for _, drops in wide.iterrows()]
+    blank = dict.fromkeys(("attack", "threat_model", HARDEST), "")
+    first = [
+        blank | {"attack": "(DSC clean)"} | {name: points(clean["clean"].get(i, np.nan)) for i, name in names.items()},
+        blank | {"attack": "(n clean)"} | {name: str(clean["n"].get(i, 0)) for i, name in names.items()},
+    ]
+    return pd.concat([pd.DataFrame(first)[list(table)], table], ignore_index=True)
+
+
+def _nothing(frame: pd.DataFrame, classes: pd.DataFrame) -> str:
+    if frame.empty:
+        return "No attack was scored on the model that it attacked, so there is no drop of organs to show."
+    if classes.empty:
+        return "The store has no class records, so no drop of single organs can be shown: run the job with metric dsc."
+    return "No class record belongs to a record that is shown, so no drop of single organs can be shown."

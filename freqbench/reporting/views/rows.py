@@ -1,0 +1,107 @@
+"""What all views share: the rows that count, groups of them with intervals, and their cells as text."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from freqbench.reporting.frames import plain
+from freqbench.reporting.labels import value_text
+from freqbench.reporting.statistics import mean_intervals
+
+IDENTITY = [
+    *("dataset", "source_model", "target_model", "label", "attack", "threat_model", "budget_name", "budget"),
+    *("case_id", "patient_id", "seed"),
+]
+ATTACK = ["label", "threat_model"]
+ONE_PATIENT = "With one patient there is no interval, as no spread between patients can be seen."
+COUNTS = (
+    "n is cases, or cases x seeds; intervals are 95 % bootstrap intervals over patients (BCa from 20 patients on, "
+    "percentile intervals, which are somewhat too narrow, below)."
+)
+
+
+def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows that count, with IDENTITY, the columns asked for, and `dsc`, `clean` and `drop` in points (x100).
+
+    Args:
+        records: after `tables.current(strength.checked(...))`.
+        columns: further ones, as they are.
+    """
+    counts = (records["left_out"] == "") & (records["status"] == "ok")
+    frame = records.loc[counts, [*IDENTITY, *columns]].copy()
+    for name, column in (("dsc", "dsc"), ("clean", "dsc_clean")):
+        frame[name] = 100 * records.loc[counts, column].astype(float)
+    return frame.assign(drop=frame["clean"] - frame["dsc"])
+
+
+def is_white_box(frame: pd.DataFrame) -> pd.Series:
+    """Whether the model whose prediction is scored is the one whose gradients made the volume."""
+    same = np.asarray(frame["source_model"].astype(object)) == np.asarray(frame["target_model"].astype(object))
+    return pd.Series(same, index=frame.index)
+
+
+def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
+    """A row a group: `by`, `cases`, `seeds`, `patients`, then of `value` its mean under its own name, `low` and `high`.
+
+    Cases, seeds and patients are those with a value. Texts are plain, not categoricals; `means` are the further columns
+    whose mean is wanted.
+    """
+    rows = mean_intervals(frame, by, value).rename(columns={"mean": value, "clusters": "patients"})
+    defined = frame[value].notna()
+    counted = frame.assign(case_id=frame["case_id"].where(defined), seed=frame["seed"].where(defined))
+    groups = counted.groupby(list(by), observed=True, dropna=False)
+    rows["cases"] = groups["case_id"].nunique().to_numpy()
+    rows["seeds"] = groups["seed"].nunique().to_numpy()
+    for name in means:
+        rows[name] = groups[name].mean().to_numpy()
+    return plain(rows[[*by, "cases", "seeds", "patients", value, "low", "high", *means]])
+
+
+def points(value: float, digits: int = 1) -> str:
+    """A number as a cell: rounded, without a minus before 0; empty where it is missing."""
+    return "" if np.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def bounds(rows: pd.DataFrame, low: str = "low", high: str = "high", digits: int = 1) -> list[str]:
+    """Intervals as cells, `[40.1, 46.0]`; empty where there is none."""
+    return [
+        "" if np.isnan(a) or np.isnan(b) else f"[{points(a, digits)}, {points(b, digits)}]"
+        for a, b in zip(rows[low].to_numpy(float), rows[high].to_numpy(float), strict=True)
+    ]
+
+
+def budget_texts(frame: pd.DataFrame) -> pd.Series:
+    """Budgets as a person writes them, such as `8/255`; empty where an attack has none."""
+    keys = ["budget_name", "budget"]
+    number = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
+    distinct = frame.loc[~pd.Series(number, index=frame.index).duplicated(), keys]
+    texts = [
+        "" if pd.isna(value) else value_text(str(name), float(value))
+        for name, value in zip(distinct["budget_name"], distinct["budget"], strict=True)
+    ]
+    known = sorted(set(texts))
+    codes = np.array([known.index(text) for text in texts], int)
+    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
+
+
+def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ATTACK with the `attack`, `budget_name` and `budget` that their label stands for, ordered by attack."""
+    settings = plain(frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK))
+    return by_attack(rows.merge(settings, on=ATTACK, how="left"))
+
+
+def by_attack(rows: pd.DataFrame, first: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows ordered by `first`, threat model, attack and budget, never by score."""
+    return rows.sort_values([*first, "threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)
+
+
+def one_patient_note(rows: pd.DataFrame) -> str:
+    """The sentence about missing intervals where some row has one patient only."""
+    return f" {ONE_PATIENT}" if (rows["patients"] < 2).any() else ""
+
+
+def most(rows: pd.DataFrame) -> str:
+    """What stands behind the cells of a table that has no room for their n."""
+    cases, patients, seeds = (int(rows[name].max()) for name in ("cases", "patients", "seeds"))
+    return f"A cell has at most n = {cases} cases of {patients} patients" + (f", {seeds} seeds." if seeds > 1 else ".")

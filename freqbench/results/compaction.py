@@ -1,0 +1,194 @@
+"""Merging the many small files of a store into few large ones, in bounded memory, whoever else reads, writes or merges.
+
+Files are merged a group at a time: the group's rows are written to one new pair, and only then do its old pairs go. A
+row that another one supersedes is left out, relying on the file that the other one is in. Two compactions that see
+different files must never rely on each other's, or a row that stands in two files (a compaction that died before
+deleting leaves that) would be left out by both. So of equal rows the one in the **youngest** file wins, and a merged
+file is younger than those that it is made of: its name ends in its generation, one more than the highest of theirs.
+Then whatever a file holds is held, from the moment it is committed, by a file as young or younger: by the one that its
+row was copied to, or by the one that it was left out for, and so on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from freqbench import storage
+from freqbench.results.files import MERGED_PREFIX, SCHEMAS, Files
+from freqbench.results.winners import ORDER, commit_text, split_winners
+from freqbench.results.writer import put_pair
+
+MIB = 2**20
+FULL_BYTES = 64 * MIB
+"""A merged pair of that size is closed; one of half that size is left alone."""
+PIECE_BYTES = 32 * MIB
+"""Rows in memory that become a row group."""
+ALWAYS_BYTES = 4 * MIB
+MOST_LOST = 0.1
+"""Superseded rows that a file may carry before it is rewritten for their sake."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A committed pair of files.
+
+    Attributes:
+        name: of both.
+        size: of both, in bytes.
+        wins: for each of its records whether it counts.
+    """
+
+    name: str
+    size: int
+    wins: NDArray[np.bool_]
+
+    @property
+    def lost(self) -> int:
+        """Records that others supersede."""
+        return int(len(self.wins) - np.count_nonzero(self.wins))
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether it is worth rewriting for what it carries in vain."""
+        return self.lost > MOST_LOST * len(self.wins)
+
+
+def compact(files: Files, above: int) -> None:
+    """See `Store.compact`."""
+    if len(files.names()) > above:
+        files.consistent(lambda names: _merge(files, chosen(_pairs(files, names))))
+        pa.default_memory_pool().release_unused()  # else a run keeps what the merge took for as long as it lasts
+
+
+def chosen(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs to merge: small ones, and those with much that is superseded.
+
+    A pair is left alone while it is larger than all that are smaller together: so a row is copied a few times in the
+    life of a store, not once a run, and few pairs remain.
+    """
+    small, names, total = [], set[str](), 0
+    for pair in sorted(pairs, key=lambda pair: pair.size):
+        if pair.size < FULL_BYTES / 2:
+            small.append(pair.name)
+            if pair.size <= max(ALWAYS_BYTES, total):
+                names = set(small)
+            total += pair.size
+    found = [pair for pair in pairs if pair.is_worn or pair.name in names]
+    return found if len(found) > 1 or any(pair.lost for pair in found) else []
+
+
+def _pairs(files: Files, names: list[str]) -> list[Pair]:
+    sizes = [storage.list_sizes(storage.join(files.root, kind), ".parquet") for kind in SCHEMAS]
+    tables = list(files.each(lambda name: files.columns("records", name, ORDER), names))
+    ranks = {name: rank for rank, name in enumerate(sorted(names, key=_age))}
+    wins = split_winners(tables, [ranks[name] for name in names])
+    return [
+        Pair(name=name, size=sum(size.get(name, 0) for size in sizes), wins=of_pair)
+        for name, of_pair in zip(names, wins, strict=True)
+    ]
+
+
+def _merge(files: Files, pairs: Sequence[Pair]) -> None:
+    """Write the rows that count to new pairs; of each, once it is committed, the old ones are removed."""
+    merged = _Merged(files)
+    for pair, sources in zip(pairs, files.each(lambda pair: _opened(files, pair), pairs), strict=True):
+        merged.add(pair, *sources)
+        if merged.num_bytes >= FULL_BYTES:
+            merged.commit()
+            merged = _Merged(files)
+    merged.commit()
+
+
+def _opened(files: Files, pair: Pair) -> tuple[Any, Any]:
+    return files.open("records", pair.name), files.open("class_records", pair.name)
+
+
+class _Merged:
+    """A pair in the making, and the pairs that it takes the place of."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._pairs: list[str] = []
+        self._records, self._classes = (_Output(schema) for schema in SCHEMAS.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """What both files have by now."""
+        return self._records.num_bytes + self._classes.num_bytes
+
+    def add(self, pair: Pair, records: Any, classes: Any) -> None:
+        """Take the rows of a pair that count."""
+        self._pairs.append(pair.name)
+        counted, start = [SCHEMAS["records"].empty_table()], 0
+        for piece in self._files.pieces("records", pair.name, records):
+            if pair.lost:
+                piece, start = piece.filter(pa.array(pair.wins[start : start + len(piece)])), start + len(piece)
+                counted.append(piece)
+            self._records.add(piece)
+        kept = commit_text(pa.concat_tables(counted))
+        for piece in self._files.pieces("class_records", pair.name, classes):
+            if pair.lost:
+                piece = piece.filter(pc.is_in(commit_text(piece), value_set=kept))
+            self._classes.add(piece)
+
+    def commit(self) -> None:
+        """Write it, and remove what it takes the place of: records first, so that no record loses its classes."""
+        if not self._pairs:
+            return
+        if self._records.num_rows:
+            generation = 1 + max(_age(name)[0] for name in self._pairs)
+            name = f"{MERGED_PREFIX}{uuid4().hex[:16]}-{generation:06d}.parquet"
+            put_pair(self._files.root, name, self._records.finished(), self._classes.finished())
+        for kind in ("records", "class_records"):
+            self._files.remove(kind, self._pairs)
+
+
+class _Output:
+    """A Parquet file in memory, written in row groups of about PIECE_BYTES."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+        self.num_rows = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """What is written by now."""
+        num_bytes: int = self._sink.tell()
+        return num_bytes
+
+    def add(self, piece: pa.Table) -> None:
+        """Append rows."""
+        self.num_rows += len(piece)
+        self._waiting.append(piece)
+        self._num_waiting += piece.nbytes
+        if self._num_waiting >= PIECE_BYTES:
+            self._write()
+
+    def finished(self) -> bytes:
+        """The whole file."""
+        if self._waiting:
+            self._write()
+        self._writer.close()
+        content: bytes = self._sink.getvalue().to_pybytes()
+        return content
+
+    def _write(self) -> None:
+        table = pa.concat_tables(self._waiting)
+        self._writer.write_table(table, row_group_size=max(len(table), 1))
+        self._waiting, self._num_waiting = [], 0
+
+
+def _age(name: str) -> tuple[int, str]:
+    """A file's generation, 0 of a run's own, and its name: the larger, the younger."""
+    generation = name.removesuffix(".parquet").rpartition("-")[2]
+    return int(generation) if name.startswith(MERGED_PREFIX) and generation.isdecimal() else 0, name

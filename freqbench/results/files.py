@@ -1,0 +1,215 @@
+"""The committed files of a store: which there are, and reading them, several at once where they are far away."""
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from freqbench import storage
+from freqbench.documents import object_of
+from freqbench.errors import UserError
+from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+SCHEMAS: Mapping[str, pa.Schema] = {"records": arrow_schema(RECORDS), "class_records": arrow_schema(CLASS_RECORDS)}
+MERGED_PREFIX = "compacted-"
+AT_ONCE = 16
+
+_CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+class Files:
+    """The files below `root` that hold rows, and how they are read.
+
+    A run's own file has at most 5,000 rows and is read whole, in one request. A merged file may be large, so only the
+    wanted columns of it are.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """The committed files. Two equal listings, as one may miss both the old file and the new of a compaction."""
+        folder = storage.join(self.root, "records")
+        names = storage.list_files(folder, ".parquet")
+        while (again := storage.list_files(folder, ".parquet")) != names:
+            names = again
+        return names
+
+    def consistent(self, read: Callable[[list[str]], T]) -> T:
+        """What `read` returns for the committed files; called again if a compaction took one away meanwhile.
+
+        Raises:
+            UserError: one is missing although no compaction passes.
+        """
+        names = self.names()
+        while True:
+            try:
+                return read(names)
+            except FileNotFoundError as error:
+                again = self.names()
+                if again == names:
+                    missing = f"{self.root}: a file of a committed pair is missing ({error})"
+                    raise UserError(f"{missing}: delete its namesake in records/, then run the job again") from None
+                names = again
+
+    def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        """`map`, in order; where the store is remote, the next few items are worked on meanwhile."""
+        if storage.is_local(self.root):
+            yield from map(work, items)
+            return
+        waiting = deque[Any]()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) == AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def open(self, kind: str, name: str) -> Any:
+        """A file for `pieces`: its content, or of a merged one a handle that reads what is asked for.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        path = storage.join(self.root, kind, name)
+        if name.startswith(MERGED_PREFIX):
+            return _Ranges(path)
+        return pa.BufferReader(storage.read_bytes(path))
+
+    def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of one file in the present schema, texts as codes; what an older file lacks is null.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            UserError: it is torn, foreign or of a newer schema.
+        """
+        schema = coded_schema(kind, columns)
+        with self.open(kind, name) as source, self._explained(kind, name) as path:
+            texts = [field.name for field in schema if field.type == _CODED_TEXT]
+            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True)
+            present = _present(file, path)
+            return _conform(file.read([c for c in columns if c in present], use_threads=False), schema)
+
+    def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+        """One file in the present schema, or part of it (`coded_schema`), a row group at a time; closes the source.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            UserError: it is torn, foreign or of a newer schema.
+        """
+        schema = schema or SCHEMAS[kind]
+        with source, self._explained(kind, name) as path:
+            texts = [field.name for field in schema if field.type == _CODED_TEXT]
+            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True)
+            present = [column for column in _present(file, path) if column in schema.names]
+            for number in range(file.num_row_groups):
+                yield _conform(file.read_row_group(number, present, use_threads=False), schema)
+
+    def remove(self, kind: str, names: Iterable[str]) -> None:
+        """Remove files; one that another driver has removed is no error."""
+
+        def gone(name: str) -> None:
+            with suppress(FileNotFoundError):
+                storage.remove(storage.join(self.root, kind, name))
+
+        deque(self.each(gone, names), maxlen=0)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file that a run wrote.
+
+        Raises:
+            UserError: there is none, it is no such JSON, or of a newer schema.
+        """
+        path = storage.join(self.root, name)
+        try:
+            packed = storage.read_bytes(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: expected a result store, found no such file: check the path") from None
+        try:
+            content = object_of(packed, path)
+            version = int(content["schema_version"])
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise UserError(
+                f"{path}: expected JSON that a run wrote, got something else ({error}): restore or delete it"
+            ) from None
+        _check_version(path, version)
+        return content
+
+    @contextmanager
+    def _explained(self, kind: str, name: str) -> Iterator[str]:
+        path = storage.join(self.root, kind, name)
+        try:
+            yield path
+        except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+                raise  # the file system's, not Arrow's: the file is gone or out of reach, nothing is wrong with it
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"{path}: expected a Parquet file of results, got one that cannot be read ({type(error).__name__}: "
+                f"{why}): restore it, or delete it in records/ and class_records/ and run the job again"
+            ) from error
+
+
+class _Ranges(io.RawIOBase):
+    """One object that is read piece by piece, as it is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._size = storage.size(path)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._at + size, self._size)
+        content = storage.read_range(self._path, self._at, end) if end > self._at else b""
+        self._at += len(content)
+        return content
+
+
+def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
+    """The schema of some columns with texts as codes: a tenth of the memory, and read in half the time."""
+    fields = [SCHEMAS[kind].field(column) for column in columns]
+    return pa.schema([field.with_type(_CODED_TEXT) if pa.types.is_string(field.type) else field for field in fields])
+
+
+def _present(file: pq.ParquetFile, path: str) -> list[str]:
+    """The columns that a file has."""
+    schema = file.schema_arrow
+    _check_version(path, int((schema.metadata or {})[VERSION_FIELD]))
+    names: list[str] = schema.names
+    return names
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
+
+
+def _check_version(path: str, version: int) -> None:
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: expected results of schema version {SCHEMA_VERSION} or older, got {version}: update freqbench"
+        )

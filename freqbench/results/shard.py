@@ -1,0 +1,45 @@
+"""Shards of a grid: cells by the hash that they have for a name. Pure."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from freqbench.errors import UserError
+
+_TEXT = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
+
+    A cell belongs to the shard that its id, which is a hash, leaves as remainder: so every run of a job agrees on it,
+    whatever else stands in the job.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `2/8`.
+
+        Raises:
+            UserError: it is something else.
+        """
+        found = _TEXT.fullmatch(text)
+        if not found or int(found[1]) > int(found[2]):
+            raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")
+        return cls(number=int(found[1]), count=int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def holds(self, cell_id: str) -> bool:
+        """Whether a cell (16 hex digits) is in it."""
+        return int(cell_id, 16) % self.count == self.number - 1
+
+    def overlaps(self, other: "Shard") -> bool:
+        """Whether a cell can be in both: the remainders agree modulo what the counts share (Chinese remainders)."""
+        return (self.number - other.number) % math.gcd(self.count, other.count) == 0

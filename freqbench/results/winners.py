@@ -1,0 +1,106 @@
+"""Which row of a key counts: ok before failed, then the latest."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from freqbench.results.schema import COMMIT, KEY
+
+ORDER = (*KEY, "finished_at", "run_id", "status")
+"""The columns that say which row wins."""
+
+Numbers = NDArray[np.int64]
+
+
+def latest(table: pa.Table) -> pa.Table:
+    """One row a key: ok before failed, then the latest `finished_at` (equal: the larger `run_id`).
+
+    Args:
+        table: rows of `records` with at least the key, `status`, `finished_at` and `run_id`; from one store or several.
+
+    Returns:
+        The rows that win, ordered by `finished_at` and key.
+    """
+    return table.take(pa.array(winners(table)))
+
+
+def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
+    """The positions of the rows that `latest` returns, in its order.
+
+    Args:
+        table: as of `latest`.
+        last: a number a row, the larger of which wins where rows are equal in everything else.
+    """
+    keys = [_ranks(table[name]) for name in KEY]
+    finished = pc.fill_null(table["finished_at"].cast(pa.int64()), 0).to_numpy()
+    best = [_ranks(table["status"]), finished, _ranks(table["run_id"])]  # "ok" > "failed"
+    if last is not None:
+        best.append(last)
+    rows = np.lexsort((*(-column for column in reversed(best)), *reversed(keys)))
+    if len(rows) > 1:
+        changes = np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])
+        rows = rows[np.concatenate(([True], changes))]
+    kept: Numbers = rows[np.argsort(finished[rows], kind="stable")]  # of one time: by key, as they are
+    return kept
+
+
+def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None) -> list[NDArray[np.bool_]]:
+    """For each table which of its rows win among those of all.
+
+    Args:
+        tables: as of `latest`.
+        ages: a number a table; of rows that are equal in all that counts, the one with the larger number wins.
+    """
+    if not tables:
+        return []
+    ends = np.cumsum([0, *map(len, tables)])
+    last = None if ages is None else np.repeat(np.array(ages, np.int64), np.diff(ends))
+    wins = np.zeros(ends[-1], np.bool_)
+    wins[winners(pa.concat_tables(tables), last)] = True
+    return np.split(wins, ends[1:-1])
+
+
+def commit_text(table: pa.Table) -> pa.ChunkedArray:
+    """A text a row that says which execution of which key it belongs to."""
+    microseconds = table["finished_at"].cast(pa.int64())  # spelling a time out takes ten times as long
+    parts = [microseconds if name == "finished_at" else table[name] for name in COMMIT]
+    return pc.binary_join_element_wise(*(part.cast(pa.string()) for part in parts), "/")
+
+
+def shared_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table as tuples in which equal texts are one object, as a million rows have few texts."""
+    return zip(*(_shared(column) for column in table.columns), strict=True)
+
+
+def _shared(column: pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+        codes = _codes(column)
+        texts = [*codes.dictionary.to_pylist(), None]
+        return [texts[code] for code in _numbers(codes).tolist()]
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _ranks(column: pa.ChunkedArray) -> Numbers:
+    """For each text its place among the sorted texts of the column; null is last."""
+    codes = _codes(column)
+    places = np.empty(len(codes.dictionary) + 1, np.int64)
+    places[pc.array_sort_indices(codes.dictionary).to_numpy()] = np.arange(len(codes.dictionary))
+    places[-1] = len(codes.dictionary)
+    ranks: Numbers = places[_numbers(codes)]
+    return ranks
+
+
+def _codes(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return coded.unify_dictionaries().combine_chunks()
+
+
+def _numbers(codes: pa.DictionaryArray) -> NDArray[np.int32]:
+    """The code of each row; of a null the one past the last."""
+    numbers: NDArray[np.int32] = pc.fill_null(codes.indices, len(codes.dictionary)).to_numpy()
+    return numbers

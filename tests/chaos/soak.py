@@ -1,0 +1,308 @@
+"""Minutes in which something dies every few seconds, then a comparison with the serial engine.
+
+    python tests/chaos/soak.py --seconds 600
+
+A cluster of four nodes on this machine (`cluster/local.sh`), a store on an S3 server, and a job that is submitted again
+whenever it ends, as a supervisor or a person does. What dies at random: a worker, a node, the driver, the head with all
+that hangs on it, the S3 server. Then nothing more is killed until the job is done, and the store is compared with one
+that the serial engine makes. Prints what was found as JSON; exit code 1 if a row is lost, stands twice or differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from s3_server import BUCKET, S3  # noqa: E402 (a script finds them only now)
+from tiny import class_rows, execute, job, rows, write  # noqa: E402
+
+from freqbench.results import Store  # noqa: E402
+
+NODES = 4
+OUT = f"s3://{BUCKET}/soak"
+EVERY_S = (2.0, 6.0)
+FINISH_S = 900.0
+WEIGHTS = {"worker": 62, "node": 18, "S3 server": 14, "driver": 4, "head": 2}
+GRID = job(
+    name="soak",
+    attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 240))}, {"name": "gn", "std": [0.01, 0.02, 0.03]}],
+    resources={"workers": "auto", "threads": 1, "gpus_per_worker": 1},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """What was killed, and when (Unix seconds)."""
+
+    what: str
+    at: float
+
+
+class Cluster:
+    """Nodes of `cluster/local.sh`."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        self._environment = environment
+        self.nodes: list[int] = []
+
+    def up(self) -> None:
+        self._call("up", "--nodes", str(NODES), "--gpus", "1", "--cpus", "2")
+        self.nodes = list(range(1, NODES + 1))
+
+    def down(self) -> None:
+        self._call("down")
+
+    def kill(self, node: int) -> None:
+        self._call("kill", str(node))
+        self.nodes.remove(node)
+
+    def add(self) -> None:
+        self._call("add")
+        pids = (self._folder / "cluster").glob("node-*.pid")
+        self.nodes = sorted(int(path.stem.removeprefix("node-")) for path in pids)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a shell needs to submit to it."""
+        exports = dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))
+        return {**self._environment, **exports}
+
+    def _call(self, *words: str) -> str:
+        command = [str(ROOT / "cluster" / "local.sh"), *words, "--folder", str(self._folder / "cluster")]
+        with (self._folder / "local.log").open("a") as log:
+            done = subprocess.run(
+                command, env=self._environment, stdout=subprocess.PIPE, stderr=log, text=True, timeout=240, check=True
+            )
+        return done.stdout
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """Submits the job again whenever it ends, until it has ended well."""
+
+    folder: Path
+    cluster: Cluster
+    follower: subprocess.Popen[bytes] | None = None
+    codes: list[int] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.codes) and self.codes[-1] == 0
+
+    def look(self) -> None:
+        if self.follower is not None and self.follower.poll() is None:
+            return
+        if self.follower is not None:
+            self.codes.append(self.follower.returncode)
+            self.follower = None
+        if self.is_done:
+            return
+        command = [sys.executable, str(ROOT / "bench.py"), "submit", str(self.folder / "job.yaml"), "--out", OUT]
+        with (self.folder / "jobs.log").open("ab") as log:
+            self.follower = subprocess.Popen(
+                [*command, "--follow"], env=self.cluster.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def give_up(self) -> None:
+        """Nobody can follow a job whose cluster is gone."""
+        if self.follower is not None and self.follower.poll() is None:
+            self.follower.kill()
+            self.follower.wait()
+
+
+class Soak:
+    """Kills at random, and what becomes of the store meanwhile."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._folder = folder
+        self.s3 = S3(folder / "s3")
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        own = {"PATH": path, "OMP_NUM_THREADS": "1", "FREQBENCH_OFFLINE": "1", "FREQBENCH_CACHE_GB": "0"}
+        environment = {**os.environ, **self.s3.environment, **own}
+        environment.pop("PYTHONPATH", None)  # the nodes are to have what the job brings along
+        os.environ.update(self.s3.environment)
+        self.cluster = Cluster(folder, environment)
+        self.supervisor = Supervisor(folder=folder, cluster=self.cluster)
+        self.kills: list[Kill] = []
+        self.seen: set[Any] = set()
+        self.lost: set[Any] = set()
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        self.s3.start()
+        self.cluster.up()
+        try:
+            yield
+        finally:
+            self.supervisor.give_up()
+            self.cluster.down()
+            self.s3.kill()
+
+    def kill_something(self) -> None:
+        (what,) = self._rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))
+        at = time.time()
+        if {"worker": self._worker, "driver": self._driver, "node": self._node, "head": self._head}.get(
+            what, self._s3_server
+        )():
+            self.kills.append(Kill(what=what, at=at))
+
+    def compare(self) -> None:
+        """No key that was once there may be gone."""
+        keys = set(Store(OUT).covered())
+        self.lost |= self.seen - keys
+        self.seen |= keys
+
+    def commits(self) -> list[float]:
+        """When files of records reached the server (Unix seconds)."""
+        found = []
+        for path in sorted((self._folder / "s3").glob("*.request")):
+            with path.open("rb") as file:
+                head = json.loads(file.readline())
+            if head["REQUEST_METHOD"] == "PUT" and "/records/" in head["PATH_INFO"]:
+                found.append(path.stat().st_mtime)
+        return found
+
+    def _worker(self) -> bool:
+        return self._kill_one(lambda command: command.startswith("ray::RemoteWorker"))
+
+    def _driver(self) -> bool:
+        return self._kill_one(lambda command: "-m freqbench run" in command and "sh -c" not in command)
+
+    def _kill_one(self, wanted: Any) -> bool:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if wanted(" ".join(process.cmdline())) and process.uids().real == os.getuid():
+                    found.append(process)
+        if not found:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            os.kill(self._rng.choice(sorted(found, key=lambda process: process.pid)).pid, signal.SIGKILL)
+        return True
+
+    def _node(self) -> bool:
+        others = self.cluster.nodes[1:]
+        if not others:
+            return False
+        self.cluster.kill(self._rng.choice(others))
+        time.sleep(self._rng.uniform(0, 3))
+        self.cluster.add()
+        return True
+
+    def _head(self) -> bool:
+        self.cluster.kill(self.cluster.nodes[0])
+        time.sleep(self._rng.uniform(0, 2))
+        self.supervisor.give_up()
+        self.cluster.down()
+        self.cluster.up()
+        return True
+
+    def _s3_server(self) -> bool:
+        self.s3.kill()
+        time.sleep(self._rng.uniform(0.5, 8))
+        self.s3.start()
+        return True
+
+
+def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Kill for so many seconds, let the job end, and compare."""
+    write(folder, GRID)
+    chaos = Soak(folder, seed)
+    with chaos.up():
+        started = time.time()
+        while time.time() - started < seconds:
+            chaos.supervisor.look()
+            time.sleep(chaos._rng.uniform(*EVERY_S))
+            chaos.kill_something()
+            chaos.compare()
+            if chaos.supervisor.is_done:
+                break
+        calm = time.time()
+        while not chaos.supervisor.is_done and time.time() - calm < FINISH_S:
+            chaos.supervisor.look()
+            time.sleep(1)
+        chaos.compare()
+        ended = time.time()
+        execute(GRID, folder / "serial")
+        found, expected = rows(OUT), rows(folder / "serial")
+        store = Store(OUT)
+        commits = chaos.commits()
+        return {
+            "killed": dict(Counter(kill.what for kill in chaos.kills)),
+            "seconds of kills": round(calm - started),
+            "seconds to the end after": round(ended - calm),
+            "submissions and their exit codes": chaos.supervisor.codes,
+            "runs": len(store.runs()),
+            "records": len(found),
+            "records of the serial engine": len(expected),
+            "rows once there and lost": len(chaos.lost),
+            "rows missing": len(expected.keys() - found.keys()),
+            "rows that nobody asked for": len(found.keys() - expected.keys()),
+            "rows twice": len(store.records(("cell_id",))) - len(found),
+            "rows that differ": sum(found[key] != expected[key] for key in found.keys() & expected.keys()),
+            "class rows differ": class_rows(OUT) != class_rows(folder / "serial"),
+            "recovery, seconds to the next commit": recovery(chaos.kills, commits),
+        }
+
+
+def recovery(kills: list[Kill], commits: list[float]) -> dict[str, dict[str, float]]:
+    """Of each kind, the seconds from a kill to the next file of records: median and longest."""
+    waited: dict[str, list[float]] = {}
+    for kill in kills:
+        after = [at for at in commits if at > kill.at]
+        if after:
+            waited.setdefault(kill.what, []).append(min(after) - kill.at)
+    return {
+        what: {"median": round(statistics.median(values), 1), "longest": round(max(values), 1)}
+        for what, values in waited.items()
+    }
+
+
+def is_sound(found: dict[str, Any]) -> bool:
+    """Whether nothing was lost, stands twice or differs."""
+    wrong = ("rows once there and lost", "rows missing", "rows that nobody asked for", "rows twice", "rows that differ")
+    ended = found["submissions and their exit codes"][-1:] == [0]
+    return ended and found["records"] > 0 and not any(found[name] for name in (*wrong, "class rows differ"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600, help="of kills")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="for logs; kept [default: a temporary one]")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that cluster and server are taken down
+    try:
+        found = soak(folder, arguments.seconds, arguments.seed)
+    finally:
+        if not arguments.folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(found, indent=1))
+    return 0 if is_sound(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

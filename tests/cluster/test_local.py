@@ -1,0 +1,228 @@
+"""`local.sh`: real Ray nodes on this machine, seen by who has the token, killed and taken down."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "cluster" / "local.sh"
+NODES, GPUS, CPUS = 3, 2, 1
+
+SEEN = """
+import json, sys, ray
+ray.init(address="auto", log_to_driver=False)
+alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+where = ray.remote(num_gpus=2)(lambda: sys.executable)
+print(json.dumps({
+    "gpus": [node.get("GPU") for node in alive],
+    "cpus": [node.get("CPU") for node in alive],
+    "python": ray.get(where.remote()),
+}))
+"""
+PORTS = """
+import json, psutil
+listens = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+print(json.dumps([[each.pid, each.laddr.ip] for each in listens]))
+"""
+
+
+def local(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """One call of the script with the Python of these tests."""
+    environment = os.environ | {"PYTHON": sys.executable} | variables
+    command = [str(each) for each in (SCRIPT, *arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+
+
+def variables_of(folder: Path) -> dict[str, str]:
+    """What `env` exports."""
+    lines = local("env", "--folder", folder).stdout.splitlines()
+    pairs = [shlex.split(line)[1] for line in lines if line.startswith("export ")]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def driver(code: str, variables: dict[str, str], without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in (os.environ | variables).items() if name not in without}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """All processes with the mark of a cluster in their environment, of any node."""
+    mark = f"FREQBENCH_LOCAL_NODE={(folder / 'mark').read_text(encoding='utf-8')}-"
+    return marked(mark)
+
+
+def marked(mark: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            values = [f"{name}={value}" for name, value in process.environ().items()]
+        except (psutil.Error, OSError):
+            continue
+        if any(value.startswith(mark) for value in values):
+            found.append(process.pid)
+    return found
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def test_a_folder_without_a_cluster_is_said(tmp_path: Path) -> None:
+    result = local("env", "--folder", tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == f"error: expected a cluster in {tmp_path}, got none: cluster/local.sh up first\n"
+
+
+def test_a_folder_with_other_files_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    result = local("up", "--folder", tmp_path)
+    assert result.returncode == 2
+    assert "expected an empty folder, got one with files" in result.stderr
+    assert local("down", "--folder", tmp_path).returncode == 0
+    assert (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["up", "--nodes", "many"], ["up", "--nodes", "0"], ["fly"], ["down", "--nodes", "2"]]
+)
+def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    result = local(*arguments, "--folder", tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_python_without_ray_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    bare, folder = tmp_path / "bare", tmp_path / "folder"
+    venv.create(bare)
+    result = local("up", "--folder", folder, PYTHON=str(bare / "bin" / "python"))
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: expected Ray in .*, got No module named 'ray': .*\n", result.stderr)
+    assert not list(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cluster")
+    options = ["--nodes", str(NODES), "--gpus", str(GPUS), "--cpus", str(CPUS)]
+    result = local("up", *options, "--folder", folder)
+    try:
+        assert result.returncode == 0, result.stderr
+        yield folder
+    finally:
+        local("down", "--folder", folder)
+
+
+@pytest.mark.chaos
+class TestCluster:
+    """In order: what is killed last comes last."""
+
+    def test_whoever_has_the_token_sees_all_nodes_and_their_cards(self, cluster: Path) -> None:
+        result = driver(SEEN, variables_of(cluster))
+        assert result.returncode == 0, result.stderr
+        seen = json.loads(result.stdout)
+        assert seen == {"gpus": [GPUS] * NODES, "cpus": [CPUS] * NODES, "python": sys.executable}
+
+    @pytest.mark.parametrize("token", ["", "0" * 64])
+    def test_whoever_has_not_is_refused(self, cluster: Path, tmp_path: Path, token: str) -> None:
+        variables = variables_of(cluster) | {"HOME": str(tmp_path)} | ({"RAY_AUTH_TOKEN": token} if token else {})
+        hidden = ("RAY_AUTH_TOKEN_PATH",) if token else ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+        result = driver(SEEN, variables, without=hidden)
+        assert result.returncode != 0
+        assert "gpus" not in result.stdout
+
+    def test_the_jobs_api_refuses_whoever_has_no_token(self, cluster: Path) -> None:
+        code = (
+            "import sys, urllib.request, urllib.error\n"
+            "try: urllib.request.urlopen(sys.argv[1] + '/api/jobs/', timeout=20); print(200)\n"
+            "except urllib.error.HTTPError as error: print(error.code)\n"
+        )
+        address = variables_of(cluster)["RAY_API_SERVER_ADDRESS"]
+        command = [sys.executable, "-c", code, address]
+        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "401"
+
+    def test_the_token_is_readable_by_its_owner_alone(self, cluster: Path) -> None:
+        assert (cluster / "token").stat().st_mode & 0o777 == 0o600
+        assert cluster.stat().st_mode & 0o777 == 0o700
+
+    def test_nothing_listens_beyond_this_machine(self, cluster: Path) -> None:
+        """With workers that run, as they listen too."""
+        held = subprocess.Popen(
+            [sys.executable, "-c", SEEN + "import time; time.sleep(30)"],
+            env=os.environ | variables_of(cluster),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert held.stdout is not None
+            held.stdout.readline()
+            ours = set(processes_of(cluster)) | {held.pid}
+            ours |= {child.pid for pid in ours for child in psutil.Process(pid).children(recursive=True)}
+            listening = json.loads(driver(PORTS, {}).stdout)
+            addresses = {address for pid, address in listening if pid in ours}
+        finally:
+            held.kill()
+            held.communicate()
+        assert addresses
+        assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+    def test_a_second_one_in_the_same_folder_is_refused(self, cluster: Path) -> None:
+        result = local("up", "--folder", cluster)
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert "expected no cluster in" in result.stderr
+
+    def test_a_second_one_in_another_folder_is_another_cluster(self, cluster: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        try:
+            result = local("up", "--nodes", "1", "--gpus", "0", "--folder", other)
+            assert result.returncode == 0, result.stderr
+            assert variables_of(other)["RAY_ADDRESS"] != variables_of(cluster)["RAY_ADDRESS"]
+        finally:
+            assert local("down", "--folder", other).returncode == 0
+        assert not other.exists()
+        assert local("status", "--folder", cluster).returncode == 0
+
+    def test_a_killed_node_is_gone_and_another_takes_its_place(self, cluster: Path) -> None:
+        before = set(processes_of(cluster))
+        assert local("kill", "2", "--folder", cluster).returncode == 0
+        gone = before - set(processes_of(cluster))
+        assert len(gone) >= 2, "its raylet and what watches it"
+        assert local("add", "--folder", cluster).returncode == 0
+        variables = variables_of(cluster)
+
+        def seen() -> bool:
+            result = driver(SEEN, variables)
+            return result.returncode == 0 and json.loads(result.stdout)["gpus"] == [GPUS] * NODES
+
+        assert within(90, seen)
+
+    def test_a_node_that_died_by_itself_is_said(self, cluster: Path) -> None:
+        os.kill(int((cluster / "node-3.pid").read_text(encoding="utf-8")), signal.SIGKILL)
+        assert within(60, lambda: "node 3: dead" in local("status", "--folder", cluster).stdout)
+        assert local("status", "--folder", cluster).returncode == 1
+
+    def test_down_leaves_nothing_though_the_head_died_already(self, cluster: Path) -> None:
+        mark = f"FREQBENCH_LOCAL_NODE={(cluster / 'mark').read_text(encoding='utf-8')}-"
+        temp = Path((cluster / "temp").read_text(encoding="utf-8").strip())
+        assert local("kill", "1", "--folder", cluster).returncode == 0
+        result = local("down", "--folder", cluster)
+        assert result.returncode == 0, result.stderr
+        assert not marked(mark)
+        assert not temp.exists()
+        assert not cluster.exists()
+        assert local("down", "--folder", cluster).returncode == 0, "again is no mistake"

@@ -1,0 +1,118 @@
+"""The KubeRay manifest: every field is one that the operator or Kubernetes knows, and none holds a secret."""
+
+import copy
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from cluster.rayjob_schema import RAY_JOB
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = "1.31"
+Change = Callable[[Any], None]
+
+
+@pytest.fixture
+def manifest() -> Any:
+    return yaml.safe_load((ROOT / "cluster" / "rayjob.yaml").read_text(encoding="utf-8"))
+
+
+def pods(manifest: Any) -> list[Any]:
+    cluster = manifest["spec"]["rayClusterSpec"]
+    return [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+def validate_pod(template: Any) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template.get("metadata", {}), "spec": template["spec"]}
+    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+
+
+def validate(manifest: Any) -> None:
+    jsonschema.validate(manifest, RAY_JOB)
+    for template in pods(manifest):
+        assert template.keys() <= {"metadata", "spec"}
+        validate_pod(template)
+
+
+def test_the_manifest_is_valid(manifest: Any) -> None:
+    validate(manifest)
+
+
+MISTAKES: dict[str, Change] = {
+    "field of the job": lambda found: found["spec"].update(backofLimit=4),
+    "word of the job": lambda found: found["spec"].update(submissionMode="K8sJob"),
+    "field of the cluster": lambda found: found["spec"]["rayClusterSpec"].update(enableInTreeAutoScaling=True),
+    "field of a group": lambda found: found["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].update(maxReplica=3),
+    "number for a start parameter": lambda found: found["spec"]["rayClusterSpec"]["headGroupSpec"][
+        "rayStartParams"
+    ].update({"num-cpus": 0}),
+    "field of a pod": lambda found: pods(found)[0]["spec"].update(restartpolicy="Never"),
+    "field of a container": lambda found: pods(found)[1]["spec"]["containers"][0].update(envfrom=[]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused(manifest: Any, mistake: str) -> None:
+    wrong = copy.deepcopy(manifest)
+    MISTAKES[mistake](wrong)
+    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+        validate(wrong)
+
+
+def test_the_entrypoint_runs_a_job_of_the_image_on_the_cluster_that_is_there(manifest: Any) -> None:
+    words = shlex.split(manifest["spec"]["entrypoint"])
+    assert words[:4] == ["python", "-m", "freqbench", "run"]
+    in_image = Path(words[4]).relative_to("/opt/freqbench")
+    assert (ROOT / in_image).is_file()
+    assert "WORKDIR /opt/freqbench" in (ROOT / "cluster" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    assert words[words.index("--address") + 1] == "auto"
+    assert words[words.index("--out") + 1].startswith("s3://")
+
+
+def test_the_ray_is_the_one_that_is_tested_here(manifest: Any) -> None:
+    assert manifest["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
+
+
+def test_a_driver_that_is_told_to_stop_has_time_to_store(manifest: Any) -> None:
+    environment = yaml.safe_load(manifest["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert environment == {"RAY_JOB_STOP_WAIT_TIME_S": "120"}, "all can read it: nothing else, no credentials"
+
+
+def test_credentials_come_from_a_secret_only(manifest: Any) -> None:
+    for template in pods(manifest):
+        for container in template["spec"]["containers"]:
+            assert container["envFrom"] == [{"secretRef": {"name": "freqbench-storage"}}]
+            assert not [
+                each for each in container["env"] if any(word in each["name"] for word in ("KEY", "SECRET", "TOKEN"))
+            ]
+
+
+def test_the_head_computes_nothing_and_is_not_seen_from_outside(manifest: Any) -> None:
+    head = manifest["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"] == {"num-cpus": "0", "num-gpus": "0"}
+    assert (head["serviceType"], head["enableIngress"]) == ("ClusterIP", False)
+    assert "nvidia.com/gpu" not in str(head)
+    assert manifest["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_containers_are_not_root(manifest: Any) -> None:
+    dockerfile = (ROOT / "cluster" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    for template in pods(manifest):
+        context = template["spec"]["securityContext"]
+        assert context["runAsNonRoot"]
+        assert f"--uid {context['runAsUser']} " in dockerfile
+
+
+def test_nodes_come_and_go(manifest: Any) -> None:
+    cluster = manifest["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert cluster["enableInTreeAutoscaling"]
+    assert 0 == group["minReplicas"] < group["maxReplicas"]
+    assert manifest["spec"]["backoffLimit"] > 0
+    assert manifest["spec"]["shutdownAfterJobFinishes"]

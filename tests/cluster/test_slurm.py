@@ -1,0 +1,186 @@
+"""The Slurm script under stubs of what it calls: `srun` and `ray` run what they are given, `python` is the driver."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm.sh"
+TEXT = SCRIPT.read_text(encoding="utf-8")
+PATIENCE_S = 30
+
+STUBS = {
+    "srun": 'while [[ $1 == --* ]]; do shift; done; "$@"',
+    "ray": 'while [ "$1" != -- ]; do shift; done; shift; "$@"',
+    "scontrol": 'if [ "$1" = show ]; then printf "node-7\\nnode-8\\n"; fi',
+}
+"""What each does after it has noted its arguments in LOG."""
+
+ENDS = 'exit "$DRIVER_EXIT"'
+WORKS = 'trap "echo flushed >> $LOG; exit $DRIVER_EXIT" TERM; touch "$STARTED"; while :; do sleep 0.05; done'
+HANGS = 'exec 2> /dev/null; trap "" TERM; touch "$STARTED"; for _ in {1..60}; do sleep 0.05; done'
+
+Start = Callable[..., "Job"]
+
+
+class Job:
+    """The script as Slurm would run it in an allocation of two nodes."""
+
+    def __init__(self, place: Path, driver: str, code: int, script: str, array: dict[str, int]) -> None:
+        self.log, self.started = place / "log", place / "started"
+        folder = place / "bin"
+        folder.mkdir()
+        for name, does in {**STUBS, "python": driver}.items():
+            stub = folder / name
+            stub.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >> "$LOG"\n{does}\n', encoding="utf-8")
+            stub.chmod(0o755)
+        (place / "job.yaml").write_text("name: job\n", encoding="utf-8")
+        (place / "slurm.sh").write_text(script, encoding="utf-8")
+        self.number = os.getpid()
+        environment = {
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "LOG": str(self.log),
+            "STARTED": str(self.started),
+            "DRIVER_EXIT": str(code),
+            "SLURM_JOB_ID": str(self.number),
+            "SLURM_JOB_NODELIST": "node-[7-8]",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_CPUS_PER_TASK": "32",
+            "SLURM_SUBMIT_DIR": str(place),
+            **{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()},
+        }
+        command = ["bash", "slurm.sh", "job.yaml", "s3://lab/out", "--set", "seeds=[1]"]
+        self.process = subprocess.Popen(
+            command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the script alone, once its driver works."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.started.exists() and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code, and what it says of a mistake."""
+        _, error = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, error
+
+    def calls(self, name: str) -> list[str]:
+        """The arguments of each call of a program."""
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+        return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
+
+    def requeued(self) -> bool:
+        return f"requeue {self.number}" in self.calls("scontrol")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    jobs: list[Job] = []
+
+    def begin(driver: str = ENDS, code: int = 0, script: str = TEXT, **array: int) -> Job:
+        jobs.append(Job(tmp_path, driver, code, script, array))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        try:
+            os.killpg(job.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def test_a_run_that_ends_is_not_queued_again(start: Start) -> None:
+    job = start()
+    assert job.end()[0] == 0
+    assert not job.requeued()
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_run_that_fails_keeps_its_exit_code_and_is_not_queued_again(start: Start, code: int) -> None:
+    job = start(code=code)
+    assert job.end()[0] == code
+    assert not job.requeued()
+
+
+def test_before_the_time_limit_the_run_stores_what_is_in_flight_and_is_queued_again(start: Start) -> None:
+    job = start(WORKS, code=130)
+    job.send(signal.SIGUSR1)
+    assert job.end()[0] == 130
+    lines = job.log.read_text(encoding="utf-8").splitlines()
+    assert lines.index("flushed") < lines.index(f"scontrol requeue {job.number}")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_a_run_that_is_done_when_the_signal_comes_is_not_queued_again(start: Start, code: int) -> None:
+    job = start(WORKS, code=code)
+    job.send(signal.SIGUSR1)
+    assert job.end()[0] == code
+    assert not job.requeued()
+
+
+def test_a_run_that_does_not_end_in_time_is_queued_again_all_the_same(start: Start) -> None:
+    job = start(HANGS, script=TEXT.replace("FLUSH_S=200", "FLUSH_S=1"))
+    job.send(signal.SIGUSR1)
+    assert job.end()[0] == 124
+    assert job.requeued()
+
+
+def test_a_cancelled_run_stores_what_is_in_flight_and_is_not_queued_again(start: Start) -> None:
+    job = start(WORKS, code=130)
+    job.send(signal.SIGTERM)
+    assert job.end()[0] == 130
+    assert "flushed" in job.log.read_text(encoding="utf-8")
+    assert not job.requeued()
+
+
+def test_ray_gets_the_first_node_and_a_port_of_the_job(start: Start) -> None:
+    job = start()
+    job.end()
+    (call,) = job.calls("ray")
+    port = 20_000 + job.number % 10_000
+    assert call.startswith(f"symmetric-run --address node-7:{port} --min-nodes 2 --num-cpus 32 -- ")
+
+
+def test_the_driver_joins_that_ray_and_gets_the_further_arguments(start: Start) -> None:
+    job = start()
+    job.end()
+    assert job.calls("python") == ["-m freqbench run job.yaml --address auto --out s3://lab/out --set seeds=[1]"]
+
+
+@pytest.mark.parametrize(("first", "task", "shard"), [(1, 1, "1/8"), (1, 8, "8/8"), (0, 0, "1/8"), (0, 7, "8/8")])
+def test_an_array_gives_each_task_its_shard(start: Start, first: int, task: int, shard: str) -> None:
+    job = start(ID=task, MIN=first, MAX=first + 7, COUNT=8)
+    job.end()
+    assert f" --shard {shard} " in job.calls("python")[0]
+
+
+def test_an_array_with_gaps_is_refused(start: Start) -> None:
+    job = start(ID=3, MIN=3, MAX=5, COUNT=2)
+    code, error = job.end()
+    assert code == 2
+    assert "expected an array without gaps such as --array=1-8, got 2 tasks from 3 to 5" in error
+    assert not job.calls("srun")
+
+
+def test_the_token_is_ours_alone_and_gone_with_the_job(start: Start, tmp_path: Path) -> None:
+    job = start('stat -c "mode %a" "$RAY_AUTH_TOKEN_PATH" >> "$LOG"; wc -c < "$RAY_AUTH_TOKEN_PATH" >> "$LOG"')
+    job.end()
+    lines = job.log.read_text(encoding="utf-8").split("\n")
+    assert "mode 600" in lines
+    assert "64" in lines
+    assert not list(tmp_path.glob(".freqbench-*"))
+    assert not Path(f"/tmp/freqbench-{job.number}").exists()
+
+
+def test_slurm_is_asked_for_the_signal_and_for_whole_nodes() -> None:
+    asked = re.findall(r"^#SBATCH --(\S+)", TEXT, flags=re.MULTILINE)
+    assert {"requeue", "exclusive", "signal=B:USR1@240", "ntasks-per-node=1", "open-mode=append"} <= set(asked)
+    seconds = int(re.search(r"^FLUSH_S=(\d+)", TEXT, flags=re.MULTILINE)[1])  # type: ignore[index]
+    assert 60 < seconds < 240, "a minute for what is in flight, and done before the limit"

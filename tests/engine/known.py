@@ -1,0 +1,64 @@
+"""A grid of known durations, 4 models x 8 attacks x 12 cases, and the makespan that no schedule beats."""
+
+import heapq
+from collections.abc import Callable, Sequence
+
+from tiny import JOB, SHAPE, expanded, job
+
+from freqbench.engine.schedule import Schedule
+from freqbench.grid import Unit
+
+STEPS = [1, 2, 3, 5, 8, 12, 18, 27]
+NUM_MODELS, NUM_CASES = 4, 12
+
+
+def grid() -> list[Unit]:
+    """Its 384 units; one pass is one step."""
+    model = JOB["models"][0]
+    models = [
+        {**model, "name": f"m{i}", "args": model["args"] | {"channels": [4, 4 * i]}} for i in range(1, NUM_MODELS + 1)
+    ]
+    content = job(
+        datasets=[{"name": "phantom", "shape": SHAPE, "cases": NUM_CASES}],
+        models=models,
+        attacks=[{"name": "pgd", "eps": "8/255", "steps": STEPS}],
+        targets="source",
+        metrics=["dsc"],
+    )
+    return list(expanded(content)[1].units())
+
+
+def steps_of(unit: Unit) -> int:
+    steps: int = unit.cell.attack.steps  # type: ignore[attr-defined]
+    return steps
+
+
+def lower_bound(seconds: Sequence[float], workers: int, load: float, num_models: int = NUM_MODELS) -> float:
+    """Seconds that no schedule of these units on so many workers can be under.
+
+    Every model is loaded once and by every worker one at least. Of the k x workers + 1 longest units, some worker does
+    k + 1, the shortest of them at best.
+    """
+    longest = sorted(seconds, reverse=True)
+    whole = (sum(seconds) + load * max(num_models, workers)) / workers
+    rounds = range((len(longest) - 1) // workers + 1)
+    return max(whole, *(load + sum(longest[k * workers - i] for i in range(k + 1)) for k in rounds))
+
+
+def simulated(units: Sequence[Unit], workers: int, load: float, seconds: Callable[[Unit], float]) -> tuple[float, int]:
+    """The makespan and the loads of the schedule's order, by events instead of clocks."""
+    schedule, loaded = Schedule(units), dict[int, str]()
+    free = [(0.0, worker) for worker in range(workers)]
+    end, loads = 0.0, 0
+    while free:
+        now, worker = heapq.heappop(free)
+        unit = schedule.take(worker)
+        if unit is None:
+            continue
+        if loaded.get(worker) != unit.cell.source.name:
+            loaded[worker] = unit.cell.source.name
+            loads, now = loads + 1, now + load
+        now += seconds(unit)
+        end = max(end, now)
+        heapq.heappush(free, (now, worker))
+    return end, loads

@@ -1,0 +1,223 @@
+"""What travels with a job to a cluster, by the fields of its file that hold paths."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+from freqbench import config
+from freqbench.data import DATASETS
+from freqbench.engine import parcel
+from freqbench.engine.parcel import Parcel
+from freqbench.errors import UserError
+from freqbench.job import JobSpec
+
+ROOT = Path(__file__).parents[2]
+Pack = Callable[..., Parcel]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a job file in jobs/ and files that a job may name."""
+    for name in ("best.pt", "nets/a.pt", "data/dataset.json", "data/imagesTr/a.nii.gz", "data/.git/x", "jobs/y.pt"):
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).write_text(name)
+    (tmp_path / "outside.pt").write_text("outside")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") -> Parcel:
+    (folder / at).parent.mkdir(parents=True, exist_ok=True)
+    (folder / at).write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    return parcel.pack(at, config.load(at, JobSpec))
+
+
+def with_checkpoint(text: str) -> dict[str, Any]:
+    content = tiny.small()
+    content["models"] = [copy.deepcopy(content["models"][0]) | {"checkpoint": text}]
+    return content
+
+
+def with_data(**keys: Any) -> dict[str, Any]:
+    return tiny.small(datasets=[{"name": "abdomen", "loader": "decathlon", **keys}])
+
+
+def test_a_checkpoint_travels_under_the_path_that_the_job_gives(folder: Path) -> None:
+    found = pack(folder, with_checkpoint("nets/a.pt"))
+    assert {place: file.name for place, file in found.files.items()} == {
+        "jobs/job.yaml": "job.yaml",
+        "nets/a.pt": "a.pt",
+    }
+    assert (found.job, found.overrides) == ("jobs/job.yaml", ())
+
+
+def test_an_absolute_path_inside_the_folder_is_made_relative_on_the_nodes(folder: Path) -> None:
+    found = pack(folder, with_checkpoint(str(folder / "nets/a.pt")))
+    assert found.overrides == ('models.0.checkpoint="nets/a.pt"',)
+    again = config.load("jobs/job.yaml", JobSpec, found.overrides)
+    assert again.models[0].checkpoint == "nets/a.pt"
+    assert "nets/a.pt" in found.files
+
+
+def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "nets/job.yaml").write_text(yaml.safe_dump(with_checkpoint(str(folder / "nets/a.pt"))))
+    monkeypatch.chdir(folder / "data")
+    found = parcel.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
+    assert (found.job, sorted(found.files)) == ("job.yaml", ["a.pt", "job.yaml"])
+
+
+@pytest.mark.parametrize("text", ["../outside.pt", "/etc/hostname", "~/best.pt"])
+def test_a_path_outside_is_refused_with_the_ways_to_name_what_nodes_have(folder: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"models\[0\].checkpoint: expected a path inside .*s3://.*file:///"):
+        pack(folder, with_checkpoint(text))
+
+
+def test_a_link_that_leads_outside_is_refused(folder: Path) -> None:
+    (folder / "link.pt").symlink_to(folder.parent / "outside.pt")
+    with pytest.raises(UserError, match="outside"):
+        pack(folder, with_checkpoint("link.pt"))
+
+
+def test_hidden_files_do_not_travel_though_a_job_names_them(folder: Path) -> None:
+    with pytest.raises(UserError, match="hidden"):
+        pack(folder, with_checkpoint("data/.git/x"))
+
+
+def test_a_path_to_nothing_is_refused_here(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"found none at nets/b.pt"):
+        pack(folder, with_checkpoint("nets/b.pt"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet", "random:7"],
+)
+def test_what_the_nodes_have_stays_as_it_is(folder: Path, text: str) -> None:
+    found = pack(folder, with_checkpoint(text))
+    assert (sorted(found.files), found.overrides) == (["jobs/job.yaml"], ())
+
+
+def test_a_bundle_travels_whole(folder: Path) -> None:
+    content = tiny.small(models=[{"name": "b", "bundle": "data"}])
+    assert sorted(pack(folder, content).files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+
+
+def test_the_root_of_a_dataset_travels_without_what_is_hidden(folder: Path) -> None:
+    found = pack(folder, with_data(root="./data", labels=2))
+    assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+    assert found.overrides == ()
+
+
+def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a URI that is relative to where a worker is, as Ray puts it into the working directory."""
+    (folder / "mine.json").write_text(json.dumps({"test": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}))
+    found = pack(folder, with_data(root="${FREQBENCH_DATA}/abdomen", labels=2, list=str(folder / "mine.json")))
+    found.unpack(tmp_path / "node")
+    monkeypatch.chdir(tmp_path / "node")
+    monkeypatch.setenv("FREQBENCH_DATA", "/nowhere")
+    (entry,) = config.load(found.job, JobSpec, found.overrides).datasets
+    entry.pop("loader")
+    assert DATASETS["decathlon"].model_validate(entry).listed_cases() == 1
+
+
+def test_a_list_in_the_root_is_the_nodes_own(folder: Path) -> None:
+    found = pack(folder, with_data(root="s3://lab/abdomen", list="mine.json"))
+    assert (sorted(found.files), found.overrides) == (["jobs/job.yaml"], ())
+
+
+def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
+    (folder / "jobs/mine.py").write_text("")
+    (folder / "theirs/__pycache__").mkdir(parents=True)
+    for name in ("theirs/net.py", "theirs/__pycache__/net.pyc"):
+        (folder / name).write_text("")
+    model = {"name": "n", "arch": "theirs.net:Net", "checkpoint": "random"}
+    found = pack(folder, tiny.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}]))
+    assert sorted(found.files) == ["jobs/job.yaml", "mine.py", "theirs/net.py"]
+
+
+def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / "big.pt").open("wb") as stream:
+        stream.truncate(parcel.LIMIT_BYTES)
+    with pytest.raises(UserError, match=r"models\[0\].checkpoint: expected at most 100 MiB .* put big.pt where"):
+        pack(folder, with_checkpoint("big.pt"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
+def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and checkpoints of others are on the nodes; networks of a training job of one's own have to be there."""
+    text = path.read_text(encoding="utf-8")
+    if "splits:" in text:
+        pytest.skip("a training job")
+    monkeypatch.chdir(ROOT)
+    place = f"jobs/{path.name}"
+    spec = config.load(place, JobSpec)
+    parcel.check(place, spec)
+    if "runs/" in text and not (ROOT / "runs/hippocampus_train/unet/best.safetensors").exists():
+        with pytest.raises(UserError, match="found none at runs/hippocampus_train"):
+            parcel.pack(place, spec)
+        return
+    found = parcel.pack(place, spec)
+    assert (found.job, found.overrides) == (place, ())
+    assert all(each == place or each.startswith("runs/") for each in found.files)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://AKIA123:abc/def+gh@bucket/x", "https://u:p@host/x.pt", "https://host/x?X-Amz-Signature=0a", "s3://:p@b/x"],
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UserError, match="credentials come from the node") as raised:
+        parcel.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+    assert text.split("@")[0] not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/a@b:c", "abfs://box@lab.dfs.core.windows.net/x", "http://head:8265/x", "file:///a:b/c"]
+)
+def test_uris_without_credentials_pass(text: str) -> None:
+    parcel.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "hf_token", "DB_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS"])
+def test_a_variable_that_looks_secret_does_not_travel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "hush")
+    with pytest.raises(UserError, match="credentials come from the node") as raised:
+        parcel.environment([name])
+    assert "hush" not in str(raised.value)
+
+
+def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_DATA", "/nfs/data")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert parcel.environment([]) == {}
+    assert parcel.environment(["FREQBENCH_DATA"]) == {"FREQBENCH_DATA": "/nfs/data"}
+
+
+def test_a_variable_that_is_not_set_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--env NOT_SET_ANYWHERE: .* found none"):
+        parcel.environment(["NOT_SET_ANYWHERE"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"attacks": [{"name": "pdg"}]}, r"attacks\[0\].name: unknown attack 'pdg'. Did you mean 'pgd'"),
+        ({"datasets": [{"name": "phantom", "shpe": 3}]}, r"datasets\[0\]: unknown key 'shpe'"),
+        (
+            {"models": [{"name": "u", "checkpoint": "zoo://phantom/unett"}]},
+            r"models\[0\].checkpoint: .*'phantom/unett'",
+        ),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_sent(changes: dict[str, Any], complaint: str) -> None:
+    spec = config.validate(tiny.small(**changes), JobSpec, "job.yaml")
+    with pytest.raises(UserError, match=complaint):
+        parcel.check("job.yaml", spec)

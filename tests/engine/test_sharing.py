@@ -1,0 +1,107 @@
+"""Several runs on one store, and a store that refuses for a while."""
+
+import io
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from tiny import class_rows, execute, job, rows, small
+
+from freqbench import storage
+from freqbench.engine import patience, runner, volumes
+from freqbench.engine.status import of_store
+from freqbench.errors import UserError
+from freqbench.results import Lease, Shard, Store
+
+TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
+MANY = job(metrics=["dsc"], attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03, 0.04]}, {"name": "fgsm", "eps": 0.01}])
+
+
+def test_a_second_run_is_refused_before_it_computes(tmp_path: Path) -> None:
+    Lease(str(tmp_path), "other").take()
+    with pytest.raises(UserError, match=r"expected no other run on these cells, got run other on shard 1/1 \(host "):
+        execute(small(**TWO), tmp_path)
+    assert not Store(str(tmp_path)).runs()
+    assert len(Store(str(tmp_path)).records()) == 0
+
+
+def test_a_forced_second_run_doubles_no_row(tmp_path: Path) -> None:
+    first = Lease(str(tmp_path / "shared"), "other")
+    first.take()
+    execute(small(**TWO), tmp_path / "shared", force=True)
+    execute(small(**TWO), tmp_path / "alone")
+    assert rows(tmp_path / "shared") == rows(tmp_path / "alone")
+
+
+def test_a_finished_store_needs_no_lease(tmp_path: Path) -> None:
+    execute(small(**TWO), tmp_path)
+    Lease(str(tmp_path), "other").take()
+    assert execute(small(**TWO), tmp_path).num_done == 2
+
+
+def test_shards_together_are_the_grid(tmp_path: Path) -> None:
+    parts = [execute(MANY, tmp_path / "parts", shard=Shard.parse(f"{number}/3")) for number in (1, 2, 3)]
+    execute(MANY, tmp_path / "whole")
+    assert all(part.num_new > 0 for part in parts), "a shard is empty: this tests little"
+    assert [part.num_done for part in parts] == [0, 0, 0]
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert class_rows(tmp_path / "parts") == class_rows(tmp_path / "whole")
+
+
+def test_a_shard_runs_beside_another_and_the_store_knows_the_whole_grid(tmp_path: Path) -> None:
+    Lease(str(tmp_path), "other", Shard.parse("1/3")).take()
+    summary = execute(MANY, tmp_path, shard=Shard.parse("2/3"))
+    assert str(of_store(str(tmp_path))[0].title).endswith(f"{summary.num_new} of 40 records")
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_store_that_refuses_for_a_while_gets_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, refused, said = storage.write_atomic, [], io.StringIO()
+
+    def refuse(path: str, data: bytes) -> None:
+        if "records/" in path and len(refused) < 5:
+            refused.append(path)
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(storage, "write_atomic", refuse)
+    summary = execute(MANY, tmp_path / "full", said)
+    monkeypatch.setattr(storage, "write_atomic", real)
+    execute(MANY, tmp_path / "whole")
+    assert summary.num_new == 40
+    assert rows(tmp_path / "full") == rows(tmp_path / "whole")
+    assert "the store refuses (OSError: No space left on device): rows wait, and are tried again" in said.getvalue()
+    assert "the store answers again" in said.getvalue()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = storage.write_atomic
+
+    def refuse(path: str, data: bytes) -> None:
+        if "records/" in path:
+            raise PermissionError(13, "Permission denied")
+        real(path, data)
+
+    monkeypatch.setattr(storage, "write_atomic", refuse)
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.1)
+    with pytest.raises(UserError, match=r"expected a store that takes rows, got none for 0 s \(PermissionError: Perm"):
+        execute(small(**TWO), tmp_path)
+    assert Store(str(tmp_path)).runs()[0]["status"] == "died"
+    assert not storage.list_files(str(tmp_path / "leases"), ".json")
+
+
+@pytest.mark.parametrize(
+    ("root", "nodes", "is_refused"),
+    [("runs/a/volumes", 2, True), ("runs/a/volumes", 1, False), ("file:///nfs/a", 2, False), (None, 2, False)],
+)
+def test_volumes_are_not_left_on_each_of_several_machines(root: str | None, nodes: int, is_refused: bool) -> None:
+    with pytest.raises(UserError, match=r"^save_adversarial: expected --out as a URI") if is_refused else nullcontext():
+        volumes.require_shared(root, nodes)

@@ -1,0 +1,41 @@
+"""Rows of classes, and what a whole report's records may look like."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from reporting.conftest import make_row
+
+from freqbench.results import CLASS_RECORDS, RECORDS, to_table
+
+_KEYS = ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")
+
+
+def class_row(record: dict[str, Any], index: int, dsc: float, clean: float) -> dict[str, Any]:
+    """A complete class row of a record."""
+    values = {"class_index": index, "class_name": f"class {index}", "dsc": dsc, "dsc_clean": clean}
+    return dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in _KEYS} | values
+
+
+def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Three models, four threat models, nine attacks, eight classes, six cases: records and class records."""
+    rng = np.random.default_rng(0)
+    budgets = {"pgd": (2 / 255, 4 / 255, 8 / 255), "gn": (4 / 255, 8 / 255), "vafa": (10.0, 20.0, 30.0), "dfb": (None,)}
+    models = ("unet", "unetr", "swinunetr-adversarially-trained")
+    rows, classes = [], []
+    for attack, source, target, case in product(budgets, models, models, range(6)):
+        for place, budget in enumerate(budgets[attack]):
+            drop = rng.uniform(0.05, 0.15) * (place + 1) * (1 if source == target else 0.3)
+            row = make_row(
+                attack,
+                {"filter": "band" if attack == "vafa" else None},
+                **{"source": source, "target": target, "case": case, "budget": budget},
+                **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
+                **{"l2_body": 90 * drop, "energy_low": drop / 9, "energy_middle": drop / 20, "energy_high": drop / 30},
+                **{"seam_energy": 1 + drop, "attack_seconds": 40 * drop, "num_forwards": 20, "num_backwards": 20},
+            )
+            rows.append(row)
+            named = ({**class_row(row, index, 0.7, 0.9), "class_name": f"a long organ {index}"} for index in range(9))
+            classes.extend(named)
+    return to_table(RECORDS, rows).to_pandas(), to_table(CLASS_RECORDS, classes).to_pandas()

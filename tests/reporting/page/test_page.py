@@ -1,0 +1,275 @@
+"""The page as a reader has it: in a browser, from disk, without a network."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from generated_page import browser, data_of, grid
+
+from freqbench.reporting.page import build_page
+
+HOSTILE = "<script>alert(1)</script>"
+BOLD = "<b>&lt;</b>"
+TABS = ("overview", "table", "transfer", "curves", "organs", "volumes", "facts")
+ROW = ".grid [role=row][row-index]:not(.heading)"
+
+
+def write(folder: Path, records: pd.DataFrame, classes: pd.DataFrame | None, **parts: Any) -> Path:
+    path = folder / "page.html"
+    path.write_text(build_page(data_of(records, classes), **parts))
+    return path
+
+
+def planted() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Eight attacks on and to two models, three cases; one case, one model and one class have hostile names."""
+    records, classes = grid(8, ["unet", HOSTILE], ["unet", HOSTILE], 3, 4)
+    records.loc[records["case_key"] == "case1", "case_id"] = HOSTILE
+    classes.loc[classes["class_index"] == 2, "class_name"] = "<img src=x onerror=alert(2)>"
+    records.loc[records["attack"] == "pgd", "variant"] = BOLD
+    is_failed = (records["attack"] == "gn") & (records["budget"] == 1 / 255)
+    records.loc[is_failed, ["status", "error"]] = ["failed", f"=out of memory {HOSTILE}"]
+    records.loc[is_failed, ["dsc", "dsc_foreground", "hd95", "ssim"]] = float("nan")
+    records.loc[records["attack"] == "sa2", "hd95"] = float("nan")
+    return records, classes
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("page"), *planted())
+
+
+@pytest.fixture
+def visit(chromium: Any, file: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the page at a hash; what must not happen (errors, requests, dialogs) fails the test when it ends."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_at(hash: str = "", width: int = 1400, path: Path = file, **settings: Any) -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, accept_downloads=True, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: wrong.append(request.url) if not allowed(request.url) else None)
+        page.set_default_timeout(6_000)
+        page.goto(f"file://{path}#{hash}")
+        page.wait_for_selector("[role=tabpanel]:not([hidden]) > *", state="attached")
+        return page
+
+    def allowed(url: str) -> bool:
+        return url.startswith(("data:", "blob:")) or url.split("#")[0].endswith(("/page.html", "/one.js"))
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def rows_said(page: Any) -> str:
+    """The line above the table: `32 rows, each ...`."""
+    text: str = page.locator("#panel-table .status").inner_text()
+    return text
+
+
+def test_every_tab_draws_without_errors_or_requests(visit: Callable[..., Any]) -> None:
+    page = visit()
+    for name in TABS:
+        page.click(f"#tab-{name}")
+        page.wait_for_selector(f"#panel-{name}:not([hidden]) > *")
+        assert page.locator(f"#panel-{name}").inner_text().strip()
+
+
+def test_a_filter_changes_the_rows(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table")
+    assert rows_said(page).startswith("32 rows")
+    page.click("#panel-table summary:has-text('Attack')")
+    page.check("#panel-table input[value=pgd]")
+    assert rows_said(page).startswith("8 rows of 32")
+    page.wait_for_function(f"document.querySelectorAll({ROW!r}).length === 8")
+    assert all(text.startswith("pgd") for text in page.locator(f"{ROW} [col-id=attack]").all_inner_texts())
+
+
+def test_rows_stand_by_threat_model_and_sort_within_it(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&sort=dsc:desc")
+    page.wait_for_selector(ROW)
+    headings = page.locator(".grid .heading").all_inner_texts()
+    assert headings[0] == "threat model: dct-quantization"
+    first = page.locator(f"{ROW} [col-id=dsc]").all_inner_texts()[:8]
+    assert [float(text) for text in first] == sorted((float(text) for text in first), reverse=True)
+    page.uncheck("text=group by threat model")
+    assert page.locator("#panel-table .caution").is_visible()
+
+
+def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&f.base=sa2")
+    page.wait_for_selector(f"{ROW} [col-id=hd95]")
+    assert set(page.locator(f"{ROW} [col-id=hd95]").all_inner_texts()) == {""}
+    page.locator(ROW).first.click()
+    page.click("dialog summary:has-text('All scores')")
+    assert "undefined on these volumes" in page.locator("dialog tr:has-text('HD95')").first.inner_text()
+
+
+def test_a_row_opens_its_cases_and_a_case_its_classes(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&f.base=pgd")
+    page.locator(ROW).first.click()
+    assert page.locator("dialog h2").inner_text().startswith("pgd eps=")
+    page.click("dialog button:has-text('case000')")
+    assert page.locator("dialog h2").inner_text() == "Case case000"
+    table = page.locator("dialog table:has(caption:text('Each class'))")
+    assert table.locator("tbody tr").count() == 4
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    page.wait_for_function("!location.hash.includes('row=')")
+
+
+def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
+    page.locator(ROW).first.click()
+    title = page.locator("dialog h2").inner_text()
+    facts = page.locator("dialog .facts").inner_text()
+    page.reload()
+    page.wait_for_selector("dialog[open]")
+    assert (page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()) == (title, facts)
+    assert rows_said(page).startswith("8 rows of 96")
+    assert page.locator("[role=columnheader][col-id=ssim]").get_attribute("aria-sort") == "descending"
+
+
+def test_the_back_button_goes_back(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.click("#tab-organs")
+    page.go_back()
+    page.wait_for_selector("#panel-overview:not([hidden])")
+
+
+def test_the_csv_holds_what_is_shown_and_no_formula(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&f.base=gn&sort=dsc:asc&level=cases")
+    with page.expect_download() as download:
+        page.click("text=Download CSV")
+    text = Path(download.value.path()).read_text()
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert len(lines) == 24
+    known = [float(line["dsc"]) for line in lines if line["dsc"]]
+    assert len(known) == 12
+    assert known == sorted(known)
+    assert {line["attack"] for line in lines} == {"gn std=1/255", "gn std=2/255"}
+    assert HOSTILE in {line["case"] for line in lines}
+
+
+def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_path: Path) -> None:
+    fields = {"=1+1": "'=1+1", "  @x": "'  @x", "+a": "'+a", "-b": "'-b", 'a"b,c': '"a""b,c"', "\t=2": "' =2"}
+    records, classes = grid(1, ["a"], ["a"], len(fields), 2)
+    page = visit("tab=table&level=cases", path=write(tmp_path, records.assign(case_id=list(fields)), classes))
+    with page.expect_download() as download:
+        page.click("text=Download CSV")
+    text = Path(download.value.path()).read_text()
+    assert [cell for cell in fields.values() if f",{cell}," not in text] == []
+
+
+def test_hostile_names_are_text(visit: Callable[..., Any]) -> None:
+    page = visit()
+    for name in TABS:
+        page.click(f"#tab-{name}")
+        page.wait_for_timeout(100)
+        assert page.locator(f"#panel-{name} script, #panel-{name} img").count() == 0
+    page.click("#tab-curves")
+    assert page.locator(".chart[aria-label^=linf] .legendtext", has_text=BOLD).count() > 0
+    page.click("#tab-transfer")
+    assert page.locator("#panel-transfer thead th", has_text=HOSTILE).count() > 0
+    page.click("#tab-organs")
+    assert page.locator("#panel-organs thead th", has_text="<img src=x").count() > 0
+    page.click("#tab-table")
+    page.fill("#panel-table input[type=search]", "<script>")
+    page.select_option("#panel-table .choice select", "cases")
+    page.locator(ROW).first.click()
+    assert HOSTILE in page.locator("dialog").inner_text()
+    assert page.locator("dialog script, dialog img").count() == 0
+
+
+def test_a_curve_has_a_text_and_a_table(visit: Callable[..., Any]) -> None:
+    page = visit("tab=curves")
+    page.wait_for_selector(".chart .main-svg")
+    label = page.locator(".chart").first.get_attribute("aria-label")
+    assert re.search(r"DSC against q_max.*1 attack, DSC from [\d.]+ to [\d.]+", label)
+    page.locator("figure details summary").first.click()
+    assert page.locator("figure table").first.locator("tbody tr").count() == 2
+
+
+def test_dark_follows_the_system_and_the_button_stays(visit: Callable[..., Any]) -> None:
+    page = visit(color_scheme="dark")
+    shade = "getComputedStyle(document.documentElement).backgroundColor"
+    assert page.evaluate(shade) == "rgb(15, 18, 23)"
+    page.click("button.theme")
+    assert page.evaluate(shade) == "rgb(246, 247, 249)"
+    page.reload()
+    page.wait_for_selector("#panel-overview > *")
+    assert page.evaluate(shade) == "rgb(246, 247, 249)"
+
+
+def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None:
+    page = visit()
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "tab-overview":
+            break
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-table"
+    page.wait_for_selector(ROW)
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("!!document.activeElement.closest('[role=columnheader]')"):
+            break
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "case000":
+            break
+    page.keyboard.press("Enter")
+    assert page.locator("dialog h2").inner_text() == "Case case000"
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_a_narrow_screen_scrolls_down_only(visit: Callable[..., Any], name: str) -> None:
+    page = visit(f"tab={name}", width=360)
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_volumes_say_how_to_save_them_or_open_the_viewer(visit: Callable[..., Any], tmp_path: Path) -> None:
+    assert "save_adversarial: nifti" in visit("tab=volumes").locator("#panel-volumes").inner_text()
+    viewer = "window.freqbenchViewer = {open(element, manifest) { element.textContent = 'saw ' + manifest.name; }};"
+    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "mine"})
+    assert visit("tab=volumes", path=path).locator(".viewer").inner_text() == "saw mine"
+
+
+def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], tmp_path: Path) -> None:
+    """A page on a disk may not fetch its neighbours."""
+    (tmp_path / "one.js").write_text("document.querySelector('.viewer').textContent = 'ran';")
+    viewer = (
+        "window.freqbenchViewer = {open(element) { const script = document.createElement('script');"
+        "script.src = 'one.js'; document.head.append(script); }};"
+    )
+    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={})
+    visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
+
+
+def test_print_shows_the_rows_as_a_table(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&f.base=pgd")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.locator(".print-only tbody tr").count() == 9  # eight rows and their threat model
+    assert not page.locator(".tabs").is_visible()

@@ -1,0 +1,428 @@
+"""The viewer of volumes in a real browser: a page opened from disk, without a network, under a strict policy."""
+
+import base64
+import copy
+import gzip
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from matplotlib import image as pictures
+from volumes_page import COLORS, DIST, VIEWER, make_store, rows_of, write_page
+
+from freqbench.reporting.page.volumes import live_manifest, volume_bytes, write_volumes
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+)
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}")
+
+Open = Callable[..., Any]
+
+
+def test_the_bundle_was_made_of_these_sources() -> None:
+    """Otherwise: `npm ci && npm run build` in the folder of the viewer."""
+    paths = sorted(
+        ["build.js", "package-lock.json", "package.json", *(f"src/{path.name}" for path in VIEWER.glob("src/*"))]
+    )
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path}\n".encode() + (VIEWER / path).read_bytes() + b"\n")
+    found = re.match(r"/\* freqbench viewer, sources ([0-9a-f]{64});", (DIST / "viewer.js").read_text())
+    assert found
+    assert found[1] == digest.hexdigest()
+
+
+def test_the_bundle_carries_its_licences_and_may_stand_between_tags() -> None:
+    licences = (DIST / "viewer.LICENSES.txt").read_text()
+    assert "== @niivue/niivue 0.69.0 (BSD-2-Clause) ==\n\nBSD 2-Clause License" in licences
+    assert not re.search(r"</script|<script|<!--", (DIST / "viewer.js").read_text(), re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a page of four saved volumes, and its manifest."""
+    store, folder = make_store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("page")
+    return folder, write_volumes(*rows_of(store), [store], str(folder), COLORS)
+
+
+@pytest.fixture(scope="module")
+def served(made: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the same page from a server, which answers with the files of the store."""
+    store, folder = make_store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("served")
+    write_page(folder, live_manifest(*rows_of(store), [store], COLORS), "'self'")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith("/volumes/"):
+                return super().do_GET()
+            content = volume_bytes([store], self.path.removeprefix("/volumes/").removesuffix(".nii.gz"))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/index.html"
+        server.shutdown()
+
+
+@pytest.fixture
+def opened(browser: Any, made: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
+    """A page whose viewer has loaded, of a manifest. At its end: no error was said, nothing asked of a network."""
+    pages, complaints = [], []
+
+    def watch(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            complaints.append(request.url)
+
+    def open_page(manifest: dict[str, Any] | None = None, expect_errors: bool = False, **options: Any) -> Any:
+        page = browser.new_page(viewport={"width": 1100, "height": 1500}, **options)
+        pages.append(page)
+        if not expect_errors:
+            page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", watch)
+        page.goto(write_page(made[0], manifest or made[1]))
+        page.evaluate("window.viewer.then(() => null)")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert complaints == []
+
+
+def state(page: Any) -> dict[str, Any]:
+    found: dict[str, Any] = page.evaluate("window.viewer.then((viewer) => viewer.state())")
+    return found
+
+
+def seen(page: Any) -> Any:
+    """The pixels of the picture without the words over it, 0..1."""
+    page.evaluate("document.querySelector('.fbv-shown').style.opacity = 0")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return pictures.imread(io.BytesIO(page.locator("canvas").screenshot()))[..., :3]
+
+
+def volume(made: tuple[Path, dict[str, Any]], key: str) -> Any:
+    base64_text = (made[0] / f"volumes/{key}.js").read_text().split('"')[3]
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(base64_text))).get_fdata()
+
+
+def values(page: Any) -> dict[str, str]:
+    page.wait_for_timeout(300)
+    terms, told = page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts()
+    return dict(zip(terms, told, strict=True))
+
+
+def hide_overlays(page: Any) -> None:
+    page.get_by_label("Fill", exact=True).select_option("none")
+    page.get_by_label("Outline", exact=True).select_option("none")
+
+
+@needs_chromium
+def test_it_opens_from_disk_and_draws(opened: Open) -> None:
+    page = opened()
+    assert state(page)["plane"] == "axial"
+    assert len(np.unique(seen(page).round(2))) > 10
+    assert page.locator("[role=alert]").is_hidden()
+
+
+@needs_chromium
+def test_from_a_server_it_fetches_what_was_saved(browser: Any, served: str) -> None:
+    page = browser.new_page()
+    page.goto(served)
+    page.evaluate("window.viewer.then(() => null)")
+    assert len(np.unique(seen(page).round(2))) > 10
+    assert page.locator("[role=alert]").is_hidden()
+    page.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize(("plane", "axis"), [("Axial", 2), ("Coronal", 1), ("Sagittal", 0)])
+def test_wheel_slider_and_arrows_scroll_each_plane(opened: Open, plane: str, axis: int) -> None:
+    page = opened()
+    page.get_by_role("button", name=plane).click()
+    slider = page.get_by_role("slider", name=f"{plane} slice")
+    before, first = state(page)["at"], seen(page)
+    slider.fill("4")
+    assert state(page)["at"][axis] == 4
+    assert np.abs(seen(page) - first).max() > 0.1
+    page.locator("canvas").hover()
+    page.mouse.wheel(0, -100)
+    assert state(page)["at"][axis] == 5
+    page.locator("canvas").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert state(page)["at"][axis] == 3
+    assert slider.input_value() == "3"
+    page.keyboard.press("Shift+ArrowDown")
+    assert state(page)["at"][axis] == 0
+    assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
+
+
+@needs_chromium
+def test_the_screen_shows_the_slice_that_it_names(opened: Open, made: Any) -> None:
+    """Rays of the window against the file: the patient's right on the left, the front above, in true proportions."""
+    page = opened()
+    hide_overlays(page)
+    page.get_by_role("button", name="Clean", exact=True).click()
+    page.get_by_role("slider", name="Axial slice").fill("7")
+    case = made[1]["cases"][0]
+    expected = volume(made, case["files"]["clean"])[::-1, ::-1, 7].T
+    shown = seen(page).mean(axis=-1)
+    rows, columns = np.nonzero(shown > 0.03)
+    top, bottom = rows[columns > shown.shape[1] // 2].min(), rows.max() + 1
+    assert top < bottom
+    height, width = expected.shape
+    side = min(shown.shape[0] / height, shown.shape[1] / width)
+    top, left = (shown.shape[0] - side * height) / 2, (shown.shape[1] - side * width) / 2
+    at = np.ix_(
+        (top + side * (np.arange(height) + 0.3)).astype(int), (left + side * (np.arange(width) + 0.3)).astype(int)
+    )
+    difference = np.abs(shown[at] - expected.clip(0, 1))
+    assert np.median(difference) < 0.01
+
+
+@needs_chromium
+def test_values_at_the_cross_hair_are_those_of_the_files(opened: Open, made: Any) -> None:
+    page = opened()
+    files = made[1]["cases"][0]["files"]
+    for axis, index in ((0, 10), (1, 9), (2, 8)):
+        page.get_by_role("button", name=("Sagittal", "Coronal", "Axial")[axis]).click()
+        page.get_by_role("slider", name=re.compile("slice")).fill(str(index))
+    clean, adversarial = (volume(made, files[name])[10, 9, 8] for name in ("clean", "adversarial"))
+    told = values(page)
+    assert told["Clean"] == f"{clean:.4f}"
+    assert told["Adversarial"] == f"{adversarial:.4f}"
+    assert told["Difference"].startswith(f"{adversarial - clean:+.4f}")
+    label = int(volume(made, files["label"])[10, 9, 8])
+    assert told["Label"] == f"{label} {made[1]['cases'][0]['class_names'][label]}"
+
+
+@needs_chromium
+def test_blinking_turns_between_clean_and_adversarial(opened: Open) -> None:
+    page = opened()
+    hide_overlays(page)
+    page.get_by_label("Blink, changes").select_option("0.5")
+    page.locator("canvas").focus()
+    page.keyboard.press("b")
+    assert state(page)["blinking"]
+    shown = playwright.expect(page.locator(".fbv-shown"))
+    shown.to_have_text("clean")
+    clean = seen(page)
+    shown.to_have_text("adversarial")
+    page.keyboard.press("b")
+    assert not state(page)["blinking"]
+    page.get_by_role("button", name="Adversarial", exact=True).click()
+    change = np.abs(seen(page) - clean)[4:-4, 4:-4]  # without the frame of the focus
+    assert 0.01 < change.max() < 0.1  # 8/255
+
+
+@needs_chromium
+def test_blinking_is_by_hand_where_motion_is_unwanted(opened: Open) -> None:
+    page = opened(reduced_motion="reduce")
+    page.locator("canvas").focus()
+    mixes = []
+    for _ in range(3):
+        page.keyboard.press("b")
+        mixes.append(state(page)["mix"])
+    assert mixes == [0, 1, 0]
+    assert not state(page)["blinking"]
+
+
+@needs_chromium
+def test_blend_and_wipe_show_both(opened: Open) -> None:
+    page = opened()
+    hide_overlays(page)
+    page.get_by_role("button", name="Clean", exact=True).click()
+    clean = seen(page)
+    page.get_by_role("button", name="Adversarial", exact=True).click()
+    adversarial = seen(page)
+    page.get_by_label("From clean").fill("0.5")
+    assert np.abs(seen(page) - (clean + adversarial) / 2).max() < 1.1 / 255  # each is rounded
+    page.get_by_label("How").select_option("wipe")
+    wiped, middle = seen(page), clean.shape[1] // 2
+    assert np.array_equal(wiped[:, : middle - 2], clean[:, : middle - 2])
+    assert np.array_equal(wiped[:, middle + 2 :], adversarial[:, middle + 2 :])
+    assert not np.array_equal(clean, adversarial)
+
+
+@needs_chromium
+def test_overlays_take_the_classes_colours_and_their_opacity(opened: Open, made: Any) -> None:
+    page = opened()
+    hide_overlays(page)
+    bare = seen(page)
+    page.get_by_label("Fill", exact=True).select_option("label")
+    page.get_by_label("Fill: opacity").fill("1")
+    full = seen(page)
+    label = volume(made, made[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
+    for index in (int(each) for each in np.unique(label) if each):
+        color = [int(COLORS[index][n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        assert (np.abs(full - color).max(axis=-1) < 0.01).any()
+    page.get_by_label("Fill: opacity").fill("0.5")
+    assert np.abs(seen(page) - (bare + full) / 2).max() < 3 / 255
+    page.get_by_label("Fill", exact=True).select_option("none")
+    page.get_by_label("Outline", exact=True).select_option("label")
+    outlined = np.abs(seen(page) - bare).max(axis=-1) > 0.02
+    assert 0 < outlined.sum() < (np.abs(full - bare).max(axis=-1) > 0.02).sum()
+
+
+@needs_chromium
+def test_the_perturbation_is_on_a_diverging_scale_that_is_told(opened: Open, made: Any) -> None:
+    page = opened()
+    hide_overlays(page)
+    page.keyboard.press("Tab")
+    page.locator("canvas").focus()
+    page.keyboard.press("p")
+    assert page.locator(".fbv-shown").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
+    assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
+    assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
+    shown = seen(page)
+    files = made[1]["cases"][0]["files"]
+    change = volume(made, files["adversarial"]) - volume(made, files["clean"])
+    slice_ = change[..., state(page)["at"][2]]
+    redder = (shown[..., 0] > shown[..., 2] + 0.3).any()
+    bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
+    assert redder == (slice_ > 0.02).any()
+    assert bluer == (slice_ < -0.02).any()
+    page.get_by_label("Magnified").select_option("1")
+    assert np.abs(seen(page) - shown).max() > 0.2
+
+
+@needs_chromium
+def test_jumps_go_to_the_slice_that_changed_most(opened: Open, made: Any) -> None:
+    page = opened()
+    files = made[1]["cases"][0]["files"]
+    change = np.abs(volume(made, files["adversarial"]) - volume(made, files["clean"]))
+    page.get_by_role("slider", name="Axial slice").fill("0")
+    page.get_by_role("button", name="Largest perturbation").click()
+    assert state(page)["at"][2] == change.sum(axis=(0, 1)).argmax()
+    of_a = files["predictions"]["a"]
+    changed = volume(made, of_a["adversarial"]) != volume(made, of_a["clean"])
+    page.get_by_role("button", name="Coronal").click()
+    page.get_by_role("button", name="Most changed prediction").click()
+    assert state(page)["at"][1] == changed.sum(axis=(0, 2)).argmax()
+
+
+@needs_chromium
+def test_cross_hairs_of_three_planes_are_linked(opened: Open) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="All three").click()
+    before = state(page)["at"]
+    box = page.locator("canvas").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.7)
+    after = state(page)["at"]
+    assert sum(a != b for a, b in zip(before, after, strict=True)) >= 1
+    numbers = page.locator("label:has-text('slice')").all_inner_texts()
+    assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == after
+
+
+@needs_chromium
+def test_choices_change_what_is_shown(opened: Open, made: Any) -> None:
+    page = opened()
+    page.get_by_label("Attack").select_option("gn std=8/255")
+    playwright.expect(page.locator(".fbv")).to_have_attribute("aria-busy", "false")
+    assert state(page)["attack"] == "gn std=8/255"
+    page.get_by_label("Predictions of").select_option("b")
+    page.get_by_text("DSC x100 of b").wait_for()
+    assert state(page)["target"] == "b"
+    row = {"dataset": "phantom", "case": made[1]["cases"][0]["case"], "source": "b", "attack": "fgsm eps=8/255"}
+    page.evaluate("(row) => window.viewer.then((viewer) => viewer.show(row))", row)
+    assert (state(page)["source"], state(page)["attack"]) == ("b", "fgsm eps=8/255")
+
+
+@needs_chromium
+def test_what_comes_from_data_is_text(opened: Open, made: Any) -> None:
+    manifest, evil = copy.deepcopy(made[1]), "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
+    for case in manifest["cases"]:
+        case |= {"case": evil, "attack": evil, "source": evil, "class_names": [evil] * len(case["class_names"])}
+        case["files"]["predictions"] = {evil: case["files"]["predictions"]["a"]}
+    page = opened(manifest)
+    values(page)
+    assert page.evaluate("window.hurt") is None
+    assert evil in page.locator(".fbv-legend").inner_text()
+    assert page.get_by_label("Case").locator("option").all_inner_texts() == [f"phantom: {evil}"]
+
+
+@needs_chromium
+@pytest.mark.parametrize("fault", ["missing", "foreign", "damaged", "cut"])
+def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, made: Any, fault: str) -> None:
+    manifest = copy.deepcopy(made[1])
+    key = manifest["cases"][0]["files"]["adversarial"]
+    manifest["cases"][0]["files"]["adversarial"] = f"bad-{fault}"
+    scripts = {
+        "foreign": "var nothing = 0",
+        "damaged": f'freqbenchVolume("bad-damaged","{base64.b64encode(b"no volume" * 99).decode()}")',
+        "cut": (made[0] / f"volumes/{key}.js").read_text().replace(key, "bad-cut")[:800] + '==")',
+    }
+    if fault in scripts:
+        (made[0] / f"volumes/bad-{fault}.js").write_text(scripts[fault])
+    page = opened(manifest, expect_errors=True)
+    page.get_by_label("Predictions of").select_option("b")  # which helps nothing
+    line = page.get_by_role("alert").inner_text()
+    assert re.search("not found|holds no volume|not a readable|damaged", line)
+    assert "\n" not in line
+    page.get_by_label("Attack").select_option("gn std=8/255")
+    page.locator("canvas").wait_for(state="visible")
+    assert page.locator("[role=alert]").is_hidden()
+    assert len(np.unique(seen(page).round(2))) > 10
+
+
+@needs_chromium
+def test_a_browser_without_webgl2_is_told(browser: Any, made: Any) -> None:
+    page = browser.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(write_page(*made))
+    assert "WebGL2" in page.get_by_role("alert").inner_text()
+    page.close()
+
+
+@needs_chromium
+def test_narrow_screens_need_no_scrolling_sideways(opened: Open) -> None:
+    page = opened()
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    box = page.locator("canvas").bounding_box()
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 360
+
+
+@needs_chromium
+def test_every_control_has_a_name_and_can_be_reached(opened: Open) -> None:
+    page = opened()
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('input, select, canvas, button')]"
+        ".filter((each) => !(each.labels?.length || each.ariaLabel || each.textContent.trim())).length"
+    )
+    assert unnamed == 0
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.tagName"))
+    assert {"SELECT", "BUTTON", "CANVAS", "INPUT", "SUMMARY"} <= reached

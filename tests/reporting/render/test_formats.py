@@ -1,0 +1,128 @@
+"""LaTeX and HTML escape what they are given, keep what is marked and where numbers stand, and can be opened."""
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from freqbench.reporting.render import Section, html, latex, markdown, sections_csv, terminal
+
+NASTY = r"<script>alert('x')</script> & 50% $x_1$ #{~^} \input{/etc/passwd} | "
+TEXTS = pd.DataFrame({"case_a": [NASTY, "b"], "DSC\nours": ["1.0 (2.0)", "(3.0)"], "DSC\nother": ["[1, 2]", ""]})
+SECTION = Section("A & B <i>", TEXTS, text="50 % of <b>\n\nsecond_paragraph", marks={(0, "DSC\nours")})
+
+
+class Cells(HTMLParser):
+    """The tags of a document, and each cell's style and text."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.cells: list[tuple[dict[str, str | None], str]] = []
+        self._is_in = False
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self._is_in = True
+            self.cells.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_in = self._is_in and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._is_in:
+            self.cells[-1] = (self.cells[-1][0], self.cells[-1][1] + data.strip())
+
+
+def test_html_shows_texts_as_they_are_and_runs_none() -> None:
+    found = Cells(html([SECTION]))
+    assert not {"script", "i", "b", "link", "img"} & {*found.tags}
+    assert NASTY.strip() in [text for _, text in found.cells]
+
+
+def test_html_aligns_ready_numbers_to_the_right_and_sets_off_what_is_marked() -> None:
+    cells = {text: attributes for attributes, text in Cells(html([SECTION])).cells}
+    assert "gt_right" in str(cells["1.0 (2.0)"]["class"])
+    assert "gt_right" in str(cells["[1, 2]"]["class"])
+    assert "gt_left" in str(cells["b"]["class"])
+    assert "bold" in str(cells["1.0 (2.0)"].get("style"))
+    assert "bold" not in str(cells["(3.0)"].get("style"))
+
+
+def test_html_puts_what_two_headings_share_above_them() -> None:
+    headings = [
+        (text, attributes.get("colspan")) for attributes, text in Cells(html([SECTION])).cells if "scope" in attributes
+    ]
+    assert ("DSC", "2") in headings
+    assert {"ours", "other"} <= {text for text, _ in headings}
+
+
+def test_html_fetches_nothing() -> None:
+    document = html([SECTION])
+    assert "http" not in document.replace(NASTY, "")
+    assert "@import" not in document
+
+
+def test_latex_escapes_every_special_character() -> None:
+    text = latex([SECTION])
+    assert r"\textless{}script\textgreater{}" in text
+    assert r"\& 50\% \$x\_1\$ \#\{\textasciitilde{}\textasciicircum{}\} \textbackslash{}input\{/etc/passwd\}" in text
+    assert r"\caption{A \& B \textless{}i\textgreater{}}" in text
+    assert r"\input{" not in text
+    assert r"\textbf{1.0 (2.0)}" in text
+    assert r"\multicolumn{2}{c}{DSC}" in text
+    assert r"\toprule" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
+    rare = "".join(map(chr, [*range(32, 256), 0x2020, 0x2013, 0x2191, 0x2193, 0x4E2D, 0x1F600]))
+    nasty = pd.DataFrame({rare: [rare, "[x]"], "[y]": ["[1, 2]", "-3.0"]})
+    long = pd.concat([TEXTS] * 30, ignore_index=True)
+    wide = pd.DataFrame({"model": ["m"], **{f"{a}\n{b}": ["12.34 (12.34)"] for a in "abc" for b in "wxyz"}})
+    sections = [
+        SECTION,
+        Section(rare, nasty, text=rare),
+        Section("long", long),
+        Section("wide", wide),
+        Section("t", text="x"),
+    ]
+    (tmp_path / "tables.tex").write_text(latex(sections))
+    packages = latex([]).strip().removeprefix("% ")
+    head = "\\documentclass{article}\\usepackage[T1]{fontenc}" + packages
+    (tmp_path / "main.tex").write_text(head + "\\begin{document}\\input{tables}\\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_a_table_too_wide_for_a_terminal_stands_in_parts_with_every_cell() -> None:
+    values = {f"{a}\n{b}": [f"{i}{j}.34 (12.34)"] for i, a in enumerate("abc") for j, b in enumerate("wxyz")}
+    text = terminal([Section("wide", pd.DataFrame({"model": ["unet"], **values}))])
+    assert max(map(len, text.splitlines())) <= 110
+    assert all(value in text for (value,) in values.values())
+    assert text.count("unet") == 3  # a group of headings is not torn apart
+
+
+def test_marks_are_bold_in_markdown_and_a_dagger_in_a_terminal() -> None:
+    assert "**1.0 (2.0)**" in markdown([SECTION])
+    assert "1.0 (2.0)†" in terminal([SECTION])
+    assert "(3.0)†" not in terminal([SECTION])
+
+
+def test_csv_has_the_exact_data_once() -> None:
+    data = pd.DataFrame({"x": [1 / 3], "text": ["=1+1"]})
+    text = sections_csv(
+        [Section("a", TEXTS, data=data), Section("b", TEXTS, data=data), Section("c", text="only text")]
+    )
+    assert text == "x,text\n0.3333333333333333,'=1+1\n"
+
+
+def test_csv_of_several_frames_says_whose_rows_they_are() -> None:
+    frames = [Section("a", pd.DataFrame({"x": [1.5]})), Section("b", pd.DataFrame({"y": [2.5]}))]
+    assert sections_csv(frames) == "x,section,y\n1.5,a,\n,b,2.5\n"

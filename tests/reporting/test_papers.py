@@ -1,0 +1,199 @@
+"""A store in which the papers' numbers are planted gives back the papers' tables, and what it lacks has its reason."""
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from reporting import planted
+from reporting.planted import Published
+from reporting.tabled import JOBS, cells_of, one
+
+from freqbench.errors import UserError
+from freqbench.reporting import recipes
+from freqbench.reporting.papers import NOT_OURS, cell_frame, paper_table
+from freqbench.reporting.recipes import Recipe
+from freqbench.reporting.report import FORMATS, report
+from freqbench.results import Store
+
+PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
+SHA = "ab" * 32
+
+
+def table_number(recipe: Recipe) -> tuple[str, str]:
+    assert recipe.published is not None
+    return recipe.published.source, recipe.published.table
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
+    data = cells_of(papers, name)
+    wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == JOBS[name]}
+    found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records")}
+    assert found
+    for place, row in found.items():
+        printed = wanted[place]["value"]
+        assert row["ours"] == pytest.approx(float(printed), abs=1e-9), place
+        assert f"{row['published']:.{row['digits']}f}" == printed
+        assert (row["difference"], row["note"]) == (pytest.approx(0, abs=1e-9), wanted[place]["note"])
+        patients = row["cases"] // 2 if row["dataset"] == "ACDC" else row["cases"]
+        assert (row["cases"], row["patients"]) == (12 if row["dataset"] == "Synapse" else 20, patients)
+        assert row["low"] < row["ours"] < row["high"]
+
+
+def test_all_400_numbers_stand_in_one_table_once(papers: list[Published]) -> None:
+    places = Counter(
+        (*table_number(recipe), *(row[key] for key in PLACE))
+        for recipe in map(recipes.load, recipes.RECIPES)
+        for row in cell_frame(recipe, planted.frame_of(planted.records("vafa_table2", papers))).to_dict("records")
+    )
+    assert len(papers) == 400
+    assert places == Counter((row["source"], row["table"], *(row[key] for key in PLACE)) for row in papers)
+
+
+def test_the_layout_is_the_papers(papers: list[Published]) -> None:
+    """VAFA's Table 5: models and attacks down, metrics and budgets across; UNETR++ starred, as its space is guessed."""
+    layout = paper_table(recipes.load("vafa_table5"), planted.frame_of(planted.records("vafa_table5", papers)))[0]
+    table = layout.table
+    assert table is not None
+    assert [*table["model"]] == ["UNETR"] * 6 + ["UNETR++*"] * 6
+    assert [*table["attack"]] == ["Clean", "PGD", "FGSM", "BIM", "GN", "VAFA"] * 2
+    assert [*table.columns[2:]] == [
+        f"{x}\n{y}" for x in ("DSC", "HD95", "LPIPS") for y in ("4 (VAFA 20)", "8 (VAFA 30)")
+    ]
+    assert [*table.iloc[5, 2:]] == [f"{x} ({x})" for x in ("32.2", "29.8", "57.6", "59.9", "97.5", "96.9")]
+    assert [*table.iloc[0, 2:]] == ["74.3 (74.3)"] * 2 + ["14.0 (14.0)"] * 2 + ["", ""]
+
+
+def test_the_strongest_of_a_column_is_marked(papers: list[Published]) -> None:
+    """By DSC and HD95; LPIPS says how far an attack went, not how well."""
+    layout = paper_table(recipes.load("vafa_table5"), planted.frame_of(planted.records("vafa_table5", papers)))[0]
+    assert layout.table is not None
+    places = sorted((column.partition("\n")[0], layout.table["attack"][row]) for row, column in layout.marks)
+    assert places == [*[("DSC", "VAFA")] * 4, ("HD95", "BIM"), *[("HD95", "VAFA")] * 3]
+
+
+def test_the_clean_row_is_never_marked(papers: list[Published]) -> None:
+    records = planted.frame_of(planted.records("vafa_table1", papers, lambda row: row | {"dsc_clean": 0.01}))
+    layout = paper_table(recipes.load("vafa_table1"), records)[0]
+    assert layout.table is not None
+    assert [layout.table["attack"][row] for row, _ in layout.marks] == ["VAFA*"]
+
+
+def test_the_strongest_defence_is_marked_in_table_6(papers: list[Published]) -> None:
+    layout = paper_table(recipes.load("vafa_table6"), planted.frame_of(planted.records("vafa_table6", papers)))[0]
+    assert layout.table is not None
+    marked = {
+        (layout.table["dataset"][row], layout.table["training"][row])
+        for row, name in layout.marks
+        if name == "UNETR\nVAFA"
+    }
+    assert marked == {("Synapse", "VAFA-FR"), ("ACDC*", "VAFA-FR")}
+
+
+def with_checkpoint(name: str) -> Recipe:
+    """The recipe with a checkpoint known to be the authors'."""
+    recipe = recipes.load(name)
+    return recipe.model_copy(
+        update={"models": tuple(m.model_copy(update={"checkpoints": (SHA,)}) for m in recipe.models)}
+    )
+
+
+def facts_of(records: pd.DataFrame, sha256: str) -> list[dict[str, Any]]:
+    return [{"models": {key: {"name": "x", "sha256": sha256} for key in records["source_model_id"].unique()}}]
+
+
+def test_the_authors_checkpoint_makes_numbers_comparable(papers: list[Published]) -> None:
+    records = planted.frame_of(planted.records("vafa_table5", papers))
+    data = cell_frame(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
+    by_model = data.groupby("model")["verdict"].unique()
+    assert [*by_model["UNETR"]] == ["parity"]
+    assert [*by_model["UNETR++"]] == ["not comparable"]
+    assert {*data[data["model"] == "UNETR++"]["reason"]} == {"guessed: preprocessing"}
+
+
+@pytest.mark.parametrize("sha256", ["cd" * 32, "random:0"])
+def test_another_checkpoint_is_not_comparable(papers: list[Published], sha256: str) -> None:
+    records = planted.frame_of(planted.records("vafa_table5", papers))
+    data = cell_frame(with_checkpoint("vafa_table5"), records, facts_of(records, sha256))
+    assert {*data["verdict"]} == {"not comparable"}
+    assert all(NOT_OURS in reason for reason in data["reason"])
+
+
+def test_without_facts_nothing_is_comparable(papers: list[Published]) -> None:
+    data = cells_of(papers, "vafa_table5")
+    assert {*data["verdict"]} == {"not comparable"}
+
+
+def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint(papers: list[Published]) -> None:
+    records = planted.frame_of(planted.records("sa2_main", papers))
+    data = cell_frame(with_checkpoint("sa2_synapse"), records, facts_of(records, SHA))
+    comparable = data[data["verdict"] != "not comparable"]
+    assert {*comparable["attack"]} == {"Clean", "SA2"}
+    assert {*comparable["verdict"]} == {"parity"}
+
+
+def test_a_number_that_is_far_off_differs(papers: list[Published]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
+
+    records = planted.frame_of(planted.records("vafa_table5", papers, change))
+    data = cell_frame(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
+    assert one(data, model="UNETR", attack="PGD", params="eps=4", metric="dsc")["verdict"] == "differs"
+    assert one(data, model="UNETR", attack="FGSM", params="eps=4", metric="dsc")["verdict"] == "parity"
+
+
+def store_of(folder: Path, rows: list[dict[str, Any]], sha256: str) -> Store:
+    store = Store(str(folder))
+    with store.writer("run0") as writer:
+        writer.add(rows, [])
+    store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": sha256} for row in rows}})
+    return store
+
+
+def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(papers: list[Published], tmp_path: Path) -> None:
+    text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
+    own = tmp_path / "mine.yaml"
+    own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
+    store = store_of(tmp_path / "out", planted.records("vafa_table5", papers), SHA)
+    data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
+    assert data.groupby("model")["verdict"].unique().to_dict() == {"UNETR": ["parity"], "UNETR++": ["not comparable"]}
+    assert data["ours"].tolist() == pytest.approx(data["published"].tolist())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_has_every_number(papers: list[Published], format: str) -> None:
+    text = report(planted.table(planted.records("vafa_table3", papers)), format=format, table="vafa_table3")
+    wanted = [row["value"] for row in papers if row["table"] == "3"]
+    assert [value for value in wanted if value.rstrip("0") not in text] == []
+
+
+def test_a_recipe_without_published_numbers_has_no_verdicts(papers: list[Published]) -> None:
+    content = recipes.load("vafa_table1").model_dump() | {"published": None}
+    records = planted.frame_of(planted.records("vafa_table1", papers))
+    layout, evidence, _ = paper_table(Recipe.model_validate(content), records)
+    assert layout.table is not None
+    assert evidence.table is not None
+    assert layout.table["DSC"].tolist()[:2] == ["74.31", "62.67"]
+    assert not {"publ.", "diff.", "verdict", "why"} & {*evidence.table}
+
+
+def test_an_unknown_table_lists_all_that_are_known(papers: list[Published]) -> None:
+    with pytest.raises(
+        UserError, match=r"unknown table 'vafa_tabel1'\. Did you mean 'vafa_table1'.*leaderboard.*sa2_acdc"
+    ):
+        report(planted.table(planted.records("vafa_table1", papers)), table="vafa_tabel1")
+
+
+def test_every_reason_has_its_letter(papers: list[Published]) -> None:
+    records = planted.frame_of(
+        planted.records("vafa_table1", papers, lambda row: None if row["attack"] == "bim" else row)
+    )
+    evidence = paper_table(recipes.load("vafa_table1"), records)[1]
+    assert evidence.table is not None
+    lines = dict(line.removeprefix("- ").split(": ", 1) for line in evidence.text.splitlines())
+    (letter,) = [key for key, reason in lines.items() if reason == "never run"]
+    assert [*evidence.table[evidence.table["attack"] == "BIM"]["why"]] == [letter] * 2
+    assert [*evidence.table[evidence.table["attack"] == "BIM"]["ours"]] == ["", ""]

@@ -1,0 +1,131 @@
+"""Compare: what differs first, then differences paired by names."""
+
+import copy
+from collections.abc import Callable
+from math import nan
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.compare import compare
+
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+FACTS: dict[str, Any] = {
+    "run_id": "run0",
+    "versions": {"python": "3.11.2", "freqbench": "1.0", "torch": "2.6"},
+    "code": {"commit": "a" * 40, "dirty": False},
+    "devices": ["gpu"],
+    "models": {"id_unet": {"name": "unet", "checkpoint": "best.pt", "sha256": "1" * 64, "migration": None}},
+    "datasets": {"phantom": {"recipe": {"spacing": [1, 1, 2]}, "cases": {"case0": "f0", "case1": "f1"}}},
+}
+
+
+def cells(section: Section) -> list[list[Any]]:
+    return [] if section.table is None else section.table.to_numpy().tolist()
+
+
+def lines(section: Section) -> dict[str, dict[str, Any]]:
+    assert section.data is not None
+    return {line["label"]: {str(key): value for key, value in line.items()} for line in section.data.to_dict("records")}
+
+
+def pgd(row: Row, scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:
+    return [row("pgd", case=case, dsc=score, dsc_clean=0.9, **values) for case, score in scores.items()]
+
+
+def test_versions_code_checkpoints_and_files_that_differ_come_first(row: Row, shown: Frame) -> None:
+    frame = shown(*pgd(row, {0: 0.5}))
+    other = copy.deepcopy(FACTS)
+    other["versions"] |= {"torch": "2.7", "ray": "2.40"}
+    other["code"]["dirty"] = True
+    other["models"]["id_unet"]["sha256"] = "2" * 64
+    other["datasets"]["phantom"]["cases"] |= {"case1": "g1", "case9": "only here"}
+    first = compare(frame, frame, [FACTS], [other])[0]
+    assert first.title == "What differs between A and B"
+    assert cells(first) == [
+        ["version of torch", "2.6", "2.7"],
+        ["git commit", "aaaaaaaaaaaa", "aaaaaaaaaaaa, with uncommitted changes"],
+        ["sha256 of model unet", "111111111111", "222222222222"],
+        ["version of ray", "(none)", "2.40"],
+        ["files of 1 cases of phantom, case1 first", "f1", "g1"],
+    ]
+
+
+def test_runs_whose_records_are_gone_tell_nothing(row: Row, shown: Frame) -> None:
+    frame = shown(*pgd(row, {0: 0.5}))
+    old = FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
+    first = compare(frame, frame, [FACTS], [FACTS, old])[0]
+    assert first.table is None
+    assert first.text.startswith("Nothing: the same")
+
+
+def test_a_store_without_run_files_says_so(row: Row, shown: Frame) -> None:
+    frame = shown(*pgd(row, {0: 0.5}))
+    assert "No run file tells what made B" in compare(frame, frame, [FACTS], [])[0].text
+
+
+def test_differences_are_paired_by_case_and_b_minus_a(row: Row, shown: Frame) -> None:
+    a = shown(*pgd(row, {0: 0.5, 1: 0.7, 2: nan, 3: 0.9}))
+    b = shown(*pgd(row, {1: 0.8, 0: 0.8, 2: 0.1, 4: 0.0}))
+    line = lines(compare(a, b, [], [])[1])["pgd eps=8/255"]
+    assert (line["pairs"], line["patients"], line["undefined"]) == (2, 2, 1)
+    assert (line["dsc_a"], line["dsc_b"], line["difference"]) == pytest.approx((60, 80, 20))
+    assert (line["low"], line["high"]) == pytest.approx((10, 30))
+    assert line["detectable"] == pytest.approx(14.142 * 11.55, rel=1e-3)  # 11.55 sd with one degree of freedom
+
+
+def test_p_is_wilcoxons_and_holm_counts_the_rows_that_differ(row: Row, shown: Frame) -> None:
+    gains = [0.01, 0.02, 0.03, -0.04, 0.05, 0.06, 0.07]
+    a = pgd(row, dict.fromkeys(range(7), 0.5)) + [row("gn", case=n, dsc=0.5, dsc_clean=0.9) for n in range(7)]
+    b = pgd(row, {case: 0.5 + gain for case, gain in enumerate(gains)})
+    b += [row("gn", case=n, dsc=0.5 - gain**2, dsc_clean=0.9) for n, gain in enumerate(gains)]
+    section = compare(shown(*a), shown(*b), [], [])[1]
+    found = lines(section)
+    expected = stats.wilcoxon(gains).pvalue
+    assert found["pgd eps=8/255"]["p"] == pytest.approx(expected)
+    assert found["gn std=8/255"]["p"] == pytest.approx(2 / 2**7)
+    assert found["gn std=8/255"]["p_holm"] == pytest.approx(2 * 2 / 2**7)
+    assert pd.isna(found["clean"]["p"])  # nothing differs on clean volumes, which is no test
+    assert section.table is not None
+    assert section.table["difference"].tolist()[0] == "0.00"
+
+
+def test_a_model_that_changed_shows_on_the_clean_volumes(row: Row, shown: Frame) -> None:
+    a, b = (shown(*(row("pgd", case=n, dsc=0.5, dsc_clean=clean) for n in (0, 1))) for clean in (0.9, 0.8))
+    assert lines(compare(a, b, [], [])[1])["clean"]["difference"] == pytest.approx(-10)
+
+
+def test_attacks_that_the_stores_name_differently_still_pair(row: Row, shown: Frame) -> None:
+    """Alone, 20 steps are `pgd eps=8/255`; beside 10 steps, they are `pgd eps=8/255 steps=20`."""
+    twenty = pgd(row, {0: 0.5}, params={"steps": 20})
+    a, b = shown(*twenty, *pgd(row, {0: 0.6}, params={"steps": 10})), shown(*twenty)
+    _, paired, only = compare(a, b, [], [])
+    assert lines(paired)["pgd eps=8/255 steps=20"]["pairs"] == 1
+    assert list(lines(only)) == ["pgd eps=8/255 steps=10"]
+
+
+def test_seeds_sources_and_targets_do_not_pair_across(row: Row, shown: Frame) -> None:
+    a = shown(*pgd(row, {0: 0.5}, seed=0), *pgd(row, {0: 0.5}, seed=1, source="b"))
+    b = shown(*pgd(row, {0: 0.6}, seed=1), *pgd(row, {0: 0.5}, seed=1, target="b"))
+    _, paired, only = compare(a, b, [], [])
+    assert paired.table is None
+    assert "No volume is in both" in paired.text
+    assert only.data is not None
+    assert only.data[["both", "only_a", "only_b"]].to_numpy().tolist() == [[0, 1, 0], [0, 0, 1], [0, 1, 1]]
+
+
+def test_attacks_without_seeds_pair(row: Row, shown: Frame) -> None:
+    frame = shown(*pgd(row, {0: 0.5}, seed=None))
+    _, paired, only = compare(frame, frame, [], [])
+    assert lines(paired)["pgd eps=8/255"]["pairs"] == 1
+    assert only.text == "Both have the same volumes."
+
+
+def test_categoricals_of_other_categories_pair(row: Row, shown: Frame, coded: Frame) -> None:
+    a, b = shown(*pgd(row, {0: 0.5, 1: 0.5})), shown(*pgd(row, {1: 0.7, 5: 0.7}))
+    line = lines(compare(coded(a), coded(b), [], [])[1])["pgd eps=8/255"]
+    assert (line["pairs"], line["difference"]) == (1, pytest.approx(20))

@@ -1,0 +1,111 @@
+"""Leaderboard: models by their worst case, within a threat model and budget."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from freqbench.reporting.views.leaderboard import leaderboard
+
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+STEPS = ({"steps": 10}, {"steps": 20})
+
+
+def on(row: Row, model: str, attack: str, scores: tuple[float, ...], **values: Any) -> list[dict[str, Any]]:
+    return [
+        row(attack, source=model, target=model, case=case, dsc=score, dsc_clean=0.9, **values)
+        for case, score in enumerate(scores)
+    ]
+
+
+@pytest.fixture
+def two_models(row: Row) -> list[dict[str, Any]]:
+    """The lowest of each case: 40 and 50 on a, 60 and 20 on b."""
+    return [
+        *on(row, "a", "pgd", (0.4, 0.8), params=STEPS[0]),
+        *on(row, "a", "pgd", (0.7, 0.5), params=STEPS[1]),
+        *on(row, "b", "pgd", (0.6, 0.2), params=STEPS[0]),
+        *on(row, "b", "pgd", (0.8, 0.4), params=STEPS[1]),
+    ]
+
+
+def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
+    (section,) = leaderboard(frame)
+    assert section.data is not None
+    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
+
+
+def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any) -> None:
+    (first, second), _ = board(shown(*two_models))
+    assert (first["rank"], first["target_model"], second["rank"], second["target_model"]) == (1, "a", 2, "b")
+    assert (first["dsc"], first["low"], first["high"], first["dsc_drop"]) == pytest.approx((45, 40, 50, 45))
+    assert second["strongest"] == "pgd eps=8/255 steps=10"
+    assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
+
+
+def test_points_behind_the_first_are_paired_by_case(shown: Frame, two_models: Any) -> None:
+    """40 - 60 and 50 - 20."""
+    (first, second), _ = board(shown(*two_models))
+    assert (second["behind"], second["behind_low"], second["behind_high"]) == pytest.approx((5, -20, 30))
+    assert pd.isna(first["behind"])
+
+
+def test_an_attack_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
+    extra = on(row, "a", "pgd", (0.0, 0.0), params={"steps": 40})
+    (first, _), text = board(shown(*two_models, *extra))
+    assert (first["target_model"], first["dsc"]) == ("a", pytest.approx(45))
+    assert "not run on every model, so not counted: pgd eps=8/255 steps=40" in text
+
+
+def test_a_case_that_one_model_lacks_counts_for_none(row: Row, shown: Frame, two_models: Any) -> None:
+    easy = [row("pgd", source="b", target="b", case=5, dsc=0.9, dsc_clean=0.9, params=each) for each in STEPS]
+    (_, second), text = board(shown(*two_models, *easy))
+    assert (second["target_model"], second["dsc"], second["cases"]) == ("b", pytest.approx(40), 2)
+    assert "1 cases left out" in text
+
+
+def test_threat_models_and_budgets_have_their_own_ranks(row: Row, shown: Frame) -> None:
+    rows = [
+        *on(row, "a", "pgd", (0.5,)),
+        *on(row, "b", "pgd", (0.4,)),
+        *on(row, "a", "pgd", (0.6,), budget=4 / 255),
+        *on(row, "b", "pgd", (0.7,), budget=4 / 255),
+        *on(row, "b", "vafa", (0.1,)),
+    ]
+    lines, text = board(shown(*rows))
+    found = [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines]
+    assert found == [
+        ("dct-quantization", "q_max=20", 1, "b"),
+        ("linf", "eps=4/255", 1, "b"),
+        ("linf", "eps=4/255", 2, "a"),
+        ("linf", "eps=8/255", 1, "a"),
+        ("linf", "eps=8/255", 2, "b"),
+    ]
+    assert "dct-quantization, q_max=20: one model only" in text
+
+
+def test_the_lowest_seed_counts(row: Row, shown: Frame) -> None:
+    rows = [*on(row, "a", "pgd", (0.5, 0.7)), *on(row, "a", "pgd", (0.6, 0.4), seed=1)]
+    (line,), _ = board(shown(*rows))
+    assert (line["dsc"], line["seeds"]) == (pytest.approx(45), 2)
+
+
+def test_models_that_share_no_case_have_no_ranks(row: Row, shown: Frame) -> None:
+    rows = [*on(row, "a", "pgd", (0.5,)), row("pgd", source="b", target="b", case=7, dsc=0.4, dsc_clean=0.9)]
+    (section,) = leaderboard(shown(*rows))
+    assert section.table is None
+    assert "no ranks" in section.text
+
+
+def test_attacks_without_a_budget_have_a_sentence_instead(row: Row, shown: Frame) -> None:
+    (section,) = leaderboard(shown(row("dfb", dsc=0.4, dsc_clean=0.9)))
+    assert section.table is None
+    assert "nothing to rank by" in section.text
+
+
+def test_categoricals_give_the_same_as_texts(shown: Frame, coded: Frame, two_models: Any) -> None:
+    frame = shown(*two_models)
+    assert board(coded(frame))[0][1]["behind"] == pytest.approx(board(frame)[0][1]["behind"])
+    assert board(coded(frame))[1] == board(frame)[1]

@@ -1,0 +1,148 @@
+"""Transfer: rates, ranks and matches of records whose drops are known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from freqbench.reporting.views.transfer import transfer
+
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+
+
+def volumes(row: Row, attack: str, case: int, drops: dict[str, float], **values: Any) -> list[dict[str, Any]]:
+    """Records of one case: `drops` in points by source and target, such as `ab`."""
+    return [
+        row(attack, source=pair[0], target=pair[1], case=case, dsc_clean=0.9, dsc=0.9 - drop / 100, **values)
+        for pair, drop in drops.items()
+    ]
+
+
+@pytest.fixture
+def two_patients(row: Row) -> list[dict[str, Any]]:
+    """a to b arrive 10 of 40 and 10 of 20 points, b to a 15 of 20 and 15 of 20."""
+    first = volumes(row, "pgd", 0, {"aa": 40, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
+    return first + volumes(row, "pgd", 1, {"aa": 20, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
+
+
+def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(shown: Frame, two_patients: Any) -> None:
+    rates = transfer(shown(*two_patients))[0].data
+    assert rates is not None
+    line = rates.iloc[0]
+    assert line["rate"] == pytest.approx((100 * 10 / 30 + 75) / 2)
+    assert (line["rate_low"], line["rate_high"]) == pytest.approx((50, 62.5))  # either patient drawn twice
+    assert (line["pairs"], line["undefined"], line["patients"]) == (2, 0, 2)
+    assert (line["white_box"], line["drop"]) == pytest.approx((25, 12.5))
+
+
+def test_the_matrix_says_points_and_per_cent_and_marks_the_white_box(shown: Frame, two_patients: Any) -> None:
+    table = transfer(shown(*two_patients))[1].table
+    assert table is not None
+    assert table[["made on", "a", "b"]].to_numpy().tolist() == [
+        ["a", "30.0*", "10.0 (33 %)"],
+        ["b", "15.0 (75 %)", "20.0*"],
+    ]
+
+
+def test_a_white_box_drop_of_nearly_nothing_has_no_rate(row: Row, shown: Frame) -> None:
+    rows = volumes(row, "pgd", 0, {"aa": 0.9, "ab": 10, "bb": 20, "ba": 15})
+    ranking, matrix, _ = transfer(shown(*rows))
+    assert ranking.data is not None
+    assert matrix.table is not None
+    assert ranking.data.loc[0, ["rate", "pairs", "undefined"]].tolist() == pytest.approx([75, 2, 1])
+    assert matrix.table.loc[0, "b"] == "10.0"
+    none = volumes(row, "pgd", 0, {"aa": 0.9, "ab": 10})
+    assert np.isnan(transfer(shown(*none))[0].data["rate"].iloc[0])  # type: ignore[index]
+
+
+def test_only_volumes_that_both_models_scored_make_a_rate(row: Row, shown: Frame, two_patients: Any) -> None:
+    alone = row("pgd", source="a", target="b", case=2, dsc_clean=0.9, dsc=0.0)
+    rates = transfer(shown(*two_patients, alone))[0].data
+    assert rates is not None
+    assert rates["rate"].iloc[0] == pytest.approx((100 * 10 / 30 + 75) / 2)
+
+
+def test_ranks_hold_within_a_threat_model_and_budget_only(row: Row, shown: Frame) -> None:
+    rows = [
+        *volumes(row, "pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}),
+        *volumes(row, "pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}),
+        *volumes(row, "pgd", 0, {"aa": 40, "ab": 4}, budget=4 / 255, params={"steps": 20}),
+        *volumes(row, "vafa", 0, {"aa": 40, "ab": 30}),
+        *volumes(row, "vafa", 0, {"aa": 40, "ab": 40}, params={"control": "random"}),
+        *volumes(row, "dfb", 0, {"aa": 40, "ab": 30}),
+    ]
+    table = transfer(shown(*rows))[0].table
+    assert table is not None
+    ranks = {
+        attack: None if pd.isna(rank) else rank for attack, rank in zip(table["attack"], table["rank"], strict=True)
+    }
+    assert ranks == {
+        "vafa q_max=20": 1,
+        "vafa q_max=20 control=random": None,
+        "pgd eps=4/255 steps=20": 1,
+        "pgd eps=8/255 steps=20": 1,
+        "pgd eps=8/255 steps=10": 2,
+        "dfb": None,
+    }
+
+
+def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(
+    row: Row, shown: Frame, two_patients: Any
+) -> None:
+    """gn: L2 10.9 is within 10 % of pgd's 10, random_noise's 12 is not; pgd arrives with 4 and 8 points more."""
+    gn = volumes(row, "gn", 0, {"ab": 6, "ba": 11}, l2_body=10.9)
+    gn += volumes(row, "gn", 1, {"ab": 2, "ba": 7}, l2_body=10.9)
+    far = volumes(row, "random_noise", 0, {"ab": 1}, l2_body=12.2)
+    matched = transfer(shown(*two_patients, *gn, *far))[2].data
+    assert matched is not None
+    (line,) = matched.to_dict("records")
+    assert (line["distance"], line["attack_a"], line["attack_b"]) == ("l2_body", "pgd eps=8/255", "gn std=8/255")
+    assert (line["drop_a"], line["drop_b"], line["difference"]) == pytest.approx((12.5, 6.5, 6))
+    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((4, 8, 4, 2))
+
+
+def test_settings_of_one_attack_are_no_match(row: Row, shown: Frame) -> None:
+    rows = volumes(row, "pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}, l2_body=5.0)
+    rows += volumes(row, "pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}, l2_body=5.0)
+    section = transfer(shown(*rows))[2]
+    assert section.table is None
+    assert "No two different attacks" in section.text
+
+
+def test_categoricals_give_the_same_as_texts(shown: Frame, coded: Frame, two_patients: Any) -> None:
+    frame = shown(*two_patients)
+    for plain, categorical in zip(transfer(frame), transfer(coded(frame)), strict=True):
+        assert plain.title == categorical.title
+        if plain.table is not None and categorical.table is not None:
+            pd.testing.assert_frame_equal(plain.table, categorical.table, check_dtype=False)
+
+
+def test_one_model_has_a_sentence_instead(row: Row, shown: Frame) -> None:
+    (section,) = transfer(shown(row("pgd", dsc=0.5, dsc_clean=0.9)))
+    assert section.table is None
+    assert "targets: all" in section.text
+
+
+def test_transfer_without_its_white_box_has_a_sentence_instead(row: Row, shown: Frame) -> None:
+    (section,) = transfer(shown(*volumes(row, "pgd", 0, {"ab": 10})))
+    assert section.table is None
+    assert "run the sources as targets too" in section.text
+
+
+def test_one_patient_has_no_interval_and_the_text_says_so(row: Row, shown: Frame) -> None:
+    ranking = transfer(shown(*volumes(row, "pgd", 0, {"aa": 40, "ab": 10})))[0]
+    assert ranking.table is not None
+    assert ranking.table["interval"].tolist() == [""]
+    assert "With one patient" in ranking.text
+
+
+def test_a_model_called_as_a_column_stays_a_model(row: Row, shown: Frame) -> None:
+    scores = {"attack": 0.5, "made on": 0.8}
+    rows = [row("pgd", source="attack", target=target, dsc_clean=0.9, dsc=dsc) for target, dsc in scores.items()]
+    table = transfer(shown(*rows))[1].table
+    assert table is not None
+    assert list(table) == ["attack", "threat_model", "made on", "attack (model)", "made on (model)"]
+    assert table.to_numpy().tolist() == [["pgd eps=8/255", "linf", "attack", "40.0*", "10.0 (25 %)"]]

@@ -1,0 +1,35 @@
+"""The table of views: each works with the columns that it names, and says so when there is nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from freqbench.reporting import render
+from freqbench.reporting.views import VIEWS
+from freqbench.results import RECORDS
+
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"status", "finished_at"}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_needs_no_other_columns_than_it_names(name: str, row: Row, shown: Frame, classes: Frame) -> None:
+    view = VIEWS[name]
+    rows = [row("pgd", source=s, target=t, dsc=0.5, dsc_clean=0.9) for s in ("a", "b") for t in ("a", "b")]
+    frame = shown(*rows)[[*ALWAYS, *view.columns, "label", "left_out"]]
+    held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
+    sections = view.build(frame, *held)
+    assert sections[0].table is not None
+    assert render.markdown(sections)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_of_failures_only_is_a_sentence(name: str, row: Row, shown: Frame, classes: Frame) -> None:
+    view = VIEWS[name]
+    frame = shown(row("pgd", status="failed", error="no memory"))
+    (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)
+    assert section.table is None
+    assert section.text.endswith(".")

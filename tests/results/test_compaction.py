@@ -1,0 +1,268 @@
+"""Compaction of large stores: what it leaves alone, and that no row is lost whoever else compacts or dies meanwhile."""
+
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from freqbench import storage
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction, to_table
+from freqbench.results.compaction import MIB, Pair, chosen
+from freqbench.results.writer import commit
+
+STEPS = ("list_files", "list_sizes", "read_bytes", "read_range", "write_atomic", "remove")
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def put(store: Store, rows: SimpleNamespace, name: str, *records: dict[str, Any]) -> None:
+    """A committed pair of a name of one's own."""
+    classes = [row for record in records for row in rows.classes(record)]
+    commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))
+
+
+def names(store: Store) -> list[str]:
+    return storage.list_files(storage.join(store.root, "records"), ".parquet")
+
+
+def seen(store: Store) -> tuple[list[Any], list[Any]]:
+    """What a reader sees of rows, in a fixed order."""
+    classes = store.class_records().select(["cell_id", "class_index", "dsc", "run_id"]).to_pylist()
+    return sorted(store.rows(("cell_id", "dsc", "run_id"))), sorted(tuple(row.values()) for row in classes)
+
+
+# What is merged
+
+
+def pair(number: int, mib: float, lost: int = 0) -> Pair:
+    wins = np.ones(100, np.bool_)
+    wins[:lost] = False
+    return Pair(name=str(number), size=int(mib * MIB), wins=wins)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "merged"),
+    [
+        ([1, 1, 1], [0, 1, 2]),
+        ([64, 1, 1], [1, 2]),
+        ([64, 64, 64, 1], []),
+        ([20, 0.1, 0.1], [1, 2]),
+        ([20, 11, 10], [0, 1, 2]),
+        ([7, 7, 0.1], [0, 1, 2]),
+        ([31, 16, 8, 0.1], []),
+        ([33, 33, 33], []),
+        ([], []),
+    ],
+)
+def test_a_pair_is_left_alone_that_is_large_or_larger_than_all_smaller_ones(
+    sizes: list[float], merged: list[int]
+) -> None:
+    found = chosen([pair(number, mib) for number, mib in enumerate(sizes)])
+    assert [int(pair.name) for pair in found] == merged
+
+
+@pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])
+def test_a_large_pair_is_rewritten_once_a_tenth_of_it_is_superseded(lost: int, merged: list[str]) -> None:
+    assert [pair.name for pair in chosen([pair(0, 64, lost), pair(1, 64)])] == merged
+
+
+def test_a_run_of_few_rows_touches_a_large_pair_only_to_read_columns_of_its_records(
+    tmp_path: Path, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, large, touched = Store(str(tmp_path)), "compacted-a-000001.parquet", list[str]()
+    put(store, rows, large, *(rows.record(number, cell_id=f"cell{number}") for number in range(300)))
+    sizes = [storage.size(str(tmp_path / kind / large)) for kind in ("records", "class_records")]
+    for number in range(3):
+        put(store, rows, f"run-{number:06d}.parquet", rows.record(cell_id=f"new{number}"))
+    monkeypatch.setattr(compaction, "FULL_BYTES", 2 * sum(sizes))
+    before = seen(store)
+    for step in STEPS[2:]:
+        real = getattr(storage, step)
+
+        def noted(path: str, *rest: Any, step: str = step, real: Callable[..., Any] = real) -> Any:
+            if path.endswith(large):
+                touched.append(f"{step} {Path(path).parent.name}")
+            return real(path, *rest)
+
+        monkeypatch.setattr(storage, step, noted)
+    store.compact()
+    assert set(touched) == {"read_range records"}
+    assert (len(names(store)), large in names(store)) == (2, True)
+    assert seen(store) == before
+
+
+# Who else compacts or dies
+
+
+@pytest.fixture
+def filled(tmp_path: Path, rows: SimpleNamespace) -> Callable[[str], Store]:
+    """A store of which a compaction died half-way: rows stand in several files, and some are superseded."""
+    made = Store(str(tmp_path / "made"))
+    record = rows.record
+    for number in range(4):
+        again = record(number, cell_id="again", dsc=number / 10, run_id=f"run{number}")
+        put(made, rows, f"run{number}-000000.parquet", again, record(number, cell_id=f"cell{number}"))
+    put(made, rows, "compacted-b-000000.parquet", *(record(number, cell_id=f"cell{number}") for number in (0, 1)))
+    put(made, rows, "compacted-a-000002.parquet", *(record(number, cell_id=f"cell{number}") for number in (1, 2)))
+
+    def fill(name: str) -> Store:
+        return Store(str(shutil.copytree(made.root, tmp_path / name)))
+
+    return fill
+
+
+@pytest.mark.parametrize("full_bytes", [1, 64 * MIB], ids=["a group each", "one group"])
+def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
+    filled: Callable[[str], Store], full_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
+    monkeypatch.setattr(compaction, "chosen", list)
+    before, step, is_dead = seen(filled("before")), 0, True
+    while is_dead:
+        store, is_dead = filled(str(step)), False
+        with pytest.MonkeyPatch.context() as patch:
+            left = step
+            for name in ("write_atomic", "remove"):
+                real = getattr(storage, name)
+
+                def counted(path: str, *data: bytes, real: Callable[..., None] = real) -> None:
+                    nonlocal left
+                    if left == 0:
+                        raise Killed
+                    left -= 1
+                    real(path, *data)
+
+                patch.setattr(storage, name, counted)
+            try:
+                store.compact()
+            except Killed:
+                is_dead = True
+        assert seen(store) == before, f"after {step} steps"
+        step += 1
+    assert step >= 14, "two writes and six pairs of removals"
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [("run", "compacted-h"), ("compacted-00aa", "compacted-00a0"), ("compacted-zza0", "compacted-zzaa")],
+)
+def test_a_row_that_is_left_to_another_file_stays_when_that_file_is_rewritten(
+    tmp_path: Path, rows: SimpleNamespace, own: str, other: str
+) -> None:
+    """One compaction has left a row out for the copy in a merged file, and is about to delete its own; two others then
+    rewrite the merged file, one after the other. The second of them must not leave the row to the file that goes."""
+    store = Store(str(tmp_path))
+    own = f"{own}-000000.parquet"
+    put(store, rows, own, rows.record())
+    put(store, rows, f"{other}-000001.parquet", rows.record(), rows.record(1, cell_id="other"))
+    before, real = seen(store), storage.remove
+    with pytest.MonkeyPatch.context() as patch:
+
+        def rewrite_twice(path: str) -> None:
+            patch.setattr(storage, "remove", real)
+            patch.setattr(compaction, "chosen", lambda pairs: [pair for pair in pairs if pair.name != own])
+            store.compact(above=0)
+            store.compact(above=0)
+            real(path)
+
+        patch.setattr(compaction, "chosen", lambda pairs: [pair for pair in pairs if pair.name == own])
+        patch.setattr(storage, "remove", rewrite_twice)
+        store.compact(above=0)
+    assert seen(store) == before
+    assert [name.rpartition("-")[2] for name in names(store)] == ["000003.parquet"]
+
+
+class Turns:
+    """Compactions in threads, of which one takes a step at the storage at a time, in the order that a seed says."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, rng: random.Random) -> None:
+        self._rng = rng
+        self._waiting: dict[threading.Thread, threading.Event] = {}
+        self._arrived = threading.Condition()
+        self._dead: set[threading.Thread] = set()
+        for name in STEPS:
+            patch.setattr(storage, name, self._stepwise(getattr(storage, name)))
+
+    def _stepwise(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any) -> Any:
+            thread = threading.current_thread()
+            if thread in self.threads:
+                go = threading.Event()
+                with self._arrived:
+                    self._waiting[thread] = go
+                    self._arrived.notify()
+                assert go.wait(60)
+                if thread in self._dead:
+                    raise Killed
+            return real(*arguments)
+
+        return step
+
+    def play(self, works: list[Callable[[], None]], kill: float) -> Iterator[None]:
+        """Start the works and yield before each step and at the end; with probability `kill` a step is a death."""
+
+        def run(work: Callable[[], None]) -> None:
+            try:
+                work()
+            except Killed:
+                pass
+            finally:
+                with self._arrived:
+                    live.discard(threading.current_thread())
+                    self._arrived.notify()
+
+        self.threads = {threading.Thread(target=run, args=(work,)): None for work in works}
+        live = set(self.threads)
+        for thread in self.threads:
+            thread.start()
+        while True:
+            with self._arrived:
+                assert self._arrived.wait_for(lambda: live <= self._waiting.keys(), 60)
+            yield
+            if not live:
+                return
+            thread = self._rng.choice([thread for thread in self.threads if thread in live])
+            if self._rng.random() < kill:
+                self._dead.add(thread)
+            with self._arrived:
+                self._waiting.pop(thread).set()
+
+
+def interleaved(store: Store, seed: int) -> None:
+    """Three drivers that compact twice each, some of the files, at each other's pace; one may die."""
+    rng, before = random.Random(seed), seen(store)
+
+    def twice() -> None:
+        store.compact(above=0)
+        store.compact(above=0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "FULL_BYTES", rng.choice([1, 64 * MIB]))
+        patch.setattr(compaction, "chosen", lambda pairs: rng.sample(pairs, rng.randint(1, len(pairs))))
+        turns = Turns(patch, rng)
+        present = None
+        for _ in turns.play([twice] * 3, kill=0.01):
+            former, present = present, names(store)
+            if present != former:
+                assert seen(store) == before
+    store.compact()
+    assert seen(store) == before
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_compactions_at_any_pace_lose_and_double_nothing(filled: Callable[[str], Store], seed: int) -> None:
+    interleaved(filled("out"), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 60))
+def test_compactions_at_any_pace_lose_and_double_nothing_for_long(filled: Callable[[str], Store], seed: int) -> None:
+    interleaved(filled("out"), seed)

@@ -1,0 +1,109 @@
+"""A store on S3: the same rows as in a folder, few requests, and no file called torn that is only out of reach."""
+
+import sys
+from collections import Counter
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from s3_server import S3
+
+from freqbench import storage
+from freqbench.errors import UserError
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results.files import AT_ONCE
+from freqbench.results.writer import commit
+
+NUM_FILES = AT_ONCE + 4
+MERGED = "compacted-a-000001.parquet"
+
+
+def put(store: Store, rows: SimpleNamespace, name: str, *records: dict[str, Any]) -> None:
+    classes = [row for record in records for row in rows.classes(record)]
+    commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))
+
+
+def methods(s3: S3, part: str = "") -> Counter[str]:
+    """How many requests of each method there were since this was last asked."""
+    return Counter(request.split()[0] for request in s3.requests() if part in request)
+
+
+@pytest.fixture
+def store(s3_root: str, rows: SimpleNamespace) -> Store:
+    """A file a record, more than are read at once, and one that is superseded."""
+    store = Store(s3_root)
+    for number in range(NUM_FILES - 1):
+        put(store, rows, f"run-{number:06d}.parquet", rows.record(number, cell_id=f"cell{number:02d}"))
+    put(store, rows, f"run-{NUM_FILES:06d}.parquet", rows.record(NUM_FILES, cell_id="cell00", dsc=0.25))
+    return store
+
+
+def expected(rows: SimpleNamespace) -> list[dict[str, Any]]:
+    first = [rows.record(number, cell_id=f"cell{number:02d}") for number in range(1, NUM_FILES - 1)]
+    return [*first, rows.record(NUM_FILES, cell_id="cell00", dsc=0.25)]
+
+
+def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, store: Store, rows: SimpleNamespace) -> None:
+    s3.requests()
+    assert store.records().to_pylist() == expected(rows)
+    assert methods(s3, ".parquet") == {"GET": NUM_FILES}, "a request a file"
+    store.compact()
+    assert store.records().to_pylist() == expected(rows)
+    assert len(store.class_records()) == 2 * len(expected(rows))
+    assert len(store.covered()) == len(expected(rows))
+
+
+def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store, rows: SimpleNamespace) -> None:
+    s3.fault("refuse", match="/records/compacted", status=403)
+    with pytest.raises(OSError, match="fault on demand"):
+        store.compact()
+    assert store.records().to_pylist() == expected(rows)
+    store.compact()
+    assert store.records().to_pylist() == expected(rows)
+
+
+def test_a_merged_file_is_read_by_ranges(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
+    store = Store(s3_root)
+    put(store, rows, MERGED, *(rows.record(number, cell_id=f"cell{number}") for number in range(100)))
+    s3.requests()
+    assert len(store.covered()) == 100
+    assert methods(s3, MERGED)["GET"] > 1
+
+
+@pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])
+def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, rows: SimpleNamespace, name: str) -> None:
+    store = Store(s3_root)
+    put(store, rows, name, rows.record())
+    s3.fault("refuse", method="GET", match=name, times=99, status=403)
+    with pytest.raises(OSError, match="fault on demand") as refused:
+        store.covered()
+    assert "delete it" not in str(refused.value)
+    s3.fault("none")
+    assert len(store.covered()) == 1
+
+
+def test_a_missing_half_of_a_merged_pair_is_named(s3_root: str, rows: SimpleNamespace) -> None:
+    store = Store(s3_root)
+    put(store, rows, MERGED, rows.record())
+    storage.remove(storage.join(s3_root, "class_records", MERGED))
+    with pytest.raises(UserError, match="a file of a committed pair is missing"):
+        store.class_records()
+
+
+def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
+    store = Store(s3_root)
+    for number in range(5):
+        store.write_run(f"run{number}", {})
+    s3.requests()
+    store.write_job({"name": "quickstart"})
+    assert not [request for request in s3.requests() if "/runs/run" in request]
+    assert [run["run_id"] for run in store.runs()] == store.run_ids() == [f"run{number}" for number in range(5)]
+
+
+def test_a_package_that_is_not_installed_is_all_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, "s3", raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    message = r"^s3://a/run.json: expected the package s3fs: pip install 'freqbench\[s3\]'$"
+    with pytest.raises(UserError, match=message):
+        Store("s3://a").job()

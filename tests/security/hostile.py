@@ -1,0 +1,48 @@
+"""Files that somebody made to harm whoever reads them, and the command line that reads them."""
+
+import pickle
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freqbench.cli import main
+from freqbench.errors import UserError
+
+
+class Trap:
+    """An object whose pickle makes a file where it is loaded."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.sprung,)
+
+
+def works(sprung: Path) -> bool:
+    """Whether a plain pickle would spring the trap: else its tests would show nothing."""
+    pickle.loads(pickle.dumps(Trap(sprung)))
+    has_sprung = sprung.exists()
+    sprung.unlink(missing_ok=True)
+    return has_sprung
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """What `bench.py` calls: exit code, stdout, stderr."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench.py", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    signal.signal(signal.SIGTERM, before)
+    return int(caught.value.code or 0), *capsys.readouterr()
+
+
+def line_of(error: pytest.ExceptionInfo[UserError]) -> str:
+    """The one line of an error."""
+    text = str(error.value)
+    assert text.isprintable(), text
+    return text

@@ -1,0 +1,93 @@
+"""YAML and JSON of unknown origin: what jobs are made of is read as any YAML library reads it, the rest is one line."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from security.hostile import line_of
+
+from freqbench import config, documents
+from freqbench.errors import UserError
+from freqbench.job import JobSpec
+
+ROOT = Path(__file__).parents[2]
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
+TOO_MUCH = {
+    "laughs": (LAUGHS, "more than 20,000 values, aliases spelt out"),
+    "merged laughs": (MERGED, "more than 20,000 values, aliases spelt out"),
+    "many values": ("[" + "0," * 20_000 + "0]", "more than 20,000 values"),
+    "itself": ("a: &a [*a]", "an alias of what it stands in"),
+    "itself deeper": ("a: &a {b: [{c: *a}]}", "an alias of what it stands in"),
+    "deep": ("[" * 5000, "more than 64 levels"),
+    "deep mapping": ("{a: " * 200 + "1" + "}" * 200, "more than 64 levels"),
+    "a key twice": ("name: a\nmodels: []\nname: b", "the key 'name' twice"),
+    "a key twice inside": ("a: [{b: 1, 'b': 2}]", "the key 'b' twice"),
+    "long": ("#" * (2**20 + 1), "expected YAML of at most 1 MiB"),
+    "digits": ("seeds: [" + "9" * 5000 + "]", "not readable as YAML"),
+    "no day": ("a: 2026-02-31", "not readable as YAML"),
+    "an object": ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
+    "a key that is a list": ("{[a]: 1}", "not readable as YAML"),
+    "two documents": ("a: 1\n---\nb: 2", "expected a single document"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), TOO_MUCH.values(), ids=TOO_MUCH)
+@pytest.mark.parametrize("where", ["file", "--set"])
+def test_too_much_is_one_line_at_once(text: str, reason: str, where: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(text if where == "file" else "{name: a}")
+    began = time.process_time()
+    with pytest.raises(UserError) as caught:
+        config.load(str(tmp_path / "job.yaml"), JobSpec, [] if where == "file" else [f"attacks={text}"])
+    assert reason in line_of(caught)
+    assert len(str(caught.value)) < 600
+    assert time.process_time() - began < 20  # spelt out, they would take for ever
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_job_is_read_as_a_yaml_library_reads_it(path: Path) -> None:
+    assert documents.yaml_of(path.read_bytes(), str(path)) == yaml.safe_load(path.read_text())
+
+
+def test_aliases_and_merges_in_measure_are_read() -> None:
+    text = "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\nagain: [*b, *b]\nboth: {<<: [*b, {z: 4}]}"
+    assert documents.yaml_of(text, "job.yaml") == yaml.safe_load(text)
+
+
+def test_a_file_of_any_length_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    with path.open("wb") as stream:
+        stream.truncate(2**40)  # a terabyte of zeros on no disk
+    with pytest.raises(UserError, match=r"expected YAML of at most 1 MiB"):
+        config.load(str(path), JobSpec)
+
+
+DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+NESTED = '{"a":' * 70 + "1" + "}" * 70
+
+
+@pytest.mark.parametrize("text", [DEEP, NESTED, "[" * 100_000, "[" * 70 + "]" * 70], ids=len)
+def test_deep_json_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^a\.json: not readable as JSON: more than 64 levels") as caught:
+        documents.json_of(text, "a.json")
+    line_of(caught)
+
+
+@pytest.mark.parametrize("text", ["", "{", "\xff", "9" * 5000, '{"a": nul}'])
+def test_what_is_no_json_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^a\.json: not readable as JSON: ") as caught:
+        documents.json_of(text.encode("latin-1"), "a.json")
+    line_of(caught)
+
+
+def test_json_is_read_as_the_library_reads_it() -> None:
+    text = json.dumps({"a": [1, {"b": None, "c": "\u00e4"}], "d": 1.5, "e": [[[]]]})
+    assert documents.json_of(text, "a.json") == json.loads(text)
+
+
+def test_long_json_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "JSON_BYTES", 2**20)
+    with pytest.raises(UserError, match="expected JSON of at most 1 MiB, got more"):
+        documents.json_of(b" " * (2**20 + 1), "a.json")

@@ -1,0 +1,249 @@
+"""Names of job files, lists and classes become file names only where they fit one pattern; paths name plain files."""
+
+import json
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from security.hostile import command, line_of
+from tiny import expanded, small
+
+from freqbench import config, names, storage
+from freqbench.data import DATASETS
+from freqbench.data.published import SPLITS
+from freqbench.engine import volumes
+from freqbench.errors import UserError
+from freqbench.job import JobSpec, further_targets
+from freqbench.training import TrainJob
+from freqbench.types import CaseRef
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = {
+    "empty": "",
+    "parent": "..",
+    "up": "../../etc/cron",
+    "absolute": "/etc/cron",
+    "below": "a/b",
+    "backslash": "a\\b",
+    "hidden": ".bashrc",
+    "option": "-rf",
+    "NUL": "a\0b",
+    "line": "a\nb",
+    "last line": "a\n",
+    "escape": "a\x1b[31m",
+    "direction": "a\u202egnp",
+    "home": "~root",
+    "chain": "a::b",
+    "drive": "C:x",
+    "variable": "${HOME}",
+    "glob": "a*",
+    "markup": "[red]a",
+    "formula": "=1+1",
+    "last dot": "a.",
+    "last blank": "a ",
+    "long": "a" * 129,
+    "long in bytes": "\u00e4" * 65,
+    "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
+    "not canonical": "\u212b",  # the sign of an angstrom, which some disks keep as the letter
+    "no text": "a\udcff",
+}
+GOOD = [
+    "BRATS_001",
+    "hippocampus_001",
+    "s0000",
+    "amos_0001",
+    "patient001_frame01",
+    "img0061",
+    "case 7 (2)",
+    "M\u00fcller_1",
+]
+
+
+def listed() -> Iterator[str]:
+    """Every case of the lists that the package carries."""
+    for path in SPLITS.glob("*.json"):
+        for lines in json.loads(path.read_text()).values():
+            for line in lines if isinstance(lines, list) else ():
+                yield (line["image"] if isinstance(line, dict) else line).rpartition("/")[2].removesuffix(".nii.gz")
+
+
+def test_every_name_that_is_known_stays_as_it_is() -> None:
+    known = {*listed(), *GOOD}
+    for path in (ROOT / "jobs").glob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        known |= {content["name"], *(model["name"] for model in content["models"])}
+    assert len(known) > 200
+    assert {names.required(name) for name in known} == known
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=r"^case: expected a name of letters, digits") as caught:
+        names.required(name, "case")
+    line_of(caught)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.text(st.characters(categories=["L", "N", "M", "Cc", "Zs"]) | st.sampled_from("ab/\\.-~ :*$\0"), max_size=9)
+)
+def test_what_passes_is_one_file_of_that_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        names.required(name)
+    except UserError:
+        return
+    with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
+        Path(folder, name).touch()
+        assert [path.name for path in Path(folder).iterdir()] == [name]
+    assert unicodedata.normalize("NFC", name) == name
+
+
+@pytest.mark.parametrize("name", ["../x", "a\nb", ".x", "a" * 200])
+@pytest.mark.parametrize("what", ["job", "model", "trained model", "target"])
+def test_a_job_s_names_are_held_to_it(what: str, name: str) -> None:
+    training = yaml.safe_load((ROOT / "jobs" / "zoo_phantom.yaml").read_text())
+    trained = {**training, "models": [{**training["models"][0], "name": name}]}
+    read: dict[str, Callable[[], object]] = {
+        "job": lambda: config.validate(small(name=name), JobSpec, "job.yaml"),
+        "model": lambda: expanded(small(models=[{**small()["models"][0], "name": name}])),
+        "trained model": lambda: config.validate(trained, TrainJob, "job.yaml"),
+        "target": lambda: further_targets(config.validate(small(), JobSpec, "job.yaml"), [f"{name}=x.pt"]),
+    }
+    with pytest.raises(UserError) as caught:
+        read[what]()
+    assert "name: expected a name of letters, digits" in line_of(caught)
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_no_case_has_another_name_whoever_lists_it(name: str) -> None:
+    with pytest.raises(UserError, match=r"^case: expected a name"):
+        CaseRef(case_id=name, patient_id="p", fingerprint="0" * 16, shape=(1, 1, 1))
+
+
+def decathlon(root: Path, name: str) -> dict[str, Any]:
+    line = {"image": f"imagesTr/{name}.nii.gz", "label": "labelsTr/a.nii.gz"}
+    content = {"labels": {"0": "background", "1": "organ"}, "validation": [line]}
+    (root / "dataset.json").write_text(json.dumps(content))
+    return {"loader": "decathlon", "split": "validation"}
+
+
+def nnunet(root: Path, name: str) -> dict[str, Any]:
+    content = {"labels": {"background": 0, "organ": 1}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    (root / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": [name]}]))
+    return {"loader": "nnunet_raw", "split": "validation", "fold": 0}
+
+
+def totalsegmentator(root: Path, name: str) -> dict[str, Any]:
+    (root / "meta.csv").write_text(f"image_id;split\n{name};val\n")
+    return {"loader": "totalsegmentator", "split": "val", "classes": ["liver"]}
+
+
+@pytest.mark.parametrize("listing", [nnunet, totalsegmentator, decathlon])
+@pytest.mark.parametrize("name", ["../../secret", "..", "~root", "a\x1b[31m"])
+def test_a_list_s_names_are_held_to_it_before_a_file_is_looked_for(
+    listing: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if listing is decathlon and name.startswith("../"):
+        pytest.skip("there it is a path, which may lead anywhere, and the case is called by its last part")
+    entry = listing(tmp_path, name)
+    looked, fetch = set[str](), storage.fetch
+
+    def seen(path: str, *_: Any) -> Path:
+        looked.add(Path(path).name)
+        return fetch(path)
+
+    monkeypatch.setattr(storage, "fetch", seen)
+    dataset = config.validate(
+        {"name": "d", "root": str(tmp_path), **{k: v for k, v in entry.items() if k != "loader"}},
+        DATASETS[entry["loader"]],
+        "job.yaml",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "sha256", lambda path: "0")
+        with pytest.raises(UserError, match="case: expected a name"):
+            dataset.refs()
+    assert looked <= {"dataset.json", "splits_final.json", "meta.csv"}
+
+
+def test_cases_that_one_file_would_hold_are_refused() -> None:
+    from freqbench.entries import with_own_files
+
+    refs = tuple(
+        CaseRef(case_id=name, patient_id="p", fingerprint=name * 8, shape=(1, 1, 1)) for name in ("case_a", "CASE_a")
+    )
+    with pytest.raises(UserError, match=r"differ in more than capitals.*got case_a and CASE_a: rename one"):
+        with_own_files(refs)
+
+
+def test_a_class_of_others_is_held_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outside.py").write_text(
+        "from toy.attack import Walk\n\nclass Away(Walk):\n    name = '../../away'\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="outside:Away: expected a name of letters"):
+        expanded(small(attacks=[{"name": "outside:Away", "eps": 0.1}], trust_code=True))
+
+
+def test_a_cell_s_folder_is_one_below_the_volumes() -> None:
+    _, grid = expanded(small())
+    (cell,), (ref,) = grid.cells, grid.cases["phantom"]
+    place = volumes.folder("volumes", cell, ref)
+    assert place == f"volumes/fgsm-a-{cell.cell_id}/phantom_2000-{cell.dataset.case_key(ref)}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "reference://::file:///tmp/instructions.json",
+        "simplecache::file:///tmp/a",
+        "filecache::s3://bucket/a",
+        "github://owner:name@/a",
+        "/data/a::memory://b",
+        "dask://a",
+    ],
+)
+def test_a_path_that_would_do_more_than_name_a_file_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="expected a path or the URI of a known file system") as caught:
+        storage.exists(path)
+    line_of(caught)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\nb", "s3://bucket/a\x1b]0;x\x07"])
+def test_a_path_with_control_characters_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="expected a path without control characters") as caught:
+        storage.read_bytes(path)
+    line_of(caught)
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "db_password", "AZURE_STORAGE_CONNECTION_STRING"]
+)
+@pytest.mark.parametrize("text", ["http://localhost/${%s}", "/data/$%s"])
+def test_no_path_tells_a_secret(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    with pytest.raises(UserError, match=f"got {variable}, which sounds secret") as caught:
+        storage.filled_in(text % variable, "data")
+    assert "hunter2" not in line_of(caught)
+
+
+def test_a_variable_that_names_a_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_DATA", "/data")
+    assert storage.filled_in("${FREQBENCH_DATA}/acdc", "data") == "/data/acdc"
+
+
+def test_a_job_that_would_write_above_runs_is_refused_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(small(name="..")))
+    code, out, err = command(capsys, "run", "job.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: job.yaml: name: expected a name of letters")
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]

@@ -1,0 +1,294 @@
+"""Nothing loads a pickle of a store or a checkpoint: by what the package calls, and by files that try."""
+
+import ast
+import gzip
+import io
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from security.hostile import Trap, line_of, works
+from torch import nn
+
+from freqbench.data import nifti
+from freqbench.errors import CheckpointError, DataError, UserError
+from freqbench.models import ModelEntry, archive, checkpoint, read_metadata, resolve
+from freqbench.results import Store
+from freqbench.results.schema import RECORDS, arrow_schema
+from freqbench.training.state import LAST, State
+
+PACKAGE = Path(__file__).parents[2] / "freqbench"
+# Calls that can run what a file says, and where each may stand; `torch.load` and `numpy.load` by argument.
+RUNS_CODE = {
+    "pickle.load": [],
+    "pickle.loads": [],
+    "pickle.Unpickler": ["metrics/weights.py"],  # restricted to arrays, of content whose hash is pinned
+    "torch.jit.load": ["models/frozen.py"],  # behind require_trust
+    "torch.export.load": ["models/frozen.py"],
+    "torch.hub.load": [],
+    "torch.package.PackageImporter": [],
+    # The first behind require_trust, the others of names in a table of the package's own.
+    "importlib.import_module": ["plugins.py", "__init__.py", "models/nets.py", "models/nnunet.py"],
+    "yaml.load": [],
+    "yaml.unsafe_load": [],
+    "yaml.full_load": [],
+    "pandas.read_pickle": [],
+    "pd.read_pickle": [],
+    "eval": [],
+    "exec": [],
+    "compile": [],
+    "os.system": [],
+    "__import__": [],
+}
+FOREIGN = {"cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "ray.cloudpickle"}
+
+
+@lru_cache
+def trees() -> dict[str, tuple[ast.AST, ...]]:
+    """All nodes of every file of the package."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {path.relative_to(PACKAGE).as_posix(): (*ast.walk(ast.parse(path.read_text())),) for path in files}
+
+
+def calls() -> Iterator[tuple[str, str, ast.Call]]:
+    """Every call of the package: file, dotted name and node; subclasses of a class count as calls of it."""
+    for file, nodes in trees().items():
+        for node in nodes:
+            if isinstance(node, ast.Call):
+                yield file, ast.unparse(node.func), node
+            if isinstance(node, ast.ClassDef):
+                for base in node.bases:
+                    yield file, ast.unparse(base), ast.Call(func=base, args=[], keywords=[])
+
+
+def test_what_can_run_a_file_stands_where_it_is_guarded_alone() -> None:
+    found: dict[str, set[str]] = {name: set() for name in RUNS_CODE}
+    for file, called, _ in calls():
+        found.get(called, set()).add(file)
+    assert found == {name: set(files) for name, files in RUNS_CODE.items()}
+
+
+def test_torch_and_numpy_load_no_pickles() -> None:
+    wanted = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
+    found = [(called, node) for _, called, node in calls() if called in wanted]
+    assert len(found) >= 2
+    for called, node in found:
+        key, value = wanted[called]
+        given = {word.arg: word.value for word in node.keywords}
+        assert isinstance(given.get(key), ast.Constant), ast.unparse(node)
+        assert given[key].value is value, ast.unparse(node)  # type: ignore[attr-defined]
+
+
+def test_no_other_library_of_pickles_is_imported_and_no_loader_goes_by_another_name() -> None:
+    hidden = {"pickle": {"load", "loads"}, "torch": {"load"}, "numpy": {"load"}, "yaml": {"load", "unsafe_load"}}
+    for file, nodes in trees().items():
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                assert not FOREIGN & {alias.name for alias in node.names}, file
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in FOREIGN, file
+                assert not hidden.get(str(node.module), set()) & {alias.name for alias in node.names}, file
+
+
+@pytest.fixture
+def sprung(tmp_path: Path) -> Iterator[Path]:
+    """What the trap would leave, and that it did not."""
+    place = tmp_path / "sprung"
+    assert works(place)
+    yield place
+    assert not place.exists()
+
+
+def refused(path: Path, arch: str = "unet") -> str:
+    with pytest.raises(CheckpointError) as caught:
+        resolve(ModelEntry(name="m", arch=arch, checkpoint=str(path), roi=(32, 32, 16)), 3)
+    return line_of(caught)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npz", ".safetensors"])
+@pytest.mark.parametrize("kind", ["torch", "old torch", "pickle", "numpy"])
+def test_a_checkpoint_runs_nothing_whatever_it_is_called(sprung: Path, tmp_path: Path, suffix: str, kind: str) -> None:
+    path, content = tmp_path / f"m{suffix}", {"state_dict": {"w": torch.ones(1)}, "trap": Trap(sprung)}
+    with path.open("wb") as stream:
+        if kind == "pickle":
+            pickle.dump(content, stream)
+        elif kind == "numpy":
+            np.savez(stream, w=np.array([Trap(sprung)], dtype=object))
+        else:
+            torch.save(content, stream, _use_new_zipfile_serialization=kind == "torch")
+    assert refused(path)
+
+
+@pytest.mark.parametrize("arch", ["torchscript", "torch_export"])
+def test_a_program_is_not_opened_without_trust(tmp_path: Path, arch: str) -> None:
+    torch.jit.script(nn.Conv3d(1, 3, 1)).save(str(tmp_path / "m.pt"))
+    with pytest.raises(UserError, match="expected leave to run its code"):
+        resolve(ModelEntry(name="m", arch=arch, checkpoint=str(tmp_path / "m.pt"), roi=(8, 8, 8)), 3)
+    assert "TorchScript file, which is a program" in refused(tmp_path / "m.pt")
+
+
+def test_an_nnunet_folder_runs_nothing(sprung: Path, tmp_path: Path) -> None:
+    (tmp_path / "fold_0").mkdir()
+    for name in ("plans.json", "dataset.json"):
+        (tmp_path / name).write_text("{}")
+    torch.save({"network_weights": {}, "trap": Trap(sprung)}, tmp_path / "fold_0" / "checkpoint_final.pth")
+    assert "a pickle that asks for" in refused(tmp_path, "nnunet")
+
+
+def test_a_bundle_runs_nothing(sprung: Path, tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "models").mkdir()
+    expression = f"$__import__('pathlib').Path({str(sprung)!r}).touch()"
+    (tmp_path / "configs" / "inference.json").write_text(json.dumps({"network_def": expression}))
+    torch.save({"trap": Trap(sprung)}, tmp_path / "models" / "model.pt")
+    with pytest.raises(UserError, match="expected leave to run its code") as caught:
+        resolve(ModelEntry(name="m", bundle=str(tmp_path)), 3)
+    line_of(caught)
+
+
+def test_a_training_s_last_state_runs_nothing(sprung: Path, tmp_path: Path) -> None:
+    torch.save({"identity": "i", "trap": Trap(sprung)}, tmp_path / LAST)
+    net = nn.Conv3d(1, 1, 1)
+    with pytest.raises(CheckpointError, match="a pickle that asks for") as caught:
+        State(net=net, optimizer=torch.optim.AdamW(net.parameters())).restore(str(tmp_path), "i")
+    line_of(caught)
+
+
+def packed(path: Path, into: Path, swell: int = 0) -> None:
+    """An archive of torch.save with its entries deflated, the first tensor grown by so many zeros."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(into, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            new.writestr(entry.filename, content + bytes(swell if entry.filename.endswith("data/0") else 0))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_an_archive_that_unpacks_to_more_is_refused_unread(tmp_path: Path, in_memory: bool) -> None:
+    torch.save({"w": torch.ones(4)}, tmp_path / "plain.pt")
+    packed(tmp_path / "plain.pt", tmp_path / "m.pt", swell=2**22)
+    assert (tmp_path / "m.pt").stat().st_size < 2**14
+    with pytest.raises(CheckpointError, match="got one that unpacks to more than its size") as caught:
+        archive.read_torch("m.pt", io.BytesIO((tmp_path / "m.pt").read_bytes()) if in_memory else tmp_path / "m.pt")
+    line_of(caught)
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """An archive whose directory names one entry a hundred times unpacks to a hundred times its size."""
+    torch.save({"w": torch.ones(2**14)}, tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt", "a") as file:
+        (large,) = [entry for entry in file.infolist() if entry.filename.endswith("data/0")]
+        for number in range(100):
+            again = zipfile.ZipInfo(f"{large.filename}_{number}")
+            for name in ("header_offset", "CRC", "compress_size", "file_size"):
+                setattr(again, name, getattr(large, name))
+            file.filelist.append(again)
+        file._didModify = True  # type: ignore[attr-defined]
+    assert "unpacks to more than its size" in refused(tmp_path / "m.pt")
+
+
+def safetensors(header: Any, data: bytes = bytes(4), length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+LYING = {
+    "header beyond the file": safetensors({}, length=2**40),
+    "header of 2^63": safetensors({}, length=2**63),
+    "data beyond the file": safetensors({"w": {"dtype": "F32", "shape": [2**30], "data_offsets": [0, 2**32]}}),
+    "shape that overflows": safetensors({"w": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 4]}}),
+    "shape that is not its data": safetensors({"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}),
+    "offsets that cross": safetensors({"w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}),
+    "no header": safetensors(b"\x80\x04."),
+}
+
+
+@pytest.mark.parametrize("content", LYING.values(), ids=LYING)
+def test_safetensors_that_lie_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.safetensors").write_bytes(content)
+    assert "not a checkpoint, or a truncated one" in refused(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("metadata", ['{"a":' * 5000, "[" * 200 + "]" * 200, "{", "[]", '"arch"'])
+def test_metadata_that_is_none_is_one_line(tmp_path: Path, metadata: str) -> None:
+    tensor = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    (tmp_path / "m.safetensors").write_bytes(safetensors({"__metadata__": {"freqbench": metadata}, **tensor}))
+    with pytest.raises(CheckpointError) as caught:
+        read_metadata(str(tmp_path / "m.safetensors"))
+    line_of(caught)
+
+
+def test_a_checkpoint_names_no_class_to_import(tmp_path: Path) -> None:
+    checkpoint.save_checkpoint(
+        tmp_path / "m.safetensors", {"w": torch.ones(1)}, {"arch": "booby:Trap", "args": {}}, half=False
+    )
+    with pytest.raises(UserError, match="trained as booby:Trap, code of another package, which a job must name itself"):
+        resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 3, trusted=True)
+
+
+def test_a_table_s_own_types_run_nothing(sprung: Path, tmp_path: Path) -> None:
+    """Arrow's old extension types are pickles in a field's metadata, and pandas' index stands in the schema's."""
+    serialized = pickle.dumps(Trap(sprung))
+    marks = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": serialized}
+    schema = arrow_schema(RECORDS)
+    fields = [field.with_metadata(marks) for field in schema]
+    hostile = pa.schema(fields, metadata={**(schema.metadata or {}), b"pandas": serialized})
+    (tmp_path / "records").mkdir()
+    pq.write_table(hostile.empty_table(), tmp_path / "records" / "a.parquet")
+    Store(str(tmp_path)).records().to_pandas()
+
+
+def nifti_of(shape: tuple[int, ...], data: bytes) -> bytes:
+    """A header that promises a shape, and some data."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape(shape)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    header.set_sform(np.eye(4), 1)
+    return bytes(header.binaryblock) + bytes(4) + data
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(1000, 1000, 1000), (20_000, 20_000, 20_000)])
+def test_a_volume_that_promises_more_than_it_holds_takes_no_memory(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("voxels were read")
+
+    content, path = nifti_of(shape, bytes(100)), tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    monkeypatch.setattr(nibabel.Nifti1Image, "get_fdata", never)
+    with pytest.raises(DataError) as caught:
+        nifti.read_image(nifti.read_header(path))
+    line_of(caught)
+    with pytest.raises(DataError) as caught:
+        nifti.read_packed(gzip.compress(content), "a.nii.gz")
+    line_of(caught)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x1f\x8b", gzip.compress(b""), gzip.compress(bytes(400)), pickle.dumps(1)],
+    ids=["nothing", "a beginning", "nothing packed", "zeros packed", "pickle"],  # gzip writes the time into its bytes
+)
+def test_a_saved_volume_that_is_none_is_one_line(content: bytes) -> None:
+    with pytest.raises(DataError, match=r"^a\.nii\.gz: expected a volume") as caught:
+        nifti.read_packed(content, "a.nii.gz")
+    line_of(caught)
+
+
+def test_a_saved_volume_comes_back() -> None:
+    voxels = np.random.default_rng(0).random((3, 4, 5, 2), np.float32)
+    content = gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes())
+    assert np.array_equal(nifti.read_packed(content, "a.nii.gz"), voxels)

@@ -1,0 +1,301 @@
+"""A store is what somebody else wrote: no code of its choice runs, no path leaves it, and no terminal obeys it."""
+
+import csv
+import gzip
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from security.hostile import command, line_of
+from tiny import execute, expanded, small, write
+
+from freqbench.engine import volumes
+from freqbench.errors import UserError
+from freqbench.results import Store
+from freqbench.terminal import PlainConsole, printable
+
+JOB = small(metrics=["dsc"], save_adversarial="nifti")
+ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\rover"
+MARKUP = "[red]a[/red][link=http://localhost]b[/link]:bomb:"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one volume."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    assert execute(JOB, out).num_new == 1
+    return out
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to spoil, as `out` of the folder that commands run in."""
+    shutil.copytree(made, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "out"
+
+
+def change(path: Path, into: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(into(json.loads(path.read_text()))))
+
+
+def rewrite(store: Path, **values: str | None) -> None:
+    """Other texts in the columns of its records."""
+    for path in (store / "records").glob("*.parquet"):
+        table = pq.read_table(path)
+        for name, value in values.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table), pa.string()))
+        pq.write_table(table, path)
+
+
+COMMANDS = {
+    "status": ["status", "out"],
+    "report": ["report", "out"],
+    "score targets": ["score", "out", "--targets", "a"],
+    "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
+    "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
+    "export": ["export", "out", "--yes"],
+    "plan": ["plan", "job.yaml", "--out", "out"],
+}
+MATCH = {"metric": "l2_body", "value": 6}
+ROW = {"dataset": "phantom", "source": "a", "parameters": {"eps": 0.1}, "match": MATCH, "reached": None}
+FOREIGN = {
+    "dataset": lambda spec: spec | {"datasets": [{"name": "phantom", "loader": "booby:Trap"}]},
+    "model": lambda spec: spec | {"models": [{**spec["models"][0], "arch": "booby:Trap"}]},
+    "attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap"}]},
+    "matched attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap", "match": MATCH, "matched": [ROW]}]},
+    "torchscript": lambda spec: spec | {"models": [{"name": "a", "arch": "torchscript", "checkpoint": "m.pt"}]},
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_a_store_trusts_is_not_imported(
+    store: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store.parent / "booby.py").write_text(f"open({str(store.parent / 'sprung')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(store.parent)
+    monkeypatch.delitem(sys.modules, "booby", raising=False)
+    (store.parent / "m.pt").write_bytes(b"")
+    write(store.parent, JOB)
+
+    def trusting(content: dict[str, Any]) -> dict[str, Any]:
+        content["job"]["spec"] = FOREIGN[foreign](content["job"]["spec"]) | {"trust_code": True}
+        return content
+
+    change(store / "run.json", trusting)
+    change(next((store / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
+    code, _, err = command(capsys, *COMMANDS[name])
+    own = name in ("status", "report", "plan")  # these take nothing from the store's job but keys
+    assert code == (0 if own else 2), err
+    if not own:
+        assert err.count("\n") == 1
+        assert "expected leave to run its code" in err
+    assert not (store.parent / "sprung").exists()
+    if not own and foreign != "torchscript":  # the trap works, where the user trusts it
+        command(capsys, *COMMANDS[name], "--trust-code")
+        assert (store.parent / "sprung").exists()
+
+
+def test_a_match_file_holds_numbers_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}
+    job = write(store.parent, small(attacks=[entry]))
+    for content in ({"key": {"trust_code": True, "attack": "booby:Trap"}}, ["booby:Trap"], {"key": "booby:Trap"}, 5):
+        (store / "match.json").write_text(json.dumps(content))
+        code, _, err = command(capsys, "plan", job, "--out", "out")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "match.json" in err
+
+
+def nested(content: Any) -> Any:
+    for _ in range(80):
+        content = {"a": content}
+    return content
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a list": lambda run: [run],
+    "no job": lambda run: {"schema_version": 1},
+    "a job that is a text": lambda run: run | {"job": "x"},
+    "a job of nothing": lambda run: run | {"job": {}},
+    "an index that is a number": lambda run: run | {"job": run["job"] | {"index": 5, "spec": 5}},
+    "an index of numbers": lambda run: run | {"job": {"spec": [], "index": {"cells": [1], "cases": {}}}},
+    "an index of no cases": lambda run: run | {"job": {"index": {"cells": run["job"]["index"]["cells"], "cases": {}}}},
+    "unhashable keys": lambda run: run | {"job": {"index": {"cells": [{"cell_id": [], "targets": [1], "cases": [2]}]}}},
+    "deep": nested,
+    "no version": lambda run: run | {"schema_version": float("inf")},
+    "additions of numbers": lambda run: run | {"job": run["job"] | {"imported": [1], "scored": 7}},
+    "additions of others": lambda run: run | {"job": run["job"] | {"imported": [{"cell_id": "../x"}]}},
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("name", ["status", "report", "score targets", "export"])
+def test_a_job_of_a_store_that_is_something_else_is_one_line(
+    store: Path, name: str, broken: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(store / "run.json", BROKEN[broken])
+    code, _, err = command(capsys, *COMMANDS[name])
+    if broken.startswith("additions") and name in ("status", "report"):
+        assert code == 0  # they do not look there
+        return
+    assert (code, err.count("\n")) == (2, 1), err
+    assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "5", "null", '{"schema_version": 1, "warnings": 7, "status": {"a": []}}', "{"]
+)
+def test_a_run_s_file_that_is_something_else_is_no_traceback(
+    store: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next((store / "runs").glob("*.json")).write_text(content)
+    code, _, err = command(capsys, "status", "out")
+    assert (code, err.count("\n")) == ((0, 0) if "warnings" in content else (2, 1)), err
+
+
+@pytest.mark.parametrize("column", ["params", "null_reasons"])
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 5000, "\x1b[2J"])
+def test_rows_that_hold_something_else_are_one_line(
+    store: Path, column: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(store, **{column: text})
+    code, _, err = command(capsys, "report", "out")
+    assert (code, err.count("\n")) == ((2, 1) if column == "params" else (0, 0)), err
+    assert printable(err) == err
+
+
+@pytest.mark.parametrize("text", [ESCAPES, MARKUP])
+@pytest.mark.parametrize(
+    "words", [["status", "out"], ["report", "out"], *(["report", "out", "--format", f] for f in ("md", "csv"))]
+)
+def test_what_a_store_says_is_shown_and_not_obeyed(
+    store: Path, text: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = dict.fromkeys(("attack", "source_model", "target_model", "dataset", "threat_model", "patient_id"), text)
+    rewrite(store, **named)
+    change(next((store / "runs").glob("*.json")), lambda run: run | {"status": text, "heartbeat": text, "run_id": text})
+    code, out, err = command(capsys, *words)
+    assert (code, err) == (0, "")
+    assert printable(out) == out
+    assert "[red]a" in "".join(out.split()) or text is ESCAPES
+
+
+@pytest.mark.parametrize("format", ["terminal", "md"])
+def test_reasons_of_failed_rows_are_shown_and_not_obeyed(
+    store: Path, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(store, status="failed", error=f"{ESCAPES}<img src=x>|cell")
+    code, out, _ = command(capsys, "report", "out", "--format", format)
+    assert (code, printable(out)) == (0, out)
+    assert ("<img" not in out and "\\|cell" in out) or format == "terminal"
+
+
+def test_an_error_s_text_is_one_plain_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(store / "run.json", lambda run: run | {"job": {"spec": run["job"]["spec"] | {f"a\n{ESCAPES}": 1}}})
+    code, out, err = command(capsys, "score", "out", "--targets", "a")
+    assert (code, out, err.count("\n"), printable(err)) == (2, "", 1, err)
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " =1"])
+def test_no_cell_is_a_formula(store: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(store, dataset=text, attack=text, source_model=text, target_model=text)
+    _, out, _ = command(capsys, "report", "out", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["dataset"] for row in rows} == {f"'{text}"}
+    assert not any(cell.lstrip().startswith(("=", "+", "@")) for row in rows for cell in row.values())
+
+
+def test_a_console_keeps_its_own_style_and_no_other() -> None:
+    file = io.StringIO()
+    PlainConsole(file=file, force_terminal=True, width=80).print(f"\x1b[32mtext\x9b2J {MARKUP}", style="red")
+    assert file.getvalue() == f"\x1b[31m?[32mtext?2J {MARKUP}\x1b[0m\n"
+
+
+FACTS = ["{}", "[]", "{", "5", '{"num_windows": "x"}', '{"num_windows": 1, "more": 2}', "[" * 5000]
+
+
+@pytest.mark.parametrize("facts", FACTS)
+def test_facts_of_a_volume_that_are_others_are_one_line(
+    store: Path, facts: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next(store.glob("volumes/*/*/attack.json")).write_text(facts)
+    code, _, err = command(capsys, "export", "out")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "attack.json: " in err
+
+
+def test_a_volume_of_another_shape_is_one_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(store.glob("volumes/*/*/adversarial.nii.gz"))
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.eye(4)).to_bytes()))
+    code, _, err = command(capsys, "export", "out")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "expected the shape of the prepared case, (1, 24, 20, 16), got (1, 2, 3, 4)" in err
+
+
+@pytest.mark.parametrize("folder", ["records", "class_records", "runs"])
+def test_a_store_with_a_folder_elsewhere_is_refused(store: Path, folder: str) -> None:
+    shutil.move(store / folder, store.parent / "elsewhere")
+    (store / folder).symlink_to(store.parent / "elsewhere")
+    with pytest.raises(UserError, match=f"{folder}: expected a place in .*, got a link that leads out of it") as caught:
+        execute(JOB, store)
+    line_of(caught)
+
+
+@pytest.mark.parametrize("linked", ["volumes", "cell", "case", "export"])
+def test_no_volume_is_written_or_read_through_a_link_out_of_the_store(
+    store: Path, linked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = next(store.glob("volumes/*"))
+    place = {"volumes": store / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": store / "export"}[
+        linked
+    ]
+    elsewhere = store.parent / "elsewhere"
+    if linked == "export":
+        elsewhere.mkdir()
+    else:
+        shutil.move(place, elsewhere)
+    place.symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    code, _, err = command(capsys, "export", "out")
+    assert (code, err.count("\n")) == (2, 1), err
+    is_followed = linked in ("volumes", "export")
+    assert (
+        "got a link that leads out of it" if is_followed else "expected saved volumes of this job, found none"
+    ) in err
+    assert sorted(elsewhere.rglob("*")) == before
+    assert not (store / "export" / "clean").exists() or linked != "export"
+
+
+def test_no_volume_of_a_run_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "volumes").symlink_to(tmp_path / "elsewhere")
+    summary = execute(JOB, tmp_path / "out")
+    assert summary.num_failed == 1
+    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    assert "got a link that leads out of it" in row["error"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_store_may_itself_be_a_link_and_have_links_within(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large")
+    (tmp_path / "large" / "disk").mkdir()
+    (tmp_path / "large" / "volumes").symlink_to("disk")
+    summary = execute(JOB, tmp_path / "out")
+    assert (summary.num_new, summary.num_failed) == (1, 0)
+    _, grid = expanded(JOB)
+    (cell,), (ref,) = grid.cells, grid.cases["phantom"]
+    volumes.read(str(tmp_path / "out" / "volumes"), cell, ref)
+    assert len(list((tmp_path / "large" / "disk").rglob("*.nii.gz"))) == 5
