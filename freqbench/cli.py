@@ -1,4 +1,4 @@
-"""The command line: plan, run, score, export, train, doctor, cache; beside them those of `remote` and `present`."""
+"""The command line: plan, run, score, export, train, doctor, cache; beside them those of `remote`, `present` and `trust`."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from rich.table import Column, Table
 
-from freqbench import commands, present, remote
+from freqbench import commands, present, remote, trust
 from freqbench.commands import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
 from freqbench.errors import StorageUnavailable, UserError
 from freqbench.terminal import PlainConsole
@@ -29,6 +29,7 @@ cache = typer.Typer(
 app.add_typer(cache, name="cache")
 app.add_typer(remote.app)
 app.add_typer(present.app)
+app.add_typer(trust.app)
 
 Job = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
