@@ -1,4 +1,4 @@
-"""The command line: plan, run, score, export, train, doctor, cache; beside them those of `remote`, `present` and `trust`."""
+"""The command line: plan, run, score, export, train, doctor, cache; the others are in `remote`, `present`, `trust`."""
 
 import signal
 import sys

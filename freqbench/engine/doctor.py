@@ -10,12 +10,13 @@ from freqbench.data import DATASETS
 from freqbench.engine import facts
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, zoo_names
+from freqbench.versions import versions
 
 
 def examine() -> Iterator[tuple[str, str]]:
     """Findings, a name and a line each."""
     yield "devices", ", ".join(facts.devices())
-    yield "versions", ", ".join(f"{name} {version}" for name, version in facts.versions().items())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
     code = facts.git_state()
     yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
     weights = lpips_weights()

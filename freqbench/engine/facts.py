@@ -1,13 +1,10 @@
 """What a run's file says beside its rows: versions, code, devices, fingerprints."""
 
-import importlib.metadata
 import json
 import os
 import platform
 import secrets
 import subprocess
-import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,8 @@ from typing import Any
 import torch
 
 from freqbench.grid import Grid
+from freqbench.versions import versions
 
-PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "pyarrow")
 SENT_CODE = "FREQBENCH_CODE"
 """Variable of a job on a cluster: what `git_state` said where its code came from."""
 
@@ -60,15 +57,6 @@ def collect(grid: Grid) -> dict[str, Any]:
             for name, dataset in datasets.items()
         },
     }
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on, as far as they are installed."""
-    found = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def devices() -> list[str]:

@@ -1,6 +1,7 @@
-"""Training of the models that are attacked."""
+"""Training of the models that are attacked: clean, adversarial, and with frequency consistency."""
 
+from freqbench.training.plan import identities
 from freqbench.training.recipe import TrainJob
 from freqbench.training.run import TrainResult, train
 
-__all__ = ["TrainJob", "TrainResult", "train"]
+__all__ = ["TrainJob", "TrainResult", "identities", "train"]

@@ -1,6 +1,7 @@
 """Random crops with augmentation: a step's batch is a pure function of seed and step, so a resumed run repeats it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from monai.transforms import (
     SpatialPadd,
 )
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from freqbench.identity import digest
 from freqbench.training.recipe import Augmentation
@@ -75,7 +77,11 @@ class CropSampler:
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """The crops of one step: images float32 and labels int64, both `[size, 1, h, w, d]`."""
-        crops = [self._crop(step * size + position) for position in range(size)]
+        return self.crops(range(step * size, (step + 1) * size))
+
+    def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Crops by their numbers, counted from the first of the first step: images and labels as from `batch`."""
+        crops = [self._crop(number) for number in numbers]
         images, labels = (torch.stack([torch.as_tensor(crop[key]) for crop in crops]) for key in KEYS)
         return _plain(images), _plain(labels).long()
 
@@ -86,6 +92,37 @@ class CropSampler:
         [crop] = self._transform(self._cases[order[position]])
         found: dict[str, Any] = crop
         return found
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The parts of batches that one process trains on, each by its numbers."""
+
+    def __init__(self, sampler: CropSampler, batches: Sequence[Sequence[int]]) -> None:
+        self._sampler, self._batches = sampler, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._sampler.crops(self._batches[index])
+
+
+@contextmanager
+def loaded(
+    sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
+) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Batches one after another, cut ahead of time by processes of their own.
+
+    Args:
+        sampler: the cases.
+        batches: numbers of the crops of each.
+        loaders: processes; 0: cut when they are asked for.
+        pinned: in memory that CUDA copies from while it computes.
+    """
+    loader = DataLoader(_Batches(sampler, batches), batch_size=None, num_workers=loaders, pin_memory=pinned)
+    batch = iter(loader)
+    yield batch
+    del batch  # ends the processes
 
 
 def _plain(volumes: Tensor) -> Tensor:

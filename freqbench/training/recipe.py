@@ -1,15 +1,17 @@
-"""What a training job says: networks, lists of cases, schedule and augmentation.
+"""What a training job says: networks, their objectives, lists of cases, schedule and augmentation.
 
-The defaults are the papers' clean training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps
-for the 18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
+The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the
+18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from freqbench.config import FileName, Strict
+from freqbench.entries import parse_value
 
+INHERITED = ("arch", "args", "roi")
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -20,11 +22,14 @@ class Splits(Strict):
         train: cases that the optimizer sees.
         select: cases whose mean foreground Dice picks the best weights.
         test: cases of the figure that is reported.
+        selected_on_test: whether `select` and `test` may share cases, as in the papers' lists of two: the figure on
+            `test` is then flattered, and the record of the weights says so.
     """
 
     train: str
     select: str
     test: str
+    selected_on_test: bool = False
 
 
 class Augmentation(Strict):
@@ -54,6 +59,10 @@ class Schedule(Strict):
         warmup_steps: steps of linear rise before the cosine decay to zero.
         validate_every: steps between two validations; one more stands at the end.
         max_minutes: stop at the next step after so many minutes of training; the learning rate follows `steps` anyway.
+        accumulate: parts that a step's crops go through the network in, one after another, where all do not fit at
+            once: the gradient is that of the whole step.
+        clip_norm: the gradient's L2 norm is cut to it; None: as it is.
+        precision: of the network: `bf16` under autocast (which needs no loss scaling), `fp32`, or `auto`: bf16 on CUDA.
     """
 
     steps: PositiveInt = 90_000
@@ -63,6 +72,43 @@ class Schedule(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 900
     validate_every: PositiveInt = 1800
     max_minutes: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class FrequencyConsistency(Strict):
+    """The term of VAFT that keeps the spectra of clean and attacked logits together.
+
+    Attributes:
+        weight: of the term.
+        form: `released`: the sum of differences over the sum of the clean spectrum; `paper`: the differences' plain L1
+            norm, which grows with the crop.
+        block: `whole`: one transform over the crop, as released; or the voxels of a block a side.
+    """
+
+    weight: PositiveFloat = 1.0
+    form: Literal["released", "paper"] = "released"
+    block: Literal["whole"] | PositiveInt = "whole"
+
+
+class Validation(Strict):
+    """How weights are judged on the select list.
+
+    Attributes:
+        attack: an attack as in a benchmark's job file, under which the list is predicted too; None: for adversarial
+            objectives QUICK_ATTACK, for `clean` none.
+        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`,
+            or the `mean` of the two; None: `mean` where there is an attack, as adversarial training begins at weights
+            whose clean Dice it only lowers.
+    """
+
+    attack: dict[str, Any] | None = None
+    choose_by: Literal["clean", "attacked", "mean"] | None = None
+
+
+QUICK_ATTACK = {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}
+SCRATCH = "scratch"
 
 
 class ModelRecipe(Strict):
@@ -70,15 +116,27 @@ class ModelRecipe(Strict):
 
     Attributes:
         name: of its folder below OUT.
-        arch: a name of `freqbench.models.MODELS`.
+        arch: a name of `freqbench.models.MODELS`; None, as for `args` and `roi`: that of the model it starts from.
         args: the architecture's own arguments.
         roi: voxels of a crop and of a window, a side.
+        objective: `clean`: Dice + cross-entropy on the crops; `at`: on attacked crops alone (the papers' adversarial
+            training); `vaft`: on both, and the frequency consistency, where given, between them.
+        attack: of `at` and `vaft`, as in a benchmark's job file, but one value a parameter.
+        random_budget: lowest and highest budget, one drawn uniformly every step in place of the attack's own.
+        frequency_consistency: of `vaft`; None: without.
+        start: the weights to begin with: another model of the job, a checkpoint, or `scratch`; None: `scratch` for
+            `clean`, else the job's one clean model.
     """
 
     name: FileName
-    arch: str
-    args: dict[str, Any] = Field(default_factory=dict)
-    roi: tuple[PositiveInt, PositiveInt, PositiveInt] = (96, 96, 96)
+    arch: str | None = None
+    args: dict[str, Any] | None = None
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    objective: Literal["clean", "at", "vaft"] = "clean"
+    attack: dict[str, Any] | None = None
+    random_budget: tuple[PositiveFloat, PositiveFloat] | None = None
+    frequency_consistency: FrequencyConsistency | None = None
+    start: Annotated[str, Field(min_length=1)] | None = None
     steps: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     lr: PositiveFloat | None = None
@@ -86,6 +144,28 @@ class ModelRecipe(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     validate_every: PositiveInt | None = None
     max_minutes: PositiveFloat | None = None
+    accumulate: PositiveInt | None = None
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+
+    @model_validator(mode="after")
+    def _objective_is_whole(self) -> "ModelRecipe":
+        if self.objective == "clean":
+            given = [key for key in ("attack", "random_budget", "frequency_consistency") if getattr(self, key)]
+            if given:
+                raise ValueError(f"{self.name}: expected no {given[0]} for objective: clean, got one: say at or vaft")
+        elif not self.attack:
+            raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
+        if self.frequency_consistency and self.objective != "vaft":
+            raise ValueError(f"{self.name}: expected frequency_consistency for objective: vaft alone: say vaft")
+        if self.random_budget and self.random_budget[0] > self.random_budget[1]:
+            raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
+        return self
+
+    @field_validator("random_budget", mode="before")
+    @classmethod
+    def _fractions(cls, given: object) -> object:
+        return [parse_value(value) for value in given] if isinstance(given, list) else given
 
 
 class TrainJob(Schedule):
@@ -101,6 +181,12 @@ class TrainJob(Schedule):
         half: store the best weights in half precision (the form of the packaged zoo).
         threads: CPU threads of torch, None for torch's choice; on a CPU the last bits depend on them, so a job that is
             to give the same weights everywhere names them.
+        validation: how weights are judged.
+        licence: a note on what may be done with the weights, stored beside them; None: that of the data, where known.
+        engine: `local`: in this process; `ray`: data-parallel over `workers` by Ray Train.
+        workers: processes of `engine: ray`, a GPU each where there are any; a step's crops are shared out among them.
+        loaders: processes that cut and augment crops while a step is computed; `auto`: one on a CPU, up to four on
+            CUDA; 0: none. In no identity.
     """
 
     name: FileName
@@ -111,6 +197,11 @@ class TrainJob(Schedule):
     augmentation: Augmentation = Augmentation()
     half: bool = False
     threads: PositiveInt | None = None
+    validation: Validation = Validation()
+    licence: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    workers: PositiveInt = 2
+    loaders: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
     @field_validator("models")
     @classmethod
@@ -129,7 +220,55 @@ class TrainJob(Schedule):
                     f"{model.name}: expected warmup_steps below steps, got {schedule.warmup_steps} and "
                     f"{schedule.steps}: lower warmup_steps"
                 )
+            parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)
+            if schedule.batch_size % parts:
+                raise ValueError(
+                    f"{model.name}: expected a batch_size that accumulate x workers = {parts} divides, got "
+                    f"{schedule.batch_size}: change one of them"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _starts_are_there(self) -> "TrainJob":
+        for model in self.models:
+            self.whole(model)
+        return self
+
+    def start(self, model: ModelRecipe) -> str:
+        """What a model begins with: SCRATCH, another model's name, or a checkpoint."""
+        if model.start or model.objective == "clean":
+            return model.start or SCRATCH
+        clean = [other.name for other in self.models if other.objective == "clean"]
+        if len(clean) != 1:
+            raise ValueError(
+                f"{model.name}: start: adversarial training begins at a clean checkpoint, and the job has "
+                f"{', '.join(clean) or 'none'}: name a model or a checkpoint, or say start: {SCRATCH}"
+            )
+        return clean[0]
+
+    def whole(self, model: ModelRecipe) -> ModelRecipe:
+        """A model with what it takes over from the model of the job that it starts from."""
+        seen, chain = [model.name], [model]
+        by_name = {other.name: other for other in self.models}
+        while (start := self.start(chain[-1])) in by_name:
+            if start in seen:
+                raise ValueError(f"{model.name}: start: {' -> '.join([*seen, start])} has no beginning: change one")
+            seen.append(start)
+            chain.append(by_name[start])
+        found = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
+        if found["arch"] is None and start == SCRATCH:
+            raise ValueError(f"{model.name}: arch: required, but not given")
+        return model.model_copy(update={**found, "start": self.start(model)})
+
+    @property
+    def in_order(self) -> list[ModelRecipe]:
+        """The models, each after the one that it starts from."""
+        ordered: list[ModelRecipe] = []
+        while len(ordered) < len(self.models):
+            done = {model.name for model in ordered}
+            waiting = {model.name for model in self.models} - done
+            ordered += [m for m in self.models if m.name not in done and self.start(m) not in waiting]
+        return [self.whole(model) for model in ordered]
 
     def schedule(self, model: ModelRecipe) -> Schedule:
         """The job's schedule with what a model sets for itself."""

@@ -1,6 +1,8 @@
-"""A training job carried out: lists of cases, one network after another, the test figures of the stored weights."""
+"""A training job carried out: one network after another, then the test figures of the stored weights."""
 
 import json
+import math
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,20 +15,21 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from freqbench import models, names
-from freqbench.data import Dataset
 from freqbench.documents import object_of
-from freqbench.errors import UserError
 from freqbench.identity import digest
-from freqbench.job import build_dataset
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
 from freqbench.terminal import PlainConsole
-from freqbench.training.clean import CleanTraining, case_dice, mean_foreground, save_best, train_clean
-from freqbench.training.recipe import ModelRecipe, TrainJob
-from freqbench.training.state import BEST, State
-from freqbench.types import Case, CaseRef
+from freqbench.training.lists import ROLES, job_lists, refuse_overlap
+from freqbench.training.loop import Trainer, Training, fit, save_best
+from freqbench.training.plan import trainings_of
+from freqbench.training.recipe import TrainJob
+from freqbench.training.state import BEST, Row, State
+from freqbench.training.team import ALONE
+from freqbench.training.validation import case_dice, mean_foreground
+from freqbench.types import Case, Shape
+from freqbench.versions import versions
 
-RESULT = "result.json"
-ROLES = ("train", "select", "test")
+RESULT = "training.json"
 Say = Callable[[str], None]
 
 
@@ -38,34 +41,43 @@ class TrainResult:
         name: of the model in the job.
         path: of its `best.safetensors`.
         dice_select: mean foreground Dice of the best weights on the select list, 0..1.
+        dice_attacked: the same under the quick attack; None without one.
         dice_test: mean foreground Dice of the stored weights on the test list, 0..1.
         dice_test_classes: the same for each class by name, background included; null where no case has the class.
         seconds: of training.
         steps: optimizer steps done.
+        wait_share: part of these seconds in which no crop was ready.
     """
 
     name: str
     path: str
     dice_select: float
+    dice_attacked: float | None
     dice_test: float
     dice_test_classes: dict[str, float | None]
     seconds: float
     steps: int
+    wait_share: float
 
 
-def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[TrainResult]:
+def train(
+    job: TrainJob, out: str | None = None, progress: bool = True, only: tuple[str, ...] | None = None
+) -> list[TrainResult]:
     """Train the networks of a job; what is finished is skipped, what was interrupted goes on.
 
     Args:
         job: what to train.
-        out: folder or URI of the results, `runs/<name>` unless given: `OUT/<model>/best.safetensors` and its log.
+        out: folder or URI of the results, `runs/<name>` unless given: `OUT/<model>/` has `best.safetensors`, its log
+            and `training.json`.
         progress: show a progress bar, or plain lines where standard error is no terminal.
+        only: names of the models that are wanted, with those that they start from; None: all.
 
     Returns:
-        One result a model, in the job's order.
+        One result a model, each after the one that it starts from.
 
     Raises:
-        UserError: the job names what does not exist, its lists share cases, or an architecture refuses its arguments.
+        UserError: the job names what does not exist, its lists share cases, an architecture refuses its arguments, or
+            a loss is not finite.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
     out = out or join("runs", job.name)
@@ -73,74 +85,25 @@ def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[
         torch.set_num_threads(job.threads)
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
-    _refuse_overlap(job, refs)
-    trainings = [clean_training(job, model, lists["train"], refs) for model in job.models]
-    for training in trainings:
-        models.resolve(_entry(training.model, "random"), training.num_classes)
+    refuse_overlap(job, refs)
+    trainings = trainings_of(job, out, lists["train"], refs, only)
 
     @cache
     def cases(role: str) -> list[Case]:
         return [lists[role].load(ref) for ref in refs[role]]
 
-    return [_train_one(training, lists["test"].class_names, cases, out, progress) for training in trainings]
-
-
-def job_lists(job: TrainJob) -> dict[str, Dataset]:
-    """The dataset that a job names, once for each role, with the role's list as its split."""
-    if "name" not in job.dataset:
-        raise UserError(f"{job.name}: dataset.name: required, but not given")
-    where = f"{job.name}: dataset"
-    return {role: build_dataset({**job.dataset, "split": getattr(job.splits, role)}, where) for role in ROLES}
-
-
-def clean_training(
-    job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: dict[str, tuple[CaseRef, ...]]
-) -> CleanTraining:
-    """All that shapes one network's weights, and the record of it that is stored beside them."""
-    schedule = job.schedule(model)
-    record = {
-        "job": job.name,
-        "dataset": dataset.name,
-        "recipe": dataset.recipe(),
-        "class_names": dataset.class_names,
-        "splits": job.splits.model_dump(),
-        "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
-        "seed": job.seed,
-        "threads": job.threads,
-        "schedule": schedule.model_dump(exclude={"max_minutes"}),
-        "augmentation": job.augmentation.model_dump(),
-    }
-    return CleanTraining(
-        model=model,
-        schedule=schedule,
-        augmentation=job.augmentation,
-        seed=job.seed,
-        num_classes=dataset.num_classes,
-        half=job.half,
-        record=record,
-    )
-
-
-def _refuse_overlap(job: TrainJob, refs: dict[str, tuple[CaseRef, ...]]) -> None:
-    for role in ROLES:
-        if not refs[role]:
-            raise UserError(f"{job.name}: splits.{role}: expected cases in {getattr(job.splits, role)!r}, got none")
-    for first, second in (("train", "select"), ("train", "test"), ("select", "test")):
-        known = {ref.fingerprint for ref in refs[first]}
-        shared = [ref.case_id for ref in refs[second] if ref.fingerprint in known]
-        if shared:
-            raise UserError(
-                f"{job.name}: splits: expected lists without a case in common, got {len(shared)} in {first} and "
-                f"{second} (first: {shared[0]}): a case that was learned from cannot test; change the lists"
-            )
-
-
-def _entry(model: ModelRecipe, checkpoint: str) -> models.ModelEntry:
-    return models.ModelEntry(name=model.name, arch=model.arch, checkpoint=checkpoint, args=model.args, roi=model.roi)
+    said: set[Shape] = set()
+    return [_train_one(job, each, lists["test"].class_names, cases, out, progress, said) for each in trainings]
 
 
 def _train_one(
-    training: CleanTraining, class_names: tuple[str, ...], cases: Callable[[str], list[Case]], out: str, progress: bool
+    job: TrainJob,
+    training: Training,
+    class_names: tuple[str, ...],
+    cases: Callable[[str], list[Case]],
+    out: str,
+    progress: bool,
+    said: set[Shape],
 ) -> TrainResult:
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
@@ -150,12 +113,56 @@ def _train_one(
         if finished:
             say(f"{finished.name}: finished before, test Dice {finished.dice_test:.3f}")
             return finished
-        state = train_clean(training, cases("train"), cases("select"), folder, seen)
+        if training.roi not in said:
+            said.add(training.roi)
+            _say_padded(cases("train"), training.roi, say)
+        began = time.time()
+        if job.engine == "ray":
+            from freqbench.training.distributed import fit_on_ray
+
+            fit_on_ray(job, training.model.name, out, folder, say if progress else None)
+            state = Trainer(training, folder, ALONE).state
+        else:
+            state = fit(training, cases("train"), cases("select"), folder, seen)
         result = _measure(training, state, class_names, cases("test"), folder)
-        content = {"key": key, "sha256": sha256(result.path), "result": asdict(result)}
+        content = {
+            "key": key,
+            "sha256": sha256(result.path),
+            "result": asdict(result),
+            **_facts(job, training, state, time.time() - began),
+        }
         write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")
     return result
+
+
+def _say_padded(cases: list[Case], roi: Shape, say: Say) -> None:
+    small = sum(any(have < want for have, want in zip(case.image.shape[1:], roi, strict=True)) for case in cases)
+    if small:
+        crop = "x".join(map(str, roi))
+        say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros")
+
+
+def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict[str, Any]:
+    """What made a network, for `training.json`."""
+    on_cuda = ALONE.device.type == "cuda"
+    processes = job.workers if job.engine == "ray" else 1
+    return {
+        "job": job.model_dump(mode="json", exclude_none=True),
+        "identity": training.identity,
+        "record": training.record,
+        "fingerprints": training.fingerprints,
+        "versions": versions(),
+        "device": torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads",
+        "seed": training.seed,
+        "seconds": {
+            "wall_of_last_call": wall,
+            "steps": state.seconds,
+            "waited_for_crops": state.waited,
+            "validation": state.validated,
+            "gpu": (state.seconds + state.validated) * processes if on_cuda else 0.0,
+        },
+    }
 
 
 def _finished(folder: str, key: str) -> TrainResult | None:
@@ -170,14 +177,13 @@ def _finished(folder: str, key: str) -> TrainResult | None:
 
 
 def _measure(
-    training: CleanTraining, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
+    training: Training, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
 ) -> TrainResult:
     """Measure the stored weights, rounded as they are, on the test list, and store the figures beside them."""
     path = join(folder, BEST)
-    save_best(training, state, folder, {"dice_select": state.dice_select})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = models.load(models.resolve(_entry(training.model, path), training.num_classes), device)
-    scores = case_dice(model, test, training.num_classes)
+    save_best(training, state, folder, state.figures)
+    model = models.load(models.resolve(training.entry(path), training.num_classes), ALONE.device)
+    scores = np.stack(list(case_dice(model, list(enumerate(test)), training.num_classes).values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null
         means = np.nanmean(scores, axis=0)
@@ -186,10 +192,12 @@ def _measure(
         name=training.model.name,
         path=path,
         dice_select=state.dice_select,
+        dice_attacked=None if math.isnan(state.dice_attacked) else state.dice_attacked,
         dice_test=mean_foreground(scores),
         dice_test_classes=by_class,
         seconds=state.seconds,
         steps=state.step,
+        wait_share=state.waited / state.seconds if state.seconds else 0.0,
     )
     found: dict[str, Any] = asdict(result)
     save_best(training, state, folder, {key: found[key] for key in found if key not in ("name", "path")})
@@ -197,7 +205,7 @@ def _measure(
 
 
 @contextmanager
-def _steps_shown(training: CleanTraining, progress: bool) -> Iterator[tuple[Say, Callable[[State], None]]]:
+def _steps_shown(training: Training, progress: bool) -> Iterator[tuple[Say, Callable[[State], None]]]:
     """A way to say a line, and a way to show that a step was done."""
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -208,12 +216,16 @@ def _steps_shown(training: CleanTraining, progress: bool) -> Iterator[tuple[Say,
 
         def seen(state: State) -> None:
             bar.update(task, completed=state.step)
-            if state.log and state.log[-1][0] == state.step:
-                step, rate, loss, found = state.log[-1]
-                console.print(
-                    f"{name}: step {step}/{training.schedule.steps}, {state.seconds:.0f} s, lr {rate:.2g}, "
-                    f"loss {loss:.3f}, select Dice {found:.3f}",
-                    soft_wrap=True,
-                )
+            if state.log and state.log[-1].step == state.step:
+                console.print(f"{name}: {said(state.log[-1], training)}, {state.seconds:.0f} s", soft_wrap=True)
 
         yield lambda line: console.print(line, soft_wrap=True), seen
+
+
+def said(row: Row, training: Training) -> str:
+    """A row of the log as a line."""
+    attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
+    return (
+        f"step {row.step}/{training.schedule.steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
+        f"select Dice {row.dice_select:.3f}{attacked}"
+    )

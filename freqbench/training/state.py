@@ -2,9 +2,11 @@
 
 import io
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,50 @@ from freqbench.storage import exists, join, read_bytes, write_atomic
 LAST = "last.pt"
 BEST = "best.safetensors"
 LOG = "log.csv"
-LOG_HEADER = "step,lr,loss,dice_select"
+KEPT = ("step", "seconds", "waited", "validated", "losses", "score", "dice_select", "dice_attacked", "best")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the log, one a validation.
+
+    Attributes:
+        step: optimizer steps done.
+        lr: learning rate of the last one.
+        loss: mean since the row before.
+        loss_clean: its term on clean crops; NaN, as the others, where the objective lacks it.
+        loss_attacked: its term on attacked crops.
+        loss_consistency: its frequency consistency, weighted.
+        dice_select: mean foreground Dice on the select list.
+        dice_attacked: the same under the quick attack.
+    """
+
+    step: int
+    lr: float
+    loss: float
+    loss_clean: float
+    loss_attacked: float
+    loss_consistency: float
+    dice_select: float
+    dice_attacked: float
+
+    @classmethod
+    def of(cls, step: int, lr: float, losses: Sequence[Sequence[float]], dice: float, attacked: float) -> "Row":
+        """A row from the losses of the steps since the row before, each `[loss, *terms]`."""
+        loss, on_clean, on_attacked, consistency = np.mean(losses, axis=0).tolist()
+        return cls(
+            step=step,
+            lr=lr,
+            loss=loss,
+            loss_clean=on_clean,
+            loss_attacked=on_attacked,
+            loss_consistency=consistency,
+            dice_select=dice,
+            dice_attacked=attacked,
+        )
+
+
+LOG_COLUMNS = tuple(column.name for column in fields(Row))
 
 
 @dataclass(kw_only=True)
@@ -27,21 +72,37 @@ class State:
         net: the bare network.
         optimizer: over its parameters.
         step: optimizer steps done.
-        seconds: of training so far, over all resumptions.
-        losses: of the steps since the last validation.
-        dice_select: the best mean foreground Dice on the select list so far.
-        best: the weights that reached it, on the CPU.
-        log: a row a validation: step, learning rate, mean loss since the row before, Dice.
+        seconds: of these steps, over all resumptions.
+        waited: seconds of these in which no crop was ready.
+        validated: seconds of validation beside them.
+        losses: of the steps since the last validation: the loss and its terms.
+        score: what the best weights were chosen by.
+        dice_select: their mean foreground Dice on the select list.
+        dice_attacked: the same under the quick attack; NaN without one.
+        best: the best weights, on the CPU.
+        log: a row a validation.
+        saved: the step of the state that is in `last.pt`; 0: none is.
     """
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    dice_select: float = -math.inf
+    waited: float = 0.0
+    validated: float = 0.0
+    losses: list[list[float]] = field(default_factory=list)
+    score: float = -math.inf
+    dice_select: float = math.nan
+    dice_attacked: float = math.nan
     best: dict[str, Tensor] = field(default_factory=dict)
-    log: list[tuple[int, float, float, float]] = field(default_factory=list)
+    log: list[Row] = field(default_factory=list)
+    saved: int = 0
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is known of the best weights by the select list."""
+        attacked = {} if math.isnan(self.dice_attacked) else {"dice_attacked": self.dice_attacked}
+        return {"dice_select": self.dice_select, **attacked}
 
     def save(self, folder: str, identity: str) -> None:
         """Write `last.pt` and `log.csv`.
@@ -54,18 +115,17 @@ class State:
             "identity": identity,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "dice_select": self.dice_select,
-            "best": self.best,
-            "log": self.log,
+            "log": [asdict(row) for row in self.log],
+            **{name: getattr(self, name) for name in KEPT},
         }
         stream = io.BytesIO()
         torch.save(content, stream)
         write_atomic(join(folder, LAST), stream.getvalue())
-        rows = [f"{step},{lr:.6g},{loss:.6g},{dice:.6g}" for step, lr, loss, dice in self.log]
-        write_atomic(join(folder, LOG), ("\n".join([LOG_HEADER, *rows]) + "\n").encode())
+        rows = [
+            ",".join("" if value != value else f"{value:.6g}" for value in asdict(row).values()) for row in self.log
+        ]
+        write_atomic(join(folder, LOG), ("\n".join([",".join(LOG_COLUMNS), *rows]) + "\n").encode())
+        self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
         """Take over what `save` wrote under the same identity; without such a file nothing changes.
@@ -81,9 +141,7 @@ class State:
             return
         self.net.load_state_dict(content["net"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.step = content["step"]
-        self.seconds = content["seconds"]
-        self.losses = content["losses"]
-        self.dice_select = content["dice_select"]
-        self.best = content["best"]
-        self.log = content["log"]
+        self.log = [Row(**row) for row in content["log"]]
+        for name in KEPT:
+            setattr(self, name, content[name])
+        self.saved = self.step

@@ -1,0 +1,298 @@
+"""The loop that trains one network: AdamW over random crops, by the objective that its job asks for.
+
+The recipe is that of the papers (Hanif et al., MICCAI 2023, arXiv:2307.07269, and its released code): linear warm-up,
+cosine decay, sliding-window validation, the best weights kept.
+Differs from the released code: everything is seeded; Dice chooses without the background; mixed precision on CUDA is
+bfloat16, which needs no loss scaling; crops come from different volumes instead of one volume a step; crops that are
+attacked are clamped to [0, 1] first, which the intensity augmentation may leave.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freqbench import models
+from freqbench.attacks import Attack
+from freqbench.errors import UserError
+from freqbench.identity import digest
+from freqbench.interrupt import deferred_interrupt
+from freqbench.storage import join
+from freqbench.training.crops import CropSampler, loaded
+from freqbench.training.objective import Adversary, Objective
+from freqbench.training.recipe import Augmentation, ModelRecipe, Schedule
+from freqbench.training.state import BEST, Row, State
+from freqbench.training.team import ALONE, Team
+from freqbench.training.validation import case_dice, choice, mean_foreground
+from freqbench.types import Case
+
+Seen = Callable[[State], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What shapes the weights of one network.
+
+    Attributes:
+        model: architecture, arguments, ROI and objective.
+        schedule: steps, crops a step, learning rate.
+        augmentation: of the crops.
+        seed: of weights, crops, augmentation and attacks.
+        num_classes: background included.
+        half: store weights in half precision.
+        adversary: of adversarial objectives.
+        quick: the attack under which the select list is predicted too, or None.
+        choose_by: `clean`, `attacked` or `mean`: what picks the best weights.
+        start: the checkpoint to begin with; None: weights that the seed draws.
+        record: what the stored file says of its training: data, seed, schedule and augmentation among it.
+        facts: what the stored file says beside that: class names, preprocessing, licence.
+        fingerprints: of the cases that were learned from and chosen by, for whoever scores the weights.
+        loaders: processes that cut crops.
+    """
+
+    model: ModelRecipe
+    schedule: Schedule
+    augmentation: Augmentation
+    seed: int
+    num_classes: int
+    half: bool
+    adversary: Adversary | None
+    quick: Attack | None
+    choose_by: str
+    start: str | None
+    record: dict[str, Any]
+    facts: dict[str, Any]
+    fingerprints: dict[str, list[str]]
+    loaders: int
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits of all that shapes the weights; a time limit only cuts the same path short."""
+        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, self.record])
+
+    @property
+    def arch(self) -> str:
+        """Of the network, a name of MODELS."""
+        return str(self.model.arch)
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Of its class, as far as the job gives them."""
+        return self.model.args or {}
+
+    @property
+    def roi(self) -> tuple[int, int, int]:
+        """Voxels of a crop a side."""
+        return self.model.roi or (96, 96, 96)
+
+    @property
+    def adapter(self) -> models.InputAdapter:
+        """The axis order in which the network is used later, so that it is trained in it."""
+        return models.InputAdapter(axes=models.MODELS[self.arch].axes)
+
+    def entry(self, checkpoint: str) -> models.ModelEntry:
+        """The network with such weights as a benchmark job would name it."""
+        return models.ModelEntry(
+            name=self.model.name, arch=self.arch, checkpoint=checkpoint, args=self.args, roi=self.roi
+        )
+
+    def new_net(self) -> nn.Module:
+        """The network with the weights that it begins with.
+
+        Raises:
+            CheckpointError: the checkpoint to begin with is not there, or of another network.
+        """
+        if self.start is not None:
+            spec = models.resolve(self.entry(self.start), self.num_classes)
+            return models.load(spec, torch.device("cpu")).net.train().requires_grad_()
+        roi = self.adapter.in_network_order(self.roi)
+        return models.build(self.arch, self.num_classes, roi, self.args, self.seed).train()
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """The rate of a step counted from 0: linear up to `lr` over the warm-up, then `lr` (1 + cos(pi t)) / 2.
+
+    >>> schedule = Schedule(steps=10, warmup_steps=2, lr=1.0)
+    >>> [round(learning_rate(step, schedule), 3) for step in (0, 1, 2, 6)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    if step < schedule.warmup_steps:
+        return schedule.lr * (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / (schedule.steps - schedule.warmup_steps)
+    return schedule.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+class Trainer:
+    """One network in training on one device: what a step needs.
+
+    Args:
+        training: the recipe.
+        folder: of the model, below OUT: `last.pt` (to resume), `log.csv`, `best.safetensors`.
+        team: the processes that share the crops of a step.
+    """
+
+    def __init__(self, training: Training, folder: str, team: Team) -> None:
+        self.training, self.folder, self.team = training, folder, team
+        schedule = training.schedule
+        net = training.new_net().to(team.device)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+        self.state = State(net=net, optimizer=optimizer)
+        self.state.restore(folder, training.identity)
+        on_cuda = team.device.type == "cuda"
+        half = on_cuda if schedule.precision == "auto" else schedule.precision == "bf16"
+        self._objective = team.parallel(Objective(net, training.adapter, training.model.frequency_consistency, half))
+        precision = "bf16" if half else "fp32"
+        self._attacked_model = models.SegmentationModel(
+            net, training.roi, precision=precision, adapter=training.adapter
+        )
+
+    def parts(self, step: int) -> list[range]:
+        """Numbers of the crops that this process takes of a step, a range each time that the network is run."""
+        size, accumulate = self.training.schedule.batch_size, self.training.schedule.accumulate
+        length = size // (self.team.size * accumulate)
+        first = step * size + self.team.rank * length * accumulate
+        return [range(first + part * length, first + (part + 1) * length) for part in range(accumulate)]
+
+    def step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """One step of the optimizer.
+
+        Raises:
+            UserError: the loss or its gradient is not finite; the weights are those before the step.
+        """
+        training, state, began = self.training, self.state, time.perf_counter()
+        waited, sums = 0.0, torch.zeros(4, device=self.team.device)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, training.schedule)
+        state.optimizer.zero_grad(set_to_none=True)
+        parts = self.parts(state.step)
+        for number, part in enumerate(parts):
+            asked = time.perf_counter()
+            volumes = next(batches)
+            waited += time.perf_counter() - asked
+            images, labels = (volume.to(self.team.device, non_blocking=True) for volume in volumes)
+            with self.team.unsynced(self._objective, wanted=number < len(parts) - 1):
+                sums += self._backward(images, labels, part, number) / len(parts)
+        limit = training.schedule.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), limit)
+        loss, *terms, gradient, seconds, waited = self.team.mean(
+            [*sums.tolist(), float(norm), time.perf_counter() - began, waited]
+        )
+        if not math.isfinite(loss) or not math.isfinite(gradient):
+            what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
+            kept = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
+            raise UserError(
+                f"{training.model.name}: {what} at step {state.step + 1}: lower lr or set clip_norm; {kept} in "
+                f"{self.folder}"
+            )
+        state.optimizer.step()
+        state.losses.append([loss, *terms])
+        state.step += 1
+        state.waited += waited
+        state.seconds += seconds
+
+    def _backward(self, images: Tensor, labels: Tensor, numbers: range, part: int) -> Tensor:
+        """Add the gradient of some crops, a step's share of it; returns the loss and its terms before the step."""
+        training, adversarial = self.training, None
+        if training.adversary:
+            images = images.clamp(0, 1)
+            adversarial = training.adversary.attacked(
+                self._attacked_model, images, labels, self.state.step, list(numbers)
+            )
+        clean = None if training.model.objective == "at" else images
+        draws = ["dropout", training.seed, self.state.step, *([self.team.rank, part] if self.team.rank or part else [])]
+        with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+            torch.manual_seed(int(digest(draws), 16) >> 1)
+            loss, terms = self._objective(clean, adversarial, labels)
+        torch.autograd.backward(loss / training.schedule.accumulate)
+        return torch.cat([loss.detach()[None], terms])
+
+    def validate(self, select: Sequence[tuple[int, Case]], rate: float) -> None:
+        """Measure the select list, keep the best weights and save.
+
+        Args:
+            select: this process's share of the cases, each with its number.
+            rate: the learning rate of the last step.
+        """
+        training, state, began = self.training, self.state, time.perf_counter()
+        state.net.eval()
+        model = models.SegmentationModel(state.net, training.roi, adapter=training.adapter)
+        dice = self._dice(model, select, None)
+        attacked = self._dice(model, select, training.quick) if training.quick else math.nan
+        state.net.train()
+        state.log.append(Row.of(state.step, rate, state.losses, dice, attacked))
+        state.losses = []
+        score = choice(training.choose_by, dice, attacked)
+        better = score > state.score
+        if better:
+            state.score, state.dice_select, state.dice_attacked = score, dice, attacked
+            state.best = {key: tensor.detach().cpu().clone() for key, tensor in state.net.state_dict().items()}
+        state.validated += time.perf_counter() - began
+        if self.team.is_first:
+            state.save(self.folder, training.identity)
+            if better:
+                save_best(training, state, self.folder, state.figures)
+
+    def _dice(
+        self, model: models.SegmentationModel, select: Sequence[tuple[int, Case]], attack: Attack | None
+    ) -> float:
+        scores = case_dice(model, select, self.training.num_classes, attack)
+        return mean_foreground(self.team.gathered(scores))
+
+
+def fit(
+    training: Training, train: Sequence[Case], select: Sequence[Case], folder: str, seen: Seen, team: Team = ALONE
+) -> State:
+    """Train one network, or go on from `last.pt`, until its steps or minutes are used up.
+
+    Args:
+        training: the recipe.
+        train: cases to learn from.
+        select: cases that choose the best weights, kept as `best.safetensors`.
+        folder: of the model, below OUT: `last.pt` (to resume), `log.csv`, `best.safetensors`.
+        seen: called after every step.
+        team: the processes that share the crops of a step, each of which calls this.
+
+    Returns:
+        The end state. An interrupted and resumed run ends with the weights of an uninterrupted one, to the bit on the
+        CPU at equal threads.
+
+    Raises:
+        UserError: the loss or its gradient is not finite.
+        KeyboardInterrupt: Ctrl-C; the step in hand was finished and saved.
+    """
+    schedule = training.schedule
+    trainer = Trainer(training, folder, team)
+    state = trainer.state
+    sampler = CropSampler(train, training.roi, training.augmentation, training.seed)
+    share = list(enumerate(select))[team.rank :: team.size]
+    limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
+    parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
+    on_cuda = team.device.type == "cuda"
+    with deferred_interrupt() as interrupt, loaded(sampler, parts, training.loaders, on_cuda) as batches:
+        while state.step < schedule.steps and state.seconds < limit:
+            rate = learning_rate(state.step, schedule)
+            trainer.step(batches)
+            if state.step % schedule.validate_every == 0 or state.step == schedule.steps or state.seconds >= limit:
+                trainer.validate(share, rate)
+            seen(state)
+            if interrupt.requested:
+                state.save(folder, training.identity)
+                raise KeyboardInterrupt
+    return state
+
+
+def save_best(training: Training, state: State, folder: str, found: dict[str, Any]) -> None:
+    """Write `best.safetensors`: the best weights, what builds and feeds the network, and how it was trained."""
+    metadata = {
+        "arch": training.arch,
+        "args": training.args,
+        "roi": list(training.roi),
+        "num_classes": training.num_classes,
+        **training.facts,
+        "training": training.record | {"fingerprints": training.fingerprints} | found,
+    }
+    models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)

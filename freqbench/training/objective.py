@@ -1,0 +1,116 @@
+"""What a step minimises: the losses of the three objectives, and the crops that an attack makes for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from freqbench import models
+from freqbench.attacks import Attack
+from freqbench.errors import UserError
+from freqbench.identity import window_generator
+from freqbench.ops.consistency import frequency_consistency
+from freqbench.ops.losses import dice_ce
+from freqbench.training.recipe import FrequencyConsistency
+
+TERMS = ("clean", "attacked", "consistency")
+
+
+class Objective(nn.Module):
+    r"""The loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
+
+    With L = Dice + cross-entropy, x the crops, x' the attacked ones and y the labels:
+
+    .. math:: \text{clean: } L(f(x), y), \qquad \text{at: } L(f(x'), y), \qquad
+              \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x'))
+
+    `at` is the adversarial training that the papers compare with, the "VAFA" row of Table 6 included; `vaft` with the
+    frequency consistency is its "VAFA-FR" row (Hanif et al., MICCAI 2023, arXiv:2307.07269).
+
+    Args:
+        net: the bare network.
+        adapter: how it wants its input.
+        consistency: of `vaft`; None: without.
+        half: run the network under bf16 autocast; losses are computed in float32.
+    """
+
+    def __init__(
+        self, net: nn.Module, adapter: models.InputAdapter, consistency: FrequencyConsistency | None, half: bool
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self._adapter = adapter
+        self._consistency = consistency
+        self._half = half
+
+    def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and its terms in the order of TERMS (NaN for those that the objective lacks).
+
+        Args:
+            clean: crops `[B, C, h, w, d]`; None: without the clean term.
+            adversarial: attacked crops, likewise.
+            labels: integers `[B, 1, h, w, d]`.
+        """
+        on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
+        found = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
+        if self._consistency and on_clean is not None and on_adversarial is not None:
+            block = None if self._consistency.block == "whole" else self._consistency.block
+            distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
+            found.append(self._consistency.weight * distance)
+        terms = [term for term in found if term is not None]
+        values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in found]
+        values += [torch.full_like(values[0], float("nan"))] * (len(TERMS) - len(values))
+        return sum(terms[1:], start=terms[0]), torch.stack(values)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half):
+            logits: Tensor = self._adapter.from_network(self.net(self._adapter.to_network(images)))
+        return logits.float()  # [B, K, h, w, d]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """The attack of an objective.
+
+    Attributes:
+        attack: with its parameters.
+        random_budget: lowest and highest budget, of which one is drawn every step; None: the attack's own.
+        seed: of the draws, which depend on it, the step and the crops' numbers alone.
+    """
+
+    attack: Attack
+    random_budget: tuple[float, float] | None
+    seed: int
+
+    def at_step(self, step: int) -> Attack:
+        """The attack of a step counted from 0."""
+        name = self.attack.budget_name
+        if self.random_budget is None or name is None:
+            return self.attack
+        drawn: dict[str, Any] = {name: float(np.random.default_rng([self.seed, step]).uniform(*self.random_budget))}
+        return replace(self.attack, **drawn)
+
+    def attacked(
+        self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
+    ) -> Tensor:
+        """The crops attacked on the network as it is: run in evaluation mode, and left in the mode that it was in.
+
+        Args:
+            model: around the network in training.
+            images: crops in [0, 1].
+            labels: theirs.
+            step: counted from 0.
+            numbers: of the crops, for their draws.
+
+        Raises:
+            UserError: the attack mixes with other crops, and there is one alone.
+        """
+        attack = self.at_step(step)
+        if attack.needs_reference and len(images) < 2:
+            raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")
+        generators = [window_generator(self.seed, "training", number) for number in numbers]
+        reference = images.roll(1, dims=0) if attack.needs_reference else None
+        return attack(model, images, labels, generator=generators, reference=reference).adversarial

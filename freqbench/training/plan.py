@@ -1,0 +1,191 @@
+"""From a training job to its networks, each with all that shapes its weights; nothing is trained."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from freqbench import models
+from freqbench.attacks import Attack
+from freqbench.data import Dataset
+from freqbench.errors import UserError
+from freqbench.grid import attack_identity
+from freqbench.identity import digest
+from freqbench.job import attack_of
+from freqbench.storage import join
+from freqbench.training.lists import ROLES, job_lists
+from freqbench.training.loop import Training
+from freqbench.training.objective import Adversary
+from freqbench.training.recipe import QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob
+from freqbench.training.state import BEST
+from freqbench.types import CaseRef
+
+LATER = ("accumulate", "clip_norm", "precision")  # in a record only where a job asks for something else
+
+
+def identities(job: TrainJob) -> dict[str, str]:
+    """16 hex digits of all that shapes the weights of each network, by its name; nothing is trained.
+
+    Raises:
+        UserError: the job names what does not exist.
+    """
+    lists = job_lists(job)
+    refs = {role: lists[role].refs() for role in ROLES}
+    return {training.model.name: training.identity for training in trainings_of(job, "", lists["train"], refs)}
+
+
+def trainings_of(
+    job: TrainJob,
+    out: str,
+    dataset: Dataset,
+    refs: Mapping[str, Sequence[CaseRef]],
+    only: Sequence[str] | None = None,
+) -> list[Training]:
+    """The networks of a job, each after the one that it starts from, all that can be wrong with them checked.
+
+    Args:
+        job: what to train.
+        out: where the results go.
+        dataset: of the train list.
+        refs: the cases of each list.
+        only: names of those that are wanted, with those that they start from; None: all.
+
+    Raises:
+        UserError: an architecture refuses its arguments, an attack its parameters or the data, a checkpoint to start
+            from does not fit.
+    """
+    found: dict[str, Training] = {}
+    for model in _wanted(job, only):
+        found[model.name] = _training(job, model, out, dataset, refs, found)
+    return list(found.values())
+
+
+def _wanted(job: TrainJob, only: Sequence[str] | None) -> list[ModelRecipe]:
+    """The models that are asked for and those that they start from, in order."""
+    ordered = job.in_order
+    if only is None:
+        return ordered
+    wanted = set(only)
+    for model in reversed(ordered):
+        if model.name in wanted:
+            wanted.add(job.start(model))
+    return [model for model in ordered if model.name in wanted]
+
+
+def _training(
+    job: TrainJob,
+    model: ModelRecipe,
+    out: str,
+    dataset: Dataset,
+    refs: Mapping[str, Sequence[CaseRef]],
+    before: Mapping[str, Training],
+) -> Training:
+    schedule, num_classes = job.schedule(model), dataset.num_classes
+    place = f"{job.name}: {model.name}"
+    attack = _attack(model.attack, dataset, f"{place}: attack")
+    quick = _attack(job.validation.attack or (QUICK_ATTACK if attack else None), dataset, f"{job.name}: validation")
+    choose_by = job.validation.choose_by or ("mean" if quick else "clean")
+    if quick is None and choose_by != "clean":
+        raise UserError(
+            f"{place}: choose_by: expected clean without an attack, got {choose_by}: give validation.attack"
+        )
+    if model.random_budget and attack is not None:
+        if attack.budget_name is None:
+            raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
+        _attack({**(model.attack or {}), attack.budget_name: max(model.random_budget)}, dataset, f"{place}: attack")
+    start, begun = str(model.start), None
+    if start in before:
+        begun = {"name": start, "identity": before[start].identity}
+        start = join(out, start, BEST)
+    elif start != SCRATCH:
+        spec = models.resolve(
+            models.ModelEntry(name=model.name, arch=model.arch, checkpoint=start, args=model.args or {}, roi=model.roi),
+            num_classes,
+        )
+        begun = {"name": start, "sha256": spec.checkpoint_sha256}
+        model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
+    training = Training(
+        model=model,
+        schedule=schedule,
+        augmentation=job.augmentation,
+        seed=job.seed,
+        num_classes=num_classes,
+        half=job.half,
+        adversary=Adversary(attack=attack, random_budget=model.random_budget, seed=job.seed) if attack else None,
+        quick=quick,
+        choose_by=choose_by,
+        start=None if start == SCRATCH else start,
+        record={
+            "job": job.name,
+            "dataset": dataset.name,
+            "recipe": dataset.recipe(),
+            "class_names": dataset.class_names,
+            "splits": job.splits.model_dump(exclude_defaults=True),
+            "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
+            "seed": job.seed,
+            "threads": job.threads,
+            "schedule": _of_schedule(schedule),
+            "augmentation": job.augmentation.model_dump(),
+            **_of_objective(model, attack),
+            **({"validation": {"attack": attack_identity(quick), "choose_by": choose_by}} if quick else {}),
+            **({"start": begun} if begun else {}),
+        },
+        facts={
+            "class_names": list(dataset.class_names),
+            "preprocess": dataset.space.model_dump(mode="json"),
+            "licence": job.licence or _licence(dataset),
+        },
+        fingerprints={role: [ref.fingerprint for ref in refs[role]] for role in ("train", "select")},
+        loaders=_loaders() if job.loaders == "auto" else job.loaders,
+    )
+    models.resolve(training.entry("random"), num_classes)
+    return training
+
+
+def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:
+    """An attack as a benchmark's job file writes it, with one value a parameter."""
+    if entry is None:
+        return None
+    written = dict(entry)
+    name = written.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"{place}.name: expected the name of an attack, got {name!r}")
+    return attack_of(name, written, dataset, place)
+
+
+def _of_schedule(schedule: Schedule) -> dict[str, Any]:
+    """What a record holds of a schedule, so that identities of earlier files stay."""
+    found = schedule.model_dump(exclude={"max_minutes", *LATER})
+    changed = schedule.model_dump(include=set(LATER), exclude_defaults=True)
+    return found | changed
+
+
+def _of_objective(model: ModelRecipe, attack: Attack | None) -> dict[str, Any]:
+    """What a record holds of an adversarial objective."""
+    if attack is None:
+        return {}
+    consistency = model.frequency_consistency
+    return {
+        "objective": model.objective,
+        "attack": attack_identity(attack),
+        "random_budget": model.random_budget,
+        "frequency_consistency": consistency.model_dump() if consistency else None,
+    }
+
+
+def _licence(dataset: Dataset) -> str:
+    """What is known of the data that weights were made from."""
+    home = f" ({dataset.homepage})" if dataset.homepage else ""
+    if dataset.redistributable:
+        return f"learned from {dataset.name}{home}; nothing else is stated"
+    return (
+        f"learned from {dataset.name}{home}, whose volumes must not be passed on: ask its owners before you pass on "
+        "weights"
+    )
+
+
+def _loaders() -> int:
+    """Processes that keep up with a step: one beside a CPU, up to four beside a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, max(1, cores - 1)) if torch.cuda.is_available() else 1
