@@ -5,7 +5,6 @@ import sys
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.table import Column, Table
 
 from freqbench import commands, present, remote, trust
 from freqbench.commands import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
@@ -42,6 +41,9 @@ Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only th
 ShardOption = Annotated[
     str | None,
     typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")]
 
@@ -89,9 +91,7 @@ def run(
     engine: Annotated[
         Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")
     ] = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
-    ] = None,
+    address: Address = None,
     set_: Set = None,
     limit_cases: Limit = None,
     trust_code: Trust = False,
@@ -170,21 +170,14 @@ def train(
     job: Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB")],
     out: OutOption = None,
     set_: Set = None,
+    address: Address = None,
 ) -> None:
-    """Train the networks of a training job; the same command goes on where it was stopped."""
-    from freqbench import config, training
-
+    """Train the networks of a training job, clean or adversarially; the same command goes on where it was stopped."""
     try:
-        results = training.train(config.load(job, training.TrainJob, set_ or ()), out)
+        commands.train(job, out, set_, address)
     except KeyboardInterrupt:
         commands.console().print("stopped: the same command goes on from here")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    weights = Column("weights", overflow="fold")
-    table = Table("model", "steps", "seconds", "select Dice", "test Dice", weights, title="foreground Dice")
-    for result in results:
-        dice = (f"{value:.3f}" for value in (result.dice_select, result.dice_test))
-        table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *dice, str(result.path))
-    commands.console().print(table)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What the commands of the command line share: jobs read, stores reported, and each way to score."""
 
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 
 from freqbench.errors import UserError
 from freqbench.terminal import PlainConsole
@@ -146,6 +148,36 @@ def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:
     from freqbench.engine import matching
 
     return matching.matched(spec, out, say, where, match)
+
+
+def train(job: str, out: str | None, overrides: list[str] | None, address: str | None) -> None:
+    """Train the networks of a job, and show what became of them."""
+    from freqbench import config, training
+
+    spec = config.load(job, training.TrainJob, overrides or ())
+    with _ray_for(spec, address):
+        results = training.train(spec, out)
+    weights = Column("weights", overflow="fold")
+    columns = ("model", "steps", "seconds", "select Dice", "attacked", "test Dice")
+    table = Table(*columns, weights, title="foreground Dice")
+    for result in results:
+        dice = (result.dice_select, result.dice_attacked, result.dice_test)
+        figures = ("" if value is None else f"{value:.3f}" for value in dice)
+        table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *figures, result.path)
+    console().print(table)
+
+
+@contextmanager
+def _ray_for(spec: Any, address: str | None) -> Iterator[None]:
+    """A Ray for a training job that wants one."""
+    if spec.engine != "ray":
+        yield
+        return
+    from freqbench.engine import cluster
+
+    place = address or os.environ.get("RAY_ADDRESS")
+    with cluster.existing(place) if place else cluster.own(spec.workers):
+        yield
 
 
 def report(outs: list[str], format: str, table: str | None = None) -> str:

@@ -1,0 +1,110 @@
+"""Data-parallel training by Ray Train: each worker takes its share of a step's crops, gradients are averaged by DDP.
+
+The only place of `training` that imports ray. Checkpoints are those of the local loop, in the store: a group of workers
+that starts again goes on from the last one, and Ray is asked to keep nothing.
+"""
+
+import logging
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer, get_device
+
+from freqbench.errors import UserError
+from freqbench.storage import exists, is_local, join, local_path, read_bytes
+from freqbench.training.lists import ROLES, job_lists
+from freqbench.training.loop import fit
+from freqbench.training.plan import trainings_of
+from freqbench.training.recipe import TrainJob
+from freqbench.training.state import LOG
+from freqbench.training.team import Team
+
+MAX_FAILURES = 8
+WATCH_S = 2.0
+
+
+def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, say: Any) -> None:
+    """Train one network of a job by `job.workers` processes of the Ray that is there; `last.pt` holds what they reach.
+
+    A worker that dies costs what was learned since the last checkpoint: the group starts again from there, a few times.
+
+    Args:
+        job: what to train.
+        name: of the model.
+        out: folder or URI that all workers reach.
+        folder: of the model, below it.
+        say: told of every row of its log; None: nothing is shown.
+
+    Raises:
+        UserError: the loss is not finite, or workers failed too often; one line.
+    """
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    place = str(Path(local_path(out)).resolve()) if is_local(out) else out
+    on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers
+    with tempfile.TemporaryDirectory() as scratch, _Watch(folder, say):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place},
+            scaling_config=ray.train.ScalingConfig(num_workers=job.workers, use_gpu=on_gpu),
+            run_config=ray.train.RunConfig(
+                name=name, storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES)
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            text = " ".join(str(error).split())
+            raise UserError(f"{name}: workers failed more than {MAX_FAILURES} times; the last: {text[-300:]}") from None
+    if complaint := (result.metrics or {}).get("error"):
+        raise UserError(complaint)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What every worker runs."""
+    job, name, out = TrainJob.model_validate(config["job"]), config["model"], config["out"]
+    torch.set_num_threads(job.threads or max(1, torch.get_num_threads()))
+    context = ray.train.get_context()
+    team = Team(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())
+    lists = job_lists(job)
+    refs = {role: lists[role].refs() for role in ROLES}
+    training = next(each for each in trainings_of(job, out, lists["train"], refs, [name]) if each.model.name == name)
+    train, select = ([lists[role].load(ref) for ref in refs[role]] for role in ("train", "select"))
+    try:
+        fit(training, train, select, join(out, name), lambda state: None, team)
+    except UserError as error:  # all workers raise it at the same step: to start again would end there again
+        ray.train.report({"error": str(error)})
+
+
+class _Watch:
+    """Within, rows of a log are told as they come."""
+
+    def __init__(self, folder: str, say: Any) -> None:
+        self._path, self._say = join(folder, LOG), say
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        if self._say:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._say:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        told = set(self._rows())
+        while not self._ended.wait(WATCH_S) or set(self._rows()) - told:
+            for row in self._rows():
+                if row not in told:
+                    self._say(row)
+                    told.add(row)
+
+    def _rows(self) -> list[str]:
+        header, *rows = read_bytes(self._path).decode().splitlines() if exists(self._path) else [""]
+        pairs = [zip(header.split(","), row.split(","), strict=True) for row in rows]
+        return [", ".join(f"{name} {value}" for name, value in pair if value) for pair in pairs]
