@@ -119,7 +119,13 @@ def loaded(
         loaders: processes; 0: cut when they are asked for.
         pinned: in memory that CUDA copies from while it computes.
     """
-    loader = DataLoader(_Batches(sampler, batches), batch_size=None, num_workers=loaders, pin_memory=pinned)
+    loader = DataLoader(
+        _Batches(sampler, batches),
+        batch_size=None,
+        num_workers=loaders,
+        pin_memory=pinned,
+        generator=torch.Generator(),  # the global one is left alone
+    )
     batch = iter(loader)
     yield batch
     del batch  # ends the processes

@@ -7,6 +7,8 @@ that starts again goes on from the last one, and Ray is asked to keep nothing.
 import logging
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,19 @@ import torch
 from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.errors import UserError
-from freqbench.storage import exists, is_local, join, local_path, read_bytes
+from freqbench.storage import is_local, join, local_path
 from freqbench.training.lists import ROLES, job_lists
 from freqbench.training.loop import fit
 from freqbench.training.plan import trainings_of
 from freqbench.training.recipe import TrainJob
-from freqbench.training.state import LOG
+from freqbench.training.state import Row, read_log
 from freqbench.training.team import Team
 
 MAX_FAILURES = 8
 WATCH_S = 2.0
 
 
-def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, say: Any) -> None:
+def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[Row], None]) -> None:
     """Train one network of a job by `job.workers` processes of the Ray that is there; `last.pt` holds what they reach.
 
     A worker that dies costs what was learned since the last checkpoint: the group starts again from there, a few times.
@@ -37,7 +39,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, say: Any) -> Non
         name: of the model.
         out: folder or URI that all workers reach.
         folder: of the model, below it.
-        say: told of every row of its log; None: nothing is shown.
+        tell: told of every row of its log.
 
     Raises:
         UserError: the loss is not finite, or workers failed too often; one line.
@@ -45,7 +47,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, say: Any) -> Non
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
     on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers
-    with tempfile.TemporaryDirectory() as scratch, _Watch(folder, say):
+    with tempfile.TemporaryDirectory() as scratch, _followed(folder, tell):
         trainer = TorchTrainer(
             _work,
             train_loop_config={"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place},
@@ -79,32 +81,26 @@ def _work(config: dict[str, Any]) -> None:
         ray.train.report({"error": str(error)})
 
 
-class _Watch:
+@contextmanager
+def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
     """Within, rows of a log are told as they come."""
+    ended, told = threading.Event(), set(read_log(folder))
 
-    def __init__(self, folder: str, say: Any) -> None:
-        self._path, self._say = join(folder, LOG), say
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+    def follow() -> None:
+        while not ended.wait(WATCH_S):
+            tell_new()
 
-    def __enter__(self) -> None:
-        if self._say:
-            self._thread.start()
+    def tell_new() -> None:
+        for row in read_log(folder):
+            if row not in told:
+                told.add(row)
+                tell(row)
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._say:
-            self._thread.join()
-
-    def _follow(self) -> None:
-        told = set(self._rows())
-        while not self._ended.wait(WATCH_S) or set(self._rows()) - told:
-            for row in self._rows():
-                if row not in told:
-                    self._say(row)
-                    told.add(row)
-
-    def _rows(self) -> list[str]:
-        header, *rows = read_bytes(self._path).decode().splitlines() if exists(self._path) else [""]
-        pairs = [zip(header.split(","), row.split(","), strict=True) for row in rows]
-        return [", ".join(f"{name} {value}" for name, value in pair if value) for pair in pairs]
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        tell_new()

@@ -93,7 +93,8 @@ def _training(
     if model.random_budget and attack is not None:
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
-        _attack({**(model.attack or {}), attack.budget_name: max(model.random_budget)}, dataset, f"{place}: attack")
+        for budget in model.random_budget:
+            _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
     start, begun = str(model.start), None
     if start in before:
         begun = {"name": start, "identity": before[start].identity}

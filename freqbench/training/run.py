@@ -19,8 +19,9 @@ from freqbench.documents import object_of
 from freqbench.identity import digest
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
 from freqbench.terminal import PlainConsole
+from freqbench.training.board import board
 from freqbench.training.lists import ROLES, job_lists, refuse_overlap
-from freqbench.training.loop import Trainer, Training, fit, save_best
+from freqbench.training.loop import Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import trainings_of
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import BEST, Row, State
@@ -31,6 +32,7 @@ from freqbench.versions import versions
 
 RESULT = "training.json"
 Say = Callable[[str], None]
+Tell = Callable[[Row], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def _train_one(
     names.require_inside(out, folder)
     key = digest([training.identity, training.half, training.schedule.max_minutes])
     finished = _finished(folder, key)
-    with _steps_shown(training, progress) as (say, seen):
+    with _steps_shown(training, folder, progress) as (say, seen, tell):
         if finished:
             say(f"{finished.name}: finished before, test Dice {finished.dice_test:.3f}")
             return finished
@@ -120,7 +122,7 @@ def _train_one(
         if job.engine == "ray":
             from freqbench.training.distributed import fit_on_ray
 
-            fit_on_ray(job, training.model.name, out, folder, say if progress else None)
+            fit_on_ray(job, training.model.name, out, folder, tell)
             state = Trainer(training, folder, ALONE).state
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
@@ -205,27 +207,30 @@ def _measure(
 
 
 @contextmanager
-def _steps_shown(training: Training, progress: bool) -> Iterator[tuple[Say, Callable[[State], None]]]:
-    """A way to say a line, and a way to show that a step was done."""
+def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tuple[Say, Seen, Tell]]:
+    """Ways to say a line, to show that a step was done, and to tell a row of the log."""
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-    name = training.model.name
-    with bar:
-        task = bar.add_task(name, total=training.schedule.steps)
+    name, steps = training.model.name, training.schedule.steps
+    with bar, board(folder) as draw:
+        task = bar.add_task(name, total=steps)
+
+        def say(line: str) -> None:
+            console.print(line, soft_wrap=True)
+
+        def tell(row: Row) -> None:
+            bar.update(task, completed=row.step)
+            draw(row)
+            attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
+            say(
+                f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
+                f"select Dice {row.dice_select:.3f}{attacked}"
+            )
 
         def seen(state: State) -> None:
             bar.update(task, completed=state.step)
             if state.log and state.log[-1].step == state.step:
-                console.print(f"{name}: {said(state.log[-1], training)}, {state.seconds:.0f} s", soft_wrap=True)
+                tell(state.log[-1])
 
-        yield lambda line: console.print(line, soft_wrap=True), seen
-
-
-def said(row: Row, training: Training) -> str:
-    """A row of the log as a line."""
-    attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
-    return (
-        f"step {row.step}/{training.schedule.steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
-        f"select Dice {row.dice_select:.3f}{attacked}"
-    )
+        yield say, seen, tell

@@ -1,5 +1,6 @@
 """What a run of training has reached, and how it goes to a file and back."""
 
+import csv
 import io
 import math
 from collections.abc import Sequence
@@ -60,6 +61,16 @@ class Row:
 
 
 LOG_COLUMNS = tuple(column.name for column in fields(Row))
+
+
+def read_log(folder: str) -> list[Row]:
+    """The rows of a log as `State.save` wrote it, rounded as they are; none where there is no log."""
+    path = join(folder, LOG)
+    if not exists(path):
+        return []
+    lines = csv.DictReader(io.StringIO(read_bytes(path).decode()))
+    values = [{name: float(text) if text else math.nan for name, text in line.items()} for line in lines]
+    return [Row(step=int(each.pop("step")), **each) for each in values]
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,8 @@ import torch
 from freqbench import models
 from freqbench.errors import UserError
 from freqbench.training import TrainJob, run, train
-from freqbench.training.clean import case_dice, mean_foreground
+from freqbench.training.lists import job_lists
+from freqbench.training.validation import case_dice, mean_foreground
 
 MakeJob = Callable[..., TrainJob]
 
@@ -27,7 +28,7 @@ def test_the_test_figure_is_that_of_the_stored_weights(trained: tuple[TrainJob, 
     """Measured again through the public path, with Dice written out."""
     job, out = trained
     [result] = train(job, out, progress=False)
-    dataset = run.job_lists(job)["test"]
+    dataset = job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
     per_case = []
@@ -71,7 +72,7 @@ def test_a_finished_model_is_skipped(trained: tuple[TrainJob, str], monkeypatch:
     def refuse(*arguments: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(run, "train_clean", refuse)
+    monkeypatch.setattr(run, "fit", refuse)
     [result] = train(job, out, progress=False)
     assert result.steps == 6
     assert (Path(out) / "net" / "best.safetensors").stat().st_mtime_ns == before
@@ -90,9 +91,9 @@ def test_a_result_is_found_where_the_folder_was_moved(trained: tuple[TrainJob, s
 def test_a_changed_job_is_trained_again(tiny_job: MakeJob, tmp_path: Path, change: dict[str, object]) -> None:
     first = tiny_job(steps=3)
     train(first, str(tmp_path), progress=False)
-    before = json.loads((tmp_path / "net" / "result.json").read_text())
+    before = json.loads((tmp_path / "net" / "training.json").read_text())
     train(tiny_job(steps=3, **change), str(tmp_path), progress=False)
-    after = json.loads((tmp_path / "net" / "result.json").read_text())
+    after = json.loads((tmp_path / "net" / "training.json").read_text())
     assert after["key"] != before["key"]
     assert after["sha256"] != before["sha256"]
 
@@ -114,7 +115,7 @@ def test_lists_that_share_cases_are_refused(tiny_job: MakeJob) -> None:
 
 def test_a_split_beside_the_lists_is_ignored(tiny_job: MakeJob) -> None:
     job = tiny_job(dataset={"name": "phantom", "split": "validation"})
-    assert [dataset.split for dataset in run.job_lists(job).values()] == ["train", "validation", "test"]
+    assert [dataset.split for dataset in job_lists(job).values()] == ["train", "validation", "test"]
 
 
 def test_an_unknown_loader_is_answered_with_the_known(tiny_job: MakeJob) -> None:
@@ -155,8 +156,8 @@ def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tiny_job: M
         dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 4},
     )
     [result] = train(job, str(tmp_path), progress=False)
-    lists = run.job_lists(job)["select"]
+    lists = job_lists(job)["select"]
     spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), lists.num_classes)
     model = models.load(spec, torch.device("cpu"))
-    scores = case_dice(model, [lists.load(ref) for ref in lists.refs()], lists.num_classes)
-    assert mean_foreground(scores) == pytest.approx(result.dice_select, abs=1e-6)
+    scores = case_dice(model, [(i, lists.load(ref)) for i, ref in enumerate(lists.refs())], lists.num_classes)
+    assert mean_foreground(np.stack(list(scores.values()))) == pytest.approx(result.dice_select, abs=1e-6)

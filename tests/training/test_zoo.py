@@ -10,7 +10,10 @@ from freqbench import models
 from freqbench.config import load
 from freqbench.identity import digest
 from freqbench.metrics import dice
-from freqbench.training import TrainJob, run
+from freqbench.training import TrainJob
+from freqbench.training.lists import job_lists
+from freqbench.training.plan import trainings_of
+from freqbench.training.recipe import ModelRecipe
 
 JOB = load(str(Path(__file__).parents[2] / "jobs" / "zoo_phantom.yaml"), TrainJob)
 ZOO = Path(models.__file__).parent / "zoo" / "phantom"
@@ -18,21 +21,25 @@ ZOO = Path(models.__file__).parent / "zoo" / "phantom"
 
 @pytest.mark.parametrize("model", JOB.models, ids=lambda model: model.name)
 class TestPackagedNetwork:
-    def test_was_trained_by_the_job_on_todays_phantom(self, model: run.ModelRecipe) -> None:
-        lists = run.job_lists(JOB)
+    def test_was_trained_by_the_job_on_todays_phantom(self, model: ModelRecipe) -> None:
+        lists = job_lists(JOB)
         refs = {role: dataset.refs() for role, dataset in lists.items()}
-        wanted = run.clean_training(JOB, model, lists["train"], refs).record
+        [wanted] = (
+            each.record
+            for each in trainings_of(JOB, "", lists["train"], refs, [model.name])
+            if each.model.name == model.name
+        )
         stored = models.read_metadata(f"zoo://phantom/{model.name}")["training"]
         assert digest({key: stored[key] for key in wanted}) == digest(wanted)
 
-    def test_is_good_but_not_perfect(self, model: run.ModelRecipe) -> None:
+    def test_is_good_but_not_perfect(self, model: ModelRecipe) -> None:
         assert 0.85 <= models.read_metadata(f"zoo://phantom/{model.name}")["training"]["dice_test"] <= 0.97
 
-    def test_is_small(self, model: run.ModelRecipe) -> None:
+    def test_is_small(self, model: ModelRecipe) -> None:
         assert (ZOO / f"{model.name}.safetensors").stat().st_size <= 1.5e6
 
-    def test_segments_a_case_that_it_never_saw(self, model: run.ModelRecipe) -> None:
-        dataset = run.job_lists(JOB)["test"]
+    def test_segments_a_case_that_it_never_saw(self, model: ModelRecipe) -> None:
+        dataset = job_lists(JOB)["test"]
         case = dataset.load(dataset.refs()[0])
         entry = models.ModelEntry(name=model.name, checkpoint=f"zoo://phantom/{model.name}")
         network = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))

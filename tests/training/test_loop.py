@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from freqbench.errors import UserError
-from freqbench.training import TrainJob, clean, run
-from freqbench.training.clean import CleanTraining, learning_rate, mean_foreground, train_clean
+from freqbench.training import TrainJob, loop
+from freqbench.training.lists import ROLES, job_lists
+from freqbench.training.loop import fit, learning_rate
+from freqbench.training.plan import trainings_of
 from freqbench.training.recipe import Schedule
 from freqbench.training.state import State
+from freqbench.training.validation import mean_foreground
 from freqbench.types import Case
 
 Train = Callable[..., State]
@@ -29,13 +32,13 @@ def train_tiny(tiny_job: Callable[..., TrainJob]) -> Train:
     cases: dict[str, list[Case]] = {}
 
     def train(folder: Path, seen: Callable[[State], None] = ignore, **changes: Any) -> State:
-        job = tiny_job(**changes)
-        lists = run.job_lists(job)
-        refs = {role: lists[role].refs() for role in run.ROLES}
+        job = tiny_job(**{"loaders": 0} | changes)
+        lists = job_lists(job)
+        refs = {role: lists[role].refs() for role in ROLES}
         if not cases:
-            cases.update({role: [lists[role].load(ref) for ref in refs[role]] for role in run.ROLES})
-        training: CleanTraining = run.clean_training(job, job.models[0], lists["train"], refs)
-        return train_clean(training, cases["train"], cases["select"], str(folder), seen)
+            cases.update({role: [lists[role].load(ref) for ref in refs[role]] for role in ROLES})
+        training = trainings_of(job, str(folder), lists["train"], refs)[0]
+        return fit(training, cases["train"], cases["select"], str(folder), seen)
 
     return train
 
@@ -56,7 +59,7 @@ def weights(state: State) -> bytes:
 
 def test_the_loss_falls(train_tiny: Train, tmp_path: Path) -> None:
     state = train_tiny(tmp_path, steps=24, validate_every=8)
-    losses = [loss for _, _, loss, _ in state.log]
+    losses = [row.loss for row in state.log]
     assert losses[-1] < 0.75 * losses[0]
 
 
@@ -115,16 +118,17 @@ def test_the_state_of_another_content_is_not_resumed(train_tiny: Train, tmp_path
 def test_the_log_has_a_row_a_validation(train_tiny: Train, tmp_path: Path) -> None:
     state = train_tiny(tmp_path, steps=7, validate_every=3)
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
-    assert header == "step,lr,loss,dice_select"
+    assert header == "step,lr,loss,loss_clean,loss_attacked,loss_consistency,dice_select,dice_attacked"
     assert [int(row.split(",")[0]) for row in rows] == [3, 6, 7]
-    assert max(float(row.split(",")[3]) for row in rows) == pytest.approx(state.dice_select, rel=1e-5)
+    assert max(float(row.split(",")[6]) for row in rows) == pytest.approx(state.dice_select, rel=1e-5)
+    assert {row.split(",")[4] for row in rows} == {""}  # nothing was attacked
 
 
 def test_the_best_weights_are_kept_not_the_last(
     train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.9, 0.1])
-    monkeypatch.setattr(clean, "mean_foreground", lambda *arguments: next(scores))
+    monkeypatch.setattr(loop, "mean_foreground", lambda *arguments: next(scores))
     seen: dict[int, bytes] = {}
     state = train_tiny(tmp_path, lambda state: seen.update({state.step: weights(state)}))
     assert b"".join(tensor.numpy().tobytes() for tensor in state.best.values()) == seen[4]
@@ -135,7 +139,7 @@ def test_a_time_limit_stops_after_a_validation_and_can_be_raised(train_tiny: Tra
     whole = train_tiny(tmp_path / "whole")
     cut = train_tiny(tmp_path / "cut", max_minutes=1e-9)
     assert cut.step == 1
-    assert [row[0] for row in cut.log] == [1]
+    assert [row.step for row in cut.log] == [1]
     steps: list[int] = []
     resumed = train_tiny(tmp_path / "cut", lambda state: steps.append(state.step))
     assert steps == [2, 3, 4, 5, 6]
@@ -158,12 +162,22 @@ def test_a_full_disk_leaves_the_state_before(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(
-    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clean, "_step", lambda *arguments: math.nan)
-    with pytest.raises(UserError, match="net: the loss is nan at step 1: lower lr"):
-        train_tiny(tmp_path)
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(train_tiny: Train, tmp_path: Path) -> None:
+    """A rate at which weights overflow: the loss after the step is no number."""
+    message = (
+        r"net: the (loss|gradient's norm) is (nan|inf) at step \d: lower lr or set clip_norm; nothing was kept yet"
+    )
+    with pytest.raises(UserError, match=message):
+        train_tiny(tmp_path / "at_once", lr=1e30, warmup_steps=0, validate_every=6)
+    good = train_tiny(tmp_path / "later", max_minutes=1e-9)
+    poisoned = torch.load(tmp_path / "later" / "last.pt", weights_only=True)
+    first = next(iter(poisoned["net"]))
+    poisoned["net"][first].fill_(math.nan)
+    torch.save(poisoned, tmp_path / "later" / "last.pt")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "later").iterdir()}
+    with pytest.raises(UserError, match=rf"at step 2: .*; the state of step {good.step} is kept in {tmp_path}/later"):
+        train_tiny(tmp_path / "later")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "later").iterdir()} == before
 
 
 def test_the_learning_rate_rises_and_follows_half_a_cosine() -> None:

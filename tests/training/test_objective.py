@@ -1,0 +1,119 @@
+from typing import Any
+
+import pytest
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from freqbench.attacks import make
+from freqbench.models import InputAdapter, SegmentationModel
+from freqbench.training.objective import Adversary, Objective
+from freqbench.training.recipe import FrequencyConsistency
+
+ROI = (8, 8, 8)
+MONAI = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
+
+
+class Watched(nn.Module):
+    """A small network that notes the mode in which it was run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3)
+        self.modes: list[bool] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.modes.append(self.training)
+        logits: Tensor = self.norm(self.conv(images))
+        return logits
+
+
+def crops(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images, attacked = (torch.rand(batch, 1, *ROI, generator=generator) for _ in range(2))
+    return images, attacked, torch.randint(0, 3, images.shape, generator=generator)
+
+
+def objective(net: nn.Module, **consistency: Any) -> Objective:
+    return Objective(net, InputAdapter(), FrequencyConsistency(**consistency) if consistency else None, half=False)
+
+
+def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **parameters: Any) -> Adversary:
+    return Adversary(attack=make(name, **parameters), random_budget=budget, seed=3)
+
+
+def test_at_is_the_loss_on_attacked_crops_alone() -> None:
+    net, (_, attacked, labels) = Watched(), crops()
+    loss, terms = objective(net)(None, attacked, labels)
+    assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
+    assert torch.isnan(terms[[0, 2]]).all()
+
+
+def test_vaft_is_the_sum_of_both_losses() -> None:
+    net, (images, attacked, labels) = Watched(), crops()
+    loss, terms = objective(net)(images, attacked, labels)
+    wanted = [float(MONAI(net(x), labels)) for x in (images, attacked)]
+    assert terms[:2].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert float(loss) == pytest.approx(sum(wanted), abs=1e-6)
+
+
+def test_the_consistency_is_added_with_its_weight() -> None:
+    net, (images, attacked, labels) = Watched(), crops()
+    bare, _ = objective(net)(images, attacked, labels)
+    once, one = objective(net, weight=1)(images, attacked, labels)
+    thrice, three = objective(net, weight=3)(images, attacked, labels)
+    assert float(thrice - bare) == pytest.approx(3 * float(once - bare), rel=1e-5)
+    assert float(three[2]) == pytest.approx(3 * float(one[2]), rel=1e-6)
+    assert float(one[2]) > 0.1
+
+
+def test_the_network_is_in_evaluation_mode_while_it_is_attacked_and_back_after() -> None:
+    net, (images, _, labels) = Watched().train(), crops()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    adversary(eps=8 / 255, steps=3).attacked(SegmentationModel(net, ROI).train(), images, labels, 0, [0, 1])
+    assert net.modes == [False] * 3
+    assert net.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_attacked_crops_are_those_of_the_attack_itself() -> None:
+    net, (images, _, labels) = Watched().eval(), crops()
+    attack = make("pgd", eps=8 / 255, steps=2, random_start=False)
+    found = Adversary(attack=attack, random_budget=None, seed=0).attacked(
+        SegmentationModel(net, ROI), images, labels, 5, [8, 9]
+    )
+    assert torch.equal(found, attack(SegmentationModel(net, ROI), images, labels).adversarial)
+
+
+def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
+    net, (images, _, labels) = Watched().eval(), crops()
+    attack = adversary("gn", std=8 / 255)
+    model = SegmentationModel(net, ROI)
+    both = attack.attacked(model, images, labels, 4, [8, 9])
+    alone = attack.attacked(model, images[1:], labels[1:], 4, [9])
+    other = attack.attacked(model, images[1:], labels[1:], 4, [10])
+    assert torch.equal(both[1:], alone)
+    assert not torch.equal(alone, other)
+
+
+def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
+    drawn = [adversary(budget=(0.01, 0.03), eps=0.5).at_step(step).eps for step in range(200)]
+    assert drawn == [adversary(budget=(0.01, 0.03), eps=0.5).at_step(step).eps for step in range(200)]
+    assert 0.01 <= min(drawn) < 0.0105
+    assert 0.0295 < max(drawn) <= 0.03
+    assert sum(drawn) / 200 == pytest.approx(0.02, abs=0.0015)
+
+
+def test_a_step_in_parts_of_the_budget_follows_the_drawn_one() -> None:
+    attack = adversary(budget=(0.01, 0.03), eps=0.5, step_size="eps/4").at_step(0)
+    assert attack.step_size == "eps/4"
+    assert attack.eps <= 0.03
+
+
+def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() -> None:
+    net, (images, _, labels) = Watched().eval(), crops()
+    found = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
+    assert found.shape == images.shape
+    assert not torch.equal(found, images)
