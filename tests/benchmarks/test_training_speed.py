@@ -1,0 +1,141 @@
+"""What a step of VAFT costs beside the bare model's steps, and whether crops are ever waited for.
+
+`pytest -m benchmark -s tests/benchmarks/test_training_speed.py --json training.json`: a table, and the same as JSON.
+
+The bound, measured in the same run and in turns: T passes forward and back to the input, as the attack makes, and two
+full steps, forward and back to the weights with Dice + cross-entropy, as the clean and the attacked crop take. The
+papers' UNet (14 classes, 96^3): on the CPU at batch 1 in float32, where there is a GPU at batch 4 in bf16.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from freqbench.config import validate
+from freqbench.ops.losses import dice_ce
+from freqbench.training import TrainJob
+from freqbench.training.crops import CropSampler, loaded
+from freqbench.training.lists import ROLES, job_lists
+from freqbench.training.loop import Trainer
+from freqbench.training.plan import trainings_of
+from freqbench.training.team import ALONE
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(0)]
+
+STEPS, CLASSES, ROI = 5, 14, (96, 96, 96)
+ON_GPU = torch.cuda.is_available()
+BATCH, ROUNDS = (4, 15) if ON_GPU else (1, 5)
+ATTACK = {"name": "vafa", "q_max": 20, "steps": STEPS, "block": 32}
+
+
+def trainer(folder: Path, **consistency: Any) -> Trainer:
+    """Of the papers' UNet on a dataset of as many classes, whose cases are not read."""
+    recipe = {"name": "net", "arch": "unet", "roi": ROI, "start": "scratch", "objective": "vaft", "attack": ATTACK}
+    job = validate(
+        {
+            "name": "speed",
+            "dataset": {"name": "phantom", "loader": "stand_in", "classes": [f"c{i}" for i in range(CLASSES)]},
+            "splits": {"train": "train", "select": "validation", "test": "test"},
+            "models": [{**recipe, **({"frequency_consistency": consistency} if consistency else {})}],
+            "batch_size": BATCH,
+        },
+        TrainJob,
+        "speed",
+    )
+    lists = job_lists(job)
+    [training] = trainings_of(job, str(folder), lists["train"], {role: () for role in ROLES})
+    return Trainer(training, str(folder), ALONE)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    if ON_GPU:
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    action()
+    if ON_GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def test_a_step_of_vaft(tmp_path: Path, measured: list[dict[str, Any]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(BATCH, 1, *ROI, generator=generator)
+    labels = torch.randint(0, CLASSES, images.shape, generator=generator)
+    bare, plain, whole = trainer(tmp_path / "a"), trainer(tmp_path / "b"), trainer(tmp_path / "c", weight=1)
+    net, on_device = bare.state.net, [volumes.to(ALONE.device) for volumes in (images, labels)]
+
+    def pass_to_input() -> None:
+        x = on_device[0].clone().requires_grad_()
+        for parameter in net.parameters():
+            parameter.requires_grad_(False)
+        with torch.autocast(ALONE.device.type, dtype=torch.bfloat16, enabled=ON_GPU):
+            logits = net(x)
+        torch.autograd.grad(logits.float().sum(), x)
+        for parameter in net.parameters():
+            parameter.requires_grad_(True)
+
+    def full_step() -> None:
+        bare.state.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(ALONE.device.type, dtype=torch.bfloat16, enabled=ON_GPU):
+            logits = net(on_device[0])
+        torch.autograd.backward(dice_ce(logits.float(), on_device[1]).mean())
+        bare.state.optimizer.step()
+
+    def bound() -> None:
+        for _ in range(STEPS):
+            pass_to_input()
+        full_step()
+        full_step()
+
+    for action in (bound, lambda: plain.step(iter([(images, labels)])), lambda: whole.step(iter([(images, labels)]))):
+        action()
+    rounds = [
+        (
+            seconds(bound),
+            seconds(full_step),
+            seconds(lambda: plain.step(iter([(images, labels)]))),
+            seconds(lambda: whole.step(iter([(images, labels)]))),
+        )
+        for _ in range(ROUNDS)
+    ]
+    to_bound = statistics.median(vaft / least for least, _, _, vaft in rounds)
+    to_full = statistics.median(vaft / ((STEPS + 2) * full) for _, full, _, vaft in rounds)
+    share = statistics.median((vaft - without) / vaft for _, _, without, vaft in rounds)
+    measured.append({"what": "vaft step / (T input passes + 2 full steps)", "ratio": to_bound})
+    measured.append({"what": "vaft step / (T + 2) full steps", "ratio": to_full})
+    measured.append({"what": "share of the consistency in a step", "ratio": share})
+    assert to_full <= 1.2
+    assert share <= 0.05
+
+
+def test_crops_are_never_waited_for(measured: list[dict[str, Any]]) -> None:
+    """Crops of Synapse's size beside a step of half a second; the first one, for which the process starts, counts."""
+    from freqbench.training.recipe import Augmentation
+
+    job = validate(
+        {
+            "name": "speed",
+            "dataset": {"name": "phantom", "shape": [224, 160, 140], "cases": 2},
+            "splits": {"train": "train", "select": "validation", "test": "test"},
+            "models": [{"name": "net", "arch": "unet"}],
+        },
+        TrainJob,
+        "speed",
+    )
+    dataset = job_lists(job)["train"]
+    sampler = CropSampler([dataset.load(ref) for ref in dataset.refs()], ROI, Augmentation(), seed=0)
+    batches = [range(4 * step, 4 * step + 4) for step in range(60)]
+    waited = 0.0
+    with loaded(sampler, batches, loaders=1, pinned=ON_GPU) as crops:
+        began = time.perf_counter()
+        for _ in batches:
+            waited += seconds(lambda: next(crops))
+            time.sleep(0.5)
+        share = waited / (time.perf_counter() - began)
+    measured.append({"what": "share of waiting for crops", "ratio": share})
+    assert share < 0.02
