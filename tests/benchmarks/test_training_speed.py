@@ -48,7 +48,7 @@ def trainer(folder: Path, **consistency: Any) -> Trainer:
         "speed",
     )
     lists = job_lists(job)
-    [training] = trainings_of(job, str(folder), lists["train"], {role: () for role in ROLES})
+    [training] = trainings_of(job, str(folder), lists["train"], dict.fromkeys(ROLES, ()))
     return Trainer(training, str(folder), ALONE)
 
 
