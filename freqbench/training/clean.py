@@ -44,6 +44,8 @@ class CleanTraining:
         num_classes: background included.
         half: store weights in half precision.
         record: what the stored file says of its training: data, seed, schedule and augmentation among it.
+        fingerprints: of the cases of the train and the select list, which the file names too, so that whoever scores
+            the network can tell them; `record` has a digest of them.
     """
 
     model: ModelRecipe
@@ -53,6 +55,7 @@ class CleanTraining:
     num_classes: int
     half: bool
     record: dict[str, Any]
+    fingerprints: dict[str, list[str]]
 
     @property
     def identity(self) -> str:
@@ -170,7 +173,7 @@ def save_best(training: CleanTraining, state: State, folder: str, found: dict[st
         "args": training.model.args,
         "roi": list(training.model.roi),
         "num_classes": training.num_classes,
-        "training": training.record | found,
+        "training": training.record | {"fingerprints": training.fingerprints} | found,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)
 

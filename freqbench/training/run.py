@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -53,13 +53,25 @@ class TrainResult:
     steps: int
 
 
-def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[TrainResult]:
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A training job whose lists have been read: each by its role, and what shapes each network."""
+
+    lists: dict[str, Dataset]
+    refs: dict[str, tuple[CaseRef, ...]]
+    trainings: list[CleanTraining]
+
+
+def train(
+    job: TrainJob, out: str | None = None, progress: bool = True, only: Collection[str] | None = None
+) -> list[TrainResult]:
     """Train the networks of a job; what is finished is skipped, what was interrupted goes on.
 
     Args:
         job: what to train.
         out: folder or URI of the results, `runs/<name>` unless given: `OUT/<model>/best.safetensors` and its log.
         progress: show a progress bar, or plain lines where standard error is no terminal.
+        only: names of the networks that are wanted; None: all.
 
     Returns:
         One result a model, in the job's order.
@@ -71,18 +83,46 @@ def train(job: TrainJob, out: str | None = None, progress: bool = True) -> list[
     out = out or join("runs", job.name)
     if job.threads:
         torch.set_num_threads(job.threads)
-    lists = job_lists(job)
-    refs = {role: lists[role].refs() for role in ROLES}
-    _refuse_overlap(job, refs)
-    trainings = [clean_training(job, model, lists["train"], refs) for model in job.models]
-    for training in trainings:
+    prepared = _prepare(job)
+    wanted = [each for each in prepared.trainings if only is None or each.model.name in only]
+    for training in wanted:
         models.resolve(_entry(training.model, "random"), training.num_classes)
 
     @cache
     def cases(role: str) -> list[Case]:
-        return [lists[role].load(ref) for ref in refs[role]]
+        return [prepared.lists[role].load(ref) for ref in prepared.refs[role]]
 
-    return [_train_one(training, lists["test"].class_names, cases, out, progress) for training in trainings]
+    return [_train_one(training, prepared.lists["test"].class_names, cases, out, progress) for training in wanted]
+
+
+def identities(job: TrainJob) -> dict[str, str]:
+    """Of each network by its name, 16 hex digits of all that shapes its weights; lists are read, nothing is trained.
+
+    Raises:
+        UserError: as `train`.
+        MissingDataError: cases of the lists are not on this machine.
+    """
+    return {training.model.name: training.identity for training in _prepare(job).trainings}
+
+
+def finished(job: TrainJob, out: str | None = None) -> dict[str, TrainResult]:
+    """The networks of a job that `train` would skip, by their names.
+
+    Raises:
+        UserError: as `train`.
+        MissingDataError: cases of the lists are not on this machine.
+    """
+    out = out or join("runs", job.name)
+    found = {each.model.name: _finished(join(out, each.model.name), _key(each)) for each in _prepare(job).trainings}
+    return {name: result for name, result in found.items() if result}
+
+
+def _prepare(job: TrainJob) -> _Prepared:
+    lists = job_lists(job)
+    refs = {role: lists[role].refs() for role in ROLES}
+    _refuse_overlap(job, refs)
+    trainings = [clean_training(job, model, lists["train"], refs) for model in job.models]
+    return _Prepared(lists=lists, refs=refs, trainings=trainings)
 
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
@@ -118,6 +158,7 @@ def clean_training(
         num_classes=dataset.num_classes,
         half=job.half,
         record=record,
+        fingerprints={role: [ref.fingerprint for ref in refs[role]] for role in ("train", "select")},
     )
 
 
@@ -144,18 +185,23 @@ def _train_one(
 ) -> TrainResult:
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
-    key = digest([training.identity, training.half, training.schedule.max_minutes])
-    finished = _finished(folder, key)
+    key = _key(training)
+    former = _finished(folder, key)
     with _steps_shown(training, progress) as (say, seen):
-        if finished:
-            say(f"{finished.name}: finished before, test Dice {finished.dice_test:.3f}")
-            return finished
+        if former:
+            say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
+            return former
         state = train_clean(training, cases("train"), cases("select"), folder, seen)
         result = _measure(training, state, class_names, cases("test"), folder)
         content = {"key": key, "sha256": sha256(result.path), "result": asdict(result)}
         write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")
     return result
+
+
+def _key(training: CleanTraining) -> str:
+    """16 hex digits of all that shapes a stored file."""
+    return digest([training.identity, training.half, training.schedule.max_minutes])
 
 
 def _finished(folder: str, key: str) -> TrainResult | None:
