@@ -129,12 +129,13 @@ def _trusting(spec: Any, trusted: bool) -> Any:
 
 def spec_of(out: str, job: str | None, trusted: bool) -> Any:
     """The job of a store, or of a file in its place."""
-    from freqbench import config
+    from freqbench import config, trained
     from freqbench.job import JobSpec
     from freqbench.results import Store
 
     if job:
-        return _with_budgets(_trusting(config.load(job, JobSpec), trusted), out, job, match=False)
+        spec = trained.present(_trusting(config.load(job, JobSpec), trusted), job)
+        return _with_budgets(spec, out, job, match=False)
     # Whoever can write to a store must not be able to have code run here.
     stored = Store(out).job().get("spec")
     content = {**stored, "trust_code": trusted} if isinstance(stored, dict) else stored

@@ -61,7 +61,7 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     """What a checkpoint is; with a job, what it makes of the first clean case."""
     entry = _entry(job, checkpoint, where) if job else None
-    path = storage.filled_in(str((entry.bundle or entry.checkpoint) if entry else checkpoint), "--checkpoint")
+    path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if checkpoints.seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
     elif entry and (entry.bundle or entry.arch in READERS):
@@ -132,8 +132,10 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
         UserError: there is none, or it is an ensemble.
     """
     for entry in job.models:
-        written = entry.bundle or entry.checkpoint
-        if checkpoint == entry.name or (written and _is_same(checkpoint, storage.filled_in(written, entry.name))):
+        written = entry.path
+        if checkpoint in (entry.name, entry.checkpoint) or (
+            written and _is_same(checkpoint, storage.filled_in(written, entry.name))
+        ):
             if entry.ensemble:
                 raise UserError(f"{where}: {entry.name} is an ensemble: look at its members one by one")
             return entry
@@ -166,7 +168,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
 
 def _candidates(entry: ModelEntry) -> list[str | None]:
     """The migrations to try: all where the file does not tell, else what the job says or its keys do."""
-    path = storage.filled_in(str(entry.bundle or entry.checkpoint), entry.name)
+    path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
     known = migrations_of(arch)
     if not _are_alike(known) or checkpoints.seed_of(path) is not None or read_metadata(path):

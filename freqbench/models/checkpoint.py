@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def weights_sha256(path: str) -> str:
     Raises:
         CheckpointError: as `read_state_dict`.
     """
+    return _weights_sha256(path, content_sha256(path))
+
+
+@cache
+def _weights_sha256(path: str, content: str) -> str:
+    """The same, once for each content of the file."""
     found = hashlib.sha256()
     for key, value in sorted(read_state_dict(path).items()):
         found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
