@@ -8,6 +8,8 @@ nothing stays as it is, and what trains, which takes seconds to import, is not i
 
 from collections.abc import Callable
 
+import torch
+
 from freqbench.engine.rehearsal import Missing, name_of
 from freqbench.errors import UserError
 from freqbench.job import JobSpec
@@ -100,4 +102,6 @@ def fulfilled(job: JobSpec, where: str, say: Callable[[str], None], shard: Shard
         only = list(dict.fromkeys(wanted[place]))
         say(f"{training.job.name}: training {', '.join(only)} first, into {training.out} (the same command goes on)")
         train(training.job, training.folder(), only=only)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
     return present(job, where)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,7 @@ def _contents(path: str) -> Lines:
     metadata = read_metadata(path)
     said = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
     yield "metadata", f"written by freqbench: {said}" if metadata else "none of freqbench's"
+    yield from _record(metadata)
     arch = metadata.get("arch", arch)
     if arch is None:
         yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(found))})"
@@ -94,6 +96,37 @@ def _contents(path: str) -> Lines:
     else:
         yield "architecture", f"{arch} ({MODELS[arch].title})" + ("" if metadata else ", by its keys")
         yield "migration", "none: freqbench wrote it" if metadata else _migration(arch, bare)
+
+
+def _record(metadata: Mapping[str, Any]) -> Lines:
+    """What a checkpoint says of how it was made and what may be done with it; whatever it says is shown as text."""
+    classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
+    made = training if isinstance(training, Mapping) else {}
+    classes = classes or made.get("class_names")
+    if isinstance(classes, list):
+        yield "classes", ", ".join(map(str, classes))
+    if metadata.get("preprocess"):
+        yield "space", f"trained in {metadata['preprocess']}: datasets of another are prepared so for it"
+    known = {
+        "job": made.get("job"),
+        "dataset": made.get("dataset"),
+        "steps": made.get("steps"),
+        "seed": made.get("seed"),
+        "select Dice": _rounded(made.get("dice_select")),
+        "test Dice": _rounded(made.get("dice_test")),
+    }
+    if made:
+        yield "training", ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    fingerprints = made.get("fingerprints")
+    if isinstance(fingerprints, Mapping):
+        counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
+        yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
+    if licence:
+        yield "licence", str(licence)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:

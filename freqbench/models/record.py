@@ -92,7 +92,8 @@ def concerns(model: ModelSpec, dataset: str, class_names: Sequence[str], refs: S
             f"{model.name}: {len(others)} of its {len(pairs)} classes are called otherwise in {dataset} (first: "
             f"{theirs!r} there is {ours!r} here): check that they are the same"
         )
-    seen = {role: sum(ref.fingerprint in known for ref in refs) for role, known in record.training.fingerprints}
+    scored = {ref.fingerprint for ref in refs}
+    seen = {role: len(scored.intersection(known)) for role, known in record.training.fingerprints}
     told = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
     if told:
         yield f"{model.name}: {' and '.join(told)}: scores on them are flattered"
