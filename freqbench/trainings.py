@@ -107,7 +107,8 @@ def stand(job: JobSpec, where: str) -> Stand:
             standings[training.place] = _standing(training)
         standing = standings[training.place]
         if isinstance(standing, MissingDataError):
-            complaint = f"expected the data of {training.job.name}, which trains it: {standing}"
+            reason = str(standing).removeprefix(f"{training.place}: ")
+            complaint = f"expected the data of {training.job.name}, which trains it: {reason}"
             missing.append(Missing(what=name_of(entry), complaint=complaint, source=entry.source or ""))
         elif name not in standing.files:
             todo[i] = network
