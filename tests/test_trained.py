@@ -2,15 +2,18 @@
 
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 from cli.test_cli import in_process
+from rich.console import Console
 from toy_training import benchmark, training, write
 
 from freqbench import config, evaluate, trained
+from freqbench.engine import runner
 from freqbench.errors import UserError
 from freqbench.job import JobSpec, expand
 from freqbench.models import ModelSpec
@@ -37,14 +40,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(here, "job.yaml", benchmark("train://net", save_adversarial="nifti"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        patch.setattr("sys.argv", ["bench.py", "run", "job.yaml", "--engine", "serial"])
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as caught:
-            from freqbench.cli import main
-
-            main()
-        signal.signal(signal.SIGTERM, before)
-    assert caught.value.code in (0, None)
+        spec = trained.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print)
+        runner.execute(spec, expand(spec), "runs/tiny", Console(quiet=True), "serial")
     return here
 
 
@@ -124,8 +121,6 @@ def test_equal_weights_are_one_model_however_long_they_took(done: Path, folder: 
 
 
 def test_the_model_has_its_weights_and_its_training_job_in_its_identity(store: Path) -> None:
-    from dataclasses import replace
-
     spec = model()
     assert spec.training is not None
     ids = {replace(spec, **change).model_id for change in ({}, {"training": "0" * 16}, {"weights_sha256": "0" * 64})}
