@@ -72,11 +72,12 @@ def plan(
     job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None, trust_code: Trust = False
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    from freqbench import trained
     from freqbench.engine import planning, rehearsal, remaining
 
     console = commands.console()
-    spec = commands.job_of(job, set_, trust_code)
-    lacking = rehearsal.missing(spec, where=job)
+    spec, untrained = trained.planned(commands.job_of(job, set_, trust_code), job)
+    lacking = (*untrained, *rehearsal.missing(spec, where=job))
     spec, grid = commands.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
     console.print(planning.overview(spec, grid))
     place = out or f"runs/{spec.name}"
@@ -103,17 +104,22 @@ def run(
     force: Force = False,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
+    from freqbench import trained
     from freqbench.engine import rehearsal, runner
     from freqbench.results import Shard
 
     part = Shard.parse(shard) if shard else None
     spec = commands.job_of(job, set_, trust_code)
-    if dry_data:
-        spec, engine = rehearsal.rehearsed(spec), "serial"
+    doing = "networks were trained"
     try:
+        if dry_data:
+            spec, engine = rehearsal.rehearsed(trained.described(spec, job)), "serial"
+        else:
+            spec = trained.fulfilled(spec, job, commands.say, part, address)
+        doing = "budgets were matched"
         spec, grid = commands.expanded(spec, job, limit_cases, out, match=True)
     except KeyboardInterrupt:
-        text = "stopped while budgets were matched: what was found is kept, and the same command goes on"
+        text = f"stopped while {doing}: what was found is kept, and the same command goes on"
         commands.console().print(text, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     place = out or f"runs/{spec.name}"
@@ -188,9 +194,10 @@ def doctor(
     trust_code: Trust = False,
 ) -> None:
     """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
+    from freqbench import trained
     from freqbench.engine import checkups
 
-    spec = commands.job_of(job, None, trust_code) if job else None
+    spec = trained.planned(commands.job_of(job, None, trust_code), job)[0] if job else None
     lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
     for name, finding in lines:
         commands.say(f"{name + ':':<16} {finding}")

@@ -1,7 +1,6 @@
 """What the commands of the command line share: jobs read, stores reported, and each way to score."""
 
 import gc
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,12 +130,13 @@ def _trusting(spec: Any, trusted: bool) -> Any:
 
 def spec_of(out: str, job: str | None, trusted: bool) -> Any:
     """The job of a store, or of a file in its place."""
-    from freqbench import config
+    from freqbench import config, trained
     from freqbench.job import JobSpec
     from freqbench.results import Store
 
     if job:
-        return _with_budgets(_trusting(config.load(job, JobSpec), trusted), out, job, match=False)
+        spec = trained.present(_trusting(config.load(job, JobSpec), trusted), job)
+        return _with_budgets(spec, out, job, match=False)
     # Whoever can write to a store must not be able to have code run here.
     stored = Store(out).job().get("spec")
     content = {**stored, "trust_code": trusted} if isinstance(stored, dict) else stored
@@ -152,10 +152,10 @@ def _with_budgets(spec: Any, out: str, where: str, match: bool) -> Any:
 
 def train(job: str, out: str | None, overrides: list[str] | None, address: str | None) -> None:
     """Train the networks of a job, and show what became of them."""
-    from freqbench import config, training
+    from freqbench import config, trained, training
 
     spec = config.load(job, training.TrainJob, overrides or ())
-    with _ray_for(spec, address):
+    with trained.ray_for(spec, address):
         results = training.train(spec, out)
     weights = Column("weights", overflow="fold")
     columns = ("model", "steps", "seconds", "select Dice", "attacked", "test Dice")
@@ -165,19 +165,6 @@ def train(job: str, out: str | None, overrides: list[str] | None, address: str |
         figures = ("" if value is None else f"{value:.3f}" for value in dice)
         table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *figures, result.path)
     console().print(table)
-
-
-@contextmanager
-def _ray_for(spec: Any, address: str | None) -> Iterator[None]:
-    """A Ray for a training job that wants one."""
-    if spec.engine != "ray":
-        yield
-        return
-    from freqbench.engine import cluster
-
-    place = address or os.environ.get("RAY_ADDRESS")
-    with cluster.existing(place) if place else cluster.own(spec.workers):
-        yield
 
 
 def report(outs: list[str], format: str, table: str | None = None) -> str:

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from freqbench import config, entries, plugins
+from freqbench import config, entries, lineup, plugins
 from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.config import FileName, Strict
 from freqbench.data import DATASETS, Dataset
 from freqbench.errors import UserError, unknown
 from freqbench.grid import Cell, Grid
+from freqbench.lineup import models_for
 from freqbench.metrics import METRICS
-from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
+from freqbench.models import ModelEntry, ModelSpec
 from freqbench.types import CaseRef
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
@@ -52,6 +53,9 @@ class JobSpec(Strict):
             cells, a value that is a list itself stands in one more. Names of classes in `organs` and `target` are each
             dataset's own. `match` in place of the budget asks for a distance (`freqbench.entries.Match`); `datasets`
             and `sources` say what an entry is for, all by default.
+        training: jobs that train the networks of `train://NAME` checkpoints (`train://JOB/NAME` where two train one of
+            that name): paths of training jobs, their content, or `{job: either, out: where its networks are}`, by
+            default `runs/<name>`; `freqbench.trained` reads them.
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
@@ -71,6 +75,7 @@ class JobSpec(Strict):
     datasets: Annotated[list[dict[str, Any]], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    training: tuple[Annotated[str, Field(min_length=1)] | dict[str, Any], ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -81,6 +86,11 @@ class JobSpec(Strict):
     case_timeout: PositiveFloat | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
     trust_code: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has to do with training: see `freqbench.trained`."""
+        return bool(self.training) or any(entry.is_to_train for entry in self.models)
 
     @field_validator("metrics")
     @classmethod
@@ -101,7 +111,8 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    _check_models(job, [dataset.name for dataset in datasets], where)
+    lineup.check(job.models, [dataset.name for dataset in datasets], where)
+    said = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     for i, dataset in enumerate(datasets):
@@ -109,7 +120,8 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
             cases[dataset.name] = entries.with_own_files(dataset.refs()[:limit_cases])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-        models = _models(job, dataset, where)
+        models = lineup.resolved(job.models, dataset, job.trust_code, where)
+        said += lineup.concerns(models, dataset, cases[dataset.name])
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
                 continue
@@ -125,8 +137,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
                     window_batch=_coupled_windows(job) if attack.couples_batch else None,
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
-    said = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=said)
+    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said)))
 
 
 def _datasets(job: JobSpec, where: str) -> list[Dataset]:
@@ -196,45 +207,6 @@ def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -
     return config.validate(content, DATASETS[loader], where)
 
 
-def _models(job: JobSpec, dataset: Dataset, where: str) -> dict[str, ModelSpec]:
-    """The models of a job for one dataset, in the job's order; an ensemble may stand before its members."""
-    models: dict[str, ModelSpec] = {}
-    asked = [(i, entry) for i, entry in enumerate(job.models) if dataset.name in (entry.datasets or [dataset.name])]
-    for i, entry in sorted(asked, key=lambda each: each[1].ensemble is not None):
-        with entries.at(f"{where}: models[{i}]"):
-            if entry.ensemble:
-                for name in entry.ensemble:
-                    if name not in models:
-                        raise UserError(f"{entry.name}: ensemble: {unknown('model', name, models)}")
-                model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
-            else:
-                model = resolve(entry, dataset.num_classes, dataset.num_channels, job.trust_code)
-            for other in models.values():
-                if other.model_id == model.model_id:  # their records would replace each other
-                    raise UserError(
-                        f"{entry.name}: the same network with the same weights as {other.name}: give it once"
-                    )
-            models[entry.name] = model
-    return {entry.name: models[entry.name] for _, entry in asked}
-
-
-def _check_models(job: JobSpec, datasets: Sequence[str], where: str) -> None:
-    """Every dataset has models, each of its own name."""
-    for i, entry in enumerate(job.models):
-        for name in entry.datasets or ():
-            if name not in datasets:
-                raise UserError(f"{where}: models[{i}].datasets: {unknown('dataset', name, datasets)}")
-    for dataset in datasets:
-        entries.require_distinct("models", models_for(job, dataset), where)
-        if not models_for(job, dataset):
-            raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
-
-
-def models_for(job: JobSpec, dataset: str) -> list[str]:
-    """Names of the models that a job has for a dataset."""
-    return [entry.name for entry in job.models if dataset in (entry.datasets or [dataset])]
-
-
 def _coupled_windows(job: JobSpec) -> int:
     return COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
 
@@ -265,7 +237,7 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
         names = [str(other.get("name")) for other in job.datasets]
         if dataset.name not in entries.names_of(entry, entries.DATASETS, names, place):
             continue
-        sources, models = models_for(job, dataset.name), [model.name for model in job.models]
+        sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
         for written, only in entries.attacks_on(dataset.name, sources, models, entry, place):
             yield attack_of(entry["name"], written, dataset, place, job.trust_code), only
 

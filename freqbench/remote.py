@@ -1,9 +1,10 @@
 """The commands for jobs on a cluster: submit, status, stop, list."""
 
+import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,11 +51,12 @@ def submit(
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
     jobs = _jobs()
+    from freqbench import trained
     from freqbench.engine import parcel
     from freqbench.results import Shard
 
-    spec = commands.job_of(job, set_, trust_code)
-    for text in (Path(job).read_text(encoding="utf-8"), *(set_ or ())):
+    spec = trained.described(commands.job_of(job, set_, trust_code), job)
+    for text in (Path(job).read_text(encoding="utf-8"), *(set_ or ()), str(spec.training)):
         parcel.refuse_credentials(text, job)
     parcel.check(job, spec)
     variables = parcel.environment(env or ())
@@ -62,7 +64,7 @@ def submit(
     packed = parcel.pack(job, spec)
     head = jobs.Head(address)
     options = {
-        "--set": [*(set_ or ()), *packed.overrides],
+        "--set": [*(set_ or ()), *packed.overrides, *_kept(spec.training, head, job)],
         "--limit-cases": limit_cases,
         "--shard": part,
         "--force": force,
@@ -154,6 +156,14 @@ def words(options: Mapping[str, Any]) -> list[str]:
             if each is not None and each is not False:
                 given += [name] if each is True else [name, str(each)]
     return given
+
+
+def _kept(training: Sequence[Any], head: Any, where: str) -> Iterator[str]:
+    """For `--set`, where the networks that a described job trains are to lie: a place that all nodes share."""
+    for i, entry in enumerate(training):
+        out = str(entry["out"])
+        if "$" not in out:  # a variable is the nodes' to fill in
+            yield f"training.{i}.out={json.dumps(head.shared(out, f'{where}: training[{i}].out'))}"
 
 
 def _jobs() -> Any:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     """What a checkpoint is; with a job, what it makes of the first clean case."""
     entry = _entry(job, checkpoint, where) if job else None
-    path = storage.filled_in(str((entry.bundle or entry.checkpoint) if entry else checkpoint), "--checkpoint")
+    path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if checkpoints.seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
     elif entry and (entry.bundle or entry.arch in READERS):
@@ -86,6 +87,7 @@ def _contents(path: str) -> Lines:
     metadata = read_metadata(path)
     said = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
     yield "metadata", f"written by freqbench: {said}" if metadata else "none of freqbench's"
+    yield from _record(metadata)
     arch = metadata.get("arch", arch)
     if arch is None:
         yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(found))})"
@@ -94,6 +96,37 @@ def _contents(path: str) -> Lines:
     else:
         yield "architecture", f"{arch} ({MODELS[arch].title})" + ("" if metadata else ", by its keys")
         yield "migration", "none: freqbench wrote it" if metadata else _migration(arch, bare)
+
+
+def _record(metadata: Mapping[str, Any]) -> Lines:
+    """What a checkpoint says of how it was made and what may be done with it; whatever it says is shown as text."""
+    classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
+    made = training if isinstance(training, Mapping) else {}
+    classes = classes or made.get("class_names")
+    if isinstance(classes, list):
+        yield "classes", ", ".join(map(str, classes))
+    if metadata.get("preprocess"):
+        yield "space", f"trained in {metadata['preprocess']}: datasets of another are prepared so for it"
+    known = {
+        "job": made.get("job"),
+        "dataset": made.get("dataset"),
+        "steps": made.get("steps"),
+        "seed": made.get("seed"),
+        "select Dice": _rounded(made.get("dice_select")),
+        "test Dice": _rounded(made.get("dice_test")),
+    }
+    if made:
+        yield "training", ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    fingerprints = made.get("fingerprints")
+    if isinstance(fingerprints, Mapping):
+        counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
+        yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
+    if licence:
+        yield "licence", str(licence)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
@@ -132,8 +165,10 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
         UserError: there is none, or it is an ensemble.
     """
     for entry in job.models:
-        written = entry.bundle or entry.checkpoint
-        if checkpoint == entry.name or (written and _is_same(checkpoint, storage.filled_in(written, entry.name))):
+        written = entry.path
+        if checkpoint in (entry.name, entry.checkpoint) or (
+            written and _is_same(checkpoint, storage.filled_in(written, entry.name))
+        ):
             if entry.ensemble:
                 raise UserError(f"{where}: {entry.name} is an ensemble: look at its members one by one")
             return entry
@@ -166,7 +201,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
 
 def _candidates(entry: ModelEntry) -> list[str | None]:
     """The migrations to try: all where the file does not tell, else what the job says or its keys do."""
-    path = storage.filled_in(str(entry.bundle or entry.checkpoint), entry.name)
+    path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
     known = migrations_of(arch)
     if not _are_alike(known) or checkpoints.seed_of(path) is not None or read_metadata(path):

@@ -45,6 +45,7 @@ def collect(grid: Grid) -> dict[str, Any]:
                 "checkpoint": model.checkpoint,
                 "sha256": model.checkpoint_sha256,
                 "migration": model.migration,
+                "training": model.training,
             }
             for model_id, model in models.items()
         },

@@ -35,7 +35,8 @@ from freqbench.entries import (
 from freqbench.errors import UserError
 from freqbench.grid import Cell, attack_identity
 from freqbench.identity import digest
-from freqbench.job import JobSpec, attack_of, expand, models_for
+from freqbench.job import JobSpec, attack_of, expand
+from freqbench.lineup import models_for
 from freqbench.metrics import prepare_lpips
 from freqbench.types import CaseRef
 
@@ -235,7 +236,7 @@ def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dic
     matches = list(matches_of(entry, place))
     names = [str(dataset.get("name")) for dataset in job.datasets]
     for dataset in names_of(entry, DATASETS, names, place):
-        for source in sources_of(entry, models_for(job, dataset), [model.name for model in job.models], place):
+        for source in sources_of(entry, models_for(job.models, dataset), [model.name for model in job.models], place):
             for parameters in combinations(entry, place):
                 for match in matches:
                     yield {

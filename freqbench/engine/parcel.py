@@ -71,7 +71,8 @@ def pack(path: str, job: JobSpec) -> Parcel:
 
     Args:
         path: the job file.
-        job: its content, overrides applied.
+        job: its content, overrides applied, and training jobs described (`freqbench.trained`): their content travels as
+            an override, and their data as the job's own do.
 
     Raises:
         UserError: a path that leads out of the folder or to nothing, or too much to travel.
@@ -80,6 +81,8 @@ def pack(path: str, job: JobSpec) -> Parcel:
     root = here if own.is_relative_to(here) else own.parent
     job_place = own.relative_to(root).as_posix()
     files, overrides, total = {job_place: own}, [], own.stat().st_size
+    if job.training:
+        overrides.append(f"training={json.dumps(job.training)}")
     for named in (*_checkpoints(job), *_folders(job)):
         with entries.at(f"{path}: {named.place}"):
             found = _inside(named.text, root)
@@ -161,14 +164,20 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
 
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
-    """`root` of datasets, and `list` where it is not in there."""
-    for i, entry in enumerate(job.datasets):
+    """`root` of datasets, also of those to train on, and `list` where it is not in there."""
+    own = ((f"datasets[{i}]", f"datasets.{i}", entry) for i, entry in enumerate(job.datasets))
+    trained_on = (
+        (f"training[{i}].dataset", f"training.{i}.job.dataset", entry["job"]["dataset"])
+        for i, entry in enumerate(job.training)
+        if isinstance(entry, dict)
+    )
+    for place, key, entry in (*own, *trained_on):
         root, listed = entry.get("root"), entry.get("list")
         if isinstance(root, str) and not is_on_nodes(root):
-            yield _Named(place=f"datasets[{i}].root", key=f"datasets.{i}.root", text=root)
+            yield _Named(place=f"{place}.root", key=f"{key}.root", text=root)
         if isinstance(listed, str) and listed.startswith(("/", "~")) and not is_on_nodes(listed):
             # What is not absolute is in `root`; as a URI it is relative to where the worker is.
-            yield _Named(place=f"datasets[{i}].list", key=f"datasets.{i}.list", text=listed, prefix="file://")
+            yield _Named(place=f"{place}.list", key=f"{key}.list", text=listed, prefix="file://")
 
 
 def _modules(job: JobSpec) -> list[str]:

@@ -32,7 +32,10 @@ def lines(grid: Grid, lacking: Sequence[Missing], volumes: str | None, out: str)
     for warning in grid.warnings:
         yield f"warning: {warning}"
     if lacking:
-        yield from (f"missing: {each}" for each in lacking)
+        yield from (f"{each.word}: {each}" for each in lacking)
+        if all(each.word != Missing.word for each in lacking):
+            yield "passes are counted on untrained networks in their place; which records are there shows once they are"
+            return
         yield (
             "passes are counted on volumes of a usual size and on untrained networks in the place of what is missing; "
             "run --dry-data phantom tries this grid now"

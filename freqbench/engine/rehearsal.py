@@ -36,18 +36,22 @@ class Missing:
         what: a dataset or model, by its name in the job, and for which dataset.
         complaint: what was expected where.
         source: where it is to be had; empty where nothing says.
+        word: what `plan` says of it.
     """
 
     what: str
     complaint: str
     source: str
+    word: str = "missing"
 
     def __str__(self) -> str:
         return f"{self.what}: {self.complaint}{f' (to be had from {self.source})' if self.source else ''}"
 
 
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
-    """What a job needs and this machine does not have; `where` begins the line of a mistake in the job.
+    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.trained`).
+
+    `where` begins the line of a mistake in the job.
 
     Raises:
         UserError: the job itself is wrong.
@@ -65,7 +69,7 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
             "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
             "models": [
                 _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
-                if _model(entry) in names
+                if name_of(entry) in names
                 else entry
                 for number, entry in enumerate(job.models)
             ],
@@ -112,8 +116,8 @@ def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
 
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
     for entry in job.models:
-        path = entry.bundle or entry.checkpoint
-        if path is None or path.startswith("zoo://") or checkpoints.seed_of(path) is not None:
+        path = entry.path
+        if path is None or path.startswith(("zoo://", checkpoints.TRAIN)) or checkpoints.seed_of(path) is not None:
             continue
         try:
             found = storage.exists(storage.filled_in(path, entry.name))
@@ -123,14 +127,15 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
         except UserError as error:
             found, complaint = False, str(error).removeprefix(f"{entry.name}: ")
         if not found:
-            yield Missing(what=_model(entry), complaint=complaint, source=entry.source or "")
+            yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
 
 
 def _dataset(entry: Mapping[str, Any]) -> str:
     return f"dataset {entry['name']}"
 
 
-def _model(entry: ModelEntry) -> str:
+def name_of(entry: ModelEntry) -> str:
+    """What a missing model is called."""
     return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
 
 

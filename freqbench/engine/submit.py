@@ -94,7 +94,7 @@ class Head:
         Raises:
             UserError: the nodes cannot share `out`, or the head does not take the job.
         """
-        place = self._shared(out)
+        place = self.shared(out, "--out")
         job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         words = ["python", "-m", "freqbench", "run", parcel.job, "--address", "auto", "--engine", "ray", "--out", place]
         with tempfile.TemporaryDirectory() as folder, self._told(), _silent():
@@ -117,18 +117,18 @@ class Head:
             )
         return job_id
 
-    def _shared(self, out: str) -> str:
-        """A place for results that all nodes have."""
-        refuse_credentials(out, "--out")
+    def shared(self, out: str, what: str) -> str:
+        """A place for results that all nodes have, or one line that begins with `what`."""
+        refuse_credentials(out, what)
         protocol, is_uri, _ = out.partition("://")
         if is_uri:
             if protocol not in fsspec.available_protocols():
-                raise UserError(f"--out {out}: expected a URI that fsspec knows (s3://, gs://, abfs://, file:///)")
+                raise UserError(f"{what} {out}: expected a URI that fsspec knows (s3://, gs://, abfs://, file:///)")
             return out
         nodes = self.num_nodes()
         if nodes > 1:
             raise UserError(
-                f"--out {out}: expected a place that the {nodes} nodes of the cluster share, got a plain path: give "
+                f"{what} {out}: expected a place that the {nodes} nodes of the cluster share, got a plain path: give "
                 "s3://..., or file:///path of a file system that all have"
             )
         return str(Path(out).expanduser().absolute())

@@ -4,9 +4,11 @@
 their weights) and `.safetensors` by its own library, so that no file can run code.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from freqbench.errors import CheckpointError, NoFileError, UserError, unknown
 from freqbench.models.archive import read_torch, unreadable
 
 _ZOO = Path(__file__).parent / "zoo"
+TRAIN = "train://"
+"""Before the name of a network that the job itself trains."""
+
 _METADATA_KEY = "freqbench"
 # Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
@@ -60,6 +65,25 @@ def content_sha256(checkpoint: str) -> str:
     return storage.sha256(str(_local(checkpoint)))
 
 
+def weights_sha256(path: str) -> str:
+    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values.
+
+    Raises:
+        CheckpointError: as `read_state_dict`.
+    """
+    return _weights_sha256(path, content_sha256(path))
+
+
+@cache
+def _weights_sha256(path: str, content: str) -> str:
+    """The same, once for each content of the file."""
+    found = hashlib.sha256()
+    for key, value in sorted(read_state_dict(path).items()):
+        found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def read_metadata(path: str) -> dict[str, Any]:
     """What a checkpoint written by `save_checkpoint` says of itself; empty for any other checkpoint.
 
@@ -67,7 +91,7 @@ def read_metadata(path: str) -> dict[str, Any]:
         path: a path, URI or `zoo://DATASET/NAME`.
 
     Returns:
-        arch, args, roi, num_classes and training, as they were given to `save_checkpoint`.
+        What was given to `save_checkpoint`: arch, args, roi, num_classes, training and more (`models.record`).
 
     Raises:
         CheckpointError: no such file, or not a safetensors file although named so.

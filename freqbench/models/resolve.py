@@ -4,35 +4,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, PositiveInt
 from torch import nn
 
 from freqbench import plugins, storage
 from freqbench.config import validate
 from freqbench.entries import ALIASES
-from freqbench.errors import UserError, unknown
+from freqbench.errors import CheckpointError, UserError, unknown
 from freqbench.models import checkpoint as checkpoints
-from freqbench.models import migrations, networks
+from freqbench.models import migrations, networks, record
 from freqbench.models.adapter import Description, InputAdapter
 from freqbench.models.nets import MODELS, complete_args
 from freqbench.models.networks import READERS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
-from freqbench.space import parse_intensity
+from freqbench.space import Preprocess, parse_intensity
 from freqbench.types import Shape
 
 DEFAULT_ROI: Shape = (96, 96, 96)
 
 
-class _Record(BaseModel):
-    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these."""
-
-    arch: str | None = None
-    args: dict[str, Any] | None = None
-    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-
-
-def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted: bool = False) -> ModelSpec:
+def resolve(
+    entry: ModelEntry,
+    num_classes: int,
+    num_channels: int = 1,
+    trusted: bool = False,
+    space: Preprocess | None = None,
+    class_names: Sequence[str] = (),
+) -> ModelSpec:
     """Check all that can be wrong with a model, without computing, and fix its identity.
 
     Args:
@@ -40,17 +38,19 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         num_classes: of the dataset, background included.
         num_channels: of its images.
         trusted: whether code of others may run.
+        space: the dataset's: a checkpoint that was trained in it has none of its own. None: as if all were.
+        class_names: the dataset's; none: nothing is compared.
 
     Raises:
         UserError: an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
             what the checkpoint says of itself, code that is not trusted.
         CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
     """
-    path = storage.filled_in(str(entry.bundle or entry.checkpoint), entry.name)
+    path = _weights_path(entry)
     untrained = checkpoints.seed_of(path) is not None
     arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
-    metadata = {} if untrained or arch in READERS else checkpoints.read_metadata(path)
-    trained = validate(metadata, _Record, where=f"{path}: metadata")
+    trained, is_own = (record.Record(), False) if untrained or arch in READERS else record.read(path)
+    record.require_order(entry.name, path, trained.class_names, class_names)
     arch = _agreed_arch(entry, arch, path, trained.arch)
     draft = ModelSpec(
         name=entry.name,
@@ -62,9 +62,11 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         checkpoint_sha256=f"random:{checkpoints.seed_of(path)}",
         num_channels=num_channels,
         input=entry.input or InputAdapter(),
-        space=entry.preprocess,
+        space=_space(entry, path, trained.preprocess, space),
         inference=entry.inference or DEFAULT_INFERENCE,
         min_dice=0.0 if untrained else entry.min_dice,
+        training=entry.trained.identity if entry.trained else None,
+        weights_sha256=entry.trained.weights if entry.trained else None,
     )
     if arch in READERS:
         return _resolve_read(entry, replace(draft, args=_told_to_reader(draft, entry)), trusted)
@@ -77,7 +79,7 @@ def resolve(entry: ModelEntry, num_classes: int, num_channels: int = 1, trusted:
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
     _require_applicable(entry, draft)
-    stated = entry.migration or (migrations.NONE if metadata else None)
+    stated = entry.migration or (migrations.NONE if is_own else None)
     return _checked(draft, stated, trusted)
 
 
@@ -169,13 +171,55 @@ def _require_whole_space(entry: ModelEntry, draft: ModelSpec, found: Description
             f"{entry.name}: expected preprocess and input, as the transforms of {draft.checkpoint} are not all known: "
             "state both"
         )
-    if entry.preprocess and found.preprocess and entry.input is None:
-        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, found.preprocess))
+    if found.preprocess:
+        _require_input(entry, draft.checkpoint, found.preprocess)
+
+
+def _require_input(entry: ModelEntry, path: str, trained: Preprocess) -> None:
+    """Refuse a job's space of other intensities than a network's own, where it does not say how these are given."""
+    if entry.preprocess and entry.input is None:
+        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, trained))
         if ours != theirs:
             raise UserError(
-                f"{entry.name}: expected input beside preprocess, as that of {draft.checkpoint} is for the intensity "
-                f"{found.preprocess.intensity}: state both"
+                f"{entry.name}: expected input beside preprocess, as that of {path} is for the intensity "
+                f"{trained.intensity}: state both"
             )
+
+
+def _weights_path(entry: ModelEntry) -> str:
+    """Where a model's weights are, variables filled in; of a network that the job trains, they are those of the plan.
+
+    Raises:
+        UserError: it has not been trained yet.
+        CheckpointError: its weights are gone, or others.
+    """
+    if entry.is_to_train and not entry.trained:
+        raise UserError(
+            f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
+            "none: use bench.py run or freqbench.trained"
+        )
+    path = storage.filled_in(str(entry.path), entry.name)
+    if entry.trained:
+        if not storage.exists(path):
+            raise CheckpointError(
+                f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: bench.py run JOB "
+                "trains them again"
+            )
+        if (found := checkpoints.weights_sha256(path)) != entry.trained.weights:
+            raise CheckpointError(
+                f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
+                f"{entry.trained.weights[:12]}...), got others at {path} ({found[:12]}...), as its training job was "
+                "changed or carried out anew: put that file back, or bench.py run JOB for what is there now"
+            )
+    return path
+
+
+def _space(entry: ModelEntry, path: str, trained: Preprocess | None, dataset: Preprocess | None) -> Preprocess | None:
+    """The job's space for a model, else the one it was trained in where that is not the dataset's."""
+    if trained is None or dataset is None:
+        return entry.preprocess
+    _require_input(entry, path, trained)
+    return entry.preprocess or (None if trained.identity() == dataset.identity() else trained)
 
 
 def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
@@ -237,7 +281,7 @@ def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None
         changed = [name for name in entry.args if args.get(name) != original.get(name)]
         if changed:
             raise UserError(
-                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.checkpoint} was "
+                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.path} was "
                 "trained otherwise: leave it out"
             )
     return args

@@ -11,7 +11,7 @@ from freqbench import plugins
 from freqbench.config import FileName, Strict
 from freqbench.identity import digest
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
-from freqbench.models.checkpoint import seed_of
+from freqbench.models.checkpoint import TRAIN, seed_of
 from freqbench.models.nets import MODELS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.space import Preprocess
@@ -21,6 +21,20 @@ ENSEMBLE = "ensemble"
 FROZEN = ("torchscript", "torch_export")
 
 
+class Trained(Strict):
+    """What a `train://` checkpoint came to; `freqbench.trained` adds it, and a store's job keeps it.
+
+    Attributes:
+        checkpoint: the file that the training left.
+        identity: 16 hex digits of all that the training job says of these weights.
+        weights: `freqbench.models.checkpoint.weights_sha256` of them.
+    """
+
+    checkpoint: Annotated[str, Field(min_length=1)]
+    identity: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    weights: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class ModelEntry(Strict):
     """A model as a job file names it: one of `checkpoint`, `bundle` and `ensemble`.
 
@@ -28,8 +42,9 @@ class ModelEntry(Strict):
         name: what tables and files call it.
         arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
             checkpoint of freqbench's own brings it along.
-        checkpoint: path, URI, `zoo://DATASET/NAME`, or `random` for untrained weights (seed 0; `random:7`: seed 7);
-            environment variables such as `${FREQBENCH_CHECKPOINTS}` are filled in.
+        checkpoint: path, URI, `zoo://DATASET/NAME`, `train://NAME` for a network of the job's `training`, or `random`
+            for untrained weights (seed 0; `random:7`: seed 7); environment variables such as
+            `${FREQBENCH_CHECKPOINTS}` are filled in.
         bundle: folder of a MONAI bundle.
         ensemble: names of other models of the job: the mean of their probabilities.
         args: arguments of the network's class, over the defaults; of a reader, what its `describe` takes.
@@ -40,11 +55,12 @@ class ModelEntry(Strict):
         input: how the network wants its input; None, and `axes` where it leaves them out: as its architecture or folder
             says.
         preprocess: the model's own space: it is attacked and scored there, nothing of the dataset's own preprocessing
-            being taken over; None: the dataset's, or as its folder says.
+            being taken over; None: as its folder or checkpoint says, else the dataset's.
         inference: its sliding window; None: the papers', or as its folder says; of an ensemble, its members'.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
         source: where the checkpoint is to be had, for whoever lacks it.
+        trained: what `train://` came to; no key for a job file.
     """
 
     name: FileName
@@ -61,6 +77,17 @@ class ModelEntry(Strict):
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     source: str | None = None
+    trained: Trained | None = None
+
+    @property
+    def is_to_train(self) -> bool:
+        """Whether its weights are those of a training job."""
+        return str(self.checkpoint).startswith(TRAIN)
+
+    @property
+    def path(self) -> str | None:
+        """Where its weights are, as the job writes it; None of an ensemble."""
+        return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> "ModelEntry":
@@ -70,6 +97,8 @@ class ModelEntry(Strict):
                 f"expected one of checkpoint, bundle and ensemble, got {' and '.join(given) or 'none'}: a path, "
                 "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
             )
+        if self.trained and not self.is_to_train:
+            raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
         if self.bundle and (self.arch or self.migration):
             raise ValueError("expected a bundle without arch and migration: its configuration says what it is")
         own = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
@@ -98,6 +127,9 @@ class ModelSpec:
         code_sha256: of the source file of a class of another package.
         members: of an ensemble.
         min_dice: see ModelEntry; in no identity.
+        training: identity of the training job's say on its weights, where the job trains it.
+        weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
+            how long they took, and so is another each time.
     """
 
     name: str
@@ -115,6 +147,8 @@ class ModelSpec:
     code_sha256: str | None = None
     members: tuple["ModelSpec", ...] = ()
     min_dice: float = 0.0
+    training: str | None = None
+    weights_sha256: str | None = None
 
     @cached_property
     def model_id(self) -> str:
@@ -133,6 +167,7 @@ class ModelSpec:
             "inference": self.inference.model_dump(exclude_defaults=True) or None,
             "code": self.code_sha256,
             "members": [member.model_id for member in self.members] or None,
+            "training": self.training,
         }
         return digest(
             {
@@ -140,7 +175,7 @@ class ModelSpec:
                 "args": changed,
                 "num_classes": self.num_classes,
                 "roi": self.roi,
-                "checkpoint": self.checkpoint_sha256,
+                "checkpoint": self.weights_sha256 or self.checkpoint_sha256,
                 **{key: value for key, value in later.items() if value is not None},
             }
         )

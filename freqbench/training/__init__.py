@@ -2,6 +2,6 @@
 
 from freqbench.training.plan import identities
 from freqbench.training.recipe import TrainJob
-from freqbench.training.run import TrainResult, train
+from freqbench.training.run import TrainResult, finished, train
 
-__all__ = ["TrainJob", "TrainResult", "identities", "train"]
+__all__ = ["TrainJob", "TrainResult", "finished", "identities", "train"]

@@ -18,9 +18,8 @@ from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.errors import UserError
 from freqbench.storage import is_local, join, local_path
-from freqbench.training.lists import ROLES, job_lists
 from freqbench.training.loop import fit
-from freqbench.training.plan import trainings_of
+from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import Row, read_log
 from freqbench.training.team import Team
@@ -71,10 +70,9 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(job.threads or max(1, torch.get_num_threads()))
     context = ray.train.get_context()
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())
-    lists = job_lists(job)
-    refs = {role: lists[role].refs() for role in ROLES}
-    training = next(each for each in trainings_of(job, out, lists["train"], refs, [name]) if each.model.name == name)
-    train, select = ([lists[role].load(ref) for ref in refs[role]] for role in ("train", "select"))
+    prepared = prepare(job, out, [name])
+    [training] = (each for each in prepared.trainings if each.model.name == name)
+    train, select = ([prepared.lists[role].load(ref) for ref in prepared.refs[role]] for role in ("train", "select"))
     try:
         fit(training, train, select, join(out, name), lambda state: None, team)
     except UserError as error:  # all workers raise it at the same step: to start again would end there again

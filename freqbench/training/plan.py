@@ -1,7 +1,8 @@
 """From a training job to its networks, each with all that shapes its weights; nothing is trained."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,25 +15,57 @@ from freqbench.grid import attack_identity
 from freqbench.identity import digest
 from freqbench.job import attack_of
 from freqbench.storage import join
-from freqbench.training.lists import ROLES, job_lists
+from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
 from freqbench.training.recipe import QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob
 from freqbench.training.state import BEST
 from freqbench.types import CaseRef
 
+TAUGHT_BY = ("train", "select")
 LATER = ("accumulate", "clip_norm", "precision")  # in a record only where a job asks for something else
 
 
-def identities(job: TrainJob) -> dict[str, str]:
-    """16 hex digits of all that shapes the weights of each network, by its name; nothing is trained.
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A training job whose lists have been read.
+
+    Attributes:
+        lists: the dataset with each role's list as its split.
+        refs: the cases of each.
+        trainings: of the networks, each after the one that it starts from.
+    """
+
+    lists: dict[str, Dataset]
+    refs: dict[str, tuple[CaseRef, ...]]
+    trainings: list[Training]
+
+
+def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
+    """Read the lists of a job and check all that can be wrong with its networks; nothing is trained.
+
+    Args:
+        job: what to train.
+        out: where the results go.
+        only: names of the networks that are wanted, with those that they start from; None: all.
 
     Raises:
-        UserError: the job names what does not exist.
+        UserError: the job names what does not exist, or its lists share cases; else as `trainings_of`.
     """
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
-    return {training.model.name: training.identity for training in trainings_of(job, "", lists["train"], refs)}
+    refuse_overlap(job, refs)
+    return Prepared(lists=lists, refs=refs, trainings=trainings_of(job, out, lists["train"], refs, only))
+
+
+def identities(job: TrainJob) -> dict[str, str]:
+    """Of each network by its name, 16 hex digits of all that shapes its weights; lists are read, nothing is trained.
+
+    Raises:
+        UserError: as `prepare`.
+        MissingDataError: cases of the lists are not on this machine.
+    """
+    return {training.model.name: training.identity for training in prepare(job).trainings}
 
 
 def trainings_of(
@@ -40,7 +73,7 @@ def trainings_of(
     out: str,
     dataset: Dataset,
     refs: Mapping[str, Sequence[CaseRef]],
-    only: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
 ) -> list[Training]:
     """The networks of a job, each after the one that it starts from, all that can be wrong with them checked.
 
@@ -61,7 +94,7 @@ def trainings_of(
     return list(found.values())
 
 
-def _wanted(job: TrainJob, only: Sequence[str] | None) -> list[ModelRecipe]:
+def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
     """The models that are asked for and those that they start from, in order."""
     ordered = job.in_order
     if only is None:
@@ -95,7 +128,7 @@ def _training(
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
             _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
-    start, begun = str(model.start), None
+    start, begun, taught = str(model.start), None, dict[str, list[str]]()
     if start in before:
         begun = {"name": start, "identity": before[start].identity}
         start = join(out, start, BEST)
@@ -105,6 +138,7 @@ def _training(
             num_classes,
         )
         begun = {"name": start, "sha256": spec.checkpoint_sha256}
+        taught = _fingerprints(start)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     training = Training(
         model=model,
@@ -137,11 +171,17 @@ def _training(
             "preprocess": dataset.space.model_dump(mode="json"),
             "licence": job.licence or _licence(dataset),
         },
-        fingerprints={role: [ref.fingerprint for ref in refs[role]] for role in ("train", "select")},
+        fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, [])] for role in TAUGHT_BY},
         loaders=_loaders() if job.loaders == "auto" else job.loaders,
     )
     models.resolve(training.entry("random"), num_classes)
     return training
+
+
+def _fingerprints(checkpoint: str) -> dict[str, list[str]]:
+    """The cases that a checkpoint says it learned from and was chosen by."""
+    found = models.read_metadata(checkpoint).get("training", {}).get("fingerprints", {})
+    return {role: list(found.get(role, ())) for role in TAUGHT_BY}
 
 
 def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -20,9 +20,8 @@ from freqbench.identity import digest
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
 from freqbench.terminal import PlainConsole
 from freqbench.training.board import board
-from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Seen, Trainer, Training, fit, save_best
-from freqbench.training.plan import trainings_of
+from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.team import ALONE
@@ -63,7 +62,7 @@ class TrainResult:
 
 
 def train(
-    job: TrainJob, out: str | None = None, progress: bool = True, only: tuple[str, ...] | None = None
+    job: TrainJob, out: str | None = None, progress: bool = True, only: Collection[str] | None = None
 ) -> list[TrainResult]:
     """Train the networks of a job; what is finished is skipped, what was interrupted goes on.
 
@@ -85,17 +84,27 @@ def train(
     out = out or join("runs", job.name)
     if job.threads:
         torch.set_num_threads(job.threads)
-    lists = job_lists(job)
-    refs = {role: lists[role].refs() for role in ROLES}
-    refuse_overlap(job, refs)
-    trainings = trainings_of(job, out, lists["train"], refs, only)
+    prepared = prepare(job, out, only)
 
     @cache
     def cases(role: str) -> list[Case]:
-        return [lists[role].load(ref) for ref in refs[role]]
+        return [prepared.lists[role].load(ref) for ref in prepared.refs[role]]
 
     said: set[Shape] = set()
-    return [_train_one(job, each, lists["test"].class_names, cases, out, progress, said) for each in trainings]
+    names = prepared.lists["test"].class_names
+    return [_train_one(job, training, names, cases, out, progress, said) for training in prepared.trainings]
+
+
+def finished(job: TrainJob, out: str | None = None) -> dict[str, TrainResult]:
+    """The networks of a job that `train` would skip, by their names.
+
+    Raises:
+        UserError: as `train`.
+        MissingDataError: cases of the lists are not on this machine.
+    """
+    out = out or join("runs", job.name)
+    found = {each.model.name: _finished(join(out, each.model.name), _key(each)) for each in prepare(job).trainings}
+    return {name: result for name, result in found.items() if result}
 
 
 def _train_one(
@@ -109,12 +118,12 @@ def _train_one(
 ) -> TrainResult:
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
-    key = digest([training.identity, training.half, training.schedule.max_minutes])
-    finished = _finished(folder, key)
+    key = _key(training)
+    former = _finished(folder, key)
     with _steps_shown(training, folder, progress) as (say, seen, tell):
-        if finished:
-            say(f"{finished.name}: finished before, test Dice {finished.dice_test:.3f}")
-            return finished
+        if former:
+            say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
+            return former
         if training.roi not in said:
             said.add(training.roi)
             _say_padded(cases("train"), training.roi, say)
@@ -165,6 +174,11 @@ def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict
             "gpu": (state.seconds + state.validated) * processes if on_cuda else 0.0,
         },
     }
+
+
+def _key(training: Training) -> str:
+    """16 hex digits of all that shapes a stored file."""
+    return digest([training.identity, training.half, training.schedule.max_minutes])
 
 
 def _finished(folder: str, key: str) -> TrainResult | None:

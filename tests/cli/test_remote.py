@@ -15,6 +15,7 @@ from typing import Any
 
 import cluster_session
 import pytest
+import toy_training
 import yaml
 from cluster_session import Head
 from tiny import ARGS, ROI, execute, job, rows, small
@@ -92,6 +93,19 @@ def slow_job() -> dict[str, Any]:
 def id_in(text: str) -> str:
     (found,) = set(re.findall(r"freqbench-tiny-\d{8}-\d{6}-[0-9a-f]{4}", text))
     return str(found)
+
+
+def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_results_go(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The training job travels; its network is where the next submission looks for it, not in the job's own copy."""
+    (tmp_path / "adv.yaml").write_text(yaml.safe_dump(toy_training.training()))
+    write(tmp_path, toy_training.benchmark("train://net"))
+    text = said(bench("submit", "job.yaml", "--out", "out", "--follow"))
+    place = tmp_path / "runs" / "adv"
+    assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())
+    assert "1 ok, 0 failed, 0 not done" in text
+    assert (place / "net" / "training.json").is_file()
 
 
 def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(

@@ -207,3 +207,31 @@ def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.Capture
     assert [line.split(":")[0] for line in out] == [
         *("checkpoint", "weights", "metadata", "architecture", "migration", "clean Dice", "verdict")
     ]
+
+
+def test_what_a_checkpoint_tells_of_its_making_and_licence_is_said(tmp_path: Path) -> None:
+    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
+    record = {"job": "adv", "dataset": "phantom", "steps": 7, "seed": 3, "dice_select": 0.51234, "dice_test": 0.5}
+    metadata = {
+        "arch": "unet",
+        "args": ARGS,
+        "roi": ROI,
+        "class_names": ["background", "liver"],
+        "preprocess": {"intensity": "zscore"},
+        "licence": "CC-BY-SA: not for sale",
+        "training": {**record, "fingerprints": {"train": ["a", "b"], "select": ["c"]}},
+    }
+    models.save_checkpoint(tmp_path / "m.safetensors", weights, metadata, half=False)
+    lines = dict(said(tmp_path / "m.safetensors"))
+    assert lines["classes"] == "background, liver"
+    assert lines["space"] == "trained in {'intensity': 'zscore'}: datasets of another are prepared so for it"
+    assert lines["training"] == "job adv, dataset phantom, steps 7, seed 3, select Dice 0.512, test Dice 0.5"
+    assert lines["cases"] == "1 select, 2 train: to score it on one of them is warned of"
+    assert lines["licence"] == "CC-BY-SA: not for sale"
+
+
+def test_a_record_of_another_kind_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
+    for i, metadata in enumerate(({"training": [1], "class_names": 3}, {"training": {"fingerprints": 1}})):
+        models.save_checkpoint(tmp_path / f"{i}.safetensors", weights, {"arch": "unet", **metadata}, half=False)
+        assert not {"classes", "cases"} & {name for name, _ in said(tmp_path / f"{i}.safetensors")}

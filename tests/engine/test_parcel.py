@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import tiny
 import yaml
+from toy_training import benchmark, training, write
 
-from freqbench import config
+from freqbench import config, trained
 from freqbench.data import DATASETS
 from freqbench.engine import parcel
 from freqbench.engine.parcel import Parcel
@@ -221,3 +222,42 @@ def test_mistakes_are_found_before_anything_is_sent(changes: dict[str, Any], com
     spec = config.validate(tiny.small(**changes), JobSpec, "job.yaml")
     with pytest.raises(UserError, match=complaint):
         parcel.check("job.yaml", spec)
+
+
+def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
+    """A job that trains its network on a folder; `adv.yaml` is the training job where `entry` is it."""
+    write(Path.cwd(), "adv.yaml", training(dataset={"name": "abdomen", "loader": "decathlon", **dataset}))
+    return benchmark("train://net", training=[entry])
+
+
+def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, JobSpec]:
+    """What travels, and the job as it is read on the nodes."""
+    (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    found = parcel.pack("jobs/job.yaml", trained.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
+    (folder / "adv.yaml").unlink()
+    return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
+
+
+@pytest.mark.parametrize("entry", ["adv.yaml", {"job": "adv.yaml", "out": "s3://lab/nets"}])
+def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
+    found, there = pack_training(folder, with_training(entry, root="data"))
+    assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+    (kept,) = trained.described(there, "jobs/job.yaml").training
+    assert isinstance(kept, dict)
+    assert kept["job"]["dataset"]["root"] == "data"
+    assert kept["out"] == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")
+    assert there.models[0].checkpoint == "train://net"
+
+
+def test_an_absolute_root_of_a_training_is_made_relative_on_the_nodes(folder: Path) -> None:
+    _, there = pack_training(folder, with_training("adv.yaml", root=str(folder / "data")))
+    (kept,) = there.training
+    assert isinstance(kept, dict)
+    assert kept["job"]["dataset"]["root"] == "data"
+
+
+def test_data_of_a_training_that_may_not_travel_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"jobs/job.yaml: training\[0\].dataset.root: expected a path inside"):
+        pack_training(folder, with_training("adv.yaml", root=".."))
+    found, _ = pack_training(folder, with_training("adv.yaml", root="${FREQBENCH_DATA}/x"))
+    assert sorted(found.files) == ["jobs/job.yaml"]

@@ -92,3 +92,27 @@ def test_a_store_named_like_a_job_is_a_store(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "freqbench-runs").mkdir()
     with pytest.raises(UserError, match="freqbench-runs"):
         remote.status("freqbench-runs")
+
+
+class Many(submit.Head):
+    """A head of three nodes that nobody has to ask."""
+
+    def __init__(self) -> None: ...
+
+    def num_nodes(self) -> int:
+        return 3
+
+
+def kept(out: str) -> list[str]:
+    return list(remote._kept([{"job": {}, "out": out}], Many(), "job.yaml"))
+
+
+def test_networks_that_a_job_trains_go_where_all_nodes_read_them() -> None:
+    assert kept("file:///nets") == ['training.0.out="file:///nets"']
+    assert kept("${NETS}/adv") == []
+    with pytest.raises(
+        UserError, match=r"^job.yaml: training\[0\].out runs/adv: expected a place that the 3 nodes .* share"
+    ):
+        kept("runs/adv")
+    with pytest.raises(UserError, match=r"^job.yaml: training\[0\].out: expected URIs without credentials"):
+        kept("https://me:secret@host/x")

@@ -248,3 +248,21 @@ def test_checkpoint_that_changed_after_planning_is_refused(tmp_path: Path, tiny_
     save_checkpoint(path, {key: value + 1 for key, value in tiny_unet.state_dict().items()}, {}, half=False)
     with pytest.raises(CheckpointError, match="is not the file that was planned with"):
         load(spec, CPU)
+
+
+def test_the_digest_of_weights_is_of_names_types_shapes_and_values_alone(tmp_path: Path) -> None:
+    def digest(record: str = "a", half: bool = False, **weights: Tensor) -> str:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        save_checkpoint(path, {"w": torch.arange(6.0), "s": torch.tensor(3), **weights}, {"x": record}, half)
+        return checkpoint.weights_sha256(str(path))
+
+    assert digest() == digest(record="b")
+    changes: list[dict[str, Any]] = [
+        {"w": torch.arange(6.0).reshape(2, 3)},
+        {"w": torch.arange(6)},
+        {"w": -torch.arange(6.0)},
+        {"s": torch.tensor(4)},
+        {"more": torch.zeros(1)},
+        {"half": True},
+    ]
+    assert len({digest(), *(digest(**change) for change in changes)}) == 1 + len(changes)

@@ -1,0 +1,143 @@
+"""What a checkpoint says of its own training, held against the dataset that it is scored on."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import tiny
+
+from freqbench import config, models
+from freqbench.errors import UserError
+from freqbench.grid import Grid
+from freqbench.job import build_dataset
+
+CLASSES = ["background", "liver", "spleen", "kidneys", "aorta", "gallbladder"]
+CT = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}  # the phantom's own space
+OTHER = {"spacing": [20, 20, 20], "intensity": {"window": [0, 100]}}
+
+Expand = Callable[..., Grid]
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Expand:
+    """The grid of a job whose one model says this of itself; `entry` is added to the job's model."""
+
+    def make(entry: dict[str, Any] | None = None, **metadata: Any) -> Grid:
+        path = tmp_path / "net.safetensors"
+        net = models.build("unet", 6, (16, 16, 16), tiny.ARGS)
+        known = {"arch": "unet", "args": tiny.ARGS, "roi": tiny.ROI, "num_classes": 6}
+        models.save_checkpoint(path, net.state_dict(), {**known, **metadata}, half=False)
+        return tiny.expanded(tiny.small(models=[{"name": "m", "checkpoint": str(path), **(entry or {})}]))[1]
+
+    return make
+
+
+def test_the_zoo_keeps_its_identities() -> None:
+    """Of the state before checkpoints had any say: a change here recomputes earlier results."""
+    _, found = tiny.expanded(tiny.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
+    (cell,) = found.cells
+    assert (cell.cell_id, cell.source.model_id) == ("0ca101350fb052ff", "4c7f5ccd5e980a18")
+    assert found.warnings == ()
+
+
+def test_a_network_of_the_dataset_s_own_space_has_none_of_its_own(grid: Expand) -> None:
+    (cell,) = grid(preprocess=CT, class_names=CLASSES).cells
+    assert cell.source.space is None
+
+
+def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
+    """As if the job had said so: the same model by its identity."""
+    (cell,) = grid(preprocess=OTHER).cells
+    assert cell.source.space is not None
+    assert (cell.source.space.spacing, cell.source.space.crop_foreground) == ((20, 20, 20), True)
+    (stated,) = grid(entry={"preprocess": OTHER}).cells
+    first, second = (replace(each.source, checkpoint_sha256="") for each in (stated, cell))  # files of two records
+    assert first == second
+    assert first.model_id == second.model_id
+
+
+def test_the_job_s_own_space_goes_first_and_says_how_intensities_are_given(grid: Expand) -> None:
+    mine = {"spacing": [30, 30, 30], "intensity": {"window": [0, 50]}}
+    with pytest.raises(UserError, match=r"m: expected input beside preprocess, as that of .*net.safetensors is for"):
+        grid(entry={"preprocess": mine}, preprocess=OTHER)
+    (cell,) = grid(entry={"preprocess": mine, "input": {"scale": [0, 0.5]}}, preprocess=OTHER).cells
+    assert cell.source.space is not None
+    assert cell.source.space.spacing == (30, 30, 30)
+
+
+def test_the_same_classes_in_another_order_are_refused(grid: Expand) -> None:
+    turned = [*CLASSES[:1], *reversed(CLASSES[1:])]
+    complaint = (
+        "job.yaml: models[0]: m: expected a network for the classes background, liver, spleen, kidneys, aorta, "
+        "gallbladder, but "
+    )
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        grid(class_names=turned)
+    assert "background, gallbladder, aorta, kidneys, spleen, liver: give the dataset's labels in that" in str(
+        caught.value
+    )
+
+
+def test_other_names_are_told_and_other_spellings_are_not(grid: Expand) -> None:
+    assert grid(class_names=[name.upper() for name in CLASSES]).warnings == ()
+    assert grid(class_names=[*CLASSES[:4], "vena cava", "stomach"]).warnings == (
+        "m: 2 of its 6 classes are called otherwise in phantom (first: 'vena cava' there is 'aorta' here): check that "
+        "they are the same",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "complaint"),
+    [
+        ({"preprocess": {"spacin": [1, 1, 1]}}, "metadata: preprocess: unknown key 'spacin'. Did you mean 'spacing'?"),
+        ({"preprocess": {"intensity": {"window": [3, 1]}}}, "metadata: preprocess.intensity: expected the lower bound"),
+        ({"class_names": "liver"}, "metadata: class_names: "),
+        ({"training": {"fingerprints": {"train": 3}}}, "metadata: training.fingerprints.train: "),
+    ],
+)
+def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        grid(**metadata)
+
+
+def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Expand) -> None:
+    dataset = build_dataset({"name": "phantom", "split": "test", "shape": [64, 48, 40]}, "x")
+    prints = [ref.fingerprint for ref in dataset.refs()]
+    found = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
+    assert found.warnings == (
+        "m: 1 of 1 cases of phantom taught it (train) and 1 of 1 cases of phantom chose its weights (select): scores "
+        "on them are flattered",
+    )
+    assert grid(training={"fingerprints": {"train": prints[1:]}}).warnings == ()
+
+
+def test_a_file_is_the_same_case_in_every_space(tmp_path: Path) -> None:
+    """So that what a network learned from is known again under a benchmark's own preprocessing and split."""
+    for name, voxels in (("image", np.random.default_rng(0).normal(size=(8, 8, 8))), ("label", np.ones((8, 8, 8)))):
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    case = '[{"image": "image.nii.gz", "label": "label.nii.gz"}]'
+    content = f'{{"labels": {{"0": "background", "1": "x"}}, "training": {case}, "validation": {case}}}'
+    (tmp_path / "dataset.json").write_text(content)
+    entry = {"name": "mr", "loader": "decathlon", "root": str(tmp_path)}
+    fingerprints = {
+        build_dataset({**entry, **changes}, "x").refs()[0].fingerprint
+        for changes in (
+            {"split": "training"},
+            {"split": "validation", "spacing": [2, 2, 2], "intensity": "zscore"},
+            {"split": "training", "labels": ["air", "organ"], "size": [4, 4, 4]},
+        )
+    }
+    assert len(fingerprints) == 1
+
+
+def test_a_recorded_space_is_one_that_a_job_may_give() -> None:
+    """What `freqbench.training` is to write: the dataset's space as JSON has it."""
+    from freqbench.space import Preprocess
+
+    space = build_dataset({"name": "phantom"}, "x").space
+    assert config.validate(space.model_dump(mode="json"), Preprocess, "x").identity() == space.identity()

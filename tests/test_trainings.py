@@ -1,0 +1,138 @@
+"""What `training` of a benchmark job may hold, and which network a `train://` checkpoint names."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_training import TRAINING, benchmark, training, write
+
+from freqbench import config, trained
+from freqbench.errors import UserError
+from freqbench.job import JobSpec
+from freqbench.training import TrainJob, identities
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with training jobs in it, and in `jobs/`, where the benchmark job is."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in (
+        ("adv.yaml", training()),
+        ("jobs/beside.yaml", training()),
+        ("list.yaml", [1]),
+        ("typo.yaml", training(stepz=3)),
+        ("second.yaml", training(name="second")),
+        ("twin.yaml", training(seed=1)),
+    ):
+        write(tmp_path, name, content)  # type: ignore[arg-type]
+    return tmp_path
+
+
+def described(*checkpoints: str, **changes: Any) -> JobSpec:
+    spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
+    return trained.described(spec, "jobs/b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("entry", "out"),
+    [
+        ("adv.yaml", "runs/adv"),
+        ("beside.yaml", "runs/adv"),
+        ("file://{}/adv.yaml", "runs/adv"),
+        ("${HERE}/adv.yaml", "runs/adv"),
+        (TRAINING, "runs/adv"),
+        ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
+        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"),
+        ({"job": TRAINING}, "runs/adv"),
+    ],
+)
+def test_every_way_to_name_a_training_job_is_the_same_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str
+) -> None:
+    monkeypatch.setenv("HERE", str(folder))
+    entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
+    (found,) = described("train://net", training=[entry]).training
+    assert isinstance(found, dict)
+    assert found["out"] == out
+    expected = config.validate(TRAINING, TrainJob, "x")
+    again = config.validate(found["job"], TrainJob, "x")
+    assert (again, identities(again)) == (expected, identities(expected))
+
+
+def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
+    """It is what a store keeps: written out and read again, it is the same, and its files may be gone."""
+    spec = described("train://net", "train://adv/other")
+    again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
+    (folder / "adv.yaml").unlink()
+    assert trained.described(again, "store") == spec
+    assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
+        ("unet", 1, (16, 16, 16)),
+        ("unet", 0, (16, 16, 16)),
+    ]
+
+
+def test_two_jobs_may_train_one_name_each() -> None:
+    spec = described("train://adv/net", "train://second/net", training=["adv.yaml", "second.yaml"])
+    assert len(spec.models) == 2
+
+
+def test_the_job_s_own_word_on_a_network_stays() -> None:
+    content = benchmark("train://net")
+    content["models"][0] |= {"roi": [8, 8, 8], "args": {"dropout": 0.5}}
+    (entry,) = trained.described(config.validate(content, JobSpec, "b"), "jobs/b.yaml").models
+    assert entry.roi == (8, 8, 8)
+    assert entry.args == {**TRAINING["models"][0]["args"], "dropout": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "jobs", "complaint"),
+    [
+        (
+            "train://nett",
+            ["adv.yaml"],
+            "jobs/b.yaml: models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other",
+        ),
+        (
+            "train://advv/net",
+            ["adv.yaml"],
+            "models[0].checkpoint: unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/",
+        ),
+        ("train:///net", ["adv.yaml"], "unknown network to train '/net'. Did you mean 'adv/net'?"),
+        (
+            "train://net",
+            [],
+            "jobs/b.yaml: models[0].checkpoint: expected `training` in the job for train://net, got none: name the "
+            "training job that makes it, training: [PATH]",
+        ),
+        (
+            "train://net",
+            ["adv.yaml", "second.yaml"],
+            "expected one network of train://net, got 2: write train://adv/net or train://second/net",
+        ),
+        ("train://adv/net", ["adv.yaml", "twin.yaml"], "training[1].name: 'adv' is taken already"),
+        (
+            "train://net",
+            ["adv.yaml", {"job": "second.yaml", "out": "runs/adv/"}],
+            "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/",
+        ),
+        ("train://net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
+        ("train://net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
+        ("train://net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("train://net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("train://net", [{"job": "adv.yaml", "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
+        ("train://net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
+        ("train://net", [7], "training[0]: Input should be a valid string or a valid dictionary, got 7"),
+    ],
+)
+def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        described(checkpoint, training=jobs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_file_does_not_say_itself_what_was_trained() -> None:
+    found = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
+    models = [{"name": "m", "checkpoint": "x.pt", "trained": found}]
+    with pytest.raises(UserError, match=re.escape("models[0]: expected no trained beside checkpoint: x.pt")):
+        config.validate(benchmark(models=models), JobSpec, "b.yaml")
