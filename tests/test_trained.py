@@ -18,7 +18,7 @@ from freqbench.errors import UserError
 from freqbench.job import JobSpec, expand
 from freqbench.models import ModelSpec
 from freqbench.results import Shard, Store
-from freqbench.training import plan, run
+from freqbench.training import loop, plan, run
 
 Said = pytest.CaptureFixture[str]
 
@@ -132,22 +132,22 @@ def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
     folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    step = clean._step
+    step = loop.Trainer.step
 
-    def stopped(state: Any, *arguments: Any) -> float:
-        steps.append(state.step)
+    def stopped(trainer: loop.Trainer, batches: Any) -> None:
+        step(trainer, batches)
+        steps.append(trainer.state.step)
         if len(steps) == 2:
             signal.raise_signal(signal.SIGINT)
-        return step(state, *arguments)
 
-    monkeypatch.setattr(clean, "_step", stopped)
+    monkeypatch.setattr(loop.Trainer, "step", stopped)
     said = started(capsys, code=130)
     assert said.splitlines()[-1] == (
         "stopped while networks were trained: what was found is kept, and the same command goes on"
     )
     assert not (folder / "runs" / "tiny").exists()
     started(capsys)
-    assert steps == [0, 1, 2, 3]
+    assert steps == [1, 2, 3, 4]
     resumed = model()
     monkeypatch.chdir(done)
     assert resumed.model_id == model().model_id

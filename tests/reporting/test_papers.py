@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
 SHA = "ab" * 32
 
 
+def is_ours(row: Mapping[str, Any]) -> bool:
+    """Whether a cell is of an arm that a paper's table lacks."""
+    return str(row["training"]).endswith("(not in the paper)")
+
+
 def table_number(recipe: Recipe) -> tuple[str, str]:
     assert recipe.published is not None
     return recipe.published.source, recipe.published.table
@@ -31,7 +37,7 @@ def table_number(recipe: Recipe) -> tuple[str, str]:
 def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
     data = cells_of(papers, name)
     wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == JOBS[name]}
-    found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records")}
+    found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
     assert found
     for place, row in found.items():
         printed = wanted[place]["value"]
@@ -48,9 +54,17 @@ def test_all_400_numbers_stand_in_one_table_once(papers: list[Published]) -> Non
         (*table_number(recipe), *(row[key] for key in PLACE))
         for recipe in map(recipes.load, recipes.RECIPES)
         for row in cell_frame(recipe, planted.frame_of(planted.records("vafa_table2", papers))).to_dict("records")
+        if not is_ours(row)
     )
     assert len(papers) == 400
     assert places == Counter((row["source"], row["table"], *(row[key] for key in PLACE)) for row in papers)
+
+
+def test_arms_that_the_paper_lacks_have_no_published_number(papers: list[Published]) -> None:
+    ours = [row for row in cells_of(papers, "vafa_table6").to_dict("records") if is_ours(row)]
+    assert len(ours) == 2 * (5 + 5) * 2
+    assert {row["dataset"] for row in ours} == {"Synapse", "ACDC"}
+    assert all(pd.isna(row["published"]) for row in ours)
 
 
 def test_the_layout_is_the_papers(papers: list[Published]) -> None:
