@@ -387,7 +387,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     made.let_take(models, "load", 3)
     made.let_take(Phantom, "load", 5)
     made.let_take(evaluate, "attack_case", 7)
-    made.let_take(models, "predict", 11)
+    made.let_take(models, "prediction", 11)
     return made
 
 

@@ -21,7 +21,8 @@ class Defence(Strict):
 
     Class attributes of a defence:
         is_random: whether it draws; one that does not gives the same for the same window.
-        is_smooth: whether autograd's gradient through it is all that an attacker needs, so that there is no other.
+        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs, so that there
+            is no other.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Attributes:
