@@ -12,10 +12,10 @@ PAIR = ["source_model", "target_model"]
 
 HOW = (
     "`radius` is the Euclidean norm, over all voxels and on the [0, 1] scale, of the changes of a volume that a "
-    "certificate holds for; `l2` is that of the attack. Certified voxels may change beyond it, not within "
-    "(but for the chance alpha of the test). `share` is the certified voxels in per cent, the others "
-    "abstain; `Dice` is x100, the mean over foreground classes, to abstain never being right; `bound` is what no change "
-    "within the radius takes the Dice below, whatever becomes of the voxels that abstain. DSC and its interval count "
+    "certificate holds for; `l2` is that of the attack. Certified voxels may change beyond it, not within (but for the "
+    "chance alpha of the test). `share` is the certified voxels in per cent, the others abstain; `Dice` is x100, the "
+    "mean over foreground classes, to abstain never being right; `bound` is what no change within the radius takes the "
+    "Dice below, whatever becomes of the voxels that abstain. DSC and its interval count "
     "the majority of the votes and no abstention. Certificates of the clean volume are those that speak of the attack. "
 )
 
