@@ -17,6 +17,7 @@ from freqbench.metrics import (
     METRICS,
     Scores,
     body_mask,
+    certified_scores,
     class_mean,
     confusion,
     dice_from_confusion,
@@ -31,7 +32,7 @@ from freqbench.metrics import (
     surface_scores,
     undefined_classes,
 )
-from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
+from freqbench.models import Prediction, SegmentationModel, SlidingWindowModel, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.types import Case, Shape
 
@@ -49,8 +50,9 @@ class AttackedVolume:
         adversarial: float32 `[C, H, W, D]` in [0, 1], on the CPU.
         num_windows: windows that were attacked, or that a volume attacked as one was predicted by; None, as the passes,
             where others made the volume and did not say.
-        num_forwards: forward passes over all windows.
-        num_backwards: backward passes over all windows.
+        num_forwards: forward passes of the network over all windows: where a random defence is averaged over draws,
+            each draw is one.
+        num_backwards: backward passes over all windows, likewise.
     """
 
     adversarial: Tensor
@@ -103,8 +105,8 @@ def attack_case(
         )
         for (h, w, d), window in zip(batch, result.adversarial, strict=True):
             adversarial[:, h, w, d] = window
-        num_forwards += sum(result.forwards)
-        num_backwards += sum(result.backwards)
+        num_forwards += model.passes * sum(result.forwards)
+        num_backwards += model.passes * sum(result.backwards)
     return AttackedVolume(
         adversarial=adversarial.cpu(),
         num_windows=len(windows),
@@ -229,6 +231,15 @@ def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Seque
         },
         classes=_by_class(surfaces),
     )
+
+
+def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int]:
+    """The `certified_` columns of a prediction, against the true label map `[H, W, D]`; none without a certificate."""
+    vote = prediction.vote
+    if vote is None:
+        return {}
+    scores = certified_scores(prediction.labels, vote.certified, label, num_classes)
+    return {"certified_radius": vote.radius, **scores}
 
 
 def as_clean(scores: PredictionScores) -> PredictionScores:

@@ -100,11 +100,11 @@ class Unit:
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes over windows."""
+        """Forward and backward passes over windows, those of every draw of a random defence."""
         forwards, backwards = self.cell.attack.passes
         if self.cell.attack.attacks_volume and self.num_windows > 1:
             forwards += backwards  # see SlidingWindowModel
-        return self.num_windows * (forwards + backwards)
+        return self.num_windows * (forwards + backwards) * self.cell.source.passes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,7 +163,7 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
         UserError: neither a model of the job nor such a checkpoint.
     """
     own = {entry.name: entry for entry in job.models}
-    by_checkpoint = {entry.checkpoint: entry.name for entry in job.models}
+    by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []
     added: list[ModelEntry] = []
     for text in dict.fromkeys(names):

@@ -32,6 +32,11 @@ class Draws:
         self._generators = list(generator)
         self._states: list[Tensor] | None = None
 
+    @property
+    def seeds(self) -> list[int]:
+        """What each sample's generator was seeded with."""
+        return [generator.initial_seed() for generator in self._generators]
+
     def draw(self, sample: Callable[..., Tensor], shape: Sequence[int], like: Tensor) -> Tensor:
         """One draw a sample, stacked, in the dtype and on the device of `like`.
 

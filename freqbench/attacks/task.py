@@ -52,7 +52,8 @@ class Task:
         channels: tuple[int, ...] | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
-        self.network = Network(model, images, channels)
+        self._draws = Draws(name, generator, len(images))
+        self.network = Network(model, images, channels, self._draws.seeds)
         self.clean = self.network.clean
         self.labels = labels.to(torch.long, copy=True)
         self.scope = Scope()
@@ -69,7 +70,6 @@ class Task:
         self._kept_by: Callable[[Tensor], Tensor] | None = None
         self._rule: Rule | None = None
         self._check_classes = check_classes
-        self._draws = Draws(name, generator, len(images))
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:

@@ -48,7 +48,8 @@ def hours(plan: Plan, store: Store) -> tuple[float, str]:
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
-            predicting = windows * 2 ** len(target.inference.mirror) * forward[target.model_id]
+            passes = windows * 2 ** len(target.inference.mirror) * target.predictions
+            predicting = passes * forward[target.model_id]
             seconds += predicting + SCORING_S if a_record is None else a_record
     return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"
 

@@ -161,7 +161,8 @@ def _number_of_cases(dataset: Dataset) -> int:
 
 def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
     """A model with weights of its own that nobody trained, by a UNet where its architecture is not in the table."""
-    kept = {key: getattr(entry, key) for key in ("name", "roi", "datasets", "input", "preprocess", "inference")}
+    names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
+    kept = {key: getattr(entry, key) for key in names}
     return ModelEntry(**kept, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
 
 

@@ -122,6 +122,8 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "patient_id": unit.ref.patient_id,
         "source_model": cell.source.name,
         "target_model": target.name,
+        "source_defence": cell.source.defence_text,
+        "target_defence": target.defence_text,
         "attack": attack.name,
         "variant": attack.variant,
         "params": cell.params,

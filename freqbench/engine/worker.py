@@ -16,6 +16,7 @@ from torch import Tensor
 from freqbench import evaluate, models
 from freqbench.data import Dataset
 from freqbench.engine import memory, rows, volumes
+from freqbench.engine.clean import CleanPrediction, scored_clean
 from freqbench.engine.clocks import Stopwatch
 from freqbench.engine.kept import Kept
 from freqbench.engine.masks import Masks, score_masks
@@ -23,11 +24,11 @@ from freqbench.engine.passage import Passage
 from freqbench.engine.rows import Outcome
 from freqbench.engine.waiting import waiting_for_storage
 from freqbench.errors import UserError
-from freqbench.evaluate import AttackedVolume, PredictionScores
+from freqbench.evaluate import AttackedVolume
 from freqbench.grid import Cell, Unit, attack_identity
 from freqbench.identity import digest
 from freqbench.metrics import Scores, voxel_success
-from freqbench.models import ModelSpec, SegmentationModel
+from freqbench.models import ModelSpec, Prediction, SegmentationModel
 from freqbench.plugins import is_foreign, require_trust
 from freqbench.space import Preprocess
 from freqbench.types import Case, CaseRef
@@ -67,14 +68,6 @@ class WorkerSpec:
     volumes: str | None = None
     reuse: bool = False
     trust_code: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class CleanPrediction:
-    """A model's label map of a clean case and its scores."""
-
-    pred: Tensor
-    scores: tuple[PredictionScores, ...]
 
 
 def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
@@ -171,7 +164,8 @@ class Worker:
             adversarial, error = passage.into(target.space)
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
-            pred, label = self._predict(model, adversarial), seen.label[0]
+            prediction, label = self._predict(model, adversarial, unit.ref), seen.label[0]
+            pred, certified = prediction.labels, evaluate.score_certificate(prediction, label, cell.dataset.num_classes)
             overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
             pairs.append((label, pred, seen.spacing))
             predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
@@ -179,8 +173,8 @@ class Worker:
                 with self._load:
                     volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
-            success = voxel_success(clean.pred, pred)
-            own.append({"voxel_success": success, "resampling_error": error, "score_seconds": seconds})
+            facts = {"voxel_success": voxel_success(clean.pred, pred), "resampling_error": error}
+            own.append({**facts, **certified, **clean.certified, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
         passes = {name: getattr(attacked, name) for name in ("num_windows", "num_forwards", "num_backwards")}
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
@@ -244,9 +238,12 @@ class Worker:
         other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
         return self._case(cell.dataset, other, cell.source.space)
 
-    def _predict(self, model: SegmentationModel, image: Tensor) -> Tensor:
-        pred, self._inference_batch = memory.within_memory(partial(models.predict, model, image), self._inference_batch)
-        return pred
+    def _predict(self, model: SegmentationModel, image: Tensor, ref: CaseRef) -> Prediction:
+        def predict(windows: int) -> Prediction:
+            return models.prediction(model, image, windows, ref.fingerprint)
+
+        found, self._inference_batch = memory.within_memory(predict, self._inference_batch)
+        return found
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         key = spec.model_id, cell.precision, cell.compile
@@ -256,13 +253,8 @@ class Worker:
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanPrediction:
         def make() -> CleanPrediction:
-            pred, label, num_classes = self._predict(model, case.image), case.label[0], cell.dataset.num_classes
-            scores = []
-            if "dsc" in self.spec.metrics:
-                scores.append(evaluate.score_overlap(pred, label, num_classes))
-            if "hd95" in self.spec.metrics:
-                scores.append(evaluate.score_surfaces(pred, label, num_classes, case.spacing))
-            return CleanPrediction(pred=pred, scores=tuple(evaluate.as_clean(part) for part in scores))
+            found = self._predict(model, case.image, case.ref)
+            return scored_clean(found, case, cell.dataset.num_classes, self.spec.metrics)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)

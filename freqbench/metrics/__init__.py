@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from freqbench.metrics.certified import certified_scores
 from freqbench.metrics.frequency import energy_scores
 from freqbench.metrics.image import body_mask, image_scores, l2, linf, psnr, ssim
 from freqbench.metrics.overlap import (
@@ -31,6 +32,7 @@ __all__ = [
     "Metric",
     "Scores",
     "body_mask",
+    "certified_scores",
     "class_mean",
     "confusion",
     "dice",

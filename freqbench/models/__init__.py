@@ -3,7 +3,9 @@
 from freqbench.models.adapter import InputAdapter
 from freqbench.models.checkpoint import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.cost import forward_flops, step_bytes
-from freqbench.models.inference import attack_windows, predict, sliding_windows
+from freqbench.models.defences import DEFENCES, Defence
+from freqbench.models.defences.model import DefendedModel
+from freqbench.models.inference import Prediction, attack_windows, predict, prediction, sliding_windows
 from freqbench.models.nets import MODELS, Architecture, build
 from freqbench.models.networks import READERS, load
 from freqbench.models.resolve import resolve, resolve_ensemble
@@ -13,13 +15,17 @@ from freqbench.models.spec import ModelEntry, ModelSpec
 from freqbench.models.wrapper import SegmentationModel
 
 __all__ = [
+    "DEFENCES",
     "MODELS",
     "READERS",
     "Architecture",
+    "Defence",
+    "DefendedModel",
     "Inference",
     "InputAdapter",
     "ModelEntry",
     "ModelSpec",
+    "Prediction",
     "SegmentationModel",
     "SlidingWindowModel",
     "attack_windows",
@@ -27,6 +33,7 @@ __all__ = [
     "forward_flops",
     "load",
     "predict",
+    "prediction",
     "read_metadata",
     "resolve",
     "resolve_ensemble",

@@ -1,6 +1,7 @@
 """Windows: the tiling that is attacked, and sliding-window prediction of whole volumes, slab by slab."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from freqbench.errors import UserError
+from freqbench.models.defences.base import draw_seed
+from freqbench.models.defences.randomized_smoothing import Vote
 from freqbench.models.settings import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel
 from freqbench.types import Shape
@@ -72,7 +75,42 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     return weights[model.inside(scores.shape[2:])]
 
 
-def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model says of a volume.
+
+    Attributes:
+        labels: uint8 `[H, W, D]`.
+        vote: of randomised smoothing, what is certified; None for other models.
+    """
+
+    labels: Tensor
+    vote: Vote | None = None
+
+
+def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Prediction:
+    """What a model says of a volume: one sliding window, or of randomised smoothing the vote of many.
+
+    Args:
+        model: as for `predict`, like all that follow.
+        image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
+        window_batch: windows a forward pass.
+        case: what the draws of a random defence hang on, such as the case's fingerprint, and on the window, or on the
+            sample of the vote, and on nothing else: the same for a clean and an adversarial volume.
+
+    Raises:
+        ValueError, UserError: as `predict`.
+    """
+    volume = _one_volume(image)
+    if model.smoothing is None:
+        return Prediction(labels=_stitched(model, volume, window_batch, case))
+    vote = model.smoothing.vote(
+        lambda noisy: _stitched(model, noisy, window_batch, case), volume, draw_seed("prediction", case)
+    )
+    return Prediction(labels=vote.labels, vote=vote)
+
+
+def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
     r"""The predicted label map of a volume: argmax over MONAI's sliding window, with the model's own `inference`.
 
     With C_w the cutting of window w, g the weights within a window and F the network's logits (or probabilities),
@@ -91,32 +129,46 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12) -> 
         model: in eval mode.
         image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
         window_batch: windows a forward pass.
+        case: see `prediction`.
 
     Returns:
-        uint8 `[H, W, D]` on the device of `image`.
+        uint8 `[H, W, D]` on the device of `image`; of randomised smoothing, the majority of its votes.
 
     Raises:
         ValueError: more than one volume.
         UserError: more classes than a label map holds.
     """
+    return prediction(model, image, window_batch, case).labels
+
+
+def _one_volume(image: Tensor) -> Tensor:
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
+    return volume
+
+
+def _stitched(model: SegmentationModel, volume: Tensor, window_batch: int, case: str) -> Tensor:
+    """The label map of one sliding window over a volume `[1, C, H, W, D]`."""
     height, width, depth = volume.shape[2:]
     windows = sliding_windows((height, width, depth), model.roi, model.inference.overlap)
     # Outside inference mode, as a mask may become the labels of a further attack.
     slab = _Slab(torch.empty((height, width, depth), dtype=torch.uint8, device=volume.device))
     with torch.inference_mode():
         for first in range(0, len(windows), window_batch):
-            _run(model, volume, windows[first : first + window_batch], slab)
+            batch = windows[first : first + window_batch]
+            keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
+            _run(model, volume, batch, keys, slab)
         slab.settle(height)
     return slab.label
 
 
-def _run(model: SegmentationModel, volume: Tensor, windows: Sequence[Window], slab: "_Slab") -> None:
+def _run(
+    model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int], slab: "_Slab"
+) -> None:
     """A batch of windows: by its end all that it made is let go, before the next one is run."""
     crops = torch.cat([volume[:, :, h, w, d] for h, w, d in windows])
-    scores = model.scores(crops.to(next(model.parameters()).device), model.inference.mirror)
+    scores = model.scores(crops.to(next(model.parameters()).device), model.inference.mirror, keys)
     weights = window_weights(model, scores)
     for window, part in zip(windows, scores, strict=True):
         slab.add(window, (part * weights).to(volume.device), weights.to(volume.device))

@@ -14,6 +14,7 @@ from freqbench.errors import CheckpointError, UserError
 from freqbench.models import bundle, frozen, migrations, nets, nnunet
 from freqbench.models import checkpoint as checkpoints
 from freqbench.models.adapter import Description
+from freqbench.models.defences.model import DefendedModel
 from freqbench.models.ensemble import MeanOfProbabilities
 from freqbench.models.spec import FROZEN, ModelSpec
 from freqbench.models.wrapper import SegmentationModel
@@ -49,7 +50,7 @@ def load(
     """
     if spec.members:
         members = [load(member, device, precision, compile, trusted) for member in spec.members]
-        return SegmentationModel(MeanOfProbabilities(members), spec.roi, inference=spec.inference).to(device).eval()
+        return _behind_defence(spec, MeanOfProbabilities(members)).to(device).eval()
     given = spec.checkpoint
     if not spec.is_random:
         # From here on the files that were looked at, whatever is put in their place meanwhile.
@@ -65,8 +66,15 @@ def load(
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(weights(spec, net.state_dict(), trusted))
     net.requires_grad_(False)
-    model = SegmentationModel(net, spec.roi, precision, compile, adapter=spec.input, inference=spec.inference)
+    model = _behind_defence(spec, net, precision=precision, compile=compile, adapter=spec.input)
     return model.to(device).eval()
+
+
+def _behind_defence(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+    """The model of a network, and where the spec has a defence, that behind it."""
+    if spec.defence is None:
+        return SegmentationModel(net, spec.roi, inference=spec.inference, **settings)
+    return DefendedModel(net, spec.roi, spec.defence, spec.adaptive, inference=spec.inference, **settings)
 
 
 def located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:

@@ -64,6 +64,8 @@ def resolve(
         input=entry.input or InputAdapter(),
         space=_space(entry, path, trained.preprocess, space),
         inference=entry.inference or DEFAULT_INFERENCE,
+        defence=entry.defence,
+        adaptive=entry.adaptive,
         min_dice=0.0 if untrained else entry.min_dice,
         training=entry.trained.identity if entry.trained else None,
         weights_sha256=entry.trained.weights if entry.trained else None,
@@ -99,9 +101,15 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 
     Raises:
         UserError: the members do not see the same windows of the same space, or are predicted with sliding windows of
-            their own and the job gives the ensemble none, or one is given twice.
+            their own and the job gives the ensemble none, one is given twice, or one has a random defence.
     """
     first = members[0]
+    for member in members:
+        if member.defence and member.defence.is_random:
+            raise UserError(
+                f"{entry.name}: ensemble: expected members without a random defence, got {member.name} with "
+                f"{member.defence.name}: put the defence around the ensemble"
+            )
     for i, member in enumerate(members[1:], start=1):
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
@@ -124,6 +132,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         space=first.space,
         inference=entry.inference or first.inference,
         members=tuple(members),
+        defence=entry.defence,
+        adaptive=entry.adaptive,
         min_dice=entry.min_dice if any(member.min_dice for member in members) else 0.0,
     )
 

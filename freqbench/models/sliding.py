@@ -1,12 +1,13 @@
 """A network over whole volumes, as it is deployed: through its sliding window, with a gradient in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from freqbench.models.defences.base import draw_seed
 from freqbench.models.inference import Window, sliding_windows, window_weights
 from freqbench.models.wrapper import SegmentationModel
 
@@ -29,13 +30,16 @@ class SlidingWindowModel(nn.Module):
     activations there are never more than those of one batch of windows, at the price of one more forward pass for
     every backward pass. No gradient reaches the network's parameters.
 
+    A random defence draws anew for every window, by a key of its own; the way back draws what the way forward drew.
+
     Args:
         model: of one window.
         window_batch: windows a pass; the result does not depend on it, to rounding.
 
     Attributes:
-        num_forwards: windows that went forward so far, those of the way back among them.
-        num_backwards: windows that went back so far.
+        num_forwards: windows that went forward so far, those of the way back among them, each as often as the network
+            ran on it (`SegmentationModel.passes`).
+        num_backwards: windows that went back so far, likewise.
     """
 
     def __init__(self, model: SegmentationModel, window_batch: int = 1) -> None:
@@ -45,13 +49,19 @@ class SlidingWindowModel(nn.Module):
         self.num_forwards = 0
         self.num_backwards = 0
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def takes_keys(self) -> bool:
+        """As the model of one window."""
+        return self.model.takes_keys
+
+    def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Stitched logits, on the device of the images, which is that of the network.
 
         Args:
             images: `[B, C, H, W, D]`; B times as many windows go through at once.
+            keys: what the draws of each volume hang on, where the model `takes_keys`.
         """
-        stitched: Tensor = _Stitched.apply(images, self)  # type: ignore[no-untyped-call]
+        stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         if self.model.inference.average == "probabilities":
             # What underflows to zero would have neither a logarithm nor a gradient.
             return stitched.clamp(min=torch.finfo(stitched.dtype).tiny).log()
@@ -68,45 +78,55 @@ class SlidingWindowModel(nn.Module):
         for first in range(0, len(windows), self.window_batch):
             yield windows[first : first + self.window_batch]
 
+    def scores(self, crops: Tensor, keys: Sequence[int] | None, windows: Sequence[Window]) -> Tensor:
+        """What is averaged where windows overlap, of windows as `_cut` has them: logits, or probabilities."""
+        own = None if keys is None else [draw_seed(key, *_corner(window)) for window in windows for key in keys]
+        return self.model.averaged(self.model(crops, own))
+
 
 class _Stitched(torch.autograd.Function):
     """Keeps the volume and the sum of the weights of each voxel."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel) -> Tensor:
+    def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel, keys: Sequence[int] | None) -> Tensor:
         total, sums = images.new_zeros(0), torch.zeros_like(images[:1, :1])
         for windows in sliding.batches(images):
-            scores = sliding.model.scores(_cut(images, windows))
-            sliding.num_forwards += len(windows)
+            scores = sliding.scores(_cut(images, windows), keys, windows)
+            sliding.num_forwards += len(windows) * sliding.model.passes
             if not len(total):
                 total = scores.new_zeros(len(images), scores.shape[1], *images.shape[2:])
             weights = window_weights(sliding.model, scores)
             _add(total, scores * weights, windows)
             _add(sums, weights.expand(len(windows), 1, *weights.shape), windows)
         ctx.save_for_backward(images, sums)
-        ctx.sliding = sliding
+        ctx.sliding, ctx.keys = sliding, keys
         return total.div_(sums)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         images, sums = ctx.saved_tensors
         upstream, gradient = upstream / sums, torch.zeros_like(images)
         for windows in ctx.sliding.batches(images):
             crops = _cut(images, windows).requires_grad_()
             with torch.enable_grad():
-                scores = ctx.sliding.model.scores(crops)
+                scores = ctx.sliding.scores(crops, ctx.keys, windows)
             weights = window_weights(ctx.sliding.model, scores)
             (part,) = torch.autograd.grad(scores, crops, _cut(upstream, windows) * weights)
-            ctx.sliding.num_forwards += len(windows)
-            ctx.sliding.num_backwards += len(windows)
+            ctx.sliding.num_forwards += len(windows) * ctx.sliding.model.passes
+            ctx.sliding.num_backwards += len(windows) * ctx.sliding.model.passes
             _add(gradient, part, windows)
-        return gradient, None
+        return gradient, None, None
 
 
 def _cut(volumes: Tensor, windows: tuple[Window, ...]) -> Tensor:
     """All windows of all volumes, window by window."""
     return torch.cat([volumes[:, :, h, w, d] for h, w, d in windows])
+
+
+def _corner(window: Window) -> list[int]:
+    """Where a window begins on each axis."""
+    return [axis.start for axis in window]
 
 
 def _add(total: Tensor, parts: Tensor, windows: tuple[Window, ...]) -> None:

@@ -1,17 +1,19 @@
 """What a job says of a model, and what it resolves to."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from freqbench import plugins
 from freqbench.config import FileName, Strict
 from freqbench.identity import digest
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
 from freqbench.models.checkpoint import TRAIN, seed_of
+from freqbench.models.defences import Defence, defence_of
 from freqbench.models.nets import MODELS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.space import Preprocess
@@ -57,6 +59,9 @@ class ModelEntry(Strict):
         preprocess: the model's own space: it is attacked and scored there, nothing of the dataset's own preprocessing
             being taken over; None: as its folder or checkpoint says, else the dataset's.
         inference: its sliding window; None: the papers', or as its folder says; of an ensemble, its members'.
+        defence: what stands before the network: a mapping with the `name` of DEFENCES and its own keys.
+        adaptive: whether attacks know of the defence and follow a gradient through it that serves them; no: plain
+            autograd, of one fixed draw, which shows what a defence seems to be worth to who does not look.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
         source: where the checkpoint is to be had, for whoever lacks it.
@@ -74,6 +79,8 @@ class ModelEntry(Strict):
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
     inference: Inference | None = None
+    defence: SerializeAsAny[Defence] | None = None
+    adaptive: bool = True
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     source: str | None = None
@@ -88,6 +95,24 @@ class ModelEntry(Strict):
     def path(self) -> str | None:
         """Where its weights are, as the job writes it; None of an ensemble."""
         return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
+
+    @field_validator("defence", mode="before")
+    @classmethod
+    def _one_of_the_table(cls, content: Any) -> Defence | None:
+        return None if content is None else defence_of(content)
+
+    @model_validator(mode="after")
+    def _knows_of_what_is_there(self) -> "ModelEntry":
+        if self.adaptive:
+            return self
+        if self.defence is None:
+            raise ValueError("expected adaptive: false beside a defence, got none: leave it out")
+        if self.defence.is_smooth and not self.defence.is_random:
+            raise ValueError(
+                f"expected no adaptive: false beside {self.defence.name}: autograd's gradient through it is the true "
+                "one, so that there is no other attacker: leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> "ModelEntry":
@@ -126,6 +151,8 @@ class ModelSpec:
         inference: its sliding window.
         code_sha256: of the source file of a class of another package.
         members: of an ensemble.
+        defence: what stands before the network.
+        adaptive: whether attacks know of it.
         min_dice: see ModelEntry; in no identity.
         training: identity of the training job's say on its weights, where the job trains it.
         weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
@@ -146,6 +173,8 @@ class ModelSpec:
     inference: Inference = DEFAULT_INFERENCE
     code_sha256: str | None = None
     members: tuple["ModelSpec", ...] = ()
+    defence: Defence | None = None
+    adaptive: bool = True
     min_dice: float = 0.0
     training: str | None = None
     weights_sha256: str | None = None
@@ -168,6 +197,8 @@ class ModelSpec:
             "code": self.code_sha256,
             "members": [member.model_id for member in self.members] or None,
             "training": self.training,
+            "defence": self.defence.identity() if self.defence else None,
+            "adaptive": None if self.adaptive else False,
         }
         return digest(
             {
@@ -179,6 +210,24 @@ class ModelSpec:
                 **{key: value for key, value in later.items() if value is not None},
             }
         )
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network whenever an attacker asks once."""
+        return self.defence.draws if self.defence and self.adaptive else 1
+
+    @property
+    def predictions(self) -> int:
+        """Sliding windows that a volume's prediction takes."""
+        return self.defence.predictions if self.defence else 1
+
+    @property
+    def defence_text(self) -> str | None:
+        """The defence with all its parameters, whether attacks know of it, and the `model_id` without it, as JSON."""
+        if self.defence is None:
+            return None
+        undefended = replace(self, defence=None, adaptive=True).model_id
+        return json.dumps({**self.defence.model_dump(), "adaptive": self.adaptive, "undefended": undefended})
 
     @property
     def seed(self) -> int | None:

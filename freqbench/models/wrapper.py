@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.errors import UserError, unknown
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
+from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.settings import AXES, DEFAULT_INFERENCE, Inference
 from freqbench.types import Shape
 
@@ -60,11 +61,27 @@ class SegmentationModel(nn.Module):
         if compile:
             net.compile()
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def takes_keys(self) -> bool:
+        """Whether `forward` draws, so that callers give it `keys`, one a sample, new ones for new draws."""
+        return False
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network in one `forward`."""
+        return 1
+
+    @property
+    def smoothing(self) -> RandomizedSmoothing | None:
+        """What votes in place of a single prediction of a volume; None: nothing does."""
+        return None
+
+    def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Logits of a batch of windows.
 
         Args:
             images: `[B, C, h, w, d]`, no axis longer than the ROI.
+            keys: what the draws of each window hang on; without a random defence there are none.
 
         Raises:
             UserError: an axis is longer than the ROI.
@@ -72,7 +89,7 @@ class SegmentationModel(nn.Module):
         h, w, d = self.inside(images.shape[2:])
         return self._run(self._padded(images))[:, :, h, w, d]
 
-    def scores(self, images: Tensor, mirror: str = "") -> Tensor:
+    def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
         r"""What is averaged where windows overlap: logits, or probabilities where `inference.average` says so.
 
         With R_a the mirroring over a set a of axes and f the network, the mean over all 2^n sets of the n given axes:
@@ -84,6 +101,7 @@ class SegmentationModel(nn.Module):
         Args:
             images: `[B, C, h, w, d]`, no axis longer than the ROI.
             mirror: axes to mirror over, some of `HWD`.
+            keys: as for `forward`.
 
         Returns:
             `[B, K, h, w, d]`.
@@ -94,13 +112,14 @@ class SegmentationModel(nn.Module):
         h, w, d = self.inside(images.shape[2:])
         padded = self._padded(images)
         share = 0.5 ** len(mirror)
-        mean = self._scores(self(padded)) * share if mirror else self._scores(self(padded))
+        mean = self.averaged(self._run(padded)) * share if mirror else self.averaged(self._run(padded))
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
-                mean.add_(self._scores(self(padded.flip(axes))).flip(axes), alpha=share)
+                mean.add_(self.averaged(self._run(padded.flip(axes))).flip(axes), alpha=share)
         return mean[:, :, h, w, d]
 
-    def _scores(self, logits: Tensor) -> Tensor:
+    def averaged(self, logits: Tensor) -> Tensor:
+        """What is averaged where windows overlap, of logits: themselves, or their probabilities."""
         return logits.softmax(dim=1) if self.inference.average == "probabilities" else logits
 
     def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:

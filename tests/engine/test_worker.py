@@ -99,7 +99,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
 
     count(models, "load", lambda spec, *_: f"model {spec.name}")
     count(Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
-    count(models, "predict", lambda *_: "predictions")
+    count(models, "prediction", lambda *_: "predictions")
     run_all(job())
     assert calls == {
         "model a": 1,
@@ -387,7 +387,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     made.let_take(models, "load", 3)
     made.let_take(Phantom, "load", 5)
     made.let_take(evaluate, "attack_case", 7)
-    made.let_take(models, "predict", 11)
+    made.let_take(models, "prediction", 11)
     return made
 
 

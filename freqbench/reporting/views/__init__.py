@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from freqbench.reporting.render import Section
+from freqbench.reporting.views import certified, defences
 from freqbench.reporting.views.budget import budget
 from freqbench.reporting.views.compare import compare
 from freqbench.reporting.views.cost import cost
@@ -43,4 +44,6 @@ VIEWS: Mapping[str, View] = {
         ),
     ),
     "leaderboard": View(build=leaderboard),
+    "defences": View(build=defences.defences, columns=defences.COLUMNS),
+    "certified": View(build=certified.certified, columns=certified.COLUMNS),
 }

@@ -12,14 +12,19 @@ from freqbench.results import RECORDS
 
 Row = Callable[..., dict[str, Any]]
 Frame = Callable[..., pd.DataFrame]
+OF_ALL = {
+    "source_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
+    "target_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
+    "certified_radius": 0.1,
+}
 ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"status", "finished_at"}
 
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_needs_no_other_columns_than_it_names(name: str, row: Row, shown: Frame, classes: Frame) -> None:
     view = VIEWS[name]
-    rows = [row("pgd", source=s, target=t, dsc=0.5, dsc_clean=0.9) for s in ("a", "b") for t in ("a", "b")]
-    frame = shown(*rows)[[*ALWAYS, *view.columns, "label", "left_out"]]
+    rows = [row("pgd", source=s, target=t, dsc=0.5, dsc_clean=0.9, **OF_ALL) for s in ("a", "b") for t in ("a", "b")]
+    frame = shown(*rows)[[*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]]
     held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
     sections = view.build(frame, *held)
     assert sections[0].table is not None

@@ -1,0 +1,46 @@
+"""Input transformations and randomised smoothing around a network: one technique a file, one table of them."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from freqbench.config import validate
+from freqbench.errors import UserError, unknown
+from freqbench.models.defences.base import Defence
+from freqbench.models.defences.bit_depth import BitDepth
+from freqbench.models.defences.dct_quantization import DctQuantization
+from freqbench.models.defences.gaussian_smoothing import GaussianSmoothing
+from freqbench.models.defences.median_smoothing import MedianSmoothing
+from freqbench.models.defences.random_resize_pad import RandomResizePad
+from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.defences.total_variation import TotalVariation
+
+__all__ = ["DEFENCES", "Defence", "RandomizedSmoothing", "defence_of"]
+
+DEFENCES: Mapping[str, type[Defence]] = MappingProxyType(
+    {
+        "gaussian_smoothing": GaussianSmoothing,
+        "median_smoothing": MedianSmoothing,
+        "bit_depth": BitDepth,
+        "dct_quantization": DctQuantization,
+        "total_variation": TotalVariation,
+        "random_resize_pad": RandomResizePad,
+        "randomized_smoothing": RandomizedSmoothing,
+    }
+)
+
+
+def defence_of(content: Any) -> Defence:
+    """The defence of a mapping: `name` says which, the rest are its own keys.
+
+    Raises:
+        UserError: no such defence, or keys and values that it does not take.
+    """
+    if isinstance(content, Defence):
+        return content
+    name = content.get("name") if isinstance(content, Mapping) else None
+    if not isinstance(name, str):
+        raise UserError(f"expected a mapping with a name, such as {{name: bit_depth, bits: 3}}, got {content!r:.100}")
+    if name not in DEFENCES:
+        raise UserError(unknown("defence", name, DEFENCES))
+    return validate(dict(content), DEFENCES[name], where=name)

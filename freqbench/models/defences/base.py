@@ -1,0 +1,109 @@
+"""What every defence is: a mapping in a job file, and a change of the window that the network sees."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from freqbench.config import Strict
+from freqbench.identity import digest
+
+Back = Callable[[Tensor], Tensor]
+
+FIXED = 0
+"""The key of draws that are the same wherever nobody gives another."""
+
+
+class Defence(Strict):
+    """A change of windows in [0, 1] before a network sees them.
+
+    Class attributes of a defence:
+        is_random: whether it draws; one that does not gives the same for the same window.
+        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs, so that there
+            is no other.
+        revision: raised by hand when a change alters results, so that old rows are computed anew.
+
+    Attributes:
+        name: its key in `DEFENCES`.
+    """
+
+    is_random: ClassVar[bool] = False
+    is_smooth: ClassVar[bool] = False
+    revision: ClassVar[int] = 1
+
+    name: str
+
+    def filtered(self, images: Tensor) -> Tensor:
+        """What the network sees in place of windows `[B, C, h, w, d]`, as it stands, for one that draws nothing."""
+        raise NotImplementedError
+
+    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+        """What the network sees, and how its logits come back onto the grid of the windows.
+
+        Args:
+            images: `[B, C, h, w, d]` in [0, 1].
+            seeds: of the draws of each window; one that draws nothing takes no notice of them.
+            adaptive: the gradient is one that serves an attacker: the identity in place of that of `filtered`, where
+                this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: backward pass differentiable
+                approximation, BPDA).
+
+        Returns:
+            A tensor of the windows' shape, and a function of what the network says of it, `[B, K, h, w, d]`.
+        """
+        if adaptive and not self.is_smooth:
+            images = straight_through(images, self.filtered(images.detach()))
+        else:
+            images = self.filtered(images)
+        return images, unchanged
+
+    @property
+    def draws(self) -> int:
+        """Network passes of one window whenever an adaptive attacker asks."""
+        return 1
+
+    @property
+    def predictions(self) -> int:
+        """Sliding windows that a volume's prediction takes."""
+        return 1
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, revision and the parameters that differ from their default, for digests."""
+        return {"revision": self.revision, **self.model_dump(exclude_defaults=True), "name": self.name}
+
+
+def draw_seed(*parts: int | str) -> int:
+    """A seed that depends on these and nothing else.
+
+    >>> draw_seed("prediction", 1) == draw_seed("prediction", 1), draw_seed("prediction", 1) == draw_seed("attack", 1)
+    (True, False)
+    """
+    return int(digest(["defence", *parts]), 16) >> 1
+
+
+def generator(seed: int) -> torch.Generator:
+    """The CPU generator of a seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def unchanged(logits: Tensor) -> Tensor:
+    """Logits that stand on the grid of the windows already."""
+    return logits
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """`value`, whose gradient goes to `x` as if it were `x` itself."""
+    passed: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
+    return passed
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream, None

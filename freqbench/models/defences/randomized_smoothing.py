@@ -1,0 +1,177 @@
+"""Randomised smoothing of segmentations, with a certificate.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from freqbench.models.defences.base import Back, Defence, draw_seed, generator, unchanged
+
+Segment = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """What a smoothed model says of a volume.
+
+    Attributes:
+        labels: the class of most votes of each voxel, the lowest of equal ones, uint8 `[H, W, D]`.
+        certified: the voxels whose class is certified, bool `[H, W, D]`; the others abstain.
+        radius: Euclidean norm of the changes of the volume that the certificate holds for.
+    """
+
+    labels: Tensor
+    certified: Tensor
+    radius: float
+
+
+class RandomizedSmoothing(Defence):
+    r"""The majority of what a network says of a volume under Gaussian noise (SegCertify).
+
+    With g the segmentation of a whole volume (sliding window, mirroring and all) and i a voxel:
+
+    .. math:: \hat g_i(x) = \arg\max_k P\bigl(g_i(x + \varepsilon) = k\bigr), \qquad \varepsilon \sim N(0, \sigma^2)
+
+    Where the probability of a class c is above tau >= 1/2, no change of the volume with Euclidean norm below
+    R = sigma Phi^{-1}(tau), over all voxels and channels, makes it another (Cohen et al., ICML 2019, arXiv:1902.02918).
+    A prediction takes `selection_samples` noisy volumes, whose majority is the guess c_i, and `samples` others, of
+    which n_i say c_i. The p-value of "its probability is at most tau" is the upper tail of a binomial,
+
+    .. math:: p_i = P\bigl(\mathrm{Bin}(n, \tau) \ge n_i\bigr)
+
+    and Holm's step-down procedure over all N voxels of the volume certifies those that it rejects: with probability
+    1 - alpha or more all certificates of a volume hold at once. The other voxels abstain. A sample is one noise for the
+    whole volume, not one for each window: windows overlap, and with noises of their own a change would count as often
+    as windows hold it, so that R would be too large. The noise hangs on the case and the sample's number, the same for
+    the clean and the adversarial volume; noisy volumes are not clamped.
+
+    An attacker follows the mean of the softmax over `eot` fresh noises of its own at every step (SmoothAdv, Salman et
+    al., NeurIPS 2019, arXiv:1906.04584; expectation over transformations, Athalye et al., ICML 2018, arXiv:1802.00420);
+    one with `adaptive: false` follows one noise, the same at every step.
+
+    Labels for DSC and the like are the majority of the `samples` votes, whether they abstain or not: what is certified
+    agrees with them.
+
+    Attributes:
+        sigma: standard deviation of the noise on the [0, 1] scale.
+        samples: n, the noisy volumes that vote. No voxel of a volume of N can be certified if tau^n > alpha / N.
+        selection_samples: n_0.
+        tau: of [1/2, 1).
+        alpha: of (0, 1).
+        eot: noises whose probabilities an adaptive attacker averages at every pass.
+
+    **Differs from the paper**: three dimensions and sliding windows, in place of resized pictures.
+    """
+
+    is_random: ClassVar[bool] = True
+    is_smooth: ClassVar[bool] = True
+
+    name: Literal["randomized_smoothing"] = "randomized_smoothing"
+    sigma: PositiveFloat
+    samples: Annotated[int, Field(ge=1, le=30_000)] = 100
+    selection_samples: Annotated[int, Field(ge=1, le=30_000)] = 10
+    tau: Annotated[float, Field(ge=0.5, lt=1)] = 0.75
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    eot: Annotated[int, Field(ge=1, le=1000)] = 8
+
+    @property
+    def radius(self) -> float:
+        """R, on the [0, 1] scale."""
+        return self.sigma * NormalDist().inv_cdf(self.tau)
+
+    @property
+    def draws(self) -> int:
+        """As many as are averaged."""
+        return self.eot
+
+    @property
+    def predictions(self) -> int:
+        """One a noisy volume."""
+        return self.selection_samples + self.samples
+
+    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+        """Windows under noise: what an attacker looks at. A prediction is `vote`."""
+        return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
+
+    def vote(self, segment: Segment, image: Tensor, key: int) -> Vote:
+        """The prediction of a volume.
+
+        Args:
+            segment: from a volume `[1, C, H, W, D]` to its label map, uint8 `[H, W, D]`.
+            image: `[1, C, H, W, D]` in [0, 1].
+            key: that the noise is drawn from.
+        """
+
+        def count(kind: str, samples: int) -> Tensor:
+            volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
+            return _votes(map(segment, volumes), samples)
+
+        guess = _majority(count("selection", self.selection_samples))
+        votes = count("vote", self.samples)
+        agreeing = torch.zeros_like(guess, dtype=votes.dtype)
+        for k, own in enumerate(votes):
+            agreeing = torch.where(guess == k, own, agreeing)
+        return Vote(
+            labels=_majority(votes),
+            certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
+            radius=self.radius,
+        )
+
+    def _noisy(self, volume: Tensor, seed: int) -> Tensor:
+        noise = torch.randn(volume.shape, generator=generator(seed), dtype=torch.float32)
+        return volume + self.sigma * noise.to(volume)
+
+
+def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Tensor:
+    r"""The voxels of which Holm's procedure rejects that their class has a probability of at most tau.
+
+    Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
+    Scandinavian Journal of Statistics 6, 1979), so that the chance of any false rejection is at most alpha, whatever
+    hangs together. A count stands for a p-value, so voxels of one count are rejected together: at the first of them the
+    bound is tightest.
+
+    Args:
+        counts: of `samples` votes those for the guess, integers of any shape.
+        samples: n.
+        tau: of the null hypothesis.
+        alpha: of the whole family.
+
+    Returns:
+        bool, of the shape of `counts`.
+    """
+    from scipy.special import betainc
+
+    voxels = torch.bincount(counts.flatten().long(), minlength=samples + 1).tolist()
+    left, fewest = counts.numel(), samples + 1
+    for count in range(samples, 0, -1):
+        # The upper tail of a binomial is a regularised incomplete beta function.
+        if voxels[count] and float(betainc(count, samples - count + 1, tau)) > alpha / left:
+            break
+        left -= voxels[count]
+        fewest = count
+    return counts >= fewest
+
+
+def _votes(predicted: Iterable[Tensor], most: int) -> Tensor:
+    """How many label maps say each class, `[K, H, W, D]`; K is what they say at most."""
+    kind = torch.uint8 if most < 256 else torch.int16
+    votes: list[Tensor] = []
+    for labels in predicted:
+        while len(votes) <= int(labels.max()):
+            votes.append(torch.zeros_like(labels, dtype=kind))
+        for k, own in enumerate(votes):
+            own += labels == k
+    return torch.stack(votes)
+
+
+def _majority(votes: Tensor) -> Tensor:
+    """The class of most votes, uint8 `[H, W, D]`, the lowest of equal ones."""
+    best, labels = votes[0], torch.zeros_like(votes[0], dtype=torch.uint8)
+    for k, own in enumerate(votes[1:], start=1):
+        labels[own > best] = k
+        best = torch.maximum(best, own)
+    return labels

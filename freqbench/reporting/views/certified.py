@@ -1,0 +1,59 @@
+"""What randomised smoothing certifies, on clean and on attacked volumes."""
+
+import pandas as pd
+
+from freqbench.reporting.frames import plain
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.rows import ATTACK, COUNTS, bounds, by_attack, grouped, one_patient_note, scored
+
+SCORES = ("certified_share", "certified_dice", "certified_dice_bound")
+COLUMNS = ("dsc", "dsc_clean", "l2", "certified_radius", *SCORES, *(f"{name}_clean" for name in SCORES))
+PAIR = ["source_model", "target_model"]
+
+HOW = (
+    "`radius` is the Euclidean norm, over all voxels and on the [0, 1] scale, of the changes of a volume that a "
+    "certificate holds for; `l2` is that of the attack. Certified voxels may change beyond it, not within (but for the "
+    "chance alpha of the test). `share` is the certified voxels in per cent, the others abstain; `Dice` is x100, the "
+    "mean over foreground classes, to abstain never being right; `bound` is what no change within the radius takes the "
+    "Dice below, whatever becomes of the voxels that abstain. DSC and its interval count "
+    "the majority of the votes and no abstention. Certificates of the clean volume are those that speak of the attack. "
+)
+
+
+def certified(records: pd.DataFrame) -> list[Section]:
+    """A table a dataset: a row an attack, source and smoothed target.
+
+    Args:
+        records: after `tables.current(strength.checked(...))`, with COLUMNS.
+    """
+    frame = plain(scored(records, COLUMNS[2:]))
+    frame = frame[frame["certified_radius"].notna()]
+    if frame.empty:
+        text = "No target certifies anything: give a model the defence randomized_smoothing."
+        return [Section("Certified", text=text)]
+    return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+
+
+def _section(dataset: str, frame: pd.DataFrame) -> Section:
+    keys = [*PAIR, *ATTACK]
+    means = ["clean", *COLUMNS[2:]]
+    frame = frame.astype(dict.fromkeys(means, float))
+    rows = grouped(frame, keys, "dsc", means)
+    settings = frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK)
+    rows = by_attack(rows.merge(settings, on=ATTACK, how="left"), ["target_model"])
+    shown = {
+        "model": rows["target_model"],
+        "attack": rows["label"],
+        "made on": rows["source_model"],
+        **{name: rows[name] for name in ("cases", "seeds", "patients")},
+        "radius": rows["certified_radius"],
+        "l2": rows["l2"],
+        "DSC clean": rows["clean"],
+        "dsc": rows["dsc"],
+        "interval": bounds(rows),
+    }
+    for title, name in zip(("share", "Dice", "bound"), SCORES, strict=True):
+        shown |= {f"{title}\nclean": 100 * rows[f"{name}_clean"], f"{title}\nattacked": 100 * rows[name]}
+    data = rows.drop(columns="attack").assign(dataset=dataset)
+    text = HOW + COUNTS + one_patient_note(rows)
+    return Section(f"{dataset}: what is certified", pd.DataFrame(shown), text, data)

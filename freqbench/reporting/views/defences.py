@@ -1,0 +1,146 @@
+"""What defences seem to be worth, and what is left of that where the attacker knows of them."""
+
+import json
+
+import pandas as pd
+
+from freqbench.documents import object_of
+from freqbench.reporting.frames import plain
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.rows import (
+    ATTACK,
+    COUNTS,
+    bounds,
+    grouped,
+    is_white_box,
+    one_patient_note,
+    scored,
+    with_settings,
+)
+
+COLUMNS = ("dsc", "dsc_clean", "source_defence", "target_defence")
+WHO = ("transferred", "naive", "adaptive")
+MODEL = ["model", "defence"]
+NONE = "none"
+
+HOW = (
+    "DSC x100 that three attackers leave of a defended model. `transferred`: volumes made on the network without the "
+    "defence; `naive`: plain autograd through the defence as it stands (`adaptive: false`), of one fixed draw where "
+    "it draws; `adaptive`: the gradient approximated where the defence has none, and averaged over fresh draws. A "
+    "defence is worth what the lowest of the three leaves, against the row of the network without it on the same "
+    "cases; where the naive attacker leaves more than the adaptive one, the defence hid a gradient (`hidden`, points, "
+    "paired by case) and kept nothing. A smooth defence has no naive attacker. Other attacks may leave less: all "
+    "numbers are upper bounds of the robustness. "
+)
+NOTHING = (
+    "No defended model was attacked and scored, so there is nothing to compare: give models a `defence`, and beside "
+    "them the same with `adaptive: false`, and the same without."
+)
+
+
+def defences(records: pd.DataFrame) -> list[Section]:
+    """A table a dataset: a row a model and attack, the attackers side by side.
+
+    Args:
+        records: after `tables.current(strength.checked(...))`, with COLUMNS.
+    """
+    frame = _attacked(scored(records, ["source_model_id", "target_model_id", *COLUMNS[2:]]))
+    if not (frame["defence"] != NONE).any():
+        return [Section("Defences", text=NOTHING)]
+    return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+
+
+def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of defended models, and of the same networks without, each with `who` attacked and the `model`.
+
+    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts.
+    """
+    source, target = (_parsed(frame, role) for role in ("source", "target"))
+    same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
+    defended = target["defence"] != NONE
+    who = pd.Series("", index=frame.index)
+    who[same & defended] = source["adaptive"].map({True: "adaptive", False: "naive"})[same & defended]
+    who[defended & (source["defence"] == NONE) & (source["network"] == target["network"])] = "transferred"
+    defended_networks = {*target.loc[defended, "network"]}
+    who[is_white_box(frame) & ~defended & target["network"].isin(defended_networks)] = "adaptive"
+    frame = plain(frame).assign(who=who, network=target["network"], defence=target["defence"])
+    frame["_adaptive"] = target["adaptive"]
+    frame = frame[(frame["who"] != "") & frame["dsc"].notna()].sort_values("_adaptive", ascending=False, kind="stable")
+    names = frame.drop_duplicates(["network", "defence"]).set_index(["network", "defence"])["target_model"]
+    frame["model"] = [names[key] for key in zip(frame["network"], frame["defence"], strict=True)]
+    return frame.drop_duplicates(["dataset", *MODEL, *ATTACK, "who", "case_id", "seed"])
+
+
+def _parsed(frame: pd.DataFrame, role: str) -> pd.DataFrame:
+    """Of each row's source or target its `network` (the model_id without defence), `defence` and `adaptive`."""
+    told = frame[f"{role}_defence"].astype(object)
+    parts = {text: object_of(text, f"{role}_defence") for text in told.dropna().unique()}
+    adaptive = {text: bool(each.pop("adaptive", True)) for text, each in parts.items()}
+    networks = {text: each.pop("undefended", None) for text, each in parts.items()}
+    is_plain = told.isna()
+    return pd.DataFrame(
+        {
+            "network": told.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
+            "defence": told.map({text: _words(each) for text, each in parts.items()}).where(~is_plain, NONE),
+            "adaptive": told.map(adaptive).where(~is_plain, True).astype(bool),
+        }
+    )
+
+
+def _words(parameters: dict[str, object]) -> str:
+    """`bit_depth bits=3`."""
+    name = str(parameters.get("name"))
+    return " ".join([name, *(f"{key}={json.dumps(value)}" for key, value in parameters.items() if key != "name")])
+
+
+def _section(dataset: str, frame: pd.DataFrame) -> Section:
+    keys = [*MODEL, *ATTACK]
+    clean = frame.drop_duplicates([*MODEL, "case_id"]).groupby(MODEL)["clean"].mean().reset_index()
+    rows = frame[keys].drop_duplicates().merge(clean, on=MODEL)
+    for who in WHO:
+        own = grouped(frame[frame["who"] == who], keys, "dsc").rename(columns={"dsc": who})
+        names = {name: f"{who}_{name}" for name in ("cases", "seeds", "patients", "low", "high")}
+        rows = rows.merge(own.rename(columns=names), on=keys, how="left")
+    rows = rows.merge(_hidden(frame, keys), on=keys, how="left")
+    rows = with_settings(rows, frame)
+    rows["_plain"] = rows["defence"] != NONE
+    order = ["threat_model", "attack", "budget", "label", "_plain", "defence", "model"]
+    rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
+    shown: dict[str, pd.Series | list[str]] = {
+        "model": rows["model"],
+        "attack": rows["label"],
+        "threat_model": rows["threat_model"],
+    }
+    shown["DSC clean"] = rows["clean"]
+    for who in WHO:
+        shown[f"{who}\nDSC"] = rows[who]
+        shown[f"{who}\nn"] = _counts(rows, who)
+        shown[f"{who}\ninterval"] = bounds(rows, f"{who}_low", f"{who}_high")
+    shown["hidden\npoints"] = rows["hidden"]
+    shown["hidden\ninterval"] = bounds(rows, "hidden_low", "hidden_high")
+    patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
+    note = one_patient_note(pd.DataFrame({"patients": patients}))
+    named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
+    about = " ".join(f"{model}: {defence}." for model, defence in named)
+    data = rows.drop(columns="attack").assign(dataset=dataset)
+    text = f"{HOW}{COUNTS}{note} {about}"
+    return Section(f"{dataset}: defences under three attackers", pd.DataFrame(shown), text, data)
+
+
+def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """What the naive attacker leaves more than the adaptive one, over the cases and seeds that both have."""
+    of_case = [*keys, "case_id", "patient_id", "seed"]
+    naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc"]] for who in ("naive", "adaptive"))
+    pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
+    rows = grouped(pairs.assign(hidden=pairs["dsc"] - pairs["dsc_adaptive"]), keys, "hidden")
+    rows = rows.rename(columns={"low": "hidden_low", "high": "hidden_high"})
+    return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
+
+
+def _counts(rows: pd.DataFrame, who: str) -> list[str]:
+    """`2` cases, `2 x 3` with seeds; empty where there are none."""
+    texts = []
+    for cases, seeds in zip(rows[f"{who}_cases"], rows[f"{who}_seeds"], strict=True):
+        several = f" x {seeds:.0f}" if not pd.isna(seeds) and seeds > 1 else ""
+        texts.append("" if pd.isna(cases) else f"{cases:.0f}{several}")
+    return texts

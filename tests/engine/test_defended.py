@@ -1,0 +1,123 @@
+"""Defended models in a run: rows do not hang on engine, order or batch, passes are counted, certificates are stored."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import ARGS, NUM_WINDOWS, ROI, Collector, class_rows, execute, expanded, results, rows, small
+
+from freqbench.engine import serial
+from freqbench.engine.rows import Outcome
+from freqbench.engine.worker import WorkerSpec
+from freqbench.grid import Unit
+
+SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.005, "samples": 32, "selection_samples": 4, "tau": 0.6}
+DEFENCES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bits": {"defence": {"name": "bit_depth", "bits": 2}},
+    "naive": {"defence": {"name": "bit_depth", "bits": 2}, "adaptive": False},
+    "resized": {"defence": {"name": "random_resize_pad", "smallest": 0.6, "eot": 2}},
+    "smoothed": {"defence": SMOOTHING | {"eot": 3}},
+}
+PGD = {"name": "pgd", "eps": "8/255", "steps": 2}
+WHOLE = PGD | {"scope": "volume"}
+
+
+def content(*attacks: dict[str, Any], names: Sequence[str] = tuple(DEFENCES)) -> dict[str, Any]:
+    plain = {"arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
+    models = [{"name": name, **plain, **DEFENCES[name]} for name in names]
+    return small(models=models, attacks=list(attacks), metrics=["dsc"])
+
+
+def outcomes(units: Sequence[Unit], window_batch: int) -> list[Outcome]:
+    listener = Collector()
+    serial.run(units, WorkerSpec(run_id="r", metrics=("dsc",), threads=1, window_batch=window_batch), listener)
+    return listener.outcomes
+
+
+@pytest.fixture(scope="module")
+def units() -> list[Unit]:
+    return list(expanded(content(PGD, WHOLE))[1].units())
+
+
+@pytest.fixture(scope="module")
+def first(units: list[Unit]) -> list[Outcome]:
+    found = outcomes(units, 1)
+    assert not any(outcome.failed for outcome in found)
+    return found
+
+
+def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome]) -> None:
+    assert results(outcomes(units[::-1], 1)) == results(first)
+
+
+def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
+    """To rounding: draws of another batch would change scores in the first digits."""
+    again = {(row["cell_id"], row["target_model_id"]): row for out in outcomes(units, 2) for row in out.records}
+    for row in (row for outcome in first for row in outcome.records):
+        other = again[row["cell_id"], row["target_model_id"]]
+        for column in ("dsc", "dsc_clean", "l2", "linf", "certified_share", "certified_dice"):
+            assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
+
+
+def test_passes_of_a_row_are_those_of_the_network(first: list[Outcome]) -> None:
+    counted = {
+        (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])
+        for outcome in first
+        for row in outcome.records
+    }
+    steps = NUM_WINDOWS * 2
+    for name, draws in {"plain": 1, "bits": 1, "naive": 1, "resized": 2, "smoothed": 3}.items():
+        assert counted[name, "window"] == (steps * draws, steps * draws)
+    overlapping = counted["plain", "volume"]
+    assert counted["smoothed", "volume"] == tuple(3 * number for number in overlapping)
+
+
+def test_naive_and_adaptive_entries_predict_alike(first: list[Outcome]) -> None:
+    of_plain = [out.records for out in first if out.records[0]["source_model"] == "plain"]
+    for records in of_plain:
+        bits, naive = (next(row for row in records if row["target_model"] == name) for name in ("bits", "naive"))
+        assert (bits["dsc"], bits["dsc_clean"]) == (naive["dsc"], naive["dsc_clean"])
+        assert bits["target_model_id"] != naive["target_model_id"]
+
+
+def test_certificates_stand_in_the_rows_of_smoothed_targets_alone(first: list[Outcome]) -> None:
+    for row in (row for outcome in first for row in outcome.records):
+        is_smoothed = row["target_model"] == "smoothed"
+        for column in ("certified_share", "certified_dice", "certified_dice_bound"):
+            assert (row[column] is not None) == (row[f"{column}_clean"] is not None) == is_smoothed
+        if is_smoothed:
+            assert row["certified_radius"] == pytest.approx(0.005 * 0.2533471031357997)
+            assert 0 < row["certified_share"] <= 1
+            assert row["certified_dice_bound"] <= row["certified_dice"] + 1e-12
+
+
+def test_rows_name_the_defences_of_source_and_target(first: list[Outcome]) -> None:
+    records = (row for outcome in first for row in outcome.records)
+    row = next(row for row in records if (row["source_model"], row["target_model"]) == ("plain", "naive"))
+    assert row["source_defence"] is None
+    told = json.loads(row["target_defence"])
+    assert told == {"name": "bit_depth", "bits": 2, "adaptive": False, "undefended": row["source_model_id"]}
+
+
+def test_a_run_that_goes_on_has_the_rows_of_one_that_was_not_stopped(tmp_path: Path) -> None:
+    job = content(PGD, names=("resized", "smoothed"))
+    execute(job, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serial, "run", lambda units, spec, listener, real=serial.run: real(units[:1], spec, listener))
+        execute(job, tmp_path / "parts")
+    assert len(rows(tmp_path / "parts")) == 2
+    execute(job, tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert class_rows(tmp_path / "parts") == class_rows(tmp_path / "whole")
+
+
+def test_saved_volumes_scored_on_a_defended_target_give_its_rows(tmp_path: Path) -> None:
+    """What was saved in one run is predicted in another with the draws of the case."""
+    job = content(PGD, names=("plain", "resized")) | {"save_adversarial": "nifti"}
+    execute(job | {"targets": "source"}, tmp_path / "a")
+    execute(job, tmp_path / "b")
+    reused = [row for key, row in rows(tmp_path / "b").items() if key in rows(tmp_path / "a")]
+    assert sorted(map(str, reused)) == sorted(map(str, rows(tmp_path / "a").values()))

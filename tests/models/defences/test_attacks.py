@@ -1,0 +1,76 @@
+"""Every attack on defended models, and what knowing of a defence is worth."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import EXAMPLES
+from torch import Tensor, nn
+
+from freqbench.attacks import ATTACKS, make
+from freqbench.data import DATASETS
+from freqbench.identity import window_generator
+from freqbench.metrics import dice
+from freqbench.models import DefendedModel, ModelEntry, load, resolve
+from freqbench.models.defences import defence_of
+
+SIDE = 12
+DEFENCES = {
+    "naive bits": ({"name": "bit_depth", "bits": 2}, False),
+    "resized": ({"name": "random_resize_pad", "smallest": 0.6, "eot": 2}, True),
+}
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            self.first, self.last = nn.Conv3d(1, 6, 3, padding=1), nn.Conv3d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(torch.tanh(self.first(x) * 4))
+        return logits
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("kind", DEFENCES)
+def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -> None:
+    """With draws, and where no gradient comes through: 0 / 0 would be no volume."""
+    content, adaptive = DEFENCES[kind]
+    model = DefendedModel(Net(), (SIDE,) * 3, defence_of(content), adaptive).eval()
+    images = torch.rand(2, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    labels = (images > 0.5).long()
+    attack = make(name, **EXAMPLES[name])
+
+    def attacked() -> Tensor:
+        more: dict[str, Any] = {"reference": images.flip(0)} if attack.needs_reference else {}
+        return attack(
+            model, images, labels, generator=[window_generator(0, "case", i) for i in range(2)], **more
+        ).adversarial
+
+    first = attacked()
+    assert first.isfinite().all()
+    assert torch.equal(attacked(), first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "content",
+    [{"name": "bit_depth", "bits": 2}, {"name": "bit_depth", "bits": 3}, {"name": "dct_quantization"}],
+    ids=["2 bits", "3 bits", "dct"],
+)
+def test_knowing_of_a_rounding_takes_away_what_it_seemed_to_be_worth(content: dict[str, Any]) -> None:
+    dataset = DATASETS["phantom"](name="phantom", split="test", cases=1)
+    spec = resolve(ModelEntry(name="unet", checkpoint="zoo://phantom/unet"), dataset.num_classes)
+    net, case = load(spec, torch.device("cpu")).net, dataset.load(dataset.refs()[0], None)
+    image, label = case.image[None, :, :64], case.label[None, :, :64].long()
+    left = {}
+    for adaptive in (True, False):
+        model = DefendedModel(net, spec.roi, defence_of(content), adaptive).eval()
+        attack = make("pgd", eps=8 / 255, steps=6, step_size="eps/4", loss="ce")
+        with torch.no_grad():
+            pred = model(attack(model, image, label).adversarial).argmax(dim=1)[0]
+        left[adaptive] = float(np.nanmean(dice(pred, label[0, 0], dataset.num_classes)))
+    assert left[True] < left[False] - 0.1, left

@@ -1,0 +1,148 @@
+"""Defences in a model's entry: identities, refusals, and what is loaded."""
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from tiny import expanded, job, small
+
+from freqbench import config
+from freqbench.engine.rehearsal import rehearsed
+from freqbench.errors import UserError
+from freqbench.job import JobSpec, further_targets
+from freqbench.models import DefendedModel, ModelEntry, ModelSpec, load, resolve, resolve_ensemble
+
+CPU = torch.device("cpu")
+BITS = {"name": "bit_depth", "bits": 3}
+SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.1, "samples": 5}
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+    return {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": (16, 16, 16), **changes}
+
+
+def spec(**changes: Any) -> ModelSpec:
+    return resolve(config.validate(entry(**changes), ModelEntry, "models[0]"), 3)
+
+
+def test_a_model_without_defence_has_the_id_that_it_had() -> None:
+    """As of the time before there were defences."""
+    assert spec().model_id == "97678433d3dd2ba7"
+
+
+def test_each_defence_each_parameter_and_each_attacker_makes_another_model() -> None:
+    made = [
+        spec(),
+        spec(defence=BITS),
+        spec(defence=BITS, adaptive=False),
+        spec(defence={"name": "bit_depth", "bits": 4}),
+        spec(defence={"name": "total_variation"}),
+        spec(defence={"name": "total_variation", "weight": 0.1}),
+        spec(defence=SMOOTHING),
+        spec(defence=SMOOTHING | {"eot": 2}),
+    ]
+    assert len({each.model_id for each in made}) == len(made)
+
+
+def test_naming_a_default_makes_no_other_model() -> None:
+    assert (
+        spec(defence={"name": "total_variation", "steps": 20}).model_id
+        == spec(defence={"name": "total_variation"}).model_id
+    )
+    assert spec(defence=BITS, adaptive=True).model_id == spec(defence=BITS).model_id
+
+
+def test_a_record_names_the_defence_and_the_model_without_it() -> None:
+    assert spec().defence_text is None
+    told = json.loads(spec(defence=BITS, adaptive=False).defence_text or "")
+    assert told == BITS | {"adaptive": False, "undefended": spec().model_id}
+
+
+def test_a_defence_travels_to_workers_and_into_the_store() -> None:
+    made = spec(defence=SMOOTHING)
+    assert pickle.loads(pickle.dumps(made)).model_id == made.model_id
+    written = config.validate(entry(defence=SMOOTHING), ModelEntry, "m").model_dump(mode="json")
+    assert config.validate(written, ModelEntry, "m").defence == made.defence
+
+
+def test_the_network_behind_a_defence_is_the_same() -> None:
+    plain, defended = load(spec(), CPU), load(spec(defence=BITS), CPU)
+    x = torch.rand(1, 1, 16, 16, 16)
+    assert isinstance(defended, DefendedModel)
+    torch.testing.assert_close(defended(x), plain((x * 7).round() / 7), rtol=0, atol=1e-6)
+
+
+def test_a_defence_goes_around_an_ensemble_and_around_its_members() -> None:
+    members = [spec(name="a", defence=BITS), spec(name="b", checkpoint="random:1")]
+    whole = config.validate({"name": "e", "ensemble": ["a", "b"], "defence": SMOOTHING}, ModelEntry, "m")
+    model = load(resolve_ensemble(whole, members), CPU)
+    assert isinstance(model, DefendedModel)
+    assert isinstance(model.net.members[0], DefendedModel)
+    assert model(torch.rand(1, 1, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
+
+
+def test_a_random_defence_of_a_member_is_refused() -> None:
+    members = [spec(name="a", defence=SMOOTHING), spec(name="b", checkpoint="random:1")]
+    whole = ModelEntry(name="e", ensemble=("a", "b"))
+    with pytest.raises(UserError, match="got a with randomized_smoothing: put the defence around the ensemble"):
+        resolve_ensemble(whole, members)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"defence": {"name": "bit_dept", "bits": 3}},
+            r"defence: unknown defence 'bit_dept'\. Did you mean 'bit_depth'",
+        ),
+        ({"defence": BITS | {"bit": 3}}, r"defence: bit_depth: unknown key 'bit'\. Did you mean 'bits'"),
+        ({"defence": {"name": "bit_depth"}}, "defence: bit_depth: bits: required, but not given"),
+        (
+            {"defence": {"name": "bit_depth", "bits": 0}},
+            "defence: bit_depth: bits: .*greater than or equal to 1, got 0",
+        ),
+        ({"defence": "bit_depth"}, r"defence: expected a mapping with a name, .*got 'bit_depth'"),
+        ({"defence": SMOOTHING | {"tau": 0.4}}, "tau: .*greater than or equal to 0.5"),
+        ({"adaptive": False}, "expected adaptive: false beside a defence, got none"),
+        ({"defence": {"name": "total_variation"}, "adaptive": False}, "no adaptive: false beside total_variation"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_its_place(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        expanded(small(models=[entry(**changes)]))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("job.yaml: models[0]")
+
+
+def test_one_checkpoint_stands_in_a_job_as_often_as_its_defences_differ() -> None:
+    models = [entry(name="plain"), entry(name="bits", defence=BITS), entry(name="naive", defence=BITS, adaptive=False)]
+    _, grid = expanded(small(models=models))
+    assert len(grid.cells) == 3
+    with pytest.raises(UserError, match="the same network with the same weights as bits"):
+        expanded(small(models=[*models, entry(name="again", defence=BITS)]))
+
+
+def test_a_plan_counts_the_passes_of_every_draw() -> None:
+    models = [entry(name="plain"), entry(name="smoothed", defence=SMOOTHING | {"eot": 5})]
+    _, grid = expanded(small(models=models))
+    passes = {unit.cell.source.name: unit.passes for unit in grid.units()}
+    assert passes["smoothed"] == 5 * passes["plain"]
+
+
+def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
+    models = [entry(name="plain", checkpoint="random:3"), entry(name="bits", checkpoint="random:3", defence=BITS)]
+    made = config.validate(job(models=models), JobSpec, "job.yaml")
+    _, grid = further_targets(made, ["random:3"])
+    assert {target.name for cell in grid.cells for target in cell.targets} == {"plain"}
+
+
+def test_a_dry_run_rehearses_the_defences() -> None:
+    models = [entry(name="bits", defence=BITS, adaptive=False), entry(name="s", defence=SMOOTHING)]
+    dry = rehearsed(config.validate(job(models=models), JobSpec, "job.yaml"))
+    assert [(model.defence, model.adaptive) for model in dry.models] == [
+        (spec(defence=BITS).defence, False),
+        (spec(defence=SMOOTHING).defence, True),
+    ]

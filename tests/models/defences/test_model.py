@@ -1,0 +1,219 @@
+"""A network behind a defence: what an attacker follows, what is predicted, and the draws of both."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.special import expit
+from torch import Tensor, nn
+
+from freqbench.attacks import PGD
+from freqbench.identity import window_generator
+from freqbench.models import DefendedModel, SegmentationModel, SlidingWindowModel, predict, prediction
+from freqbench.models.adapter import InputAdapter
+from freqbench.models.defences import defence_of
+from freqbench.models.defences.random_resize_pad import RandomResizePad
+from freqbench.models.settings import Inference
+
+ROI = (8, 8, 8)
+RANDOM = [{"name": "random_resize_pad", "smallest": 0.5}, {"name": "randomized_smoothing", "sigma": 0.3, "samples": 20}]
+
+
+class Recorder(nn.Module):
+    """Two classes from the intensity alone, x against 1/2; it keeps what it was shown."""
+
+    def __init__(self, slope: float = 4.0) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(slope), requires_grad=False)
+        self.shown: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown.append(x.detach().clone())
+        z = self.slope * (x[:, :1] - 0.5)
+        return torch.cat([-z, z], dim=1)
+
+
+def defended(
+    content: dict[str, Any], net: nn.Module | None = None, adaptive: bool = True, **kinds: Any
+) -> DefendedModel:
+    return DefendedModel(net or Recorder(), ROI, defence_of(content), adaptive, **kinds).eval()
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(2))
+
+
+def labels_of(x: Tensor) -> Tensor:
+    return (x > 0.5).long()
+
+
+def test_the_defence_sees_the_patients_voxels_without_padding_or_adapter() -> None:
+    net = Recorder()
+    model = defended({"name": "gaussian_smoothing", "sigma": 1}, net, adapter=InputAdapter(mean=0.25, axes="DHW"))
+    x = images(1, 1, 6, 8, 5)
+    logits = model(x)
+    blurred = F.pad(model.defence.filtered(x), (1, 2, 0, 0, 1, 1)) - 0.25
+    torch.testing.assert_close(net.shown[0], blurred.permute(0, 1, 4, 2, 3), rtol=0, atol=1e-6)
+    assert logits.shape == (1, 2, 6, 8, 5)
+
+
+def test_predictions_see_the_defence_too_and_mirror_images_of_it() -> None:
+    net = Recorder()
+    model = defended({"name": "bit_depth", "bits": 1}, net, inference=Inference(mirror="H"))
+    x = images(1, 1, *ROI)
+    predict(model, x)
+    torch.testing.assert_close(net.shown[0], x.round(), rtol=0, atol=0)
+    torch.testing.assert_close(net.shown[1], x.round().flip(2), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
+def test_an_adaptive_attacker_follows_the_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
+    model = defended({**content, "eot": 3})
+    x = images(2, 1, *ROI)
+    single = DefendedModel(model.net, ROI, defence_of({**content, "eot": 1}))
+    shown: list[Tensor] = model.net.shown
+    logits = model(x, keys=[1, 2])
+    assert len(shown) == model.passes == 3
+    assert not torch.equal(shown[0], shown[1])
+    assert single.passes == 1
+    if content["name"] == "randomized_smoothing":
+        probabilities = torch.stack([expit_of(each) for each in shown[:3]]).mean(dim=0)
+        torch.testing.assert_close(logits.softmax(dim=1)[:, 1:], probabilities, rtol=0, atol=1e-6)
+
+
+def expit_of(shown: Tensor) -> Tensor:
+    """The Recorder's probability of class 1."""
+    return torch.sigmoid(8 * (shown - 0.5))
+
+
+def test_the_gradient_of_many_draws_comes_to_that_of_the_expected_probability() -> None:
+    """d log E[p(x + e)] / dx of a logistic p, by Gauss-Hermite quadrature."""
+    sigma, at = 0.3, 0.4
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    p = expit(8 * (at + sigma * nodes - 0.5))
+    expected = float((weights * 8 * p * (1 - p)).sum() / (weights * p).sum())
+    model = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000})
+    errors = []
+    for eot in (10, 1000):
+        model.defence = defence_of({"name": "randomized_smoothing", "sigma": sigma, "eot": eot})
+        x = torch.full((1, 1, 4, 4, 4), at, requires_grad=True)
+        (found,) = torch.autograd.grad(model(x, keys=[0]).log_softmax(dim=1)[:, 1].sum(), x)
+        errors.append(float((found - expected).square().mean().sqrt()))
+    assert errors[1] < 0.03 * expected
+    assert errors[1] < errors[0] / 5
+
+
+@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
+def test_an_adaptive_attacker_draws_anew_at_every_pass_and_a_naive_one_never(content: dict[str, Any]) -> None:
+    for adaptive in (True, False):
+        net = Recorder()
+        model = defended({**content, "eot": 2}, net, adaptive)
+        x = images(2, 1, *ROI)
+        PGD(eps=0.0, steps=3)(model, x, labels_of(x))
+        assert len(net.shown) == (6 if adaptive else 3)
+        different = {bytes(each.numpy().tobytes()) for each in net.shown}
+        assert len(different) == (6 if adaptive else 1)
+
+
+def test_attack_and_prediction_have_no_noise_in_common() -> None:
+    net = Recorder()
+    model, x = defended(RANDOM[1], net), images(1, 1, *ROI)
+    PGD(eps=0.0, steps=4)(model, x, labels_of(x), generator=window_generator(0, "case", 0))
+    attack = {each.numpy().tobytes() for each in net.shown}
+    net.shown.clear()
+    predict(model, x, case="case")
+    seen = {each.numpy().tobytes() for each in net.shown}
+    assert (len(attack), len(seen)) == (4 * 8, 10 + 20)
+    assert not attack & seen
+
+
+def test_attack_and_prediction_have_no_seed_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes and places are few, so that draws of different seeds may be the same."""
+    seeds: list[int] = []
+    drawn = RandomResizePad._drawn
+
+    def spy(self: RandomResizePad, window: Tensor, seed: int) -> Any:
+        seeds.append(seed)
+        return drawn(self, window, seed)
+
+    monkeypatch.setattr(RandomResizePad, "_drawn", spy)
+    model, x = defended(RANDOM[0]), images(1, 1, 12, 8, 8)
+    first = x[:, :, :8]
+    PGD(eps=0.0, steps=4)(model, first, labels_of(first), generator=window_generator(0, "case", 0))
+    predict(model, x, case="case")
+    assert len(seeds) == len(set(seeds)) == 4 * 8 + 2
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
+def test_a_batch_is_attacked_as_its_windows_alone(content: dict[str, Any], adaptive: bool) -> None:
+    model, x = defended(content, adaptive=adaptive), images(3, 1, *ROI)
+    attack = PGD(eps=0.1, steps=3)
+
+    def attacked(chosen: list[int]) -> Tensor:
+        generators = [window_generator(0, "case", i) for i in chosen]
+        return attack(model, x[chosen], labels_of(x[chosen]), generator=generators).adversarial
+
+    together, alone = attacked([0, 1, 2]), torch.cat([attacked([i]) for i in range(3)])
+    assert ((together - alone).abs() > 1e-6).double().mean() < 1e-3
+
+
+@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
+def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, Any]) -> None:
+    model, x = defended(content, Recorder(0.5)), images(1, 1, 12, 10, 8)
+    first, again, other = (predict(model, x, batch, case) for batch, case in ((1, "a"), (3, "a"), (3, "b")))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
+def test_a_volume_as_one_goes_back_through_the_draws_that_it_went_forward_through(content: dict[str, Any]) -> None:
+    """Else the gradient would be that of another function; finite differences of the stitched logits say so."""
+    model = SlidingWindowModel(defended({**content, "eot": 2}).double(), window_batch=2)
+    x = images(1, 1, 10, 8, 8).double().requires_grad_()
+    direction = images(1, 1, 10, 8, 8).double() - 0.5
+
+    def value(shift: float) -> Tensor:
+        return model(x + shift * direction, keys=[5])[:, 1].square().sum()
+
+    (gradient,) = torch.autograd.grad(value(0.0), x)
+    slope = float((value(1e-5) - value(-1e-5)).detach() / 2e-5)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6)
+
+
+def test_passes_of_a_volume_as_one_are_those_of_the_network() -> None:
+    net = Recorder()
+    sliding = SlidingWindowModel(defended({**RANDOM[1], "eot": 3}, net), window_batch=1)
+    x = images(1, 1, 12, 8, 8).requires_grad_()
+    sliding(x, keys=[0]).sum().backward()
+    assert len(net.shown) == sliding.num_forwards == 2 * 2 * 3
+    assert sliding.num_backwards == 2 * 3
+
+
+def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
+    """Voxels that two windows hold have the same noise in both: else the radius would not be that of the volume."""
+    net = Recorder()
+    model = defended({**RANDOM[1], "samples": 1, "selection_samples": 1}, net)
+    found = prediction(model, torch.zeros(1, 1, 12, 8, 8))
+    first, second = net.shown[0][:2]
+    torch.testing.assert_close(first[:, 4:], second[:, :4], rtol=0, atol=0)
+    assert first.any()
+    assert found.vote is not None
+    assert found.vote.radius == pytest.approx(0.3 * 0.6744897501960817)
+
+
+def test_a_model_without_defence_predicts_without_a_vote() -> None:
+    model = SegmentationModel(Recorder(), ROI)
+    found = prediction(model, images(1, 1, *ROI))
+    assert found.vote is None
+    assert torch.equal(found.labels.long(), labels_of(images(1, 1, *ROI))[0, 0])
+
+
+def test_one_draw_alone_leaves_the_logits_as_they_are() -> None:
+    model = defended({"name": "bit_depth", "bits": 8})
+    x = images(1, 1, *ROI)
+    assert math.isclose(float(model(x).abs().max()), float(model.net(model.defence.filtered(x)).abs().max()))

@@ -1,0 +1,119 @@
+"""Defences side by side: which rows are whose attacker's, and what is compared."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from freqbench.reporting.views.certified import certified
+from freqbench.reporting.views.defences import defences
+
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+
+MODELS = {
+    "unet": None,
+    "bits": {"name": "bit_depth", "bits": 3, "adaptive": True, "undefended": "id_unet"},
+    "naive": {"name": "bit_depth", "bits": 3, "adaptive": False, "undefended": "id_unet"},
+    "blurred": {"name": "gaussian_smoothing", "sigma": 1.0, "adaptive": True, "undefended": "id_unet"},
+    "other": None,
+}
+
+
+def on(row: Row, source: str, target: str, *scores: float, **values: Any) -> list[dict[str, Any]]:
+    told = {
+        f"{role}_defence": MODELS[name] and json.dumps(MODELS[name])
+        for role, name in (("source", source), ("target", target))
+    }
+    return [
+        row("pgd", source=source, target=target, case=case, dsc=score, dsc_clean=0.9, **told, **values)
+        for case, score in enumerate(scores)
+    ]
+
+
+@pytest.fixture
+def rows(row: Row) -> list[dict[str, Any]]:
+    return [
+        *on(row, "unet", "unet", 0.3, 0.5),
+        *on(row, "unet", "bits", 0.5, 0.7),
+        *on(row, "unet", "naive", 0.5, 0.7),
+        *on(row, "bits", "bits", 0.3, 0.4),
+        *on(row, "bits", "naive", 0.3, 0.4),
+        *on(row, "naive", "bits", 0.8, 0.6),
+        *on(row, "naive", "naive", 0.8, 0.6),
+        *on(row, "bits", "unet", 0.1, 0.1),
+        *on(row, "blurred", "bits", 0.1, 0.1),
+        *on(row, "other", "bits", 0.1, 0.1),
+        *on(row, "other", "other", 0.1, 0.1),
+    ]
+
+
+def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
+    (section,) = defences(frame)
+    assert section.data is not None
+    lines = section.data.to_dict("records")
+    assert len({line["model"] for line in lines}) == len(lines)
+    return {line["model"]: {str(key): value for key, value in line.items()} for line in lines}, section.text
+
+
+@pytest.mark.parametrize(
+    "form", [lambda frame, coded: frame, lambda frame, coded: coded(frame)], ids=["texts", "coded"]
+)
+def test_the_attackers_of_one_defence_stand_in_one_row(shown: Frame, coded: Frame, rows: Any, form: Any) -> None:
+    """Means of two cases; attacks on other models, and on other defences, are nobody's here."""
+    found, _ = table(form(shown(*rows), coded))
+    assert set(found) == {"unet", "bits"}
+    bits = found["bits"]
+    assert (bits["transferred"], bits["naive"], bits["adaptive"]) == pytest.approx((60, 70, 35))
+    assert (bits["adaptive_low"], bits["adaptive_high"], bits["adaptive_cases"]) == (pytest.approx(30), 40, 2)
+    assert bits["clean"] == pytest.approx(90)
+
+
+def test_an_entry_that_predicts_alike_counts_once(shown: Frame, rows: Any) -> None:
+    found, _ = table(shown(*rows))
+    assert found["bits"]["naive_cases"] == 2
+
+
+def test_what_was_hidden_is_paired_by_case(shown: Frame, rows: Any, row: Row) -> None:
+    """80 - 30 and 60 - 40, the naive attack's third case being left out."""
+    third = on(row, "naive", "bits", 0.8, 0.6, 0.0)[2:]
+    found, _ = table(shown(*rows, *third))
+    bits = found["bits"]
+    assert (bits["hidden"], bits["hidden_low"], bits["hidden_high"]) == pytest.approx((35, 20, 50))
+    assert (bits["naive_cases"], bits["adaptive_cases"]) == (3, 2)
+
+
+def test_the_network_without_defence_stands_beside_it(shown: Frame, rows: Any) -> None:
+    found, text = table(shown(*rows))
+    assert found["unet"]["adaptive"] == pytest.approx(40)
+    assert pd.isna(found["unet"]["naive"])
+    assert "bits: bit_depth bits=3." in text
+
+
+def test_a_naive_entry_alone_is_still_shown(shown: Frame, row: Row) -> None:
+    found, _ = table(shown(*on(row, "naive", "naive", 0.8)))
+    assert found["naive"]["naive"] == pytest.approx(80)
+    assert pd.isna(found["naive"]["adaptive"])
+
+
+def test_two_strengths_of_one_defence_are_two_rows(shown: Frame, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "coarse", {**(MODELS["bits"] or {}), "bits": 1})
+    found, _ = table(shown(*on(row, "bits", "bits", 0.5), *on(row, "coarse", "coarse", 0.7)))
+    assert (found["bits"]["adaptive"], found["coarse"]["adaptive"]) == pytest.approx((50, 70))
+
+
+def test_certificates_are_means_over_cases(shown: Frame, row: Row) -> None:
+    columns = {"certified_radius": 0.1, "l2": 4.0, "certified_share_clean": 0.9, "certified_dice_clean": 0.8}
+    values = columns | {"certified_dice": 0.5, "certified_dice_bound": 0.25, "certified_dice_bound_clean": 0.5}
+    made = [
+        row("pgd", source="unet", target="s", case=case, dsc=0.6, dsc_clean=0.9, certified_share=share, **values)
+        for case, share in enumerate((0.2, 0.4))
+    ]
+    (section,) = certified(shown(*made, row("pgd", dsc=0.5, dsc_clean=0.9)))
+    assert section.table is not None
+    (line,) = section.table.to_dict("records")
+    assert (line["model"], line["made on"], line["cases"], line["radius"], line["l2"]) == ("s", "unet", 2, 0.1, 4.0)
+    assert (line["share\nclean"], line["share\nattacked"]) == pytest.approx((90, 30))
+    assert (line["bound\nclean"], line["bound\nattacked"], line["dsc"]) == pytest.approx((50, 25, 60))
