@@ -1,4 +1,4 @@
-"""Natural corruptions in five severities, nobody attacking.  After Hendrycks and Dietterich, arXiv:1903.12261."""
+"""Natural corruptions in five severities.  After Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
