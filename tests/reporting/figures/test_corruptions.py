@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from reporting.conftest import make_row
@@ -96,6 +97,7 @@ def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame
         corrupted("a", 1, 50, "spikes"),
         corrupted("a", 2, 50),
         attacked("a", 0, 70, "gn"),
+        *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
     ]
     plain, more = (compared(records, *both_kinds(), *attacks(), *rows) for rows in ([], further))
     assert more.rows == plain.rows
@@ -132,5 +134,8 @@ def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Fra
     assert points == [pytest.approx([86.25, 55]), pytest.approx([76.25, 55])]
     texts = [label.get_text() for label in listing.get_yticklabels()]
     assert texts == ["corruptions", "blur", "motion", "attacks", "vafa q_max=20", "pgd eps=8/255"]
-    places = [dict(zip(each[0].get_ydata().round(), each[0].get_xdata(), strict=True)) for each in listing.containers]
-    assert [place[texts.index("blur")] for place in places] == pytest.approx([2.25, 12.25])
+    blur = []
+    for drawn, *_ in listing.containers:
+        place = np.asarray(drawn.get_ydata(), float).round().tolist().index(texts.index("blur"))
+        blur.append(drawn.get_xdata()[place])
+    assert blur == pytest.approx([2.25, 12.25])
