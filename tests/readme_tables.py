@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
 
-
+WORDS = {"band": "low", "kind": "motion"}  # of parameters without a default
 METRIC_FILES = {
     "dsc": "overlap",
     "hd95": "surface",
@@ -71,7 +71,7 @@ def attacks() -> str:
     rows = []
     for name, attack in ATTACKS.items():
         module = sys.modules[attack.__module__]
-        required = {f.name: "low" if f.type is str else 0.0 for f in fields(attack) if f.default is MISSING}
+        required = {f.name: WORDS.get(f.name, 0.0) for f in fields(attack) if f.default is MISSING}
         required |= {f.name: 0.0 for f in fields(attack) if f.name == attack.budget_name and f.default is None}
         step, whole = passes_of(name, required)
         rows.append(

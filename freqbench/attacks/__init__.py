@@ -10,6 +10,7 @@ from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
 from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.difgsm import DIFGSM
@@ -55,6 +56,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "AutoAttack",
+    "Corruption",
     "CosPGD",
     "DynamicScaling",
     "GaussianNoise",
@@ -95,6 +97,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "autoattack": AutoAttack,
     "faa": FAA,
     "random_noise": RandomNoise,
+    "corruption": Corruption,
 }
 
 

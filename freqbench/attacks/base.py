@@ -58,7 +58,7 @@ class Attack(ABC):
         name: its key in `ATTACKS`.
         threat_model: what its budget bounds: `linf`, `l2`, `gaussian`, `dct-quantization`, `dct-scaling`,
             `fourier-bands` or `none`; `linf-minimal`: the budget is what is to be reached, and the L-infinity norm is
-            made small.
+            made small; `corruption`: nobody attacks.
         budget_name: the one parameter that bounds it; None where none does. Where parameters say which of two that is,
             an instance has attributes of its own in place of these.
         variants: the values that `variant` takes.
@@ -113,8 +113,9 @@ class Attack(ABC):
             expected = " or ".join(self.variants)
             raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
         if self.scope not in self.scopes:
-            expected = f"expected window, got {self.scope!r}: only a perturbation of voxels is made for a whole volume"
-            raise ParameterError(self.name, "scope", expected)
+            whole = "only a perturbation of voxels is made for a whole volume"
+            reason = whole if self.scope == "volume" else "it is never made of windows one by one"
+            raise ParameterError(self.name, "scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
         if self.filter is not None:
             object.__setattr__(self, "filter", tuple(self.filter))
         if self.channels is not None:

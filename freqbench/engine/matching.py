@@ -50,6 +50,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "share": (2**-10, 1.0),
     "rho": (2**-10, 0.999),
     "q_max": (2**-4, 2.0**14),
+    "severity": (2**-4, 5.0),
 }
 FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
 

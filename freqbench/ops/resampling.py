@@ -43,6 +43,19 @@ def linear_matrix(size: int, rows: int) -> Tensor:
     return (1 - weight) * points[below] + weight * points[(below + 1).clamp(max=size - 1)]
 
 
+def area_matrix(size: int, rows: int) -> Tensor:
+    """Means over `rows` equal parts of `size` points, float64 `[rows, size]`; a point on an edge counts by its share.
+
+    >>> area_matrix(3, 2) * 3
+    tensor([[2., 1., 0.],
+            [0., 1., 2.]], dtype=torch.float64)
+    """
+    edges = torch.arange(rows + 1, dtype=torch.float64)[:, None] * size / rows
+    points = torch.arange(size, dtype=torch.float64)
+    shares = torch.minimum(edges[1:], points + 1) - torch.maximum(edges[:-1], points)
+    return shares.clamp(min=0) * rows / size
+
+
 @dataclass(frozen=True, kw_only=True)
 class Zoom:
     """A volume resized inside its window, and what is seen there brought back to where it was.

@@ -18,6 +18,7 @@ NOTABLE = frozenset(
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
         "label",  # of volumes that were made elsewhere
+        "kind",  # of a corruption
         *PLAIN,
     )
 )

@@ -98,7 +98,7 @@ RECORDS: tuple[Column, ...] = (
     _identity(
         "threat_model",
         "what the budget bounds: linf, l2, gaussian, dct-quantization, dct-scaling, fourier-bands, none; "
-        "linf-minimal: the budget is what is to be reached, and `linf` is made small",
+        "linf-minimal: the budget is what is to be reached, and `linf` is made small; corruption: nobody attacks",
     ),
     _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),
     _identity("precision", "fp32, tf32 or bf16"),

@@ -39,6 +39,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "threshold": 0.095},
     "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
     "random_noise": {"linf": 8 / 255},
+    "corruption": {"kind": "motion", "severity": 3},
 }
 # Those, and one of another package: what every attack is held to, it is held to.
 CLASSES: dict[str, type[Attack]] = {**ATTACKS, "walk": Walk}

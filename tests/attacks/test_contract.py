@@ -22,7 +22,7 @@ from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.base import LinfAttack
 from freqbench.attacks.ensemble import Ensemble
 from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.errors import ThreatModelError
+from freqbench.errors import ParameterError, ThreatModelError
 from freqbench.grid import attack_identity
 from freqbench.ops.losses import dice_ce
 
@@ -207,7 +207,7 @@ def test_leaving_the_ball_raises_instead_of_clipping(name: str, monkeypatch: pyt
         example(name)(SmallNet(), images, labels)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if "volume" in attack.scopes])
+@pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if len(attack.scopes) == 2])
 def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
     window, volume = (make(CLASSES[name], **SETTINGS[name], scope=scope) for scope in ("window", "volume"))
     assert attack_identity(window) == attack_identity(make(CLASSES[name], **SETTINGS[name]))
@@ -216,5 +216,11 @@ def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
 
 
 def test_who_perturbs_voxels_by_a_loss_takes_whole_volumes() -> None:
-    whole = {name for name, attack in CLASSES.items() if "volume" in attack.scopes}
+    whole = {name for name, attack in CLASSES.items() if len(attack.scopes) == 2}
     assert whole == {*LINF, "almaprox"}
+
+
+def test_a_corruption_is_of_whole_volumes_alone() -> None:
+    assert {name for name, attack in CLASSES.items() if "window" not in attack.scopes} == {"corruption"}
+    with pytest.raises(ParameterError, match=r"^corruption: scope: expected volume, got 'window'"):
+        example("corruption", scope="window")

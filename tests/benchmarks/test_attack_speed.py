@@ -47,6 +47,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "gn": {"std": 8 / 255},
     "random_noise": {"linf": 8 / 255},
     "dfb": {"band": "low"},
+    "corruption": {"kind": "motion", "severity": 3},
     "dfb_2d": {"band": "low"},
     "ssa_2d": {**EPS, "num_spectra": SPECTRA},
 }

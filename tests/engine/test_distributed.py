@@ -12,6 +12,7 @@ from third_party.own import units as foreign_units
 from tiny import SHAPE, Collector, expanded, job, results, small
 
 from freqbench.attacks import ATTACKS
+from freqbench.attacks.corruption import KINDS
 from freqbench.data import DATASETS
 from freqbench.engine import distributed, fleet, serial
 from freqbench.engine.resources import Pool
@@ -22,6 +23,7 @@ from freqbench.grid import Unit
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 CONTROLS = {"control": ["none", "random"]}
 EVERY_ATTACK = {**EXAMPLES, **{name: EXAMPLES[name] | CONTROLS for name in ("vafa", "sa2")}}
+EVERY_ATTACK["corruption"] = {"kind": [*KINDS], "severity": 3}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -62,6 +62,8 @@ ATTACKS = [
     ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
     ({"name": "sa2", "steps": 2, "block": 8}, {"metric": "ssim_body", "value": 0.97}),
     ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
+    ({"name": "corruption", "kind": "motion"}, L2),
+    ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
 ]
 
 

@@ -20,7 +20,7 @@ from freqbench.types import Case, CaseRef, Shape
 
 ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
-WHOLE = [name for name, attack in ATTACKS.items() if "volume" in attack.scopes]
+WHOLE = [name for name, attack in ATTACKS.items() if len(attack.scopes) == 2]
 PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
 PARAMETERS["autoattack"]["threshold"] = 0.0  # every member attacks: passes are known
 every_attack = pytest.mark.parametrize("name", WHOLE)

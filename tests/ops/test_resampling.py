@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.ops.blocks import along_axes
-from freqbench.ops.resampling import Zoom, gaussian_matrix, linear_matrix
+from freqbench.ops.resampling import Zoom, area_matrix, gaussian_matrix, linear_matrix
 
 SHAPE = (9, 6, 4)
 
@@ -34,6 +34,13 @@ def test_an_impulse_is_smoothed_as_by_scipy(taps: int, sigma: float, at: tuple[i
     ours = along_axes(impulse, [gaussian_matrix(size, taps, sigma) for size in SHAPE])
     theirs = scipy.ndimage.gaussian_filter(impulse[0, 0].numpy(), sigma, mode="constant", radius=taps // 2)
     assert torch.allclose(ours[0, 0], torch.from_numpy(theirs), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 7, 9])
+def test_means_over_parts_are_those_of_finer_points(rows: int) -> None:
+    """Of every point `rows` copies, so that no part cuts one."""
+    x = random(9)
+    assert torch.allclose(area_matrix(9, rows) @ x, x.repeat_interleave(rows).reshape(rows, 9).mean(1))
 
 
 @pytest.mark.parametrize("rows", [1, 5, 8, 9, 10, 14, 18])

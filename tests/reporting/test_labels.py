@@ -43,6 +43,13 @@ def labels_of(*settings: dict[str, Any]) -> list[str]:
     return attack_labels(pd.DataFrame(rows)).tolist()
 
 
+def test_a_corruption_s_kind_is_always_said_and_its_scope_never() -> None:
+    same = {"attack": "corruption", "variant": "released", "budget_name": "severity", "precision": "fp32"}
+    params = {"kind": "blur", "severity": 3.0, "scope": "volume", "targeted": False, "filter": None}
+    frame = pd.DataFrame([same | {"compile": False, "budget": 3.0, "params": json.dumps(params)}])
+    assert attack_labels(frame).tolist() == ["corruption severity=3 kind=blur"]
+
+
 def test_a_filter_is_always_said() -> None:
     assert labels_of({"variant": "paper", "filter": ["low", 8]}) == ["segpgd eps=8/255 filter=low:8"]
     assert labels_of({"variant": "paper", "filter": None}) == ["segpgd eps=8/255"]

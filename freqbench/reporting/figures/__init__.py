@@ -27,6 +27,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = MappingProxyTyp
         "bands": drawings.band,
         "cost": drawings.cost,
         "seams": drawings.seam,
+        "natural": drawings.natural,
         "spectrum": cases.spectrum,
         "attacks": cases.attack,
         "robust": cases.robust,

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from freqbench import storage
-from freqbench.reporting.colors import SeriesStyle
-from freqbench.reporting.figures import curves, maps, prepared
+from freqbench.reporting.colors import SeriesStyle, series_style
+from freqbench.reporting.figures import corruptions, curves, maps, prepared
 from freqbench.results import saved
 
 MOST_ROWS = 30  # attacks of one figure; more go on in a further one
@@ -172,3 +172,16 @@ def seam(material: Material) -> Iterator[Drawing]:
         for more, some in parts(_shown(material, table), MOST_ROWS):
             part = table[table["label"].isin(some)]
             yield (dataset, model, *more), curves.seam_figure(part, f"{dataset}: {model}", some)
+
+
+def natural(material: Material) -> Iterator[Drawing]:
+    """Robustness to corruptions beside that to attacks."""
+    names = sorted(material.rows["target_model"].astype(str).unique())
+    styles = {name: series_style(place) for place, name in enumerate(names)}
+    for dataset, rows in material.rows.groupby("dataset", observed=True):
+        found = corruptions.compared(rows)
+        if isinstance(found, str):
+            yield (str(dataset),), found
+            continue
+        for more, some in parts(found.rows, MOST_ROWS):
+            yield (str(dataset), *more), corruptions.natural_figure(found, str(dataset), some, styles)

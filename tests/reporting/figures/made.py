@@ -19,9 +19,11 @@ def class_row(record: dict[str, Any], index: int, dsc: float, clean: float) -> d
 
 
 def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Three models, four threat models, nine attacks, eight classes, six cases: records and class records."""
+    """Three models, five threat models, twelve attacks, eight classes, six cases: records and class records."""
     rng = np.random.default_rng(0)
     budgets = {"pgd": (2 / 255, 4 / 255, 8 / 255), "gn": (4 / 255, 8 / 255), "vafa": (10.0, 20.0, 30.0), "dfb": (None,)}
+    budgets["corruption"] = (1.0, 3.0, 5.0)
+    params = {"vafa": {"filter": "band"}, "corruption": {"kind": "gaussian_noise", "scope": "volume"}}
     models = ("unet", "unetr", "swinunetr-adversarially-trained")
     rows, classes = [], []
     for attack, source, target, case in product(budgets, models, models, range(6)):
@@ -29,7 +31,7 @@ def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
             drop = rng.uniform(0.05, 0.15) * (place + 1) * (1 if source == target else 0.3)
             row = make_row(
                 attack,
-                {"filter": "band" if attack == "vafa" else None},
+                params.get(attack),
                 **{"source": source, "target": target, "case": case, "budget": budget},
                 **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
                 **{"l2_body": 90 * drop, "energy_low": drop / 9, "energy_middle": drop / 20, "energy_high": drop / 30},

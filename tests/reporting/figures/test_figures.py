@@ -24,15 +24,16 @@ from freqbench.results import CLASS_RECORDS, Store, to_table
 Make = Callable[..., dict[str, Any]]
 Frame = Callable[..., pd.DataFrame]
 
-NUMBERS = ("budget", "tradeoff", "transfer", "organs", "pairs", "bands", "cost", "seams")
+NUMBERS = ("budget", "tradeoff", "transfer", "organs", "pairs", "bands", "cost", "seams", "natural")
 CASES = ("spectrum", "attacks", "robust", "changes", "case")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two networks, two attacks, one case, volumes saved."""
+    """Two networks, two attacks, a corruption, one case, volumes saved."""
     out = tmp_path_factory.mktemp("out")
     attacks = [{"name": "gn", "std": "8/255"}, {"name": "fgsm", "eps": "8/255"}]
+    attacks.append({"name": "corruption", "kind": "blur", "severity": 3})
     datasets = [{"name": "phantom", "shape": tiny.SHAPE, "cases": 1}]
     content = tiny.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
     tiny.execute(content, out)
@@ -66,6 +67,7 @@ def test_without_volumes_the_reason_says_how_to_save_them(row: Make, records: Fr
         (reason,) = [text for of, text in written.reasons.items() if of.startswith(f"{name}: phantom")]
         assert reason == "no volumes are saved: run the job with save_adversarial: nifti"
     assert written.reasons["organs: phantom, unet"] == "no Dice of single classes is stored"
+    assert written.reasons["natural: phantom"].startswith("no model was both corrupted and attacked")
     assert [Path(path).name for path in written.paths] == ["pairs-phantom-unet.pdf", "pairs-phantom-unet.png"]
 
 

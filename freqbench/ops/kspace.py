@@ -1,0 +1,97 @@
+"""What goes wrong while an MR scanner fills k-space, made from a finished volume: motion, ghosts, spikes.
+
+The second spatial axis (W) is taken for the phase-encoding one, whose lines are acquired one after the other.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) -> Tensor:
+    r"""A volume whose patient moved in the plane of the first two axes while k-space was filled.
+
+    Lines k are acquired from the lowest frequency to the highest. n moments part them into n + 1 segments, each with a
+    pose of its own; that of the lines around k = 0 is the volume's, which its labels belong to. With T_s the rigid
+    motion of segment s:
+
+    .. math:: x' = \Bigl| \mathcal F_W^{-1} \sum_s 1[k \in s] \, \mathcal F_W (T_s x) \Bigr|
+
+    The scheme is that of Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019. Ours: sudden moves within
+    a plane, as voxels of thick slices are no cubes; segments mix along one axis, for which its own transform will do.
+
+    Args:
+        volume: `[C, H, W, D]`.
+        turns: of each segment around the third axis in degrees, `[n + 1]`.
+        shifts: of each segment along H and W in voxels, `[n + 1, 2]`.
+        moments: when it moved, as a share of the acquisition in [0, 1], `[n]`.
+    """
+    width = volume.shape[2]
+    line = torch.fft.fftshift(torch.arange(width, device=volume.device))
+    order = torch.empty_like(line)
+    order[line] = torch.arange(width, device=volume.device)  # when the line at each place of the transform was acquired
+    ends = (moments.sort().values * width).round().to(volume.device)
+    segment = torch.bucketize(order.to(ends.dtype), ends, right=True)  # [W]
+    rest = int(segment[0])
+    lines = torch.fft.fft(volume, dim=2)
+    for s in set(segment.tolist()) - {rest}:
+        moved = torch.fft.fft(_moved(volume, turns[s], shifts[s]), dim=2)
+        lines = torch.where((segment == s)[:, None], moved, lines)
+    magnitude: Tensor = torch.fft.ifft(lines, dim=2).abs()
+    return magnitude
+
+
+def _moved(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
+    """A volume turned and shifted in every slice, bilinearly; what comes in repeats the border."""
+    height, width = volume.shape[1:3]
+    angle = math.radians(float(turn))
+    cos, sin = math.cos(angle), math.sin(angle)
+    down, right = 2 * float(shift[0]) / height, 2 * float(shift[1]) / width
+    theta = volume.new_tensor([[cos, -sin * height / width, right], [sin * width / height, cos, down]])
+    slices = volume.movedim(3, 1).flatten(0, 1)[None]  # [1, C D, H, W]
+    grid = F.affine_grid(theta[None], list(slices.shape), align_corners=False)
+    moved = F.grid_sample(slices, grid, padding_mode="border", align_corners=False)
+    return moved.reshape(volume.shape[0], volume.shape[3], height, width).movedim(1, 3)
+
+
+def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
+    r"""Volumes of whose k-space lines every so manieth is weaker: shifted copies appear along the second axis.
+
+    With line k scaled by 1 - loss where k = period / 2 modulo period; for W a multiple of an even period that is
+
+    .. math:: x'(w) = \Bigl| x(w) - \frac{loss}{period} \sum_{j < period} (-1)^j x(w - j W / period) \Bigr|
+
+    The line k = 0 stays, and so does the mean, up to the sign that the magnitude drops. An axis of no more than
+    `period` / 2 voxels has no such line.
+
+    Args:
+        volume: `[B, C, H, W, D]`.
+        loss: share of their amplitude that these lines lose, in [0, 1].
+        period: lines from one weak line to the next.
+    """
+    width = volume.shape[3]
+    lines = torch.fft.rfft(volume, dim=3)
+    weak = torch.arange(lines.shape[3], device=volume.device) % period == period // 2
+    magnitude: Tensor = torch.fft.irfft(lines * (1 - loss * weak.to(volume))[:, None], n=width, dim=3).abs()
+    return magnitude
+
+
+def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor) -> Tensor:
+    r"""A volume with outliers in its k-space, each of which is a plane wave: stripes all over the volume.
+
+    .. math:: x'(r) = x(r) + size \sum_j \cos(2 \pi \langle f_j, r \rangle + \varphi_j)
+
+    Args:
+        volume: `[C, H, W, D]`.
+        size: amplitude of each wave, on the intensity scale.
+        frequencies: f_j in cycles a voxel along H, W and D, `[n, 3]`.
+        phases: in turns, `[n]`.
+    """
+    axes = [torch.arange(side, dtype=volume.dtype, device=volume.device) for side in volume.shape[1:]]
+    striped = volume
+    for (a, b, c), phase in zip(frequencies.to(volume), phases.to(volume), strict=True):
+        turns = (a * axes[0] + phase)[:, None, None] + (b * axes[1])[:, None] + c * axes[2]
+        striped = striped + size * torch.cos(2 * math.pi * turns)
+    return striped

@@ -1,0 +1,171 @@
+"""Corruptions: what each kind does to volumes, and that it is the same wherever it is asked for."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet, generators
+from torch import Tensor
+
+from freqbench.attacks import make
+from freqbench.attacks.corruption import KINDS, Corruption
+from freqbench.errors import ParameterError
+from freqbench.grid import attack_identity
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "streaks", "spikes"}  # what adds something everywhere
+
+
+def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Two bright balls with some texture in dark air, within [0.1, 0.8]."""
+    axis = torch.linspace(-1, 1, side)
+    h, w, d = torch.meshgrid(axis, axis, axis[::2], indexing="ij")
+    balls = ((h + 0.3) ** 2 + w**2 + d**2 < 0.25).float() + ((h - 0.5) ** 2 + (w - 0.3) ** 2 + d**2 < 0.1).float()
+    texture = torch.rand((batch, channels, *balls.shape), generator=torch.Generator().manual_seed(3))
+    return (0.1 + 0.5 * balls.clamp(max=1) * (0.6 + 0.8 * texture)).to(dtype)
+
+
+def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options: object) -> Tensor:
+    labels = torch.zeros_like(images[:, :1], dtype=torch.long)
+    model = SmallNet(images.shape[1]).to(images.dtype)
+    attack = make("corruption", kind=kind, severity=severity, **options)
+    return attack(model, images, labels, generator=generators(*seeds) if seeds else None).adversarial
+
+
+@every_kind
+def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
+    """On average over eight scans, from 0 on."""
+    images = scan(8)
+    distances = [
+        float((corrupted(kind, severity, images, *range(8)) - images).square().mean().sqrt()) for severity in range(6)
+    ]
+    assert distances[0] == 0
+    assert all(less < more for less, more in pairwise(distances))
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shape_dtype_and_range_stay(kind: str, dtype: torch.dtype) -> None:
+    images = scan(2, channels=3, dtype=dtype)
+    found = corrupted(kind, 5, images, 1, 2)
+    assert (found.shape, found.dtype) == (images.shape, dtype)
+    assert 0 <= float(found.min()) < float(found.max()) <= 1
+
+
+@every_kind
+def test_single_precision_sees_the_draws_of_double(kind: str) -> None:
+    single, double = (corrupted(kind, 3, scan(dtype=dtype), 4) for dtype in (torch.float32, torch.float64))
+    assert torch.allclose(single.double(), double, atol=1e-4)
+
+
+@every_kind
+def test_a_seed_repeats_to_the_bit_and_another_differs_iff_the_kind_draws(kind: str) -> None:
+    first, again, other = (corrupted(kind, 3, scan(), seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (not make("corruption", kind=kind, severity=3).is_stochastic)
+
+
+@every_kind
+def test_each_sample_has_the_draws_of_its_own_generator(kind: str) -> None:
+    images = scan(3)
+    batch = corrupted(kind, 4, images, 5, 6, 7)
+    alone = [corrupted(kind, 4, images[i : i + 1], 5 + i) for i in range(3)]
+    assert torch.allclose(batch, torch.cat(alone), atol=1e-6)
+
+
+@every_kind
+def test_air_stays_air_but_where_something_is_added_to_it(kind: str) -> None:
+    found = corrupted(kind, 5, torch.zeros(1, 1, 12, 12, 6), 1)
+    assert bool(found.any()) == (kind in ON_AIR)
+
+
+@pytest.mark.parametrize("kind", ["blur", "motion", "ghosting", "resolution"])
+def test_what_only_moves_intensities_leaves_an_even_volume_even(kind: str) -> None:
+    even = torch.full((1, 1, 12, 12, 6), 0.4)
+    assert torch.allclose(corrupted(kind, 5, even, 1), even, atol=1e-6)
+
+
+@every_kind
+def test_channels_that_are_not_asked_for_stay_to_the_bit(kind: str) -> None:
+    images = scan(channels=2)
+    found = corrupted(kind, 4, images, 1, channels=1)
+    assert torch.equal(found[:, 0], images[:, 0])
+    assert not torch.equal(found[:, 1], images[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["bias_field", "motion", "streaks", "spikes"])
+def test_channels_of_one_scan_share_what_went_wrong(kind: str) -> None:
+    found = corrupted(kind, 4, scan().expand(1, 2, -1, -1, -1), 1)
+    assert torch.allclose(found[:, 0], found[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gaussian_noise", "rician_noise", "low_dose"])
+def test_channels_have_noise_of_their_own(kind: str) -> None:
+    noise = corrupted(kind, 3, torch.full((1, 2, 24, 24, 12), 0.5), 1) - 0.5
+    assert abs(np.corrcoef(noise[0, 0].flatten(), noise[0, 1].flatten())[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize(("kind", "severity", "size"), [("gaussian_noise", 3, 0.07), ("low_dose", 4, 0.11)])
+def test_noise_has_the_standard_deviation_of_its_severity(kind: str, severity: int, size: float) -> None:
+    noise = corrupted(kind, severity, torch.full((1, 1, 40, 40, 20), 0.5), 1) - 0.5
+    assert float(noise.std()) == pytest.approx(size, rel=0.02)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.003)
+
+
+def test_rician_noise_is_rayleigh_s_in_air_and_raises_the_mean_square_by_two_variances() -> None:
+    air, bright = (corrupted("rician_noise", 3, torch.full((1, 1, 40, 40, 20), level), 1) for level in (0.0, 0.5))
+    assert float(air.mean()) == pytest.approx(0.07 * math.sqrt(math.pi / 2), rel=0.01)
+    assert float(bright.square().mean()) == pytest.approx(0.5**2 + 2 * 0.07**2, rel=0.01)
+
+
+def test_contrast_is_a_power_of_intensities() -> None:
+    images = scan(dtype=torch.float64)
+    assert np.allclose(corrupted("contrast", 4, images), images.numpy() ** 2.0)
+
+
+def test_streaks_have_the_root_mean_square_of_their_severity_and_are_those_of_every_slice() -> None:
+    added = corrupted("streaks", 1, torch.full((1, 1, 48, 40, 5), 0.5, dtype=torch.float64), 1)[0, 0] - 0.5
+    assert float(added.square().mean().sqrt()) == pytest.approx(0.02, rel=0.05)
+    assert torch.allclose(added, added[:, :, :1])
+
+
+def test_between_two_severities_sizes_are_interpolated() -> None:
+    sizes = [Corruption(kind="resolution", severity=severity).size for severity in (0, 0.5, 1, 4.5, 5)]
+    assert sizes == pytest.approx([1, 1.125, 1.25, 2.75, 3])
+
+
+def test_the_documented_ladders_are_those_of_the_code() -> None:
+    """Each row of the docstring's table names its kind's five sizes, or says that they are those above."""
+    rows = {line.split("`")[1]: line.split("|")[2] for line in (Corruption.__doc__ or "").splitlines() if "| `" in line}
+    assert list(rows) == list(KINDS)
+    for kind, said in rows.items():
+        numbers = [float(word) for word in said.replace(",", " ").split() if word.replace(".", "").isdigit()]
+        if "as above" not in said:
+            assert tuple(numbers) == KINDS[kind].sizes
+    assert KINDS["rician_noise"].sizes == KINDS["gaussian_noise"].sizes
+
+
+def test_the_identity_names_kind_and_severity_and_no_scope() -> None:
+    identity = attack_identity(make("corruption", kind="blur", severity=3))
+    assert identity == {"name": "corruption", "revision": 1, "kind": "blur", "severity": 3.0}
+    assert isinstance(identity["severity"], float)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"kind": "blurr", "severity": 1}, "kind: unknown kind 'blurr'. Did you mean 'blur'? Known: bias_field, blur"),
+        ({"kind": ["blur"], "severity": 1}, "kind: unknown kind"),
+        ({"kind": "blur", "severity": 6}, "severity: expected a number from 1 to 5 (0: nothing), got 6"),
+        ({"kind": "blur", "severity": True}, "severity: expected a number from 1 to 5"),
+        ({"kind": "blur", "severity": math.nan}, "severity: expected a number from 1 to 5"),
+        ({"severity": 1}, "kind: required, but not given"),
+        ({"kind": "blur"}, "severity: required, but not given"),
+    ],
+)
+def test_what_cannot_be_is_one_line(parameters: dict[str, object], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make("corruption", **parameters)
+    assert str(caught.value).startswith(f"corruption: {expected}")

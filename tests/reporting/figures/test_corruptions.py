@@ -1,0 +1,141 @@
+"""Natural beside adversarial robustness, against values by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from reporting.conftest import make_row
+
+from freqbench.reporting.colors import series_style
+from freqbench.reporting.figures import corruptions
+from freqbench.reporting.figures.corruptions import Comparison
+from freqbench.reporting.figures.prepared import shown_rows
+
+Frame = Callable[..., pd.DataFrame]
+MODELS = ("a", "b")
+
+
+def corrupted(model: str, case: int, drop: float, kind: str = "blur", severity: float = 1.0, **more: Any) -> Any:
+    values = {"source": model, "target": model, "dsc": 0.9 - drop / 100, "dsc_clean": 0.9, "budget": severity} | more
+    return make_row("corruption", {"kind": kind, "scope": "volume"}, case=case, **values)
+
+
+def attacked(model: str, case: int, drop: float, attack: str = "pgd", **more: Any) -> Any:
+    values = {"source": model, "target": model, "dsc": 0.9 - drop / 100, "dsc_clean": 0.9} | more
+    return make_row(attack, case=case, **values)
+
+
+def attacks() -> list[Any]:
+    """Of two cases one attack is worse on the one, the other on the other."""
+    drops = {("pgd", 0): 40, ("pgd", 1): 10, ("vafa", 0): 20, ("vafa", 1): 30}
+    return [attacked(model, case, drop, attack) for model in MODELS for (attack, case), drop in drops.items()]
+
+
+def compared(records: Frame, *rows: Any) -> Comparison:
+    found = corruptions.compared(shown_rows(records(*rows)))
+    assert isinstance(found, Comparison), found
+    return found
+
+
+def drops(table: pd.DataFrame, *by: str) -> dict[Any, float]:
+    return {tuple(row[name] for name in by): row["mean"] for row in table.to_dict("records")}
+
+
+def both_kinds() -> list[Any]:
+    """Model a loses 1, 2 by blur, 3, 4 by motion at severities 1 and 5 on case 0, twice that on case 1; b 10 more."""
+    return [
+        corrupted(model, case, (1 + case) * (1 + i) + 10 * (model == "b"), kind, severity)
+        for model in MODELS
+        for case in (0, 1)
+        for i, (kind, severity) in enumerate([("blur", 1.0), ("blur", 5.0), ("motion", 1.0), ("motion", 5.0)])
+    ]
+
+
+def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind(records: Frame) -> None:
+    found = compared(records, *both_kinds(), *attacks())
+    by_severity = {("a", 1): 3, ("a", 5): 4.5, ("b", 1): 13, ("b", 5): 14.5}
+    assert drops(found.by_severity, "target_model", "budget") == pytest.approx(by_severity)
+    by_row = drops(found.by_row, "target_model", "row")
+    assert {key: by_row[key] for key in (("a", "blur"), ("a", "motion"), ("b", "blur"))} == pytest.approx(
+        {("a", "blur"): 2.25, ("a", "motion"): 5.25, ("b", "blur"): 12.25}
+    )
+    assert by_row["a", "pgd eps=8/255"] == pytest.approx(25)
+    expected = [("natural", "blur"), ("natural", "motion"), ("attack", "vafa q_max=20"), ("attack", "pgd eps=8/255")]
+    assert (list(found.rows), found.models, found.n) == (expected, MODELS, 2)
+
+
+def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean(records: Frame) -> None:
+    found = compared(records, *both_kinds(), *attacks())
+    left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
+    assert drops(found.left, "target_model", "group") == pytest.approx(left)
+
+
+def test_intervals_are_over_patients(records: Frame) -> None:
+    """Two cases of one patient show no spread; two patients do."""
+    rows = [*both_kinds(), *attacks()]
+    assert compared(records, *rows).left["low"].notna().all()
+    same = [row | {"patient_id": "p"} for row in rows]
+    assert compared(records, *same).left["low"].isna().all()
+
+
+def test_what_was_made_for_another_model_counts_where_a_model_has_none_of_its_own(records: Frame) -> None:
+    """Corrupted once for a, scored on both; b's own row is taken where there is one. Attacks count white-box only."""
+    rows = [corrupted("a", 0, 2), corrupted("a", 0, 6, target="b"), attacked("a", 0, 50), attacked("b", 0, 50)]
+    transferred = attacked("a", 0, 80, target="b")
+    found = compared(records, *rows, transferred)
+    assert drops(found.by_row, "target_model", "row")["b", "blur"] == pytest.approx(6)
+    assert drops(found.left, "target_model", "group")["b", "attack"] == pytest.approx(40)
+    found = compared(records, *rows, transferred, corrupted("b", 0, 7))
+    assert drops(found.by_row, "target_model", "row")["b", "blur"] == pytest.approx(7)
+
+
+def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame) -> None:
+    further = [
+        corrupted("a", 0, 50, "spikes"),
+        corrupted("a", 1, 50, "spikes"),
+        corrupted("a", 2, 50),
+        attacked("a", 0, 70, "gn"),
+        *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
+    ]
+    plain, more = (compared(records, *both_kinds(), *attacks(), *rows) for rows in ([], further))
+    assert more.rows == plain.rows
+    assert more.n == 2
+    pd.testing.assert_frame_equal(more.left, plain.left)
+    pd.testing.assert_frame_equal(more.by_severity, plain.by_severity)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
+        ([attacked("a", 0, 5)], "no model was both corrupted and attacked"),
+        ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
+        ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
+        ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
+    ],
+)
+def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], reason: str, records: Frame) -> None:
+    found = corruptions.compared(shown_rows(records(*rows)))
+    assert isinstance(found, str)
+    assert found.startswith(reason)
+
+
+def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Frame) -> None:
+    found = compared(records, *both_kinds(), *attacks())
+    styles = {model: series_style(place) for place, model in enumerate(MODELS)}
+    severities, against, listing = corruptions.natural_figure(found, "phantom", found.rows, styles).axes
+    assert [list(each[0].get_ydata()) for each in severities.containers] == [
+        pytest.approx([3, 4.5]),
+        pytest.approx([13, 14.5]),
+    ]
+    points = [[*each[0].get_xdata(), *each[0].get_ydata()] for each in against.containers]
+    assert points == [pytest.approx([86.25, 55]), pytest.approx([76.25, 55])]
+    texts = [label.get_text() for label in listing.get_yticklabels()]
+    assert texts == ["corruptions", "blur", "motion", "attacks", "vafa q_max=20", "pgd eps=8/255"]
+    blur = []
+    for drawn, *_ in listing.containers:
+        place = np.asarray(drawn.get_ydata(), float).round().tolist().index(texts.index("blur"))
+        blur.append(drawn.get_xdata()[place])
+    assert blur == pytest.approx([2.25, 12.25])
