@@ -39,9 +39,10 @@ def collect(grid: Grid) -> dict[str, Any]:
         "started_at": now(),
         "versions": versions(),
         "code": git_state(),
-        "host": platform.node(),
+        "host": host(),
         "pid": os.getpid(),
         "devices": devices(),
+        "processor": processor(),
         "models": {
             model_id: {
                 "name": model.name,
@@ -76,6 +77,16 @@ def devices() -> list[str]:
     if torch.cuda.is_available():
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [f"cpu, {available_cores()} cores"]
+
+
+def host() -> str:
+    """The name of this machine."""
+    return platform.node()
+
+
+def processor() -> str:
+    """The processor, as far as the last bits of sums on it depend on it: its kind and its widest vector instructions."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def available_cores() -> int:
