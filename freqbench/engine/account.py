@@ -21,7 +21,9 @@ WORDS = {
     "different": "DIFFERENT",
     "not recomputed": "not recomputed",
 }
-NONE_DIFFERS = "nothing that is known differs: device, versions, code, threads, window batch, processor, data, checkpoint"
+NONE_DIFFERS = (
+    "nothing that is known differs: device, versions, code, threads, window batch, processor, data, checkpoint"
+)
 
 
 def reproduce(

@@ -31,7 +31,9 @@ def check_cells(
         first = known.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
             findings.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
-    jobs = {json.dumps(spec, sort_keys=True): spec for spec in (job.get("spec"), *(r.get("job") for r in runs.values()))}
+    jobs = {
+        json.dumps(spec, sort_keys=True): spec for spec in (job.get("spec"), *(r.get("job") for r in runs.values()))
+    }
     expected: dict[str, Row] = {}
     reasons: list[str] = []
     for spec in list(jobs.values())[:MOST_JOBS]:

@@ -39,7 +39,7 @@ def collect(grid: Grid) -> dict[str, Any]:
         "started_at": now(),
         "versions": versions(),
         "code": git_state(),
-        "host": host(),
+        "host": platform.node(),
         "pid": os.getpid(),
         "devices": devices(),
         "processor": processor(),
@@ -77,11 +77,6 @@ def devices() -> list[str]:
     if torch.cuda.is_available():
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [f"cpu, {available_cores()} cores"]
-
-
-def host() -> str:
-    """The name of this machine."""
-    return platform.node()
 
 
 def processor() -> str:

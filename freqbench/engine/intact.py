@@ -24,10 +24,14 @@ def check_volumes(store: Store, job: Mapping[str, Any], findings: Findings, with
     there = whole(root)
     spec = job.get("spec")
     if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
-        lacking = [key for *key, status in store.rows((*KEY, "status")) if status == "ok" and tuple(key[:2]) not in there]
+        lacking = [
+            key for *key, status in store.rows((*KEY, "status")) if status == "ok" and tuple(key[:2]) not in there
+        ]
         if lacking:
             first = row_id(*lacking[0])
-            findings.wrong("volumes", f"{len(lacking)} records have no whole volume, though the job saves them: {first}")
+            findings.wrong(
+                "volumes", f"{len(lacking)} records have no whole volume, though the job saves them: {first}"
+            )
     if not there:
         return findings.check("volumes", "", "none are saved")
     if not with_volumes:

@@ -134,7 +134,12 @@ def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str]
         cases = cell["cases"] if own else index["cases"][cell["dataset"]]
         numbers = text_numbers(cases) if own else of_cases[cell["dataset"]]
         targets = text_numbers(cell["targets"])
-        yield cell["cell_id"], cases, cell["targets"], mixed([text_numbers([cell["cell_id"]]), numbers[:, None], targets])
+        yield (
+            cell["cell_id"],
+            cases,
+            cell["targets"],
+            mixed([text_numbers([cell["cell_id"]]), numbers[:, None], targets]),
+        )
 
 
 def _shards(runs: Runs) -> list[Shard]:

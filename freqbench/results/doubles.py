@@ -15,9 +15,7 @@ from freqbench.results.tolerances import EXACT, TOLERANCES
 MOST_ROWS = 200_000
 """Rows that are compared at most, some 100 MB of them: the first in the order of their keys' numbers."""
 
-RESULTS = tuple(
-    column.name for column in RECORDS if column.mark == "result" and not pa.types.is_string(column.type)
-)
+RESULTS = tuple(column.name for column in RECORDS if column.mark == "result" and not pa.types.is_string(column.type))
 
 
 def check_doubles(root: str, survey: Survey, findings: Findings) -> str:

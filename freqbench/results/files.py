@@ -119,9 +119,7 @@ class Files:
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
             texts = [field.name for field in schema if field.type == _CODED_TEXT]
-            file = pq.ParquetFile(
-                source, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked
-            )
+            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked)
             present = [column for column in _present(file, path) if column in schema.names]
             for number in range(file.num_row_groups):
                 yield _conform(kind, file.read_row_group(number, present, use_threads=False), schema)
