@@ -67,9 +67,8 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     """
     reasons = [_reasons(row) for row in (stored, found)]
     state = _State(reasons=(reasons[0], reasons[1]))
-    state.add(
-        "records", RECORDS, {**stored, "params": _known(stored, stored)}, found | {"params": _known(found, stored)}
-    )
+    one, other = ({**row, "params": _known(row, stored)} for row in (stored, found))
+    state.add("records", RECORDS, one, other)
     classes = {row["class_index"]: row for row in found_classes}
     if sorted(classes) != sorted(row["class_index"] for row in stored_classes):
         counts = {"stored": len(stored_classes), "found": len(found_classes)}

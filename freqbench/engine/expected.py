@@ -65,13 +65,24 @@ def _settings(cell: Cell) -> Row:
     """The columns of a cell's rows, as a worker writes them."""
     attack = cell.attack
     budget = float(getattr(attack, attack.budget_name)) if attack.budget_name else None
-    values = (cell.cell_id, cell.source.model_id, attack.name, attack.variant, attack.budget_name, budget)
-    values += (attack.threat_model, cell.seed, cell.precision, cell.compile, cell.dataset.num_classes, cell.params)
-    return dict(zip(CELL, values, strict=True))
+    return {
+        "cell_id": cell.cell_id,
+        "source_model_id": cell.source.model_id,
+        "attack": attack.name,
+        "variant": attack.variant,
+        "budget_name": attack.budget_name,
+        "budget": budget,
+        "threat_model": attack.threat_model,
+        "seed": cell.seed,
+        "precision": cell.precision,
+        "compile": cell.compile,
+        "num_classes": cell.dataset.num_classes,
+        "params": cell.params,
+    }
 
 
 def _settings_key(row: Row) -> str:
-    """All but the id; parameters that an older release did not have are those of the job where it says none."""
+    """All but the id."""
     return json.dumps([row[name] for name in CELL[1:]], sort_keys=True, default=str)
 
 

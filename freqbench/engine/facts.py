@@ -80,7 +80,7 @@ def devices() -> list[str]:
 
 
 def processor() -> str:
-    """The processor, as far as the last bits of sums on it depend on it: its kind and its widest vector instructions."""
+    """The processor, as far as the last bits of sums depend on it: its kind and its widest vector instructions."""
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -4,18 +4,22 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from freqbench import storage
 from freqbench.results import Store
 from freqbench.results.findings import Check, Findings
-from freqbench.results.rowid import row_id
+from freqbench.results.fingerprints import mixed, text_numbers
 from freqbench.results.saved import SUFFIX, VOLUMES, whole
-from freqbench.results.schema import KEY
+from freqbench.results.soundness import Survey
 
 GZIP = 31  # zlib's word for a gzip stream, whose checksum it looks at
 CHUNK = 2**24
 
 
-def check_volumes(store: Store, job: Mapping[str, Any], findings: Findings, with_volumes: bool) -> Check:
+def check_volumes(
+    store: Store, job: Mapping[str, Any], survey: Survey, findings: Findings, with_volumes: bool
+) -> Check:
     """Every good record of a job that saves volumes has a whole one; with `with_volumes`, each can be read to its end.
 
     Saved volumes carry no hash of their own; gzip's checksum says whether one is as it was written.
@@ -24,14 +28,10 @@ def check_volumes(store: Store, job: Mapping[str, Any], findings: Findings, with
     there = whole(root)
     spec = job.get("spec")
     if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
-        lacking = [
-            key for *key, status in store.rows((*KEY, "status")) if status == "ok" and tuple(key[:2]) not in there
-        ]
-        if lacking:
-            first = row_id(*lacking[0])
-            findings.wrong(
-                "volumes", f"{len(lacking)} records have no whole volume, though the job saves them: {first}"
-            )
+        cells, cases = zip(*there, strict=True) if there else ((), ())
+        known = mixed([text_numbers(cells), text_numbers(cases)])
+        if lacking := int((survey.ok & ~np.isin(survey.volumes, known)).sum()):
+            findings.wrong("volumes", f"{lacking} records have no whole volume, though the job saves them")
     if not there:
         return findings.check("volumes", "", "none are saved")
     if not with_volumes:

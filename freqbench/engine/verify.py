@@ -26,10 +26,10 @@ Runs = Mapping[str, Mapping[str, Any]]
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     """Every check of a store.
 
-    `files`: pairs are whole, and every page can be read and has its checksum (files of before 1.3 have none);
-    `schema`: columns and types are those of an age of the schema; `values`: nulls, words, ranges; `classes`: each record
-    that is ok has each class once, and their means are the record's; `doubles`: rows of one key agree; `runs`: every
-    row's run has its file, which knows its models; `cases`: keys of cases are those of their recipes and files;
+    `files`: pairs are whole, every page can be read, and is as its checksum says (files of older releases have none);
+    `schema`: columns and types are those of an age of the schema; `values`: nulls, words, ranges; `classes`: each
+    record that is ok has each class once, and their means are the record's; `doubles`: rows of one key agree; `runs`:
+    every row's run has its file, which knows its models; `cases`: keys of cases are those of their recipes and files;
     `cells`: ids of cells are those of their settings; `holes`: what the job asks for is there; `volumes`: what was
     saved is whole.
 
@@ -59,7 +59,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
         findings.check("cases", "keys of cases are those of recipe and files", unknown),
         check_cells(store, job, survey, runs, findings),
         _holes(job, survey, runs, findings),
-        check_volumes(store, job, findings, with_volumes),
+        check_volumes(store, job, survey, findings, with_volumes),
     ]
 
 
@@ -90,7 +90,7 @@ def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
             continue
         facts = datasets.get(row["dataset"]) or {}
         fingerprint = (facts.get("cases") or {}).get(row["case_id"])
-        expected = fingerprint and case_key_of(facts.get("recipe"), fingerprint)
+        expected = fingerprint and case_key_of(facts.get("recipe") or {}, fingerprint)
         if expected != row["case_key"]:
             got = f"{expected} by its run's recipe and files" if expected else "which its run does not know"
             findings.wrong("cases", f"case {row['case_id']} of {row['dataset']}: key {row['case_key']}, {got}")

@@ -29,8 +29,8 @@ def find_row(store: Store, text: str) -> Key:
     """
     if not _PREFIX.fullmatch(text):
         raise UserError(
-            f"--row: expected {LEAST_DIGITS} to 16 of the hex digits that a row is called by, got {text!r}: the page of "
-            "`report --format html` has them in the details of a case"
+            f"--row: expected {LEAST_DIGITS} to 16 of the hex digits that a row is called by, got {text!r}: the page "
+            "of `report --format html` has them in the details of a case"
         )
     found = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
     if len(found) != 1:

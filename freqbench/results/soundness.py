@@ -20,11 +20,14 @@ from freqbench.results.sums import NEEDED, Sums
 from freqbench.results.values import check_columns, check_words
 
 TABLES = {"records": RECORDS, "class_records": CLASS_RECORDS}
-CELL = ("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed")
-CELL += ("precision", "compile", "num_classes", "params")
+CELL = (
+    *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
+    *("precision", "compile", "num_classes", "params"),
+)
 ORIGIN = ("run_id", "dataset", "case_id", "case_key", "source_model_id", "target_model_id")
 
 Row = dict[str, Any]
+Part = tuple[Numbers, Numbers, NDArray[np.bool_], NDArray[np.int32]]
 
 
 @dataclass(kw_only=True)
@@ -34,6 +37,7 @@ class Survey:
     Attributes:
         names: of the files.
         keys: a number a record, of its key; `freqbench.results.fingerprints`.
+        volumes: a number a record, of its cell and case.
         ok: a record, whether its row is ok.
         file: a record, the place of its file in `names`.
         cells: the distinct settings of cells, columns CELL.
@@ -44,6 +48,7 @@ class Survey:
 
     names: list[str] = field(default_factory=list)
     keys: Numbers = field(default_factory=lambda: np.zeros(0, np.uint64))
+    volumes: Numbers = field(default_factory=lambda: np.zeros(0, np.uint64))
     ok: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     file: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     cells: dict[int, Row] = field(default_factory=dict)
@@ -66,7 +71,7 @@ def look_through(root: str, metrics: Mapping[str, Sequence[str]], findings: Find
     """
     files = Files(root)
     survey = Survey(names=files.names())
-    parts: list[tuple[Numbers, NDArray[np.bool_], NDArray[np.int32]]] = []
+    parts: list[Part] = []
     for number, name in enumerate(survey.names):
         try:
             parts += _pair(files, name, number, metrics, findings, survey)
@@ -75,8 +80,9 @@ def look_through(root: str, metrics: Mapping[str, Sequence[str]], findings: Find
                 raise UserError(f"{root}: changes while it is read: verify it when no run goes on") from None
             findings.wrong("files", f"class_records/{name}: missing, though its records are there")
     if parts:
-        keys, ok, file = zip(*parts, strict=True)
-        survey.keys, survey.ok, survey.file = (np.concatenate(each) for each in (keys, ok, file))
+        keys, volumes, ok, file = zip(*parts, strict=True)
+        survey.keys, survey.volumes = np.concatenate(keys), np.concatenate(volumes)
+        survey.ok, survey.file = np.concatenate(ok), np.concatenate(file)
     return survey
 
 
@@ -94,7 +100,7 @@ def _pair(
     metrics: Mapping[str, Sequence[str]],
     findings: Findings,
     survey: Survey,
-) -> list[tuple[Numbers, NDArray[np.bool_], NDArray[np.int32]]]:
+) -> list[Part]:
     """One pair of files; of what cannot be read the finding is all."""
     present: dict[str, list[str]] = {}
     for kind in TABLES:
@@ -110,7 +116,8 @@ def _pair(
             _collect(piece, CELL, survey.cells)
             _collect(piece, ORIGIN, survey.origins)
             ok = pc.fill_null(pc.equal(piece["status"].cast(pa.string()), "ok"), False).to_numpy()
-            found.append((row_numbers(piece, KEY), ok, np.full(len(piece), number, np.int32)))
+            volumes = row_numbers(piece, ("cell_id", "case_key"))
+            found.append((row_numbers(piece, KEY), volumes, ok, np.full(len(piece), number, np.int32)))
             kept.append(piece.select(list(NEEDED)))
             survey.records += len(piece)
         empty = coded_schema("records", NEEDED).empty_table()
