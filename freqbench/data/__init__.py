@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from freqbench.data.acdc import ACDC
 from freqbench.data.amos import AMOS
-from freqbench.data.base import Dataset
+from freqbench.data.base import Dataset, case_key_of
 from freqbench.data.decathlon import Decathlon
 from freqbench.data.msd import MSD
 from freqbench.data.native import attacked_native, resampling_error
@@ -27,4 +27,4 @@ DATASETS: Mapping[str, type[Dataset]] = {
     "nnunet_raw": NnunetRaw,
 }
 
-__all__ = ["DATASETS", "Dataset", "attacked_native", "prepare", "resampling_error"]
+__all__ = ["DATASETS", "Dataset", "attacked_native", "case_key_of", "prepare", "resampling_error"]

@@ -1,7 +1,7 @@
 """What every dataset offers: case references that are cheap to list, and cases on the preprocessed grid."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -14,6 +14,11 @@ from freqbench.identity import digest
 from freqbench.plugins import provenance
 from freqbench.space import Preprocess
 from freqbench.types import Case, CaseRef, NativeCase, Shape
+
+
+def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
+    """The key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""
+    return digest([recipe, fingerprint])
 
 
 class Dataset(Strict, abc.ABC):
@@ -105,7 +110,7 @@ class Dataset(Strict, abc.ABC):
 
     def case_key(self, ref: CaseRef) -> str:
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
-        return digest([self.whole_recipe(), ref.fingerprint])
+        return case_key_of(self.whole_recipe(), ref.fingerprint)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.

@@ -39,6 +39,7 @@ def collect(grid: Grid) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
         "devices": devices(),
+        "processor": processor(),
         "models": {
             model_id: {
                 "name": model.name,
@@ -65,6 +66,11 @@ def devices() -> list[str]:
     if torch.cuda.is_available():
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [f"cpu, {available_cores()} cores"]
+
+
+def processor() -> str:
+    """The processor, as far as the last bits of sums depend on it: its kind and its widest vector instructions."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def available_cores() -> int:

@@ -74,8 +74,8 @@ def execute(
     content = additions.of_store(store).onto({"spec": job.model_dump(mode="json"), "index": grid.index()})
     store.write_job(content)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, trust_code=job.trust_code)
-    run = _Run(job, store, plan, console)
-    lease = run.lease(shard, force) if plan.units else nullcontext()
+    run = _Run(job, store, plan, console, shard)
+    lease = run.lease(force) if plan.units else nullcontext()
     with lease:
         summary = run.carry_out(spec, engine, address)
     if summary.run_id:
@@ -132,13 +132,14 @@ def carry_out(job: JobSpec, plan: Plan, spec: WorkerSpec, out: str, console: Con
 class _Run:
     """One execution: its id, its file, and what becomes of outcomes."""
 
-    def __init__(self, job: JobSpec, store: Store, plan: Plan, console: Console) -> None:
+    def __init__(self, job: JobSpec, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
         self._job = job
         self._store = store
         self._plan = plan
         self._console = console
         self._run_id = facts.new_run_id()
         self._facts: dict[str, Any] = {}
+        self._shard = shard
         self._warnings: list[str] = []
         self._patience = Patience(store.root, self.warn, self.tell)
         self._writer = store.writer(self._run_id, COMMIT_EVERY_S)
@@ -147,14 +148,14 @@ class _Run:
         self._fit = Fit(plan.units)
         self._recorded = 0.0
 
-    def lease(self, shard: Shard, force: bool) -> AbstractContextManager[None]:
+    def lease(self, force: bool) -> AbstractContextManager[None]:
         """Says meanwhile that this run works on a shard; see `Lease.held`."""
 
         def lost(other: Mapping[str, Any]) -> None:
             who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
             self.warn(f"{who} works on the same cells by --force: rows stay right, but work is done twice")
 
-        return Lease(self._store.root, self._run_id, shard).held(force, lost)
+        return Lease(self._store.root, self._run_id, self._shard or Shard()).held(force, lost)
 
     def carry_out(
         self, spec: WorkerSpec, engine: Engine, address: str | None = None, work: Work | None = None
@@ -162,12 +163,12 @@ class _Run:
         started = time.monotonic()
         if not self._plan.units:
             return self._summary(None, started, interrupted=False)
-        unavailable = self._unavailable(spec.metrics)
         batch = None if self._job.window_batch == "auto" else self._job.window_batch
-        spec = replace(spec, run_id=self._run_id, unavailable=unavailable, window_batch=batch)
+        spec = replace(spec, run_id=self._run_id, unavailable=self._unavailable(spec.metrics), window_batch=batch)
         for text in self._plan.grid.warnings:
             self.warn(text)
-        self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid)}
+        origin = {"shard": self._shard and str(self._shard), "reuse": spec.reuse}
+        self._facts = {"job": self._job.model_dump(mode="json"), **facts.collect(self._plan.grid), **origin}
         self._record("running")
         status = "died"
         try:
@@ -204,8 +205,7 @@ class _Run:
             return
         from freqbench.engine import cluster, distributed
 
-        own_cpus = pool.workers * pool.threads + 1
-        with cluster.existing(address) if address else cluster.own(own_cpus):
+        with cluster.existing(address) if address else cluster.own(pool.workers * pool.threads + 1):
             if address:
                 nodes = cluster.nodes()
                 volumes.require_shared(spec.volumes, len(nodes))

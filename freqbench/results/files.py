@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from freqbench import storage
 from freqbench.documents import object_of
 from freqbench.errors import UserError
+from freqbench.results.migrations import migrated
 from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
@@ -97,10 +98,19 @@ class Files:
             texts = [field.name for field in schema if field.type == _CODED_TEXT]
             file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True)
             present = _present(file, path)
-            return _conform(file.read([c for c in columns if c in present], use_threads=False), schema)
+            return _conform(kind, file.read([c for c in columns if c in present], use_threads=False), schema)
 
-    def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+    def pieces(
+        self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
+    ) -> Iterator[pa.Table]:
         """One file in the present schema, or part of it (`coded_schema`), a row group at a time; closes the source.
+
+        Args:
+            kind: of the table.
+            name: of the file.
+            source: from `open`.
+            schema: of the wanted columns.
+            is_checked: whether the checksums of its pages are looked at, where it has any.
 
         Raises:
             FileNotFoundError: it is gone.
@@ -109,10 +119,21 @@ class Files:
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
             texts = [field.name for field in schema if field.type == _CODED_TEXT]
-            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True)
+            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked)
             present = [column for column in _present(file, path) if column in schema.names]
             for number in range(file.num_row_groups):
-                yield _conform(file.read_row_group(number, present, use_threads=False), schema)
+                yield _conform(kind, file.read_row_group(number, present, use_threads=False), schema)
+
+    def footer(self, kind: str, name: str) -> tuple[pa.Schema, int]:
+        """What a file says of its columns, and its rows.
+
+        Raises:
+            FileNotFoundError, UserError: as `pieces`.
+        """
+        with self.open(kind, name) as source, self._explained(kind, name) as path:
+            file = pq.ParquetFile(source)
+            _present(file, path)
+            return file.schema_arrow, file.metadata.num_rows
 
     def remove(self, kind: str, names: Iterable[str]) -> None:
         """Remove files; one that another driver has removed is no error."""
@@ -201,7 +222,9 @@ def _present(file: pq.ParquetFile, path: str) -> list[str]:
     return names
 
 
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _conform(kind: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of any age in the present schema, or part of it; what no age explains that it lacks is null too."""
+    table = migrated(kind, table, schema)
     for field in schema:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -7,7 +7,7 @@ that died before deleting): readers keep one row a key, and take its classes fro
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,6 +23,7 @@ from freqbench.results.winners import ORDER, commit_text, shared_rows, split_win
 from freqbench.results.writer import Writer
 
 Key = tuple[str, str, str]
+Row = dict[str, Any]
 
 _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
@@ -56,6 +57,14 @@ class Store:
         """
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
+
+    def found(self, keys: Collection[Key]) -> dict[Key, tuple[Row, list[Row]]]:
+        """Some of the rows of `records` with their classes, all columns; only the files that hold them are read whole.
+
+        Raises:
+            UserError: as `records`.
+        """
+        return self._files.consistent(lambda names: self._found(names, pa.array(map("/".join, keys), pa.string())))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """The rows of `records` as tuples; equal texts are one object, so that a million rows are no burden.
@@ -118,7 +127,15 @@ class Store:
         Raises:
             UserError: a file is not JSON or of a newer schema.
         """
-        return list(self._files.each(self._files.read_json, [f"runs/{run_id}.json" for run_id in self.run_ids()]))
+        return list(self._files.each(self.run, self.run_ids()))
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """What a run of `run_ids` wrote about itself.
+
+        Raises:
+            UserError: as `runs`.
+        """
+        return self._files.read_json(f"runs/{run_id}.json")
 
     def run_ids(self) -> list[str]:
         """The ids of the runs so far, ordered."""
@@ -159,6 +176,21 @@ class Store:
         for name, table in zip(new, read, strict=True):
             known[name] = table
         return [known[name] for name in names]
+
+    def _found(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
+        found: dict[Key, tuple[Row, list[Row]]] = {}
+        tables = self._read(names, ORDER, {})
+        for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
+            texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
+            wanted = pc.and_(pa.chunked_array([pa.array(wins)]), pc.is_in(texts, keys))
+            if not pc.any(wanted).as_py():
+                continue
+            rows = self._files.columns("records", name, _ALL).filter(wanted).to_pylist()
+            classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
+            for row in rows:
+                key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
+                found[key] = row, [each for each in classes if all(each[part] == row[part] for part in KEY)]
+        return found
 
     def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
         """The class rows of the winning records, each from the file of its record."""

@@ -13,8 +13,9 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `class_means`: a frame, one row a summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
   or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
 - `cases`: a frame, one row a record, in the summary's order, or null with `omitted.cases`: the texts `case patient
-  status error metrics null_reasons run`, numbers `row` (of the summary), `seed`, the scores, `missed_classes`,
-  `hallucinated_classes`, `classes` (how many rows of `case_classes` are its own), `clean` (block of `clean_classes`);
+  status error metrics null_reasons run id` (`id`: what `reproduce OUT --row ID` takes), numbers `row` (of the
+  summary), `seed`, the scores, `missed_classes`, `hallucinated_classes`, `classes` (how many rows of `case_classes` are
+  its own), `clean` (block of `clean_classes`);
 - `case_classes`: a frame of `class dsc hd95_mm`, the rows of each case one after the other, or null with
   `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
 - `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
@@ -43,6 +44,7 @@ from freqbench.reporting.page.reasons import group_reasons
 from freqbench.reporting.statistics import mean_intervals
 from freqbench.reporting.tables import CLEAN, summary
 from freqbench.results import KEY
+from freqbench.results.rowid import row_id
 
 FORMAT = 1
 MAX_CASES = 150_000
@@ -183,6 +185,7 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
     columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
     exact = columns | {"classes": counts, "clean": blocks}
     texts_by_name = {name: records[source] for name, source in names.items()}
+    texts_by_name["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
     frame = frame_of(len(records), texts_by_name, shown_scores(records))
     frame["numbers"] |= frame_of(len(records), {}, exact, COUNT_DIGITS)["numbers"]
     return frame

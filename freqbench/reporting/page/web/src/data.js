@@ -117,6 +117,15 @@ export function findKey(data, key) {
   return null;
 }
 
+/** What computes a record again; empty where it failed. The store is called as the page's maker called it. */
+export function commandOf(data, row) {
+  if (data.cases.text("status", row) !== "ok") return "";
+  const run = data.runs.find((each) => each.run_id === data.cases.text("run", row));
+  const store = run?.store ?? "OUT";
+  const quoted = /^[\w@%+=:,./-]+$/.test(store) ? store : `'${store.replaceAll("'", `'\\''`)}'`;
+  return `python bench.py reproduce ${quoted} --row ${data.cases.text("id", row)}`;
+}
+
 export function shown(value, digits) {
   return Number.isNaN(value) || value === undefined ? "" : (value + 0).toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
 }

@@ -1,6 +1,6 @@
 // A row's details in a dialog: every number with its reason where it is missing, its cases, and each case's classes.
 
-import { keyOf, reason, shown } from "./data.js";
+import { commandOf, keyOf, reason, shown } from "./data.js";
 import { h, plural, table } from "./dom.js";
 import * as state from "./state.js";
 
@@ -212,12 +212,17 @@ function caseDetails(data, row) {
     ["missed classes", shown(frame.number("missed_classes", row), 0)],
     ["hallucinated classes", shown(frame.number("hallucinated_classes", row), 0)],
     ["run", frame.text("run", row)],
+    ["row", frame.text("id", row)],
   ];
-  return h(
-    "div",
-    {},
-    head(`Case ${frame.text("case", row)}`, [facts(pairs), caseClasses(data, row), scoreTable(data, frame, row)]),
-  );
+  const body = [facts(pairs), reproduction(data, row), caseClasses(data, row), scoreTable(data, frame, row)];
+  return h("div", {}, head(`Case ${frame.text("case", row)}`, body));
+}
+
+/** The command that computes a record again, beside its scores; a failed one has nothing to compare. */
+function reproduction(data, row) {
+  const command = commandOf(data, row);
+  if (!command) return null;
+  return h("p", { class: "reproduce" }, "Reproduce: ", h("code", {}, command));
 }
 
 function caseClasses(data, row) {

@@ -1,0 +1,106 @@
+"""The ages of the schema, and the named functions that lead a table from each age to the next.
+
+Files carry the number `SCHEMA_VERSION`, which is raised when a column is renamed, goes, or changes its unit or meaning:
+an older freqbench refuses such files in one line. A column that is added makes a new age of the same number, told by
+the columns that a file has, so that older releases go on reading what they know. A column that is new in
+`freqbench.results.schema` gets an age here and a store of the age before it in `tests/results/ages/`.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+Migration = Callable[[pa.Table, pa.Schema], pa.Table]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Age:
+    """What the schema was like for a time.
+
+    Attributes:
+        name: SCHEMA_VERSION, a point, and a number that grows.
+        meaning: what came with it.
+        added: by table, the columns that came with it.
+        migrate: by table, from a table of the age before to one of this: pure; of the columns that came it adds those
+            that the given schema asks for.
+    """
+
+    name: str
+    meaning: str
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    migrate: Mapping[str, Migration] = field(default_factory=dict)
+
+
+def energy_by_band(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """1.0 to 1.1: where in frequency the change lies was not measured: null."""
+    return _with_nulls(table, schema, ENERGY)
+
+
+def resampling_error(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """1.1 to 1.2: source and target shared one space, for which null is what is written still."""
+    return _with_nulls(table, schema, RESAMPLING)
+
+
+def seam_energy(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """1.2 to 1.3: seams between windows were not looked for: null."""
+    return _with_nulls(table, schema, SEAM)
+
+
+def _with_nulls(table: pa.Table, schema: pa.Schema, names: Collection[str]) -> pa.Table:
+    """A table with those of the named columns that it lacks and the schema has."""
+    for column in schema:
+        if column.name in names and column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(len(table), column.type))
+    return table
+
+
+ENERGY = ("energy_low", "energy_middle", "energy_high")
+RESAMPLING = ("resampling_error",)
+SEAM = ("seam_energy",)
+
+AGES: tuple[Age, ...] = (
+    Age(name="1.0", meaning="the first"),
+    Age(
+        name="1.1",
+        meaning="energy of the change by band",
+        added={"records": ENERGY},
+        migrate={"records": energy_by_band},
+    ),
+    Age(
+        name="1.2",
+        meaning="models with a space of their own",
+        added={"records": RESAMPLING},
+        migrate={"records": resampling_error},
+    ),
+    Age(name="1.3", meaning="seams between windows", added={"records": SEAM}, migrate={"records": seam_energy}),
+)
+
+
+def age_of(kind: str, columns: Collection[str]) -> int:
+    """The place in AGES of a file, by the columns that it has: the last age whose columns are all there.
+
+    Args:
+        kind: `records` or `class_records`.
+        columns: that the file has.
+    """
+    place = 0
+    for number, age in enumerate(AGES):
+        if not set(age.added.get(kind, ())) <= set(columns):
+            break
+        place = number
+    return place
+
+
+def migrated(kind: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of any age with what later ages added, as far as `schema` asks for it.
+
+    Args:
+        kind: `records` or `class_records`.
+        table: some columns of a file.
+        schema: of the wanted columns.
+    """
+    for age in AGES:
+        if kind in age.migrate:
+            table = age.migrate[kind](table, schema)
+    return table

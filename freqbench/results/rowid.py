@@ -1,0 +1,52 @@
+"""Short names of rows: derived from their keys, stored nowhere."""
+
+import hashlib
+import random
+import re
+
+from freqbench.errors import UserError
+from freqbench.results.schema import KEY
+from freqbench.results.store import Key, Store
+
+LEAST_DIGITS = 6
+_PREFIX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},16}}")
+
+
+def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
+    """16 hex digits that a record is called by: a digest of its key.
+
+    >>> row_id("0123456789abcdef", "fedcba9876543210", "feedfacefeedface")
+    'fd9e36ab26584a29'
+    """
+    return hashlib.blake2b("/".join((cell_id, case_key, target_model_id)).encode(), digest_size=8).hexdigest()
+
+
+def find_row(store: Store, text: str) -> Key:
+    """The key of the row whose id begins with `text`.
+
+    Raises:
+        UserError: no id, or none or several rows of that beginning.
+    """
+    if not _PREFIX.fullmatch(text):
+        raise UserError(
+            f"--row: expected {LEAST_DIGITS} to 16 of the hex digits that a row is called by, got {text!r}: the page "
+            "of `report --format html` has them in the details of a case"
+        )
+    found = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
+    if len(found) != 1:
+        ids = ", ".join(row_id(*key) for key in found[:3])
+        got = f"{len(found)} of them ({ids}): give more digits" if found else "none: check OUT and the digits"
+        raise UserError(f"{store.root}: expected one row whose id begins with {text}, got {got}")
+    return found[0]
+
+
+def sample_rows(store: Store, count: int, seed: int) -> list[Key]:
+    """The keys of `count` ok rows drawn at random, or of all where there are fewer; the same for the same store.
+
+    Raises:
+        UserError: the store has no ok row.
+    """
+    keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
+    if not keys:
+        raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
+    return random.Random(seed).sample(keys, min(count, len(keys)))

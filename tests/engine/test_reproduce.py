@@ -1,0 +1,278 @@
+"""Rows are computed again from what a store says of them, and what differs is named with its cause."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from altered import alter, alter_json, copied, run_file, set_first
+from rich.console import Console
+from tiny import ARGS, JOB, ROI, SHAPE, execute, expanded, job
+
+from freqbench import models
+from freqbench.engine import account, circumstances, facts, predictions, runner
+from freqbench.engine.reproduce import Reproducer, Reproduction
+from freqbench.errors import UserError
+from freqbench.job import further_targets
+from freqbench.results import KEY, Store
+from freqbench.results.rowid import row_id, sample_rows
+
+WEIGHTS = "weights.safetensors"
+DATASETS = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
+ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "segpgd", "eps": "8/255", "steps": 2}]
+
+
+def save_weights(path: Path, seed: int) -> None:
+    """The checkpoint of an untrained network of the tiny job, which says what it is."""
+    weights = models.build("unet", 6, (16, 16, 16), ARGS, seed=seed).state_dict()
+    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}, half=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint and a store: two attacks on and to two models."""
+    folder = tmp_path_factory.mktemp("made")
+    content = job(attacks=ATTACKS, metrics=["dsc", "hd95", "ssim"], save_adversarial="nifti", datasets=DATASETS)
+    execute(content, folder / "out")
+    return folder / "out"
+
+
+def all_of(store: Path, job: object = None) -> list[Reproduction]:
+    opened = Store(str(store))
+    return list(Reproducer(opened, job, trusted=False).each(sample_rows(opened, 1000, 0)))  # type: ignore[arg-type]
+
+
+def said(store: Path, row: str) -> tuple[bool, str]:
+    text = io.StringIO()
+    is_equal = account.reproduce(str(store), row, None, 0, None, False, Console(file=text, width=200))
+    return is_equal, text.getvalue()
+
+
+def first_id(store: Path, **where: str) -> str:
+    """The id of the first row with these values, by the names of records."""
+    rows = Store(str(store)).records().to_pylist()
+    row = next(row for row in rows if all(row[name] == value for name, value in where.items()))
+    return row_id(*(row[name] for name in KEY))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_row_is_equal_to_the_bit_and_the_store_is_left_alone(made: Path) -> None:
+    before = contents(made)
+    found = all_of(made)
+    assert [each.verdict for each in found] == ["equal"] * 8
+    assert all(each.comparison and each.comparison.compared > 100 for each in found)
+    assert contents(made) == before
+
+
+@pytest.mark.parametrize(
+    ("column", "by"), [("dsc", 0.1), ("hd95_mm", 1e-12), ("ssim", 1e-9), ("voxel_success", 0.25), ("num_forwards", 1)]
+)
+def test_a_value_that_was_changed_is_named_with_its_column(made: Path, tmp_path: Path, column: str, by: float) -> None:
+    store = copied(made, tmp_path)
+    row = next(row for row in Store(str(store)).records().to_pylist() if row["attack"] == "pgd")
+    key = {name: row[name] for name in KEY}
+    set_first(store, "records", key, **{column: row[column] + by})
+    is_equal, text = said(store, row_id(*key.values()))
+    assert not is_equal
+    assert "DIFFERENT" in text
+    assert re.search(rf"│ {column} ", text)
+    assert account.NONE_DIFFERS in text or "differs: code" in text
+
+
+def test_a_class_s_value_that_was_changed_is_named_with_its_class(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    where = {"class_index": 2, "target_model_id": Store(str(store)).records(["target_model_id"])[0][0].as_py()}
+    set_first(store, "class_records", where, label_voxels=7)
+    wrong = [each for each in all_of(store) if each.verdict == "different"]
+    assert [
+        [d.column.rpartition(": ")[2] for d in each.comparison.differences] for each in wrong if each.comparison
+    ] == [["label_voxels"]]
+
+
+def test_a_class_that_is_gone_is_told(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    alter(store, "class_records", lambda rows: rows.pop(0))
+    (wrong,) = [each for each in all_of(store) if each.verdict == "different"]
+    assert wrong.comparison
+    assert [each.column for each in wrong.comparison.differences] == ["rows of classes"]
+
+
+def test_other_versions_excuse_what_is_within_the_tolerance_and_no_more(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    alter_json(run_file(store), lambda run: run["versions"].update(torch="1.0"))
+    row = Store(str(store)).records().to_pylist()[0]
+    text = ""
+    for by, verdict in ((0.001, "within the tolerances"), (0.3, "DIFFERENT")):
+        set_first(store, "records", {name: row[name] for name in KEY}, dsc=row["dsc"] + by)
+        is_equal, text = said(store, row_id(*(row[name] for name in KEY)))
+        assert verdict in text
+        assert is_equal == (by < 0.01)
+    assert f"differs: torch: 1.0 then, {facts.versions()['torch']} now" in text
+    assert "(beyond)" in text
+
+
+def test_packages_that_compute_nothing_excuse_nothing(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    alter_json(run_file(store), lambda run: run["versions"].update(ray="1.0"))
+    row = Store(str(store)).records().to_pylist()[0]
+    set_first(store, "records", {name: row[name] for name in KEY}, dsc=row["dsc"] + 1e-9)
+    is_equal, text = said(store, row_id(*(row[name] for name in KEY)))
+    assert not is_equal
+    assert "differs: ray: 1.0 then" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"device": "NVIDIA H200"}, "device: NVIDIA H200 then, cpu now"),
+        ({"processor": "arm64 DEFAULT"}, "processor: arm64 DEFAULT then, "),
+        ({"processor": None}, "processor: the run's file does not say it"),
+    ],
+)
+def test_the_machine_is_a_cause(made: Path, tmp_path: Path, change: dict[str, str], text: str) -> None:
+    stored = {"device": "cpu", "threads": 1, "window_batch": 1}
+    run = {"versions": facts.versions(), "processor": facts.processor(), "code": facts.git_state()}
+    causes = circumstances.causes(run | change, stored | change, stored)
+    assert [cause.excuses for cause in causes if cause.text.startswith(text)] == [True]
+
+
+def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
+    content = job(attacks=ATTACKS[:1], resources={"threads": 2}, window_batch=3)
+    execute(content, tmp_path / "out")
+    found = all_of(tmp_path / "out")
+    assert {each.verdict for each in found} == {"equal"}
+    assert not any("threads" in cause.text or "window" in cause.text for each in found for cause in each.causes)
+
+
+# What goes in has changed
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store made with a checkpoint in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    save_weights(tmp_path / WEIGHTS, seed=1)
+    entries = [{**JOB["models"][0], "checkpoint": WEIGHTS}]
+    execute(job(models=entries, attacks=ATTACKS[:1]), tmp_path / "out")
+    assert {each.verdict for each in all_of(tmp_path / "out")} == {"equal"}
+    return tmp_path
+
+
+def test_another_checkpoint_of_that_name_is_named_and_nothing_is_computed(own: Path) -> None:
+    save_weights(own / WEIGHTS, seed=2)
+    found = all_of(own / "out")
+    assert [(each.verdict, each.comparison) for each in found] == [("different", None)] * 2
+    assert all(
+        re.search(r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)", each.reason)
+        for each in found
+    )
+
+
+def test_a_checkpoint_that_is_gone_is_a_user_s_error(own: Path) -> None:
+    (own / WEIGHTS).unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
+        all_of(own / "out")
+
+
+def test_a_job_file_in_place_of_the_store_s_knows_where_things_are(own: Path) -> None:
+    (own / WEIGHTS).rename(own / "elsewhere.safetensors")
+    entries = [{**JOB["models"][0], "checkpoint": "elsewhere.safetensors"}]
+    spec, _ = expanded(job(models=entries, attacks=ATTACKS[:1]))
+    assert {each.verdict for each in all_of(own / "out", spec)} == {"equal"}
+
+
+def test_data_of_another_recipe_are_named(made: Path) -> None:
+    spec, _ = expanded(job(attacks=ATTACKS, datasets=[{"name": "phantom", "shape": [20, 20, 16], "cases": 1}]))
+    (found,) = {each.reason for each in all_of(made, spec)}
+    assert "data: " in found
+    assert "checkpoint" not in found
+
+
+# Rows that no attack made now
+
+
+def test_a_failed_row_is_told_and_never_drawn(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    set_first(store, "records", status="failed", error="out of memory")
+    row = first_id(store, status="failed")
+    with pytest.raises(UserError, match=r"a failed row holds no result \(out of memory\): `run` tries it again"):
+        said(store, row)
+    assert len(all_of(store)) == 7
+
+
+def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    spec, _ = expanded(job(attacks=ATTACKS, save_adversarial="nifti", datasets=DATASETS))
+    save_weights(tmp_path / WEIGHTS, seed=3)
+    spec, grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
+    runner.rescore(spec, grid, str(store), Console(file=io.StringIO()))
+    before = contents(store)
+    found = [each for each in all_of(store) if "scored on c" in each.label]
+    assert [each.verdict for each in found] == ["equal"] * 4
+    assert contents(store) == before
+
+
+def test_a_row_whose_volume_is_gone_says_so(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    alter_json(run_file(store), lambda run: run.update(reuse=True))
+    for path in (store / "volumes").rglob("adversarial.nii.gz"):
+        path.unlink()
+    with pytest.raises(
+        UserError, match=r"expected the saved volume that the row was scored from, found no adversarial"
+    ):
+        all_of(store)
+
+
+def test_a_row_of_a_tool_is_told_in_one_line(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+    tool = predictions.tool("tool", None, 6).model_id
+
+    def change(rows: list[dict[str, object]]) -> None:
+        rows[0] |= {"target_model": "tool", "target_model_id": tool}
+
+    alter(store, "records", change)
+    facts_of = {"name": "tool", "checkpoint": "", "sha256": "tool", "migration": None}
+    alter_json(run_file(store), lambda run: run["models"].update({tool: facts_of}))
+    with pytest.raises(UserError, match="its label maps are those of a tool: have tool predict again"):
+        said(store, first_id(store, target_model="tool"))
+
+
+# What a store may not do, and stores of older releases
+
+
+def test_a_store_cannot_have_its_code_run(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path)
+
+    def change(run: dict[str, dict[str, object]]) -> None:
+        run["job"] |= {"trust_code": True, "attacks": [{"name": "toy.attack:Walk", "eps": "8/255"}]}
+
+    alter_json(run_file(store), change)
+    with pytest.raises(UserError, match="expected leave to run its code"):
+        all_of(store)
+
+
+@pytest.mark.parametrize("age", ["1.0", "1.1", "1.2", "1.3"])
+def test_rows_of_every_age_are_computed_again(age: str) -> None:
+    """To the bit where they were made; the run's file does not say the processor, so that less will do elsewhere."""
+    store = Path(__file__).parents[1] / "results" / "ages" / age
+    found = all_of(store)
+    assert {each.verdict for each in found} <= {"equal", "close"}
+    assert len(found) == 4
+    lacks = {name for each in found if each.comparison for name in each.comparison.skipped}
+    assert lacks == ({"energy_low", "energy_middle", "energy_high"} if age == "1.0" else set())
+
+
+@pytest.mark.parametrize(("row", "count"), [(None, None), ("abcdef", 3)])
+def test_a_row_or_a_number_of_rows_is_asked_for(made: Path, row: str | None, count: int | None) -> None:
+    with pytest.raises(UserError, match="expected one of --row ID and --random N"):
+        account.reproduce(str(made), row, count, 0, None, False, Console(file=io.StringIO()))
+
+
+def test_a_number_of_rows_ends_with_a_count(made: Path, tmp_path: Path) -> None:
+    place, text = copied(made, tmp_path), io.StringIO()
+    set_first(place, "records", linf=0.5)
+    assert not account.reproduce(str(place), None, 99, 0, None, False, Console(file=text, width=200))
+    assert text.getvalue().endswith("8 rows: 7 equal to the bit, 1 DIFFERENT\n")

@@ -1,0 +1,57 @@
+"""Short names of rows."""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from freqbench.errors import UserError
+from freqbench.results import Store
+from freqbench.results.rowid import find_row, row_id, sample_rows
+
+
+@pytest.fixture
+def store(tmp_path: Path, rows: SimpleNamespace) -> Store:
+    """300 rows, of which one failed."""
+    made = Store(str(tmp_path))
+    with made.writer("run0") as writer:
+        writer.add([rows.record(number, cell_id=f"cell{number}") for number in range(299)], [])
+        writer.add([rows.failed(300, cell_id="failed")], [])
+    return made
+
+
+def test_it_is_a_digest_of_the_key() -> None:
+    expected = hashlib.blake2b(b"a/b/c", digest_size=8).hexdigest()
+    assert row_id("a", "b", "c") == expected
+
+
+def test_a_row_is_found_by_the_beginning_of_its_id(store: Store) -> None:
+    key = ("cell7", "case0", "id_unet")
+    assert find_row(store, row_id(*key)) == find_row(store, row_id(*key)[:6]) == key
+
+
+@pytest.mark.parametrize("text", ["abc", "ABCDEF", "0123456789abcdef0", "../run", ""])
+def test_what_is_no_id_is_refused(store: Store, text: str) -> None:
+    with pytest.raises(UserError, match="--row: expected 6 to 16 of the hex digits"):
+        find_row(store, text)
+
+
+def test_an_unknown_row_is_refused(store: Store) -> None:
+    with pytest.raises(UserError, match="expected one row whose id begins with 000000, got none"):
+        find_row(store, "000000")
+
+
+def test_an_ambiguous_beginning_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.results.rowid.row_id", lambda *key: "abcdef" + row_id(*key)[:10])
+    with pytest.raises(UserError, match=r"got 300 of them \(abcdef.*give more digits"):
+        find_row(store, "abcdef")
+
+
+def test_a_draw_is_of_good_rows_and_hangs_on_the_seed_alone(store: Store) -> None:
+    drawn = sample_rows(store, 20, seed=1)
+    assert len(set(drawn)) == 20
+    assert drawn == sample_rows(store, 20, seed=1) != sample_rows(store, 20, seed=2)
+    everything = sample_rows(store, 1000, seed=0)
+    assert len(everything) == 299
+    assert "failed" not in {key[0] for key in everything}
