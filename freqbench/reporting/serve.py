@@ -15,6 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from freqbench import storage
 from freqbench.errors import UserError
+from freqbench.reporting import audit
 from freqbench.reporting.colors import class_colors
 from freqbench.reporting.contents import contents
 from freqbench.reporting.page import build_page, packed, page_data, viewer_script
@@ -66,7 +67,9 @@ class Live:
     def _made(self) -> bytes:
         found = contents(self._stores, may_be_empty=True)
         manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores], class_colors())
-        return packed(page_data(found.records, found.classes, found.facts) | {"volumes": manifest})
+        findings = audit.audited(audit.gathered(self._stores, may_be_empty=True))
+        data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+        return packed(data | {"volumes": manifest})
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:

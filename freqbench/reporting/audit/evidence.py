@@ -159,7 +159,7 @@ class Evidence:
     @cached_property
     def _by_place(self) -> dict[tuple[str, ...], pd.DataFrame]:
         groups = self.rows.groupby(_PLACE)
-        return {tuple(map(str, place)): own for place, own in groups}  # type: ignore[arg-type]
+        return {tuple(map(str, place)): own for place, own in groups}
 
 
 def evidence_of(

@@ -32,6 +32,6 @@ def gathered(stores: Sequence[Store], always_classes: bool = False, may_be_empty
     classes = None
     if always_classes or len(records) <= MAX_RECORDS:
         classes = classes_frame(everything, stored)
-    measured = [found for store in stores if (found := read_gradients(store.root))]
-    rescored = [found for store in stores if (found := read_saved(store.root))]
+    measured = filter(None, (read_gradients(store.root) for store in stores))
+    rescored = filter(None, (read_saved(store.root) for store in stores))
     return evidence_of(checked(records, stored), classes, tuple(measured), tuple(rescored))

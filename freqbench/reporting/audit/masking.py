@@ -65,7 +65,7 @@ def unbounded(evidence: Evidence) -> list[Finding]:
             reason = "needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc"
             findings.append(unchecked("unbounded", dataset, model, reason))
             continue
-        label = min(free, key=lambda each: float(scores[each].mean()))
+        label = str(scores[free].mean().idxmin())
         left = mean_interval(scores[label].to_numpy(), evidence.patients[dataset].reindex(scores.index).to_numpy())
         exceeds, excludes = left.mean > FAILURE, left.low > FAILURE
         verdict = (VIOLATED if excludes else IN_DOUBT) if exceeds else HOLDS

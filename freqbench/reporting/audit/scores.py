@@ -55,17 +55,17 @@ def background(evidence: Evidence) -> list[Finding]:
     """What is left of DSC is not mostly the background's."""
     if evidence.classes is None:
         return [_unread("background", dataset) for dataset in _datasets(evidence)]
-    shares = {}
+    shares: dict[tuple[str, str], pd.Series] = {}
     for dataset, own in _classes(evidence):
         own = own[(own["source_model"] == own["target_model"]) & own["dsc"].notna()]
         sums = own.groupby(["target_model", "label", "case_id", "seed"], dropna=False)["dsc"].sum()
         first = own[own["class_index"] == 0].groupby(["target_model", "label", "case_id", "seed"], dropna=False)["dsc"]
         share = (first.sum() / sums).dropna()
-        shares |= {(dataset, model): each for model, each in share.groupby("target_model")}
+        shares |= {(dataset, str(model)): each for model, each in share.groupby("target_model")}
     findings = []
     for dataset, model, own in _white_box(evidence):
-        share = shares.get((dataset, model))
-        if share is None or share.empty:
+        share = shares.get((dataset, model), pd.Series(dtype=float))
+        if share.empty:
             findings.append(unchecked("background", dataset, model, "needs the metric dsc and rows of classes"))
             continue
         mostly = int((share > 0.5).sum())
