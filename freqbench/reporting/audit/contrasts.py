@@ -5,11 +5,11 @@ over seeds first, and [low, high] its 95 % bootstrap interval over patients:
 
 - `violated`: d > POINTS and low > 0; `in doubt`: d > POINTS, but low <= 0 or one patient, who has no interval;
 - where the one must merely not be beaten, `holds` is all else: differences up to POINTS (what the authors' own reruns
-  differ by) are no difference. Where neither takes more than POINTS there is nothing to compare, and the two are left
-  out;
+  differ by) are no difference, and an attack that leaves nothing of the foreground cannot be beaten. Where neither
+  takes more than POINTS there is nothing to compare, and the two are silent;
 - where it must be clearly better (`strict`: than noise, than a null row), `holds` needs d < -POINTS and high < 0, and
   what cannot be told apart is `in doubt`. Where the other alone is a total failure there is nothing left to be better
-  at, and the two are not compared.
+  at, and the two are silent.
 
 So `holds` says that no violation above POINTS was seen on these cases, no more.
 """
@@ -49,20 +49,22 @@ class Contrast:
     @property
     def names(self) -> tuple[str, str]:
         """What a sentence calls the two: by their attacks, or by the models that they were made on."""
-        (source, target, attack), (other, _, against) = self.strong, self.weak
-        if source == target == other:
-            return attack, against
-        if target == other:
-            return f"{attack} made on {source}", f"{against} made on it"
-        return (
-            f"{attack} made on it" if source == target else f"{attack} made on {source}",
-            f"{against} made on {other}",
-        )
+        (source, _, attack), (other, _, against) = self.strong, self.weak
+        return (attack, against) if source == other else (f"{attack} made on {source}", f"{against} made on {other}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A contrast with what came of it: `difference` is d, in points."""
+    """A contrast with what came of it.
+
+    Attributes:
+        contrast: what was held against what.
+        difference: d, in points; `low` and `high` of its interval.
+        cases: that both have, and `patients`.
+        strict: whether the one must be clearly better.
+        is_silent: whether nothing can be said.
+        is_total: whether the attack that should hurt more leaves nothing of the foreground.
+    """
 
     contrast: Contrast
     difference: float
@@ -71,11 +73,15 @@ class Judged:
     cases: int
     patients: int
     strict: bool
+    is_silent: bool
+    is_total: bool
 
     @property
     def verdict(self) -> str:
         """By the rule of this module."""
         exceeds, is_above = self.difference > POINTS, self.low > 0
+        if self.is_total and not self.strict:
+            return HOLDS
         if exceeds:
             return VIOLATED if is_above else IN_DOUBT
         if not self.strict or (self.difference < -POINTS and self.high < 0):
@@ -101,48 +107,53 @@ def judge(evidence: Evidence, contrasts: Sequence[Contrast], strict: bool = Fals
     Args:
         evidence: the scores.
         contrasts: of any datasets and models.
-        strict: whether the one must be clearly better. Contrasts that can say nothing are left out: of those whose
-            weaker side alone is a total failure, of others where neither takes more than POINTS.
+        strict: whether the one must be clearly better.
     """
     parts = []
     for number, contrast in enumerate(contrasts):
-        strong, weak = (_of(evidence, contrast, side) for side in (contrast.strong, contrast.weak))
-        difference = (strong - weak).dropna()
-        if failure(evidence, contrast) if strict else _is_idle(evidence, contrast, strong, weak, difference.index):
-            continue
+        difference = (_of(evidence, contrast, contrast.strong) - _of(evidence, contrast, contrast.weak)).dropna()
         patients = evidence.patients[contrast.dataset].reindex(difference.index).to_numpy()
         parts.append(pd.DataFrame({"number": number, "value": difference.to_numpy(), "patient_id": patients}))
     parts = [part for part in parts if len(part)]
     if not parts:
         return []
-    rows = mean_intervals(pd.concat(parts, ignore_index=True), ["number"], "value")
+    rows = mean_intervals(pd.concat(parts, ignore_index=True), ["number"], "value").to_dict("records")
     return [
         Judged(
-            contrast=contrasts[int(row["number"])],
+            contrast=contrast,
             difference=float(row["mean"]),
             low=float(row["low"]),
             high=float(row["high"]),
             cases=int(row["n"]),
             patients=int(row["clusters"]),
             strict=strict,
+            is_silent=_is_silent(evidence, contrast, strict),
+            is_total=_is_total(evidence, contrast.dataset, contrast.strong),
         )
-        for row in rows.to_dict("records")
+        for row, contrast in ((row, contrasts[int(row["number"])]) for row in rows)
     ]
 
 
-def failure(evidence: Evidence, contrast: Contrast) -> bool:
-    """Whether the weaker attack alone leaves nothing of the foreground, by the mean over cases."""
-    source, target, label = contrast.weak
-    scores = evidence.scores(contrast.dataset, source, target, "fg")
-    return label in scores and float(scores[label].mean()) <= FAILURE
-
-
-def _is_idle(evidence: Evidence, contrast: Contrast, strong: pd.Series, weak: pd.Series, cases: pd.Index) -> bool:
-    """Whether neither attack takes anything from its model, as far as that is known."""
-    sides = ((strong, contrast.strong[1]), (weak, contrast.weak[1]))
-    clean = [evidence.clean(contrast.dataset, target, "clean").reindex(cases) for _, target in sides]
-    drops = [float((before - left.reindex(cases)).mean()) for before, (left, _) in zip(clean, sides, strict=True)]
+def _is_silent(evidence: Evidence, contrast: Contrast, strict: bool) -> bool:
+    """Whether a contrast says nothing: see the module."""
+    if strict:
+        return _is_total(evidence, contrast.dataset, contrast.weak)
+    drops = [_drop(evidence, contrast.dataset, side) for side in (contrast.strong, contrast.weak)]
     return all(drop <= POINTS for drop in drops)
+
+
+def _drop(evidence: Evidence, dataset: str, side: Side) -> float:
+    """Mean points of DSC that an attack takes; NaN where the clean ones are not known."""
+    source, target, label = side
+    left = evidence.scores(dataset, source, target)[label].dropna()
+    return float((evidence.clean(dataset, target, "clean").reindex(left.index) - left).mean())
+
+
+def _is_total(evidence: Evidence, dataset: str, side: Side) -> bool:
+    """Whether an attack leaves nothing of the foreground, by the mean over cases."""
+    source, target, label = side
+    scores = evidence.scores(dataset, source, target, "fg")
+    return label in scores and float(scores[label].mean()) <= FAILURE
 
 
 def summed(check: str, dataset: str, model: str, judged: Sequence[Judged], statement: str) -> Finding:
@@ -162,7 +173,7 @@ def summed(check: str, dataset: str, model: str, judged: Sequence[Judged], state
         sentence = f"{statement} in {'all ' if len(judged) > 1 else ''}{counted(len(judged), 'comparison')}{closest}."
     else:
         same = sum(each.verdict == verdict for each in judged)
-        of_all = f" {same} of {len(judged)} comparisons are like this." if len(judged) > 1 else ""
+        of_all = f" {same} of {len(judged)} comparisons: {verdict}." if len(judged) > 1 else ""
         hint = f" {worst.contrast.hint}." if worst.contrast.hint else ""
         sentence = f"{worst.text}.{of_all}{hint}"
     return Finding(

@@ -4,8 +4,6 @@ A null row (`control: uniform` or `random`) makes the same change without a grad
 credited to the optimisation is the drop beyond that of the strongest null row, and its share of the whole drop.
 """
 
-from dataclasses import replace
-
 from freqbench.reporting.audit.contrasts import Judged, judge
 from freqbench.reporting.audit.evidence import Evidence, Setting
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text
@@ -37,7 +35,7 @@ def credit(evidence: Evidence) -> list[Finding]:
 
 def _credited(evidence: Evidence, dataset: str, model: str, attack: Setting, nulls: list[Setting]) -> Finding:
     own = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
-    judged = judge(evidence, [white_box(dataset, model, attack, null) for null in own])
+    judged = judge(evidence, [white_box(dataset, model, attack, null) for null in own], strict=True)
     lacking = [name for name in CONTROLS if name not in {null.control for null in own}]
     if not judged:
         text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
@@ -46,7 +44,6 @@ def _credited(evidence: Evidence, dataset: str, model: str, attack: Setting, nul
         )
     nearest = max(judged, key=lambda each: each.difference)
     drops = _drops(evidence, dataset, model, attack, nearest)
-    verdict = replace(nearest, strict=True).verdict
     sentence = (
         f"{attack.label}{_stretching(attack)}: drops {drops[0]:.1f} points; {_names(evidence, judged)} without "
         f"optimisation. {_share(nearest, *drops)}"
@@ -58,7 +55,7 @@ def _credited(evidence: Evidence, dataset: str, model: str, attack: Setting, nul
         dataset=dataset,
         model=model,
         subject=attack.label,
-        verdict=verdict,
+        verdict=nearest.verdict,
         sentence=sentence,
         difference=nearest.difference,
         low=nearest.low,
@@ -81,10 +78,9 @@ def _drops(evidence: Evidence, dataset: str, model: str, attack: Setting, neares
 def _share(nearest: Judged, drop: float, null: float) -> str:
     bounds = interval_text(-nearest.high, -nearest.low)
     gain = -nearest.difference
-    verdict = replace(nearest, strict=True).verdict
-    if verdict == IN_DOUBT:
+    if nearest.verdict == IN_DOUBT:
         return f"What the optimisation adds, {gain:.1f} points ({bounds}), cannot be told from nothing."
-    if verdict != HOLDS:
+    if nearest.verdict != HOLDS:
         return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
     of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null > 0 else ""
     return f"The optimisation adds {gain:.1f} points ({bounds}){of_drop}."

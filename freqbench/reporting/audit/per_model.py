@@ -27,7 +27,7 @@ def by_contrasts(
             findings.append(unchecked(check, dataset, model, reason))
             continue
         contrasts = list(find(evidence, dataset, model))
-        judged = judge(evidence, contrasts, strict)
+        judged = [each for each in judge(evidence, contrasts, strict) if not each.is_silent]
         if judged:
             findings.append(summed(check, dataset, model, judged, statement))
         elif contrasts:

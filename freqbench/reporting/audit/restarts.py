@@ -16,14 +16,14 @@ def restarts(evidence: Evidence) -> list[Finding]:
     for dataset, model in evidence.models:
         reason = spared(evidence, dataset, model)
         pairs = [] if reason else list(_restarted(evidence, dataset, model))
-        judged = judge(evidence, pairs)
+        judged = [each for each in judge(evidence, pairs) if not each.is_silent]
         if not judged:
             reason = reason or "needs one attack with 1 and with 3 restarts on this model"
             findings.append(unchecked("restarts", dataset, model, reason))
             continue
         gain = max(judged, key=lambda each: abs(each.difference))
         found = summed("restarts", dataset, model, judged, "More restarts leave no more DSC")
-        swaps = [swap for pair in pairs for swap in _swaps(evidence, dataset, model, pair)]
+        swaps = [swap for pair in (each.contrast for each in judged) for swap in _swaps(evidence, dataset, model, pair)]
         others = [other for other in evidence.models_of(dataset) if other != model]
         size = f"the largest effect of restarts is {abs(gain.difference):.1f} points"
         if swaps:

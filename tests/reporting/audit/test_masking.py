@@ -65,6 +65,13 @@ def test_half_a_point_is_the_limit(left: float, verdict: str) -> None:
     assert finding("budget", healthy(but={"twice": {"left": left, "noise": 0.1}})).verdict == verdict
 
 
+def test_a_total_failure_cannot_be_beaten() -> None:
+    """Two ways to leave nothing differ by a few points of nothing."""
+    crushed = {"twice": {"left": 3}, "unbounded": {"left": 8}}
+    assert finding("budget", healthy(but=crushed)).verdict == "holds"
+    assert finding("budget", healthy(but={**crushed, "unbounded": {"left": 20}})).verdict == "violated"
+
+
 def test_pairs_are_of_the_cases_that_both_have() -> None:
     """The cases that only the weaker budget has would turn the means around."""
     found = [*healthy(but={"twice": None}), *rows("twice", cases=2, left=37.0)]
