@@ -23,7 +23,7 @@ MODELS = (
     "arXiv:1802.00420): its robustness is then not established, whatever the other tables show. A flag can also mean "
     "an attack in a bad setting, so the sentence names the first suspect."
 )
-RUN = "What is not checked: `bench.py audit OUT --plan` says which cells it takes, `--run` computes them."
+RUN = "What is not checked: bench.py audit OUT --plan says which cells it takes, --run computes them."
 
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:
