@@ -185,7 +185,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     from freqbench import storage
     from freqbench.reporting import audit
     from freqbench.reporting.colors import class_colors
-    from freqbench.reporting.contents import contents
+    from freqbench.reporting.contents import contents, keys_of
     from freqbench.reporting.page import build_page, page_data, viewer_script
     from freqbench.reporting.page.volumes import write_volumes
     from freqbench.results import Store
@@ -196,7 +196,8 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
         _require_file(place)
     stores = [Store(out) for out in outs]
     found = contents(stores)
-    data = page_data(found.records, found.classes, found.facts, audit.page_part(audit.audited(audit.gathered(stores))))
+    findings = audit.audited(audit.gathered(stores, keys_of(each["job"] for each in found.facts)))
+    data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
     file, volumes, viewer = place, None, ""
     if with_volumes:
         _ask_for(found.restricted, yes)

@@ -76,7 +76,7 @@ def report(
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys))
-    return render_all([*sections, *_audit(sources), Section("How to read this", text=NOTES)])
+    return render_all([*sections, *_audit(sources, job_keys), Section("How to read this", text=NOTES)])
 
 
 def renderer(format: str) -> Callable[[Sequence[Section]], str]:
@@ -93,7 +93,7 @@ def renderer(format: str) -> Callable[[Sequence[Section]], str]:
 def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
     """The sections of a recipe's table, of a view or of the audit."""
     if name == AUDIT:
-        return audit_sections(sources)
+        return _whole_audit(sources, job_keys)
     if view := VIEWS.get(name):
         stored, records = found_records(sources, job_keys, view.columns)
         shown = current(checked(records, stored))
@@ -134,19 +134,19 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     return sections
 
 
-def _audit(sources: Sequence[Store] | pa.Table) -> list[Section]:
+def _audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
     """What an audit of the stores says in short; of a table of rows, nothing."""
     if isinstance(sources, pa.Table):
         return []
-    return audit.short_sections(audit.audited(audit.gathered(sources)))
+    return audit.short_sections(audit.audited(audit.gathered(sources, job_keys)))
 
 
-def audit_sections(sources: Sequence[Store] | pa.Table) -> list[Section]:
+def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
     """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
     if isinstance(sources, pa.Table):
-        records = found_records(sources, None, audit.COLUMNS)[1]
+        records = found_records(sources, job_keys, audit.COLUMNS)[1]
         return audit.sections(audit.audited(audit.evidence_of(records)))
-    return audit.sections(audit.audited(audit.gathered(sources, always_classes=True)))
+    return audit.sections(audit.audited(audit.gathered(sources, job_keys, always_classes=True)))
 
 
 def _left_out(records: pd.DataFrame) -> str:

@@ -121,7 +121,7 @@ def test_cells_that_the_store_has_are_not_planned_again(tmp_path: Path) -> None:
 
 
 def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:
-    spec, _ = expanded(job())
+    spec, _ = expanded(job(targets="all"))
     probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
     scored = {(cell.attack.name, len(cell.targets)) for cell in probe.grid.cells}
     assert ("pgd", 2) in scored

@@ -4,7 +4,7 @@ A null row (`control: uniform` or `random`) makes the same change without a grad
 credited to the optimisation is the drop beyond that of the strongest null row, and its share of the whole drop.
 """
 
-from freqbench.reporting.audit.contrasts import Judged, judge
+from freqbench.reporting.audit.contrasts import POINTS, Judged, judge
 from freqbench.reporting.audit.evidence import Evidence, Setting
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text
 from freqbench.reporting.audit.per_model import spared, unchecked, white_box
@@ -79,7 +79,7 @@ def _share(nearest: Judged, drop: float, null: float) -> str:
     bounds = interval_text(-nearest.high, -nearest.low)
     gain = -nearest.difference
     if nearest.verdict == IN_DOUBT:
-        return f"What the optimisation adds, {gain:.1f} points ({bounds}), cannot be told from nothing."
+        return f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {POINTS:g}."
     if nearest.verdict != HOLDS:
         return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
     of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null > 0 else ""
