@@ -202,8 +202,9 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
         UserError: nothing to show, or volumes that must not be passed on, it cannot ask, and there is no `yes`.
     """
     from freqbench import storage
+    from freqbench.reporting import audit
     from freqbench.reporting.colors import class_colors
-    from freqbench.reporting.contents import contents
+    from freqbench.reporting.contents import contents, keys_of
     from freqbench.reporting.page import build_page, page_data, viewer_script
     from freqbench.reporting.page.volumes import write_volumes
     from freqbench.results import Store
@@ -212,8 +213,10 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
     if not with_volumes:
         _require_file(place)
-    found = contents([Store(out) for out in outs])
-    data = page_data(found.records, found.classes, found.facts)
+    stores = [Store(out) for out in outs]
+    found = contents(stores)
+    findings = audit.audited(audit.gathered(stores, keys_of(each["job"] for each in found.facts)))
+    data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
     file, volumes, viewer = place, None, ""
     if with_volumes:
         _ask_for(found.restricted, yes)

@@ -1,16 +1,56 @@
 """The commands that say whether numbers can be believed: audit, reproduce, verify."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from freqbench import commands
+from freqbench.errors import UserError
 
 app = typer.Typer()
 
-# reproduce and verify
-
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
+Trust = Annotated[
+    bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
+]
+
+
+@app.command()
+def audit(
+    out: Out,
+    run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what --run would compute; computes nothing.")] = False,
+    cases: Annotated[
+        int | None, typer.Option("--cases", min=1, help="Of --run: the first N cases of each dataset [default: 3].")
+    ] = None,
+    eps: Annotated[
+        str | None, typer.Option("--eps", help="Of --run: radius, such as 8/255 [default: the job's most usual].")
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Of --run: job file [default: OUT's].")] = None,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of --run, as of `run`.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="Of --run: Ray cluster.")] = None,
+    trust_code: Trust = False,
+    format: Annotated[str, typer.Option("--format", help="terminal, md, csv, latex or html.")] = "terminal",
+    to: Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")] = None,
+) -> None:
+    """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
+    failed: int | None = 0
+    if run or plan:
+        from freqbench.engine import auditing
+
+        spec = commands.spec_of(out, job, trust_code)
+        asked = auditing.Asked(cases=cases, eps=eps, engine=engine, address=address, compute=not plan)
+        failed = auditing.carry_out(spec, out, asked, commands.console())
+        if failed is None:
+            raise typer.Exit(commands.EXIT_INTERRUPTED)
+        if plan:
+            return
+    elif given := [name for name, value in (("--cases", cases), ("--eps", eps), ("--job", job)) if value is not None]:
+        raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
+    commands.put(commands.report([out], format, "audit"), to)
+    if failed:
+        commands.say(f"{failed} records of the audit failed: the same command tries them again")
+        raise typer.Exit(commands.EXIT_FAILED)
 
 
 @app.command()
@@ -24,9 +64,7 @@ def reproduce(
     job: Annotated[
         str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: OUT's].")
     ] = None,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
-    ] = False,
+    trust_code: Trust = False,
 ) -> None:
     """Compute rows of a store again, compare them with what is stored, and name what differs; stores nothing."""
     from freqbench.engine import account

@@ -6,6 +6,7 @@ from typing import Any
 
 from freqbench.engine import facts
 from freqbench.grid import Grid
+from freqbench.versions import versions
 
 NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
@@ -37,7 +38,7 @@ def causes(run: Mapping[str, Any], stored: Mapping[str, Any], found: Mapping[str
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    then, now = _mapping(run.get("versions")), facts.versions()
+    then, now = _mapping(run.get("versions")), versions()
     if not then:
         differing.append(Cause(text="versions: the run's file does not say them", excuses=True))
     for name in sorted(then.keys() | now.keys()) if then else ():

@@ -1,6 +1,6 @@
 """A paper's table from records: the paper's layout, every cell with its evidence, and what a reader has to know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from string import ascii_lowercase
 from typing import Any
@@ -18,6 +18,10 @@ SCORED = (
     "Scores are means over cases and seeds, DSC, SSIM and LPIPS (1 - distance) x100; bold (in a terminal †) is the "
     "best of ours along the comparison, over the cells that were run. 95 % intervals are a bootstrap over patients. "
     "A star says that something about it is guessed."
+)
+MIXED = (
+    "No best is marked among {threats}: such attacks bound different things, so that a lower score of one says nothing "
+    "against the other. Compare them by the distances in the same row."
 )
 VERDICTS = (
     "The number in brackets is the published one. parity: our number is as near to the published one as rounding, the "
@@ -46,9 +50,11 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
     rows, reasons = _judged(recipe, records, facts)
     data = pd.DataFrame(rows)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
-    notes = [recipe.citation, SCORED, VERDICTS if recipe.published else "", *recipe.footnotes]
+    best, mixed = _best(recipe, data)
+    unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
+    notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
     return [
-        _layout(recipe, data, title),
+        _layout(recipe, data, title, best),
         _evidence(recipe, data, reasons),
         Section("Notes", text="\n\n".join(filter(None, notes))),
     ]
@@ -131,14 +137,14 @@ def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list
     return reasons
 
 
-def _layout(recipe: Recipe, data: pd.DataFrame, title: str) -> Section:
+def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int]) -> Section:
     """The paper's rows and columns; a heading has one line a dimension."""
     places = _places(recipe)
     rows = list(dict.fromkeys(row for row, _ in places))
     columns = list(dict.fromkeys(column for _, column in places))
     texts = _texts(data)
     table = pd.DataFrame("", index=range(len(rows)), columns=["\n".join(column) for column in columns], dtype=object)
-    best, marks = _best(recipe, data), set()
+    marks = set()
     for (row, column), cell in places.items():
         at, name = rows.index(row), "\n".join(column)
         published = f"({texts['published'][cell]})" if texts["published"][cell] else ""
@@ -164,21 +170,29 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
     return found
 
 
-def _best(recipe: Recipe, data: pd.DataFrame) -> set[int]:
-    """The cells that are marked: of those that differ in the compared dimension alone; never of the clean volumes."""
+def _best(recipe: Recipe, data: pd.DataFrame) -> tuple[set[int], list[str]]:
+    """The cells that are marked, of those that differ in the compared dimension alone; never of the clean volumes.
+
+    Cells of several threat models are not compared: of such none is marked, and the threat models are told.
+    """
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     rounded = pd.Series([round(value, digits) for value, digits in zip(data["ours"], data["digits"], strict=True)])
-    shown = data.assign(_rounded=rounded)[is_attacked].dropna(subset="ours")
+    threats = [cell.attack.threat_model for cell in recipe.cells]
+    shown = data.assign(_rounded=rounded, _threat=threats)[is_attacked].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     marked: set[int] = set()
+    mixed: set[str] = set()
     for _, group in shown.groupby(by):
         direction = directions[str(group["metric"].iloc[0])]
         if direction is None or len(group) < 2:
             continue
+        if group["_threat"].nunique() > 1:
+            mixed |= set(group["_threat"])
+            continue
         best = group["_rounded"].min() if direction == "lowest" else group["_rounded"].max()
         marked |= {int(i) for i in group.index[group["_rounded"] == best]}
-    return marked
+    return marked, sorted(mixed)
 
 
 def _texts(data: pd.DataFrame) -> pd.DataFrame:

@@ -125,6 +125,11 @@ class AttackEntry(Strict):
         return written
 
     @property
+    def threat_model(self) -> str:
+        """What the attack's budget bounds; empty: the clean volumes."""
+        return "" if self.attack is None else _made(self.attack).threat_model
+
+    @property
     def setting(self) -> str:
         """What `setting_of` says of the records of this attack; empty: the clean volumes."""
         if self.attack is None:

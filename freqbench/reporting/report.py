@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from freqbench.errors import UserError, unknown
-from freqbench.reporting import recipes, render
+from freqbench.reporting import audit, recipes, render
 from freqbench.reporting.cells import COLUMNS, relevant
 from freqbench.reporting.frames import classes_frame, found_records
 from freqbench.reporting.papers import paper_table
@@ -31,6 +31,7 @@ NOTES = (
 )
 
 LEFT_OUT_LINES = 10
+AUDIT = "audit"
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     "terminal": render.terminal,
@@ -56,7 +57,7 @@ def report(
         format: of FORMATS: `terminal` (110 columns, the first 60 rows of a table), `markdown`, `latex` (to be put into
             a paper), `csv` (each digit; without `table` one table with all means) or `html`.
         table: one table alone: a paper's, by its name in RECIPES, by the path of a recipe of one's own, or a view of
-            VIEWS; None: the page with all attacks.
+            VIEWS, or `audit`; None: the page with all attacks.
 
     Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
     page says which and why; for `csv` a UserWarning does.
@@ -74,7 +75,8 @@ def report(
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
-    return render_all(_sections(records, left_out, None if job_keys is None else len(job_keys)))
+    sections = _sections(records, left_out, None if job_keys is None else len(job_keys))
+    return render_all([*sections, *_audit(sources, job_keys), Section("How to read this", text=NOTES)])
 
 
 def renderer(format: str) -> Callable[[Sequence[Section]], str]:
@@ -89,7 +91,9 @@ def renderer(format: str) -> Callable[[Sequence[Section]], str]:
 
 
 def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
-    """The sections of a recipe's table, or of a view."""
+    """The sections of a recipe's table, of a view or of the audit."""
+    if name == AUDIT:
+        return _whole_audit(sources, job_keys)
     if view := VIEWS.get(name):
         stored, records = found_records(sources, job_keys, view.columns)
         shown = current(checked(records, stored))
@@ -98,7 +102,7 @@ def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collect
         classes = pd.DataFrame() if isinstance(sources, pa.Table) else classes_frame(sources, stored)
         return view.build(shown, classes)
     if name not in RECIPES and not recipes.is_path(name):
-        raise UserError(unknown("table", name, [*RECIPES, *VIEWS]))
+        raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
     stored, records = found_records(sources, job_keys, COLUMNS)
     shown = current(checked(relevant(recipe, records), relevant(recipe, stored)))
@@ -127,7 +131,22 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     failed = failures(records)
     if len(failed):
         sections.append(Section("Failed", failed))
-    return [*sections, Section("How to read this", text=NOTES)]
+    return sections
+
+
+def _audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
+    """What an audit of the stores says in short; of a table of rows, nothing."""
+    if isinstance(sources, pa.Table):
+        return []
+    return audit.short_sections(audit.audited(audit.gathered(sources, job_keys)))
+
+
+def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
+    """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
+    if isinstance(sources, pa.Table):
+        records = found_records(sources, job_keys, audit.COLUMNS)[1]
+        return audit.sections(audit.audited(audit.evidence_of(records)))
+    return audit.sections(audit.audited(audit.gathered(sources, job_keys, always_classes=True)))
 
 
 def _left_out(records: pd.DataFrame) -> str:

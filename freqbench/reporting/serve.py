@@ -15,8 +15,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from freqbench import storage
 from freqbench.errors import UserError
+from freqbench.reporting import audit
 from freqbench.reporting.colors import class_colors
-from freqbench.reporting.contents import contents
+from freqbench.reporting.contents import contents, keys_of
 from freqbench.reporting.page import build_page, packed, page_data, viewer_script
 from freqbench.reporting.page.volumes import live_manifest, volume_bytes
 from freqbench.results import Store
@@ -66,7 +67,10 @@ class Live:
     def _made(self) -> bytes:
         found = contents(self._stores, may_be_empty=True)
         manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores], class_colors())
-        return packed(page_data(found.records, found.classes, found.facts) | {"volumes": manifest})
+        keys = keys_of(each["job"] for each in found.facts)
+        findings = audit.audited(audit.gathered(self._stores, keys, may_be_empty=True))
+        data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+        return packed(data | {"volumes": manifest})
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import execute, expanded, job, rows, small, write
 
-from freqbench import present, remote
+from freqbench import present, remote, trust
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app, main
 from freqbench.results import Lease
@@ -22,7 +22,7 @@ from freqbench.results import Lease
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(
     str(command.name or command.callback.__name__)
-    for group in (app, remote.app, present.app)
+    for group in (app, remote.app, present.app, trust.app)
     for command in group.registered_commands
     if command.callback
 )
@@ -67,7 +67,7 @@ def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
 
 def test_the_commands_are_those_that_are_promised() -> None:
     own, on_a_cluster = {"plan", "run", "score", "export", "train", "doctor"}, {"submit", "status", "stop", "list"}
-    assert set(COMMANDS) == own | on_a_cluster | {"report", "compare", "serve"}
+    assert set(COMMANDS) == own | on_a_cluster | {"report", "compare", "serve"} | {"audit", "reproduce", "verify"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -22,7 +22,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
-- `volumes`: the manifest of saved volumes, or null.
+- `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
 
 A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
 score's `metric` is not among `metrics`), or is undefined on these volumes; a failed row has an `error`.
@@ -58,7 +58,10 @@ _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_m
 
 
 def page_data(
-    records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]]
+    records: pd.DataFrame,
+    classes: pd.DataFrame | None,
+    facts: Sequence[Mapping[str, Any]],
+    audit: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `build_page` embeds and a server sends: see the module for the object.
 
@@ -66,6 +69,7 @@ def page_data(
         records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
         facts: one a store, `{"store": name, "runs": Store.runs(), "job": Store.job() or None}`.
+        audit: what the audit says of them; None where nobody asked.
     """
     left_out = records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
@@ -105,6 +109,7 @@ def page_data(
         "jobs": page_facts.jobs(facts),
         "notes": list(page_facts.NOTES),
         "cautions": list(page_facts.CAUTIONS),
+        "audit": audit,
         "volumes": None,
     }
 

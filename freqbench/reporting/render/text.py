@@ -19,7 +19,7 @@ TERMINAL_ROWS = 60
 WRAPPED_WIDTH = 12
 MARK = "†"
 
-_WRAPPED = frozenset({"attack", "A", "B", "strongest", "first reason", "verdict", "reason"})
+_WRAPPED = frozenset({"attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what was found"})
 
 
 def markdown(sections: Sequence[Section]) -> str:

@@ -15,7 +15,7 @@ from freqbench.reporting.page import build_page
 
 HOSTILE = "<script>alert(1)</script>"
 BOLD = "<b>&lt;</b>"
-TABS = ("overview", "table", "transfer", "curves", "organs", "volumes", "facts")
+TABS = ("overview", "table", "transfer", "curves", "organs", "audit", "volumes", "facts")
 ROW = ".grid [role=row][row-index]:not(.heading)"
 
 

@@ -1,4 +1,5 @@
 import "./style.css";
+import { audit } from "./audit.js";
 import { curves } from "./curves.js";
 import { decode, embedded } from "./data.js";
 import { h } from "./dom.js";
@@ -19,6 +20,7 @@ const TABS = [
   ["transfer", "Transfer", matrix],
   ["curves", "Curves", curves],
   ["organs", "Organs", organs],
+  ["audit", "Audit", audit],
   ["volumes", "Volumes", volumes],
   ["facts", "Run facts", runFacts],
 ];

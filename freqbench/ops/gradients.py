@@ -1,0 +1,54 @@
+"""What gradients say of themselves: how much is exactly zero, whether they are the same twice, whether a loss rises."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+LAST_PART = 0.1
+
+
+def zero_share(gradient: Tensor) -> float:
+    """The share of entries that are exactly 0.
+
+    A few are usual (dead units, underflow); nearly all of them say that the network rounds, clips or saturates: attacks
+    by gradients stand still there, whatever the network is worth (Athalye, Carlini, Wagner, ICML 2018,
+    arXiv:1802.00420, shattered gradients).
+
+    >>> zero_share(torch.tensor([0.0, -0.0, 1.0, 2.0]))
+    0.5
+    """
+    return float((gradient == 0).double().mean())
+
+
+def sign_agreement(first: Tensor, second: Tensor) -> float:
+    """The share of entries with the same sign in both, of those that are not 0 in both; NaN where all are.
+
+    1 where a network is deterministic; one that draws at random has about 0.5 where its draws decide (stochastic
+    gradients, ibid.).
+
+    >>> sign_agreement(torch.tensor([1.0, -1.0, 0.0, 0.0]), torch.tensor([2.0, 1.0, 0.0, 3.0]))
+    0.3333333333333333
+    """
+    counts = (first != 0) | (second != 0)
+    if not counts.any():
+        return math.nan
+    return float((first.sign() == second.sign())[counts].double().mean())
+
+
+def share_at_end(losses: Sequence[float]) -> float:
+    r"""How much of the rise of a loss its last tenth of steps makes, at least one step.
+
+    .. math:: \frac{\max(0, L_n - L_{n-k})}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
+
+    0 where a loss has settled, about 0.1 where it rises as at the beginning. NaN where it never rose, or with fewer
+    than three values.
+
+    >>> share_at_end([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
+    0.1
+    """
+    if len(losses) < 3:
+        return math.nan
+    last = max(1, round(LAST_PART * len(losses)))
+    rise = max(losses) - losses[0]
+    return max(0.0, losses[-1] - losses[-1 - last]) / rise if rise > 0 else math.nan

@@ -1,0 +1,71 @@
+"""What a check of the audit says: a verdict and a plain sentence."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+HOLDS, VIOLATED, IN_DOUBT, NOTED, NOT_CHECKED = "holds", "violated", "in doubt", "noted", "not checked"
+VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)
+"""The gravest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found about one model on one dataset.
+
+    Attributes:
+        check: a name of CHECKS.
+        dataset: name of the dataset.
+        model: the model that it is about; empty: about the dataset.
+        subject: the attack that it is about, where a check has a finding for each; empty otherwise.
+        verdict: `holds`, `violated`, `in doubt`, `noted` (a fact that is neither right nor wrong) or `not checked`.
+        sentence: what was seen, or what is missing and which cell would give it.
+        difference: points of DSC x100 on which the verdict stands; NaN where it stands on something else.
+        low: of the 95 % interval of `difference`, and `high`; NaN where there is none.
+        comparisons: how many were made.
+        cases: that the difference is over.
+        patients: of these cases.
+    """
+
+    check: str
+    dataset: str
+    verdict: str
+    sentence: str
+    model: str = ""
+    subject: str = ""
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    comparisons: int = 0
+    cases: int = 0
+    patients: int = 0
+
+
+def gravest(verdicts: list[str]) -> str:
+    """The one that stands for several."""
+    return min(verdicts, key=VERDICTS.index)
+
+
+def interval_text(low: float, high: float) -> str:
+    """An interval within a sentence, or that there is none.
+
+    >>> interval_text(-1.25, 3.0), interval_text(math.nan, math.nan)
+    ('95 % interval [-1.2, 3.0]', 'no interval')
+    """
+    bounds = (f"{round(value, 1) + 0.0:.1f}" for value in (low, high))  # adding 0 makes -0.0 plain 0.0
+    return "no interval" if math.isnan(low) else f"95 % interval [{', '.join(bounds)}]"
+
+
+def counted(number: int, word: str) -> str:
+    """A number with its word.
+
+    >>> counted(1, "case"), counted(3, "case")
+    ('1 case', '3 cases')
+    """
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def frame_of(findings: tuple[Finding, ...]) -> pd.DataFrame:
+    """One row a finding, every digit."""
+    return pd.DataFrame([vars(finding) for finding in findings], columns=list(Finding.__dataclass_fields__))

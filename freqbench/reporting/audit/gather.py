@@ -1,0 +1,44 @@
+"""The audit's evidence from stores: their rows, those of the cells that `audit --run` added, and what it measured."""
+
+from collections.abc import Collection, Sequence
+
+from freqbench import storage
+from freqbench.reporting.audit.evidence import COLUMNS, Evidence, evidence_of
+from freqbench.reporting.contents import keys_of
+from freqbench.reporting.frames import classes_frame, found_records
+from freqbench.reporting.strength import checked
+from freqbench.results import Key, Store
+from freqbench.results.probed import read_gradients, read_saved, root_of
+
+MAX_RECORDS = 100_000
+"""Records beyond which a report does not read their classes for the audit."""
+
+
+def gathered(
+    stores: Sequence[Store],
+    job_keys: Collection[Key] | None = None,
+    always_classes: bool = False,
+    may_be_empty: bool = False,
+) -> Evidence:
+    """The evidence of stores and of their audits.
+
+    Args:
+        stores: that `run` wrote.
+        job_keys: the keys of their jobs; None: all rows.
+        always_classes: read rows of classes however many there are.
+        may_be_empty: whether a run that has no rows yet is something to look at.
+
+    Raises:
+        UserError: a store that cannot be read, or nothing in it.
+    """
+    roots = [root_of(store.root) for store in stores]
+    beside = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
+    everything = [*stores, *beside]
+    keys = None if job_keys is None else {*job_keys, *keys_of(store.job() for store in beside)}
+    stored, records = found_records(everything, keys, COLUMNS, may_be_empty)
+    classes = None
+    if always_classes or len(records) <= MAX_RECORDS:
+        classes = classes_frame(everything, stored)
+    measured = filter(None, (read_gradients(store.root) for store in stores))
+    rescored = filter(None, (read_saved(store.root) for store in stores))
+    return evidence_of(checked(records, stored), classes, tuple(measured), tuple(rescored))

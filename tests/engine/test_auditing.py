@@ -1,0 +1,154 @@
+"""`audit --run` on networks of known making: the one that hides its gradient is flagged, the plain one is not."""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from audited import job
+from rich.console import Console
+from tiny import execute, expanded, rows
+
+from freqbench.engine import probing
+from freqbench.engine.auditing import Asked, carry_out
+from freqbench.errors import UserError
+from freqbench.reporting.audit import Finding, audited, gathered
+from freqbench.reporting.audit.checks import verdicts
+from freqbench.results import Store
+from freqbench.results.probed import read_gradients, read_saved, root_of
+
+
+def audit(out: str, **asked: object) -> str:
+    """Carry it out, and what was said."""
+    said = io.StringIO()
+    options = {"engine": "serial", **asked}
+    assert carry_out(expanded(job())[0], out, Asked(**options), Console(file=said, width=120)) == 0  # type: ignore[arg-type]
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store of both networks, and its audit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        place = str(tmp_path_factory.mktemp("audited") / "out")
+        execute(job(), place)
+        before = rows(place)
+        audit(place)
+        assert rows(place) == before
+        yield place
+
+
+@pytest.fixture(scope="module")
+def findings(out: str) -> tuple[Finding, ...]:
+    return audited(gathered([Store(out)]))
+
+
+def verdict(findings: tuple[Finding, ...], check: str, model: str) -> str:
+    (found,) = {each.verdict for each in findings if (each.check, each.model) == (check, model)}
+    return found
+
+
+def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, ...]) -> None:
+    (found,) = [each for each in verdicts(findings) if each.model == "rounded"]
+    assert found.verdict == "flagged"
+    assert {"zero_gradients", "square", "transfer", "unbounded"} <= set(found.flags)
+
+
+def test_the_plain_network_is_not(findings: tuple[Finding, ...]) -> None:
+    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert (found.verdict, found.flags) == ("no sign", ())
+    assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(found.held)
+
+
+def test_every_check_of_gradients_could_be_made(findings: tuple[Finding, ...]) -> None:
+    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert found.unchecked == ()
+
+
+def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
+    texts = [each.sentence for each in findings if (each.check, each.model) == ("credit", "plain")]
+    assert len(texts) == 2
+    assert {"(slices stretched)" in text for text in texts} == {True, False}
+    assert all("random" in text and "uniform" in text for text in texts)
+
+
+def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
+    found = read_gradients(out)
+    assert found is not None
+    assert len(found.windows) == 2 * 3
+    shares = {each.model: each.zero_share for each in found.windows}
+    assert shares["rounded"] == 1.0
+    assert shares["plain"] is not None
+    assert shares["plain"] < 0.01
+
+
+def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
+    found = read_saved(out)
+    assert found is not None
+    assert len(found.volumes) == 2 * 2  # as many as attacks, each of another case
+    assert all(each.dsc_stored == each.dsc for each in found.volumes)
+    assert verdict(findings, "saved", "plain") == "holds"
+
+
+def test_a_second_audit_computes_nothing(out: str) -> None:
+    before, gradients = rows(root_of(out)), read_gradients(out)
+    said = audit(out)
+    assert re.search(r"(\d+) of \1 records are in", said)
+    assert rows(root_of(out)) == before
+    assert read_gradients(out) == gradients
+
+
+def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    execute(job(save_adversarial="none"), place)
+    said = audit(place, compute=False)
+    assert re.search(r"\d+ cells, \d+ units on at most 3 cases, [\d,]+ window passes", said)
+    assert "gradients: 264 window passes more, at most" in said  # 6 windows of 4 and of 20 steps, twice
+    assert not (tmp_path / "out" / "audit" / "records").exists()
+
+
+def test_cells_that_the_store_has_are_not_planned_again(tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    attacks = [{"name": "fgsm", "eps": "32/255"}]
+    execute(job(attacks=attacks, save_adversarial="none"), place)
+    spec, _ = expanded(job(attacks=attacks))
+    probe = probing.planned(spec, place, 3, None, print, compute=False)
+    assert "fgsm" not in {cell.attack.name for cell in probe.grid.cells}
+    fewer = probing.planned(spec, str(tmp_path / "empty"), 3, None, print, compute=False)
+    assert "fgsm" in {cell.attack.name for cell in fewer.grid.cells}
+
+
+def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:
+    spec, _ = expanded(job(targets="all"))
+    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    scored = {(cell.attack.name, len(cell.targets)) for cell in probe.grid.cells}
+    assert ("pgd", 2) in scored
+    assert sum(len(cell.targets) == 2 for cell in probe.grid.cells) == 2  # one a source
+
+
+@pytest.mark.parametrize(
+    ("attacks", "eps"),
+    [
+        ([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
+        ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255),
+        ([{"name": "gn", "std": "4/255"}], 8 / 255),
+    ],
+)
+def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
+    _, grid = expanded(job(attacks=attacks))
+    assert probing.usual_eps(grid.cells) == eps
+
+
+@pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])
+def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
+    with pytest.raises(UserError, match=r"--eps: expected a number in \(0, 1\]"):
+        carry_out(expanded(job())[0], place, Asked(eps=text), Console(file=io.StringIO()))
+
+
+def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"run\.json"):
+        carry_out(expanded(job())[0], str(tmp_path / "none"), Asked(), Console(file=io.StringIO()))

@@ -1,0 +1,39 @@
+"""Numbers of gradients against values counted by hand."""
+
+import math
+
+import pytest
+import torch
+
+from freqbench.ops.gradients import share_at_end, sign_agreement, zero_share
+
+
+def test_exact_zeros_are_counted_and_small_numbers_are_not() -> None:
+    assert zero_share(torch.tensor([0.0, -0.0, 1e-38, -1.0])) == 0.5
+
+
+def test_signs_agree_over_voxels_that_have_one_in_either() -> None:
+    """The third is zero in both and does not count; the fourth is zero in one, which is another sign."""
+    assert sign_agreement(torch.tensor([1.0, -2.0, 0.0, 0.0]), torch.tensor([3.0, -1.0, 0.0, 1.0])) == 2 / 3
+
+
+def test_without_any_gradient_there_is_no_agreement() -> None:
+    assert math.isnan(sign_agreement(torch.zeros(3), torch.zeros(3)))
+
+
+@pytest.mark.parametrize(
+    ("losses", "share"),
+    [
+        ([float(step) for step in range(21)], 2 / 20),  # two of 20 equal steps
+        ([0.0, 1.0, 1.0, 1.0], 0.0),
+        ([0.0, 1.0, 0.5, 0.4], 0.0),  # it falls at the end
+        ([0.0, 0.0, 0.0, 2.0], 1.0),
+    ],
+)
+def test_the_share_of_the_rise_in_the_last_tenth(losses: list[float], share: float) -> None:
+    assert share_at_end(losses) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("losses", [[], [1.0, 2.0], [1.0, 1.0, 1.0], [2.0, 1.0, 0.5]])
+def test_a_loss_that_never_rose_has_no_share(losses: list[float]) -> None:
+    assert math.isnan(share_at_end(losses))
