@@ -12,7 +12,7 @@ from freqbench.grid import Cell
 from freqbench.job import JobSpec, expand
 from freqbench.results import Store
 from freqbench.results.findings import Check, Findings
-from freqbench.results.soundness import CELL, Row, Survey
+from freqbench.results.soundness import CELL, MOST_KINDS, Row, Survey
 
 MOST_JOBS = 20
 TEXT = "params"
@@ -58,6 +58,8 @@ def check_cells(
             unknown += 1
     why = reasons[0] if reasons else "they are of former jobs, or data and checkpoints are others here"
     missing = f"{unknown} of {len(known)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
+    if survey.left_out:
+        missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
     return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
 
 

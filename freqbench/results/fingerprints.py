@@ -40,6 +40,14 @@ def mixed(parts: Iterable[Numbers]) -> Numbers:
     return found
 
 
+def among(numbers: Numbers, known: Numbers) -> NDArray[np.bool_]:
+    """Which numbers are among others, which are sorted: for few numbers at a time, where `np.isin` would sort again."""
+    if not len(known):
+        return np.zeros(numbers.shape, np.bool_)
+    found: NDArray[np.bool_] = known[np.searchsorted(known, numbers).clip(max=len(known) - 1)] == numbers
+    return found
+
+
 def row_numbers(table: pa.Table, columns: Sequence[str]) -> Numbers:
     """A number for each row of a table, of its values in some columns."""
     return mixed(map(_column, (table[name] for name in columns))) if len(table) else np.zeros(0, np.uint64)

@@ -26,6 +26,9 @@ CELL = (
 )
 ORIGIN = ("run_id", "dataset", "case_id", "case_key", "source_model_id", "target_model_id")
 
+MOST_KINDS = 100_000
+"""Settings of cells, and origins of rows, that are kept: a grid of 100,000 cells is a year's work."""
+
 Row = dict[str, Any]
 Part = tuple[Numbers, Numbers, NDArray[np.bool_], NDArray[np.int32]]
 
@@ -43,6 +46,7 @@ class Survey:
         cells: the distinct settings of cells, columns CELL.
         origins: the distinct runs, cases and models of rows, columns ORIGIN.
         records, classes: rows.
+        left_out: kinds that `cells` and `origins` had no room for.
         ages: files by the age of their schema.
     """
 
@@ -55,6 +59,7 @@ class Survey:
     origins: dict[int, Row] = field(default_factory=dict)
     records: int = 0
     classes: int = 0
+    left_out: int = 0
     ages: dict[str, int] = field(default_factory=dict)
 
 
@@ -113,8 +118,7 @@ def _pair(
         for piece in _pieces(files, "records", name):
             check_columns("records", RECORDS, present["records"], piece, where, findings)
             check_words(present["records"], piece, where, metrics, findings)
-            _collect(piece, CELL, survey.cells)
-            _collect(piece, ORIGIN, survey.origins)
+            survey.left_out += _collect(piece, CELL, survey.cells) + _collect(piece, ORIGIN, survey.origins)
             ok = pc.fill_null(pc.equal(piece["status"].cast(pa.string()), "ok"), False).to_numpy()
             volumes = row_numbers(piece, ("cell_id", "case_key"))
             found.append((row_numbers(piece, KEY), volumes, ok, np.full(len(piece), number, np.int32)))
@@ -173,9 +177,12 @@ def _present(files: Files, kind: str, name: str, findings: Findings, survey: Sur
     return [column for column in schema.names if column in known] if fits else None
 
 
-def _collect(piece: pa.Table, columns: Sequence[str], into: dict[int, Row]) -> None:
-    """Keep one row of each kind: the distinct values of some columns."""
+def _collect(piece: pa.Table, columns: Sequence[str], into: dict[int, Row]) -> int:
+    """Keep one row of each kind, the distinct values of some columns; returns of how many kinds there was no room."""
     numbers, first = np.unique(row_numbers(piece, columns), return_index=True)
-    new = [place for number, place in zip(numbers.tolist(), first.tolist(), strict=True) if number not in into]
+    places = dict(zip(numbers.tolist(), first.tolist(), strict=True))
+    fresh = [number for number in places if number not in into]
+    new = [places[number] for number in fresh[: max(0, MOST_KINDS - len(into))]]
     rows = piece.select(list(columns)).take(pa.array(new, pa.int64())).to_pylist()
-    into |= dict(zip([n for n in numbers.tolist() if n not in into], rows, strict=True))
+    into |= dict(zip(fresh[: len(new)], rows, strict=True))
+    return len(fresh) - len(new)

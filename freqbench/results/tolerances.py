@@ -5,9 +5,12 @@ taken in another order: a logit moves in its last bits, and where two classes ar
 class; a gradient that vanishes changes its sign, and what an iterated attack makes of that grows from step to step. So
 clean predictions move by single voxels, distances of the attacked volume a little, and scores under attack the most.
 
-The numbers are about three times the largest difference that was seen between the widest vector instructions of a
-processor and its narrowest (ATen `default`, oneDNN SSE4.1), and one thread and two, over all attacks on small volumes;
-see `tests/engine/test_reproduce_elsewhere.py`. On larger volumes they are generous.
+The numbers are at least three times the largest difference that was seen where the same processor computed with its
+widest vector instructions and with its narrowest (ATen `default`, oneDNN SSE4.1): 73 rows of 26 attacks with few steps,
+the phantom's UNet and SegResNet on 24x24x24 voxels. There most rows stayed equal to the bit; the means moved by 0.0017
+(Dice), 8 % (HD95), 0.0018 (SSIM), 0.11 dB, 1.6 % (L2, energy) and 6 % (L-inf of SA2, one voxel), and 20 voxels that
+changed class took 60 % of a small organ's distance. LPIPS, seams and passes were not seen to move: theirs are guesses.
+On larger volumes, where a voxel counts less, all are generous; after many steps they may be narrow.
 """
 
 import math
@@ -38,7 +41,8 @@ EXACT = Tolerance()
 _CLEAN_DICE = Tolerance(absolute=0.002)
 _DICE = Tolerance(absolute=0.02)
 _CLEAN_SURFACE = Tolerance(absolute=1.0, relative=0.02)  # one voxel more or less, in voxels or mm
-_SURFACE = Tolerance(absolute=1.0, relative=0.1)
+_SURFACE = Tolerance(absolute=1.0, relative=0.25)
+_CLASS_SURFACE = Tolerance(absolute=5.0, relative=2.0)  # a few voxels are all that a small organ is found by
 _PASSES = Tolerance(relative=0.1)  # attacks that stop when they are done may be done earlier
 
 TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
@@ -56,13 +60,13 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "hd95_penalised_clean": _CLEAN_SURFACE,
         "ssim": Tolerance(absolute=0.005),
         "ssim_body": Tolerance(absolute=0.005),
-        "psnr": Tolerance(absolute=0.2),
+        "psnr": Tolerance(absolute=0.35),
         "lpips_similarity": Tolerance(absolute=0.005),
         "lpips_distance": Tolerance(absolute=0.005),
         "lpips_body": Tolerance(absolute=0.005),
-        "linf": Tolerance(absolute=1e-4, relative=0.02),
-        "l2": Tolerance(relative=0.02),
-        "l2_body": Tolerance(relative=0.02),
+        "linf": Tolerance(absolute=1e-4, relative=0.2),
+        "l2": Tolerance(relative=0.05),
+        "l2_body": Tolerance(relative=0.05),
         "energy_low": Tolerance(absolute=1e-5, relative=0.05),
         "energy_middle": Tolerance(absolute=1e-5, relative=0.05),
         "energy_high": Tolerance(absolute=1e-5, relative=0.05),
@@ -74,15 +78,15 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "num_backwards": _PASSES,
     },
     "class_records": {
-        "pred_voxels": Tolerance(absolute=20, relative=0.1),
+        "pred_voxels": Tolerance(absolute=20, relative=0.4),
         "pred_voxels_clean": Tolerance(absolute=5, relative=0.01),
         "dsc": Tolerance(absolute=0.05),
         "dsc_clean": Tolerance(absolute=0.01),
-        "hd95": _SURFACE,
+        "hd95": _CLASS_SURFACE,
         "hd95_clean": _CLEAN_SURFACE,
-        "hd95_mm": _SURFACE,
+        "hd95_mm": _CLASS_SURFACE,
         "hd95_mm_clean": _CLEAN_SURFACE,
-        "hd95_medpy_mm": _SURFACE,
+        "hd95_medpy_mm": _CLASS_SURFACE,
     },
 }
 """By table and column. What is not listed (counts of windows, of classes missed, voxels of the label) is equal."""

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,24 @@ def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) ->
     assert "undefined on these volumes" in page.locator("dialog tr:has-text('HD95')").first.inner_text()
 
 
+def test_a_case_says_which_command_computes_it_again(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&f.base=pgd&f.source=unet&f.target=unet")
+    open_first(page)
+    page.click("dialog button:has-text('case000')")
+    begin, _, row = page.locator("dialog .reproduce code").inner_text().rpartition(" ")
+    ids = {blake2b(f"{cell:016x}/case0/unet".encode(), digest_size=8).hexdigest() for cell in range(16)}
+    assert (begin, row in ids) == ("python bench.py reproduce runs/generated --row", True)
+
+
+def test_a_failed_case_has_nothing_to_compute_again(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&f.base=gn")
+    page.locator(f"{ROW}:has-text('1/255') [col-id=attack]").first.click()
+    page.wait_for_selector("dialog[open] h2")
+    page.click("dialog button:has-text('case000')")
+    assert "failed" in page.locator("dialog .facts").inner_text()
+    assert page.locator("dialog .reproduce").count() == 0
+
+
 def test_a_row_opens_its_cases_and_a_case_its_classes(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd")
     open_first(page)
@@ -171,6 +190,7 @@ def test_the_csv_holds_what_is_shown_and_no_formula(visit: Callable[..., Any]) -
     assert known == sorted(known)
     assert {line["attack"] for line in lines} == {"gn std=1/255", "gn std=2/255"}
     assert HOSTILE in {line["case"] for line in lines}
+    assert len({line["id"] for line in lines}) == 24
 
 
 def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_path: Path) -> None:
