@@ -47,6 +47,11 @@ def seam_energy(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return _with_nulls(table, schema, SEAM)
 
 
+def defences(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """1.3 to 1.4: no model had a defence before it, for which null is what is written still; nothing was certified."""
+    return _with_nulls(table, schema, DEFENCES)
+
+
 def _with_nulls(table: pa.Table, schema: pa.Schema, names: Collection[str]) -> pa.Table:
     """A table with those of the named columns that it lacks and the schema has."""
     for column in schema:
@@ -58,6 +63,17 @@ def _with_nulls(table: pa.Table, schema: pa.Schema, names: Collection[str]) -> p
 ENERGY = ("energy_low", "energy_middle", "energy_high")
 RESAMPLING = ("resampling_error",)
 SEAM = ("seam_energy",)
+DEFENCES = (
+    "source_defence",
+    "target_defence",
+    "certified_radius",
+    "certified_share",
+    "certified_share_clean",
+    "certified_dice",
+    "certified_dice_clean",
+    "certified_dice_bound",
+    "certified_dice_bound_clean",
+)
 
 AGES: tuple[Age, ...] = (
     Age(name="1.0", meaning="the first"),
@@ -74,6 +90,12 @@ AGES: tuple[Age, ...] = (
         migrate={"records": resampling_error},
     ),
     Age(name="1.3", meaning="seams between windows", added={"records": SEAM}, migrate={"records": seam_energy}),
+    Age(
+        name="1.4",
+        meaning="models with a defence, and what it certifies",
+        added={"records": DEFENCES},
+        migrate={"records": defences},
+    ),
 )
 
 

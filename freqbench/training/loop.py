@@ -178,9 +178,7 @@ class Trainer:
                 sums += self._backward(images, labels, part, number) / len(parts)
         limit = training.schedule.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), limit)
-        loss, *terms, gradient, seconds, waited = self.team.mean(
-            [*sums.tolist(), float(norm), time.perf_counter() - began, waited]
-        )
+        loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
         if not math.isfinite(loss) or not math.isfinite(gradient):
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
             kept = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
@@ -191,8 +189,9 @@ class Trainer:
         state.optimizer.step()
         state.losses.append([loss, *terms])
         state.step += 1
-        state.waited += waited
+        seconds, waited = self.team.mean([time.perf_counter() - began, waited])  # one clock for all, as it ends them
         state.seconds += seconds
+        state.waited += waited
 
     def _backward(self, images: Tensor, labels: Tensor, numbers: range, part: int) -> Tensor:
         """Add the gradient of some crops, a step's share of it; returns the loss and its terms before the step."""

@@ -15,12 +15,17 @@ from freqbench.results.schema import SCHEMA_VERSION
 
 FOLDER = Path(__file__).parent / "ages"
 NAMES = [age.name for age in AGES]
-ADDED = {
-    "1.0": ("energy_low", "energy_middle", "energy_high", "resampling_error", "seam_energy"),
-    "1.1": ("resampling_error", "seam_energy"),
-    "1.2": ("seam_energy",),
-    "1.3": (),
+CAME = {
+    "1.0": (),
+    "1.1": ("energy_low", "energy_middle", "energy_high"),
+    "1.2": ("resampling_error",),
+    "1.3": ("seam_energy",),
+    "1.4": (
+        *("source_defence", "target_defence", "certified_radius", "certified_share", "certified_share_clean"),
+        *("certified_dice", "certified_dice_clean", "certified_dice_bound", "certified_dice_bound_clean"),
+    ),
 }
+ADDED = {age: [name for later in CAME if later > age for name in CAME[later]] for age in CAME}
 every_age = pytest.mark.parametrize("age", NAMES)
 
 # Read once from the files with pyarrow alone: cell, case, Dice, HD95, largest change.
@@ -93,7 +98,7 @@ def test_a_job_of_its_run_is_read(age: str) -> None:
 
 
 def test_a_run_file_of_a_newer_release_is_refused_in_one_line(tmp_path: Path) -> None:
-    copy = Store(str(shutil.copytree(FOLDER / "1.3", tmp_path / "copy")))
+    copy = Store(str(shutil.copytree(FOLDER / "1.4", tmp_path / "copy")))
     content: dict[str, Any] = json.loads((tmp_path / "copy" / "run.json").read_text())
     (tmp_path / "copy" / "run.json").write_text(json.dumps(content | {"schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(UserError, match=r"run\.json: expected results of schema version 1 or older, got 2: update"):

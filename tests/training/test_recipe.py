@@ -38,6 +38,6 @@ def test_a_misspelt_key_is_answered_with_the_right_one(tiny_job: MakeJob) -> Non
         tiny_job(warmup_step=1)
 
 
-@pytest.mark.parametrize("name", ["zoo_phantom", "hippocampus_train"])
+@pytest.mark.parametrize("name", ["zoo_phantom", "zoo_phantom_vaft", "hippocampus_train", "vaft_hippocampus"])
 def test_the_packaged_jobs_are_valid(name: str) -> None:
     assert load(str(JOBS / f"{name}.yaml"), TrainJob).name == name
