@@ -95,8 +95,7 @@ class Files:
         """
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            texts = [field.name for field in schema if field.type == _CODED_TEXT]
-            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True)
+            file = _opened(source, schema)
             present = _present(file, path)
             return _conform(kind, file.read([c for c in columns if c in present], use_threads=False), schema)
 
@@ -118,8 +117,7 @@ class Files:
         """
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
-            texts = [field.name for field in schema if field.type == _CODED_TEXT]
-            file = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked)
+            file = _opened(source, schema, is_checked)
             present = [column for column in _present(file, path) if column in schema.names]
             for number in range(file.num_row_groups):
                 yield _conform(kind, file.read_row_group(number, present, use_threads=False), schema)
@@ -206,6 +204,19 @@ class _Ranges(io.RawIOBase):
         content = storage.read_range(self._path, self._at, end) if end > self._at else b""
         self._at += len(content)
         return content
+
+
+def _opened(source: Any, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
+    """A file whose texts are read as codes where `schema` has them so; it may be older and lack some."""
+    metadata = pq.read_metadata(source)
+    texts = [name for name in metadata.schema.to_arrow_schema().names if _is_coded(schema, name)]
+    return pq.ParquetFile(
+        source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked
+    )
+
+
+def _is_coded(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and schema.field(name).type == _CODED_TEXT
 
 
 def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
