@@ -154,19 +154,20 @@ def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch:
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data and checkpoints of others are on the nodes; networks of a training job of one's own have to be there."""
-    text = path.read_text(encoding="utf-8")
-    if "splits:" in text:
+    if "attacks" not in yaml.safe_load(path.read_text(encoding="utf-8")):
         pytest.skip("a training job")
     monkeypatch.chdir(ROOT)
     place = f"jobs/{path.name}"
-    spec = config.load(place, JobSpec)
+    spec = trained.described(config.load(place, JobSpec), place)
     parcel.check(place, spec)
-    if "runs/" in text and not (ROOT / "runs/hippocampus_train/unet/best.safetensors").exists():
+    own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
+    if any(not (ROOT / checkpoint).exists() for checkpoint in own):
         with pytest.raises(UserError, match="found none at runs/hippocampus_train"):
             parcel.pack(place, spec)
         return
     found = parcel.pack(place, spec)
-    assert (found.job, found.overrides) == (place, ())
+    assert found.job == place
+    assert [override.partition("=")[0] for override in found.overrides] == (["training"] if spec.training else [])
     assert all(each == place or each.startswith("runs/") for each in found.files)
 
 

@@ -90,7 +90,7 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     [
         (
             lambda table: table.drop_columns(["dsc_foreground"]),
-            "no column dsc_foreground, which files of schema 1.3 have",
+            "no column dsc_foreground, which files of schema 1.4 have",
         ),
         (lambda table: table.append_column("own", pa.nulls(len(table))), "column own, which nobody documents"),
         (
@@ -112,7 +112,7 @@ def test_a_newer_release_s_store_is_refused_in_one_line(store: Path) -> None:
         verify(Store(str(store)))
 
 
-@pytest.mark.parametrize("age", ["1.0", "1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("age", ["1.0", "1.1", "1.2", "1.3", "1.4"])
 def test_stores_of_every_age_are_sound(age: str) -> None:
     found = checks(Path(__file__).parents[1] / "results" / "ages" / age)
     assert {name for name, check in found.items() if check.verdict != "ok"} == {"volumes"}
