@@ -104,14 +104,15 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         return len(self._batches)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._sampler.crops(self._batches[index])
+        images, labels = self._sampler.crops(self._batches[index])
+        return images, labels.to(torch.uint8)  # an eighth to hand over
 
 
 @contextmanager
 def loaded(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Batches one after another, cut ahead of time by processes of their own.
+    """Batches one after another, cut ahead of time by processes of their own; labels as uint8.
 
     Args:
         sampler: the cases.

@@ -175,7 +175,7 @@ class Trainer:
             waited += time.perf_counter() - asked
             images, labels = (volume.to(self.team.device, non_blocking=True) for volume in volumes)
             with self.team.unsynced(self._objective, wanted=number < len(parts) - 1):
-                sums += self._backward(images, labels, part, number) / len(parts)
+                sums += self._backward(images, labels.long(), part, number) / len(parts)
         limit = training.schedule.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), limit)
         loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
