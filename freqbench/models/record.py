@@ -84,7 +84,8 @@ def concerns(model: ModelSpec, dataset: str, class_names: Sequence[str], refs: S
     if model.is_random or model.arch in (*READERS, ENSEMBLE):
         return
     record, _ = read(model.checkpoint)
-    pairs = list(zip(record.class_names or (), class_names, strict=False))
+    known = list(record.class_names or ())[: len(class_names)]
+    pairs = list(zip(known, class_names[: len(known)], strict=True))
     others = [(theirs, ours) for theirs, ours in pairs if _plain(theirs) != _plain(ours)]
     if others:
         theirs, ours = others[0]
@@ -93,7 +94,7 @@ def concerns(model: ModelSpec, dataset: str, class_names: Sequence[str], refs: S
             f"{theirs!r} there is {ours!r} here): check that they are the same"
         )
     scored = {ref.fingerprint for ref in refs}
-    seen = {role: len(scored.intersection(known)) for role, known in record.training.fingerprints}
+    seen = {role: len(scored.intersection(taught)) for role, taught in record.training.fingerprints}
     told = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
     if told:
         yield f"{model.name}: {' and '.join(told)}: scores on them are flattered"
