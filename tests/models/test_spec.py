@@ -1,11 +1,11 @@
 """Identities of models, and what `load` hands out."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from handed_on import handed_on
 from torch import nn
 
 from freqbench.errors import UserError
@@ -62,7 +62,7 @@ def test_default_roi_is_the_papers() -> None:
 
 
 def test_spec_travels_to_workers() -> None:
-    assert pickle.loads(pickle.dumps(spec())) == spec()
+    assert handed_on(spec()) == spec()
 
 
 def test_random_weights_are_asked_for_by_name_and_need_an_arch() -> None:
