@@ -6,7 +6,7 @@ from typing import Any
 
 from freqbench.engine import facts
 from freqbench.grid import Grid
-from freqbench.versions import versions
+from freqbench.machine import versions
 
 NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""

@@ -8,9 +8,9 @@ from freqbench import storage
 from freqbench.attacks import ATTACKS
 from freqbench.data import DATASETS
 from freqbench.engine import facts
+from freqbench.machine import versions
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, zoo_names
-from freqbench.versions import versions
 
 
 def examine() -> Iterator[tuple[str, str]]:

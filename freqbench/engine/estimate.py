@@ -2,8 +2,8 @@
 
 import pyarrow.compute as pc
 
-from freqbench.engine.facts import available_cores
 from freqbench.grid import Grid, Plan
+from freqbench.machine import available_cores
 from freqbench.models import forward_flops, sliding_windows
 from freqbench.results import Store
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from freqbench.grid import Grid
-from freqbench.versions import versions
+from freqbench.machine import available_cores, versions
 
 SENT_CODE = "FREQBENCH_CODE"
 """Variable of a job on a cluster: what `git_state` said where its code came from."""
@@ -71,11 +71,6 @@ def devices() -> list[str]:
 def processor() -> str:
     """The processor, as far as the last bits of sums depend on it: its kind and its widest vector instructions."""
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int:

@@ -15,7 +15,6 @@ import torch
 
 from freqbench.attacks import attack_class
 from freqbench.attacks.frequency import FrequencyAttack
-from freqbench.engine import facts
 from freqbench.engine.budgets import Record, read_budgets, write_budgets
 from freqbench.engine.search import UnreachableError, search
 from freqbench.engine.worker import Worker, WorkerSpec
@@ -37,6 +36,7 @@ from freqbench.grid import Cell, attack_identity
 from freqbench.identity import digest
 from freqbench.job import JobSpec, attack_of, expand
 from freqbench.lineup import models_for
+from freqbench.machine import available_cores
 from freqbench.metrics import prepare_lpips
 from freqbench.types import CaseRef
 
@@ -254,7 +254,7 @@ def _worker_spec(job: JobSpec) -> WorkerSpec:
     return WorkerSpec(
         run_id="",
         metrics=(),
-        threads=facts.available_cores() if threads == "auto" else threads,
+        threads=available_cores() if threads == "auto" else threads,
         window_batch=None if batch == "auto" else batch,
         trust_code=job.trust_code,
     )

@@ -12,6 +12,7 @@ from freqbench.attacks.task import Task
 from freqbench.engine import volumes
 from freqbench.engine.probing import STEP_SIZE, STEPS, Probe
 from freqbench.grid import Cell, Grid
+from freqbench.machine import versions
 from freqbench.models import SegmentationModel, attack_windows
 from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
@@ -25,7 +26,6 @@ from freqbench.results.probed import (
 )
 from freqbench.results.saved import VOLUMES
 from freqbench.types import Case, CaseRef
-from freqbench.versions import versions
 
 WINDOWS = 2
 """Of each case, those with most foreground."""

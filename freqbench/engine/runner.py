@@ -28,6 +28,7 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.errors import UserError
 from freqbench.grid import Grid, Plan, Unit
 from freqbench.job import JobSpec
+from freqbench.machine import available_cores
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
 from freqbench.results import Lease, Shard, Store
@@ -195,11 +196,11 @@ class _Run:
         units, has_ray = self._plan.units, importlib.util.find_spec("ray") is not None
         if engine == "ray" and not has_ray:
             raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
-        one = Node(cores=facts.available_cores(), gpus=torch.cuda.device_count(), memory=facts.available_memory())
+        one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=facts.available_memory())
         pool = share(self._job.resources, [one], len(units), self._model_bytes(units))
         if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):
             threads = self._job.resources.threads
-            spec = replace(spec, threads=facts.available_cores() if threads == "auto" else threads)
+            spec = replace(spec, threads=available_cores() if threads == "auto" else threads)
             self._facts["engine"] = {"name": "serial", "workers": 1, "threads": spec.threads}
             serial.run(units, spec, self)
             return

@@ -1,6 +1,5 @@
 """From a training job to its networks, each with all that shapes its weights; nothing is trained."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ from freqbench.errors import UserError
 from freqbench.grid import attack_identity
 from freqbench.identity import digest
 from freqbench.job import attack_of
+from freqbench.machine import available_cores
+from freqbench.models import record
 from freqbench.storage import join
 from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
@@ -114,7 +115,7 @@ def _training(
     refs: Mapping[str, Sequence[CaseRef]],
     before: Mapping[str, Training],
 ) -> Training:
-    schedule, num_classes = job.schedule(model), dataset.num_classes
+    num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     attack = _attack(model.attack, dataset, f"{place}: attack")
     quick = _attack(job.validation.attack or (QUICK_ATTACK if attack else None), dataset, f"{job.name}: validation")
@@ -128,21 +129,22 @@ def _training(
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
             _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
-    start, begun, taught = str(model.start), None, dict[str, list[str]]()
+    chosen = {"validation": {"attack": attack_identity(quick), "choose_by": choose_by}} if quick else {}
+    start, begun, taught = str(model.start), dict[str, Any](), dict[str, tuple[str, ...]]()
     if start in before:
-        begun = {"name": start, "identity": before[start].identity}
+        begun = {"start": {"name": start, "identity": before[start].identity}}
         start = join(out, start, BEST)
     elif start != SCRATCH:
         spec = models.resolve(
             models.ModelEntry(name=model.name, arch=model.arch, checkpoint=start, args=model.args or {}, roi=model.roi),
             num_classes,
         )
-        begun = {"name": start, "sha256": spec.checkpoint_sha256}
-        taught = _fingerprints(start)
+        begun = {"start": {"name": start, "sha256": spec.checkpoint_sha256}}
+        taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     training = Training(
         model=model,
-        schedule=schedule,
+        schedule=job.schedule(model),
         augmentation=job.augmentation,
         seed=job.seed,
         num_classes=num_classes,
@@ -151,37 +153,40 @@ def _training(
         quick=quick,
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
-        record={
-            "job": job.name,
-            "dataset": dataset.name,
-            "recipe": dataset.recipe(),
-            "class_names": dataset.class_names,
-            "splits": job.splits.model_dump(exclude_defaults=True),
-            "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
-            "seed": job.seed,
-            "threads": job.threads,
-            "schedule": _of_schedule(schedule),
-            "augmentation": job.augmentation.model_dump(),
-            **_of_objective(model, attack),
-            **({"validation": {"attack": attack_identity(quick), "choose_by": choose_by}} if quick else {}),
-            **({"start": begun} if begun else {}),
-        },
+        record=_record(job, model, dataset, refs, attack) | chosen | begun,
         facts={
             "class_names": list(dataset.class_names),
             "preprocess": dataset.space.model_dump(mode="json"),
             "licence": job.licence or _licence(dataset),
         },
-        fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, [])] for role in TAUGHT_BY},
+        fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=_loaders() if job.loaders == "auto" else job.loaders,
     )
     models.resolve(training.entry("random"), num_classes)
     return training
 
 
-def _fingerprints(checkpoint: str) -> dict[str, list[str]]:
-    """The cases that a checkpoint says it learned from and was chosen by."""
-    found = models.read_metadata(checkpoint).get("training", {}).get("fingerprints", {})
-    return {role: list(found.get(role, ())) for role in TAUGHT_BY}
+def _record(
+    job: TrainJob,
+    model: ModelRecipe,
+    dataset: Dataset,
+    refs: Mapping[str, Sequence[CaseRef]],
+    attack: Attack | None,
+) -> dict[str, Any]:
+    """What a stored file says of a training before it ran."""
+    return {
+        "job": job.name,
+        "dataset": dataset.name,
+        "recipe": dataset.recipe(),
+        "class_names": dataset.class_names,
+        "splits": job.splits.model_dump(exclude_defaults=True),
+        "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
+        "seed": job.seed,
+        "threads": job.threads,
+        "schedule": _of_schedule(job.schedule(model)),
+        "augmentation": job.augmentation.model_dump(),
+        **_of_objective(model, attack),
+    }
 
 
 def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:
@@ -228,5 +233,4 @@ def _licence(dataset: Dataset) -> str:
 
 def _loaders() -> int:
     """Processes that keep up with a step: one beside a CPU, up to four beside a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, max(1, cores - 1)) if torch.cuda.is_available() else 1
+    return min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from freqbench import models, names
 from freqbench.documents import object_of
 from freqbench.identity import digest
+from freqbench.machine import versions
 from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
 from freqbench.terminal import PlainConsole
 from freqbench.training.board import board
@@ -27,7 +28,6 @@ from freqbench.training.state import BEST, Row, State
 from freqbench.training.team import ALONE
 from freqbench.training.validation import case_dice, mean_foreground
 from freqbench.types import Case, Shape
-from freqbench.versions import versions
 
 RESULT = "training.json"
 Say = Callable[[str], None]

@@ -1,6 +1,7 @@
-"""The versions that numbers depend on."""
+"""What numbers depend on beside the job: this machine's cores, and the versions of what computes."""
 
 import importlib.metadata
+import os
 import sys
 from contextlib import suppress
 
@@ -14,3 +15,8 @@ def versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
