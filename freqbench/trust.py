@@ -21,7 +21,7 @@ def audit(
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what --run would compute; computes nothing.")] = False,
     cases: Annotated[
-        int | None, typer.Option("--cases", min=1, help="Of --run: the first N cases of each dataset [default: 3].")
+        int | None, typer.Option("--cases", min=1, help="Of --run: the first N cases of each dataset [default: 5].")
     ] = None,
     eps: Annotated[
         str | None, typer.Option("--eps", help="Of --run: radius, such as 8/255 [default: the job's most usual].")

@@ -12,7 +12,7 @@ from freqbench.job import JobSpec
 from freqbench.results import Store
 from freqbench.results.probed import root_of
 
-CASES = 3
+CASES = 5
 
 
 @dataclass(frozen=True, kw_only=True)

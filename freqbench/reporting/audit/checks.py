@@ -94,10 +94,11 @@ class ModelVerdict:
         lacking = f" Not checked: {', '.join(self.unchecked)}." if self.unchecked else ""
         if self.flags:
             signs = counted(len(self.flags), "sign")
-            return f"flagged: {', '.join(self.flags)} ({signs} of masked gradients in {made} checks).{doubt}{lacking}"
+            found = f"{signs} of masked gradients in {counted(made, 'check')}"
+            return f"flagged: {', '.join(self.flags)} ({found}).{doubt}{lacking}"
         if not made:
             return "Nothing could be checked."
-        return f"No sign of masked gradients in {made} of {total} checks.{doubt}{lacking}"
+        return f"No sign of masked gradients in {made} of {counted(total, 'check')}.{doubt}{lacking}"
 
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:

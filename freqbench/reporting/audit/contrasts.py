@@ -1,7 +1,7 @@
 """Two attacks held against each other case by case, and the rule that makes a verdict of the difference.
 
 With d = DSC under the attack that should hurt more, minus DSC under the other, in points (x100), paired by case, means
-over seeds first, and [low, high] its 95 % bootstrap interval over patients:
+over seeds first, and [low, high] its 95 % interval over patients, of Student's t:
 
 - `violated`: d > POINTS and low > 0; `in doubt`: d > POINTS, but low <= 0 or one patient, who has no interval;
 - where the one must merely not be beaten, `holds` is all else: differences up to POINTS (what the authors' own reruns
@@ -23,7 +23,7 @@ import pandas as pd
 
 from freqbench.reporting.audit.evidence import Evidence, Side
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, gravest, interval_text
-from freqbench.reporting.statistics import mean_intervals
+from freqbench.reporting.audit.intervals import t_intervals
 
 POINTS = 0.5
 FAILURE = 10.0
@@ -102,7 +102,7 @@ class Judged:
 
 
 def judge(evidence: Evidence, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
-    """Contrasts with their differences, those without a common case left out; all bootstraps at once.
+    """Contrasts with their differences, those without a common case left out.
 
     Args:
         evidence: the scores.
@@ -117,7 +117,7 @@ def judge(evidence: Evidence, contrasts: Sequence[Contrast], strict: bool = Fals
     parts = [part for part in parts if len(part)]
     if not parts:
         return []
-    rows = mean_intervals(pd.concat(parts, ignore_index=True), ["number"], "value").to_dict("records")
+    rows = t_intervals(pd.concat(parts, ignore_index=True), ["number"], "value").to_dict("records")
     return [
         Judged(
             contrast=contrast,

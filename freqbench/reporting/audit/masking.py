@@ -9,12 +9,15 @@ Singh, Hein, ECCV 2024, arXiv:2306.12941. They speak of accuracy; here it is DSC
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
+
+import pandas as pd
 
 from freqbench.reporting.audit.contrasts import FAILURE, Contrast, is_close
 from freqbench.reporting.audit.evidence import Evidence, Setting
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, interval_text
+from freqbench.reporting.audit.intervals import t_intervals
 from freqbench.reporting.audit.per_model import by_contrasts, families, linf, spared, unchecked, white_box
-from freqbench.reporting.statistics import mean_interval
 
 SINGLE_STEP = frozenset({"fgsm"})
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
@@ -66,7 +69,9 @@ def unbounded(evidence: Evidence) -> list[Finding]:
             findings.append(unchecked("unbounded", dataset, model, reason))
             continue
         label = str(scores[free].mean().idxmin())
-        left = mean_interval(scores[label].to_numpy(), evidence.patients[dataset].reindex(scores.index).to_numpy())
+        patients = evidence.patients[dataset].reindex(scores.index)
+        frame = pd.DataFrame({"model": model, "left": scores[label], "patient_id": patients})
+        left: Any = next(t_intervals(frame, ["model"], "left").itertuples())
         exceeds, excludes = left.mean > FAILURE, left.low > FAILURE
         verdict = (VIOLATED if excludes else IN_DOUBT) if exceeds else HOLDS
         text = (

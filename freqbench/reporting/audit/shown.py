@@ -11,11 +11,11 @@ from freqbench.reporting.render import Section
 
 HOW = (
     "Each check is a statement that should hold. violated: it does not, by more than 0.5 points of DSC with a 95 % "
-    "bootstrap interval over patients that excludes 0 (facts: by the limit in the sentence). in doubt: by more than "
-    "0.5 points, but the interval holds 0 or there is one patient; or, where an attack must be clearly better than "
-    "noise or a null row, it is not. holds: no violation above 0.5 points was seen on these cases, "
-    "which is no proof. noted: a fact to know. With few patients intervals are too narrow (of 5, a nominal 95 % cover "
-    "about 84 %)."
+    "interval over patients (Student's t) that excludes 0 (facts: by the limit in the sentence). in doubt: by more "
+    "than 0.5 points, but the interval holds 0 or there is one patient; or, where an attack must be clearly better "
+    "than noise or a null row, it is not. holds: no violation above 0.5 points was seen on these cases, which is no "
+    "proof. noted: a fact to know. Intervals of few patients are wide, and of forty comparisons that make no "
+    "difference one lies outside by chance."
 )
 DISTANCES = "distances"
 MODELS = (
