@@ -46,7 +46,7 @@ def job(**changes: Any) -> dict[str, Any]:
     content = {
         "name": "audited",
         "trust_code": True,
-        "datasets": [{"name": "balls", "loader": "audited:FaintBalls", "side": 16, "cases": 3}],
+        "datasets": [{"name": "balls", "loader": "audited:FaintBalls", "side": 16, "cases": 4}],
         "models": [{**model, "roi": [16, 16, 16]} for model in models],
         "attacks": [
             {"name": "pgd", "eps": "32/255", "steps": 20, "step_size": "eps/4"},

@@ -77,7 +77,7 @@ def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding
 def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
     found = read_gradients(out)
     assert found is not None
-    assert len(found.windows) == 2 * 3
+    assert len(found.windows) == 2 * 4
     shares = {each.model: each.zero_share for each in found.windows}
     assert shares["rounded"] == 1.0
     assert shares["plain"] is not None
@@ -104,7 +104,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     execute(job(save_adversarial="none"), place)
     said = audit(place, compute=False)
-    assert re.search(r"\d+ cells, \d+ units on at most 3 cases, [\d,]+ window passes", said)
+    assert re.search(r"\d+ cells, \d+ units on at most 4 cases, [\d,]+ window passes", said)
     assert "gradients: 264 window passes more, at most" in said  # 6 windows of 4 and of 20 steps, twice
     assert not (tmp_path / "out" / "audit" / "records").exists()
 
