@@ -15,7 +15,7 @@ from freqbench.reporting.recipes import RECIPES
 from freqbench.reporting.render import Section
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, attack_table, current, failures, summary, transfer_table
-from freqbench.reporting.views import VIEWS
+from freqbench.reporting.views import VIEWS, unasked
 from freqbench.reporting.worst import worst_case
 from freqbench.results import Key, Store
 
@@ -57,7 +57,8 @@ def report(
         format: of FORMATS: `terminal` (110 columns, the first 60 rows of a table), `markdown`, `latex` (to be put into
             a paper), `csv` (each digit; without `table` one table with all means) or `html`.
         table: one table alone: a paper's, by its name in RECIPES, by the path of a recipe of one's own, or a view of
-            VIEWS, or `audit`; None: the page with all attacks.
+            VIEWS, or `audit`; None: the page with all attacks, with the views on defences,
+            certificates and corruptions where there are any, and the audit in short.
 
     Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
     page says which and why; for `csv` a UserWarning does.
@@ -76,7 +77,9 @@ def report(
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys))
-    return render_all([*sections, *_audit(sources, job_keys), Section("How to read this", text=NOTES)])
+    return render_all(
+        [*sections, *unasked(records), *_audit(sources, job_keys), Section("How to read this", text=NOTES)]
+    )
 
 
 def renderer(format: str) -> Callable[[Sequence[Section]], str]:

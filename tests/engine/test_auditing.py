@@ -105,7 +105,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     execute(job(save_adversarial="none"), place)
     said = audit(place, compute=False)
     assert re.search(r"\d+ cells, \d+ units on at most 4 cases, [\d,]+ window passes", said)
-    assert "gradients: 264 window passes more, at most" in said  # 6 windows of 4 and of 20 steps, twice
+    assert "gradients: 352 window passes more, at most" in said  # 6 windows of 4 and of 20 steps, twice
     assert not (tmp_path / "out" / "audit" / "records").exists()
 
 

@@ -12,8 +12,8 @@ from freqbench.errors import UserError
 from freqbench.identity import digest
 from freqbench.reporting.figures import cases, drawings
 from freqbench.reporting.figures.drawings import Drawing, Material
-from freqbench.reporting.figures.prepared import shown_rows
 from freqbench.reporting.figures.style import pdf_and_png
+from freqbench.reporting.prepared import shown_rows
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 

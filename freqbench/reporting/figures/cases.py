@@ -9,8 +9,8 @@ import pandas as pd
 from freqbench.errors import UserError
 from freqbench.reporting.figures import curves, qualitative, slices, volumes
 from freqbench.reporting.figures.drawings import MOST_LINES, Drawing, Material, parts
-from freqbench.reporting.figures.prepared import white_box
 from freqbench.reporting.figures.volumes import Saved
+from freqbench.reporting.prepared import white_box
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
 NO_PREDICTIONS = "its volumes have no predictions on the source's grid beside them"

@@ -1,7 +1,6 @@
-"""Natural beside adversarial robustness: what corruptions leave of each model, and what attacks do."""
+"""Natural beside adversarial robustness in one figure: drops by severity, by kind and attack, and what both leave."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,87 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from freqbench.reporting.colors import SeriesStyle
-from freqbench.reporting.figures.prepared import intervals, places
 from freqbench.reporting.figures.style import GREY, GRID, PAGE, counted, legend, line_handle, new_figure, plain, styled
-
-CORRUPTION = "corruption"
-GROUPS = {"natural": "corruptions", "attack": "attacks"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What the figure shows, in points or DSC x100; means with 95 % intervals over patients, as of `intervals`.
-
-    Attributes:
-        by_severity: of `drop`, by `target_model` and `budget`: mean over kinds.
-        by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
-        left: of the DSC that is left, by `target_model` and `group`: under corruptions the mean over all of them, under
-            attacks that of the strongest on each case.
-        rows: (group, row) in the order of the report.
-        models: in their order.
-        n: cases.
-    """
-
-    by_severity: pd.DataFrame
-    by_row: pd.DataFrame
-    left: pd.DataFrame
-    rows: tuple[tuple[str, str], ...]
-    models: tuple[str, ...]
-    n: int
-
-
-def compared(rows: pd.DataFrame) -> Comparison | str:
-    """Corruptions and white-box attacks on the models that had both, or why there is nothing to compare.
-
-    Models are compared by what is the same for all: settings that every one of them has, and cases that have all of
-    these on every model. A corrupted volume is the same whatever model it was made for: where several sources have it,
-    a model's own row counts. Seeds are averaged, but the worst attack is that of any seed.
-
-    Args:
-        rows: of `prepared.shown_rows`, of one dataset.
-    """
-    scored = rows[rows["drop"].notna()]
-    is_natural = scored["threat_model"].astype(str) == CORRUPTION
-    own = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
-    natural = own.drop_duplicates(["target_model", "label", "case_key", "seed"])
-    attacks = scored[~is_natural & scored["is_white_box"]]
-    models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
-    if not models:
-        return "no model was both corrupted and attacked: run the attack `corruption` beside others"
-    parts = [_shared(part[part["target_model"].isin(models)], len(models)) for part in (natural, attacks)]
-    cases = set(parts[0]["case_key"]) & set(parts[1]["case_key"])
-    if not cases:
-        return "no case has the same corruptions and the same attacks on every model"
-    natural, attacks = (part[part["case_key"].isin(cases)] for part in parts)
-    natural = natural.assign(group="natural", row=_kinds(natural["family"]))
-    attacks = attacks.assign(group="attack", row=attacks["label"].astype(str))
-    keys = ["target_model", "case_key", "patient_id"]
-    worst = attacks.groupby(keys, observed=True, as_index=False)["dsc"].min().assign(group="attack")
-    both = pd.concat([natural, attacks])
-    kinds = [("natural", kind) for kind in _kinds(pd.Series([*places(natural, "family")]))]
-    return Comparison(
-        by_severity=intervals(natural, ["target_model", "budget"], "drop"),
-        by_row=intervals(both, ["target_model", "group", "row"], "drop"),
-        left=intervals(pd.concat([natural, worst]), ["target_model", "group"], "dsc"),
-        rows=(*kinds, *(("attack", label) for label in places(attacks, "label"))),
-        models=tuple(models),
-        n=len(cases),
-    )
-
-
-def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
-    """The rows of settings that so many models have, and of cases that have all of these on each."""
-    own = part.astype({"label": str, "target_model": str})
-    part = part[(own.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
-    settings = part.drop_duplicates(["target_model", "label", "case_key"])
-    counts = settings.groupby("case_key", observed=True).size()
-    whole = counts.index[counts == models * part["label"].nunique()]
-    return part[part["case_key"].isin(whole)]
-
-
-def _kinds(families: pd.Series) -> pd.Series:
-    """`corruption kind=blur` as `blur`."""
-    return families.astype(str).str.removeprefix(f"{CORRUPTION} ").str.replace("kind=", "", n=1)
+from freqbench.reporting.views.natural import GROUPS, Comparison
 
 
 @styled()

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from freqbench.reporting.colors import MARKERS, SeriesStyle, series_style
-from freqbench.reporting.figures.prepared import BANDS, DISTANCES
 from freqbench.reporting.figures.style import (
     COLUMN,
     GREY,
@@ -26,6 +25,7 @@ from freqbench.reporting.figures.style import (
     styled,
 )
 from freqbench.reporting.labels import INTENSITY_PARAMETERS
+from freqbench.reporting.prepared import BANDS, DISTANCES
 
 Places = Mapping[str, int]
 Styles = Mapping[str, SeriesStyle]

@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from freqbench import storage
+from freqbench.reporting import prepared
 from freqbench.reporting.colors import SeriesStyle, series_style
-from freqbench.reporting.figures import corruptions, curves, maps, prepared
+from freqbench.reporting.figures import corruptions, curves, maps
+from freqbench.reporting.views.natural import compared
 from freqbench.results import saved
 
 MOST_ROWS = 30  # attacks of one figure; more go on in a further one
@@ -179,7 +181,7 @@ def natural(material: Material) -> Iterator[Drawing]:
     names = sorted(material.rows["target_model"].astype(str).unique())
     styles = {name: series_style(place) for place, name in enumerate(names)}
     for dataset, rows in material.rows.groupby("dataset", observed=True):
-        found = corruptions.compared(rows)
+        found = compared(rows)
         if isinstance(found, str):
             yield (str(dataset),), found
             continue

@@ -22,6 +22,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
+- `tables`, `natural`: see `freqbench.reporting.page.robustness`;
 - `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
 
 A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
@@ -39,6 +40,7 @@ import pandas as pd
 from freqbench.reporting.colors import class_color, series_style
 from freqbench.reporting.labels import attack_labels, value_text
 from freqbench.reporting.page import facts as page_facts
+from freqbench.reporting.page import robustness
 from freqbench.reporting.page.columns import SCORES, described, frame_of, shown_scores
 from freqbench.reporting.page.reasons import group_reasons
 from freqbench.reporting.statistics import mean_intervals
@@ -71,7 +73,7 @@ def page_data(
         facts: one a store, `{"store": name, "runs": Store.runs(), "job": Store.job() or None}`.
         audit: what the audit says of them; None where nobody asked.
     """
-    left_out = records[records["left_out"] != ""]
+    everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
     rows = summary(records).rename(columns={"attack": "label"})
     clean = rows[rows["label"] == CLEAN].reset_index(drop=True)
@@ -109,6 +111,8 @@ def page_data(
         "jobs": page_facts.jobs(facts),
         "notes": list(page_facts.NOTES),
         "cautions": list(page_facts.CAUTIONS),
+        "tables": robustness.tables(everything),
+        "natural": robustness.charts(everything),
         "audit": audit,
         "volumes": None,
     }

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import pandas as pd
+
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import certified, defences
+from freqbench.reporting.tables import current
+from freqbench.reporting.views import certified, defences, natural
 from freqbench.reporting.views.budget import budget
 from freqbench.reporting.views.compare import compare
 from freqbench.reporting.views.cost import cost
@@ -12,7 +15,7 @@ from freqbench.reporting.views.leaderboard import leaderboard
 from freqbench.reporting.views.organs import organs
 from freqbench.reporting.views.transfer import transfer
 
-__all__ = ["VIEWS", "View", "compare"]
+__all__ = ["VIEWS", "View", "compare", "unasked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +28,17 @@ class View:
         columns: of RECORDS that it needs beside those that identify a row, and `status`, `finished_at`, `dsc`,
             `dsc_clean`.
         needs_classes: whether `build` takes class records too.
+        applies: whether records have what it is about, so that a report shows it unasked; None: never unasked.
     """
 
     build: Callable[..., list[Section]]
     columns: tuple[str, ...] = ("dsc", "dsc_clean")
     needs_classes: bool = False
+    applies: Callable[[pd.DataFrame], bool] | None = None
+
+
+def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
+    return lambda records: bool(records[column].notna().any())
 
 
 VIEWS: Mapping[str, View] = {
@@ -44,6 +53,18 @@ VIEWS: Mapping[str, View] = {
         ),
     ),
     "leaderboard": View(build=leaderboard),
-    "defences": View(build=defences.defences, columns=defences.COLUMNS),
-    "certified": View(build=certified.certified, columns=certified.COLUMNS),
+    "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
+    "certified": View(build=certified.certified, columns=certified.COLUMNS, applies=_has_values("certified_radius")),
+    "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
+
+
+def unasked(records: pd.DataFrame) -> list[Section]:
+    """The sections of the views that a report shows where its records have what they are about.
+
+    Args:
+        records: after `strength.checked`, with all columns.
+    """
+    fitting = [view for view in VIEWS.values() if view.applies and view.applies(records)]
+    shown = current(records) if fitting else records
+    return [section for view in fitting for section in view.build(shown)]

@@ -46,7 +46,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         "attack": rows["label"],
         "made on": rows["source_model"],
         **{name: rows[name] for name in ("cases", "seeds", "patients")},
-        "radius": rows["certified_radius"],
+        "radius": [f"{radius:.3g}" for radius in rows["certified_radius"]],
         "l2": rows["l2"],
         "DSC clean": rows["clean"],
         "dsc": rows["dsc"],

@@ -19,14 +19,14 @@ from freqbench.reporting.views.rows import (
 )
 
 COLUMNS = ("dsc", "dsc_clean", "source_defence", "target_defence")
-WHO = ("transferred", "naive", "adaptive")
+WHO = ("naive", "adaptive", "transferred")
 MODEL = ["model", "defence"]
 NONE = "none"
 
 HOW = (
-    "DSC x100 that three attackers leave of a defended model. `transferred`: volumes made on the network without the "
-    "defence; `naive`: plain autograd through the defence as it stands (`adaptive: false`), of one fixed draw where "
-    "it draws; `adaptive`: the gradient approximated where the defence has none, and averaged over fresh draws. A "
+    "DSC x100 that three attackers leave of a defended model. `naive`: plain autograd through the defence as it stands "
+    "(`adaptive: false`), of one fixed draw where it draws; `adaptive`: the gradient approximated where the defence "
+    "has none, and averaged over fresh draws; `transferred`: volumes made on the network without the defence. A "
     "defence is worth what the lowest of the three leaves, against the row of the network without it on the same "
     "cases; where the naive attacker leaves more than the adaptive one, the defence hid a gradient (`hidden`, points, "
     "paired by case) and kept nothing. A smooth defence has no naive attacker. Other attacks may leave less: all "
@@ -116,8 +116,9 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         shown[f"{who}\nDSC"] = rows[who]
         shown[f"{who}\nn"] = _counts(rows, who)
         shown[f"{who}\ninterval"] = bounds(rows, f"{who}_low", f"{who}_high")
-    shown["hidden\npoints"] = rows["hidden"]
-    shown["hidden\ninterval"] = bounds(rows, "hidden_low", "hidden_high")
+        if who == "adaptive":
+            shown["hidden\npoints"] = rows["hidden"]
+            shown["hidden\ninterval"] = bounds(rows, "hidden_low", "hidden_high")
     patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
     note = one_patient_note(pd.DataFrame({"patients": patients}))
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)

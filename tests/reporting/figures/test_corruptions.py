@@ -10,11 +10,15 @@ from reporting.conftest import make_row
 
 from freqbench.reporting.colors import series_style
 from freqbench.reporting.figures import corruptions
-from freqbench.reporting.figures.corruptions import Comparison
-from freqbench.reporting.figures.prepared import shown_rows
+from freqbench.reporting.prepared import shown_rows
+from freqbench.reporting.strength import checked
+from freqbench.reporting.tables import current
+from freqbench.reporting.views import natural
+from freqbench.reporting.views.natural import Comparison
 
 Frame = Callable[..., pd.DataFrame]
 MODELS = ("a", "b")
+INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
 
 
 def corrupted(model: str, case: int, drop: float, kind: str = "blur", severity: float = 1.0, **more: Any) -> Any:
@@ -34,7 +38,7 @@ def attacks() -> list[Any]:
 
 
 def compared(records: Frame, *rows: Any) -> Comparison:
-    found = corruptions.compared(shown_rows(records(*rows)))
+    found = natural.compared(shown_rows(records(*rows)))
     assert isinstance(found, Comparison), found
     return found
 
@@ -117,7 +121,7 @@ def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame
     ],
 )
 def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], reason: str, records: Frame) -> None:
-    found = corruptions.compared(shown_rows(records(*rows)))
+    found = natural.compared(shown_rows(records(*rows)))
     assert isinstance(found, str)
     assert found.startswith(reason)
 
@@ -139,3 +143,29 @@ def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Fra
         place = np.asarray(drawn.get_ydata(), float).round().tolist().index(texts.index("blur"))
         blur.append(drawn.get_xdata()[place])
     assert blur == pytest.approx([2.25, 12.25])
+
+
+def test_the_tables_say_what_the_figure_shows(records: Frame) -> None:
+    left, by_row = natural.natural(current(checked(records(*both_kinds(), *attacks()))))
+    assert left.table is not None
+    assert by_row.table is not None
+    first = left.table.iloc[0].to_dict()
+    assert first["model"] == "a"
+    numbers = {name: first[name] for name in first if name not in ("model", *INTERVALS)}
+    assert numbers == pytest.approx(
+        {
+            "DSC clean": 90,
+            "under corruptions\nDSC": 86.25,
+            "under attacks\nDSC": 55,
+            "drop at severity\n1": 3,
+            "drop at severity\n5": 4.5,
+        }
+    )
+    assert first["under corruptions\ninterval"] == "[85.0, 87.5]"
+    assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]
+    assert list(by_row.table["b\ndrop"]) == pytest.approx([12.25, 15.25, 25, 25])
+
+
+def test_a_dataset_of_which_nothing_can_be_compared_is_a_sentence(records: Frame) -> None:
+    (section,) = natural.natural(current(checked(records(corrupted("a", 0, 5)))))
+    assert section.text.startswith("No model was both corrupted and attacked")

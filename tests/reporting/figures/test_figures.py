@@ -17,8 +17,8 @@ from reporting.figures import made
 
 from freqbench.reporting.figures import FIGURES, file_stem, write_figures
 from freqbench.reporting.figures.drawings import Material
-from freqbench.reporting.figures.prepared import shown_rows
 from freqbench.reporting.figures.style import PAGE, plain
+from freqbench.reporting.prepared import shown_rows
 from freqbench.results import CLASS_RECORDS, Store, to_table
 
 Make = Callable[..., dict[str, Any]]

@@ -114,6 +114,6 @@ def test_certificates_are_means_over_cases(shown: Frame, row: Row) -> None:
     (section,) = certified(shown(*made, row("pgd", dsc=0.5, dsc_clean=0.9)))
     assert section.table is not None
     (line,) = section.table.to_dict("records")
-    assert (line["model"], line["made on"], line["cases"], line["radius"], line["l2"]) == ("s", "unet", 2, 0.1, 4.0)
+    assert (line["model"], line["made on"], line["cases"], line["radius"], line["l2"]) == ("s", "unet", 2, "0.1", 4.0)
     assert (line["share\nclean"], line["share\nattacked"]) == pytest.approx((90, 30))
     assert (line["bound\nclean"], line["bound\nattacked"], line["dsc"]) == pytest.approx((50, 25, 60))

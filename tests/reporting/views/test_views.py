@@ -23,7 +23,9 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_needs_no_other_columns_than_it_names(name: str, row: Row, shown: Frame, classes: Frame) -> None:
     view = VIEWS[name]
-    rows = [row("pgd", source=s, target=t, dsc=0.5, dsc_clean=0.9, **OF_ALL) for s in ("a", "b") for t in ("a", "b")]
+    pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
+    scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
+    rows = [row(attack, source=s, target=t, **scores) for attack in ("pgd", "corruption") for s, t in pairs]
     frame = shown(*rows)[[*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]]
     held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
     sections = view.build(frame, *held)

@@ -70,6 +70,7 @@ export function chart({
   reversed = false,
   range = null,
   fromZero = false,
+  categories = null,
 }) {
   const box = h("div", { class: "chart", role: "img", "aria-label": `${title}. ${summary}` });
   const figure = h(
@@ -85,6 +86,7 @@ export function chart({
     full.shapes = shapes;
     if (reversed) full.xaxis.autorange = "reversed";
     if (range) full.yaxis.range = range;
+    if (categories) Object.assign(full.yaxis, { type: "category", categoryarray: categories, autorange: "reversed" });
     if (fromZero) full.xaxis.rangemode = "tozero";
     Plotly.react(box, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
   };

@@ -9,6 +9,7 @@ import { follow } from "./live.js";
 import { matrix } from "./matrix.js";
 import { organs } from "./organs.js";
 import { overview } from "./overview.js";
+import { robustness } from "./robustness.js";
 import { runFacts } from "./runfacts.js";
 import * as state from "./state.js";
 import { themeButton } from "./theme.js";
@@ -20,6 +21,7 @@ const TABS = [
   ["transfer", "Transfer", matrix],
   ["curves", "Curves", curves],
   ["organs", "Organs", organs],
+  ["robustness", "Defences", robustness],
   ["audit", "Audit", audit],
   ["volumes", "Volumes", volumes],
   ["facts", "Run facts", runFacts],

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from reporting.figures.made import class_row
 
-from freqbench.reporting.figures import prepared
+from freqbench.reporting import prepared
 from freqbench.results import CLASS_RECORDS, to_table
 
 Make = Callable[..., dict[str, Any]]

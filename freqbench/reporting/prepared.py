@@ -17,7 +17,7 @@ DISTANCES: Mapping[str, str] = {
     "l2_body": "L2 of the change inside the body (intensity)",
 }
 BANDS = ("energy_low", "energy_middle", "energy_high")
-_NUMBERS = (
+NUMBERS = (
     *("dsc", "dsc_clean", "ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
     *("budget", "attack_seconds", "num_forwards", "num_backwards"),
 )
@@ -37,7 +37,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     """
     frame = records if "label" in records else current(checked(records))
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
-    frame = frame.astype(dict.fromkeys(_NUMBERS, float))
+    frame = frame.astype(dict.fromkeys(NUMBERS, float))
     settings = frame[["label", "budget_name", "budget"]].drop_duplicates()
     families = {
         label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)

@@ -1,0 +1,156 @@
+"""Natural beside adversarial robustness: what corruptions leave of each model, and what attacks do."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from freqbench.reporting.prepared import NUMBERS, intervals, places, shown_rows
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.rows import COUNTS, bounds
+
+COLUMNS = tuple(name for name in NUMBERS if name != "budget")
+CORRUPTION = "corruption"
+GROUPS = {"natural": "corruptions", "attack": "attacks"}
+
+HOW = (
+    "What scanners and patients do to a volume beside what attackers do, on the models that had both, over settings "
+    "and cases that all of them have. Corruptions count by their mean over kinds and severities, as they are drawn by "
+    "nature; attacks, white-box, by the worst of each case, as they are chosen. Severities of two kinds are no equal "
+    "steps. "
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both kinds of robustness, in points or DSC x100; means with 95 % intervals over patients, as of `intervals`.
+
+    Attributes:
+        clean: of the DSC of clean volumes, by `target_model`.
+        by_severity: of `drop`, by `target_model` and `budget`: mean over kinds.
+        by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
+        left: of the DSC that is left, by `target_model` and `group`: under corruptions the mean over all of them, under
+            attacks that of the strongest on each case.
+        rows: (group, row) in the order of the report.
+        models: in their order.
+        n: cases.
+    """
+
+    clean: pd.DataFrame
+    by_severity: pd.DataFrame
+    by_row: pd.DataFrame
+    left: pd.DataFrame
+    rows: tuple[tuple[str, str], ...]
+    models: tuple[str, ...]
+    n: int
+
+
+def compared(rows: pd.DataFrame) -> Comparison | str:
+    """Corruptions and white-box attacks on the models that had both, or why there is nothing to compare.
+
+    Models are compared by what is the same for all: settings that every one of them has, and cases that have all of
+    these on every model. A corrupted volume is the same whatever model it was made for: where several sources have it,
+    a model's own row counts. Seeds are averaged, but the worst attack is that of any seed.
+
+    Args:
+        rows: of `prepared.shown_rows`, of one dataset.
+    """
+    scored = rows[rows["drop"].notna()]
+    is_natural = scored["threat_model"].astype(str) == CORRUPTION
+    own = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
+    natural = own.drop_duplicates(["target_model", "label", "case_key", "seed"])
+    attacks = scored[~is_natural & scored["is_white_box"]]
+    models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
+    if not models:
+        return "no model was both corrupted and attacked: run the attack `corruption` beside others"
+    parts = [_shared(part[part["target_model"].isin(models)], len(models)) for part in (natural, attacks)]
+    cases = set(parts[0]["case_key"]) & set(parts[1]["case_key"])
+    if not cases:
+        return "no case has the same corruptions and the same attacks on every model"
+    natural, attacks = (part[part["case_key"].isin(cases)] for part in parts)
+    natural = natural.assign(group="natural", row=_kinds(natural["family"]))
+    attacks = attacks.assign(group="attack", row=attacks["label"].astype(str))
+    keys = ["target_model", "case_key", "patient_id"]
+    worst = attacks.groupby(keys, observed=True, as_index=False)["dsc"].min().assign(group="attack")
+    both = pd.concat([natural, attacks])
+    kinds = [("natural", kind) for kind in _kinds(pd.Series([*places(natural, "family")]))]
+    return Comparison(
+        clean=intervals(both.drop_duplicates(keys), ["target_model"], "dsc_clean"),
+        by_severity=intervals(natural, ["target_model", "budget"], "drop"),
+        by_row=intervals(both, ["target_model", "group", "row"], "drop"),
+        left=intervals(pd.concat([natural, worst]), ["target_model", "group"], "dsc"),
+        rows=(*kinds, *(("attack", label) for label in places(attacks, "label"))),
+        models=tuple(models),
+        n=len(cases),
+    )
+
+
+def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
+    """The rows of settings that so many models have, and of cases that have all of these on each."""
+    own = part.astype({"label": str, "target_model": str})
+    part = part[(own.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
+    settings = part.drop_duplicates(["target_model", "label", "case_key"])
+    counts = settings.groupby("case_key", observed=True).size()
+    whole = counts.index[counts == models * part["label"].nunique()]
+    return part[part["case_key"].isin(whole)]
+
+
+def _kinds(families: pd.Series) -> pd.Series:
+    """`corruption kind=blur` as `blur`."""
+    return families.astype(str).str.removeprefix(f"{CORRUPTION} ").str.replace("kind=", "", n=1)
+
+
+def applies(records: pd.DataFrame) -> bool:
+    """Whether something was corrupted."""
+    return bool((records["threat_model"] == CORRUPTION).any())
+
+
+def natural(records: pd.DataFrame) -> list[Section]:
+    """Two tables a dataset: what corruptions and attacks leave of each model, and the drop by each of them.
+
+    Args:
+        records: after `tables.current(strength.checked(...))`, with COLUMNS.
+    """
+    sections = []
+    for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
+        found = compared(rows)
+        if isinstance(found, str):
+            sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=f"{_sentence(found)}."))
+        else:
+            sections += [_left(str(dataset), found), _drops(str(dataset), found)]
+    return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[0].upper()}{reason[1:]}"
+
+
+def _left(dataset: str, found: Comparison) -> Section:
+    """A row a model."""
+    table = pd.DataFrame({"model": found.models}).assign(clean=_of(found, found.clean)["mean"])
+    shown = table.rename(columns={"clean": "DSC clean"})
+    for group, name in GROUPS.items():
+        own = _of(found, found.left[found.left["group"] == group])
+        shown[f"under {name}\nDSC"] = own["mean"]
+        shown[f"under {name}\ninterval"] = bounds(own)
+    for severity, rows in found.by_severity.groupby("budget"):
+        shown[f"drop at severity\n{severity:g}"] = _of(found, rows)["mean"]
+    data = pd.concat([found.clean.assign(group="clean"), found.left, found.by_severity.assign(group="natural")])
+    text = f"{HOW}{found.n} cases; {COUNTS}"
+    return Section(f"{dataset}: natural beside adversarial robustness", shown, text, data.assign(dataset=dataset))
+
+
+def _drops(dataset: str, found: Comparison) -> Section:
+    """A row a kind of corruption or attack, the models side by side."""
+    shown = pd.DataFrame([(GROUPS[group], row) for group, row in found.rows], columns=["of", "what"])
+    places = pd.MultiIndex.from_tuples(found.rows)
+    for model in found.models:
+        own = found.by_row[found.by_row["target_model"] == model].set_index(["group", "row"]).reindex(places)
+        shown[f"{model}\ndrop"] = own["mean"].to_numpy()
+        shown[f"{model}\ninterval"] = bounds(own)
+    title = f"{dataset}: drop of DSC by each corruption (mean over severities) and attack, points"
+    return Section(title, shown, data=found.by_row.assign(dataset=dataset))
+
+
+def _of(found: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a model, in their order."""
+    return rows.set_index("target_model").reindex(found.models).reset_index()
