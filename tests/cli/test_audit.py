@@ -1,14 +1,11 @@
 """`bench.py audit`: what it prints, refuses and leaves with."""
 
-import signal
-import sys
 from pathlib import Path
 
 import pytest
 from audited import job
+from called import bench
 from tiny import execute, write
-
-from freqbench.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +21,10 @@ def small() -> dict[str, object]:
     return {**content, "models": content["models"][:1]}
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench.py", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    signal.signal(signal.SIGTERM, before)
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
-
-
 def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(
     store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = call(capsys, "audit", store)
+    code, out, _ = bench(capsys, "audit", store)
     assert code == 0
     assert "Audit: plain on balls" in out
     assert "not checked" in out
@@ -47,13 +33,13 @@ def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(
 
 def test_it_can_be_written_to_a_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "audit.md"
-    assert call(capsys, "audit", store, "--format", "md", "--to", str(place))[0] == 0
+    assert bench(capsys, "audit", store, "--format", "md", "--to", str(place))[0] == 0
     assert "| what should hold" in place.read_text()
 
 
 def test_the_plan_needs_leave_to_run_the_store_s_code(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A store never grants it."""
-    code, _, err = call(capsys, "audit", store, "--plan")
+    code, _, err = bench(capsys, "audit", store, "--plan")
     assert (code, "trust" in err) == (2, True)
 
 
@@ -62,7 +48,7 @@ def test_run_computes_what_is_missing_and_shows_it(
 ) -> None:
     path = write(tmp_path, small())
     options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
-    code, out, _ = call(capsys, "audit", store, "--run", *options)
+    code, out, _ = bench(capsys, "audit", store, "--run", *options)
     assert code == 0
     assert "window passes" in out
     assert "In doubt" in out or "No sign" in out
@@ -80,10 +66,10 @@ def test_run_computes_what_is_missing_and_shows_it(
 def test_bad_options_are_one_line(
     store: str, arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = call(capsys, "audit", store, *arguments)
+    code, _, err = bench(capsys, "audit", store, *arguments)
     assert (code, complaint in err, err.count("\n")) == (2, True, 1)
 
 
 def test_a_folder_without_a_store_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = call(capsys, "audit", str(tmp_path))
+    code, _, err = bench(capsys, "audit", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)

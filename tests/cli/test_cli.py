@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from called import bench
 from tiny import execute, expanded, job, rows, small, write
 
 from freqbench import present, remote, trust
 from freqbench.attacks import ATTACKS
-from freqbench.cli import app, main
+from freqbench.cli import app
 from freqbench.results import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -53,18 +54,6 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
-def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """The same without a process of its own: what `bench.py` calls."""
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench.py", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    signal.signal(signal.SIGTERM, before)
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
-
-
 def test_the_commands_are_those_that_are_promised() -> None:
     own, on_a_cluster = {"plan", "run", "score", "export", "train", "doctor"}, {"submit", "status", "stop", "list"}
     assert set(COMMANDS) == own | on_a_cluster | {"report", "compare", "serve"} | {"audit", "reproduce", "verify"}
@@ -83,7 +72,7 @@ def test_plan_computes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = in_process(capsys, "plan", write(tmp_path, job()))
+    code, out, err = bench(capsys, "plan", write(tmp_path, job()))
     assert (code, err) == (0, "")
     assert "0 of 24 records are in runs/tiny\n" in out
     assert "left on one worker" in out
@@ -103,17 +92,17 @@ def test_run_says_in_plain_lines_what_it_did(store: Path) -> None:
 
 
 def test_a_second_run_says_that_nothing_is_left(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = in_process(capsys, "run", str(store / "job.yaml"), "--out", str(store / "out"))
+    code, out, _ = bench(capsys, "run", str(store / "job.yaml"), "--out", str(store / "out"))
     assert code == 0
     assert out.splitlines()[-1].startswith("0 records in 0 s, 1 were there before: ")
 
 
 def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = in_process(capsys, "status", str(store / "out"))
+    code, out, _ = bench(capsys, "status", str(store / "out"))
     assert code == 0
     assert "1 of 1 records" in out
     for format, sign in (("terminal", "Records\n"), ("md", "| attack"), ("csv", "fgsm")):
-        code, out, err = in_process(capsys, "report", str(store / "out"), "--format", format)
+        code, out, err = bench(capsys, "report", str(store / "out"), "--format", format)
         assert (code, err) == (0, "")
         assert sign in out
 
@@ -131,19 +120,19 @@ def precisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bf16_is_checked_against_fp32_of_the_same_or_another_store(
     precisions: Path, capsys: pytest.CaptureFixture[str], outs: list[str]
 ) -> None:
-    code, out, _ = in_process(capsys, "report", *(str(precisions / name) for name in outs), "--format", "md")
+    code, out, _ = bench(capsys, "report", *(str(precisions / name) for name in outs), "--format", "md")
     assert code == 0
     assert "not run in fp32" not in out
     assert "| fgsm eps=8/255 precision=bf16 |" in out
 
 
 def test_bf16_alone_is_left_out(precisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = in_process(capsys, "report", str(precisions / "bf16"))
+    _, out, _ = bench(capsys, "report", str(precisions / "bf16"))
     assert "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases" in out
 
 
 def test_csv_says_on_stderr_what_it_leaves_out(precisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = in_process(capsys, "report", str(precisions / "bf16"), "--format", "csv")
+    code, out, err = bench(capsys, "report", str(precisions / "bf16"), "--format", "csv")
     assert (code, len(out.splitlines())) == (0, 1)
     assert err.splitlines()[0] == "left out:"
     assert err.splitlines()[1].startswith("- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32")
@@ -152,8 +141,8 @@ def test_csv_says_on_stderr_what_it_leaves_out(precisions: Path, capsys: pytest.
 def test_report_shows_only_the_job_s_own_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for eps in ("4/255", "8/255"):
         path = write(tmp_path, small(attacks=[{"name": "fgsm", "eps": eps}], metrics=["dsc"]))
-        assert in_process(capsys, "run", path, "--out", str(tmp_path / "out"))[0] == 0
-    _, out, _ = in_process(capsys, "report", str(tmp_path / "out"))
+        assert bench(capsys, "run", path, "--out", str(tmp_path / "out"))[0] == 0
+    _, out, _ = bench(capsys, "report", str(tmp_path / "out"))
     assert "1 ok, 0 failed, 0 not done, of 1" in out
     assert "eps=8/255" in out
     assert "eps=4/255" not in out
@@ -180,7 +169,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     store: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     places = {"job": str(store / "job.yaml"), "out": str(store / "out")}
-    code, out, err = in_process(capsys, *(argument.format(**places) for argument in arguments))
+    code, out, err = bench(capsys, *(argument.format(**places) for argument in arguments))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -191,7 +180,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
 def test_garbage_is_collected_again_once_a_job_is_read(
     store: Path, capsys: pytest.CaptureFixture[str], change: str
 ) -> None:
-    in_process(capsys, "plan", str(store / "job.yaml"), "--set", change)
+    bench(capsys, "plan", str(store / "job.yaml"), "--set", change)
     assert gc.isenabled()
 
 
@@ -207,14 +196,14 @@ def test_a_mistake_has_no_traceback_in_a_process_of_its_own(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("arguments", [["run"], ["nonsense"], ["run", "x.yaml", "--limit-cases", "0"], ["run", "-z"]])
 def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert in_process(capsys, *arguments)[0] == 2
+    assert bench(capsys, *arguments)[0] == 2
 
 
 def test_failed_records_are_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("freqbench.evaluate.attack_case", lambda *args: 1 / 0)
-    code, out, _ = in_process(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
+    code, out, _ = bench(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
     assert code == 1
     assert "failed: ZeroDivisionError: division by zero" in out
     assert out.splitlines()[-1] == "1 records failed: the same command tries them again"
@@ -223,7 +212,7 @@ def test_failed_records_are_exit_code_1(
 def test_limit_cases_and_set_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     changes = ["--set", "attacks=[{name: gn, std: [0.1, 0.2]}]", "--set", "metrics=[dsc]", "--limit-cases", "1"]
-    assert in_process(capsys, "run", write(tmp_path, job()), "--out", str(out), *changes)[0] == 0
+    assert bench(capsys, "run", write(tmp_path, job()), "--out", str(out), *changes)[0] == 0
     assert {(row["attack"], row["case_id"]) for row in rows(out).values()} == {("'gn'", "'phantom_2000'")}
     assert len(rows(out)) == 2 * 2 * 2
 
@@ -232,12 +221,12 @@ def test_a_shard_is_a_part_and_force_goes_past_another_run(tmp_path: Path, capsy
     content = small(attacks=[{"name": "gn", "std": [0.01 * i for i in range(1, 9)]}], metrics=["dsc"])
     command = ["run", write(tmp_path, content), "--out", str(tmp_path / "out"), "--engine", "serial"]
     Lease(str(tmp_path / "out"), "other").take()
-    code, _, err = in_process(capsys, *command, "--shard", "1/2")
+    code, _, err = bench(capsys, *command, "--shard", "1/2")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(
         f"error: {tmp_path / 'out'}: expected no other run on these cells, got run other on shard 1/1"
     )
-    assert in_process(capsys, *command, "--shard", "1/2", "--force")[0] == 0
+    assert bench(capsys, *command, "--shard", "1/2", "--force")[0] == 0
     cells = expanded(content)[1].cells
     wanted = {cell.cell_id for cell in cells if int(cell.cell_id, 16) % 2 == 0}
     assert {row[0] for row in rows(tmp_path / "out")} == wanted
@@ -255,9 +244,9 @@ SAVED = {
 def test_score_goes_from_the_store_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = small(**SAVED, metrics=["dsc"])
     out = tmp_path / "out"
-    assert in_process(capsys, "run", write(tmp_path, content), "--out", str(out))[0] == 0
+    assert bench(capsys, "run", write(tmp_path, content), "--out", str(out))[0] == 0
     (tmp_path / "job.yaml").unlink()
-    code, said, _ = in_process(capsys, "score", str(out), "--targets", "b")
+    code, said, _ = bench(capsys, "score", str(out), "--targets", "b")
     assert code == 0
     assert "of each target (columns) under volumes made on each source" in said
     assert len(rows(out)) == 3
@@ -271,22 +260,22 @@ def test_matched_budgets_are_planned_found_run_kept_and_scored(
 ) -> None:
     content = small(**MATCHED, **SAVED)
     path, out = write(tmp_path, content), tmp_path / "out"
-    code, said, _ = in_process(capsys, "plan", path, "--out", str(out))
+    code, said, _ = bench(capsys, "plan", path, "--out", str(out))
     assert (code, out.exists()) == (0, False)
     assert said.startswith("2 of 2 budgets are not known yet: run finds them before anything else\n")
-    code, said, _ = in_process(capsys, "run", path, "--out", str(out))
+    code, said, _ = bench(capsys, "run", path, "--out", str(out))
     assert code == 0
     assert [line.split("=")[0] for line in said.splitlines()[:2]] == ["gn on a, phantom: std", "gn on b, phantom: std"]
     budgets = {record["source"]: record["budget"] for record in json.loads((out / "match.json").read_text()).values()}
     assert {row["source_model"]: row["budget"] for row in rows(out).values()} == {
         repr(source): repr(budget) for source, budget in budgets.items()
     }
-    code, said, _ = in_process(capsys, "run", path, "--out", str(out))
+    code, said, _ = bench(capsys, "run", path, "--out", str(out))
     assert said.splitlines()[-1].startswith("0 records in 0 s, 2 were there before: ")
     assert "asked" not in said
-    assert in_process(capsys, "score", str(out), "--targets", "a", "--job", path)[0] == 0
+    assert bench(capsys, "score", str(out), "--targets", "a", "--job", path)[0] == 0
     (out / "match.json").unlink()
-    assert in_process(capsys, "score", str(out), "--targets", "b")[0] == 0
+    assert bench(capsys, "score", str(out), "--targets", "b")[0] == 0
     assert len(rows(out)) == 4
 
 
@@ -297,7 +286,7 @@ def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("freqbench.evaluate.attack_case", interrupt)
-    code, said, _ = in_process(capsys, "run", write(tmp_path, small(**MATCHED)), "--out", str(tmp_path / "out"))
+    code, said, _ = bench(capsys, "run", write(tmp_path, small(**MATCHED)), "--out", str(tmp_path / "out"))
     assert code == 130
     assert said == "stopped while budgets were matched: what was found is kept, and the same command goes on\n"
 
@@ -342,7 +331,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
-    code, _, err = in_process(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "file" / "out"))
+    code, _, err = bench(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "file" / "out"))
     assert code == 2
     assert err.startswith("error: ")
     assert err.rstrip().endswith("check the path and its permissions")

@@ -1,27 +1,17 @@
 """The papers' jobs on a machine that has neither their data nor their checkpoints."""
 
-import signal
-import sys
 from pathlib import Path
 
 import pytest
-
-from freqbench.cli import main
+from called import bench
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
 
-def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """What `bench.py` calls, in a folder of its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench.py", *arguments])
-        for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
-            patch.delenv(variable, raising=False)
-        with pytest.raises(SystemExit) as caught:
-            main()
-    signal.signal(signal.SIGTERM, before)
-    return int(caught.value.code or 0), *capsys.readouterr()
+@pytest.fixture(autouse=True)
+def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 def test_plan_shows_the_grid_and_what_is_missing(

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from called import bench
 
-from freqbench.cli import main
 from freqbench.data.layouts import recognise
 from freqbench.data.published import SPLITS
 from freqbench.errors import UserError
@@ -279,31 +278,19 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def _doctor(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["bench.py", "doctor", "--data", str(root)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
-
-
-def test_doctor_says_all_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     downloads.decathlon(tmp_path, {"training": ["a", "b"]})
-    code, out, _ = _doctor(tmp_path, capsys, monkeypatch)
+    code, out, _ = bench(capsys, "doctor", "--data", str(tmp_path))
     assert code == 0
     assert "loader:          decathlon" in out
     assert "training:        2 of 2 cases are complete" in out
     (tmp_path / "imagesTr/b.nii.gz").unlink()
-    code, out, _ = _doctor(tmp_path, capsys, monkeypatch)
+    code, out, _ = bench(capsys, "doctor", "--data", str(tmp_path))
     assert code == 1
     assert "problem:         training: 1 files are missing: imagesTr/b.nii.gz" in out
 
 
-def test_doctor_leaves_with_2_where_it_recognises_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, out, err = _doctor(tmp_path, capsys, monkeypatch)
+def test_doctor_leaves_with_2_where_it_recognises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = bench(capsys, "doctor", "--data", str(tmp_path))
     assert (code, out) == (2, "")
     assert "expected the folder of a dataset" in err

@@ -1,14 +1,11 @@
 """Files that somebody made to harm whoever reads them, and the command line that reads them."""
 
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from handed_on import handed_on
 
-from freqbench.cli import main
 from freqbench.errors import UserError
 
 
@@ -28,17 +25,6 @@ def works(sprung: Path) -> bool:
     has_sprung = sprung.exists()
     sprung.unlink(missing_ok=True)
     return has_sprung
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """What `bench.py` calls: exit code, stdout, stderr."""
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench.py", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    signal.signal(signal.SIGTERM, before)
-    return int(caught.value.code or 0), *capsys.readouterr()
 
 
 def line_of(error: pytest.ExceptionInfo[UserError]) -> str:

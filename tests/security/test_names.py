@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from called import bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from security.hostile import command, line_of
+from security.hostile import line_of
 from tiny import expanded, small
 
 from freqbench import config, names, storage
@@ -243,7 +244,7 @@ def test_a_job_that_would_write_above_runs_is_refused_by_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(small(name="..")))
-    code, out, err = command(capsys, "run", "job.yaml")
+    code, out, err = bench(capsys, "run", "job.yaml")
     assert (code, out) == (2, "")
     assert err.startswith("error: job.yaml: name: expected a name of letters")
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]

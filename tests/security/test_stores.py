@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from security.hostile import command, line_of
+from called import bench
+from security.hostile import line_of
 from tiny import execute, expanded, small, write
 
 from freqbench.engine import volumes
@@ -95,7 +96,7 @@ def test_what_a_store_trusts_is_not_imported(
 
     change(store / "run.json", trusting)
     change(next((store / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
-    code, _, err = command(capsys, *COMMANDS[name])
+    code, _, err = bench(capsys, *COMMANDS[name])
     own = name in ("status", "report", "plan")  # these take nothing from the store's job but keys
     assert code == (0 if own else 2), err
     if not own:
@@ -103,7 +104,7 @@ def test_what_a_store_trusts_is_not_imported(
         assert "expected leave to run its code" in err
     assert not (store.parent / "sprung").exists()
     if not own and foreign != "torchscript":  # the trap works, where the user trusts it
-        command(capsys, *COMMANDS[name], "--trust-code")
+        bench(capsys, *COMMANDS[name], "--trust-code")
         assert (store.parent / "sprung").exists()
 
 
@@ -112,7 +113,7 @@ def test_a_match_file_holds_numbers_alone(store: Path, capsys: pytest.CaptureFix
     job = write(store.parent, small(attacks=[entry]))
     for content in ({"key": {"trust_code": True, "attack": "booby:Trap"}}, ["booby:Trap"], {"key": "booby:Trap"}, 5):
         (store / "match.json").write_text(json.dumps(content))
-        code, _, err = command(capsys, "plan", job, "--out", "out")
+        code, _, err = bench(capsys, "plan", job, "--out", "out")
         assert (code, err.count("\n")) == (2, 1)
         assert "match.json" in err
 
@@ -145,7 +146,7 @@ def test_a_job_of_a_store_that_is_something_else_is_one_line(
     store: Path, name: str, broken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(store / "run.json", BROKEN[broken])
-    code, _, err = command(capsys, *COMMANDS[name])
+    code, _, err = bench(capsys, *COMMANDS[name])
     if broken.startswith("additions") and name in ("status", "report"):
         assert code == 0  # they do not look there
         return
@@ -160,7 +161,7 @@ def test_a_run_s_file_that_is_something_else_is_no_traceback(
     store: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next((store / "runs").glob("*.json")).write_text(content)
-    code, _, err = command(capsys, "status", "out")
+    code, _, err = bench(capsys, "status", "out")
     assert (code, err.count("\n")) == ((0, 0) if "warnings" in content else (2, 1)), err
 
 
@@ -170,7 +171,7 @@ def test_rows_that_hold_something_else_are_one_line(
     store: Path, column: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite(store, **{column: text})
-    code, _, err = command(capsys, "report", "out")
+    code, _, err = bench(capsys, "report", "out")
     assert (code, err.count("\n")) == ((2, 1) if column == "params" else (0, 0)), err
     assert printable(err) == err
 
@@ -185,7 +186,7 @@ def test_what_a_store_says_is_shown_and_not_obeyed(
     named = dict.fromkeys(("attack", "source_model", "target_model", "dataset", "threat_model", "patient_id"), text)
     rewrite(store, **named)
     change(next((store / "runs").glob("*.json")), lambda run: run | {"status": text, "heartbeat": text, "run_id": text})
-    code, out, err = command(capsys, *words)
+    code, out, err = bench(capsys, *words)
     assert (code, err) == (0, "")
     assert printable(out) == out
     assert "[red]a" in "".join(out.split()) or text is ESCAPES
@@ -196,21 +197,21 @@ def test_reasons_of_failed_rows_are_shown_and_not_obeyed(
     store: Path, format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite(store, status="failed", error=f"{ESCAPES}<img src=x>|cell")
-    code, out, _ = command(capsys, "report", "out", "--format", format)
+    code, out, _ = bench(capsys, "report", "out", "--format", format)
     assert (code, printable(out)) == (0, out)
     assert ("<img" not in out and "\\|cell" in out) or format == "terminal"
 
 
 def test_an_error_s_text_is_one_plain_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(store / "run.json", lambda run: run | {"job": {"spec": run["job"]["spec"] | {f"a\n{ESCAPES}": 1}}})
-    code, out, err = command(capsys, "score", "out", "--targets", "a")
+    code, out, err = bench(capsys, "score", "out", "--targets", "a")
     assert (code, out, err.count("\n"), printable(err)) == (2, "", 1, err)
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " =1"])
 def test_no_cell_is_a_formula(store: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(store, dataset=text, attack=text, source_model=text, target_model=text)
-    _, out, _ = command(capsys, "report", "out", "--format", "csv")
+    _, out, _ = bench(capsys, "report", "out", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert {row["dataset"] for row in rows} == {f"'{text}"}
     assert not any(cell.lstrip().startswith(("=", "+", "@")) for row in rows for cell in row.values())
@@ -230,7 +231,7 @@ def test_facts_of_a_volume_that_are_others_are_one_line(
     store: Path, facts: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next(store.glob("volumes/*/*/attack.json")).write_text(facts)
-    code, _, err = command(capsys, "export", "out")
+    code, _, err = bench(capsys, "export", "out")
     assert (code, err.count("\n")) == (2, 1), err
     assert "attack.json: " in err
 
@@ -238,7 +239,7 @@ def test_facts_of_a_volume_that_are_others_are_one_line(
 def test_a_volume_of_another_shape_is_one_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(store.glob("volumes/*/*/adversarial.nii.gz"))
     path.write_bytes(gzip.compress(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.eye(4)).to_bytes()))
-    code, _, err = command(capsys, "export", "out")
+    code, _, err = bench(capsys, "export", "out")
     assert (code, err.count("\n")) == (2, 1), err
     assert "expected the shape of the prepared case, (1, 24, 20, 16), got (1, 2, 3, 4)" in err
 
@@ -267,7 +268,7 @@ def test_no_volume_is_written_or_read_through_a_link_out_of_the_store(
         shutil.move(place, elsewhere)
     place.symlink_to(elsewhere)
     before = sorted(elsewhere.rglob("*"))
-    code, _, err = command(capsys, "export", "out")
+    code, _, err = bench(capsys, "export", "out")
     assert (code, err.count("\n")) == (2, 1), err
     is_followed = linked in ("volumes", "export")
     assert (

@@ -1,18 +1,17 @@
 """A job with a model, a dataset and an attack of another package, and the rule that guards them."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from called import bench
 from third_party.own import OWN, TRUST, units
 from tiny import execute, expanded, rows, small, write
 from toy.data import Balls
 
-from freqbench.cli import main
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.errors import UserError
 from freqbench.results import Store
@@ -25,17 +24,6 @@ BESIDE: dict[str, dict[str, Any]] = {
     "attack": {},
     "model": {"models": [{**OWN["models"][0], "args": {"classes": 6}}]},
 }
-
-
-def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """What `bench.py` calls: exit code, stdout, stderr."""
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench.py", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    signal.signal(signal.SIGTERM, before)
-    return int(caught.value.code or 0), *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +68,7 @@ def test_the_command_refuses_with_exit_code_2_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = in_process(capsys, "run", write(tmp_path, small(**OWN)), "--out", "out")
+    code, out, err = bench(capsys, "run", write(tmp_path, small(**OWN)), "--out", "out")
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     expected = "datasets[0].loader: toy.data:Balls: expected leave to run its code"
@@ -99,14 +87,14 @@ def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.M
 
 def test_trust_of_a_store_is_not_the_user_s(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Store(str(store)).job()["spec"]["trust_code"] is True
-    code, _, err = in_process(capsys, "score", str(store), "--targets", "tiny")
+    code, _, err = bench(capsys, "score", str(store), "--targets", "tiny")
     assert code == 2
     assert "toy.data:Balls: expected leave to run its code" in err
     assert len(err.splitlines()) == 1
 
 
 def test_a_store_is_scored_with_the_flag(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert in_process(capsys, "score", str(store), "--targets", "tiny", "--trust-code")[::2] == (0, "")
+    assert bench(capsys, "score", str(store), "--targets", "tiny", "--trust-code")[::2] == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,19 @@
+"""A command as `bench.py` calls it, without a process of its own."""
+
+import signal
+import sys
+
+import pytest
+
+from freqbench.cli import main
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench.py", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    signal.signal(signal.SIGTERM, before)
+    return int(caught.value.code or 0), *capsys.readouterr()
