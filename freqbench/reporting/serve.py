@@ -21,6 +21,7 @@ from freqbench.reporting.contents import contents, keys_of
 from freqbench.reporting.page import build_page, packed, page_data, viewer_script
 from freqbench.reporting.page.volumes import live_manifest, volume_bytes
 from freqbench.results import Store
+from freqbench.results.probed import read_gradients, read_saved, root_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 REST = 5
@@ -57,11 +58,12 @@ class Live:
             return self._mark, self._packed
 
     def _look(self) -> str:
-        """What changes when a store does: its files of rows, and what its runs say of themselves."""
+        """What changes when a store or its audit does: files of rows, what runs say, what was measured."""
         seen = [
             [store.root, storage.list_files(storage.join(store.root, "records"), ".parquet"), store.runs()]
-            for store in self._stores
+            for store in (*self._stores, *(Store(root_of(store.root)) for store in self._stores))
         ]
+        seen += [[str(read_gradients(store.root)), str(read_saved(store.root))] for store in self._stores]
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _made(self) -> bytes:

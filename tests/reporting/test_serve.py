@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from reporting.audit.planted import gradients
 
 from freqbench.errors import UserError
 from freqbench.reporting import serve
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results.probed import write
 from freqbench.results.writer import commit
 
 Rows = Callable[..., dict[str, Any]]
@@ -64,6 +66,21 @@ def test_a_growing_store_is_shown_as_it_grows(client: TestClient, tmp_path: Path
     add(tmp_path / "out", "b", rows[1:], rows)
     grown = client.get("/data", headers={"If-None-Match": first.headers["etag"]})
     assert data_of(grown)["counts"]["ok"] == 3
+
+
+def test_what_an_audit_adds_is_shown_as_it_is_added(
+    client: TestClient, tmp_path: Path, row: Rows, rows: list[dict[str, Any]]
+) -> None:
+    def found(check: str) -> set[tuple[str, str]]:
+        findings = data_of(client.get("/data"))["audit"]["findings"]
+        return {(each["subject"], each["verdict"]) for each in findings if each["check"] == check}
+
+    assert (found("zero_gradients"), len(found("distances"))) == ({("", "not checked")}, 1)
+    write(str(tmp_path / "out"), gradients(model="unet", model_id="id_unet", zero_share=1.0))
+    assert found("zero_gradients") == {("", "violated")}
+    added = [row("vafa", dsc=0.4, dsc_clean=0.9)]
+    add(tmp_path / "out" / "audit", "a", added, added)
+    assert len(found("distances")) == 2
 
 
 def test_a_store_is_not_read_again_at_once(
