@@ -27,15 +27,13 @@ def overview(grid: Grid) -> list[tuple[str, str, str, int, int, int]]:
 
 
 def hours(plan: Plan, store: Store) -> tuple[float, str]:
-    """Hours that one worker needs for the rest, and what that is based on.
+    """Hours that one worker needs for a rest that is not empty, and what that is based on.
 
     Where the store has rows: their mean seconds a pass of each source model, and a record to score. Where it lacks
     them: counted operations over a rate that a core or a card usually reaches, which is right to a factor of some five.
     """
     import torch
 
-    if not plan.units:
-        return 0.0, "nothing is left"
     rate = GPU_FLOPS if torch.cuda.is_available() else CORE_FLOPS * available_cores()
     a_pass, a_record = _measured(store)
     models = {model.model_id: model for unit in plan.units for model in (unit.cell.source, *unit.targets)}

@@ -44,5 +44,6 @@ def lines(grid: Grid, lacking: Sequence[Missing], volumes: str | None, out: str)
     store = Store(out)
     todo = current_plan(grid, store, volumes)
     yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
-    hours, basis = estimate.hours(todo, store)
-    yield f"about {estimate.text(hours)} left on one worker ({basis})"
+    if todo.units:
+        hours, basis = estimate.hours(todo, store)
+        yield f"about {estimate.text(hours)} left on one worker ({basis})"
