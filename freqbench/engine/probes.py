@@ -52,7 +52,7 @@ def measure_gradients(probe: Probe, out: str, trusted: bool, say: Say) -> None:
         probe: whose cases and eps.
         out: the store that is audited.
         trusted: whether code of others may run.
-        say: told of windows that could not be looked at.
+        say: told of each model, and of windows that could not be looked at.
     """
     former = read_gradients(out)
     settings = (probe.eps, STEPS, STEP_SIZE)
@@ -67,7 +67,9 @@ def measure_gradients(probe: Probe, out: str, trusted: bool, say: Say) -> None:
             place = (cell.source.model_id, cell.dataset.case_key(ref), cell.precision)
             if any(key[:3] == place for key in known):
                 continue
-            model = model or models.load(cell.source, device, cell.precision, cell.compile, trusted)
+            if model is None:
+                say(f"looking at the gradients of {cell.source.name} on {cell.dataset.name}")
+                model = models.load(cell.source, device, cell.precision, cell.compile, trusted)
             known |= {_key(each): each for each in _of_case(model, cell, ref, probe.eps, say)}
             eps, steps, step_size = settings
             found = Gradients(

@@ -130,7 +130,7 @@ class Reproducer:
             job = self._job or _validated(content, where, self._trusted)
             self._grids[text] = job, imported.joined(expand(job, where=where), self._store.root)
         job, grid = self._grids[text]
-        if row["target_model"] in {target.name for cell in grid.cells for target in cell.targets}:
+        if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
             return grid
         checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # `score --targets` knew it
         _, extended = further_targets(job, [f"{row['target_model']}={checkpoint}"])
@@ -159,15 +159,19 @@ def _lost(row: Row, run: Mapping[str, Any]) -> str:
 
 
 def _unit(grid: Grid, key: Key) -> Unit | None:
-    """What a worker has to do for a record; None where the grid has no such cell, case or target."""
+    """What a worker has to do for a record; None where the grid has no such cell or case, or no such model at all.
+
+    A target need not be one of the cell's: `score` and `audit --run` scored volumes on further models of the job.
+    """
     cell_id, case_key, target_id = key
     for cell in grid.cells:
         if cell.cell_id != cell_id:
             continue
         refs = [ref for ref in grid.cases[cell.dataset.name] if cell.dataset.case_key(ref) == case_key]
-        targets = tuple(target for target in cell.targets if target.model_id == target_id)
-        if refs and targets:
-            return Unit(cell=cell, ref=refs[0], targets=targets)
+        others = (other for other in grid.cells if other.dataset.name == cell.dataset.name)
+        models = {model.model_id: model for other in others for model in (other.source, *other.targets)}
+        if refs and target_id in models:
+            return Unit(cell=cell, ref=refs[0], targets=(models[target_id],))
     return None
 
 

@@ -12,6 +12,7 @@ from tiny import execute, expanded, rows
 
 from freqbench.engine import probing
 from freqbench.engine.auditing import Asked, carry_out
+from freqbench.engine.reproduce import Reproducer
 from freqbench.errors import UserError
 from freqbench.reporting.audit import Finding, audited, gathered
 from freqbench.reporting.audit.checks import verdicts
@@ -100,12 +101,19 @@ def test_a_second_audit_computes_nothing(out: str) -> None:
     assert read_gradients(out) == gradients
 
 
+def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
+    names = ("cell_id", "case_key", "target_model_id", "source_model_id")
+    crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
+    made = Reproducer(Store(root_of(out)), None, trusted=True).each([(key[0], key[1], key[2]) for key in crossed[:2]])
+    assert [each.verdict for each in made] == ["equal", "equal"]
+
+
 def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     execute(job(save_adversarial="none"), place)
     said = audit(place, compute=False)
     assert re.search(r"\d+ cells, \d+ units on at most 4 cases, [\d,]+ window passes", said)
-    assert "gradients: 352 window passes more, at most" in said  # 6 windows of 4 and of 20 steps, twice
+    assert "gradients: 352 window passes more, at most" in said  # 8 windows of 4 and of 20 steps, twice
     assert not (tmp_path / "out" / "audit" / "records").exists()
 
 
