@@ -35,6 +35,12 @@ def audit(
 ) -> None:
     """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
     failed: int | None = 0
+    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--address": address}
+    given = [name for name, value in of_run.items() if value is not None]
+    if run and plan:
+        raise UserError("audit: expected --run or --plan, got both")
+    if plan and (to is not None or format != "terminal"):
+        raise UserError("audit: expected --format and --to without --plan, which shows no table")
     if run or plan:
         from freqbench.engine import auditing
 
@@ -45,7 +51,7 @@ def audit(
             raise typer.Exit(commands.EXIT_INTERRUPTED)
         if plan:
             return
-    elif given := [name for name, value in (("--cases", cases), ("--eps", eps), ("--job", job)) if value is not None]:
+    elif given:
         raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
     commands.put(commands.report([out], format, "audit"), to)
     if failed:

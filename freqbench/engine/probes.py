@@ -10,10 +10,10 @@ from freqbench import evaluate, models, storage
 from freqbench.attacks import make
 from freqbench.attacks.task import Task
 from freqbench.engine import volumes
-from freqbench.engine.probing import STEP_SIZE, STEPS, Probe
+from freqbench.engine.probing import PRECISION, STEP_SIZE, STEPS, Probe
 from freqbench.grid import Cell, Grid
 from freqbench.machine import versions
-from freqbench.models import SegmentationModel, attack_windows
+from freqbench.models import DefendedModel, SegmentationModel, attack_windows
 from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
 from freqbench.results.probed import (
@@ -55,31 +55,27 @@ def measure_gradients(probe: Probe, out: str, trusted: bool, say: Say) -> None:
         say: told of each model, and of windows that could not be looked at.
     """
     former = read_gradients(out)
-    settings = (probe.eps, STEPS, STEP_SIZE)
     known = {}
-    if former and (former.eps, former.steps, former.step_size) == settings:
+    if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
         known = {_key(each): each for each in former.windows}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sources = {(cell.dataset.name, cell.source.model_id): cell for cell in probe.own.cells}
     for cell in sources.values():
         model = None
         for ref in probe.own.cases[cell.dataset.name]:
-            place = (cell.source.model_id, cell.dataset.case_key(ref), cell.precision)
-            if any(key[:3] == place for key in known):
+            place = (cell.source.model_id, cell.dataset.case_key(ref), PRECISION, probe.eps)
+            if any(key[:4] == place for key in known):
                 continue
             if model is None:
                 say(f"looking at the gradients of {cell.source.name} on {cell.dataset.name}")
-                model = models.load(cell.source, device, cell.precision, cell.compile, trusted)
+                model = models.load(cell.source, device, PRECISION, trusted=trusted)
             known |= {_key(each): each for each in _of_case(model, cell, ref, probe.eps, say)}
-            eps, steps, step_size = settings
-            found = Gradients(
-                eps=eps, steps=steps, step_size=step_size, versions=versions(), windows=tuple(known.values())
-            )
-            write(out, found)
+            windows = tuple(known.values())
+            write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
 
 
-def _key(window: GradientFacts) -> tuple[str, str, str, int]:
-    return window.model_id, window.case_key, window.precision, window.window
+def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
+    return window.model_id, window.case_key, window.precision, window.eps, window.window
 
 
 def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
@@ -99,6 +95,8 @@ def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say
             if not any(text in error for text in NO_GRADIENT):
                 say(f"{cell.source.name}, {ref.case_id}, window {number}: no gradient facts: {error}")
                 continue
+        if not all(map(math.isfinite, losses)):
+            error, losses = "the loss is not finite", []
         yield GradientFacts(
             dataset=cell.dataset.name,
             model=cell.source.name,
@@ -106,9 +104,11 @@ def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say
             case_id=ref.case_id,
             case_key=cell.dataset.case_key(ref),
             window=number,
-            precision=cell.precision,
+            precision=PRECISION,
             zero_share=zero,
             sign_agreement=agreement,
+            draws=model.passes if _draws(model) else None,
+            eps=eps,
             losses=tuple(losses),
             error=error,
         )
@@ -117,16 +117,29 @@ def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say
 def _look(
     model: SegmentationModel, image: Tensor, label: Tensor, eps: float
 ) -> tuple[float, float | None, list[float]]:
-    """Share of zero gradients, sign agreement of two of them, and the losses of a PGD, of one window."""
+    """Share of zero gradients, sign agreement of two of them, and the losses of a PGD, of one window.
+
+    An attacker who takes one draw of a random defence for the network sees the same gradient twice; here he does not.
+    """
     device = next(model.parameters()).device
     image, label = image.to(device), label.to(device)
     task = Task("audit", model, image, label, targeted=False, generator=None, start=None)
+
+    def of_draw(key: int) -> Callable[[Tensor], Tensor]:
+        return lambda point: task.raised(model(point, keys=[key]))
+
+    objectives = [of_draw(1), of_draw(2)] if _draws(model) and not model.takes_keys else [None, None]
     with torch.enable_grad(), task.network.evaluation_mode():
-        first, second = task.gradient(task.clean), task.gradient(task.clean)
+        first, second = (task.gradient(task.clean, objective) for objective in objectives)
     agreement = sign_agreement(first, second)
     result = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label)
     losses = result.losses[:, 0].tolist()
     return zero_share(first), None if math.isnan(agreement) else agreement, losses
+
+
+def _draws(model: SegmentationModel) -> bool:
+    """Whether a defence at random stands before the network."""
+    return isinstance(model, DefendedModel) and model.defence.is_random
 
 
 def rescore_saved(probe: Probe, out: str, trusted: bool, say: Say) -> None:
@@ -157,6 +170,10 @@ def rescore_saved(probe: Probe, out: str, trusted: bool, say: Say) -> None:
             loaded = {cell.source.model_id: model}  # one at a time
         stored = volumes.read(root, cell, ref)[0].adversarial
         case, model = cell.dataset.load(ref, cell.source.space), loaded[cell.source.model_id]
+        anew = [_dsc(model, image, case, cell.dataset.num_classes) for image in (stored, (stored * 255).round() / 255)]
+        if any(map(math.isnan, anew)):
+            say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")
+            continue
         found.append(
             SavedScore(
                 dataset=cell.dataset.name,
@@ -167,8 +184,8 @@ def rescore_saved(probe: Probe, out: str, trusted: bool, say: Say) -> None:
                 attack=cell.attack.name,
                 cell_id=cell.cell_id,
                 dsc=dsc,
-                dsc_stored=_dsc(model, stored, case, cell.dataset.num_classes),
-                dsc_8bit=_dsc(model, (stored * 255).round() / 255, case, cell.dataset.num_classes),
+                dsc_stored=anew[0],
+                dsc_8bit=anew[1],
             )
         )
     write(out, Saved(versions=versions(), volumes=tuple(found)))

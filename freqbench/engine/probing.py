@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from freqbench.attacks import Attack, make
 from freqbench.engine import matching
@@ -22,6 +22,8 @@ from freqbench.results import Key, Store
 from freqbench.results.probed import root_of
 
 EPS = 8 / 255
+PRECISION: Literal["fp32"] = "fp32"
+"""Rows of a reduced precision count beside those of the full one only."""
 STEPS = 20
 STEP_SIZE = "eps/4"
 QUERIES = 100
@@ -90,6 +92,8 @@ def planned(
         "seeds": (seed,),
         "metrics": wanted,
         "save_adversarial": "none",
+        "precision": PRECISION,
+        "compile": False,
     }
     return Probe(job=job.model_copy(update=content), grid=grid, own=own, eps=eps)
 
@@ -161,7 +165,8 @@ def _noise(
     ]
     if not entries:
         return
-    noisy = job.model_copy(update={"attacks": entries, "targets": "source", "seeds": job.seeds[:1]})
+    exact = {"precision": PRECISION, "compile": False}
+    noisy = job.model_copy(update={"attacks": entries, "targets": "source", "seeds": job.seeds[:1], **exact})
     try:
         found = matching.matched(noisy, root_of(store.root), say, "audit", compute)
     except UserError as error:
@@ -205,6 +210,8 @@ def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, .
         seed=seed if attack.is_stochastic else None,
         targets=targets or (template.source,),
         window_batch=template.window_batch if attack.couples_batch else None,
+        precision=PRECISION,
+        compile=False,
     )
 
 

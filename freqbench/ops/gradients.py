@@ -9,20 +9,22 @@ LAST_PART = 0.1
 
 
 def zero_share(gradient: Tensor) -> float:
-    """The share of entries that are exactly 0.
+    """The share of entries that are exactly 0, or not finite, which leads nowhere either.
 
     A few are usual (dead units, underflow); nearly all of them say that the network rounds, clips or saturates: attacks
     by gradients stand still there, whatever the network is worth (Athalye, Carlini, Wagner, ICML 2018,
     arXiv:1802.00420, shattered gradients).
 
-    >>> zero_share(torch.tensor([0.0, -0.0, 1.0, 2.0]))
-    0.5
+    >>> zero_share(torch.tensor([0.0, -0.0, 1.0, 2.0])), zero_share(torch.tensor([math.nan, 1.0]))
+    (0.5, 0.5)
     """
-    return float((gradient == 0).double().mean())
+    return float(((gradient == 0) | ~gradient.isfinite()).double().mean())
 
 
 def sign_agreement(first: Tensor, second: Tensor) -> float:
     """The share of entries with the same sign in both, of those that are not 0 in both; NaN where all are.
+
+    An entry that is not finite in either agrees with nothing.
 
     1 where a network is deterministic; one that draws at random has about 0.5 where its draws decide (stochastic
     gradients, ibid.).
@@ -33,13 +35,14 @@ def sign_agreement(first: Tensor, second: Tensor) -> float:
     counts = (first != 0) | (second != 0)
     if not counts.any():
         return math.nan
-    return float((first.sign() == second.sign())[counts].double().mean())
+    same = (first.sign() == second.sign()) & first.isfinite() & second.isfinite()
+    return float(same[counts].double().mean())
 
 
 def share_at_end(losses: Sequence[float]) -> float:
     r"""How much of the rise of a loss its last tenth of steps makes, at least one step.
 
-    .. math:: \frac{\max(0, L_n - L_{n-k})}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
+    .. math:: \frac{\max(0, L_n - \max(L_{n-k}, L_1))}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
 
     0 where a loss has settled, about 0.1 where it rises as at the beginning. NaN where it never rose, or with fewer
     than three values.
@@ -51,4 +54,4 @@ def share_at_end(losses: Sequence[float]) -> float:
         return math.nan
     last = max(1, round(LAST_PART * len(losses)))
     rise = max(losses) - losses[0]
-    return max(0.0, losses[-1] - losses[-1 - last]) / rise if rise > 0 else math.nan
+    return max(0.0, losses[-1] - max(losses[-1 - last], losses[0])) / rise if rise > 0 else math.nan

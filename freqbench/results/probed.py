@@ -30,8 +30,10 @@ class GradientFacts(Strict):
         zero_share: voxels whose gradient is exactly 0; None where there was no gradient at all.
         sign_agreement: voxels with a gradient in either of two passes whose sign is the same in both; None where no
             voxel has one.
-        losses: the loss before each step of PGD.
-        error: why there was no gradient.
+        draws: of a defence at random that an attacker averages at every pass; None where nothing is drawn.
+        eps: radius of the PGD.
+        losses: the loss before each step of PGD; none where one is not finite.
+        error: why there was no gradient, or no loss.
     """
 
     dataset: str
@@ -43,6 +45,8 @@ class GradientFacts(Strict):
     precision: str
     zero_share: Share | None
     sign_agreement: Share | None
+    draws: int | None = None
+    eps: float
     losses: tuple[float, ...]
     error: str | None = None
 
@@ -50,7 +54,6 @@ class GradientFacts(Strict):
 class Gradients(Strict):
     """The file GRADIENTS: all windows, what PGD was run with, and the versions of what computed it."""
 
-    eps: float
     steps: int
     step_size: str
     versions: dict[str, str]

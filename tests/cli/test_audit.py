@@ -60,6 +60,9 @@ def test_run_computes_what_is_missing_and_shows_it(
     [
         (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got neither"),
         (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got neither"),
+        (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got neither"),
+        (("--run", "--plan"), "audit: expected --run or --plan, got both"),
+        (("--plan", "--format", "md"), "audit: expected --format and --to without --plan"),
         (("--format", "pdf"), "unknown format 'pdf'"),
     ],
 )

@@ -2,20 +2,24 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from audited import job
 from rich.console import Console
 from tiny import execute, expanded, rows
 
-from freqbench.engine import probing
+from freqbench.engine import probes, probing
 from freqbench.engine.auditing import Asked, carry_out
 from freqbench.engine.reproduce import Reproducer
 from freqbench.errors import UserError
+from freqbench.models import load
 from freqbench.reporting.audit import Finding, audited, gathered
 from freqbench.reporting.audit.checks import verdicts
+from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
 from freqbench.results.probed import read_gradients, read_saved, root_of
 
@@ -126,6 +130,46 @@ def test_cells_that_the_store_has_are_not_planned_again(tmp_path: Path) -> None:
     assert "fgsm" not in {cell.attack.name for cell in probe.grid.cells}
     fewer = probing.planned(spec, str(tmp_path / "empty"), 3, None, print, compute=False)
     assert "fgsm" in {cell.attack.name for cell in fewer.grid.cells}
+
+
+def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    execute(job(save_adversarial="none"), place)
+    audit(place, cases=2)
+    before = looked_at(place)
+    audit(place, cases=1, eps="4/255")
+    assert before < looked_at(place)
+    found = read_gradients(place)
+    assert found is not None
+    assert Counter(each.eps for each in found.windows) == {32 / 255: 4, 4 / 255: 2}
+
+
+def looked_at(place: str) -> set[tuple[str, ...]]:
+    """Rows that a report's audit looks at."""
+    keys = keys_of([Store(place).job()])
+    return set(gathered([Store(place)], keys).records[["cell_id", "case_key"]].itertuples(index=False, name=None))
+
+
+def test_what_is_added_to_rows_of_a_reduced_precision_is_of_the_full_one(tmp_path: Path) -> None:
+    """Rows of bf16 count beside such of fp32 only."""
+    spec, _ = expanded(job(precision="bf16"))
+    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    assert {cell.precision for cell in probe.grid.cells} == {"fp32"}
+    assert (probe.job.precision, probe.job.compile) == ("fp32", False)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> None:
+    """The naive attacker sees one draw, and the same gradient twice: that is what hides."""
+    defence = {"name": "randomized_smoothing", "sigma": 0.2, "eot": 2, "samples": 1, "selection_samples": 1}
+    models = [{**job()["models"][0], "defence": defence, "adaptive": adaptive}]
+    _, grid = expanded(job(models=models))
+    (cell, *_) = grid.cells
+    model = load(cell.source, torch.device("cpu"), trusted=True)
+    (found,) = probes._of_case(model, cell, grid.cases["balls"][0], 8 / 255, print)
+    assert found.sign_agreement is not None
+    assert found.sign_agreement < 0.99
+    assert found.draws == (2 if adaptive else 1)
 
 
 def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:

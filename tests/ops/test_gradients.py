@@ -17,6 +17,11 @@ def test_signs_agree_over_voxels_that_have_one_in_either() -> None:
     assert sign_agreement(torch.tensor([1.0, -2.0, 0.0, 0.0]), torch.tensor([3.0, -1.0, 0.0, 1.0])) == 2 / 3
 
 
+def test_what_is_not_finite_is_no_gradient() -> None:
+    broken = torch.tensor([math.nan, math.inf, 1.0, 1.0])
+    assert (zero_share(broken), sign_agreement(broken, broken)) == (0.5, 0.5)
+
+
 def test_without_any_gradient_there_is_no_agreement() -> None:
     assert math.isnan(sign_agreement(torch.zeros(3), torch.zeros(3)))
 
@@ -28,6 +33,8 @@ def test_without_any_gradient_there_is_no_agreement() -> None:
         ([0.0, 1.0, 1.0, 1.0], 0.0),
         ([0.0, 1.0, 0.5, 0.4], 0.0),  # it falls at the end
         ([0.0, 0.0, 0.0, 2.0], 1.0),
+        ([1.0, *[0.5] * 18, 1.01], 1.0),  # it only comes back
+        ([1.0, *[0.5] * 9, 2.0, *[0.5] * 8, 1.5], 0.5),
     ],
 )
 def test_the_share_of_the_rise_in_the_last_tenth(losses: list[float], share: float) -> None:

@@ -68,6 +68,7 @@ class ModelVerdict:
         flags: the violated checks.
         doubts: those in doubt.
         held: those that held.
+        noted: those that found a fact which is neither right nor wrong.
         unchecked: those that were not made.
     """
 
@@ -76,29 +77,32 @@ class ModelVerdict:
     flags: tuple[str, ...]
     doubts: tuple[str, ...]
     held: tuple[str, ...]
+    noted: tuple[str, ...]
     unchecked: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
-        """`flagged`, `no sign`, or `not checked`, where not one check could be made."""
+        """`flagged`, `in doubt`, `no sign`, or `not checked`, where not one check could be made."""
         if self.flags:
             return "flagged"
-        return "no sign" if self.held or self.doubts else NOT_CHECKED
+        if self.doubts:
+            return IN_DOUBT
+        return "no sign" if self.held else NOT_CHECKED
 
     @property
     def sentence(self) -> str:
         """What was found in how many checks; never more than that."""
         made = len(self.flags) + len(self.doubts) + len(self.held)
-        total = made + len(self.unchecked)
-        doubt = f" In doubt: {', '.join(self.doubts)}." if self.doubts else ""
-        lacking = f" Not checked: {', '.join(self.unchecked)}." if self.unchecked else ""
+        total = made + len(self.noted) + len(self.unchecked)
+        rest = {"In doubt": self.doubts, "Noted": self.noted, "Not checked": self.unchecked}
+        besides = "".join(f" {name}: {', '.join(checks)}." for name, checks in rest.items() if checks)
         if self.flags:
             signs = counted(len(self.flags), "sign")
             found = f"{signs} of masked gradients in {counted(made, 'check')}"
-            return f"flagged: {', '.join(self.flags)} ({found}).{doubt}{lacking}"
+            return f"flagged: {', '.join(self.flags)} ({found}).{besides}"
         if not made:
             return "Nothing could be checked."
-        return f"No sign of masked gradients in {made} of {counted(total, 'check')}.{doubt}{lacking}"
+        return f"No sign of masked gradients in {len(self.held)} of {counted(total, 'check')}.{besides}"
 
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
@@ -119,7 +123,8 @@ def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
             model=model,
             flags=tuple(found.get(VIOLATED, ())),
             doubts=tuple(found.get(IN_DOUBT, ())),
-            held=(*found.get(HOLDS, ()), *found.get(NOTED, ())),
+            held=tuple(found.get(HOLDS, ())),
+            noted=tuple(found.get(NOTED, ())),
             unchecked=tuple(found.get(NOT_CHECKED, ())),
         )
         for (dataset, model), found in sorted(own.items())

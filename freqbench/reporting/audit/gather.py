@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 
 from freqbench import storage
 from freqbench.reporting.audit.evidence import COLUMNS, Evidence, evidence_of
-from freqbench.reporting.contents import keys_of
 from freqbench.reporting.frames import classes_frame, found_records
 from freqbench.reporting.strength import checked
 from freqbench.results import Key, Store
@@ -34,7 +33,7 @@ def gathered(
     roots = [root_of(store.root) for store in stores]
     beside = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
     everything = [*stores, *beside]
-    keys = None if job_keys is None else {*job_keys, *keys_of(store.job() for store in beside)}
+    keys = None if job_keys is None else {*job_keys, *_audited(beside, {target for _, _, target in job_keys})}
     stored, records = found_records(everything, keys, COLUMNS, may_be_empty)
     classes = None
     if always_classes or len(records) <= MAX_RECORDS:
@@ -42,3 +41,8 @@ def gathered(
     measured = filter(None, (read_gradients(store.root) for store in stores))
     rescored = filter(None, (read_saved(store.root) for store in stores))
     return evidence_of(checked(records, stored), classes, tuple(measured), tuple(rescored))
+
+
+def _audited(stores: Sequence[Store], targets: Collection[str]) -> set[Key]:
+    """The keys of what audits computed for models of the job, by their last call or by a former one."""
+    return {key for store in stores for key in store.covered() if key[2] in targets}

@@ -7,7 +7,7 @@ import numpy as np
 
 from freqbench.ops.gradients import share_at_end
 from freqbench.reporting.audit.evidence import Evidence
-from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted
+from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, NOTED, VIOLATED, Finding, counted
 from freqbench.reporting.audit.per_model import unchecked
 from freqbench.results.probed import GradientFacts, Gradients
 
@@ -28,7 +28,9 @@ def zero_gradients(evidence: Evidence) -> list[Finding]:
             findings.append(unchecked("zero_gradients", dataset, model, _MEASURED))
             continue
         share = float(np.mean(shares)) if shares else 1.0
-        text = f"{100 * share:.1f} % of voxels have a gradient of exactly 0, over {_count(windows)}"
+        text = (
+            f"{100 * share:.1f} % of voxels have a gradient of exactly 0 or none that is finite, over {_count(windows)}"
+        )
         if errors:
             text = f"No gradient in {len(errors)} of {len(windows)} windows: {errors[0]}"
         verdict = VIOLATED if errors else _graded(share, ZERO_SHARES)
@@ -48,7 +50,11 @@ def same_gradients(evidence: Evidence) -> list[Finding]:
         share = float(np.mean(shares))
         verdict = _graded(1 - share, tuple(1 - limit for limit in AGREEMENTS))
         text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
-        if verdict == VIOLATED:
+        draws = max(window.draws or 0 for window in windows)
+        if draws > 1 and verdict != HOLDS:
+            verdict = NOTED
+            text += f": the defence draws at random, and attacks average {draws} draws at every pass"
+        elif verdict == VIOLATED:
             text += ": the model draws at random, so average gradients over its draws before believing an attack"
         findings.append(_fact("same_gradients", dataset, model, verdict, f"{text}.", windows))
     return findings
@@ -64,11 +70,12 @@ def converged(evidence: Evidence) -> list[Finding]:
             reason = "no loss rose at all, so there is no curve to look at" if windows else _MEASURED
             findings.append(unchecked("converged", dataset, model, reason))
             continue
-        share = float(np.mean(shares))
+        share = float(np.median(shares))
         verdict = _graded(share, RISES)
+        radii = ", ".join(f"{eps * 255:.3g}/255" for eps in sorted({window.eps for window in windows}))
         text = (
-            f"The last tenth of {probe.steps} steps (pgd eps={probe.eps * 255:.3g}/255 step_size={probe.step_size}) "
-            f"makes {100 * share:.1f} % of the loss's whole rise, over {_count(windows)}"
+            f"The last tenth of {probe.steps} steps (pgd eps={radii} step_size={probe.step_size}) "
+            f"makes {100 * share:.1f} % of the loss's whole rise, by the median over {_count(windows)}"
         )
         if verdict != HOLDS:
             text += ": more steps would hurt more, so these numbers are too kind to the model"

@@ -36,7 +36,8 @@ def _budgets(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]
     found = [each for each in evidence.attacks_on(dataset, model) if each.budget is not None and each.is_gradient]
     for family in families(found, "budget"):
         for less, more in pairwise(sorted(family, key=lambda each: each.budget or 0)):
-            yield white_box(dataset, model, more, less)
+            if not is_close(less.budget, more.budget):
+                yield white_box(dataset, model, more, less)
 
 
 def steps(evidence: Evidence) -> list[Finding]:
@@ -51,7 +52,8 @@ def _steps(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]:
         found = [each for each in found if each.control == "none"]
         for family in families(found, effort):
             for less, more in pairwise(sorted(family, key=lambda each: float(each.params[effort]))):
-                yield white_box(dataset, model, more, less)
+                if less.params[effort] != more.params[effort]:
+                    yield white_box(dataset, model, more, less)
 
 
 def unbounded(evidence: Evidence) -> list[Finding]:
@@ -68,7 +70,7 @@ def unbounded(evidence: Evidence) -> list[Finding]:
             reason = "needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc"
             findings.append(unchecked("unbounded", dataset, model, reason))
             continue
-        label = str(scores[free].mean().idxmin())
+        label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
         patients = evidence.patients[dataset].reindex(scores.index)
         frame = pd.DataFrame({"model": model, "left": scores[label], "patient_id": patients})
         left: Any = next(t_intervals(frame, ["model"], "left").itertuples())
@@ -104,9 +106,14 @@ def iterative(evidence: Evidence) -> list[Finding]:
 
 
 def _iterative(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]:
+    """Of attacks that differ in their steps alone the one with most: few steps are what `steps` is about."""
     found = linf(evidence, dataset, model)
+    repeated = sorted(
+        (each for each in found if each.attack in ITERATIVE), key=lambda each: each.params.get("steps", 0)
+    )
+    longest = {each.same_but("steps"): each for each in repeated}.values()
     for single in (each for each in found if each.attack in SINGLE_STEP):
-        for many in (each for each in found if each.attack in ITERATIVE and is_close(each.budget, single.budget)):
+        for many in (each for each in longest if is_close(each.budget, single.budget)):
             if many.params.get("scope") == single.params.get("scope"):
                 yield white_box(dataset, model, many, single, _about_step(many))
 
@@ -150,9 +157,9 @@ def _squares(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]
     scores = evidence.white_box(dataset, model)
     searches = [each for each in evidence.attacks_on(dataset, model) if each.attack in BLACK_BOX and each.is_plain]
     for search in searches:
-        cases = scores[search.label].dropna().index
         rivals = [each for each in linf(evidence, dataset, model) if is_close(each.budget, search.budget)]
-        rivals = [each for each in rivals if scores.loc[cases, each.label].notna().any()]
+        behind = {each.label: (scores[each.label] - scores[search.label]).dropna() for each in rivals}
+        rivals = [each for each in rivals if len(behind[each.label])]
         if rivals:
-            best = min(rivals, key=lambda each: float(scores.loc[cases, each.label].mean()))
+            best = min(rivals, key=lambda each: (-len(behind[each.label]), float(behind[each.label].mean())))
             yield white_box(dataset, model, best, search, "A search that knows no gradient does better")

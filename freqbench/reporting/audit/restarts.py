@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from freqbench.reporting.audit.contrasts import POINTS, Contrast, judge, summed
 from freqbench.reporting.audit.evidence import Evidence
-from freqbench.reporting.audit.findings import IN_DOUBT, NOTED, VIOLATED, Finding
+from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, NOTED, VIOLATED, Finding
 from freqbench.reporting.audit.per_model import families, spared, unchecked, white_box
 
 
@@ -29,10 +29,11 @@ def restarts(evidence: Evidence) -> list[Finding]:
         if swaps:
             verdict = VIOLATED if any(is_sure for _, is_sure in swaps) else IN_DOUBT
             sentence = f"{'; '.join(dict.fromkeys(text for text, _ in swaps))} ({size}): one restart is not enough."
-        elif not others:
+        elif not others and found.verdict == HOLDS:
             verdict, sentence = NOTED, f"One model, so there is no order to change; {size}."
         else:
-            verdict, sentence = found.verdict, f"{found.sentence} Its place among the models is the same; {size}."
+            same = " Its place among the models is the same;" if others else ""
+            verdict, sentence = found.verdict, f"{found.sentence}{same} {size}."
         findings.append(replace(found, verdict=verdict, sentence=sentence))
     return findings
 
@@ -41,7 +42,8 @@ def _restarted(evidence: Evidence, dataset: str, model: str) -> Iterator[Contras
     found = [each for each in evidence.attacks_on(dataset, model) if each.is_gradient and "restarts" in each.params]
     for family in families(found, "restarts"):
         for less, more in pairwise(sorted(family, key=lambda each: int(each.params["restarts"]))):
-            yield white_box(dataset, model, more, less)
+            if less.params["restarts"] != more.params["restarts"]:
+                yield white_box(dataset, model, more, less)
 
 
 def _swaps(evidence: Evidence, dataset: str, model: str, pair: Contrast) -> Iterator[tuple[str, bool]]:

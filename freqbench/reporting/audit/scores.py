@@ -112,7 +112,7 @@ def saved(evidence: Evidence) -> list[Finding]:
             continue
         stored = max(100 * abs(each.dsc_stored - each.dsc) for each in own)
         rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in own)
-        verdict = VIOLATED if stored > SAVED_POINTS else HOLDS
+        verdict = VIOLATED if stored > SAVED_POINTS else NOTED if rounded > SAVED_POINTS else HOLDS
         text = (
             f"{counted(len(own), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
             f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."

@@ -23,6 +23,7 @@ MODELS = (
     "arXiv:1802.00420): its robustness is then not established, whatever the other tables show. A flag can also mean "
     "an attack in a bad setting, so the sentence names the first suspect."
 )
+NOTHING = "No row counts, as all failed or were left out of the tables for the reason that the report names."
 RUN = "What is not checked: bench.py audit OUT --plan says which cells it takes, --run computes them."
 
 
@@ -39,7 +40,7 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
     ]
     lacks = any(each.verdict == NOT_CHECKED for each in findings)
     return [
-        Section("Audit: can the numbers be believed?", _models(verdicts(findings)), MODELS, data),
+        _believed(findings, MODELS, data),
         *parts,
         Section("Audit: how far attacks go", _distances(far), data=data),
         Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW),
@@ -49,8 +50,13 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
 def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
     """What a report shows of it: a verdict a model, and what is violated or in doubt."""
     wrong = [each for each in findings if each.verdict in (VIOLATED, IN_DOUBT)]
-    found = [Section("Audit: can the numbers be believed?", _models(verdicts(findings)), f"{MODELS} {RUN}")]
+    found = [_believed(findings, f"{MODELS} {RUN}")]
     return [*found, Section("Audit: violated or in doubt", _table(wrong), HOW)] if wrong else found
+
+
+def _believed(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
+    title, models = "Audit: can the numbers be believed?", verdicts(findings)
+    return Section(title, _models(models), text, data) if models else Section(title, text=NOTHING)
 
 
 def page_part(findings: tuple[Finding, ...]) -> dict[str, Any]:

@@ -83,10 +83,10 @@ def finding(check: str, found: list[dict[str, Any]], model: str = "m", **parts: 
 def gradients(**changes: Any) -> Gradients:
     """Two windows of a deterministic model whose gradient is nowhere zero and whose loss settles."""
     facts: dict[str, Any] = {"dataset": "phantom", "model": "m", "model_id": "id_m", "case_key": "case0"}
-    facts |= {"case_id": "case0", "precision": "fp32", "zero_share": 0.0, "sign_agreement": 1.0}
+    facts |= {"case_id": "case0", "precision": "fp32", "zero_share": 0.0, "sign_agreement": 1.0, "eps": EPS}
     facts |= {"losses": tuple(1 - 0.5**step for step in range(20))} | changes
     windows = tuple(GradientFacts(**facts, window=window) for window in range(2))
-    return Gradients(eps=EPS, steps=20, step_size="eps/4", versions={}, windows=windows)
+    return Gradients(steps=20, step_size="eps/4", versions={}, windows=windows)
 
 
 def classes_of(found: list[dict[str, Any]], dsc: tuple[float, ...], voxels: tuple[int, ...]) -> pd.DataFrame:

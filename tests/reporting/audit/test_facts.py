@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from reporting.audit.planted import CASES, classes_of, evidence, finding, gradients, healthy, rows
+from reporting.audit.planted import CASES, EPS, classes_of, evidence, finding, gradients, healthy, rows
 
 from freqbench.reporting.audit import audited
 from freqbench.reporting.audit.checks import CHECKS
@@ -111,15 +111,32 @@ def test_a_case_that_the_model_fails_on_clean_is_named() -> None:
     assert (one.verdict, "1 of 6 cases" in one.sentence, "case2 20.0" in one.sentence) == ("violated", True, True)
 
 
-@pytest.mark.parametrize(("stored", "verdict"), [(0.401, "holds"), (0.42, "violated")])
-def test_a_saved_volume_that_scores_otherwise_is_told(stored: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("stored", "rounded", "verdict"), [(0.401, 0.402, "holds"), (0.401, 0.43, "noted"), (0.42, 0.402, "violated")]
+)
+def test_a_saved_volume_that_scores_otherwise_is_told(stored: float, rounded: float, verdict: str) -> None:
+    """In 8 bits it is another volume: a fact for those who save like the papers' code."""
     score = SavedScore(
         dataset="phantom", model="m", model_id="id_m", case_id="case0", case_key="case0", attack="pgd", cell_id="c",
-        dsc=0.4, dsc_stored=stored, dsc_8bit=0.43,
+        dsc=0.4, dsc_stored=stored, dsc_8bit=rounded,
     )  # fmt: skip
     one = finding("saved", rows("pgd"), saved=(Saved(versions={}, volumes=(score,)),))
     assert one.verdict == verdict
-    assert "3.00 rounded to 8 bits" in one.sentence
+    assert f"{100 * rounded - 40:.2f} rounded to 8 bits" in one.sentence
+
+
+def test_a_defence_at_random_whose_draws_are_averaged_is_noted_and_one_that_hides_them_violated() -> None:
+    averaged = finding("same_gradients", rows("pgd"), gradients=(gradients(sign_agreement=0.6, draws=4),))
+    assert (averaged.verdict, "attacks average 4 draws" in averaged.sentence) == ("noted", True)
+    hidden = finding("same_gradients", rows("pgd"), gradients=(gradients(sign_agreement=0.6, draws=1),))
+    assert (hidden.verdict, "draws at random" in hidden.sentence) == ("violated", True)
+
+
+def test_the_settling_of_the_loss_is_that_of_most_windows() -> None:
+    """One that dips and comes back does not outweigh the others; radii of several audits are told."""
+    settled, dipped = gradients(eps=EPS), gradients(eps=2 * EPS, losses=(1.0, *[0.5] * 18, 1.01))
+    one = finding("converged", rows("pgd"), gradients=(settled, settled, dipped))
+    assert (one.verdict, "eps=8/255, 16/255" in one.sentence) == ("holds", True)
 
 
 def test_a_change_beyond_its_budget_is_violated() -> None:

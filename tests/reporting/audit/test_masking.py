@@ -35,7 +35,7 @@ def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
     found = audited(evidence(both(), gradients=(gradients(),)))
     assert {each.check for each in found if each.verdict in ("violated", "in doubt")} == set()
     (verdict, _) = verdicts(found)
-    assert (verdict.verdict, len(verdict.held), verdict.unchecked) == ("no sign", 11, ())
+    assert (verdict.verdict, len(verdict.held), verdict.noted, verdict.unchecked) == ("no sign", 11, (), ())
     assert verdict.sentence == "No sign of masked gradients in 11 of 11 checks."
 
 
@@ -50,6 +50,8 @@ def test_one_patient_is_never_enough_for_a_violation(check: str) -> None:
     """There is no interval then."""
     one = [row for row in both(PLANTED[check]) if row["case_id"] == "case0"]
     assert finding(check, one).verdict == "in doubt"
+    (verdict, _) = verdicts(audited(evidence(one)))
+    assert (verdict.verdict, verdict.flags) == ("in doubt", ())
 
 
 def test_a_violation_within_the_noise_between_patients_is_in_doubt() -> None:
@@ -164,6 +166,34 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
     assert flagged.verdict == "flagged"
     assert flagged.sentence.startswith("flagged: budget, square (2 signs of masked gradients in 9 checks).")
     assert "Not checked: zero_gradients, same_gradients." in flagged.sentence
+
+
+def test_of_one_model_restarts_that_take_damage_away_are_violated_all_the_same() -> None:
+    one = finding("restarts", healthy(but={"restarted": {"left": 45}}))
+    assert (one.verdict, "more DSC than" in one.sentence) == ("violated", True)
+
+
+def test_a_sweep_over_steps_is_held_against_one_step_by_its_longest() -> None:
+    """One step of a quarter of eps is no match for FGSM, and no sign of anything."""
+    short = rows("pgd", left=75, params={"steps": 1})
+    assert finding("iterative", [*rows("pgd"), *short, *rows("fgsm")]).verdict == "holds"
+    assert finding("iterative", [*rows("pgd", left=75), *short, *rows("fgsm")]).verdict == "violated"
+
+
+def test_the_rival_of_a_search_is_the_strongest_on_the_same_cases() -> None:
+    """An attack of two hard cases alone has the lowest mean, and is no rival of one that all cases had."""
+    weak = [row | {"dsc": 0.2} for row in rows("fgsm", cases=2)]
+    search = [
+        row | {"dsc": row["dsc"] - (0.3 if row["case_id"] in ("case0", "case1") else 0)} for row in rows("square")
+    ]
+    strong = [row | {"dsc": other["dsc"] - 0.05} for row, other in zip(rows("pgd"), search, strict=True)]
+    found = finding("square", [*strong, *search, *weak])
+    assert (found.verdict, found.cases, found.sentence.count("fgsm")) == ("holds", 6, 0)
+
+
+def test_the_same_budget_in_another_arithmetic_is_no_larger_one() -> None:
+    again = [row | {"precision": "bf16", "cell_id": f"{row['cell_id']}/bf16"} for row in rows("pgd")]
+    assert finding("budget", [*rows("pgd"), *again]).verdict == "not checked"
 
 
 def test_without_any_check_there_is_no_verdict() -> None:
