@@ -51,7 +51,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 
 def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of defended models, and of the same networks without, each with `who` attacked and the `model`.
+    """The rows of defended models, and of the same networks and attacks without: each with `who` attacked, the `model`.
 
     An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts.
     """
@@ -61,8 +61,8 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     who = pd.Series("", index=frame.index)
     who[same & defended] = source["adaptive"].map({True: "adaptive", False: "naive"})[same & defended]
     who[defended & (source["defence"] == NONE) & (source["network"] == target["network"])] = "transferred"
-    defended_networks = {*target.loc[defended, "network"]}
-    who[is_white_box(frame) & ~defended & target["network"].isin(defended_networks)] = "adaptive"
+    asked = pd.MultiIndex.from_arrays([target["network"], frame["label"].astype(object)])
+    who[is_white_box(frame) & ~defended & asked.isin(asked[defended & (who != "")])] = "adaptive"
     frame = plain(frame).assign(who=who, network=target["network"], defence=target["defence"])
     frame["_adaptive"] = target["adaptive"]
     frame = frame[(frame["who"] != "") & frame["dsc"].notna()].sort_values("_adaptive", ascending=False, kind="stable")

@@ -104,6 +104,17 @@ def test_two_strengths_of_one_defence_are_two_rows(shown: Frame, row: Row, monke
     assert (found["bits"]["adaptive"], found["coarse"]["adaptive"]) == pytest.approx((50, 70))
 
 
+def test_attacks_that_no_defended_model_had_are_left_out(shown: Frame, row: Row) -> None:
+    """Of the network without a defence there may be many more."""
+    text = '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id_unet"}'
+    defended = row(
+        "pgd", source="bits", target="bits", dsc=0.4, dsc_clean=0.9, source_defence=text, target_defence=text
+    )
+    (section,) = defences(shown(defended, *(row(attack, dsc=0.3, dsc_clean=0.9) for attack in ("pgd", "corruption"))))
+    assert section.table is not None
+    assert list(section.table["model"]) == ["unet", "bits"]
+
+
 def test_certificates_are_means_over_cases(shown: Frame, row: Row) -> None:
     columns = {"certified_radius": 0.1, "l2": 4.0, "certified_share_clean": 0.9, "certified_dice_clean": 0.8}
     values = columns | {"certified_dice": 0.5, "certified_dice_bound": 0.25, "certified_dice_bound_clean": 0.5}
