@@ -8,6 +8,7 @@ from freqbench.reporting.audit.contrasts import POINTS, Judged, judge
 from freqbench.reporting.audit.evidence import Evidence, Setting
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text
 from freqbench.reporting.audit.per_model import spared, unchecked, white_box
+from freqbench.reporting.views.rows import points
 
 OPTIMISATION = (
     *("control", "steps", "step_size", "loss", "restarts", "keep", "target", "organs", "targeted"),
@@ -45,7 +46,7 @@ def _credited(evidence: Evidence, dataset: str, model: str, attack: Setting, nul
     nearest = max(judged, key=lambda each: each.difference)
     drops = _drops(evidence, dataset, model, attack, nearest)
     sentence = (
-        f"{attack.label}{_stretching(attack)}: drops {drops[0]:.1f} points; {_names(evidence, judged)} without "
+        f"{attack.label}{_stretching(attack)}: drops {points(drops[0])} points; {_names(evidence, judged)} without "
         f"optimisation. {_share(nearest, *drops)}"
     )
     if lacking:
@@ -94,7 +95,7 @@ def _names(evidence: Evidence, judged: list[Judged]) -> str:
         label = contrast.weak[2]
         scores = evidence.white_box(contrast.dataset, contrast.weak[1])[label].dropna()
         clean = evidence.clean(contrast.dataset, contrast.weak[1], "clean").reindex(scores.index)
-        texts.append(f"{evidence.settings[label].control} {float((clean - scores).mean()):.1f}")
+        texts.append(f"{evidence.settings[label].control} {points(float((clean - scores).mean()))}")
     return ", ".join(texts)
 
 

@@ -9,10 +9,11 @@ from freqbench.reporting.audit.findings import NOT_CHECKED, Finding
 LEAST_CLEAN = 20.0
 """Mean clean foreground DSC x100 below which a model has nothing that an attack could take."""
 
-_SILENT = {
+SILENT = {
     True: "there are such rows, but the noise alone leaves nothing, or they share no case",
     False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",
 }
+"""Why rows that are there say nothing, by whether the one must be clearly better."""
 
 Find = Callable[[Evidence, str, str], Iterator[Contrast]]
 
@@ -31,7 +32,7 @@ def by_contrasts(
         if judged:
             findings.append(summed(check, dataset, model, judged, statement))
         elif contrasts:
-            findings.append(unchecked(check, dataset, model, _SILENT[strict]))
+            findings.append(unchecked(check, dataset, model, SILENT[strict]))
         else:
             findings.append(unchecked(check, dataset, model, f"needs {needs}"))
     return findings

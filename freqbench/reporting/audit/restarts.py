@@ -7,7 +7,7 @@ from itertools import pairwise
 from freqbench.reporting.audit.contrasts import POINTS, Contrast, judge, summed
 from freqbench.reporting.audit.evidence import Evidence
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, NOTED, VIOLATED, Finding
-from freqbench.reporting.audit.per_model import families, spared, unchecked, white_box
+from freqbench.reporting.audit.per_model import SILENT, families, spared, unchecked, white_box
 
 
 def restarts(evidence: Evidence) -> list[Finding]:
@@ -18,7 +18,7 @@ def restarts(evidence: Evidence) -> list[Finding]:
         pairs = [] if reason else list(_restarted(evidence, dataset, model))
         judged = [each for each in judge(evidence, pairs) if not each.is_silent]
         if not judged:
-            reason = reason or "needs one attack with 1 and with 3 restarts on this model"
+            reason = reason or (SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
             findings.append(unchecked("restarts", dataset, model, reason))
             continue
         gain = max(judged, key=lambda each: abs(each.difference))
