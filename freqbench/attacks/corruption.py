@@ -157,6 +157,11 @@ class Corruption(Attack):
     voxels blurs from the first step on, 5 is harsh, but anatomy can be told. Equal severities of two kinds are not of
     equal size: `l2_body` and its like say how large they are. Lengths are in voxels, whatever the spacing.
 
+    `bias_field` and `blur` are MONAI's. Noise, contrast and resolution are a line each here, so that their draws are
+    those of any attack, case by case and on any device. MONAI's spikes set a point of k-space to a logarithm, so that
+    their amplitude hangs on the scan; motion, ghosting, low dose and streaks it has none for. TorchIO's motion and
+    ghosts follow the same schemes, on the CPU alone and with generators of their own.
+
     **No simulation of raw data**: `motion`, `ghosting` and `spikes` fill the k-space of the finished magnitude image
     (`freqbench.ops.kspace`), `low_dose` and `streaks` are added to finished slices, the same everywhere in the body
     (`freqbench.ops.tomography`).
