@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -113,3 +116,23 @@ def test_slices_smaller_than_the_window_are_nan_with_a_reason() -> None:
 def test_volumes_of_two_shapes_are_refused() -> None:
     with pytest.raises(UserError, match="two volumes of one shape"):
         image_scores(np.zeros((8, 8, 8)), np.zeros((8, 8, 9)))
+
+
+def test_scores_do_not_hang_on_the_threads_of_blas() -> None:
+    """Workers of a cluster have one, a process of its own has all; a row computed again is to be equal to the bit."""
+    code = """
+import numpy as np
+from freqbench.metrics import image_scores
+print(image_scores(*np.random.default_rng(0).random((2, 48, 48, 48), np.float32)))
+"""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "3")
+    }
+    assert len(said) == 1
