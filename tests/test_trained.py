@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
-from cli.test_cli import in_process
+from called import bench
 from rich.console import Console
 from toy_training import benchmark, training, write
 
@@ -59,7 +59,7 @@ def refuse(*arguments: object, **named: object) -> None:
 
 def started(capsys: Said, *words: str, code: int = 0) -> str:
     """`bench.py run job.yaml`, in this process; what it says on stdout, or on stderr where it is refused."""
-    found, out, err = in_process(capsys, "run", "job.yaml", "--engine", "serial", *words)
+    found, out, err = bench(capsys, "run", "job.yaml", "--engine", "serial", *words)
     assert found == code, err
     return err if code == 2 else out
 
@@ -89,7 +89,7 @@ def test_a_second_run_trains_and_computes_nothing(store: Path, capsys: Said, mon
 def test_a_changed_training_job_is_trained_anew_and_is_another_model(store: Path, capsys: Said) -> None:
     before = model()
     write(store, "adv.yaml", training(lr=2e-2))
-    code, out, _ = in_process(capsys, "plan", "job.yaml")
+    code, out, _ = bench(capsys, "plan", "job.yaml")
     assert (code, "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in out) == (0, True)
     assert "training net first" in started(capsys)
     after = model()
@@ -156,9 +156,9 @@ def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
 def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
     folder: Path, store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, after, _ = in_process(capsys, "plan", "job.yaml")
+    _, after, _ = bench(capsys, "plan", "job.yaml")
     monkeypatch.chdir(folder)
-    code, before, err = in_process(capsys, "plan", "job.yaml")
+    code, before, err = bench(capsys, "plan", "job.yaml")
     assert (code, err) == (0, "")
     table = [line for line in before.splitlines() if line.startswith("│")]
     assert table == [line for line in after.splitlines() if line.startswith("│")]
@@ -183,7 +183,7 @@ def test_a_store_is_scored_exported_and_reported_without_its_training_job(
     monkeypatch.setattr(run, "fit", refuse)
     monkeypatch.setattr(plan, "job_lists", refuse)
     for words in (("score", "runs/tiny", "--targets", "m0"), ("export", "runs/tiny"), ("report", "runs/tiny")):
-        code, _, err = in_process(capsys, *words)
+        code, _, err = bench(capsys, *words)
         assert (code, err) == (0, "")
     assert len(tiny.rows(store / "runs" / "tiny")) == 1
 
@@ -193,10 +193,10 @@ def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Pa
     file = store / "runs" / "adv" / "net" / "best.safetensors"
     write(store, "adv.yaml", training(lr=2e-2))
     run.train(config.load("adv.yaml", run.TrainJob), progress=False, only=["net"])
-    code, _, err = in_process(capsys, "export", "runs/tiny")
+    code, _, err = bench(capsys, "export", "runs/tiny")
     assert (code, err.startswith(f"{place} that were planned with (sha256 "), err.count("\n")) == (2, True, 1)
     file.unlink()
-    code, _, err = in_process(capsys, "export", "runs/tiny")
+    code, _, err = bench(capsys, "export", "runs/tiny")
     assert (code, err) == (
         2,
         f"{place} at runs/adv/net/best.safetensors, found none: bench.py run JOB trains them again\n",
@@ -205,9 +205,9 @@ def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Pa
 
 def test_score_with_a_job_does_not_train(store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "fit", refuse)
-    assert in_process(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")[0] == 0
+    assert bench(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")[0] == 0
     write(store, "adv.yaml", training(lr=2e-2))
-    code, _, err = in_process(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")
+    code, _, err = bench(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")
     assert code == 2
     assert err == (
         "error: job.yaml: expected a trained network, got none of model m0: net, 4 steps of adv, into runs/adv: "
@@ -227,7 +227,7 @@ def test_of_several_shards_the_first_trains(folder: Path, capsys: Said) -> None:
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
     dataset = {"name": "ct", "loader": "decathlon", "root": "nowhere"}
     write(folder, "adv.yaml", training(dataset=dataset))
-    code, out, _ = in_process(capsys, "plan", "job.yaml")
+    code, out, _ = bench(capsys, "plan", "job.yaml")
     missing = "missing: model m0: expected the data of adv, which trains it: ct: expected the list nowhere/dataset"
     assert (code, missing in out) == (0, True)
     err = started(capsys, code=2)
@@ -249,7 +249,7 @@ def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
     """Also under another grid: it is the patient that was seen."""
     phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
     write(store, "job.yaml", benchmark("train://net", datasets=[phantom]))
-    _, out, _ = in_process(capsys, "plan", "job.yaml")
+    _, out, _ = bench(capsys, "plan", "job.yaml")
     assert ("flattered" in out) == (said is not None)
     started(capsys, "--out", "flattered")
     (stored,) = Store("flattered").runs()

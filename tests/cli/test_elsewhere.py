@@ -6,11 +6,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from called import bench
 from tiny import execute, rows, small, write
 
 from freqbench.data.phantom import Phantom
-
-from .test_cli import in_process
 
 CONTENT = small(
     attacks=[{"name": "gn", "std": 0.1}],
@@ -32,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_export_then_score_what_a_tool_made_of_it(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(made / "out")
-    code, said, err = in_process(capsys, "export", out, "--space", "native", "--units", "HU")
+    code, said, err = bench(capsys, "export", out, "--space", "native", "--units", "HU")
     assert (code, err) == (0, "")
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
     files = json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]
@@ -44,7 +43,7 @@ def test_export_then_score_what_a_tool_made_of_it(made: Path, capsys: pytest.Cap
         )
     (made / "map.yaml").write_text("1: liver\n")
     arguments = ["--predictions", str(made / "tool"), "--name", "threshold", "--label-map", str(made / "map.yaml")]
-    code, said, _ = in_process(capsys, "score", out, *arguments)
+    code, said, _ = bench(capsys, "score", out, *arguments)
     assert code == 0
     assert "2 ok, 0 failed, 0 not done, of 2" in said
     assert "  threshold\n" in said  # a column beside the job's models
@@ -57,10 +56,10 @@ def test_score_what_others_made(made: Path, tmp_path: Path, capsys: pytest.Captu
     voxels = (255 * nibabel.load(clean).get_fdata()).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "theirs" / f"adv_{CASE}")
     arguments = ["--adversarial", str(tmp_path / "theirs"), "--job", str(made / "job.yaml"), "--source", "a"]
-    code, said, _ = in_process(capsys, "score", str(tmp_path / "new"), *arguments)
+    code, said, _ = bench(capsys, "score", str(tmp_path / "new"), *arguments)
     assert code == 0
     assert "imported label=theirs " in said
-    code, said, _ = in_process(capsys, "status", str(tmp_path / "new"))
+    code, said, _ = bench(capsys, "status", str(tmp_path / "new"))
     assert "1 of 1 records" in " ".join(said.split())
 
 
@@ -79,7 +78,7 @@ def test_score_what_others_made(made: Path, tmp_path: Path, capsys: pytest.Captu
 def test_a_wrong_score_is_one_line(
     made: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
-    code, out, err = in_process(capsys, "score", str(made / "out"), *arguments)
+    code, out, err = bench(capsys, "score", str(made / "out"), *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert expected in err
 
@@ -89,13 +88,13 @@ def test_data_that_must_not_be_passed_on_takes_a_yes(
 ) -> None:
     monkeypatch.setattr(Phantom, "redistributable", False)
     arguments = ["export", str(made / "out"), "--to", str(tmp_path / "to")]
-    code, out, err = in_process(capsys, *arguments)
+    code, out, err = bench(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err == "error: phantom: expected leave to write volumes that must not be passed on: give --yes\n"
     assert not (tmp_path / "to").exists()
-    assert in_process(capsys, *arguments, "--yes")[0] == 0
+    assert bench(capsys, *arguments, "--yes")[0] == 0
     assert (tmp_path / "to" / "clean" / CASE).exists()
 
 
 def test_there_is_no_other_space(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert in_process(capsys, "export", str(made / "out"), "--space", "prepared")[0] == 2
+    assert bench(capsys, "export", str(made / "out"), "--space", "prepared")[0] == 2
