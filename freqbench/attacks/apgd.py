@@ -1,5 +1,6 @@
 """Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
@@ -18,16 +19,14 @@ MOMENTUM, RHO = 0.75, 0.75
 Schedule = tuple[tuple[float, float], ...]
 
 
-def checkpoints(steps: int, *, released: bool = False) -> list[int]:
+def checkpoints(steps: int, *, released: bool) -> list[int]:
     """After how many steps the step size is looked at: ceil(p_j * steps) below `steps`.
 
     p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps instead:
     0.22, 0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, what each gap is shorter by than
     the one before it, and the smallest gap.
 
-    >>> checkpoints(100), checkpoints(8)
-    ([22, 41, 57, 70, 80, 87, 93, 99], [2, 4, 5, 6, 7])
-    >>> checkpoints(20), checkpoints(20, released=True)
+    >>> checkpoints(20, released=False), checkpoints(20, released=True)
     ([5, 9, 12, 14, 16, 18, 19], [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19])
     """
     if released:
@@ -150,25 +149,62 @@ class APGD(LinfGradientAttack):
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
         """The algorithm inside one radius."""
-        project = linf_ball(task.clean, eps)
-        x = previous = project(x)
-        step = x.new_full((len(x), 1, 1, 1, 1), 2 * eps)
-        pace, best = Pace(steps, released=self.variant == "released"), Best()
-        for i in range(steps):
-            gradient, value = task.gradient_and_value(x)
-            best.offer(value, x, gradient)
-            halves = pace.halves(i, value, best.values)
-            if halves is not None:
-                step = torch.where(across(halves, step), step / 2, step)
-                x, gradient = (
-                    torch.where(across(halves, kept), kept, own)
-                    for kept, own in zip(best.kept, (x, gradient), strict=True)
-                )
-            ahead = project(x + step * gradient.sign())
-            if i > 0:
-                ahead = project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
-            x, previous = ahead, x
-        return x
+        ball = Space(
+            centre=task.clean,
+            radius=x.new_tensor(eps),
+            project=linf_ball(task.clean, eps),
+            render=lambda voxels: voxels,
+        )
+        return climb(task, ball, x, steps, released=self.variant == "released")
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers.
+
+    Attributes:
+        centre: the middle of the bounds; it broadcasts over a point, as `radius` does.
+        radius: half their distance; the first step is twice as long.
+        project: maps a point to the nearest one that the threat model allows.
+        render: makes the volumes of a point.
+    """
+
+    centre: Tensor
+    radius: Tensor
+    project: Callable[[Tensor], Tensor]
+    render: Callable[[Tensor], Tensor]
+
+
+def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
+    """The algorithm of `APGD` in any space: every point that it looks at is offered as `task.best`.
+
+    Args:
+        task: whose loss is raised.
+        space: where.
+        start: `[B, ...]`, projected first.
+        steps: one forward and one backward pass each.
+        released: by the rules of the released code; else by the paper's.
+
+    Returns:
+        The last point.
+    """
+    x = previous = space.project(start)
+    factor = x.new_full((len(x), *[1] * (x.ndim - 1)), 2.0)
+    pace, best = Pace(steps, released=released), Best()
+    for i in range(steps):
+        gradient, value = task.gradient_and_value(x, space.render)
+        best.offer(value, x, gradient)
+        halves = pace.halves(i, value, best.values)
+        if halves is not None:
+            factor = torch.where(across(halves, factor), factor / 2, factor)
+            x, gradient = (
+                torch.where(across(halves, kept), kept, own) for kept, own in zip(best.kept, (x, gradient), strict=True)
+            )
+        ahead = space.project(x + factor * space.radius * gradient.sign())
+        if i > 0:
+            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+        x, previous = ahead, x
+    return x
 
 
 class Pace:
@@ -179,7 +215,7 @@ class Pace:
         released: by the rules of the released code; else by the paper's.
     """
 
-    def __init__(self, steps: int, *, released: bool = False) -> None:
+    def __init__(self, steps: int, *, released: bool) -> None:
         self._released = released
         self._checkpoints = checkpoints(steps, released=released)
         self._last = 0  # checkpoint
