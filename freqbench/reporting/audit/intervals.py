@@ -9,7 +9,9 @@ from scipy import stats
 LEVEL = 0.95
 
 
-def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str = "patient_id") -> pd.DataFrame:
+def t_intervals(
+    frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str = "patient_id", comparisons: int = 1
+) -> pd.DataFrame:
     r"""Means over values with their 95 % intervals, patients being the independent units.
 
     Of k patients with sums S, counts N, and the mean over all values m (a ratio of totals: Cochran, Sampling
@@ -26,6 +28,8 @@ def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str
         by: the columns that make a group.
         value: the column of numbers; NaN is left out.
         cluster: the column of patients.
+        comparisons: as many intervals hold together with 95 % at least, each being one of 100 - 5 / comparisons %
+            (Bonferroni).
 
     Returns:
         A row a group that has a value, in sorted order: the columns `by`, then `mean low high n clusters`; bounds are
@@ -39,6 +43,6 @@ def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str
     means = groups["sum"].transform("sum") / groups["count"].transform("sum")
     squares = ((own["sum"] - own["count"] * means) ** 2).groupby(list(by)).sum()
     k = totals["clusters"].where(totals["clusters"] > 1)
-    reach = stats.t.ppf((1 + LEVEL) / 2, k - 1) * np.sqrt(k / (k - 1) * squares) / totals["n"]
+    reach = stats.t.ppf(1 - (1 - LEVEL) / comparisons / 2, k - 1) * np.sqrt(k / (k - 1) * squares) / totals["n"]
     rows = totals[["n", "clusters"]].assign(mean=mean, low=mean - reach, high=mean + reach)
     return rows.reset_index()[[*by, "mean", "low", "high", "n", "clusters"]]

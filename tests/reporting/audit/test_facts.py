@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from reporting.audit.planted import CASES, EPS, classes_of, evidence, finding, gradients, healthy, rows
+from reporting.audit.planted import CASES, EPS, HEALTHY, classes_of, evidence, finding, gradients, healthy, rows
 
 from freqbench.reporting.audit import audited
 from freqbench.reporting.audit.checks import CHECKS
@@ -190,4 +190,4 @@ def test_every_check_takes_rows_without_any_score() -> None:
     found = [row | nothing for row in healthy()]
     verdicts = {each.verdict for each in audited(evidence(found)) if CHECKS[each.check].is_masking}
     assert verdicts == {"not checked"}
-    assert len(found) == CASES * 12
+    assert len(found) == CASES * len(HEALTHY)
