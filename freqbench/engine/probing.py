@@ -28,7 +28,7 @@ PRECISION: Literal["fp32"] = "fp32"
 STEPS = 20
 STEP_SIZE = "eps/4"
 QUERIES = 1000
-"""Fewer prove nothing (`reporting.audit.masking`); a query is a forward pass of a window, a PGD of STEPS is worth 60."""
+"""Fewer prove nothing (`reporting.audit.masking`)."""
 RESTARTS = 3
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")

@@ -3,7 +3,6 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,9 @@ from freqbench.engine import probes, probing
 from freqbench.engine.auditing import Asked, carry_out
 from freqbench.engine.reproduce import Reproducer
 from freqbench.errors import UserError
+from freqbench.job import JobSpec
 from freqbench.models import load
-from freqbench.reporting.audit import Finding, audited, gathered
+from freqbench.reporting.audit import Finding, audited, gathered, masking
 from freqbench.reporting.audit.checks import verdicts
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
@@ -33,21 +33,24 @@ def audit(out: str, **asked: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A store of both networks, and its audit."""
+def out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of both networks, and its audit, with a tenth of the queries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
+        patch.setattr(probing, "QUERIES", 100)
         place = str(tmp_path_factory.mktemp("audited") / "out")
         execute(job(), place)
         before = rows(place)
         audit(place)
         assert rows(place) == before
-        yield place
+    return place
 
 
 @pytest.fixture(scope="module")
 def findings(out: str) -> tuple[Finding, ...]:
-    return audited(gathered([Store(out)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "FEWEST_QUERIES", 100)
+        return audited(gathered([Store(out)]))
 
 
 def verdict(findings: tuple[Finding, ...], check: str, model: str) -> str:
@@ -65,6 +68,15 @@ def test_the_plain_network_is_not(findings: tuple[Finding, ...]) -> None:
     (found,) = [each for each in verdicts(findings) if each.model == "plain"]
     assert (found.verdict, found.flags) == ("no sign", ())
     assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(found.held)
+
+
+def test_what_the_store_claims_is_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+    """The store's own rows are its claim, whatever the audit found."""
+    found = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
+    plain = found["plain", "linf eps=32/255"]
+    assert (plain.comparisons, plain.cases) == (7, 4)  # FGSM, Square, PGD with more steps and restarts, two losses
+    assert "pgd eps=32/255" in plain.sentence
+    assert found["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
 
 
 def test_every_check_of_gradients_could_be_made(findings: tuple[Finding, ...]) -> None:
@@ -97,7 +109,8 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
     assert verdict(findings, "saved", "plain") == "holds"
 
 
-def test_a_second_audit_computes_nothing(out: str) -> None:
+def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "QUERIES", 100)
     before, gradients = rows(root_of(out)), read_gradients(out)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
@@ -132,7 +145,43 @@ def test_cells_that_the_store_has_are_not_planned_again(tmp_path: Path) -> None:
     assert "fgsm" in {cell.attack.name for cell in fewer.grid.cells}
 
 
-def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path) -> None:
+def strongest(spec: JobSpec, place: str) -> list[dict[str, object]]:
+    """What is planned of apgd, the first source's."""
+    probe = probing.planned(spec, place, 1, None, print, compute=False)
+    cells = [cell for cell in probe.grid.cells if (cell.attack.name, cell.source.name) == ("apgd", "plain")]
+    names = ("eps", "loss", "steps", "restarts", "scope")
+    return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
+
+
+def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
+    attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
+    spec, _ = expanded(job(attacks=attacks))
+    usual = {"steps": 30, "restarts": 3, "scope": "window"}
+    expected = [{"eps": eps, "loss": loss, **usual} for eps in (4 / 255, 8 / 255) for loss in ("dice", "ce")]
+    assert strongest(spec, str(tmp_path)) == expected
+
+
+def test_a_volume_of_several_windows_is_attacked_as_one(tmp_path: Path) -> None:
+    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
+    spec, _ = expanded(job(models=models))
+    assert {found["scope"] for found in strongest(spec, str(tmp_path))} == {"volume"}
+
+
+def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
+    attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
+    spec, _ = expanded(job(attacks=attacks))
+    assert strongest(spec, str(tmp_path)) == []
+
+
+def test_a_planned_search_has_enough_queries_to_prove_something(tmp_path: Path) -> None:
+    spec, _ = expanded(job())
+    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    queries = {getattr(cell.attack, "queries", None) for cell in probe.grid.cells if cell.attack.name == "square"}
+    assert queries == {masking.FEWEST_QUERIES} == {1000}
+
+
+def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "QUERIES", 10)
     place = str(tmp_path / "out")
     execute(job(save_adversarial="none"), place)
     audit(place, cases=2)
