@@ -130,6 +130,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     execute(job(save_adversarial="none"), place)
     said = audit(place, compute=False)
     assert re.search(r"\d+ cells, \d+ units on at most 4 cases, [\d,]+ window passes", said)
+    assert "most of them: square 8,000, " in said  # 4 cases, 2 models
     assert "gradients: 352 window passes more, at most" in said  # 8 windows of 4 and of 20 steps, twice
     assert not (tmp_path / "out" / "audit" / "records").exists()
 
