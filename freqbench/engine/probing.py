@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any, Literal
 
 from freqbench.attacks import Attack, make
+from freqbench.attacks.frequency import BlockAttack
 from freqbench.attacks.strongest import is_claimed, num_steps, reach, strongest_forms
 from freqbench.engine import matching
 from freqbench.errors import UserError
@@ -128,7 +129,7 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
 
 
 def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
-    """What the job's claims are held against: for each bounds the strongest forms of its longest attack.
+    """What the job's claims are held against: for each bounds the strongest forms of its longest attack, and null rows.
 
     A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
     """
@@ -140,12 +141,17 @@ def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
             longest[claim] = cell
     for cell in longest.values():
         for form in strongest_forms(cell.attack):
-            whole = "volume" in form.scopes and _has_several_windows(cell, own)
-            yield _with(cell, replace(form, scope="volume") if whole else form, seed)
+            strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
+            nulls = CONTROLS if hasattr(form, "control") else ()
+            yield from (
+                _with(cell, each, seed) for each in (strong, *(_changed(strong, {"control": c}) for c in nulls))
+            )
 
 
-def _has_several_windows(cell: Cell, own: Grid) -> bool:
-    """Whether the source's ROI is smaller than some case."""
+def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
+    """Whether a form attacks volumes as one: where some case has several windows, and none of them cuts its block."""
+    if "volume" not in form.scopes or (isinstance(form, BlockAttack) and form.shortened(cell.source.roi)):
+        return False
     shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])
     return any(len(attack_windows(shape, cell.source.roi)) > 1 for shape in shapes)
 
