@@ -17,6 +17,7 @@ from freqbench.attacks.difgsm import DIFGSM
 from freqbench.attacks.dynamic_scaling import DynamicScaling
 from freqbench.attacks.faa import FAA
 from freqbench.attacks.fgsm import FGSM
+from freqbench.attacks.frequency_apgd import SA2Opt, SA2Opt2D, VAFAOpt, VAFAOpt2D
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.padam import PAdam
@@ -63,8 +64,12 @@ __all__ = [
     "PAdam",
     "RandomNoise",
     "SA2In2D",
+    "SA2Opt",
+    "SA2Opt2D",
     "SegPGD",
     "Square",
+    "VAFAOpt",
+    "VAFAOpt2D",
     "attack_class",
     "make",
     "with_indices",
@@ -82,8 +87,12 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "ssa_2d": SSA2D,
     "vafa": VAFA,
     "vafa_2d": VAFA2D,
+    "vafa_opt": VAFAOpt,
+    "vafa_opt_2d": VAFAOpt2D,
     "sa2": SA2,
     "sa2_2d": SA2In2D,
+    "sa2_opt": SA2Opt,
+    "sa2_opt_2d": SA2Opt2D,
     "dfb": DFB,
     "dfb_2d": DFB2D,
     "mifgsm": MIFGSM,

@@ -1,5 +1,6 @@
 """Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -127,25 +128,61 @@ class APGD(LinfGradientAttack):
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
         """The algorithm inside one radius."""
-        project = linf_ball(task.clean, eps)
-        x = previous = project(x)
-        step = x.new_full((len(x), 1, 1, 1, 1), 2 * eps)
-        pace, best = Pace(steps), Best()
-        for i in range(steps):
-            gradient, value = task.gradient_and_value(x)
-            best.offer(value, x, gradient)
-            halves = pace.halves(i, value, best.values)
-            if halves is not None:
-                step = torch.where(across(halves, step), step / 2, step)
-                x, gradient = (
-                    torch.where(across(halves, kept), kept, own)
-                    for kept, own in zip(best.kept, (x, gradient), strict=True)
-                )
-            ahead = project(x + step * gradient.sign())
-            if i > 0:
-                ahead = project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
-            x, previous = ahead, x
-        return x
+        ball = Space(
+            centre=task.clean,
+            radius=x.new_tensor(eps),
+            project=linf_ball(task.clean, eps),
+            render=lambda voxels: voxels,
+        )
+        return climb(task, ball, x, steps)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers.
+
+    Attributes:
+        centre: the middle of the bounds; it broadcasts over a point, as `radius` does.
+        radius: half their distance; the first step is twice as long.
+        project: maps a point to the nearest one that the threat model allows.
+        render: makes the volumes of a point.
+    """
+
+    centre: Tensor
+    radius: Tensor
+    project: Callable[[Tensor], Tensor]
+    render: Callable[[Tensor], Tensor]
+
+
+def climb(task: Task, space: Space, start: Tensor, steps: int) -> Tensor:
+    """The algorithm of `APGD` in any space: every point that it looks at is offered as `task.best`.
+
+    Args:
+        task: whose loss is raised.
+        space: where.
+        start: `[B, ...]`, projected first.
+        steps: one forward and one backward pass each.
+
+    Returns:
+        The last point.
+    """
+    x = previous = space.project(start)
+    factor = x.new_full((len(x), *[1] * (x.ndim - 1)), 2.0)
+    pace, best = Pace(steps), Best()
+    for i in range(steps):
+        gradient, value = task.gradient_and_value(x, space.render)
+        best.offer(value, x, gradient)
+        halves = pace.halves(i, value, best.values)
+        if halves is not None:
+            factor = torch.where(across(halves, factor), factor / 2, factor)
+            x, gradient = (
+                torch.where(across(halves, kept), kept, own) for kept, own in zip(best.kept, (x, gradient), strict=True)
+            )
+        ahead = space.project(x + factor * space.radius * gradient.sign())
+        if i > 0:
+            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+        x, previous = ahead, x
+    return x
 
 
 class Pace:

@@ -1,6 +1,7 @@
 """What every attack that follows a gradient offers: loss, organs, target rule, restarts, the best iterate."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, final
 
@@ -105,6 +106,24 @@ class GradientAttack(AimedAttack):
             raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
         task.aim(self.loss_name, self.organs, self.target)
 
+    def strongest(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
+        """The last point of a run; where volumes are compared, the best point of all runs, or of their last ones.
+
+        Args:
+            task: what is attacked; while its `best` is set, gradients offer the points that they are taken at.
+            run: the iteration, once, to its last point.
+            render: makes the volumes of a point.
+        """
+        if not self.compares:
+            return run()
+        best = task.new_best()
+        for _ in range(self.restarts):
+            task.best = best if self.keep == "best" else None
+            x = run()
+            best.offer(task.value(render(x)), x)
+        (x,) = best.kept
+        return x
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinfGradientAttack(GradientAttack, LinfAttack):
@@ -122,15 +141,7 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
     @final
     def perturb(self, task: Task) -> Tensor:
         """The runs, and of them or their iterates the best."""
-        if not self.compares:
-            return self.run(task)
-        best = task.new_best()
-        for _ in range(self.restarts):
-            task.best = best if self.keep == "best" else None
-            x = self.run(task)
-            best.offer(task.value(x), x)
-        (x,) = best.kept
-        return x
+        return self.strongest(task, lambda: self.run(task), lambda x: x)
 
     def draw_start(self, task: Task) -> Tensor:
         """Uniform noise in [-eps, eps], or the one that was given."""

@@ -18,6 +18,7 @@ from freqbench.ops.voxel_losses import voxel_mean
 from freqbench.ops.voxelwise import cosine_to_label
 
 COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
+WITH_DC = "dct-scaling-with-dc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,11 @@ class SA2(FrequencyAttack):
     dice_weight: float = 0.2
     ssim_weight: float = 0.75
     band: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant == "paper":
+            object.__setattr__(self, "threat_model", WITH_DC)  # in place of the class's
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -213,11 +213,16 @@ class Task:
             return self.gradient_and(x, lambda point: (self.loss(point), None))[0]
         return self.gradient_and_value(x)[0]
 
-    def gradient_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of the task's loss at volumes, and what they are compared by, `[B]`; they are offered."""
+    def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
+        """The gradient of the task's loss at points, and what their volumes are compared by, `[B]`; they are offered.
+
+        Args:
+            x: `[B, ...]`.
+            render: makes the volumes of such points.
+        """
 
         def objective(point: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            logits = self.logits(point)
+            logits = self.logits(render(point))
             raised = self.raised(logits)
             values = self.compared(logits, raised)
             return raised, (values, values if self.best is None else self._worth(logits, values))

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ from freqbench.ops.slices import stretch_slices, stretch_slices_offset
 from freqbench.ops.ssim import ssim_loss
 
 SCALE = 255.0
+STRETCHED = "dct-quantization-stretched"
 Q_MIN = {"released": 5.0, "released-saa": 5.0, "paper": 1.0}
 
 
@@ -73,6 +74,8 @@ class VAFA(FrequencyAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stretches:
+            object.__setattr__(self, "threat_model", STRETCHED)  # in place of the class's
         low, high = self.bounds
         if high < low:
             raise ParameterError(self.name, "q_max", f"expected at least q_min = {low:g}, got {high:g}")
@@ -87,6 +90,11 @@ class VAFA(FrequencyAttack):
     def bounds(self) -> tuple[float, float]:
         """q_min and q_max."""
         return Q_MIN[self.variant] if self.q_min is None else self.q_min, self.q_max
+
+    @property
+    def stretches(self) -> bool:
+        """Whether every slice is stretched: `renormalize`, or as the variant does."""
+        return self.variant != "paper" if self.renormalize is None else self.renormalize
 
     @property
     def is_stochastic(self) -> bool:
@@ -108,19 +116,9 @@ class VAFA(FrequencyAttack):
 
     def renderer(self, clean: Tensor, block: Block) -> Render:
         """Quantise the clean spectrum by a table and transform back."""
-        h, w, d = clean.shape[2:]
-        scaled = SCALE * clean
-        matrices = dct_matrices(block, clean)
-        spectrum = dct(pad_to_blocks(scaled, block), matrices)
-        # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
-        spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
+        spectrum, changed = block_spectrum(clean, block)
         alphas = alpha_schedule(self.steps)
-
-        def render(table: Tensor, i: int) -> Tensor:
-            change = idct(quantisation_error(spectrum, table, alphas[i]), matrices)
-            return self._normalise(scaled + change[:, :, :h, :w, :d])
-
-        return render
+        return lambda table, i: self._normalise(changed(quantisation_error(spectrum, table, alphas[i])))
 
     def distance(self, clean: Tensor, block: Block) -> Distance:
         """Block by block."""
@@ -128,10 +126,29 @@ class VAFA(FrequencyAttack):
 
     def _normalise(self, volume: Tensor) -> Tensor:
         """From the 0..255 scale to [0, 1], as the variant does."""
-        stretches = self.variant != "paper" if self.renormalize is None else self.renormalize
-        if not stretches:
+        if not self.stretches:
             return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
         return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)
+
+
+def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The spectrum that is quantised, and a function that makes a volume on the 0..255 scale of errors added to it.
+
+    Args:
+        clean: `[B, C, H, W, D]` in [0, 1].
+        block: from `cut_block`.
+
+    Returns:
+        The DCT of every block of 255 clean - 128, in voxel layout, padded to whole blocks; and a function of errors of
+        its shape.
+    """
+    h, w, d = clean.shape[2:]
+    scaled = SCALE * clean
+    matrices = dct_matrices(block, clean)
+    spectrum = dct(pad_to_blocks(scaled, block), matrices)
+    # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
+    spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
+    return spectrum, lambda errors: scaled + idct(errors, matrices)[:, :, :h, :w, :d]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -217,7 +217,7 @@ def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
 
 def test_who_perturbs_voxels_by_a_loss_takes_whole_volumes() -> None:
     whole = {name for name, attack in CLASSES.items() if len(attack.scopes) == 2}
-    assert whole == {*LINF, "almaprox"}
+    assert whole == {*LINF, "almaprox", "vafa_opt", "vafa_opt_2d", "sa2_opt", "sa2_opt_2d"}
 
 
 def test_a_corruption_is_of_whole_volumes_alone() -> None:

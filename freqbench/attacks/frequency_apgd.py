@@ -1,0 +1,333 @@
+"""The strongest tables of VAFA and multipliers of SA2 that their bounds allow, found by Auto-PGD."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.apgd import Space, climb
+from freqbench.attacks.frequency import BlockAttack, band_scaler, given_table
+from freqbench.attacks.gradient import GradientAttack
+from freqbench.attacks.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
+from freqbench.attacks.sa2 import WITH_DC
+from freqbench.attacks.task import Task
+from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
+from freqbench.errors import ParameterError
+from freqbench.ops.blocks import Block, pad_to_blocks
+from freqbench.ops.quantisation import hard_error, reach
+from freqbench.ops.slices import stretch_slices
+
+
+@dataclass(frozen=True)
+class FrequencySpace(Space):
+    """A space whose points are made by a state: a table of steps, or multipliers.
+
+    Attributes:
+        state_of: the state that makes a point, within the bounds.
+        point_of: the point that a state makes.
+    """
+
+    state_of: Callable[[Tensor], Tensor]
+    point_of: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyAPGD(BlockAttack, GradientAttack):
+    """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
+
+    Points are kept in voxel layout over the volume padded to whole blocks (`freqbench.attacks.frequency`); starts come
+    in, and the final state goes out, in blocked layout. An author writes `space`, `bounds` and `null_state`.
+
+    Args:
+        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
+        block: see `BlockAttack`.
+        random_start: begin at a uniform draw between the bounds; false: halfway between them.
+        control: `none`, or a null row in place of the attack: no gradient is taken.
+    """
+
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+
+    steps: int = 40
+    block: int | tuple[int, ...] = 32
+    random_start: bool = True
+    control: str = "none"
+    loss: str | None = "dice"
+    keep: str = "best"
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value of the state."""
+
+    @abstractmethod
+    def space(self, clean: Tensor, block: Block) -> FrequencySpace:
+        """Where the attack moves. What does not change between steps, the spectrum first of all, is computed here."""
+
+    @property
+    @abstractmethod
+    def null_state(self) -> float:
+        """The value of the state everywhere with `control: uniform`."""
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One forward and one backward a step; none for a null row."""
+        return (self.steps, self.steps) if self.control == "none" else (0, 0)
+
+    @property
+    def compares(self) -> bool:
+        """Not for a null row."""
+        return self.control == "none" and super().compares
+
+    @property
+    def is_stochastic(self) -> bool:
+        """The start is drawn, or the ends of the random null row."""
+        return self.control == "random" or (self.control == "none" and self.random_start)
+
+    def perturb(self, task: Task) -> Tensor:
+        """The best point of all runs, or the null row's, and its volumes."""
+        block, _ = self._tiled(task.clean)
+        space = self.space(task.clean, block)
+        if self.control == "none":
+            x = self.strongest(task, lambda: climb(task, space, self._start(task, space), self.steps), space.render)
+        else:
+            x = self._null_point(task, space)
+        with torch.no_grad():
+            task.state = self.to_blocks(space.state_of(x), block)
+            return space.render(x)
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """How far the state leaves its bounds, or the volumes those that the state makes."""
+        if state is None:
+            return float("inf")
+        low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
+        outside = max(low - float(state.min()), float(state.max()) - high)
+        block, padded = self._tiled(clean)
+        space = self.space(clean, block)
+        with torch.no_grad():
+            made = space.render(space.point_of(self.to_voxels(state, padded.shape[2:])))
+        return max(outside, float((made - adversarial).abs().max()))
+
+    def _start(self, task: Task, space: FrequencySpace) -> Tensor:
+        block, padded = self._tiled(task.clean)
+        given = given_table(task, tuple(self.to_blocks(padded, block).shape[1:]), self.bounds, self.name)
+        if given is not None:
+            return space.point_of(self.to_voxels(given, padded.shape[2:]))
+        drawn = 2 * task.draw(torch.rand, padded.shape[1:]) - 1 if self.random_start else torch.zeros_like(padded)
+        return space.centre + space.radius * drawn
+
+    def _null_point(self, task: Task, space: FrequencySpace) -> Tensor:
+        _, padded = self._tiled(task.clean)
+        if self.control == "uniform":
+            return space.point_of(torch.full_like(padded, self.null_state))
+        ends = 2 * task.draw(torch.rand, padded.shape[1:]).round() - 1
+        return space.project(space.centre + space.radius * ends)
+
+    def _tiled(self, clean: Tensor) -> tuple[Block, Tensor]:
+        """The block and the volume padded to whole ones."""
+        block = self.cut(clean.shape[2:])
+        return block, pad_to_blocks(clean, block)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAFAOpt(FrequencyAPGD):
+    r"""The quantisation table that hurts most, of all that VAFA may choose from.
+
+    With c the spectrum of the clean block on the 0..255 scale less 128, and a step q in [q_min, q_max] for each
+    coefficient, the volume is
+
+    .. math:: a = R\bigl(\mathrm{IDCT}(q \, \mathrm{round}(c / q)) + 128\bigr)
+
+    with R the stretching of every depth slice to [0, 1] or, without `renormalize`, a / 255 clamped to [0, 1]. Rounding
+    is exact. What q can add to c is a set known in closed form, an interval or two for each coefficient
+    (`freqbench.ops.quantisation`). Auto-PGD moves the errors e = q round(c / q) - c in it: it steps along the sign of
+    dL/de by at most the width of the set, and goes to the nearest error that some q makes (`freqbench.attacks.apgd`).
+    `state` is the table q of the volume.
+
+    VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
+    rounding that says little about where the error goes; its volumes bound the harm of its optimiser, not of its threat
+    model. There is no SSIM term here: it is a penalty of VAFA's attacker, no bound.
+
+    Args:
+        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
+        q_min: smallest.
+        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
+        block: side of the DCT block in voxels, or three.
+        renormalize: stretch every slice, as VAFA's code does: threat model `dct-quantization-stretched`. False:
+            `dct-quantization`.
+        random_start: begin at uniform draws from the errors' range.
+        control: `uniform`: the table is q_max everywhere; `random`: every coefficient at its lowest or highest error,
+            by a draw; neither takes a gradient.
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice and `keep` is `best`.
+
+    `start`: the table, `[B, C, N, h, w, d]`.
+
+    Example:
+        >>> VAFAOpt(steps=20).passes, VAFAOpt().threat_model, VAFAOpt(renormalize=False).threat_model
+        ((21, 20), 'dct-quantization-stretched', 'dct-quantization')
+    """
+
+    name: ClassVar[str] = "vafa_opt"
+    threat_model: ClassVar[str] = "dct-quantization"
+    budget_name: ClassVar[str | None] = "q_max"
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **PARAMETERS,
+        "q_min": SMALLEST_STEP,
+        "renormalize": STRETCHING,
+    }
+
+    q_max: float = 20.0
+    q_min: float = 5.0
+    renormalize: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.q_max < self.q_min:
+            complaint = f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}"
+            raise ParameterError(self.name, "q_max", complaint)
+        if self.renormalize:
+            object.__setattr__(self, "threat_model", STRETCHED)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """q_min and q_max."""
+        return self.q_min, self.q_max
+
+    @property
+    def null_state(self) -> float:
+        """q_max."""
+        return self.q_max
+
+    def space(self, clean: Tensor, block: Block) -> FrequencySpace:
+        """All errors that a table can make."""
+        spectrum, changed = block_spectrum(clean, block)
+        reachable = reach(spectrum, *self.bounds)
+        low, high = reachable.bounds
+        return FrequencySpace(
+            centre=(low + high) / 2,
+            radius=(high - low) / 2,
+            project=lambda error: reachable.nearest(error)[0],
+            render=lambda error: self._on_unit_scale(changed(error)),
+            state_of=lambda error: reachable.nearest(error)[1],
+            point_of=lambda table: hard_error(spectrum, table),
+        )
+
+    def _on_unit_scale(self, volume: Tensor) -> Tensor:
+        return stretch_slices(volume, SCALE) if self.renormalize else (volume / SCALE).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAFAOpt2D(VAFAOpt):
+    """`VAFAOpt` on the two-dimensional DCT of every depth slice: the threat model of `vafa_2d`.
+
+    Args:
+        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
+        q_min: smallest.
+        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
+        block: side of the DCT block of a slice in voxels, or two.
+        renormalize: as in `VAFAOpt`.
+        random_start: as in `VAFAOpt`.
+        control: as in `VAFAOpt`.
+
+    `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+    """
+
+    name: ClassVar[str] = "vafa_opt_2d"
+    parameters: ClassVar[Mapping[str, Parameter]] = {**VAFAOpt.parameters, "block": SLICE_BLOCK}
+    per_slice: ClassVar[bool] = True
+
+    block: int | tuple[int, ...] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SA2Opt(FrequencyAPGD):
+    r"""The multipliers of DCT coefficients that hurt most, of all that SA2 may choose from.
+
+    With c the spectrum of the clean block less 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1
+    at DC and outside the band), the volume is
+
+    .. math:: a = \mathrm{IDCT}(c \, m) + 0.5
+
+    clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `state` is m.
+
+    SA2 (Hanif et al., ISBI 2025) weighs the loss by 0.2 against an SSIM loss, takes ten steps of fixed length and keeps
+    the last volume. The SSIM is a penalty of its attacker, no bound, and left out here.
+
+    Args:
+        rho: how far a multiplier may leave 1, in [0, 1).
+        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
+        block: side of the DCT block in voxels, or three.
+        band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
+        random_start: begin at uniform draws from the bounds; false: at 1.
+        control: `uniform`: every multiplier is 1 - rho; `random`: each at its lower or upper bound, by a draw; neither
+            takes a gradient.
+
+    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice and `keep` is `best`.
+
+    `start`: the multipliers, `[B, C, N, h, w, d]`.
+
+    **Variants.** `released`: DC is exempt, as in the code of SA2: threat model `dct-scaling`. `paper`: DC moves too, as
+    nothing in the paper exempts it: `dct-scaling-with-dc`.
+
+    Example:
+        >>> SA2Opt(rho=0.4, steps=30).passes, SA2Opt(variant="paper").threat_model
+        ((31, 30), 'dct-scaling-with-dc')
+    """
+
+    name: ClassVar[str] = "sa2_opt"
+    threat_model: ClassVar[str] = "dct-scaling"
+    budget_name: ClassVar[str | None] = "rho"
+
+    rho: float = 0.4
+    block: int | tuple[int, ...] = 16
+    band: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant == "paper":
+            object.__setattr__(self, "threat_model", WITH_DC)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """1 - rho and 1 + rho."""
+        return 1 - self.rho, 1 + self.rho
+
+    @property
+    def null_state(self) -> float:
+        """1 - rho."""
+        return 1 - self.rho
+
+    def space(self, clean: Tensor, block: Block) -> FrequencySpace:
+        """The box of multipliers."""
+        scale = band_scaler(clean, block, self.band, with_dc=self.variant == "paper")
+        return FrequencySpace(
+            centre=clean.new_ones(()),
+            radius=clean.new_tensor(self.rho),
+            project=lambda multipliers: multipliers.clamp(*self.bounds),
+            render=lambda multipliers: scale(multipliers).clamp(0, 1),
+            state_of=lambda multipliers: multipliers,
+            point_of=lambda multipliers: multipliers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SA2Opt2D(SA2Opt):
+    """`SA2Opt` on the two-dimensional DCT of every depth slice: the threat model of `sa2_2d`.
+
+    Args:
+        rho: how far a multiplier may leave 1, in [0, 1).
+        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
+        block: side of the DCT block of a slice in voxels, or two.
+        band: `all`, or the only frequencies of a slice that change: `low`, `middle` or `high`.
+        random_start: as in `SA2Opt`.
+        control: as in `SA2Opt`.
+
+    `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+    """
+
+    name: ClassVar[str] = "sa2_opt_2d"
+    parameters: ClassVar[Mapping[str, Parameter]] = {**SA2Opt.parameters, "block": SLICE_BLOCK}
+    per_slice: ClassVar[bool] = True
