@@ -34,10 +34,28 @@ class ThreatModel:
     has_slices: bool = False
 
 
+def _with_each_loss(name: str, **parameters: Any) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    return tuple((name, {**parameters, "loss": loss}) for loss in LOSSES)
+
+
+_QUANTISATION: Mapping[str, Callable[[Any], Any]] = {
+    "q_max": attrgetter("q_max"),
+    "q_min": lambda attack: attack.bounds[0],  # where none is given, the variant's
+    "block": attrgetter("block"),
+}
+_SCALING: Mapping[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ("rho", "block", "band")}
+
 THREAT_MODELS: Mapping[str, ThreatModel] = {
-    "linf": ThreatModel(
-        bounds={"eps": attrgetter("eps")},
-        forms=tuple(("apgd", {"loss": loss}) for loss in LOSSES),
+    "linf": ThreatModel(bounds={"eps": attrgetter("eps")}, forms=_with_each_loss("apgd")),
+    "dct-quantization": ThreatModel(
+        bounds=_QUANTISATION, forms=_with_each_loss("vafa_opt", renormalize=False), has_slices=True
+    ),
+    "dct-quantization-stretched": ThreatModel(
+        bounds=_QUANTISATION, forms=_with_each_loss("vafa_opt", renormalize=True), has_slices=True
+    ),
+    "dct-scaling": ThreatModel(bounds=_SCALING, forms=_with_each_loss("sa2_opt"), has_slices=True),
+    "dct-scaling-with-dc": ThreatModel(
+        bounds=_SCALING, forms=_with_each_loss("sa2_opt", variant="paper"), has_slices=True
     ),
 }
 

@@ -71,11 +71,12 @@ class Claim:
     def subject(self) -> str:
         """Threat model and bounds."""
         first = self.own[0]
-        attack, threat = self.made.get(first.label), THREAT_MODELS.get(first.threat_model)
+        attack = self.made.get(first.label)
+        name = first.threat_model if attack is None else attack.threat_model
         bounds: dict[str, object] = {first.budget_name: first.budget} if first.budget_name else {}
-        if attack is not None and threat is not None:
-            bounds = {name: read(attack) for name, read in threat.bounds.items()}
-        return " ".join([first.threat_model, *(f"{name}={value_text(name, value)}" for name, value in bounds.items())])
+        if attack is not None and name in THREAT_MODELS:
+            bounds = {bound: read(attack) for bound, read in THREAT_MODELS[name].bounds.items()}
+        return " ".join([name, *(f"{bound}={value_text(bound, value)}" for bound, value in bounds.items())])
 
     @property
     def forms(self) -> tuple[Attack, ...]:
@@ -268,7 +269,8 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
     )
     if worst.verdict == HOLDS:
         return f"{text} None of {counted(len(claim.added), 'further attack')} takes more than {POINTS:g} points more."
-    return f"{text} The store's figures are too kind to the model: report the stronger one."
+    are = "are" if worst.verdict == VIOLATED else "may be"
+    return f"{text} The store's figures {are} too kind to the model: report the stronger attack."
 
 
 def _weaker(claim: Claim) -> str:

@@ -23,7 +23,8 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 2},
     "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
     "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
-    "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "num_backwards": 40},
+    "vafa": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40},
+    "vafa_opt": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 60},
 }
 HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "half": ("pgd", EPS / 2, STEPS, 60),
@@ -38,6 +39,8 @@ HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "vafa": ("vafa", 20.0, {"steps": 20, "control": "none"}, 70),
     "vafa uniform": ("vafa", 20.0, {"steps": 20, "control": "uniform"}, 85),
     "vafa random": ("vafa", 20.0, {"steps": 20, "control": "random"}, 87),
+    "vafa_opt": ("vafa_opt", 20.0, {"loss": "dice", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 69.8),
+    "vafa_opt ce": ("vafa_opt", 20.0, {"loss": "ce", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 75),
     "dice": ("apgd", EPS, {"loss": "dice", **STRONGEST}, 39.7),
     "ce": ("apgd", EPS, {"loss": "ce", **STRONGEST}, 44),
 }

@@ -165,7 +165,7 @@ def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
 
 def test_threat_models_that_stand_side_by_side_are_told() -> None:
     (mixed,) = CHECKS["ranking"].run(evidence(healthy()))
-    assert (mixed.verdict, "2 threat models (dct-quantization, linf)" in mixed.sentence) == ("noted", True)
+    assert (mixed.verdict, "2 threat models (dct-quantization-stretched, linf)" in mixed.sentence) == ("noted", True)
     (single,) = CHECKS["ranking"].run(evidence(rows("pgd")))
     assert single.verdict == "holds"
 

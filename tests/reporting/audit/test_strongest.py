@@ -198,6 +198,27 @@ def test_a_claim_that_rests_on_another_package_s_attack_is_held_against_the_same
     assert (found.verdict, "walk eps=8/255" in found.sentence) == ("violated", True)
 
 
+def test_a_network_that_vafa_cannot_move_is_flagged_by_the_optimum_of_its_threat_model() -> None:
+    """VAFA's default q_min is 5 and its block 32: the bounds of both are the same."""
+    found = verdict(planted("vafa", 89.3), planted("vafa_opt", 51.7))
+    assert found.verdict == "flagged"
+    assert "vafa q_max=20 leaves 89.3, vafa_opt q_max=20 restarts=3 leaves 51.7" in found.sentence
+    assert "dct-quantization-stretched q_max=20 q_min=5 block=32" in found.sentence
+
+
+@pytest.mark.parametrize("changes", [{"q_min": 1.0}, {"block": 8}, {"renormalize": False}])
+def test_tables_of_other_bounds_refute_nothing(changes: dict[str, Any]) -> None:
+    """Smaller steps, other blocks, or slices that are not stretched."""
+    found = claim(planted("vafa", 89.3), planted("vafa_opt", 51.7, params=changes))
+    assert (found.verdict, found.comparisons) == ("not checked", 0)
+
+
+def test_rows_of_vafa_that_call_both_threat_models_by_one_name_are_told_apart() -> None:
+    """As rows of older releases do."""
+    old = [row | {"threat_model": "dct-quantization"} for row in planted("vafa", 89.3)]
+    assert claim(old, planted("vafa_opt", 51.7)).verdict == "violated"
+
+
 def test_without_scores_there_is_no_claim() -> None:
     row = make_row("pgd", {"steps": 20}, num_backwards=20, dsc=math.nan, budget=EPS)
     assert claim([row]).verdict == "not checked"
