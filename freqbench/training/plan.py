@@ -19,7 +19,7 @@ from freqbench.storage import join
 from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
-from freqbench.training.recipe import QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob
+from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation
 from freqbench.training.state import BEST
 from freqbench.types import CaseRef
 
@@ -118,18 +118,19 @@ def _training(
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     attack = _attack(model.attack, dataset, f"{place}: attack")
-    quick = _attack(job.validation.attack or (QUICK_ATTACK if attack else None), dataset, f"{job.name}: validation")
-    choose_by = job.validation.choose_by or ("mean" if quick else "clean")
-    if quick is None and choose_by != "clean":
+    quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
+    choose_by = _choose_by(job.validation, quick, place)
+    if any(each.needs_reference for each in quick) and len(refs["select"]) < 2:
         raise UserError(
-            f"{place}: choose_by: expected clean without an attack, got {choose_by}: give validation.attack"
+            f"{place}: splits.select: expected two cases or more, as {next(e.name for e in quick if e.needs_reference)} "
+            "mixes with another case, got 1: choose a longer list, or give validation.attack"
         )
     if model.random_budget and attack is not None:
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
             _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
-    chosen = {"validation": {"attack": attack_identity(quick), "choose_by": choose_by}} if quick else {}
+    chosen = {"validation": {"attack": _identity_of(quick), "choose_by": choose_by}} if quick else {}
     start, begun, taught = str(model.start), dict[str, Any](), dict[str, tuple[str, ...]]()
     if start in before:
         begun = {"start": {"name": start, "identity": before[start].identity}}
@@ -198,6 +199,38 @@ def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> At
     if not isinstance(name, str):
         raise UserError(f"{place}.name: expected the name of an attack, got {name!r}")
     return attack_of(name, written, dataset, place)
+
+
+def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:
+    """The attacks that weights are judged under, each once; none for a clean network that has only its own."""
+    if not validation.attacks:
+        if own is None:
+            return ()
+        if own.threat_model != "linf":
+            return (own,)
+    found: list[Attack] = []
+    for entry in validation.attacks or (QUICK_ATTACK,):
+        attack = own if isinstance(entry, str) else _attack(entry, dataset, place)
+        if attack is not None and attack not in found:
+            found.append(attack)
+    return tuple(found)
+
+
+def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> str:
+    """What picks the best weights."""
+    if quick:
+        return validation.choose_by or "mean"
+    if OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
+        raise UserError(
+            f"{place}: choose_by: expected clean without an attack, got {validation.choose_by}: give validation.attack"
+        )
+    return "clean"
+
+
+def _identity_of(quick: Sequence[Attack]) -> Any:
+    """One attack stands in a record as itself, so that identities of earlier files stay."""
+    found = [attack_identity(attack) for attack in quick]
+    return found[0] if len(found) == 1 else found
 
 
 def _of_schedule(schedule: Schedule) -> dict[str, Any]:

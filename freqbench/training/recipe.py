@@ -92,19 +92,42 @@ class FrequencyConsistency(Strict):
     block: Literal["whole"] | PositiveInt = "whole"
 
 
+OWN = "own"
+ATTACK = f"an attack {{name: ..., ...}}, {OWN}, or a list of these"
+
+
 class Validation(Strict):
     """How weights are judged on the select list.
 
     Attributes:
-        attack: an attack as in a benchmark's job file, under which the list is predicted too; None: for adversarial
-            objectives QUICK_ATTACK, for `clean` none.
-        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`,
-            or the `mean` of the two; None: `mean` where there is an attack, as adversarial training begins at weights
-            whose clean Dice it only lowers.
+        attack: under which the list is predicted too: an attack as in a benchmark's job file, `own` for the one that
+            the network is trained on (a `clean` network has none), or a list of these. None: for adversarial objectives
+            an attack of the network's own threat model, which is QUICK_ATTACK for `linf` and `own` for all others, as
+            weights that are chosen by another threat model are not the best under their own; for `clean` none.
+        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`
+            (the mean over attacks), `worst` (of each case the lowest under any of the attacks), or the `mean` of
+            `clean` and `attacked`; None: `mean` where there is an attack, as adversarial training begins at weights
+            whose clean Dice it only lowers. A `clean` network for which `own` is all that is asked is chosen by
+            `clean` volumes.
     """
 
-    attack: dict[str, Any] | None = None
-    choose_by: Literal["clean", "attacked", "mean"] | None = None
+    attack: dict[str, Any] | Literal["own"] | tuple[dict[str, Any] | Literal["own"], ...] | None = None
+    choose_by: Literal["clean", "attacked", "mean", "worst"] | None = None
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _attacks(cls, given: Any) -> Any:
+        each = given if isinstance(given, list | tuple) else [] if given is None else [given]
+        if given is not None and (not each or any(not isinstance(one, dict) and one != OWN for one in each)):
+            raise ValueError(f"expected {ATTACK}, got {given!r:.300}")
+        return given
+
+    @property
+    def attacks(self) -> tuple[dict[str, Any] | Literal["own"], ...]:
+        """What `attack` says, one or several; none where it says nothing."""
+        if self.attack is None:
+            return ()
+        return self.attack if isinstance(self.attack, tuple) else (self.attack,)
 
 
 QUICK_ATTACK = {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}
