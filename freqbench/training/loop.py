@@ -49,6 +49,7 @@ class Training:
         choose_by: `clean`, `attacked`, `mean` or `worst`: what picks the best weights.
         start: the checkpoint to begin with; None: weights that the seed draws.
         record: what the stored file says of its training: data, seed, schedule and augmentation among it.
+        origin: of the checkpoint to begin with: its `method` where the job trains it, else its sha256.
         facts: what the stored file says beside that: class names, preprocessing, licence.
         fingerprints: of the cases that were learned from and chosen by, for whoever scores the weights.
         loaders: processes that cut crops.
@@ -65,6 +66,7 @@ class Training:
     choose_by: str
     start: str | None
     record: dict[str, Any]
+    origin: str | None
     facts: dict[str, Any]
     fingerprints: dict[str, list[str]]
     loaders: int
@@ -73,6 +75,15 @@ class Training:
     def identity(self) -> str:
         """16 hex digits of all that shapes the weights; a time limit only cuts the same path short."""
         return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, self.record])
+
+    @property
+    def method(self) -> str:
+        """16 hex digits of the same but for the seed, which networks that are replicates of one training share.
+
+        The job's name does not enter, so that replicates may be trained by several jobs.
+        """
+        shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
+        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
 
     @property
     def arch(self) -> str:
@@ -289,6 +300,6 @@ def save_best(training: Training, state: State, folder: str, found: dict[str, An
         "roi": list(training.roi),
         "num_classes": training.num_classes,
         **training.facts,
-        "training": training.record | {"fingerprints": training.fingerprints} | found,
+        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | found,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)

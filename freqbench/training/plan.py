@@ -19,7 +19,7 @@ from freqbench.storage import join
 from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
-from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation
+from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation, suffix
 from freqbench.training.state import BEST
 from freqbench.types import CaseRef
 
@@ -90,8 +90,10 @@ def trainings_of(
             from does not fit.
     """
     found: dict[str, Training] = {}
-    for model in _wanted(job, only):
-        found[model.name] = _training(job, model, out, dataset, refs, found)
+    for number in range(job.replicates):
+        replicate = job.replicate(number)
+        for model in _wanted(replicate, only):
+            found[model.name] = _training(replicate, model, number, out, dataset, refs, found)
     return list(found.values())
 
 
@@ -110,6 +112,7 @@ def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
 def _training(
     job: TrainJob,
     model: ModelRecipe,
+    number: int,
     out: str,
     dataset: Dataset,
     refs: Mapping[str, Sequence[CaseRef]],
@@ -120,10 +123,11 @@ def _training(
     attack = _attack(model.attack, dataset, f"{place}: attack")
     quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
     choose_by = _choose_by(job.validation, quick, place)
-    if any(each.needs_reference for each in quick) and len(refs["select"]) < 2:
+    mixing = [each.name for each in quick if each.needs_reference]
+    if mixing and len(refs["select"]) < 2:
         raise UserError(
-            f"{place}: splits.select: expected two cases or more, as {next(e.name for e in quick if e.needs_reference)} "
-            "mixes with another case, got 1: choose a longer list, or give validation.attack"
+            f"{place}: splits.select: expected two cases or more, as {mixing[0]} mixes with another case, got 1: "
+            "choose a longer list, or give validation.attack"
         )
     if model.random_budget and attack is not None:
         if attack.budget_name is None:
@@ -132,8 +136,11 @@ def _training(
             _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
     chosen = {"validation": {"attack": _identity_of(quick), "choose_by": choose_by}} if quick else {}
     start, begun, taught = str(model.start), dict[str, Any](), dict[str, tuple[str, ...]]()
+    origin = None
     if start in before:
-        begun = {"start": {"name": start, "identity": before[start].identity}}
+        origin = before[start].method
+        # Under the name of the first: a replicate is to the digit what a job of its seed trains.
+        begun = {"start": {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}}
         start = join(out, start, BEST)
     elif start != SCRATCH:
         spec = models.resolve(
@@ -141,6 +148,7 @@ def _training(
             num_classes,
         )
         begun = {"start": {"name": start, "sha256": spec.checkpoint_sha256}}
+        origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     training = Training(
@@ -155,6 +163,7 @@ def _training(
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
         record=_record(job, model, dataset, refs, attack) | chosen | begun,
+        origin=origin,
         facts={
             "class_names": list(dataset.class_names),
             "preprocess": dataset.space.model_dump(mode="json"),

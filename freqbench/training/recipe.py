@@ -191,6 +191,11 @@ class ModelRecipe(Strict):
         return [parse_value(value) for value in given] if isinstance(given, list) else given
 
 
+def suffix(number: int) -> str:
+    """What the names of a job's networks end in: nothing for the first of the replicates, then `.1`, `.2` and so on."""
+    return f".{number}" if number else ""
+
+
 class TrainJob(Schedule):
     """A training job file, read by `freqbench.config.load`.
 
@@ -200,6 +205,8 @@ class TrainJob(Schedule):
         splits: three lists of that dataset without a case in common.
         models: networks, trained one after another.
         seed: of weights, crops and augmentation.
+        replicates: how often each network is trained, with the seeds `seed`, `seed` + 1, ...: networks `NAME`,
+            `NAME.1`, `NAME.2`, each from the replicate of its own number where it starts from a model of the job.
         augmentation: probabilities of the random changes of a crop.
         half: store the best weights in half precision (the form of the packaged zoo).
         threads: CPU threads of torch, None for torch's choice; on a CPU the last bits depend on them, so a job that is
@@ -217,6 +224,7 @@ class TrainJob(Schedule):
     splits: Splits
     models: Annotated[tuple[ModelRecipe, ...], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)] = 0
+    replicates: PositiveInt = 1
     augmentation: Augmentation = Augmentation()
     half: bool = False
     threads: PositiveInt | None = None
@@ -233,6 +241,18 @@ class TrainJob(Schedule):
         if len(set(names)) < len(names):
             raise ValueError(f"expected a different name for each model, got {', '.join(names)}: rename one")
         return models
+
+    @model_validator(mode="after")
+    def _replicates_have_names_of_their_own(self) -> "TrainJob":
+        names = [model.name for model in self.models]
+        taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
+        for name in names:
+            if name in taken:
+                raise ValueError(
+                    f"expected names that replicates leave free, got {name}, which is what a replicate of "
+                    f"{taken[name]} is called: rename one"
+                )
+        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainJob":
@@ -282,6 +302,22 @@ class TrainJob(Schedule):
         if found["arch"] is None and start == SCRATCH:
             raise ValueError(f"{model.name}: arch: required, but not given")
         return model.model_copy(update={**found, "start": self.start(model)})
+
+    def replicate(self, number: int) -> "TrainJob":
+        """The job that trains the replicates of one number, counted from 0, and no others."""
+        own = {model.name for model in self.models}
+
+        def numbered(model: ModelRecipe) -> ModelRecipe:
+            start = f"{model.start}{suffix(number)}" if model.start in own else model.start
+            return model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start})
+
+        models = tuple(numbered(model) for model in self.models)
+        return self.model_copy(update={"models": models, "seed": self.seed + number, "replicates": 1})
+
+    @property
+    def networks(self) -> list[ModelRecipe]:
+        """All that is trained, each after what it starts from: one replicate of the models after the other."""
+        return [model for number in range(self.replicates) for model in self.replicate(number).in_order]
 
     @property
     def in_order(self) -> list[ModelRecipe]:

@@ -134,7 +134,7 @@ def test_an_attack_that_mixes_with_another_case_has_the_next_of_the_list(job_of:
 def test_an_attack_that_mixes_with_another_case_wants_two(job_of: MakeJob) -> None:
     job = job_of(AT_FAA)
     job = job.model_copy(update={"dataset": {**job.dataset, "cases": 1}})
-    with pytest.raises(UserError, match="at: splits.select: expected two cases or more, as faa mixes with another"):
+    with pytest.raises(UserError, match=r"at: splits\.select: expected two cases or more, as faa mixes with another"):
         prepare(job)
 
 
