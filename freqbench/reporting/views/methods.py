@@ -8,8 +8,8 @@ from freqbench.reporting.nested import nested_intervals
 
 HOW = (
     "Networks that differ in the seed of their training alone are one method: its mean is over patients and networks, "
-    "and its interval, like that of `behind`, holds the spread of both (two-way random effects, Student's t with "
-    "Satterthwaite's degrees of freedom)."
+    "and its interval, like that of `behind`, holds the spread of both instead of that of patients alone (two-way "
+    "random effects, Student's t with Satterthwaite's degrees of freedom)."
 )
 ONE_EACH = "one network a method: the order of networks, not of training methods"
 

@@ -63,7 +63,7 @@ def test_points_behind_hold_the_spread_of_both_methods(shown: Frame, rows: Any) 
 def test_a_method_of_one_network_is_named(shown: Frame, rows: Any) -> None:
     text = board(shown(*rows))[1]
     assert "linf, eps=8/255: one network, so its intervals hold no spread of trainings: vaft." in text
-    assert "holds the spread of both" in text
+    assert "holds the spread of both instead of that of patients alone" in text
     assert "one network a method" not in text.lower()
 
 
