@@ -52,7 +52,7 @@ VIEWS: Mapping[str, View] = {
             *("peak_memory_bytes", "device", "window_batch"),
         ),
     ),
-    "leaderboard": View(build=leaderboard),
+    "leaderboard": View(build=leaderboard, columns=("dsc", "dsc_clean", "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(build=certified.certified, columns=certified.COLUMNS, applies=_has_values("certified_radius")),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),

@@ -1,10 +1,13 @@
 """Which model keeps most of its DSC under the worst of several attacks of one threat model and budget."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from freqbench.reporting.frames import plain
 from freqbench.reporting.render import Section
 from freqbench.reporting.statistics import mean_intervals
+from freqbench.reporting.views import methods
 from freqbench.reporting.views.rows import (
     COUNTS,
     bounds,
@@ -31,7 +34,7 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`.
     """
-    frame = scored(records)
+    frame = scored(records, ["target_method"])
     frame = frame[is_white_box(frame) & frame["budget"].notna() & frame["dsc"].notna()]
     if frame.empty:
         return [
@@ -43,22 +46,36 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
     boards, notes = [], []
+    known = methods.methods_of(frame)
+    replicated = methods.are_replicated(known)
     keys = ["threat_model", "budget_name", "budget_text"]
     for (threat_model, name, value), rows in frame.groupby(keys, observed=True):
-        board, note = _board(rows)
+        board, note = _board(rows, known if replicated else None)
         boards.append(board.assign(threat_model=str(threat_model), budget=f"{name}={value}"))
         if note:
             notes.append(f"{threat_model}, {name}={value}: {note}.")
     data = pd.concat([board for board in boards if len(board)] or boards, ignore_index=True).assign(dataset=dataset)
-    title = f"{dataset}: models by the worst case"
+    title = f"{dataset}: {'training methods' if replicated else 'models'} by the worst case"
     if data.empty:
         return Section(title, text=" ".join(notes))
-    text = " ".join([HOW + COUNTS + one_patient_note(data), *notes])
+    text = " ".join([HOW + COUNTS + one_patient_note(data), *_on_methods(known, replicated), *notes])
     return Section(title, _table(data), text, data)
 
 
-def _board(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The models of one threat model and budget in their order, and what could not be compared."""
+def _on_methods(known: Mapping[str, str], replicated: bool) -> list[str]:
+    """Whether the ranks are those of training methods."""
+    if replicated:
+        return [methods.HOW]
+    return [f"{methods.ONE_EACH.capitalize()}."] if len(known) > 1 else []
+
+
+def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, str]:
+    """The models of one threat model and budget in their order, and what could not be compared.
+
+    Args:
+        rows: of one threat model and budget.
+        known: the method of each model, where methods are to be ranked in the place of models.
+    """
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     common, lacking = runs.index[runs == models], list(runs.index[runs < models])
@@ -82,6 +99,9 @@ def _board(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     )
     board = board.sort_values("dsc", ascending=False, kind="stable", ignore_index=True)
     board["rank"] = board["dsc"].rank(ascending=False, method="min").astype(int)
+    if known is not None:
+        board, note = methods.by_method(board, minima, known)
+        return board, "; ".join([*notes, note] if note else notes)
     behind = _behind(minima, str(board["target_model"].iloc[0]))
     return board.merge(behind, on="target_model"), "; ".join(notes)
 
@@ -98,6 +118,8 @@ def _behind(minima: pd.DataFrame, first: str) -> pd.DataFrame:
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:
     shown = data[["threat_model", "budget", "rank"]].assign(model=data["target_model"])
+    if "networks" in data:
+        shown["networks"] = data["networks"]
     for name in ("cases", "seeds", "patients", "num_attacks", "dsc"):
         shown[name] = data[name]
     shown["interval"] = bounds(data)
