@@ -195,8 +195,9 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
         if group["_threat"].nunique() > 1:
             mixed |= set(group["_threat"])
             continue
-        best = int(group["ours"].idxmin() if direction == "lowest" else group["ours"].idxmax())
-        rivals[best] = [int(other) for other in group.index if other != best]
+        ours, cells = group["ours"].to_numpy(float), group.index.tolist()
+        best = cells.pop(int(ours.argmin() if direction == "lowest" else ours.argmax()))
+        rivals[best] = cells
         sign = 1 if direction == "lowest" else -1
         for other in rivals[best]:
             pairs = found[other].values.merge(found[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
@@ -204,10 +205,11 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
             parts.append(
                 pd.DataFrame({"best": best, "other": other, "ahead": ahead, "patient_id": pairs["patient_id"]})
             )
-    tests = t_tests(pd.concat(parts), ["best", "other"], "ahead") if parts else pd.DataFrame({"best": []})
-    beaten = tests[(tests["mean"] > 0) & (tests["p_holm"] < SIGNIFICANCE)] if parts else tests
-    won = beaten.groupby("best").size().to_dict()
-    return {best for best, others in rivals.items() if won.get(best, 0) == len(others)}, sorted(mixed)
+    if not parts:
+        return set(), sorted(mixed)
+    tests = t_tests(pd.concat(parts), ["best", "other"], "ahead")
+    won = tests[(tests["mean"] > 0) & (tests["p_holm"] < SIGNIFICANCE)].groupby("best").size().to_dict()
+    return {best for best, others in rivals.items() if won.get(best) == len(others)}, sorted(mixed)
 
 
 def _texts(data: pd.DataFrame) -> pd.DataFrame:

@@ -127,11 +127,34 @@ def mean_intervals(
     )
 
 
+def t_intervals(
+    frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str = "patient_id", comparisons: int = 1
+) -> pd.DataFrame:
+    """The 95 % intervals of each group's mean by Student's t, of `mean_interval`, whatever the number of patients.
+
+    Args:
+        frame: one row a value, with the columns named in the other arguments.
+        by: the columns that make a group.
+        value: the column of numbers; NaN is left out.
+        cluster: the column of patients.
+        comparisons: as many intervals hold together with 95 % at least, each being one of 100 - 5 / comparisons %
+            (Bonferroni).
+
+    Returns:
+        A row a group that has a value, in sorted order: the columns `by`, then `mean low high n clusters`; bounds are
+        NaN with one patient.
+    """
+    own = _totals(frame, by, value, cluster)
+    low, high = own.bounds(1 - 0.05 / comparisons)
+    rows = own.rows.assign(mean=own.mean, low=low, high=high, n=own.n, clusters=own.clusters)
+    return rows[own.n > 0].reset_index(drop=True)
+
+
 def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str = "patient_id") -> pd.DataFrame:
     """Student's t-test over patients of each group's mean against 0, two-sided, Holm-corrected over all groups.
 
-    The interval is that of `mean_interval` with t, of whatever number of patients: it holds 0 where p is above 0.05.
-    It is not corrected; `p_holm` is, so a decision is `p_holm < SIGNIFICANCE`. Where all values are 0 there is nothing
+    The interval is that of `t_intervals`, and holds 0 where p is above 0.05. It is not corrected; `p_holm` is, so a
+    decision is `p_holm < SIGNIFICANCE`. Where all values are 0 there is nothing
     to test: p is NaN, and the group does not count in the correction.
 
     Args:
@@ -189,7 +212,7 @@ def _totals(frame: pd.DataFrame, by: Sequence[str], value: str, cluster: str) ->
     held = ~np.isnan(values)
     pairs, of_pair = np.unique(position[held] * max(len(names), 1) + codes[held], return_inverse=True)
     owner = pairs // max(len(names), 1)
-    sums = np.bincount(of_pair, weights=values[held], minlength=len(pairs))
+    sums = np.bincount(of_pair, weights=values[held], minlength=len(pairs)).astype(float)
     counts = np.bincount(of_pair, minlength=len(pairs)).astype(float)
     n = np.bincount(position[held], minlength=len(rows))
     clusters = np.bincount(owner, minlength=len(rows))

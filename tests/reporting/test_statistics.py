@@ -16,6 +16,7 @@ from freqbench.reporting.statistics import (
     minimum_detectable_difference,
     paired_difference,
     spreads,
+    t_intervals,
     t_tests,
 )
 
@@ -194,6 +195,13 @@ def test_the_interval_of_a_test_is_t_however_many_patients() -> None:
     frame = pd.DataFrame({"g": 0, "patient_id": range(30), "v": SKEWED})
     reference = stats.ttest_1samp(SKEWED, 0).confidence_interval()
     assert tuple(t_tests(frame, ["g"], "v").loc[0, ["low", "high"]]) == pytest.approx((reference.low, reference.high))
+
+
+def test_several_intervals_hold_together_by_bonferroni() -> None:
+    frame = pd.DataFrame({"g": list("aaaaab"), "patient_id": range(6), "v": [*SKEWED[:5], math.nan]})
+    (found,) = t_intervals(frame, ["g"], "v", comparisons=4).to_dict("records")  # b has no value
+    reference = stats.ttest_1samp(SKEWED[:5], 0).confidence_interval(1 - 0.05 / 4)
+    assert (found["low"], found["high"]) == pytest.approx((reference.low, reference.high))
 
 
 def test_nothing_but_zeros_has_no_p_and_is_no_test_of_the_family() -> None:

@@ -23,7 +23,7 @@ import pandas as pd
 
 from freqbench.reporting.audit.evidence import Evidence, Side
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, gravest, interval_text
-from freqbench.reporting.statistics import t_tests
+from freqbench.reporting.statistics import t_intervals
 
 POINTS = 0.5
 FAILURE = 10.0
@@ -117,7 +117,7 @@ def judge(evidence: Evidence, contrasts: Sequence[Contrast], strict: bool = Fals
     parts = [part for part in parts if len(part)]
     if not parts:
         return []
-    rows = t_tests(pd.concat(parts, ignore_index=True), ["number"], "value").to_dict("records")
+    rows = t_intervals(pd.concat(parts, ignore_index=True), ["number"], "value").to_dict("records")
     return [
         Judged(
             contrast=contrast,

@@ -17,7 +17,7 @@ from freqbench.reporting.audit.contrasts import FAILURE, Contrast, is_close
 from freqbench.reporting.audit.evidence import Evidence, Setting
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, interval_text
 from freqbench.reporting.audit.per_model import by_contrasts, families, linf, spared, unchecked, white_box
-from freqbench.reporting.statistics import t_tests
+from freqbench.reporting.statistics import t_intervals
 
 SINGLE_STEP = frozenset({"fgsm"})
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
@@ -73,7 +73,7 @@ def unbounded(evidence: Evidence) -> list[Finding]:
         label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
         patients = evidence.patients[dataset].reindex(scores.index)
         frame = pd.DataFrame({"model": model, "left": scores[label], "patient_id": patients})
-        left: Any = next(t_tests(frame, ["model"], "left").itertuples())
+        left: Any = next(t_intervals(frame, ["model"], "left").itertuples())
         exceeds, excludes = left.mean > FAILURE, left.low > FAILURE
         verdict = (VIOLATED if excludes else IN_DOUBT) if exceeds else HOLDS
         text = (
