@@ -81,7 +81,7 @@ def white_box(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Mean and 95 % interval over cases of each group, patients resampled.
+    """Mean over cases and 95 % interval over patients of each group.
 
     Args:
         rows: of `shown_rows`.

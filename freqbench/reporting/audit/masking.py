@@ -16,8 +16,8 @@ import pandas as pd
 from freqbench.reporting.audit.contrasts import FAILURE, Contrast, is_close
 from freqbench.reporting.audit.evidence import Evidence, Setting
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, interval_text
-from freqbench.reporting.audit.intervals import t_intervals
 from freqbench.reporting.audit.per_model import by_contrasts, families, linf, spared, unchecked, white_box
+from freqbench.reporting.statistics import t_intervals
 
 SINGLE_STEP = frozenset({"fgsm"})
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})

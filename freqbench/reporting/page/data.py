@@ -146,7 +146,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
 
 
 def _intervals(records: pd.DataFrame) -> dict[str, pd.Series]:
-    """95 % bootstrap intervals of the mean DSC, patients being the clusters, in the order of the rows."""
+    """95 % intervals of the mean DSC over patients, in the order of the rows."""
     points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc"])
     found = mean_intervals(points, ["row"], "points")
     return {"dsc_low": found["low"], "dsc_high": found["high"]}
