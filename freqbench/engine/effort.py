@@ -12,6 +12,7 @@ from freqbench.entries import at_parameter
 from freqbench.errors import UserError, unknown
 from freqbench.grid import Cell, Grid, attack_entry
 from freqbench.job import JobSpec, expand
+from freqbench.lineup import models_for
 from freqbench.ops.losses import LOSSES
 
 METRICS = ("dsc",)
@@ -102,7 +103,7 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
         )
     grid = replace(own, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
-    job = job.model_copy(update={"attacks": list(_attacks(own, grid))})
+    job = job.model_copy(update={"attacks": list(_attacks(job, grid))})
     return Varied(job=job, grid=grid, entries=entries, left_out=tuple(left_out))
 
 
@@ -141,18 +142,15 @@ def _entry(attack: Attack) -> dict[str, Any]:
     return {"name": name, **budget, **others, **effort}
 
 
-def _attacks(own: Grid, grid: Grid) -> Iterator[dict[str, Any]]:
+def _attacks(job: JobSpec, grid: Grid) -> Iterator[dict[str, Any]]:
     """Entries that expand to the grid's cells: each attack once, or once for each dataset where it is not for all."""
-    places: dict[Attack, dict[str, list[str]]] = {}
-    everywhere: dict[str, list[str]] = {}
-    for cell in own.cells:
-        everywhere.setdefault(cell.dataset.name, []).append(cell.source.name)
-    whole = {name: sorted(set(sources)) for name, sources in everywhere.items()}
+    whole = {name: set(models_for(job.models, name)) for name in grid.cases}
+    places: dict[Attack, dict[str, set[str]]] = {}
     for cell in grid.cells:
-        places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, []).append(cell.source.name)
+        places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)
     for attack, found in places.items():
-        if {name: sorted(set(sources)) for name, sources in found.items()} == whole:
+        if found == whole:
             yield _entry(attack)
         else:
             for name, sources in found.items():
-                yield {**_entry(attack), "datasets": [name], "sources": sorted(set(sources))}
+                yield {**_entry(attack), "datasets": [name], "sources": sorted(sources)}

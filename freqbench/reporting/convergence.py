@@ -6,7 +6,7 @@ More passes are worth it where they add ENOUGH points or more. On few cases this
 difference of a few tenths between attacks may turn round on others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,8 @@ COLUMNS = (
 )
 """The columns of RECORDS that are needed beside those that identify a row."""
 SETTING = [
-    *CURVE,
-    "steps",
-    "passes",
-    "drop",
-    "low",
-    "high",
-    "best",
-    "cases",
-    "patients",
-    "l2_body",
-    "seconds",
-    "cell_id",
+    *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
+    *("cases", "patients", "l2_body", "seconds", "cell_id"),
 ]
 EFFORT = ("steps", "loss", "restarts")
 
@@ -72,9 +62,10 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
         passes=("passes", "mean"),
         l2_body=("l2_body", "mean"),
         seconds=("attack_seconds", "mean"),
+        cases=("case_key", "nunique"),
         cell_id=("cell_id", "first"),
     )
-    drops = t_intervals(rows, by, "drop").rename(columns={"mean": "drop", "n": "cases", "clusters": "patients"})
+    drops = t_intervals(rows, by, "drop").rename(columns={"mean": "drop", "clusters": "patients"})
     table = means.merge(drops, on=by).sort_values([*CURVE, "passes", "steps"], kind="stable", ignore_index=True)
     return table.assign(best=table.groupby(CURVE)["drop"].cummax())[SETTING]
 
@@ -182,7 +173,7 @@ def recommended(table: pd.DataFrame) -> pd.DataFrame:
     gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
     rows = []
     for _, group in table.groupby(PLACE, sort=False):
-        strongest = group.loc[group["drop"].idxmax()].to_dict()
+        strongest = group.iloc[int(group["drop"].to_numpy().argmax())].to_dict()
         near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
         chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
         note = gains[tuple(strongest[name] for name in CURVE)]
@@ -193,7 +184,7 @@ def recommended(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*table.columns, "largest", "note"])
 
 
-def named(row: Mapping[str, Any]) -> str:
+def named(row: Mapping[Hashable, Any]) -> str:
     """A curve in words, its budget aside.
 
     >>> named({"attack": "apgd", "loss": "dice", "restarts": 3}), named({"attack": "bim", "loss": "", "restarts": 1})
@@ -212,8 +203,8 @@ def sections(table: pd.DataFrame) -> list[Section]:
         )
         text = (
             f"Mean drop of foreground DSC in points by the number of steps, {own['cases'].max()} cases; `enough` are "
-            f"the passes a window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + where "
-            "the curve still rises at its end."
+            f"the passes a window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + "
+            "where the curve still rises at its end."
         )
         found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
@@ -242,7 +233,7 @@ def _texted(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in whole})
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Mapping[Hashable, Any]) -> str:
     return "" if np.isnan(row["low"]) else f"[{_points(row['low'])}, {_points(row['high'])}]"
 
 

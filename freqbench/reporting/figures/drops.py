@@ -1,5 +1,6 @@
 """Figures of the drop of foreground DSC: against passes, and against the distance inside the body."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from freqbench.reporting.colors import DASHES, series_style
+from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
-from freqbench.reporting.figures.style import COLUMN, GREY, GRID, PAGE, counted, legend, new_figure, plain, styled
+from freqbench.reporting.figures.style import (
+    COLUMN,
+    GREY,
+    GRID,
+    PAGE,
+    counted,
+    legend,
+    line_handle,
+    new_figure,
+    plain,
+    styled,
+)
+from freqbench.reporting.prepared import DISTANCES
 
 ACROSS = 3  # panels beside each other
 LARGE = 6.5
@@ -91,3 +104,61 @@ def _passes_axis(axis: Axes, passes: pd.Series) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter("{x:g}")
+
+
+@styled()
+def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]) -> Figure:
+    """Drop against L2 inside the body, one panel a threat model; budgets of an attack are joined, null rows hollow.
+
+    Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
+
+    Args:
+        table: of `distances.drops_by_distance`.
+        title: dataset and model.
+        families: of `prepared.places`.
+    """
+    panels = list(table.groupby("threat_model", sort=False))
+    shown = [family for family in families if family in set(table["family"])]
+    across = min(len(panels), ACROSS)
+    down = -(-len(panels) // across)
+    width = COLUMN if across == 1 else PAGE
+    figure = new_figure(width, 0.7 + 1.8 * down + 0.14 * len(shown) / (1 if width == COLUMN else 3))
+    axes = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (threat, panel) in zip(axes.flat[: len(panels)], panels, strict=True):
+        for family, series in panel.groupby("family", sort=False):
+            _distances(axis, series.sort_values("budget", kind="stable"), series_style(families[str(family)]))
+        axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist(), 'cases')}", loc="left")
+        axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
+        axis.axhline(0, color=GREY, linewidth=0.6)
+        axis.grid(axis="both", **GRID)
+    for axis in axes.flat[max(len(panels) - across, 0) : len(panels)]:  # the lowest of each column
+        axis.set_xlabel(DISTANCES["l2_body"])
+    axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
+    for axis in axes[:, 0]:
+        axis.set_ylabel(DROP)
+    what = "mean, 95 % interval" if table["low"].notna().any() else "mean (one patient: no interval)"
+    figure.suptitle(f"{plain(title, 60)}: {what}; hollow: null rows")
+    nulls = set(table.loc[table["is_null"], "family"])
+    handles = [line_handle(series_style(families[family])) for family in shown]
+    for handle, family in zip(handles, shown, strict=True):
+        handle.set_markerfacecolor("white" if family in nulls else handle.get_color())
+    legend(figure, handles, [plain(family) for family in shown])
+    return figure
+
+
+def _distances(axis: Axes, series: pd.DataFrame, style: SeriesStyle) -> None:
+    """One attack at its budgets."""
+    error = np.abs(series[["low", "high"]].to_numpy().T - series["drop"].to_numpy())
+    axis.errorbar(
+        *(series["l2_body"], series["drop"]),
+        yerr=np.nan_to_num(error),
+        color=style.color,
+        marker=style.marker,
+        mfc="white" if series["is_null"].any() else style.color,
+        linestyle=style.dash,
+        linewidth=0.7,
+        elinewidth=0.5,
+        capsize=1.2,
+    )
