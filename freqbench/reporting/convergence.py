@@ -201,16 +201,17 @@ def sections(table: pd.DataFrame) -> list[Section]:
         of_curves, of_chosen = (
             each[(each["dataset"] == dataset) & (each["model"] == model)] for each in (ends, chosen)
         )
+        cases = own["cases"].max()
         text = (
-            f"Mean drop of foreground DSC in points by the number of steps, {own['cases'].max()} cases; `enough` are "
-            f"the passes a window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + "
-            "where the curve still rises at its end."
+            f"Mean drop of foreground DSC in points by the number of steps, n = {cases}; `enough` are the passes a "
+            f"window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + where the curve "
+            "still rises at its end."
         )
         found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
             lines = [f"- {row['threat_model']} {row['budget']}: {named(row)}: {row['still_gains']}" for row in rising]
-            found.append(Section(f"{dataset}: attacks on {model} that still rise", text="\n".join(lines)))
+            found.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
         shown = of_chosen.assign(interval=[_interval(row) for row in of_chosen.to_dict("records")])
         shown = _texted(shown[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
