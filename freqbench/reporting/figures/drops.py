@@ -67,7 +67,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         axis.axhline(0, color=GREY, linewidth=0.6)
     for axis in axes[:, 0]:
         axis.set_ylabel(DROP)
-    for axis in axes[-1]:
+    for axis in _lowest(axes, len(panels)):
         axis.set_xlabel("passes a window (forward + backward)")
     figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist(), 'cases')}")
     handles = [Line2D([], [], color=style.color, marker=style.marker, linestyle="none") for style in attacks.values()]
@@ -81,6 +81,11 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         texts.append(" or ".join(f"{n}" for n in sorted(table["restarts"].unique()) if n > 1) + " restarts")
     legend(figure, handles, texts)
     return figure
+
+
+def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
+    """The lowest panel of each column, of as many as there are."""
+    return list(axes.flat[max(count - axes.shape[1], 0) : count])
 
 
 def _curve(axis: Axes, curve: pd.DataFrame, color: str, marker: str, dash: str) -> None:
@@ -133,7 +138,7 @@ def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         axis.axhline(0, color=GREY, linewidth=0.6)
         axis.grid(axis="both", **GRID)
-    for axis in axes.flat[max(len(panels) - across, 0) : len(panels)]:  # the lowest of each column
+    for axis in _lowest(axes, len(panels)):
         axis.set_xlabel(DISTANCES["l2_body"])
     axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
     for axis in axes[:, 0]:
