@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from freqbench.entries import parse_value
-from freqbench.reporting.audit.intervals import t_intervals
+from freqbench.reporting.statistics import t_intervals
 from freqbench.reporting.frames import plain
 from freqbench.reporting.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.reporting.render import Section

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from freqbench.documents import object_of
-from freqbench.reporting.audit.intervals import t_intervals
+from freqbench.reporting.statistics import t_intervals
 from freqbench.reporting.frames import plain
 from freqbench.reporting.prepared import means
 
