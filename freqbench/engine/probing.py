@@ -17,7 +17,7 @@ from freqbench.attacks.frequency import BlockAttack
 from freqbench.attacks.strongest import is_claimed, num_steps, reach, strongest_forms
 from freqbench.engine import matching
 from freqbench.errors import UserError
-from freqbench.grid import Cell, Grid, attack_identity
+from freqbench.grid import Cell, Grid, attack_entry
 from freqbench.job import JobSpec, expand
 from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
@@ -92,7 +92,7 @@ def planned(
     grid = Grid(cells=missing, cases=own.cases, metrics=wanted, warnings=own.warnings)
     content = {
         "name": f"{job.name}-audit",
-        "attacks": [_written(cell.attack) for cell in missing] or job.attacks,
+        "attacks": [attack_entry(cell.attack) for cell in missing] or job.attacks,
         "seeds": (seed,),
         "metrics": wanted,
         "save_adversarial": "none",
@@ -257,14 +257,3 @@ def _is_missing(cell: Cell, own: Grid, covered: Mapping[Key, frozenset[str]]) ->
     """Whether the store lacks some row of a cell, or its DSC."""
     keys = (cell.key(ref, target) for ref in own.cases[cell.dataset.name] for target in cell.targets)
     return any("dsc" not in covered.get(key, ()) for key in keys)
-
-
-def _written(attack: Attack) -> dict[str, Any]:
-    """An attack as a job file would have it."""
-    identity = attack_identity(attack)
-    name = identity.get("class", attack.name)
-    hidden = ("name", "revision", "class", "source_sha256")
-    changed = {key: value for key, value in identity.items() if key not in hidden}
-    return {"name": name} | {
-        key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()
-    }

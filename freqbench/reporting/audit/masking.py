@@ -28,8 +28,8 @@ from freqbench.reporting.audit.findings import (
     counted,
     interval_text,
 )
-from freqbench.reporting.audit.intervals import t_intervals
 from freqbench.reporting.audit.per_model import by_contrasts, families, linf, spared, unchecked, white_box
+from freqbench.reporting.statistics import t_intervals
 
 SINGLE_STEP = frozenset({"fgsm"})
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})

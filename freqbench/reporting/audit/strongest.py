@@ -36,9 +36,9 @@ from freqbench.reporting.audit.findings import (
     counted,
     interval_text,
 )
-from freqbench.reporting.audit.intervals import t_intervals
 from freqbench.reporting.audit.per_model import spared, unchecked
 from freqbench.reporting.labels import value_text
+from freqbench.reporting.statistics import t_intervals
 
 EQUAL_PASSES = 1.05
 """What still counts as equal: an attack that keeps its best volume looks once more than one that does not."""
