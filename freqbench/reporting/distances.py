@@ -3,9 +3,9 @@
 import pandas as pd
 
 from freqbench.documents import object_of
-from freqbench.reporting.statistics import t_intervals
 from freqbench.reporting.frames import plain
 from freqbench.reporting.prepared import means
+from freqbench.reporting.statistics import t_intervals
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
