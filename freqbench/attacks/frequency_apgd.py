@@ -122,7 +122,8 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     def _null_point(self, task: Task, space: FrequencySpace) -> Tensor:
         _, padded = self._tiled(task.clean)
         if self.control == "uniform":
-            return space.point_of(torch.full_like(padded, self.null_state))
+            # To the nearest that is reached in any arithmetic: a coefficient may lie halfway between two multiples.
+            return space.project(space.point_of(torch.full_like(padded, self.null_state)))
         ends = 2 * task.draw(torch.rand, padded.shape[1:]).round() - 1
         return space.project(space.centre + space.radius * ends)
 
