@@ -48,7 +48,8 @@ class JobSpec(Strict):
         name: of the job; results go to `runs/<name>` unless told otherwise.
         datasets: each a `name`, a `loader` of DATASETS or `package.module:Class` (default: the name) and the loader's
             own keys.
-        models: sources and targets; `datasets` of an entry says which it is for.
+        models: sources and targets; `datasets` of an entry says which it is for. An entry with `replicates` stands for
+            as many models.
         attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into
             cells, a value that is a list itself stands in one more. Names of classes in `organs` and `target` are each
             dataset's own. `match` in place of the budget asks for a distance (`freqbench.entries.Match`); `datasets`
@@ -91,6 +92,11 @@ class JobSpec(Strict):
     def trains(self) -> bool:
         """Whether it has to do with training: see `freqbench.trained`."""
         return bool(self.training) or any(entry.is_to_train for entry in self.models)
+
+    @field_validator("models")
+    @classmethod
+    def _a_model_each(cls, given: list[ModelEntry]) -> list[ModelEntry]:
+        return [network for entry in given for network in entry.networks()]
 
     @field_validator("metrics")
     @classmethod

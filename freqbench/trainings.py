@@ -16,7 +16,8 @@ from freqbench.job import JobSpec
 from freqbench.models import ModelEntry
 from freqbench.models.checkpoint import TRAIN, weights_sha256
 from freqbench.models.spec import Trained
-from freqbench.training import TrainJob, finished, identities
+from freqbench.training import TrainJob, finished
+from freqbench.training.plan import prepare
 from freqbench.training.recipe import ModelRecipe
 
 
@@ -64,9 +65,10 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class _Standing:
-    """How far a training job is: the identity of each network, and the file of each that is trained."""
+    """How far a training job is: identity and method of each network, and the file of each that is trained."""
 
     identities: Mapping[str, str]
+    methods: Mapping[str, str]
     files: Mapping[str, str]
 
 
@@ -115,7 +117,12 @@ def stand(job: JobSpec, where: str) -> Stand:
         else:
             file = standing.files[name]
             written = storage.join(training.out, name, PurePath(file).name)
-            found = Trained(checkpoint=written, identity=standing.identities[name], weights=weights_sha256(file))
+            found = Trained(
+                checkpoint=written,
+                identity=standing.identities[name],
+                method=standing.methods[name],
+                weights=weights_sha256(file),
+            )
             entry = entry.model_copy(update={"trained": found})
         models[i] = entry
     return Stand(job=_with(job, trainings, models), todo=todo, missing=tuple(missing))
@@ -125,8 +132,11 @@ def _standing(training: Training) -> _Standing | MissingDataError:
     try:
         with entries.at(training.place):
             found = finished(training.job, training.folder())
+            networks = {each.model.name: each for each in prepare(training.job).trainings}
             return _Standing(
-                identities=identities(training.job), files={name: result.path for name, result in found.items()}
+                identities={name: each.identity for name, each in networks.items()},
+                methods={name: each.method for name, each in networks.items()},
+                files={name: result.path for name, result in found.items()},
             )
     except MissingDataError as error:
         return error
@@ -169,7 +179,7 @@ def _read(job: JobSpec, where: str) -> list[Training]:
     entries.require_distinct("training", [each.job.name for each in found], where)
     taken: dict[tuple[str, str], str] = {}
     for each in found:
-        for recipe in each.job.models:
+        for recipe in each.job.networks:
             first = taken.setdefault((each.out.rstrip("/"), recipe.name), each.job.name)
             if first != each.job.name:
                 raise UserError(
@@ -181,7 +191,7 @@ def _read(job: JobSpec, where: str) -> list[Training]:
 
 def _networks(job: JobSpec, trainings: Sequence[Training], where: str) -> dict[int, Network]:
     """The network of each model of the job that is one of `training`, by its number in the job."""
-    known = [Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.in_order]
+    known = [Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
         i: _named(str(entry.checkpoint), known, f"{where}: models[{i}].checkpoint")
         for i, entry in enumerate(job.models)
@@ -198,6 +208,8 @@ def _named(checkpoint: str, known: Sequence[Network], place: str) -> Network:
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
     found = [each for each in known if each.recipe.name == name and owner in ("", each.training.job.name)]
+    if not found:
+        _refuse_replicate(name, [each for each in known if owner in ("", each.training.job.name)], place)
     if not found or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in known}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")
@@ -205,6 +217,18 @@ def _named(checkpoint: str, known: Sequence[Network], place: str) -> Network:
         ways = " or ".join(f"{TRAIN}{each.training.job.name}/{name}" for each in found)
         raise UserError(f"{place}: expected one network of {checkpoint}, got {len(found)}: write {ways}")
     return found[0]
+
+
+def _refuse_replicate(name: str, known: Sequence[Network], place: str) -> None:
+    """Refuse a replicate that a network's training job does not train."""
+    first, _, number = name.rpartition(".")
+    for each in known:
+        if each.recipe.name == first and number.isdecimal():
+            job = each.training.job
+            raise UserError(
+                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
+                f"{job.replicates}: say replicates: {int(number) + 1} there"
+            )
 
 
 def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dict[str, Any], str]:

@@ -257,6 +257,22 @@ def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
     assert said is None or f"warning: {said}\n" in out
 
 
+def test_rows_of_replicates_share_their_method_however_they_are_named(folder: Path, capsys: Said) -> None:
+    """By `train://` and by the file alone; another network has another method."""
+    write(folder, "adv.yaml", training(replicates=2))
+    models = [{"name": "m", "checkpoint": "train://net", "replicates": 2}, {"name": "o", "checkpoint": "train://other"}]
+    write(folder, "job.yaml", benchmark(models=[{**each, "min_dice": 0} for each in models]))
+    started(capsys)
+    found = {row["target_model"]: row["target_method"] for row in Store("runs/tiny").records().to_pylist()}
+    assert found["m"] == found["m.1"] != found["o"]
+    assert len(found) == 3
+    job = benchmark("runs/adv/net.1/best.safetensors", name="file", training=[])
+    write(folder, "job.yaml", job)
+    started(capsys)
+    (row,) = Store("runs/file").records().to_pylist()
+    assert (row["target_model"], row["target_method"]) == ("m0", found["m"])
+
+
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:
     spec = config.validate(tiny.small(), JobSpec, "job.yaml")
     assert trained.described(spec, "x") is trained.present(spec, "x") is trained.fulfilled(spec, "x", print) is spec

@@ -77,6 +77,51 @@ def test_two_jobs_may_train_one_name_each() -> None:
     assert len(spec.models) == 2
 
 
+def test_an_entry_of_replicates_is_a_model_each() -> None:
+    models = [{"name": "m", "checkpoint": "train://adv/net", "replicates": 3, "min_dice": 0}]
+    spec = described(models=models, training=[training(replicates=3)])
+    found = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
+    assert found == [
+        ("m", "train://adv/net", "unet", 1),
+        ("m.1", "train://adv/net.1", "unet", 1),
+        ("m.2", "train://adv/net.2", "unet", 1),
+    ]
+    again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
+    assert again == spec
+
+
+@pytest.mark.parametrize(
+    ("models", "replicates", "complaint"),
+    [
+        (
+            [{"name": "m", "checkpoint": "train://net", "replicates": 3}],
+            2,
+            "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2: say "
+            "replicates: 3 there",
+        ),
+        (
+            [{"name": "m", "checkpoint": "train://adv/other.1"}],
+            1,
+            "models[0].checkpoint: expected a replicate that adv trains, got other.1, as its replicates are 1: say "
+            "replicates: 2 there",
+        ),
+        ([{"name": "m", "checkpoint": "train://nett.1"}], 2, "models[0].checkpoint: unknown network to train 'nett.1'"),
+        (
+            [{"name": "m", "checkpoint": "zoo://phantom/unet", "replicates": 2}],
+            1,
+            "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME alone; "
+            "give each network an entry",
+        ),
+    ],
+)
+def test_replicates_that_are_not_trained_are_one_line(
+    models: list[dict[str, Any]], replicates: int, complaint: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        described(models=models, training=[training(replicates=replicates)])
+    assert "\n" not in str(caught.value)
+
+
 def test_the_job_s_own_word_on_a_network_stays() -> None:
     content = benchmark("train://net")
     content["models"][0] |= {"roi": [8, 8, 8], "args": {"dropout": 0.5}}

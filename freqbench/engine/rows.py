@@ -124,6 +124,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "target_model": target.name,
         "source_defence": cell.source.defence_text,
         "target_defence": target.defence_text,
+        "target_method": target.method_id,
         "attack": attack.name,
         "variant": attack.variant,
         "params": cell.params,

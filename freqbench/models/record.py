@@ -24,9 +24,15 @@ class Fingerprints(BaseModel):
 
 
 class Training(BaseModel):
-    """Of all that `freqbench.training` records, what is made use of here."""
+    """Of all that `freqbench.training` records, what is made use of here.
+
+    Attributes:
+        fingerprints: of the cases that shaped the weights.
+        method: what networks that differ in the seed of their training alone share.
+    """
 
     fingerprints: Fingerprints = Fingerprints()
+    method: str | None = None
 
 
 class Record(BaseModel):

@@ -68,6 +68,7 @@ def resolve(
         adaptive=entry.adaptive,
         min_dice=0.0 if untrained else entry.min_dice,
         training=entry.trained.identity if entry.trained else None,
+        method=(entry.trained.method if entry.trained else None) or trained.training.method,
         weights_sha256=entry.trained.weights if entry.trained else None,
     )
     if arch in READERS:

@@ -30,11 +30,13 @@ class Trained(Strict):
         checkpoint: the file that the training left.
         identity: 16 hex digits of all that the training job says of these weights.
         weights: `freqbench.models.checkpoint.weights_sha256` of them.
+        method: 16 hex digits of the same without the seed; None: as the file says.
     """
 
     checkpoint: Annotated[str, Field(min_length=1)]
     identity: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
     weights: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    method: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] | None = None
 
 
 class ModelEntry(Strict):
@@ -64,6 +66,8 @@ class ModelEntry(Strict):
             autograd, of one fixed draw, which shows what a defence seems to be worth to who does not look.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
+        replicates: of a `train://NAME`: how many networks of that training, which a job makes models of their own:
+            `name`, `name.1`, `name.2` with `train://NAME`, `train://NAME.1`, `train://NAME.2`.
         source: where the checkpoint is to be had, for whoever lacks it.
         trained: what `train://` came to; no key for a job file.
     """
@@ -83,6 +87,7 @@ class ModelEntry(Strict):
     adaptive: bool = True
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    replicates: PositiveInt = 1
     source: str | None = None
     trained: Trained | None = None
 
@@ -90,6 +95,18 @@ class ModelEntry(Strict):
     def is_to_train(self) -> bool:
         """Whether its weights are those of a training job."""
         return str(self.checkpoint).startswith(TRAIN)
+
+    def networks(self) -> list["ModelEntry"]:
+        """The entry of each replicate."""
+        if self.replicates == 1:
+            return [self]
+        ends = ["", *(f".{number}" for number in range(1, self.replicates))]
+        return [
+            self.model_copy(
+                update={"name": f"{self.name}{end}", "checkpoint": f"{self.checkpoint}{end}", "replicates": 1}
+            )
+            for end in ends
+        ]
 
     @property
     def path(self) -> str | None:
@@ -121,6 +138,11 @@ class ModelEntry(Strict):
             raise ValueError(
                 f"expected one of checkpoint, bundle and ensemble, got {' and '.join(given) or 'none'}: a path, "
                 "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
+            )
+        if self.replicates > 1 and not self.is_to_train:
+            raise ValueError(
+                f"expected no replicates beside {given[0]}: {getattr(self, given[0])}: they are for {TRAIN}NAME alone; "
+                "give each network an entry"
             )
         if self.trained and not self.is_to_train:
             raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
@@ -155,6 +177,7 @@ class ModelSpec:
         adaptive: whether attacks know of it.
         min_dice: see ModelEntry; in no identity.
         training: identity of the training job's say on its weights, where the job trains it.
+        method: of the same without the seed, where that is known; in no identity.
         weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
             how long they took, and so is another each time.
     """
@@ -177,6 +200,7 @@ class ModelSpec:
     adaptive: bool = True
     min_dice: float = 0.0
     training: str | None = None
+    method: str | None = None
     weights_sha256: str | None = None
 
     @cached_property
@@ -185,6 +209,18 @@ class ModelSpec:
 
         What came later is left out where it is not asked for, so that ids of earlier runs stay.
         """
+        return self._identity(self.weights_sha256 or self.checkpoint_sha256, self.training)
+
+    @cached_property
+    def method_id(self) -> str | None:
+        """16 hex digits that networks share which differ in the seed of their training alone, and are used alike.
+
+        None where nothing says how the weights were trained. Names do not enter, so that stores of several jobs
+        agree, and trainings of one name are told apart.
+        """
+        return self._identity(self.method, None) if self.method else None
+
+    def _identity(self, weights: str, training: str | None) -> str:
         architecture = MODELS.get(self.arch)
         defaults = architecture.args if architecture else {}
         changed = {k: v for k, v in self.args.items() if k not in defaults or v != defaults[k]}
@@ -196,7 +232,7 @@ class ModelSpec:
             "inference": self.inference.model_dump(exclude_defaults=True) or None,
             "code": self.code_sha256,
             "members": [member.model_id for member in self.members] or None,
-            "training": self.training,
+            "training": training,
             "defence": self.defence.identity() if self.defence else None,
             "adaptive": None if self.adaptive else False,
         }
@@ -206,7 +242,7 @@ class ModelSpec:
                 "args": changed,
                 "num_classes": self.num_classes,
                 "roi": self.roi,
-                "checkpoint": self.weights_sha256 or self.checkpoint_sha256,
+                "checkpoint": weights,
                 **{key: value for key, value in later.items() if value is not None},
             }
         )

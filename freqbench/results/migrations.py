@@ -52,6 +52,11 @@ def defences(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return _with_nulls(table, schema, DEFENCES)
 
 
+def methods(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """1.4 to 1.5: how a network was trained was not stored: null, so that each is a method of its own."""
+    return _with_nulls(table, schema, METHODS)
+
+
 def _with_nulls(table: pa.Table, schema: pa.Schema, names: Collection[str]) -> pa.Table:
     """A table with those of the named columns that it lacks and the schema has."""
     for column in schema:
@@ -74,6 +79,7 @@ DEFENCES = (
     "certified_dice_bound",
     "certified_dice_bound_clean",
 )
+METHODS = ("target_method",)
 
 AGES: tuple[Age, ...] = (
     Age(name="1.0", meaning="the first"),
@@ -95,6 +101,12 @@ AGES: tuple[Age, ...] = (
         meaning="models with a defence, and what it certifies",
         added={"records": DEFENCES},
         migrate={"records": defences},
+    ),
+    Age(
+        name="1.5",
+        meaning="networks that are replicates of one training",
+        added={"records": METHODS},
+        migrate={"records": methods},
     ),
 )
 

@@ -90,6 +90,12 @@ RECORDS: tuple[Column, ...] = (
         required=False,
     ),
     _identity("target_defence", "the same of the target", required=False),
+    _identity(
+        "target_method",
+        "how the target's network was trained and is used, the seed of the training left out: 16 hex digits that its "
+        "replicates share; null where that is not known",
+        required=False,
+    ),
     _identity("attack", "name of the attack"),
     _identity("variant", "which of the authors' versions: paper, released, ...", required=False),
     _identity("params", "all parameters of the attack, JSON text"),

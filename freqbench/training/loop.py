@@ -27,7 +27,7 @@ from freqbench.training.objective import Adversary, Objective
 from freqbench.training.recipe import Augmentation, ModelRecipe, Schedule
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.team import ALONE, Team
-from freqbench.training.validation import case_dice, choice, mean_foreground
+from freqbench.training.validation import Scores, case_dice, choice, mean_foreground, under_attacks
 from freqbench.types import Case
 
 Seen = Callable[[State], None]
@@ -45,10 +45,11 @@ class Training:
         num_classes: background included.
         half: store weights in half precision.
         adversary: of adversarial objectives.
-        quick: the attack under which the select list is predicted too, or None.
-        choose_by: `clean`, `attacked` or `mean`: what picks the best weights.
+        quick: the attacks under which the select list is predicted too.
+        choose_by: `clean`, `attacked`, `mean` or `worst`: what picks the best weights.
         start: the checkpoint to begin with; None: weights that the seed draws.
         record: what the stored file says of its training: data, seed, schedule and augmentation among it.
+        origin: of the checkpoint to begin with: its `method` where the job trains it, else its sha256.
         facts: what the stored file says beside that: class names, preprocessing, licence.
         fingerprints: of the cases that were learned from and chosen by, for whoever scores the weights.
         loaders: processes that cut crops.
@@ -61,10 +62,11 @@ class Training:
     num_classes: int
     half: bool
     adversary: Adversary | None
-    quick: Attack | None
+    quick: tuple[Attack, ...]
     choose_by: str
     start: str | None
     record: dict[str, Any]
+    origin: str | None
     facts: dict[str, Any]
     fingerprints: dict[str, list[str]]
     loaders: int
@@ -73,6 +75,15 @@ class Training:
     def identity(self) -> str:
         """16 hex digits of all that shapes the weights; a time limit only cuts the same path short."""
         return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, self.record])
+
+    @property
+    def method(self) -> str:
+        """16 hex digits of the same but for the seed, which networks that are replicates of one training share.
+
+        The job's name does not enter, so that replicates may be trained by several jobs.
+        """
+        shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
+        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
 
     @property
     def arch(self) -> str:
@@ -209,25 +220,25 @@ class Trainer:
         torch.autograd.backward(loss / training.schedule.accumulate)
         return torch.cat([loss.detach()[None], terms])
 
-    def validate(self, select: Sequence[tuple[int, Case]], rate: float) -> None:
+    def validate(self, select: Sequence[Case], rate: float) -> None:
         """Measure the select list, keep the best weights and save.
 
         Args:
-            select: this process's share of the cases, each with its number.
+            select: all its cases, of which this process takes its share.
             rate: the learning rate of the last step.
         """
         training, state, began = self.training, self.state, time.perf_counter()
         state.net.eval()
         model = models.SegmentationModel(state.net, training.roi, adapter=training.adapter)
-        dice = self._dice(model, select, None)
-        attacked = self._dice(model, select, training.quick) if training.quick else math.nan
+        dice = mean_foreground(self._scores(model, select, None))
+        attacked, worst = under_attacks([self._scores(model, select, attack) for attack in training.quick])
         state.net.train()
-        state.log.append(Row.of(state.step, rate, state.losses, dice, attacked))
+        state.log.append(Row.of(state.step, rate, state.losses, dice, attacked, worst))
         state.losses = []
-        score = choice(training.choose_by, dice, attacked)
+        score = choice(training.choose_by, dice, attacked, worst)
         better = score > state.score
         if better:
-            state.score, state.dice_select, state.dice_attacked = score, dice, attacked
+            state.score, state.dice_select, state.dice_attacked, state.dice_worst = score, dice, attacked, worst
             state.best = {key: tensor.detach().cpu().clone() for key, tensor in state.net.state_dict().items()}
         state.validated += time.perf_counter() - began
         if self.team.is_first:
@@ -235,11 +246,9 @@ class Trainer:
             if better:
                 save_best(training, state, self.folder, state.figures)
 
-    def _dice(
-        self, model: models.SegmentationModel, select: Sequence[tuple[int, Case]], attack: Attack | None
-    ) -> float:
-        scores = case_dice(model, select, self.training.num_classes, attack)
-        return mean_foreground(self.team.gathered(scores))
+    def _scores(self, model: models.SegmentationModel, select: Sequence[Case], attack: Attack | None) -> Scores:
+        share = list(enumerate(select))[self.team.rank :: self.team.size]
+        return self.team.gathered(case_dice(model, share, self.training.num_classes, attack, select))
 
 
 def fit(
@@ -267,7 +276,6 @@ def fit(
     trainer = Trainer(training, folder, team)
     state = trainer.state
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed)
-    share = list(enumerate(select))[team.rank :: team.size]
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
     parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
     on_cuda = team.device.type == "cuda"
@@ -276,7 +284,7 @@ def fit(
             rate = learning_rate(state.step, schedule)
             trainer.step(batches)
             if state.step % schedule.validate_every == 0 or state.step == schedule.steps or state.seconds >= limit:
-                trainer.validate(share, rate)
+                trainer.validate(select, rate)
             seen(state)
             if interrupt.requested:
                 state.save(folder, training.identity)
@@ -292,6 +300,6 @@ def save_best(training: Training, state: State, folder: str, found: dict[str, An
         "roi": list(training.roi),
         "num_classes": training.num_classes,
         **training.facts,
-        "training": training.record | {"fingerprints": training.fingerprints} | found,
+        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | found,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)

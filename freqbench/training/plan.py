@@ -19,7 +19,7 @@ from freqbench.storage import join
 from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
-from freqbench.training.recipe import QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob
+from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation, suffix
 from freqbench.training.state import BEST
 from freqbench.types import CaseRef
 
@@ -90,8 +90,10 @@ def trainings_of(
             from does not fit.
     """
     found: dict[str, Training] = {}
-    for model in _wanted(job, only):
-        found[model.name] = _training(job, model, out, dataset, refs, found)
+    for number in range(job.replicates):
+        replicate = job.replicate(number)
+        for model in _wanted(replicate, only):
+            found[model.name] = _training(replicate, model, number, out, dataset, refs, found)
     return list(found.values())
 
 
@@ -110,6 +112,7 @@ def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
 def _training(
     job: TrainJob,
     model: ModelRecipe,
+    number: int,
     out: str,
     dataset: Dataset,
     refs: Mapping[str, Sequence[CaseRef]],
@@ -118,21 +121,26 @@ def _training(
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     attack = _attack(model.attack, dataset, f"{place}: attack")
-    quick = _attack(job.validation.attack or (QUICK_ATTACK if attack else None), dataset, f"{job.name}: validation")
-    choose_by = job.validation.choose_by or ("mean" if quick else "clean")
-    if quick is None and choose_by != "clean":
+    quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
+    choose_by = _choose_by(job.validation, quick, place)
+    mixing = [each.name for each in quick if each.needs_reference]
+    if mixing and len(refs["select"]) < 2:
         raise UserError(
-            f"{place}: choose_by: expected clean without an attack, got {choose_by}: give validation.attack"
+            f"{place}: splits.select: expected two cases or more, as {mixing[0]} mixes with another case, got 1: "
+            "choose a longer list, or give validation.attack"
         )
     if model.random_budget and attack is not None:
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
             _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
-    chosen = {"validation": {"attack": attack_identity(quick), "choose_by": choose_by}} if quick else {}
+    chosen = {"validation": {"attack": _identity_of(quick), "choose_by": choose_by}} if quick else {}
     start, begun, taught = str(model.start), dict[str, Any](), dict[str, tuple[str, ...]]()
+    origin = None
     if start in before:
-        begun = {"start": {"name": start, "identity": before[start].identity}}
+        origin = before[start].method
+        # Under the name of the first: a replicate is to the digit what a job of its seed trains.
+        begun = {"start": {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}}
         start = join(out, start, BEST)
     elif start != SCRATCH:
         spec = models.resolve(
@@ -140,6 +148,7 @@ def _training(
             num_classes,
         )
         begun = {"start": {"name": start, "sha256": spec.checkpoint_sha256}}
+        origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     training = Training(
@@ -154,6 +163,7 @@ def _training(
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
         record=_record(job, model, dataset, refs, attack) | chosen | begun,
+        origin=origin,
         facts={
             "class_names": list(dataset.class_names),
             "preprocess": dataset.space.model_dump(mode="json"),
@@ -198,6 +208,38 @@ def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> At
     if not isinstance(name, str):
         raise UserError(f"{place}.name: expected the name of an attack, got {name!r}")
     return attack_of(name, written, dataset, place)
+
+
+def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:
+    """The attacks that weights are judged under, each once; none for a clean network that has only its own."""
+    if not validation.attacks:
+        if own is None:
+            return ()
+        if own.threat_model != "linf":
+            return (own,)
+    found: list[Attack] = []
+    for entry in validation.attacks or (QUICK_ATTACK,):
+        attack = own if isinstance(entry, str) else _attack(entry, dataset, place)
+        if attack is not None and attack not in found:
+            found.append(attack)
+    return tuple(found)
+
+
+def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> str:
+    """What picks the best weights."""
+    if quick:
+        return validation.choose_by or "mean"
+    if OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
+        raise UserError(
+            f"{place}: choose_by: expected clean without an attack, got {validation.choose_by}: give validation.attack"
+        )
+    return "clean"
+
+
+def _identity_of(quick: Sequence[Attack]) -> Any:
+    """One attack stands in a record as itself, so that identities of earlier files stay."""
+    found = [attack_identity(attack) for attack in quick]
+    return found[0] if len(found) == 1 else found
 
 
 def _of_schedule(schedule: Schedule) -> dict[str, Any]:

@@ -92,19 +92,42 @@ class FrequencyConsistency(Strict):
     block: Literal["whole"] | PositiveInt = "whole"
 
 
+OWN = "own"
+ATTACK = f"an attack {{name: ..., ...}}, {OWN}, or a list of these"
+
+
 class Validation(Strict):
     """How weights are judged on the select list.
 
     Attributes:
-        attack: an attack as in a benchmark's job file, under which the list is predicted too; None: for adversarial
-            objectives QUICK_ATTACK, for `clean` none.
-        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`,
-            or the `mean` of the two; None: `mean` where there is an attack, as adversarial training begins at weights
-            whose clean Dice it only lowers.
+        attack: under which the list is predicted too: an attack as in a benchmark's job file, `own` for the one that
+            the network is trained on (a `clean` network has none), or a list of these. None: for adversarial objectives
+            an attack of the network's own threat model, which is QUICK_ATTACK for `linf` and `own` for all others, as
+            weights that are chosen by another threat model are not the best under their own; for `clean` none.
+        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`
+            (the mean over attacks), `worst` (of each case the lowest under any of the attacks), or the `mean` of
+            `clean` and `attacked`; None: `mean` where there is an attack, as adversarial training begins at weights
+            whose clean Dice it only lowers. A `clean` network for which `own` is all that is asked is chosen by
+            `clean` volumes.
     """
 
-    attack: dict[str, Any] | None = None
-    choose_by: Literal["clean", "attacked", "mean"] | None = None
+    attack: dict[str, Any] | Literal["own"] | tuple[dict[str, Any] | Literal["own"], ...] | None = None
+    choose_by: Literal["clean", "attacked", "mean", "worst"] | None = None
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _attacks(cls, given: Any) -> Any:
+        each = given if isinstance(given, list | tuple) else [] if given is None else [given]
+        if given is not None and (not each or any(not isinstance(one, dict) and one != OWN for one in each)):
+            raise ValueError(f"expected {ATTACK}, got {given!r:.300}")
+        return given
+
+    @property
+    def attacks(self) -> tuple[dict[str, Any] | Literal["own"], ...]:
+        """What `attack` says, one or several; none where it says nothing."""
+        if self.attack is None:
+            return ()
+        return self.attack if isinstance(self.attack, tuple) else (self.attack,)
 
 
 QUICK_ATTACK = {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}
@@ -168,6 +191,11 @@ class ModelRecipe(Strict):
         return [parse_value(value) for value in given] if isinstance(given, list) else given
 
 
+def suffix(number: int) -> str:
+    """What the names of a job's networks end in: nothing for the first of the replicates, then `.1`, `.2` and so on."""
+    return f".{number}" if number else ""
+
+
 class TrainJob(Schedule):
     """A training job file, read by `freqbench.config.load`.
 
@@ -177,6 +205,8 @@ class TrainJob(Schedule):
         splits: three lists of that dataset without a case in common.
         models: networks, trained one after another.
         seed: of weights, crops and augmentation.
+        replicates: how often each network is trained, with the seeds `seed`, `seed` + 1, ...: networks `NAME`,
+            `NAME.1`, `NAME.2`, each from the replicate of its own number where it starts from a model of the job.
         augmentation: probabilities of the random changes of a crop.
         half: store the best weights in half precision (the form of the packaged zoo).
         threads: CPU threads of torch, None for torch's choice; on a CPU the last bits depend on them, so a job that is
@@ -194,6 +224,7 @@ class TrainJob(Schedule):
     splits: Splits
     models: Annotated[tuple[ModelRecipe, ...], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)] = 0
+    replicates: PositiveInt = 1
     augmentation: Augmentation = Augmentation()
     half: bool = False
     threads: PositiveInt | None = None
@@ -210,6 +241,18 @@ class TrainJob(Schedule):
         if len(set(names)) < len(names):
             raise ValueError(f"expected a different name for each model, got {', '.join(names)}: rename one")
         return models
+
+    @model_validator(mode="after")
+    def _replicates_have_names_of_their_own(self) -> "TrainJob":
+        names = [model.name for model in self.models]
+        taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
+        for name in names:
+            if name in taken:
+                raise ValueError(
+                    f"expected names that replicates leave free, got {name}, which is what a replicate of "
+                    f"{taken[name]} is called: rename one"
+                )
+        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainJob":
@@ -259,6 +302,22 @@ class TrainJob(Schedule):
         if found["arch"] is None and start == SCRATCH:
             raise ValueError(f"{model.name}: arch: required, but not given")
         return model.model_copy(update={**found, "start": self.start(model)})
+
+    def replicate(self, number: int) -> "TrainJob":
+        """The job that trains the replicates of one number, counted from 0, and no others."""
+        own = {model.name for model in self.models}
+
+        def numbered(model: ModelRecipe) -> ModelRecipe:
+            start = f"{model.start}{suffix(number)}" if model.start in own else model.start
+            return model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start})
+
+        models = tuple(numbered(model) for model in self.models)
+        return self.model_copy(update={"models": models, "seed": self.seed + number, "replicates": 1})
+
+    @property
+    def networks(self) -> list[ModelRecipe]:
+        """All that is trained, each after what it starts from: one replicate of the models after the other."""
+        return [model for number in range(self.replicates) for model in self.replicate(number).in_order]
 
     @property
     def in_order(self) -> list[ModelRecipe]:

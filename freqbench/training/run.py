@@ -42,12 +42,13 @@ class TrainResult:
         name: of the model in the job.
         path: of its `best.safetensors`.
         dice_select: mean foreground Dice of the best weights on the select list, 0..1.
-        dice_attacked: the same under the quick attack; None without one.
+        dice_attacked: the same under the attacks of the validation, the mean over them; None without one.
         dice_test: mean foreground Dice of the stored weights on the test list, 0..1.
         dice_test_classes: the same for each class by name, background included; null where no case has the class.
         seconds: of training.
         steps: optimizer steps done.
         wait_share: part of these seconds in which no crop was ready.
+        dice_worst: as `dice_attacked`, of each case the lowest under any of the attacks.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TrainResult:
     seconds: float
     steps: int
     wait_share: float
+    dice_worst: float | None = None
 
 
 def train(
@@ -127,6 +129,9 @@ def _train_one(
         if training.roi not in said:
             said.add(training.roi)
             _say_padded(cases("train"), training.roi, say)
+        if training.quick:
+            under = ", ".join(attack.name for attack in training.quick)
+            say(f"{training.model.name}: weights are chosen by {training.choose_by} Dice, attacked by {under}")
         began = time.time()
         if job.engine == "ray":
             from freqbench.training.distributed import fit_on_ray
@@ -209,6 +214,7 @@ def _measure(
         path=path,
         dice_select=state.dice_select,
         dice_attacked=None if math.isnan(state.dice_attacked) else state.dice_attacked,
+        dice_worst=None if math.isnan(state.dice_worst) else state.dice_worst,
         dice_test=mean_foreground(scores),
         dice_test_classes=by_class,
         seconds=state.seconds,
@@ -237,6 +243,7 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
             bar.update(task, completed=row.step)
             draw(row)
             attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
+            attacked += f", worst {row.dice_worst:.3f}" if len(training.quick) > 1 else ""
             say(
                 f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
                 f"select Dice {row.dice_select:.3f}{attacked}"

@@ -18,6 +18,7 @@ LAST = "last.pt"
 BEST = "best.safetensors"
 LOG = "log.csv"
 KEPT = ("step", "seconds", "waited", "validated", "losses", "score", "dice_select", "dice_attacked", "best")
+LATER = ("dice_worst",)  # states of earlier releases lack it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,8 @@ class Row:
         loss_attacked: its term on attacked crops.
         loss_consistency: its frequency consistency, weighted.
         dice_select: mean foreground Dice on the select list.
-        dice_attacked: the same under the quick attack.
+        dice_attacked: the same under the attacks of the validation, the mean over them; NaN without one.
+        dice_worst: the same, of each case the lowest under any of them.
     """
 
     step: int
@@ -43,9 +45,12 @@ class Row:
     loss_consistency: float
     dice_select: float
     dice_attacked: float
+    dice_worst: float = math.nan
 
     @classmethod
-    def of(cls, step: int, lr: float, losses: Sequence[Sequence[float]], dice: float, attacked: float) -> "Row":
+    def of(
+        cls, step: int, lr: float, losses: Sequence[Sequence[float]], dice: float, attacked: float, worst: float
+    ) -> "Row":
         """A row from the losses of the steps since the row before, each `[loss, *terms]`."""
         loss, on_clean, on_attacked, consistency = np.mean(losses, axis=0).tolist()
         return cls(
@@ -57,6 +62,7 @@ class Row:
             loss_consistency=consistency,
             dice_select=dice,
             dice_attacked=attacked,
+            dice_worst=worst,
         )
 
 
@@ -89,7 +95,8 @@ class State:
         losses: of the steps since the last validation: the loss and its terms.
         score: what the best weights were chosen by.
         dice_select: their mean foreground Dice on the select list.
-        dice_attacked: the same under the quick attack; NaN without one.
+        dice_attacked: the same under the attacks of the validation, the mean over them; NaN without one.
+        dice_worst: the same, of each case the lowest under any of them.
         best: the best weights, on the CPU.
         log: a row a validation.
         saved: the step of the state that is in `last.pt`; 0: none is.
@@ -105,6 +112,7 @@ class State:
     score: float = -math.inf
     dice_select: float = math.nan
     dice_attacked: float = math.nan
+    dice_worst: float = math.nan
     best: dict[str, Tensor] = field(default_factory=dict)
     log: list[Row] = field(default_factory=list)
     saved: int = 0
@@ -112,8 +120,8 @@ class State:
     @property
     def figures(self) -> dict[str, float]:
         """What is known of the best weights by the select list."""
-        attacked = {} if math.isnan(self.dice_attacked) else {"dice_attacked": self.dice_attacked}
-        return {"dice_select": self.dice_select, **attacked}
+        under = {"dice_attacked": self.dice_attacked, "dice_worst": self.dice_worst}
+        return {"dice_select": self.dice_select, **{name: dice for name, dice in under.items() if dice == dice}}
 
     def save(self, folder: str, identity: str) -> None:
         """Write `last.pt` and `log.csv`.
@@ -127,7 +135,7 @@ class State:
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "log": [asdict(row) for row in self.log],
-            **{name: getattr(self, name) for name in KEPT},
+            **{name: getattr(self, name) for name in (*KEPT, *LATER)},
         }
         stream = io.BytesIO()
         torch.save(content, stream)
@@ -155,4 +163,6 @@ class State:
         self.log = [Row(**row) for row in content["log"]]
         for name in KEPT:
             setattr(self, name, content[name])
+        for name in LATER:
+            setattr(self, name, content.get(name, math.nan))
         self.saved = self.step

@@ -21,6 +21,7 @@ def case_dice(
     cases: Sequence[tuple[int, Case]],
     num_classes: int,
     attack: Attack | None = None,
+    whole: Sequence[Case] = (),
 ) -> dict[int, Scores]:
     """Dice of every case and class, `[K]`, NaN where a case's label lacks the class, by the cases' numbers.
 
@@ -29,6 +30,8 @@ def case_dice(
         cases: each with a number.
         num_classes: background included.
         attack: cases are attacked by it first, with seed 0, window by window; None: as they are.
+        whole: the list that the numbers count in, two cases or more: for attacks that mix with another case, which is
+            then the next one of it.
     """
     device = next(model.parameters()).device
     found = {}
@@ -36,7 +39,8 @@ def case_dice(
         image = case.image
         if attack is not None:
             seed = 0 if attack.is_stochastic else None
-            image = attack_case(attack, model, case, seed, window_batch=1).adversarial
+            reference = whole[(number + 1) % len(whole)] if attack.needs_reference else None
+            image = attack_case(attack, model, case, seed, window_batch=1, reference=reference).adversarial
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
         found[number] = dice(pred, case.label, num_classes)
@@ -49,15 +53,31 @@ def mean_foreground(scores: Scores) -> float:
     Args:
         scores: `[N, K]`, NaN where a case lacks a class.
     """
+    means = _case_means(scores)
+    return float(means.mean()) if len(means) else 0.0
+
+
+def under_attacks(scores: Sequence[Scores]) -> tuple[float, float]:
+    """Mean foreground Dice under several attacks: the mean over them, and the mean over cases of each one's lowest.
+
+    Args:
+        scores: of each attack `[N, K]`, the same cases in the same order; none: both are NaN.
+    """
+    if not scores:
+        return math.nan, math.nan
+    means = np.stack([_case_means(each) for each in scores])  # [attacks, cases]
+    return (float(means.mean()), float(means.min(axis=0).mean())) if means.size else (0.0, 0.0)
+
+
+def _case_means(scores: Scores) -> Scores:
+    """Of the cases that have a foreground class, each one's mean over those that it has."""
     foreground = scores[:, 1:]
     has = ~np.isnan(foreground)
     cases = has.any(axis=1)
-    if not cases.any():
-        return 0.0
-    sums = np.where(has, foreground, 0).sum(axis=1)
-    return float((sums[cases] / has.sum(axis=1)[cases]).mean())
+    means: Scores = np.where(has, foreground, 0).sum(axis=1)[cases] / has.sum(axis=1)[cases]
+    return means
 
 
-def choice(by: str, clean: float, attacked: float) -> float:
-    """What picks the best weights: the Dice of `clean` volumes, of `attacked` ones, or their `mean`."""
-    return {"clean": clean, "attacked": attacked, "mean": math.fsum((clean, attacked)) / 2}[by]
+def choice(by: str, clean: float, attacked: float, worst: float) -> float:
+    """What picks the best weights: the Dice of `clean` or `attacked` volumes, their `mean`, or the `worst`."""
+    return {"clean": clean, "attacked": attacked, "mean": math.fsum((clean, attacked)) / 2, "worst": worst}[by]

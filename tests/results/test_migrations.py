@@ -24,6 +24,7 @@ CAME = {
         *("source_defence", "target_defence", "certified_radius", "certified_share", "certified_share_clean"),
         *("certified_dice", "certified_dice_clean", "certified_dice_bound", "certified_dice_bound_clean"),
     ),
+    "1.5": ("target_method",),
 }
 ADDED = {age: [name for later in CAME if later > age for name in CAME[later]] for age in CAME}
 every_age = pytest.mark.parametrize("age", NAMES)

@@ -118,7 +118,7 @@ def test_the_state_of_another_content_is_not_resumed(train_tiny: Train, tmp_path
 def test_the_log_has_a_row_a_validation(train_tiny: Train, tmp_path: Path) -> None:
     state = train_tiny(tmp_path, steps=7, validate_every=3)
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
-    assert header == "step,lr,loss,loss_clean,loss_attacked,loss_consistency,dice_select,dice_attacked"
+    assert header == "step,lr,loss,loss_clean,loss_attacked,loss_consistency,dice_select,dice_attacked,dice_worst"
     assert [int(row.split(",")[0]) for row in rows] == [3, 6, 7]
     assert max(float(row.split(",")[6]) for row in rows) == pytest.approx(state.dice_select, rel=1e-5)
     assert {row.split(",")[4] for row in rows} == {""}  # nothing was attacked

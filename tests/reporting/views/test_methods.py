@@ -1,0 +1,118 @@
+"""Leaderboard of training methods, where networks are replicates of one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from freqbench.reporting import render
+from freqbench.reporting.nested import nested_interval
+from freqbench.reporting.views.leaderboard import leaderboard
+from freqbench.reporting.views.methods import methods_of
+
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+PGD, VAFT = [[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]], [[70.0], [20.0], [30.0]]
+CLEAN = 0.9
+
+
+def on(row: Row, model: str, scores: list[float], **values: Any) -> list[dict[str, Any]]:
+    return [
+        row(source=model, target=model, case=case, dsc_foreground=score / 100, dsc_foreground_clean=CLEAN, **values)
+        for case, score in enumerate(scores)
+    ]
+
+
+@pytest.fixture
+def rows(row: Row) -> list[dict[str, Any]]:
+    """`at-pgd` and its replicate, and `vaft`."""
+    return [
+        *on(row, "at-pgd", [each[0] for each in PGD], target_method="a" * 16),
+        *on(row, "at-pgd.1", [each[1] for each in PGD], target_method="a" * 16),
+        *on(row, "vaft", [each[0] for each in VAFT], target_method="b" * 16),
+    ]
+
+
+def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
+    (section,) = leaderboard(frame)
+    assert section.data is not None
+    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
+
+
+def test_methods_rank_by_their_networks_mean_with_the_nested_interval(shown: Frame, rows: Any) -> None:
+    (first, second), _ = board(shown(*rows))
+    assert [(each["rank"], each["target_model"], each["networks"]) for each in (first, second)] == [
+        (1, "at-pgd", 2),
+        (2, "vaft", 1),
+    ]
+    expected = nested_interval(PGD)
+    assert (first["dsc_foreground"], first["low"], first["high"]) == pytest.approx((55, expected.low, expected.high))
+    assert (
+        first["dsc_foreground_clean"],
+        first["dsc_foreground_drop"],
+        first["cases"],
+        first["patients"],
+    ) == pytest.approx((90, 35, 3, 3))
+
+
+def test_points_behind_hold_the_spread_of_both_methods(shown: Frame, rows: Any) -> None:
+    (first, second), _ = board(shown(*rows))
+    expected = nested_interval(PGD, minus=VAFT)
+    assert tuple(second[name] for name in ("behind", "behind_low", "behind_high")) == pytest.approx(
+        (15, expected.low, expected.high)
+    )
+    assert pd.isna(first["behind"])
+
+
+def test_a_method_of_one_network_is_named(shown: Frame, rows: Any) -> None:
+    text = board(shown(*rows))[1]
+    assert "linf, eps=8/255: one network, so its intervals hold no spread of trainings: vaft." in text
+    assert "holds the spread of both instead of that of patients alone" in text
+    assert "one network a method" not in text.lower()
+
+
+def test_the_table_says_how_many_networks(shown: Frame, rows: Any) -> None:
+    (section,) = leaderboard(shown(*rows))
+    assert section.title == "phantom: training methods by the worst case"
+    text = render.markdown([section])
+    lines = [each for each in text.splitlines() if each.startswith("|")]
+    head, line = (next(each for each in lines if word in each) for word in ("networks", "at-pgd"))
+    cells = dict(zip((c.strip() for c in head.split("|")), (c.strip() for c in line.split("|")), strict=True))
+    assert (cells["model"], cells["networks"]) == ("at-pgd", "2")
+
+
+def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(shown: Frame, rows: Any) -> None:
+    lines, text = board(shown(*rows[3:]))
+    assert [line["target_model"] for line in lines] == ["at-pgd.1", "vaft"]
+    assert "networks" not in lines[0]
+    assert "One network a method: the order of networks, not of training methods." in text
+
+
+def test_one_network_alone_is_no_order(shown: Frame, rows: Any) -> None:
+    assert "One network a method" not in board(shown(*rows[6:]))[1]
+
+
+def test_trainings_of_one_name_are_two_methods_and_others_are_one(row: Row, shown: Frame) -> None:
+    """Two stores have an `at` each; a third has a replicate of the first store's under a name of its own."""
+    frame = shown(
+        *on(row, "at", [1.0], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
+        *on(row, "at", [1.0], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
+        *on(row, "seed seven", [1.0], target_method="a" * 16),
+    )
+    assert methods_of(frame) == {"at#111111": "at#111111", "at#222222": "at#222222", "seed seven": "at#111111"}
+
+
+def test_a_network_of_unknown_training_is_its_own_method(row: Row, shown: Frame) -> None:
+    frame = shown(*on(row, "a", [1.0]), *on(row, "b", [1.0]))
+    assert methods_of(frame) == {"a": "a", "b": "b"}
+
+
+def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones(row: Row, shown: Frame) -> None:
+    rows = [*on(row, "at", [1.0]), *on(row, "at", [1.0, 2.0], budget=4 / 255, target_method="a" * 16)]
+    assert methods_of(shown(*rows, *on(row, "at.1", [1.0], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
+
+
+def test_categoricals_give_the_same_as_texts(shown: Frame, coded: Frame, rows: Any) -> None:
+    frame = shown(*rows)
+    assert str(board(coded(frame))) == str(board(frame))
