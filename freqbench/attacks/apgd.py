@@ -23,7 +23,7 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
     """After how many steps the step size is looked at: ceil(p_j * steps) below `steps`.
 
     p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps instead:
-    0.22, 0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, what each gap is shorter by than
+    0.22, 0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, what a gap is shorter by than
     the one before it, and the smallest gap.
 
     >>> checkpoints(20, released=False), checkpoints(20, released=True)
@@ -69,8 +69,8 @@ class APGD(LinfGradientAttack):
     `variant`: `released`, as in the authors' code, or `paper`:
 
     - Too few rises are at most 0.75 of the steps; in the paper fewer than 0.75.
-    - The loss after a step is compared with the loss after the step before, also where the run has gone back to its best
-      volume in between, and after the first step with 0; in the paper with the loss that the step went from.
+    - The loss after a step is compared with the loss after the step before, also where the run has gone back to its
+      best volume in between, and after the first step with 0; in the paper with the loss where the step began.
     - At the first checkpoint only rises count; in the paper a start that is still the best volume halves the step too.
     - The draw is stretched so that the largest value of each sample is eps; in the paper it stays as drawn.
     - Checkpoints are rounded differently (`checkpoints`).

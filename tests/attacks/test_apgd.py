@@ -58,8 +58,9 @@ def test_steps_halve_as_worked_out_by_hand() -> None:
 
 
 AS_RELEASED = [0.5, 0.75, 0.4375, 0.625, 0.59375, 0.5234375, 0.599609375, 0.5703125, 0.53515625]
-"""The same with a checkpoint after each step. The first step counts as a rise, whatever it led to; after 2 steps the best is
-still the start, after 3 the loss is below that of the step that was left, and after 6 below the last one."""
+"""The same with a checkpoint after each step. The first step counts as a rise, whatever it led to; after 2 steps the
+best is still the start, after 3 the loss is below that of the step that was left, and after 6 below the last one.
+"""
 
 
 def test_steps_halve_as_worked_out_by_hand_from_the_released_code() -> None:
@@ -98,7 +99,7 @@ def test_raises_the_dice_loss_unless_told_otherwise() -> None:
 
 
 def test_checkpoints_of_the_released_code() -> None:
-    """int(0.22 * 50) = 11 steps, then each time int(0.03 * 50) = 1 fewer, down to int(0.06 * 50) = 3; at least 1 each."""
+    """int(0.22 * 50) = 11 steps, then each time int(0.03 * 50) = 1 fewer, down to int(0.06 * 50) = 3; at least 1."""
     assert checkpoints(50, released=True) == [11, 21, 30, 38, 45]
     assert checkpoints(100, released=True) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert checkpoints(5, released=True) == [1, 2, 3, 4]

@@ -1,16 +1,17 @@
-"""`variant: released` of apgd against arrays that its authors' code produced (float64, three volumes of 5 x 6 x 4 voxels).
+"""`variant: released` of apgd against arrays of its authors' code: float64, three volumes of 5 x 6 x 4 voxels.
 
-The code is `APGDAttack.attack_single_run` of fra31/auto-attack at a392200 (L-infinity), and for the files that begin with
-`sea` `apgd_train` of nmndeep/Robust-Segmentation at 5a1d308, tracking the cross-entropy; torch 2.13, one thread. Both ran
-unchanged on a network of two convolutions with a sine between, whose loss rises and falls within a step; auto-attack's
-took loss and gradient of a volume as of one image, by its interface for models that bring their own gradients, and a
-prediction that is never wrong, as a volume is neither right nor wrong. Losses were written for the arrays, a value a volume.
-`draw` is uniform in [0, 1): auto-attack stretches 2 draw - 1 until its largest value is 1, the other adds it as it is.
+The code is `APGDAttack.attack_single_run` of fra31/auto-attack at a392200, L-infinity, and, where a name begins with
+`sea`, `apgd_train` of nmndeep/Robust-Segmentation at 5a1d308, tracking the cross-entropy; torch 2.13, one thread. Both
+ran as they are, on a network of two convolutions with a sine between, whose loss rises and falls within a step.
+auto-attack's took a volume as one image: loss and gradient through its interface for models that bring their own
+gradients, and a prediction that is never wrong. The losses were written for the arrays, one value a volume. `draw` is
+uniform in [0, 1): auto-attack stretches 2 draw - 1 until its largest value is 1; the other took it as it is, as its
+first volume.
 
-For every setting: `volumes` are those that the network was asked for, `[steps + 1, B, C, H, W, D]` (float32, the first the
-start, the last the end), `losses` what they are compared by and `step_sizes` the length of the step that led to all but the
-first, `best` and `highest` the volume of highest loss and that loss. Sines within one unit in the last place do not matter:
-no gradient is smaller than 1e-6 of the largest of its volume, and no two losses of a comparison are closer than 1e-7.
+Of every setting: `volumes` that the network was asked for, `[steps + 1, B, C, H, W, D]` in float32, the start first;
+`losses` that they are compared by; `step_sizes`, the length of the step that led to each volume but the first; `best`
+and `highest`, the volume of highest loss and that loss. Rounding decides nothing: no gradient but an exact zero is
+smaller than 1e-6 of the largest of its volume, and no two losses that are compared are closer than 1e-6.
 """
 
 import json
@@ -26,7 +27,7 @@ from freqbench.attacks import AttackResult, make
 from freqbench.attacks.apgd import Pace
 
 FILES: tuple[str, ...] = ()  # none of the golden files: the arrays stand beside this test
-ARRAYS = {name: array for name, array in np.load(Path(__file__).parent / "apgd_released.npz").items()}
+ARRAYS = dict(np.load(Path(__file__).parent / "apgd_released.npz"))
 SETTINGS: dict[str, dict[str, Any]] = json.loads(str(ARRAYS.pop("params")))
 every_setting = pytest.mark.parametrize("name", SETTINGS)
 
