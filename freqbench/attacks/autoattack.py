@@ -55,6 +55,7 @@ class AutoAttack(Ensemble):
 
     name: ClassVar[str] = "autoattack"
     variants: ClassVar[tuple[str, ...]] = ("paper",)
+    revision: ClassVar[int] = 2
     may_stop_early: ClassVar[bool] = True
 
     steps: int = 100

@@ -39,6 +39,7 @@ class SEA(Ensemble):
 
     name: ClassVar[str] = "sea"
     variants: ClassVar[tuple[str, ...]] = ("paper",)
+    revision: ClassVar[int] = 2
 
     steps: int = 300
 

@@ -244,8 +244,11 @@ def test_the_best_is_the_best_of_all_iterates(name: str, changes: dict[str, Any]
 def test_more_restarts_are_never_weaker(name: str, keep: str) -> None:
     images, labels = volumes()
     model = SmallNet().eval()
+    changes: dict[str, Any] = {"keep": keep, "loss": "ce"}
+    if name == "apgd":
+        changes["steps"] = 3  # after 8, all draws end in one corner of the ball
     few, more = (
-        plain(name, restarts=restarts, keep=keep, loss="ce")(model, images, labels, generator=generators(1, 2))
+        plain(name, restarts=restarts, **changes)(model, images, labels, generator=generators(1, 2))
         for restarts in (1, 4)
     )
     assert bool((ce(model, more.adversarial, labels) >= ce(model, few.adversarial, labels) - 1e-6).all())
