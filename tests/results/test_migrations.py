@@ -115,15 +115,12 @@ OLD_NAMES = [  # attack, what its parameters say, threat model as stored, and wh
 
 @pytest.mark.parametrize("columns", [[column.name for column in RECORDS], ["threat_model"], ["threat_model", "params"]])
 @pytest.mark.parametrize("age", ["1.0", "1.4"])
-def test_a_threat_model_that_was_two_is_read_as_the_one_it_was(
-    age: str, columns: list[str], tmp_path: Path
-) -> None:
+def test_a_threat_model_that_was_two_is_read_as_the_one_it_was(age: str, columns: list[str], tmp_path: Path) -> None:
     store = copied(FOLDER / age, tmp_path)
 
     def one_of_each(rows: Rows) -> None:
         rows[:] = [
-            rows[0]
-            | {"cell_id": f"{i:016}", "attack": attack, "params": json.dumps(params), "threat_model": old}
+            rows[0] | {"cell_id": f"{i:016}", "attack": attack, "params": json.dumps(params), "threat_model": old}
             for i, (attack, params, old, _) in enumerate(OLD_NAMES)
         ]
 
