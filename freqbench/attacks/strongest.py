@@ -1,16 +1,17 @@
 """The strongest attacks known here in each threat model: what a claim of robustness is held against.
 
 A model is robust in a threat model only as far as the strongest attack with the same bounds leaves something of it.
-`strongest_forms` says for any attack which attacks these are, `reach` which attacks have the same bounds.
+`strongest_forms` says for any attack which attacks these are, `limits_of` which attacks have the same bounds.
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from freqbench.attacks import make
 from freqbench.attacks.base import Attack
+from freqbench.attacks.ssim_bound import SUFFIX
 
 FEWEST_STEPS, RESTARTS = 20, 3
 LOSSES = ("dice", "ce")
@@ -20,8 +21,8 @@ NARROWING = ("targeted", "organs", "target", "filter", "channels")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThreatModel:
-    """What an attack may do, and the strongest attacks that do it.
+class Strongest:
+    """What bounds the attacks of a threat model, and the strongest of them.
 
     Attributes:
         bounds: the parameters that bound it, with what reads their value from an attack.
@@ -45,18 +46,24 @@ _QUANTISATION: Mapping[str, Callable[[Any], Any]] = {
 }
 _SCALING: Mapping[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ("rho", "block", "band")}
 
-THREAT_MODELS: Mapping[str, ThreatModel] = {
-    "linf": ThreatModel(bounds={"eps": attrgetter("eps")}, forms=_with_each_loss("apgd")),
-    "dct-quantization": ThreatModel(
+_WITHOUT_SSIM: Mapping[str, Strongest] = {
+    "linf": Strongest(bounds={"eps": attrgetter("eps")}, forms=_with_each_loss("apgd")),
+    "dct-quantization": Strongest(
         bounds=_QUANTISATION, forms=_with_each_loss("vafa_opt", renormalize=False), has_slices=True
     ),
-    "dct-quantization-stretched": ThreatModel(
+    "dct-quantization-stretched": Strongest(
         bounds=_QUANTISATION, forms=_with_each_loss("vafa_opt", renormalize=True), has_slices=True
     ),
-    "dct-scaling": ThreatModel(bounds=_SCALING, forms=_with_each_loss("sa2_opt"), has_slices=True),
-    "dct-scaling-with-dc": ThreatModel(
+    "dct-scaling": Strongest(bounds=_SCALING, forms=_with_each_loss("sa2_opt"), has_slices=True),
+    "dct-scaling-with-dc": Strongest(
         bounds=_SCALING, forms=_with_each_loss("sa2_opt", variant="paper"), has_slices=True
     ),
+}
+
+STRONGEST: Mapping[str, Strongest] = _WITHOUT_SSIM | {
+    f"{name}{SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
+    for name, strongest in _WITHOUT_SSIM.items()
+    if strongest.has_slices
 }
 
 
@@ -68,7 +75,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     >>> [(form.name, form.loss, form.steps, form.restarts) for form in strongest_forms(make("pgd", eps=0.1, steps=40))]
     [('apgd', 'dice', 40, 3), ('apgd', 'ce', 40, 3)]
     """
-    threat = THREAT_MODELS.get(attack.threat_model)
+    threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         return ()
     bounds = {name: read(attack) for name, read in threat.bounds.items()}
@@ -77,13 +84,13 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     return tuple(make(f"{name}{end}", **bounds, **effort, **parameters) for name, parameters in threat.forms)
 
 
-def reach(attack: Attack) -> Hashable:
+def limits_of(attack: Attack) -> Hashable:
     """The same for attacks that may do the same: threat model and bounds, to rounding.
 
-    >>> reach(make("pgd", eps=8 / 255)) == reach(make("square", eps=8 / 255)), reach(make("pgd", eps=0.5))
+    >>> limits_of(make("pgd", eps=8 / 255)) == limits_of(make("square", eps=8 / 255)), limits_of(make("pgd", eps=0.5))
     (True, ('linf', False, '0.5'))
     """
-    threat = THREAT_MODELS.get(attack.threat_model)
+    threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
         return attack.threat_model, _rounded(budget)

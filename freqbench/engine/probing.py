@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from freqbench.attacks import Attack, make
 from freqbench.attacks.frequency import BlockAttack
-from freqbench.attacks.strongest import is_claimed, num_steps, reach, strongest_forms
+from freqbench.attacks.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.engine import matching
 from freqbench.errors import UserError
 from freqbench.grid import Cell, Grid, attack_entry
@@ -135,7 +135,7 @@ def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
     """
     longest: dict[Hashable, Cell] = {}
     for cell in filter(lambda each: is_claimed(each.attack), own.cells):
-        claim = cell.dataset.name, cell.source.name, reach(cell.attack)
+        claim = cell.dataset.name, cell.source.name, limits_of(cell.attack)
         former = longest.get(claim)
         if former is None or num_steps(cell.attack) > num_steps(former.attack):
             longest[claim] = cell

@@ -5,9 +5,9 @@ from attacks.examples import SETTINGS, example
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.base import Attack
-from freqbench.attacks.strongest import THREAT_MODELS, is_claimed, reach, strongest_forms
+from freqbench.attacks.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
 
-OWNED = [name for name in ATTACKS if ATTACKS[name].threat_model in THREAT_MODELS and example(name).passes != (0, 0)]
+OWNED = [name for name in ATTACKS if ATTACKS[name].threat_model in STRONGEST and example(name).passes != (0, 0)]
 
 
 def of(name: str, **changes: object) -> Attack:
@@ -18,7 +18,7 @@ def of(name: str, **changes: object) -> Attack:
 def test_the_strongest_forms_may_do_what_the_attack_may(name: str) -> None:
     forms = strongest_forms(of(name))
     assert forms
-    assert {reach(form) for form in forms} == {reach(of(name))}
+    assert {limits_of(form) for form in forms} == {limits_of(of(name))}
 
 
 @pytest.mark.parametrize("name", OWNED)
@@ -52,7 +52,7 @@ def test_of_an_unknown_threat_model_there_is_none() -> None:
     ids=str,
 )
 def test_attacks_of_equal_bounds_reach_the_same(one: Attack, other: Attack, same: bool) -> None:
-    assert (reach(one) == reach(other)) is same
+    assert (limits_of(one) == limits_of(other)) is same
 
 
 NO_CLAIM = [
@@ -74,3 +74,10 @@ def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim(attack: Attack) ->
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "sea", "vafa", "sa2"])
 def test_attacks_that_ask_the_model_carry_one(name: str) -> None:
     assert is_claimed(of(name))
+
+
+def test_a_bound_on_the_ssim_is_kept_by_the_strongest_forms() -> None:
+    attack = make("sa2_opt", ssim_min=0.9, steps=30)
+    assert {(form.name, form.ssim_min, form.threat_model) for form in strongest_forms(attack)} == {  # type: ignore[attr-defined]
+        ("sa2_opt", 0.9, "dct-scaling-ssim")
+    }

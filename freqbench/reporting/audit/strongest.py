@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from freqbench.attacks import ATTACKS, Attack, make
-from freqbench.attacks.strongest import THREAT_MODELS, is_claimed, num_steps, reach, strongest_forms
+from freqbench.attacks.strongest import STRONGEST, is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.errors import UserError
 from freqbench.reporting.audit.contrasts import FAILURE, POINTS
 from freqbench.reporting.audit.evidence import Evidence, Setting
@@ -74,8 +74,8 @@ class Claim:
         attack = self.made.get(first.label)
         name = first.threat_model if attack is None else attack.threat_model
         bounds: dict[str, object] = {first.budget_name: first.budget} if first.budget_name else {}
-        if attack is not None and name in THREAT_MODELS:
-            bounds = {bound: read(attack) for bound, read in THREAT_MODELS[name].bounds.items()}
+        if attack is not None and name in STRONGEST:
+            bounds = {bound: read(attack) for bound, read in STRONGEST[name].bounds.items()}
         return " ".join([name, *(f"{bound}={value_text(bound, value)}" for bound, value in bounds.items())])
 
     @property
@@ -182,7 +182,7 @@ def _carries_claim(setting: Setting, made: dict[str, Attack]) -> bool:
 def _reach(setting: Setting, made: dict[str, Attack]) -> Hashable:
     """Of an attack of another package only what its budget bounds is known."""
     attack = made.get(setting.label)
-    return (setting.threat_model, False, f"{setting.budget or 0:.9g}") if attack is None else reach(attack)
+    return (setting.threat_model, False, f"{setting.budget or 0:.9g}") if attack is None else limits_of(attack)
 
 
 def _is_as_strong(attack: Attack, form: Attack) -> bool:

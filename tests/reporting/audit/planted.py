@@ -19,7 +19,7 @@ STEPS = {"steps": 20, "step_size": "eps/4", "restarts": 1, "loss": "dicece"}
 STRONGEST = {"steps": 20, "restarts": 3, "keep": "best"}
 KINDS: Mapping[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
-    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 120, "variant": "paper"},
+    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 120},
     "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 2},
     "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
     "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
@@ -41,7 +41,7 @@ HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "vafa random": ("vafa", 20.0, {"steps": 20, "control": "random"}, 87),
     "vafa_opt": ("vafa_opt", 20.0, {"loss": "dice", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 69.8),
     "vafa_opt ce": ("vafa_opt", 20.0, {"loss": "ce", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 75),
-    "dice": ("apgd", EPS, {"loss": "dice", **STRONGEST}, 39.7),
+    "dice": ("apgd", EPS, {**STRONGEST}, 39.7),
     "ce": ("apgd", EPS, {"loss": "ce", **STRONGEST}, 44),
 }
 """By name: attack, budget, parameters, and the DSC x100 that it leaves."""
