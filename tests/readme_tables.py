@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from freqbench.attacks import ATTACKS, make
+from freqbench.attacks import ATTACKS, THREAT_MODELS, make
 from freqbench.attacks.ensemble import Ensemble
 from freqbench.data import DATASETS
 from freqbench.metrics import METRICS
@@ -63,8 +63,8 @@ def cost_of(name: str) -> str:
     """What a step takes, in steps of the bare model, as measured; the most over blocks."""
     if issubclass(ATTACKS[name], Ensemble):
         return "its members'"
-    rows = json.loads(SPEED.read_text())["rows"]
-    return f"{max(row['ratio'] / (row['spectra'] or 1) for row in rows if row['attack'] == name):.2f}"
+    rows = [row for row in json.loads(SPEED.read_text())["rows"] if row["attack"] == name]
+    return f"{max(row['ratio'] / (row['spectra'] or 1) for row in rows):.2f}" if rows else "not measured"
 
 
 def attacks() -> str:
@@ -77,7 +77,7 @@ def attacks() -> str:
         rows.append(
             [
                 link(f"`{name}`", module.__file__ or ""),
-                attack.threat_model,
+                make(name, **required).threat_model,
                 f"`{attack.budget_name}`" if attack.budget_name else "none",
                 step,
                 whole,
@@ -87,6 +87,20 @@ def attacks() -> str:
         )
     headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
     return table(rows, headers)
+
+
+def threat_models() -> str:
+    rows = [
+        [f"`{name}`", formula(threat.volumes), threat.free, threat.bounded, threat.penalised]
+        for name, threat in THREAT_MODELS.items()
+        if not name.endswith("-ssim")
+    ]
+    return table(rows, ["threat model", "volumes", "free", "bounded", "only penalised"])
+
+
+def formula(text: str) -> str:
+    """As code, where it is one; a bar would end the cell."""
+    return f"`{text}`".replace("|", "\\|") if text.startswith("{") else text
 
 
 def models() -> str:
@@ -115,7 +129,13 @@ def table(rows: list[list[str]], headers: list[str]) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
-TABLES = {"attacks": attacks, "models": models, "datasets": datasets, "metrics": metrics}
+TABLES = {
+    "attacks": attacks,
+    "threat models": threat_models,
+    "models": models,
+    "datasets": datasets,
+    "metrics": metrics,
+}
 
 
 def with_tables(text: str) -> str:

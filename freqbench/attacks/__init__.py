@@ -30,6 +30,7 @@ from freqbench.attacks.segpgd import SegPGD
 from freqbench.attacks.square import Square
 from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.targets import with_indices
+from freqbench.attacks.threat_models import THREAT_MODELS, ThreatModel
 from freqbench.attacks.tifgsm import TIFGSM
 from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.errors import ParameterError, UserError, unknown
@@ -50,6 +51,7 @@ __all__ = [
     "SEA",
     "SSA",
     "SSA2D",
+    "THREAT_MODELS",
     "TIFGSM",
     "VAFA",
     "VAFA2D",
@@ -68,6 +70,7 @@ __all__ = [
     "SA2Opt2D",
     "SegPGD",
     "Square",
+    "ThreatModel",
     "VAFAOpt",
     "VAFAOpt2D",
     "attack_class",

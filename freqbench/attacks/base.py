@@ -56,11 +56,11 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: what its budget bounds: `linf`, `l2`, `gaussian`, `dct-quantization`, `dct-scaling`,
-            `fourier-bands` or `none`; `linf-minimal`: the budget is what is to be reached, and the L-infinity norm is
-            made small; `corruption`: nobody attacks.
-        budget_name: the one parameter that bounds it; None where none does. Where parameters say which of two that is,
-            an instance has attributes of its own in place of these.
+        threat_model: the set of volumes that it may choose from, a name of
+            `freqbench.attacks.threat_models.THREAT_MODELS`, which says what is free, bounded and only penalised; of a
+            set that is none of these, a name of its own.
+        budget_name: the one parameter that bounds it; None where none does. Where parameters say which threat model or
+            budget it is, an instance has attributes of its own in place of these.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         scopes: the values that `scope` takes.

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,12 +13,14 @@ from freqbench.attacks.frequency import BlockAttack, band_scaler, given_table
 from freqbench.attacks.gradient import GradientAttack
 from freqbench.attacks.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
 from freqbench.attacks.sa2 import WITH_DC
+from freqbench.attacks.ssim_bound import SUFFIX, within_ssim
 from freqbench.attacks.task import Task
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.errors import ParameterError
 from freqbench.ops.blocks import Block, pad_to_blocks
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.slices import stretch_slices
+from freqbench.ops.ssim import body_ssim
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class FrequencySpace(Space):
     """A space whose points are made by a state: a table of steps, or multipliers.
 
     Attributes:
+        origin: the point of no change, which the threat model may not allow.
         state_of: the state that makes a point, within the bounds.
         point_of: the point that a state makes.
     """
 
+    origin: Tensor
     state_of: Callable[[Tensor], Tensor]
     point_of: Callable[[Tensor], Tensor]
 
@@ -46,6 +50,8 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         block: see `BlockAttack`.
         random_start: begin at a uniform draw between the bounds; false: halfway between them.
         control: `none`, or a null row in place of the attack: no gradient is taken.
+        ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
+            makes a threat model of its own, `...-ssim`; None: it is not bounded.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -54,8 +60,19 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     block: int | tuple[int, ...] = 32
     random_start: bool = True
     control: str = "none"
+    ssim_min: float | None = None
     loss: str | None = "dice"
     keep: str = "best"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        suffix = "" if self.ssim_min is None else SUFFIX
+        object.__setattr__(self, "threat_model", self.bounded_set + suffix)  # in place of the class's
+
+    @property
+    @abstractmethod
+    def bounded_set(self) -> str:
+        """The threat model without a bound on the SSIM."""
 
     @property
     @abstractmethod
@@ -90,17 +107,19 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         """The best point of all runs, or the null row's, and its volumes."""
         block, _ = self._tiled(task.clean)
         space = self.space(task.clean, block)
+        bounded = self._bounded(task.clean, space)
         if self.control == "none":
-            x = self.strongest(task, lambda: climb(task, space, self._start(task, space), self.steps), space.render)
+            seen = replace(space, render=lambda x: space.render(bounded(x)))
+            x = self.strongest(task, lambda: climb(task, seen, self._start(task, space), self.steps), seen.render)
         else:
             x = self._null_point(task, space)
         with torch.no_grad():
-            state = space.state_of(x)
+            state = space.state_of(bounded(x))
             task.state = self.to_blocks(state, block)
             return space.render(space.point_of(state))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far the state leaves its bounds, or the volumes those that the state makes."""
+        """How far the state leaves its bounds, the volumes those that the state makes, or their SSIM `ssim_min`."""
         if state is None:
             return float("inf")
         low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
@@ -109,7 +128,16 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         space = self.space(clean, block)
         with torch.no_grad():
             made = space.render(space.point_of(self.to_voxels(state, padded.shape[2:])))
-        return max(outside, float((made - adversarial).abs().max()))
+        outside = max(outside, float((made - adversarial).abs().max()))
+        if self.ssim_min is None:
+            return outside
+        return max(outside, self.ssim_min - float(body_ssim(clean)(adversarial).min()))
+
+    def _bounded(self, clean: Tensor, space: FrequencySpace) -> Callable[[Tensor], Tensor]:
+        """The point itself, or the one in its place that keeps `ssim_min`."""
+        if self.ssim_min is None:
+            return lambda x: x
+        return within_ssim(self.name, clean, self.ssim_min, space.origin, space.project, space.render)
 
     def _start(self, task: Task, space: FrequencySpace) -> Tensor:
         block, padded = self._tiled(task.clean)
@@ -150,7 +178,7 @@ class VAFAOpt(FrequencyAPGD):
 
     VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
     rounding that says little about where the error goes; its volumes bound the harm of its optimiser, not of its threat
-    model. There is no SSIM term here: it is a penalty of VAFA's attacker, no bound.
+    model. There is no SSIM term here: it is a penalty of VAFA's attacker, no bound; `ssim_min` is one.
 
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
@@ -162,10 +190,16 @@ class VAFAOpt(FrequencyAPGD):
         random_start: begin at uniform draws from the errors' range.
         control: `uniform`: the table is q_max everywhere; `random`: every coefficient at its lowest or highest error,
             by a draw; neither takes a gradient.
+        ssim_min: the least SSIM inside the body, which adds `-ssim` to the threat model. Errors shrink together
+            towards 0, each to the nearest one that some q makes, as far as the bound asks (`within_ssim`). None: no
+            bound.
 
     What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice and `keep` is `best`.
 
     `start`: the table, `[B, C, N, h, w, d]`.
+
+    Raises:
+        UserError: in a window even the table of the smallest errors has a lower SSIM than `ssim_min`.
 
     Example:
         >>> VAFAOpt(steps=20).passes, VAFAOpt().threat_model, VAFAOpt(renormalize=False).threat_model
@@ -190,8 +224,11 @@ class VAFAOpt(FrequencyAPGD):
         if self.q_max < self.q_min:
             complaint = f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}"
             raise ParameterError(self.name, "q_max", complaint)
-        if self.renormalize:
-            object.__setattr__(self, "threat_model", STRETCHED)
+
+    @property
+    def bounded_set(self) -> str:
+        """With or without the stretching."""
+        return STRETCHED if self.renormalize else "dct-quantization"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -211,6 +248,7 @@ class VAFAOpt(FrequencyAPGD):
         return FrequencySpace(
             centre=(low + high) / 2,
             radius=(high - low) / 2,
+            origin=torch.zeros_like(spectrum),
             project=reachable.nearest,
             render=lambda error: self._on_unit_scale(changed(error)),
             state_of=reachable.table,
@@ -233,6 +271,7 @@ class VAFAOpt2D(VAFAOpt):
         renormalize: as in `VAFAOpt`.
         random_start: as in `VAFAOpt`.
         control: as in `VAFAOpt`.
+        ssim_min: as in `VAFAOpt`.
 
     `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
     """
@@ -256,7 +295,7 @@ class SA2Opt(FrequencyAPGD):
     clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `state` is m.
 
     SA2 (Hanif et al., ISBI 2025) weighs the loss by 0.2 against an SSIM loss, takes ten steps of fixed length and keeps
-    the last volume. The SSIM is a penalty of its attacker, no bound, and left out here.
+    the last volume. The SSIM is a penalty of its attacker, no bound, and left out here; `ssim_min` is a bound.
 
     Args:
         rho: how far a multiplier may leave 1, in [0, 1).
@@ -266,6 +305,8 @@ class SA2Opt(FrequencyAPGD):
         random_start: begin at uniform draws from the bounds; false: at 1.
         control: `uniform`: every multiplier is 1 - rho; `random`: each at its lower or upper bound, by a draw; neither
             takes a gradient.
+        ssim_min: the least SSIM inside the body, which adds `-ssim` to the threat model. Multipliers are brought nearer
+            to 1 together, as far as the bound asks (`within_ssim`). None: no bound.
 
     What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice and `keep` is `best`.
 
@@ -287,10 +328,10 @@ class SA2Opt(FrequencyAPGD):
     block: int | tuple[int, ...] = 16
     band: str = "all"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variant == "paper":
-            object.__setattr__(self, "threat_model", WITH_DC)
+    @property
+    def bounded_set(self) -> str:
+        """With or without DC."""
+        return WITH_DC if self.variant == "paper" else "dct-scaling"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -307,6 +348,7 @@ class SA2Opt(FrequencyAPGD):
         scale = band_scaler(clean, block, self.band, with_dc=self.variant == "paper")
         return FrequencySpace(
             centre=clean.new_ones(()),
+            origin=clean.new_ones(()),
             radius=clean.new_tensor(self.rho),
             project=lambda multipliers: multipliers.clamp(*self.bounds),
             render=lambda multipliers: scale(multipliers).clamp(0, 1),
@@ -326,6 +368,7 @@ class SA2Opt2D(SA2Opt):
         band: `all`, or the only frequencies of a slice that change: `low`, `middle` or `high`.
         random_start: as in `SA2Opt`.
         control: as in `SA2Opt`.
+        ssim_min: as in `SA2Opt`.
 
     `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
     """

@@ -197,6 +197,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", _weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
+    "ssim_min": Parameter("least SSIM inside the body; none: not bounded", _optional(_part)),
     "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
     "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
     "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),

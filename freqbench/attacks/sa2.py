@@ -31,10 +31,10 @@ class SA2(FrequencyAttack):
               J = \lambda_{dice} L(f(a), y) - \lambda_{ssim} \, \mathrm{SSIMloss}(x, a)
 
     w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is `loss`,
-    Dice + cross-entropy by default, the SSIM is that of the whole window. Network and SSIM see a as it is, below 0 and
-    above 1. A sample without a voxel left that is predicted as labelled (or entirely at its target) stops. The volume
-    is that of the last forward pass, clamped; `state` is w after the last update: at DC and outside the band it keeps
-    its start, which the volume does not show.
+    Dice + cross-entropy by default, the SSIM is that of the whole window, and a penalty: it bounds nothing. Network and
+    SSIM see a as it is, below 0 and above 1. A sample without a voxel left that is predicted as labelled (or entirely
+    at its target) stops. The volume is that of the last forward pass, clamped; `state` is w after the last update: at
+    DC and outside the band it keeps its start, which the volume does not show.
 
     Args:
         rho: how far a multiplier may leave 1, in [0, 1).
@@ -47,6 +47,9 @@ class SA2(FrequencyAttack):
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 
     `start`: the initial multipliers, `[B, C, N, h, w, d]`.
+
+    **Threat model.** `dct-scaling`; in `paper`, where the mean of a block may move too, `dct-scaling-with-dc`
+    (`freqbench.attacks.threat_models`). The strongest multipliers of both are `sa2_opt`'s.
 
     **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
     the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L +

@@ -36,8 +36,9 @@ class VAFA(FrequencyAttack):
               J = L(f(a), y) - \lambda \, \mathrm{SSIMloss}(x, a)
 
     q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default, the
-    SSIM is taken block by block. A sample without a voxel left that is predicted as labelled (or entirely at its
-    target) stops. The volume is that of the last forward pass; `state` is the table after the last update.
+    SSIM is taken block by block, and is a penalty: it bounds nothing. A sample without a voxel left that is predicted
+    as labelled (or entirely at its target) stops. The volume is that of the last forward pass; `state` is the table
+    after the last update.
 
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
@@ -45,12 +46,18 @@ class VAFA(FrequencyAttack):
         steps: gradient steps; one forward and one backward pass each.
         block: side of the DCT block in voxels, or three.
         ssim_weight: weight of the SSIM loss; 0 leaves it out.
-        renormalize: stretch every slice; None: yes, in `paper` no. Without it the network sees the reconstruction /
-            255: in `released` not clamped (as in the code of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
+        renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
+            it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
+            of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
         control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
             step, no gradient. What the attack does beyond these rows is the optimisation's.
 
     `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
+
+    **Threat model.** Rounding is soft to the last step, so that each coefficient lies between the clean one and
+    q round(c / q): a volume is near those of the threat model (`freqbench.attacks.threat_models`), not exactly one of
+    them. Stretching is in the code alone, not in the paper's algorithm. It bounds no intensity, and makes a threat
+    model of its own. The strongest tables of both are `vafa_opt`'s.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
     (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice

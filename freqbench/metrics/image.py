@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from freqbench.errors import UserError
 from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
+from freqbench.ops.body import Mask, body_of
 
 SSIM_WINDOW = 7  # skimage's default, voxels a side, in the axial plane
 
-Mask = npt.NDArray[np.bool_]
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
@@ -21,9 +21,7 @@ def body_mask(clean: Volume) -> Mask:
     """The patient without the air around: where intensity lies above the window's floor, cleaned up.
 
     Voxels above 0, of several channels those where any of them is, as one may be black where tissue shows in another;
-    their largest connected component (neighbours share a face, so that a couch that touches the skin
-    with a corner stays out), with its holes filled (background that no path over faces joins to the volume's border, as
-    `scipy.ndimage.binary_fill_holes` has it). Lungs and bowel gas inside belong to the body.
+    their largest connected component with its holes filled (`freqbench.ops.body`).
 
     Args:
         clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`.
@@ -34,21 +32,7 @@ def body_mask(clean: Volume) -> Mask:
     Raises:
         UserError: not one volume.
     """
-    from scipy import ndimage
-
-    parts, count = ndimage.label((channels_of(clean) > 0).any(dim=0).cpu().numpy())
-    if not count:
-        return np.zeros(parts.shape, bool)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    outside, count = ndimage.label(parts != sizes.argmax())
-    open_air = np.zeros(count + 1, bool)
-    for axis in range(3):
-        for face in (0, -1):
-            open_air[np.unique(np.take(outside, face, axis=axis))] = True
-    open_air[0] = False
-    body: Mask = ~open_air[outside]
-    return body
+    return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.metrics import weights
-from freqbench.metrics.image import NO_BODY, Mask, body_mask
+from freqbench.metrics.image import NO_BODY, body_mask
 from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
+from freqbench.ops.body import Mask
 
 SMALLEST_SLICE = 32  # AlexNet's strides leave nothing of less
 SLICES_AT_ONCE = 16

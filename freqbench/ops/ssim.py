@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from freqbench.ops.blocks import along_axes, along_axis
+from freqbench.ops.body import body_of
 
 TAPS, SIGMA = 3, 1.5
 C1, C2 = 0.01**2, 0.03**2
@@ -45,6 +46,41 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
         return 1 - values
 
     return loss
+
+
+def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
+    """The SSIM of volumes with clean ones, averaged over the body, in float64.
+
+    The map S of `ssim_loss` over the whole volume, whose mean is taken over the window's positions centred in
+    `freqbench.ops.body.body_of` the voxels above 0 in any channel; a window needs all its voxels, so those on the
+    volume's border have none. Of several channels it is the mean over channels. Negative values count as they are. A
+    volume without a body is averaged over all positions.
+
+    Args:
+        clean: x, `[B, C, H, W, D]` in [0, 1].
+
+    Returns:
+        A function from volumes y of the same shape to `[B]` in [-1, 1], which can be differentiated.
+    """
+    axes = [_Axis.of(size, size).to(clean.double()) for size in clean.shape[2:]]
+    inside = [torch.from_numpy(body_of((sample > 0).any(dim=0).cpu().numpy())) for sample in clean]
+    weights = torch.stack(inside)[:, None].to(clean.device)
+    for dim, size in enumerate(clean.shape[2:], start=2):
+        weights = weights.narrow(dim, 1, size - 2) if size >= TAPS else weights
+    weights = weights | ~weights.flatten(1).any(dim=1).reshape(-1, 1, 1, 1, 1)
+    counts = weights.flatten(1).sum(dim=1)
+    x = clean.double()
+    mean_x = _smooth(x, axes)
+    variance_x = _smooth(x.square(), axes) - mean_x.square()
+
+    def similarity(volume: Tensor) -> Tensor:
+        y = volume.double()
+        mean_y, square_y, product = _smooth(torch.cat([y, y.square(), x * y], dim=1), axes).chunk(3, dim=1)
+        luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
+        structure = (2 * (product - mean_x * mean_y) + C2) / (variance_x + square_y - mean_y.square() + C2)
+        return ((luminance * structure).mean(dim=1, keepdim=True) * weights).flatten(1).sum(dim=1) / counts
+
+    return similarity
 
 
 def gaussian_window() -> Tensor:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from freqbench import storage
 from freqbench.documents import object_of
 from freqbench.errors import UserError
-from freqbench.results.migrations import migrated
+from freqbench.results.migrations import looked_at, migrated
 from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
@@ -97,7 +97,8 @@ class Files:
         with self.open(kind, name) as source, self._explained(kind, name) as path:
             file = _opened(source, schema)
             present = _present(file, path)
-            return _conform(kind, file.read([c for c in columns if c in present], use_threads=False), schema)
+            wanted = [column for column in looked_at(columns) if column in present]
+            return _conform(kind, file.read(wanted, use_threads=False), schema)
 
     def pieces(
         self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
@@ -118,7 +119,8 @@ class Files:
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
             file = _opened(source, schema, is_checked)
-            present = [column for column in _present(file, path) if column in schema.names]
+            wanted = looked_at(schema.names)
+            present = [column for column in _present(file, path) if column in wanted]
             for number in range(file.num_row_groups):
                 yield _conform(kind, file.read_row_group(number, present, use_threads=False), schema)
 

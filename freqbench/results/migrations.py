@@ -3,13 +3,18 @@
 Files carry the number `SCHEMA_VERSION`, which is raised when a column is renamed, goes, or changes its unit or meaning:
 an older freqbench refuses such files in one line. A column that is added makes a new age of the same number, told by
 the columns that a file has, so that older releases go on reading what they know. A column that is new in
-`freqbench.results.schema` gets an age here and a store of the age before it in `tests/results/ages/`.
+`freqbench.results.schema` gets an age here and a store of the age before it in `tests/results/ages/`. Names of threat
+models that were made more exact are read as those of today, whatever the age.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Migration = Callable[[pa.Table, pa.Schema], pa.Table]
 
@@ -137,4 +142,62 @@ def migrated(kind: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
     for age in AGES:
         if kind in age.migrate:
             table = age.migrate[kind](table, schema)
+    return _with_threat_models(table) if kind == "records" else table
+
+
+def looked_at(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that are read where some are asked for: of a threat model those with it that say which it is."""
+    besides = _SAY_WHICH if "threat_model" in columns else ()
+    return tuple(dict.fromkeys((*columns, *besides)))
+
+
+def _with_threat_models(table: pa.Table) -> pa.Table:
+    """Names of today where rows have those of before November 2026, when one name stood for two sets of volumes.
+
+    VAFA's code stretches slices, its paper does not; SA2's code leaves DC alone, its paper does not.
+    """
+    if not {"threat_model", *_SAY_WHICH} <= {*table.column_names}:
+        return table
+    for old, new, attacks, is_new in _RENAMED:
+        renamed = pc.and_(_where(table["threat_model"], old.__eq__), _where(table["attack"], attacks.__contains__))
+        if not pc.any(renamed).as_py():
+            continue
+        renamed = pc.and_(renamed, _where(table["params"], partial(_says, is_new=is_new)))
+        place, own = table.schema.get_field_index("threat_model"), table["threat_model"]
+        names = pc.if_else(renamed, new, own.cast(pa.string()))
+        table = table.set_column(place, table.schema.field(place), names.cast(own.type))
     return table
+
+
+def _where(column: pa.ChunkedArray, test: Callable[[str], bool]) -> pa.Array:
+    """Whether a test holds of the texts of a column, each distinct one looked at once; not where there is none."""
+    texts = column.unify_dictionaries().combine_chunks()
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_encode()
+    holds = pa.array([text is not None and test(text) for text in texts.dictionary.to_pylist()], pa.bool_())
+    return pc.fill_null(holds.take(texts.indices), False)
+
+
+def _says(text: str, is_new: Callable[[Mapping[str, Any]], bool]) -> bool:
+    """Whether a test holds of the parameters of a row; not where they are no JSON, which `verify` says."""
+    try:
+        params = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(params, dict) and is_new(params)
+
+
+def _stretches(params: Mapping[str, Any]) -> bool:
+    given = params.get("renormalize")
+    return params.get("variant") != "paper" if given is None else bool(given)
+
+
+def _is_paper(params: Mapping[str, Any]) -> bool:
+    return params.get("variant") == "paper"
+
+
+_SAY_WHICH = ("attack", "params")
+_RENAMED = (
+    ("dct-quantization", "dct-quantization-stretched", ("vafa", "vafa_2d"), _stretches),
+    ("dct-scaling", "dct-scaling-with-dc", ("sa2", "sa2_2d"), _is_paper),
+)

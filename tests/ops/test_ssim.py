@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from golden.network import Find, load
+from scipy import ndimage
 from torch import Tensor
 
 from freqbench.ops.blocks import Block, split
-from freqbench.ops.ssim import gaussian_window, ssim_loss
+from freqbench.ops.ssim import body_ssim, gaussian_window, ssim_loss
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,60 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     together = ssim_loss(x, (4, 4, 4))(y)
     alone = torch.cat([ssim_loss(x[i : i + 1], (4, 4, 4))(y[i : i + 1]) for i in range(3)])
     assert torch.allclose(together, alone, rtol=1e-12)
+
+
+# inside the body
+
+
+def smoothed(x: np.ndarray) -> np.ndarray:
+    """The Gaussian window of three taps along every axis by scipy, where all of it lies inside."""
+    for axis in range(3):
+        x = ndimage.correlate1d(x, gaussian_window().numpy(), axis=axis)
+    return x[1:-1, 1:-1, 1:-1]
+
+
+def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Wang et al., IEEE TIP 2004, equation 13, range 1."""
+    mean_x, mean_y = smoothed(x), smoothed(y)
+    variance_x, variance_y = smoothed(x * x) - mean_x**2, smoothed(y * y) - mean_y**2
+    covariance = smoothed(x * y) - mean_x * mean_y
+    return ((2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4)) / (
+        (mean_x**2 + mean_y**2 + 1e-4) * (variance_x + variance_y + 9e-4)
+    )
+
+
+def test_where_all_is_body_it_is_the_mean_of_pytorch_msssim() -> None:
+    x, y = volumes(2, 2, 8, 7, 6)
+    x = x.clamp(min=0.01)
+    package = pytest.importorskip("pytorch_msssim")
+    assert torch.allclose(body_ssim(x)(y), package.ssim(x, y, data_range=1, size_average=False, win_size=3))
+
+
+def test_air_around_the_body_does_not_count_and_air_inside_does() -> None:
+    """Samples with bodies of their own: a box with a hole and with a couch below it, and air alone."""
+    x, y = volumes(2, 1, 10, 9, 8)
+    above = np.zeros((2, 10, 9, 8), bool)
+    above[0, 2:7, 2:7, 2:6] = True
+    above[0, 4, 4, 4] = False
+    above[0, 9] = True
+    x = (x + 0.01) * torch.from_numpy(above)[:, None]
+    inside = np.zeros((10, 9, 8), bool)
+    inside[2:7, 2:7, 2:6] = True
+    maps = [ssim_map(*(each[i, 0].numpy() for each in (x, y))) for i in range(2)]
+    expected = [maps[0][inside[1:-1, 1:-1, 1:-1]].mean(), maps[1].mean()]
+    np.testing.assert_allclose(body_ssim(x)(y).numpy(), expected, rtol=1e-9)
+
+
+def test_an_axis_shorter_than_the_window_is_not_smoothed() -> None:
+    x, y = volumes(1, 1, 8, 7, 2)
+    x = x.clamp(min=0.01)
+    package = pytest.importorskip("pytorch_msssim")
+    with pytest.warns(UserWarning, match="Skipping Gaussian Smoothing"):
+        expected = package.ssim(x, y, data_range=1, size_average=False, win_size=3)
+    assert torch.allclose(body_ssim(x)(y), expected)
+
+
+def test_float32_volumes_are_compared_in_float64() -> None:
+    x, y = (each.float() for each in volumes(1, 1, 8, 7, 6, noise=1e-3))
+    assert body_ssim(x)(y).dtype == torch.float64
+    assert torch.equal(body_ssim(x)(y), body_ssim(x.double())(y.double()))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from altered import Rows, alter, copied, set_first
 
 from freqbench.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store
@@ -96,6 +97,43 @@ def test_a_job_of_its_run_is_read(age: str) -> None:
     (run,) = store_of(age).runs()
     assert run["job"]["attacks"][1] == {"name": "pgd", "eps": "4/255", "steps": 2}
     assert store_of(age).job()["spec"]["name"] == "age"
+
+
+OLD_NAMES = [  # attack, what its parameters say, threat model as stored, and what it is
+    ("vafa", {"renormalize": None, "variant": "released"}, "dct-quantization", "dct-quantization-stretched"),
+    ("vafa_2d", {"renormalize": None, "variant": "released-saa"}, "dct-quantization", "dct-quantization-stretched"),
+    ("vafa", {"renormalize": True, "variant": "paper"}, "dct-quantization", "dct-quantization-stretched"),
+    ("vafa", {"renormalize": None, "variant": "paper"}, "dct-quantization", "dct-quantization"),
+    ("vafa_2d", {"renormalize": False, "variant": "released"}, "dct-quantization", "dct-quantization"),
+    ("vafa_opt", {"renormalize": False, "variant": "released"}, "dct-quantization", "dct-quantization"),
+    ("sa2", {"variant": "paper"}, "dct-scaling", "dct-scaling-with-dc"),
+    ("sa2_2d", {"variant": "released"}, "dct-scaling", "dct-scaling"),
+    ("sa2_opt", {"variant": "paper"}, "dct-scaling-with-dc", "dct-scaling-with-dc"),
+    ("pgd", {"variant": "paper"}, "linf", "linf"),
+]
+
+
+@pytest.mark.parametrize("columns", [[column.name for column in RECORDS], ["threat_model"], ["threat_model", "params"]])
+@pytest.mark.parametrize("age", ["1.0", "1.4"])
+def test_a_threat_model_that_was_two_is_read_as_the_one_it_was(age: str, columns: list[str], tmp_path: Path) -> None:
+    store = copied(FOLDER / age, tmp_path)
+
+    def one_of_each(rows: Rows) -> None:
+        rows[:] = [
+            rows[0] | {"cell_id": f"{i:016}", "attack": attack, "params": json.dumps(params), "threat_model": old}
+            for i, (attack, params, old, _) in enumerate(OLD_NAMES)
+        ]
+
+    alter(store, "records", one_of_each)
+    found = Store(str(store)).records(columns)
+    assert found["threat_model"].to_pylist() == [new for *_, new in OLD_NAMES]
+    assert found.column_names == columns
+
+
+def test_a_row_whose_parameters_are_no_json_keeps_its_name(tmp_path: Path) -> None:
+    store = copied(FOLDER / "1.4", tmp_path)
+    set_first(store, "records", attack="vafa", params="{", threat_model="dct-quantization")
+    assert "dct-quantization" in Store(str(store)).records()["threat_model"].to_pylist()
 
 
 def test_a_run_file_of_a_newer_release_is_refused_in_one_line(tmp_path: Path) -> None:

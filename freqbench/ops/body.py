@@ -1,0 +1,36 @@
+"""The patient without the air around."""
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+
+
+def body_of(above: Mask) -> Mask:
+    """The largest connected component of a mask, with its holes filled.
+
+    Neighbours share a face, so that a couch that touches the skin with a corner stays out. A hole is background that no
+    path over faces joins to the volume's border, as `scipy.ndimage.binary_fill_holes` has it: lungs and bowel gas
+    inside belong to the body.
+
+    Args:
+        above: where intensity lies above the window's floor, `[H, W, D]`.
+
+    Returns:
+        bool `[H, W, D]`; all False where the mask is.
+    """
+    from scipy import ndimage
+
+    parts, count = ndimage.label(above)
+    if not count:
+        return np.zeros(parts.shape, bool)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    outside, count = ndimage.label(parts != sizes.argmax())
+    open_air = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for face in (0, -1):
+            open_air[np.unique(np.take(outside, face, axis=axis))] = True
+    open_air[0] = False
+    body: Mask = ~open_air[outside]
+    return body
