@@ -75,13 +75,18 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
     few = (over / q_max - 0.5).ceil_().clamp_(min=0)
     is_negative = spectrum < 0
 
-    def errors(n: Tensor) -> Interval:
-        low, high = (over / (n + 0.5)).clamp_(min=q_min), under / (n - 0.5)
-        high = torch.where(n > 0, high, q_max).clamp_(max=q_max)
+    def steps(n: Tensor) -> Interval:
+        low, high = (over / (n + 0.5)).clamp_(q_min, q_max), under / (n - 0.5)
+        return low, torch.where(n > 0, high, q_max).clamp_(max=q_max)
+
+    def errors(n: Tensor, low: Tensor, high: Tensor) -> Interval:
         less, more = (torch.where(low <= high, n * step - size, torch.inf) for step in (low, high))
         return torch.where(is_negative, -more, less), torch.where(is_negative, -less, more)
 
-    return Reach(spectrum, (q_min, q_max), few, errors(few), errors(few + 1))
+    least, most = steps(few)
+    # Of more than 50,000 steps nothing is left between the distances from both ends: there is one all the same.
+    first = errors(few, least, torch.maximum(least, most))
+    return Reach(spectrum, (q_min, q_max), few, first, errors(few + 1, *steps(few + 1)))
 
 
 def hard_error(spectrum: Tensor, table: Tensor) -> Tensor:

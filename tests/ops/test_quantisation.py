@@ -64,3 +64,11 @@ def test_small_coefficients_become_zero_and_those_below_the_smallest_step_cannot
     nearest = reach(spectrum, 5, 20).nearest(torch.zeros(4, dtype=torch.float64))
     assert nearest[2:].tolist() == [1, -1]
     assert reach(spectrum, 5, 20).table(nearest)[2:].tolist() == [5, 5]
+
+
+def test_the_finest_steps_leave_a_coefficient_where_it_is() -> None:
+    """Half a million steps of 0.001: each has a step, and moves by no more than that and the distance from ties."""
+    spectrum = 500 * torch.randn(10_000, generator=torch.Generator().manual_seed(1))
+    reachable, little = reach(spectrum, 1e-3, 1e-3), 1e-3 + 2e-5 * spectrum.abs()
+    made = hard_error(spectrum, reachable.table(reachable.nearest(torch.zeros(10_000))))
+    assert all((error.abs() <= little).all() for error in (*reachable.bounds, made))
