@@ -91,7 +91,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         block, _ = self._tiled(task.clean)
         space = self.space(task.clean, block)
         if self.control == "none":
-            x = self.strongest(task, lambda: climb(task, space, self._start(task, space), self.steps), space.render)
+            x = self.run_to_best(task, lambda: climb(task, space, self._start(task, space), self.steps), space.render)
         else:
             x = self._null_point(task, space)
         with torch.no_grad():
