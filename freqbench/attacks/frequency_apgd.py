@@ -110,7 +110,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         bounded = self._bounded(task.clean, space)
         if self.control == "none":
             seen = replace(space, render=lambda x: space.render(bounded(x)))
-            x = self.strongest(task, lambda: climb(task, seen, self._start(task, space), self.steps), seen.render)
+            x = self.run_to_best(task, lambda: climb(task, seen, self._start(task, space), self.steps), seen.render)
         else:
             x = self._null_point(task, space)
         with torch.no_grad():

@@ -199,7 +199,7 @@ def test_stages_share_all_steps_and_count_their_passes() -> None:
     assert [count for _, count in attack.stages] == [90, 90, 120]
     assert attack.passes == (303, 300)
     assert APGD(eps=0.1, steps=300, eps_schedule=SEA, keep="last").passes == (302, 300)
-    assert APGD(eps=0.1, restarts=2).passes == (202, 200)
+    assert APGD(eps=0.1, restarts=2).passes == (204, 200)  # a look at the best of each run, by its Dice
 
 
 @pytest.mark.parametrize(
