@@ -181,7 +181,7 @@ def _easy(entry: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
     """An attack with few steps, as many different numbers of them as before."""
     attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))), trusted)
     easy = dict(entry)
-    least = FEWEST_STEPS if issubclass(attack, Ensemble) else 1
+    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in entry else 1
     for name in {field.name for field in fields(attack)} & set(EFFORT):
         given = entry.get(name, STEPS)
         easy[name] = [least + rank for rank in range(len(given))] if isinstance(given, list) else max(STEPS, least)

@@ -1,7 +1,7 @@
 """What ensembles leave of the Dice beside each member alone, and beside PGD with as many passes.
 
 `pytest -m benchmark -s tests/benchmarks/test_ensembles.py --json ensembles.json`: a table, and the same as JSON. An
-hour on two cores; with `--fast`, which takes fewer steps, and `-k unet-vaft` or another network alone, some minutes.
+hour on two cores; with `--fast`, which takes fewer steps, and `-k "unet-vaft and sea"` or another pair alone, a minute.
 
 Foreground DSC x 100, two phantom cases, 8/255, all with `scope: volume` and the same draws. Members run alone as
 attacks of their own, PGD with the losses that it is run with; every one is a row.
@@ -30,9 +30,10 @@ FAST: dict[str, dict[str, Any]] = {"autoattack": {"steps": 6, "queries": 20}, "s
 PGD_LOSSES = ("dicece", "dice", "ce")
 
 
+@pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
-    network: str, request: pytest.FixtureRequest, measured: list[dict[str, Any]]
+    network: str, name: str, request: pytest.FixtureRequest, measured: list[dict[str, Any]]
 ) -> None:
     """Of members, case by case; of PGD, in the mean over cases."""
     data = Phantom(name="phantom", split="test", cases=2)
@@ -40,7 +41,7 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
     entry = models.ModelEntry(name=network, checkpoint=f"zoo://phantom/{network}")
     model = models.load(models.resolve(entry, data.num_classes), torch.device("cpu"))
 
-    def left(attack: Attack, of: str, steps: int) -> list[float]:
+    def left(attack: Attack, steps: int) -> list[float]:
         found = [_left(attack, model, case, data.num_classes) for case in cases]
         label = f"{attack.name} {getattr(attack, 'loss', '')}".strip()
         if getattr(attack, "eps_schedule", None):
@@ -48,7 +49,7 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
         measured.append(
             {
                 "network": network,
-                "beside": of,
+                "beside": name,
                 "attack": label,
                 "steps": steps,
                 "dsc_foreground": sum(found) / len(found),
@@ -56,17 +57,15 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
         )
         return found
 
-    for name, settings in (FAST if request.config.getoption("--fast") else SETTINGS).items():
-        ensemble = make(name, eps=EPS, **settings)
-        assert isinstance(ensemble, Ensemble)
-        own = left(ensemble, name, settings["steps"])
-        members = [left(replace(member, scope="volume"), name, settings["steps"]) for member in ensemble.attacks]
-        steps = sum(ensemble.passes) // 2
-        rivals = [
-            left(make("pgd", eps=EPS, steps=steps, loss=loss, scope="volume"), name, steps) for loss in PGD_LOSSES
-        ]
-        assert all(a <= b + 1e-9 for member in members for a, b in zip(own, member, strict=True))
-        assert all(sum(own) <= sum(rival) for rival in rivals)
+    settings = (FAST if request.config.getoption("--fast") else SETTINGS)[name]
+    ensemble = make(name, eps=EPS, **settings)
+    assert isinstance(ensemble, Ensemble)
+    own = left(ensemble, settings["steps"])
+    members = [left(replace(member, scope="volume"), settings["steps"]) for member in ensemble.attacks]
+    steps = sum(ensemble.passes) // 2
+    rivals = [left(make("pgd", eps=EPS, steps=steps, loss=loss, scope="volume"), steps) for loss in PGD_LOSSES]
+    assert all(a <= b + 1e-9 for member in members for a, b in zip(own, member, strict=True))
+    assert all(sum(own) <= sum(rival) for rival in rivals)
 
 
 def _left(attack: Attack, model: SegmentationModel, case: Case, num_classes: int) -> float:

@@ -146,3 +146,9 @@ def test_stand_ins_keep_the_arguments_of_the_released_code_s_names_too(tmp_path:
     lacking = missing(spec)
     assert [each.what for each in lacking] == ["model m"]
     assert counted(spec, lacking).models[0].args == {"stem": [1, 4, 4]}
+
+
+def test_attacks_whose_radius_shrinks_are_tried_with_a_step_for_every_radius() -> None:
+    attacks = [cell.attack for cell in tried("suite_hippocampus").cells]
+    assert {"sea", "autoattack"} <= {attack.name for attack in attacks}
+    assert {attack.steps for attack in attacks if getattr(attack, "eps_schedule", None)} == {4}
