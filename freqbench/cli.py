@@ -1,4 +1,7 @@
-"""The command line: plan, run, score, export, train, doctor, cache; the others are in `remote`, `present`, `trust`."""
+"""The command line: plan, run, score, export, train, doctor, cache.
+
+The others are in `remote`, `present`, `trust` and `converge`.
+"""
 
 import signal
 import sys
@@ -6,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from freqbench import commands, present, remote, trust
+from freqbench import commands, converge, present, remote, trust
 from freqbench.commands import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
 from freqbench.errors import StorageUnavailable, UserError
 from freqbench.terminal import PlainConsole
@@ -29,6 +32,7 @@ app.add_typer(cache, name="cache")
 app.add_typer(remote.app)
 app.add_typer(present.app)
 app.add_typer(trust.app)
+app.add_typer(converge.app)
 
 Job = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]

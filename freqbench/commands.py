@@ -187,10 +187,11 @@ def compare(first: str, second: str, format: str) -> str:
     from freqbench.reporting.contents import contents
     from freqbench.reporting.report import renderer
     from freqbench.reporting.views import compare
+    from freqbench.reporting.views.rows import SCORES
     from freqbench.results import Store
 
     render = renderer(FORMATS.get(format, format))
-    a, b = (contents([Store(out)], ("dsc", "dsc_clean"), with_classes=False) for out in (first, second))
+    a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
     return render(sections).rstrip() + "\n"
 

@@ -218,3 +218,14 @@ def attack_params(attack: Attack, **besides: int | str) -> str:
     """All parameters of an attack, and what stands besides them, as JSON text."""
     values = {field.name: getattr(attack, field.name) for field in fields(attack)}
     return json.dumps(values | besides, sort_keys=True)
+
+
+def attack_entry(attack: Attack) -> dict[str, Any]:
+    """An attack as a job file would have it: its name and the parameters that differ from their default."""
+    identity = attack_identity(attack)
+    name = identity.get("class", attack.name)
+    hidden = ("name", "revision", "class", "source_sha256")
+    changed = {key: value for key, value in identity.items() if key not in hidden}
+    return {"name": name} | {
+        key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -18,14 +19,20 @@ MOMENTUM, RHO = 0.75, 0.75
 Schedule = tuple[tuple[float, float], ...]
 
 
-def checkpoints(steps: int) -> list[int]:
+def checkpoints(steps: int, *, released: bool) -> list[int]:
     """After how many steps the step size is looked at: ceil(p_j * steps) below `steps`.
 
-    p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+    p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps instead:
+    0.22, 0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, what a gap is shorter by than
+    the one before it, and the smallest gap.
 
-    >>> checkpoints(100), checkpoints(8)
-    ([22, 41, 57, 70, 80, 87, 93, 99], [2, 4, 5, 6, 7])
+    >>> checkpoints(20, released=False), checkpoints(20, released=True)
+    ([5, 9, 12, 14, 16, 18, 19], [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19])
     """
+    if released:
+        gap, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+        gaps = (max(gap - j * shrink, least) for j in range(steps))
+        return [checkpoint for checkpoint in accumulate(gaps) if checkpoint < steps]
     percent, gap, found = 22, 22, set[int]()
     while percent < 100:
         found.add(-(-percent * steps // 100))
@@ -43,9 +50,9 @@ class APGD(LinfGradientAttack):
     .. math:: z_{k+1} = P(x_k + \eta \, \mathrm{sign}(dL/dx)), \qquad
               x_{k+1} = P(x_k + \alpha (z_{k+1} - x_k) + (1 - \alpha)(x_k - x_{k-1}))
 
-    alpha is 0.75, in the first step 1. At a checkpoint w_j (see `checkpoints`), the step is halved and the run goes on
-    from its best volume if fewer than 0.75 (w_j - w_{j-1}) of the steps since the last one raised L, or if the step was
-    not halved there and the highest L has not changed since.
+    alpha is 0.75, in the first step 1. At a checkpoint (see `checkpoints`) the step is halved, and the run goes on from
+    its best volume, if too few of the steps since the last checkpoint raised L, or if the step was not halved there and
+    the highest L has not changed since.
 
     Args:
         eps: radius on the [0, 1] intensity scale.
@@ -55,17 +62,24 @@ class APGD(LinfGradientAttack):
             of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
             the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the cross-entropy and `keep` is
-    `best` here. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the
-    second paper, which judges `js` by it too.
+    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice loss here, as the Dice is
+    scored, where the paper has the cross-entropy (`ce`), and `keep` is `best`. Masked losses are compared, and steps
+    judged, by the cross-entropy, as in the code released with the second paper, which judges `js` by it too.
 
-    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`.
+    `variant`: `released`, as in the authors' code, or `paper`:
 
-    **Differs from the authors' code**: checkpoints are rounded up as in the paper, where the code rounds down; exactly
-    0.75 of the steps are enough, as in the paper; the first checkpoint counts the rise from the start, and halves where
-    the start is still best; a rise is counted against the volume that the step went from; the draw is not stretched to
-    reach eps. Best is the volume of highest L, where the code of the first paper keeps one
-    that is misclassified and that of the second the one of least accuracy.
+    - Too few rises are at most 0.75 of the steps; in the paper fewer than 0.75.
+    - The loss after a step is compared with the loss after the step before, also where the run has gone back to its
+      best volume in between, and after the first step with 0; in the paper with the loss where the step began.
+    - At the first checkpoint only rises count; in the paper a start that is still the best volume halves the step too.
+    - The draw is stretched so that the largest value of each sample is eps; in the paper it stays as drawn.
+    - Checkpoints are rounded differently (`checkpoints`).
+
+    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, taken as it is.
+
+    **Differs from the authors' code**: the best volume is that of highest L, which their code returns on request
+    (`best_loss`). By default it returns one that is misclassified, which a volume of many decisions is not as a whole;
+    the code of the second paper returns, and begins the next radius from, the volume of least accuracy.
 
     Example:
         >>> APGD(eps=4 / 255, loss="mask-ce", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)), steps=10).stages
@@ -73,14 +87,13 @@ class APGD(LinfGradientAttack):
     """
 
     name: ClassVar[str] = "apgd"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
+    revision: ClassVar[int] = 2
 
     steps: int = 100
     random_start: bool = True
     eps_schedule: Schedule | None = None
-    loss: str | None = "ce"
+    loss: str | None = "dice"
     keep: str = "best"
-    variant: str = "paper"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +124,14 @@ class APGD(LinfGradientAttack):
         """Only the start is drawn."""
         return self.random_start
 
+    def draw_start(self, task: Task) -> Tensor:
+        """Uniform noise in [-eps, eps], in the released form up to eps in each sample; or what was given."""
+        noise = super().draw_start(task)
+        if self.variant == "paper" or task.start is not None:
+            return noise
+        largest = noise.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
+        return self.eps * (noise / largest.clamp(min=torch.finfo(noise.dtype).tiny))
+
     def run(self, task: Task) -> Tensor:
         """The algorithm, once for every radius."""
         *wider, (eps, steps) = self.stages
@@ -134,7 +155,7 @@ class APGD(LinfGradientAttack):
             project=linf_ball(task.clean, eps),
             render=lambda voxels: voxels,
         )
-        return climb(task, ball, x, steps)
+        return climb(task, ball, x, steps, released=self.variant == "released")
 
 
 @dataclass(frozen=True)
@@ -154,7 +175,7 @@ class Space:
     render: Callable[[Tensor], Tensor]
 
 
-def climb(task: Task, space: Space, start: Tensor, steps: int) -> Tensor:
+def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
     """The algorithm of `APGD` in any space: every point that it looks at is offered as `task.best`.
 
     Args:
@@ -162,13 +183,14 @@ def climb(task: Task, space: Space, start: Tensor, steps: int) -> Tensor:
         space: where.
         start: `[B, ...]`, projected first.
         steps: one forward and one backward pass each.
+        released: by the rules of the released code; else by the paper's.
 
     Returns:
         The last point.
     """
     x = previous = space.project(start)
     factor = x.new_full((len(x), *[1] * (x.ndim - 1)), 2.0)
-    pace, best = Pace(steps), Best()
+    pace, best = Pace(steps, released=released), Best()
     for i in range(steps):
         gradient, value = task.gradient_and_value(x, space.render)
         best.offer(value, x, gradient)
@@ -186,10 +208,16 @@ def climb(task: Task, space: Space, start: Tensor, steps: int) -> Tensor:
 
 
 class Pace:
-    """Whether steps still pay, sample by sample, without asking the device."""
+    """Whether steps still pay, sample by sample, without asking the device.
 
-    def __init__(self, steps: int) -> None:
-        self._checkpoints = checkpoints(steps)
+    Args:
+        steps: of the run.
+        released: by the rules of the released code; else by the paper's.
+    """
+
+    def __init__(self, steps: int, *, released: bool) -> None:
+        self._released = released
+        self._checkpoints = checkpoints(steps, released=released)
         self._last = 0  # checkpoint
         self._rises = self._before = self._highest = self._halved = torch.empty(0)
 
@@ -202,16 +230,20 @@ class Pace:
             highest: the highest so far.
         """
         if i == 0:
-            self._rises, self._halved = torch.zeros_like(value), torch.zeros_like(value, dtype=torch.bool)
-            self._before = self._highest = value
+            self._rises = torch.zeros_like(value)
+            self._halved = torch.full_like(value, self._released, dtype=torch.bool)
+            self._before = torch.zeros_like(value) if self._released else value
+            self._highest = value
             return None
         self._rises = self._rises + (value > self._before)
         self._before = value
         if i not in self._checkpoints:
             return None
-        rarely = self._rises < RHO * (i - self._last)
+        needed = RHO * (i - self._last)
+        rarely = self._rises <= needed if self._released else self._rises < needed
         stuck = ~self._halved & (highest <= self._highest)
         self._halved = rarely | stuck
-        self._before = torch.where(self._halved, highest, value)
+        if not self._released:
+            self._before = torch.where(self._halved, highest, value)
         self._rises, self._highest, self._last = torch.zeros_like(value), highest, i
         return self._halved

@@ -8,15 +8,17 @@ class Best:
     """Of all that was offered, what has the highest value, sample by sample, without asking the device.
 
     Args:
-        ties_to_last: of equal values the last is kept, not the first.
+        by_success: values are those of `Task.success`. They move in leaps, so that of equal ones the last is kept, as
+            the loss still rises; else the first.
 
     Attributes:
         values: the highest so far, `[B]`; empty before the first offer.
         kept: the tensors that came with them, each `[B, ...]`.
     """
 
-    def __init__(self, *, ties_to_last: bool = False) -> None:
-        self._is_above = torch.ge if ties_to_last else torch.gt
+    def __init__(self, *, by_success: bool = False) -> None:
+        self.by_success = by_success
+        self._is_above = torch.ge if by_success else torch.gt
         self.values = torch.empty(0)
         self.kept: tuple[Tensor, ...] = ()
 

@@ -108,15 +108,18 @@ class FAA(GradientAttack):
 
     def perturb(self, task: Task) -> Tensor:
         """The runs, and of all gates seen the best; or the null row's."""
-        mix, best = self._mixer(task), Best()
-        for _ in range(self.restarts):
-            noise = self._noise(task)
+        mix = self._mixer(task)
+
+        def run() -> tuple[Tensor, ...]:
+            best, noise = Best(), self._noise(task)
             scores = self._learn(task, mix, noise, best) if self.control == "none" else noise[:, 0]
             gates = self._gates(scores)
             images, _ = mix(gates)
             compared = self._compared(task, mix, gates) if self.compares else gates.new_zeros(len(gates))
             best.offer(compared, images, gates)
-        images, task.state = best.kept
+            return best.kept
+
+        images, task.state = self.strongest(task, run, lambda images: images)
         return images
 
     def _learn(self, task: Task, mix: Mix, noise: Tensor, best: Best) -> Tensor:

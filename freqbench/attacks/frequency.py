@@ -173,23 +173,24 @@ class FrequencyAttack(BlockAttack, GradientAttack):
         layout = self.to_blocks(padded, block).shape[1:]
         render = self.renderer(task.clean, block)
         distance = self.distance(task.clean, block) if self.ssim_weight and self.control == "none" else None
-        best = Best()
-        for _ in range(self.restarts):
+
+        def run() -> tuple[Tensor, ...]:
             state = self.to_voxels(self.start(task, layout, block), padded.shape[2:])
             if self.control == "none":
-                self._optimise(task, state, render, distance, best)
-            else:
-                best.offer(state.new_zeros(len(state)), render(state, self.steps - 1), state)
-        images, state = best.kept
+                return self._optimise(task, state, render, distance)
+            return render(state, self.steps - 1), state
+
+        images, state = self.strongest(task, run, lambda images: images.clamp(0, 1))
         task.state = self.to_blocks(state, block)
         return images.clamp(0, 1)
 
-    def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None, best: Best) -> None:
-        """Offer the volumes of the last forward pass with the state after the last update, or those of every one.
+    def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None) -> tuple[Tensor, ...]:
+        """The volumes of the last forward pass with the state after the last update, or of all passes the best.
 
         A sample that is entirely reached keeps both from then on, which is the released early stop, sample by sample,
         without asking the device: the passes go on, and their losses are those of the state that is kept.
         """
+        best = Best()
         images, runs = task.clean, torch.ones_like(task.clean[:, :1, :1, :1, :1], dtype=torch.bool)
         values = task.clean.new_zeros(len(images))
         for i in range(self.steps):
@@ -201,8 +202,7 @@ class FrequencyAttack(BlockAttack, GradientAttack):
                 best.offer(values, images, state)
             state = torch.where(runs, self.step(state, gradient.sign_()), state)
             runs = runs & ~is_reached.reshape(runs.shape)
-        if self.keep == "last":
-            best.offer(values, images, state)
+        return best.kept if self.keep == "best" else (images, state)
 
     def _objective(
         self, task: Task, render: Render, i: int, distance: Distance | None, state: Tensor

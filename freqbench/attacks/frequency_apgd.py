@@ -110,13 +110,13 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         bounded = self._bounded(task.clean, space)
         if self.control == "none":
             seen = replace(space, render=lambda x: space.render(bounded(x)))
-            x = self.strongest(task, lambda: climb(task, seen, self._start(task, space), self.steps), seen.render)
+            x = self.run_to_best(task, lambda: climb(task, seen, self._start(task, space), self.steps), seen.render)
         else:
             x = self._null_point(task, space)
         with torch.no_grad():
-            x = bounded(x)
-            task.state = self.to_blocks(space.state_of(x), block)
-            return space.render(x)
+            state = space.state_of(bounded(x))
+            task.state = self.to_blocks(state, block)
+            return space.render(space.point_of(state))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far the state leaves its bounds, the volumes those that the state makes, or their SSIM `ssim_min`."""
@@ -150,7 +150,8 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     def _null_point(self, task: Task, space: FrequencySpace) -> Tensor:
         _, padded = self._tiled(task.clean)
         if self.control == "uniform":
-            return space.point_of(torch.full_like(padded, self.null_state))
+            # To the nearest that is reached in any arithmetic: a coefficient may lie halfway between two multiples.
+            return space.project(space.point_of(torch.full_like(padded, self.null_state)))
         ends = 2 * task.draw(torch.rand, padded.shape[1:]).round() - 1
         return space.project(space.centre + space.radius * ends)
 
@@ -248,9 +249,9 @@ class VAFAOpt(FrequencyAPGD):
             centre=(low + high) / 2,
             radius=(high - low) / 2,
             origin=torch.zeros_like(spectrum),
-            project=lambda error: reachable.nearest(error)[0],
+            project=reachable.nearest,
             render=lambda error: self._on_unit_scale(changed(error)),
-            state_of=lambda error: reachable.nearest(error)[1],
+            state_of=reachable.table,
             point_of=lambda table: hard_error(spectrum, table),
         )
 

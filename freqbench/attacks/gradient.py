@@ -10,6 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks.aimed import AimedAttack
 from freqbench.attacks.base import LinfAttack
+from freqbench.attacks.best import Best
 from freqbench.attacks.parameters import SCOPES
 from freqbench.attacks.targets import LEAST_LIKELY
 from freqbench.attacks.task import Task
@@ -28,14 +29,17 @@ class GradientAttack(AimedAttack):
             the rest of the volume is predicted as, and the Dice is the mean over these classes (towards a target: over
             all, as the target's classes are others). A window without any such voxel has no gradient.
         target: as in `AimedAttack`.
-        restarts: as many runs, each from a further draw of the sample's own generator; a sample keeps the volumes of
-            the run that ends with the highest loss.
+        restarts: as many runs, each from a further draw of the sample's own generator. Of their volumes a sample keeps
+            those on which the mean Dice of the predicted classes is lowest, of `organs` alone where they are given
+            (`freqbench.ops.overlap.mean_dice`); towards a target those of the highest loss. A sample is a window, with
+            `scope: volume` the case.
         keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
             sample by sample, the last ones among them.
 
-    What volumes are compared by is what the attack raises; for masked losses, which fall when voxels turn wrong, it is
-    the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of
-    its last volumes is not known otherwise. A null row takes no notice of these parameters.
+    What the volumes of a run are compared by is what the attack raises; for masked losses, which fall when voxels turn
+    wrong, it is the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where
+    the loss of its last volumes is not known otherwise, and to choose between runs one pass each. A null row takes no
+    notice of these parameters.
     """
 
     loss: str | None = "dicece"
@@ -51,6 +55,9 @@ class GradientAttack(AimedAttack):
         for parameter, complaint in (("restarts", self._about_restarts()), ("loss", self._about_loss())):
             if complaint:
                 raise ParameterError(self.name, parameter, complaint)
+        if self.restarts > 1:
+            # Runs were once chosen by their loss; rows of a single run are as they were, and so is their identity.
+            object.__setattr__(self, "revision", type(self).revision + 1)
 
     def _about_restarts(self) -> str | None:
         if self.restarts == 1 or self.is_stochastic:
@@ -76,8 +83,8 @@ class GradientAttack(AimedAttack):
 
     @property
     def compares(self) -> bool:
-        """Whether the losses of several volumes decide which are kept."""
-        return self.keep == "best" or self.restarts > 1
+        """Whether the losses of a run's volumes decide which are kept."""
+        return self.keep == "best"
 
     @property
     def passes_to_compare(self) -> int:
@@ -89,8 +96,9 @@ class GradientAttack(AimedAttack):
         """Those of every run, and what restarts, the best iterate and the target rule add."""
         forwards, backwards = self.run_passes
         compared = self.passes_to_compare if self.compares else 0
+        chosen = 1 if self.restarts > 1 else 0
         clean = 1 if self.target == LEAST_LIKELY else 0
-        return self.restarts * (forwards + compared) + clean, self.restarts * backwards
+        return self.restarts * (forwards + compared + chosen) + clean, self.restarts * backwards
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for the loss, and none named beyond the last."""
@@ -106,23 +114,45 @@ class GradientAttack(AimedAttack):
             raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
         task.aim(self.loss_name, self.organs, self.target)
 
-    def strongest(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
-        """The last point of a run; where volumes are compared, the best point of all runs, or of their last ones.
+    def run_to_best(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
+        """The last point of a run, or with `keep: best` the best one; of several runs that of the strongest.
 
         Args:
             task: what is attacked; while its `best` is set, gradients offer the points that they are taken at.
             run: the iteration, once, to its last point.
             render: makes the volumes of a point.
         """
-        if not self.compares:
-            return run()
-        best = task.new_best()
-        for _ in range(self.restarts):
-            task.best = best if self.keep == "best" else None
+
+        def once() -> tuple[Tensor]:
+            if not self.compares:
+                return (run(),)
+            best = task.best = task.new_result()
             x = run()
             best.offer(task.value(render(x)), x)
-        (x,) = best.kept
+            (kept,) = best.kept
+            return (kept,)
+
+        (x,) = self.strongest(task, once, render)
         return x
+
+    def strongest(
+        self, task: Task, run: Callable[[], tuple[Tensor, ...]], render: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """What a run ends with; of several, sample by sample, the tensors of the most successful one.
+
+        Args:
+            task: what is attacked.
+            run: one run; the first of its tensors makes volumes.
+            render: makes them.
+        """
+        if self.restarts == 1:
+            return run()
+        best = Best()
+        for _ in range(self.restarts):
+            tensors = run()
+            task.best = None
+            best.offer(task.success(render(tensors[0])), *tensors)
+        return best.kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +171,7 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
     @final
     def perturb(self, task: Task) -> Tensor:
         """The runs, and of them or their iterates the best."""
-        return self.strongest(task, lambda: self.run(task), lambda x: x)
+        return self.run_to_best(task, lambda: self.run(task), lambda x: x)
 
     def draw_start(self, task: Task) -> Tensor:
         """Uniform noise in [-eps, eps], or the one that was given."""

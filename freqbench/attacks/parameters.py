@@ -13,7 +13,12 @@ from freqbench.ops.losses import LOSSES
 
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
-MEMBERS = ("apgd-ce", "apgd-dlr", "apgd-dlr-targeted", "square")
+SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
+MEMBERS = (
+    *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
+    *(f"pgd-{loss}" for loss in LOSSES),
+    SQUARE,
+)
 SCOPES = ("window", "volume")
 
 Check = Callable[[Any], str | None]
@@ -114,17 +119,19 @@ def _positive(value: Any) -> str | None:
     return None if _is_number(value) and value > 0 else f"expected a number above 0, got {value!r}"
 
 
-def _members(value: Any) -> str | None:
-    names = value if isinstance(value, tuple | list) else ()
-    for name in names:
-        if name not in MEMBERS:
-            return unknown("member", str(name), MEMBERS)
-    if names and len(set(names)) == len(names):
-        return None
-    return (
-        f"expected some of {', '.join(MEMBERS)}, each once (in a job file a list of lists, [[apgd-ce, square]]), "
-        f"got {value!r}"
-    )
+def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
+    def check(value: Any) -> str | None:
+        names = value if isinstance(value, tuple | list) else ()
+        for name in names:
+            if name not in known:
+                return unknown(kind, str(name), known)
+        if names and len(set(names)) == len(names):
+            return None
+        return (
+            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got {value!r}"
+        )
+
+    return check
 
 
 def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
@@ -217,8 +224,13 @@ PARAMETERS: Mapping[str, Parameter] = {
     "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", _optional(_weight)),
     "queries": Parameter("forward passes of a search", _count),
     "p_init": Parameter("share of the window that a cube covers at first", _part),
-    "threshold": Parameter("mean Dice below which a window is left to later members no more", _share),
-    "members": Parameter("attacks of an ensemble, in their order", _members),
+    "threshold": Parameter("mean Dice at which, or below, later members leave a sample alone", _share),
+    "members": Parameter(
+        "attacks of an ensemble, in their order", _some_of("member", MEMBERS, "apgd-dice-shrinking, pgd-ce, square")
+    ),
+    "losses": Parameter(
+        "losses of an ensemble's runs, in their order", _some_of("loss", (*LOSSES, SEGPGD), "mask-ce, js, segpgd")
+    ),
     "share": Parameter("share of voxels that must turn wrong", _share),
     "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
     "bands": Parameter("frequency bands of a spectrum", _count),

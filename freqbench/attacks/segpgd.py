@@ -8,7 +8,7 @@ from torch import Tensor
 
 from freqbench.attacks.segmentation import SegmentationAttack
 from freqbench.attacks.task import Task
-from freqbench.ops.voxel_losses import voxel_cross_entropy, voxel_mean
+from freqbench.ops.voxel_losses import Scope, voxel_cross_entropy, voxel_mean
 from freqbench.ops.voxelwise import dice_of_set, is_as_labelled
 
 
@@ -44,11 +44,23 @@ class SegPGD(SegmentationAttack):
         labels, scope = task.labels, task.scope
         right = is_as_labelled(logits.detach(), labels)
         if self.variant == "paper":
-            resists = right if task.sign > 0 else ~right
-            weights = share + (1 - 2 * share) * resists[:, 0].to(logits)
-            return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)
+            return right_before_wrong(logits, labels, right if task.sign > 0 else ~right, share, scope)
         p = torch.softmax(logits, dim=1)
         of_wrong = dice_of_set(p, labels, scope.among(~right))
         if self.variant == "released-bmvc":
             return of_wrong
         return (1 - share) * dice_of_set(p, labels, scope.among(right)) + share * of_wrong
+
+
+def right_before_wrong(logits: Tensor, labels: Tensor, resists: Tensor, share: float, scope: Scope) -> Tensor:
+    """J of `SegPGD`, `[B]`.
+
+    Args:
+        logits: `[B, K, H, W, D]`.
+        labels: `[B, 1, H, W, D]`.
+        resists: the voxels that are still to be changed, bool `[B, 1, H, W, D]`.
+        share: lambda.
+        scope: what counts of it.
+    """
+    weights = share + (1 - 2 * share) * resists[:, 0].to(logits)
+    return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)

@@ -13,7 +13,8 @@ from freqbench.attacks.draws import Draws, Generators
 from freqbench.attacks.network import Network, View
 from freqbench.attacks.targets import LEAST_LIKELY, Rule, target_map
 from freqbench.errors import UserError
-from freqbench.ops.losses import COMPARED_BY, LOSSES
+from freqbench.ops.losses import COMPARED_BY, LOSSES, Loss
+from freqbench.ops.overlap import mean_dice
 from freqbench.ops.voxel_losses import Scope
 from freqbench.ops.voxelwise import is_as_labelled
 
@@ -67,7 +68,9 @@ class Task:
         self._name = name
         self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
-        self._kept_by: Callable[[Tensor], Tensor] | None = None
+        self._raises: Loss = LOSSES[self._loss]
+        self._truth: Tensor | None = None
+        self._organs: tuple[int, ...] | None = None
         self._rule: Rule | None = None
         self._check_classes = check_classes
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
@@ -83,6 +86,7 @@ class Task:
                 volumes for it here.
         """
         self._loss, self._compared_by, self._rule = loss, COMPARED_BY.get(loss, loss), rule
+        self._raises, self._organs = LOSSES[loss], organs
         if organs is not None:
             classes = torch.tensor(organs, device=self.labels.device)
             voxels = torch.isin(self.labels, classes)
@@ -91,20 +95,25 @@ class Task:
             with torch.no_grad():
                 self.logits(self.clean)
 
-    def judge(self, kept_by: Callable[[Tensor], Tensor], compared_by: str | None = None) -> None:
-        """Say what volumes are judged by where that is not what is raised; after `aim`.
+    def raise_instead(self, loss: Loss) -> None:
+        """Raise another loss than the one of `aim`, by which volumes are compared all the same."""
+        self._loss, self._raises = "", loss
+
+    def keep_by_success(self, truth: Tensor) -> None:
+        """Let the Dice against the truth decide which volumes of a run are its result, wherever the run aims.
 
         Args:
-            kept_by: of logits, `[B]`: decides which volumes are kept, the highest; of equal ones the last, as a value
-                that moves in leaps stands still while the loss still rises.
-            compared_by: a name of LOSSES: steps are judged by it; None: as `aim` found.
+            truth: labels, `[B, 1, H, W, D]`.
         """
-        self._kept_by = kept_by
-        self._compared_by = compared_by or self._compared_by
+        self._truth = truth
 
     def new_best(self) -> Best:
-        """A `Best` for volumes, as they are judged."""
-        return Best(ties_to_last=self._kept_by is not None)
+        """A `Best` for volumes on the way, by which a run goes on: they are compared by their loss."""
+        return Best()
+
+    def new_result(self) -> Best:
+        """A `Best` for the result of a run: by its loss, or by its success."""
+        return Best(by_success=self._truth is not None)
 
     def part(self, samples: list[int]) -> "Task":
         """A task of its own on some of the samples; what it took is counted by `join`.
@@ -160,7 +169,7 @@ class Task:
 
     def raised(self, logits: Tensor) -> Tensor:
         """The loss of logits and labels a sample, `[B]`, or its negative for a target."""
-        return self.sign * LOSSES[self._loss](logits, self.labels, self.scope)
+        return self.sign * self._raises(logits, self.labels, self.scope)
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
         """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse.
@@ -175,10 +184,20 @@ class Task:
             return self.sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
 
     def value(self, x: Tensor) -> Tensor:
-        """What decides which volumes are kept, `[B]`: one forward pass and no gradient."""
+        """What volumes are offered with as `best`, `[B]`: one forward pass and no gradient."""
         with torch.no_grad():
             logits = self.logits(x)
             return self._worth(logits, self.compared(logits))
+
+    def success(self, x: Tensor) -> Tensor:
+        """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
+
+        Away from the truth, it is minus the mean Dice of the predicted classes (`freqbench.ops.overlap.mean_dice`),
+        that of the organs where some classes alone are attacked. Towards a target, it is what volumes are compared by.
+        """
+        with torch.no_grad():
+            logits = self.logits(x)
+            return self._success(logits) if self._has_truth else self.compared(logits)
 
     def look(self, x: Tensor) -> Tensor:
         """What volumes are compared by, `[B]`: one forward pass and no gradient; they are offered as `best`."""
@@ -264,8 +283,16 @@ class Task:
             raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
         return self.start.to(self.clean)
 
+    @property
+    def _has_truth(self) -> bool:
+        return self._truth is not None or self.sign > 0
+
+    def _success(self, logits: Tensor) -> Tensor:
+        return -mean_dice(logits.detach(), self.labels if self._truth is None else self._truth, self._organs)
+
     def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
-        return compared if self._kept_by is None else self._kept_by(logits.detach())
+        """The value with which volumes are offered as `best`."""
+        return self._success(logits) if self.best is not None and self.best.by_success else compared
 
     def given_reference(self) -> Tensor:
         """The `reference` of the call.

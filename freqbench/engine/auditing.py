@@ -1,6 +1,7 @@
 """What `audit --run` does: says what it will take, runs the extra cells, looks at gradients and at saved volumes."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -13,6 +14,8 @@ from freqbench.results import Store
 from freqbench.results.probed import root_of
 
 CASES = 5
+LARGEST = 3
+"""As many attacks are said to take most passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,12 @@ def carry_out(job: JobSpec, out: str, asked: Asked, console: Console) -> int | N
     place = root_of(out)
     console.print(planning.overview(probe.job, probe.grid))
     cases = max(map(len, probe.own.cases.values()))
-    units, passes = sum(1 for _ in probe.grid.units()), sum(unit.passes for unit in probe.grid.units())
-    say(f"{len(probe.grid.cells)} cells, {units} units on at most {cases} cases, {passes:,} window passes")
+    units, passes = sum(1 for _ in probe.grid.units()), Counter[str]()
+    for unit in probe.grid.units():
+        passes[unit.cell.attack.name] += unit.passes
+    say(f"{len(probe.grid.cells)} cells, {units} units on at most {cases} cases, {passes.total():,} window passes")
+    if passes:
+        say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
     say(f"gradients: {probes.num_passes(probe):,} window passes more, at most")
     for line in planning.lines(probe.grid, (), None, place):
         say(line)

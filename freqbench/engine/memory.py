@@ -22,16 +22,34 @@ OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # as
 V = TypeVar("V")
 
 
-def within_memory(action: Callable[[int], V], windows: int) -> tuple[V, int]:
-    """What an action returns for so many windows at once, halved until they fit, and the number that did."""
+def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> tuple[V, int]:
+    """What an action returns for so many windows at once, halved until they fit, and the number that did.
+
+    Args:
+        action: of a number of windows.
+        windows: to begin with.
+        hint: what to do where not even one fits.
+
+    Raises:
+        UserError: not even one fits, and there is a hint.
+    """
     while True:
         try:
             return action(windows), windows
         except RuntimeError as error:
-            if windows == 1 or not _is_out_of_memory(error):
+            if not _is_out_of_memory(error):
+                raise
+            if windows == 1:
+                if hint:
+                    raise UserError(f"expected memory for one window at once, got too little: {hint}") from error
                 raise
             windows //= 2
             logger.warning("out of memory: %d windows at once from now on", windows)
+
+
+def hint_for(attack: Attack) -> str:
+    """What to do where an attack on one window at once does not fit: of a whole volume the logits are kept too."""
+    return "set scope: window (its volumes will differ)" if attack.attacks_volume else ""
 
 
 def at_once(action: Callable[[int], V], windows: int) -> V:

@@ -7,17 +7,19 @@ is not computed again.
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, Literal
 
 from freqbench.attacks import Attack, make
+from freqbench.attacks.frequency import BlockAttack
+from freqbench.attacks.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.engine import matching
 from freqbench.errors import UserError
-from freqbench.grid import Cell, Grid, attack_identity
+from freqbench.grid import Cell, Grid, attack_entry
 from freqbench.job import JobSpec, expand
-from freqbench.models import ModelSpec
+from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
 from freqbench.results.probed import root_of
 
@@ -26,7 +28,8 @@ PRECISION: Literal["fp32"] = "fp32"
 """Rows of a reduced precision count beside those of the full one only."""
 STEPS = 20
 STEP_SIZE = "eps/4"
-QUERIES = 100
+QUERIES = 1000
+"""Fewer prove nothing (`reporting.audit.masking`)."""
 RESTARTS = 3
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
@@ -60,7 +63,7 @@ def planned(
     For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
-    stretching.
+    stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds.
 
     Args:
         job: of the store.
@@ -78,7 +81,8 @@ def planned(
     eps = eps or usual_eps(own.cells)
     seed = job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
-    for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *_noise(job, own, store, cases, say, compute)):
+    noise = _noise(job, own, store, cases, say, compute)
+    for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *_strongest(own, seed), *noise):
         key = cell.dataset.name, cell.cell_id
         former = cells.get(key)
         targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}
@@ -88,7 +92,7 @@ def planned(
     grid = Grid(cells=missing, cases=own.cases, metrics=wanted, warnings=own.warnings)
     content = {
         "name": f"{job.name}-audit",
-        "attacks": [_written(cell.attack) for cell in missing] or job.attacks,
+        "attacks": [attack_entry(cell.attack) for cell in missing] or job.attacks,
         "seeds": (seed,),
         "metrics": wanted,
         "save_adversarial": "none",
@@ -122,6 +126,34 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
         models = {model.model_id: model for cell in own.cells if cell.dataset.name == name for model in _models(cell)}
         yield _with(template, everywhere, seed, tuple(models.values()))
         yield from (_with(template, attack, seed) for attack in attacks)
+
+
+def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
+    """What the job's claims are held against: for each bounds the strongest forms of its longest attack, and null rows.
+
+    A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
+    """
+    longest: dict[Hashable, Cell] = {}
+    for cell in filter(lambda each: is_claimed(each.attack), own.cells):
+        claim = cell.dataset.name, cell.source.name, limits_of(cell.attack)
+        former = longest.get(claim)
+        if former is None or num_steps(cell.attack) > num_steps(former.attack):
+            longest[claim] = cell
+    for cell in longest.values():
+        for form in strongest_forms(cell.attack):
+            strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
+            nulls = CONTROLS if hasattr(form, "control") else ()
+            yield from (
+                _with(cell, each, seed) for each in (strong, *(_changed(strong, {"control": c}) for c in nulls))
+            )
+
+
+def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
+    """Whether a form attacks volumes as one: where some case has several windows, and none of them cuts its block."""
+    if "volume" not in form.scopes or (isinstance(form, BlockAttack) and form.shortened(cell.source.roi)):
+        return False
+    shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])
+    return any(len(attack_windows(shape, cell.source.roi)) > 1 for shape in shapes)
 
 
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
@@ -225,14 +257,3 @@ def _is_missing(cell: Cell, own: Grid, covered: Mapping[Key, frozenset[str]]) ->
     """Whether the store lacks some row of a cell, or its DSC."""
     keys = (cell.key(ref, target) for ref in own.cases[cell.dataset.name] for target in cell.targets)
     return any("dsc" not in covered.get(key, ()) for key in keys)
-
-
-def _written(attack: Attack) -> dict[str, Any]:
-    """An attack as a job file would have it."""
-    identity = attack_identity(attack)
-    name = identity.get("class", attack.name)
-    hidden = ("name", "revision", "class", "source_sha256")
-    changed = {key: value for key, value in identity.items() if key not in hidden}
-    return {"name": name} | {
-        key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()
-    }

@@ -7,6 +7,7 @@ from typing import Any
 
 from freqbench import storage
 from freqbench.attacks import attack_class
+from freqbench.attacks.ensemble import FEWEST_STEPS, Ensemble
 from freqbench.data import Dataset
 from freqbench.entries import ALIASES, at
 from freqbench.errors import DataError, MissingDataError, StorageRefused, UserError
@@ -180,7 +181,8 @@ def _easy(entry: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
     """An attack with few steps, as many different numbers of them as before."""
     attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))), trusted)
     easy = dict(entry)
+    least = FEWEST_STEPS if issubclass(attack, Ensemble) else 1
     for name in {field.name for field in fields(attack)} & set(EFFORT):
         given = entry.get(name, STEPS)
-        easy[name] = [1 + rank for rank in range(len(given))] if isinstance(given, list) else STEPS
+        easy[name] = [least + rank for rank in range(len(given))] if isinstance(given, list) else max(STEPS, least)
     return easy

@@ -216,7 +216,8 @@ class Worker:
                 wanted = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
                 self._window_batches[kind] = wanted
             started = time.perf_counter()
-            attacked, self._window_batch = memory.within_memory(attack, self._window_batches[kind])
+            wanted, hint = self._window_batches[kind], memory.hint_for(cell.attack)
+            attacked, self._window_batch = memory.within_memory(attack, wanted, hint)
             self._window_batches[kind] = self._window_batch
         else:
             started = time.perf_counter()

@@ -37,12 +37,15 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     """
     if scope.voxels is not None or scope.classes is not None:
         return dice(logits, labels, scope) + ce(logits, labels, scope)
-    losses: Tensor = _DiceCE.apply(logits, labels)  # type: ignore[no-untyped-call]
+    losses: Tensor = _Dice.apply(logits, labels, True)  # type: ignore[no-untyped-call]
     return losses
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """The Dice part of `dice_ce` alone, `[B]`; same arguments."""
+    if scope.voxels is None and scope.classes is None:
+        losses: Tensor = _Dice.apply(logits, labels, False)  # type: ignore[no-untyped-call]
+        return losses
     p = torch.softmax(logits, dim=1)
     batch, num_classes = p.shape[:2]
     index = labels.reshape(batch, -1).long()  # [B, N]
@@ -57,15 +60,18 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return terms.mean(dim=1) if scope.classes is None else terms[:, scope.classes].mean(dim=1)
 
 
-class _DiceCE(torch.autograd.Function):
-    """Keeps the softmax alone; the label terms are one gather forward and one scatter backward."""
+class _Dice(torch.autograd.Function):
+    """The Dice, `with_ce` plus the cross-entropy, on everything.
+
+    Keeps the softmax alone; the label terms are one gather forward and one scatter backward.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, with_ce: bool) -> Tensor:
         batch, num_classes = logits.shape[:2]
         index = labels.reshape(batch, 1, -1).long()  # [B, 1, N]
         log_p = torch.log_softmax(logits, dim=1).reshape(batch, num_classes, -1)  # [B, K, N]
-        cross_entropy = -log_p.gather(1, index).mean(dim=(1, 2))
+        cross_entropy = -log_p.gather(1, index).mean(dim=(1, 2)) if with_ce else None
         p = log_p.exp_()
         p_label = p.gather(1, index)
 
@@ -80,13 +86,13 @@ class _DiceCE(torch.autograd.Function):
         dice = (1 - 2 * overlap / denominator).mean(dim=1)
 
         ctx.save_for_backward(p, index, overlap, denominator)
-        ctx.shape = logits.shape
-        losses: Tensor = (dice + cross_entropy.double()).to(logits.dtype)
+        ctx.shape, ctx.with_ce = logits.shape, with_ce
+        losses: Tensor = (dice if cross_entropy is None else dice + cross_entropy.double()).to(logits.dtype)
         return losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         p, index, overlap, denominator = ctx.saved_tensors
         num_classes, num_voxels = p.shape[1], p.shape[2]
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
@@ -95,16 +101,17 @@ class _DiceCE(torch.autograd.Function):
         weight = upstream.double()[:, None]
         a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
         c = (weight * 2 / (num_classes * denominator)).to(p.dtype)  # [B, K]
-        per_voxel = (weight / num_voxels).to(p.dtype)[:, :, None]  # [B, 1, 1]
 
         gradient = (a[:, :, None] * p).scatter_add_(1, index, -c.gather(1, index[:, 0])[:, None])
         inner = torch.zeros_like(p[:, 0])
         for k in range(num_classes):
             inner.addcmul_(gradient[:, k], p[:, k])
         gradient.sub_(inner[:, None]).mul_(p)
-        at_label = gradient.gather(1, index) + (p.gather(1, index) - 1) * per_voxel
-        gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
-        return gradient.reshape(ctx.shape), None
+        if ctx.with_ce:
+            per_voxel = (weight / num_voxels).to(p.dtype)[:, :, None]  # [B, 1, 1]
+            at_label = gradient.gather(1, index) + (p.gather(1, index) - 1) * per_voxel
+            gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
+        return gradient.reshape(ctx.shape), None, None
 
 
 def _accumulator(p: Tensor) -> torch.dtype:

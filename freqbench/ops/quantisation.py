@@ -9,54 +9,45 @@ TIE = 1e-5
 """The relative distance of steps from those that leave a coefficient halfway between two multiples, where the last bit
 of a division would decide which of them it becomes."""
 
+Interval = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class Reach:
-    """The values that quantised coefficients can take, as sizes: for each an interval of `few` or `few + 1` steps.
+    """The errors that quantisation can add to each coefficient: an interval, or two.
 
     Attributes:
         spectrum: the coefficients.
         steps: q_min and q_max.
-        few: how many steps the smallest value has, n_0.
-        first: the interval of n_0 steps, lowest and highest size.
-        second: that of n_0 + 1 steps; empty, the lowest above the highest, where no step makes so many.
+        few: the fewest steps that a coefficient becomes, n_0.
+        first: lowest and highest error of coefficients that become n_0 steps.
+        second: of those that become n_0 + 1 steps; infinite where no step makes so many.
     """
 
     spectrum: Tensor
     steps: tuple[float, float]
     few: Tensor
-    first: tuple[Tensor, Tensor]
-    second: tuple[Tensor, Tensor]
+    first: Interval
+    second: Interval
 
     @property
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest error that can be added to each coefficient."""
-        smallest = self.first[0]
-        largest = torch.where(self._has_second, torch.maximum(self.first[1], self.second[1]), self.first[1])
-        size, sign = self.spectrum.abs(), _sign(self.spectrum)
-        ends = (smallest - size) * sign, (largest - size) * sign
-        return torch.minimum(*ends), torch.maximum(*ends)
+    def bounds(self) -> Interval:
+        """The lowest and the highest error of each coefficient."""
+        low, high = (torch.where(end.isfinite(), end, self.first[i]) for i, end in enumerate(self.second))
+        return torch.minimum(self.first[0], low), torch.maximum(self.first[1], high)
 
-    def nearest(self, error: Tensor) -> tuple[Tensor, Tensor]:
-        """The errors that can be reached nearest to those wanted, and the table that makes them.
+    def nearest(self, error: Tensor) -> Tensor:
+        """The errors within reach nearest to those wanted, of the spectrum's shape."""
+        first, second = torch.clamp(error, *self.first), torch.clamp(error, *self.second)
+        return torch.where((second - error).abs_() < (first - error).abs_(), second, first)
 
-        Args:
-            error: to be added to the spectrum; its shape, any values.
-
-        Returns:
-            (q round(c / q) - c, q), with q in [q_min, q_max].
-        """
-        wanted = self.spectrum.abs().addcmul_(error, _sign(self.spectrum))
-        first, second = (torch.minimum(torch.maximum(wanted, low), high) for low, high in (self.first, self.second))
-        takes_second = self._has_second & ((second - wanted).abs_() < (first - wanted).abs_())
+    def table(self, error: Tensor) -> Tensor:
+        """Steps q in [q_min, q_max] for errors within reach: `hard_error` of them is the error, to rounding."""
+        first, second = torch.clamp(error, *self.first), torch.clamp(error, *self.second)
+        many = self.few + ((second - error).abs_() < (first - error).abs_())
+        size = (self.spectrum + error).abs_()
         q_min, q_max = self.steps
-        one_step = torch.where(self.few > 0, first / self.few, q_max)
-        table = torch.where(takes_second, second / (self.few + 1), one_step).clamp_(q_min, q_max)
-        return hard_error(self.spectrum, table), table
-
-    @property
-    def _has_second(self) -> Tensor:
-        return self.second[0] <= self.second[1]
+        return torch.where(many > 0, size / many, q_max).clamp_(q_min, q_max)
 
 
 def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
@@ -64,8 +55,8 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
 
     The sign stays. With a = |c|, c becomes n steps where a / (n + 1/2) <= q <= a / (n - 1/2), which is for every n an
     interval of sizes n q, for n = 0 the size 0. The fewest steps are :math:`n_0 = \lceil a / q_{max} - 1/2 \rceil`. The
-    interval of n + 1 steps lies inside that of n, but for n = n_0, whose upper end is n_0 q_max; so all that can be
-    reached is
+    interval of n + 1 steps lies inside that of n, but for n = n_0, whose upper end is n_0 q_max; so all sizes within
+    reach are
 
     .. math:: \Bigl[n_0 \max\bigl(q_{min}, \tfrac{a}{n_0 + 1/2}\bigr), \; n_0 \, q_{max}\Bigr] \cup
               \Bigl[(n_0 + 1) \max\bigl(q_{min}, \tfrac{a}{n_0 + 3/2}\bigr), \; (n_0 + 1) \tfrac{a}{n_0 + 1/2}\Bigr],
@@ -82,19 +73,22 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
     size = spectrum.abs()
     under, over = size * (1 - TIE), size * (1 + TIE)
     few = (over / q_max - 0.5).ceil_().clamp_(min=0)
+    is_negative = spectrum < 0
 
-    def sizes(n: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = (over / (n + 0.5)).clamp_(min=q_min), under / (n - 0.5)
-        return n * low, n * torch.where(n > 0, high, q_max).clamp_(max=q_max)
+    def steps(n: Tensor) -> Interval:
+        low, high = (over / (n + 0.5)).clamp_(q_min, q_max), under / (n - 0.5)
+        return low, torch.where(n > 0, high, q_max).clamp_(max=q_max)
 
-    return Reach(spectrum, (q_min, q_max), few, sizes(few), sizes(few + 1))
+    def errors(n: Tensor, low: Tensor, high: Tensor) -> Interval:
+        less, more = (torch.where(low <= high, n * step - size, torch.inf) for step in (low, high))
+        return torch.where(is_negative, -more, less), torch.where(is_negative, -less, more)
+
+    least, most = steps(few)
+    # Of more than 50,000 steps nothing is left between the distances from both ends: there is one all the same.
+    first = errors(few, least, torch.maximum(least, most))
+    return Reach(spectrum, (q_min, q_max), few, first, errors(few + 1, *steps(few + 1)))
 
 
 def hard_error(spectrum: Tensor, table: Tensor) -> Tensor:
     """What quantising a spectrum by a table adds to it, q round(c / q) - c."""
     return (spectrum / table).round_().mul_(table).sub_(spectrum)
-
-
-def _sign(spectrum: Tensor) -> Tensor:
-    """1 for 0, too."""
-    return torch.where(spectrum < 0, -1.0, 1.0).to(spectrum)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Found:
         failed: records without a score, and the first `error`.
         model_id: of the model; empty where none was run.
         precision: of the records' arithmetic.
+        values: a row a case with a value, its mean over seeds: `case_id`, `patient_id`, `value`.
     """
 
     mean: float = math.nan
@@ -55,6 +56,7 @@ class Found:
     model_id: str = ""
     precision: str = ""
     missing: str = ""
+    values: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
 
 
 def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
@@ -215,4 +217,8 @@ def _found(cell: int, rows: pd.DataFrame, known: Found, intervals: pd.DataFrame)
         high=float(intervals["high"][cell]),
         seed_spread=spread,
         undefined=int(rows["value"].isna().sum()),
+        values=rows.dropna(subset="value")
+        .groupby(["case_id", "patient_id"], observed=True)["value"]
+        .mean()
+        .reset_index(),
     )

@@ -17,13 +17,22 @@ NOTABLE = frozenset(
     (
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
+        *("members", "losses", "threshold"),  # of ensembles
         "label",  # of volumes that were made elsewhere
         "kind",  # of a corruption
         *PLAIN,
     )
 )
 RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
-JOINTS = {"organs": "+", "channels": "+", "members": "+", "target": ":", "filter": ":", "eps_schedule": ","}
+JOINTS = {
+    "organs": "+",
+    "channels": "+",
+    "members": "+",
+    "losses": "+",
+    "target": ":",
+    "filter": ":",
+    "eps_schedule": ",",
+}
 _SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-NESTED = ["mean", "low", "high", "df", "networks", "patients"]
+NESTED = ["mean", "low", "high", "df", "p", "networks", "patients"]
 
 Array = NDArray[np.float64]
 
@@ -25,6 +25,7 @@ class Nested:
         low: lower bound; NaN with one patient, where no spread between patients can be seen.
         high: upper bound, likewise.
         df: Satterthwaite's degrees of freedom; NaN likewise.
+        p: of the two-sided test of a mean of 0, uncorrected; NaN likewise, and where nothing varies.
         networks: of the method, not of the one that it is compared with.
         patients: that were scored on all networks.
     """
@@ -33,6 +34,7 @@ class Nested:
     low: float
     high: float
     df: float
+    p: float
     networks: int
     patients: int
 
@@ -80,7 +82,7 @@ def nested_interval(values: ArrayLike, minus: ArrayLike | None = None, level: fl
     of_patients = np.sum([sign * table.mean(axis=1) for sign, table in tables], axis=0)
     mean = float(of_patients.mean())
     if patients < 2:
-        return Nested(mean, np.nan, np.nan, np.nan, networks, patients)
+        return Nested(mean, np.nan, np.nan, np.nan, np.nan, networks, patients)
     variance = float(of_patients.var(ddof=1)) / patients
     squares, fewest = variance**2 / (patients - 1), patients - 1
     for _, table in tables:
@@ -95,8 +97,10 @@ def nested_interval(values: ArrayLike, minus: ArrayLike | None = None, level: fl
             squares += (scale * between) ** 2 / (own - 1)
             squares += (scale * residual) ** 2 / ((patients - 1) * (own - 1))
     df = max(float(fewest), variance**2 / squares) if squares else float(fewest)
-    reach = float(stats.t.ppf((1 + level) / 2, df)) * variance**0.5
-    return Nested(mean, mean - reach, mean + reach, df, networks, patients)
+    error = variance**0.5
+    reach = float(stats.t.ppf((1 + level) / 2, df)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, df)) if error else np.nan
+    return Nested(mean, mean - reach, mean + reach, df, p, networks, patients)
 
 
 def nested_intervals(
@@ -131,7 +135,7 @@ def nested_intervals(
     rows = []
     for name, table in tables.items():
         if not len(table) or name == behind:
-            found = Nested(np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
+            found = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
         elif behind is None:
             found = nested_interval(table, level=level)
         else:

@@ -12,12 +12,15 @@ from freqbench.reporting.parity import Parity, judge
 from freqbench.reporting.published import decimals, published
 from freqbench.reporting.recipes import Cell, Recipe
 from freqbench.reporting.render import Section
+from freqbench.reporting.statistics import SIGNIFICANCE, t_tests
 
 NOT_OURS = "not known to be the authors' checkpoint"
 SCORED = (
     "Scores are means over cases and seeds, DSC, SSIM and LPIPS (1 - distance) x100; bold (in a terminal †) is the "
-    "best of ours along the comparison, over the cells that were run. 95 % intervals are a bootstrap over patients. "
-    "A star says that something about it is guessed."
+    "best of ours along the comparison where it is ahead of every other cell that was run: Student's t-test over "
+    "patients, paired by case, Holm-corrected over all comparisons of this table, p below 0.05. Where nothing is bold "
+    "none is. 95 % intervals are over patients, each for itself (Student's t, from 20 patients on BCa bootstrap). A "
+    "star says that something about it is guessed."
 )
 MIXED = (
     "No best is marked among {threats}: such attacks bound different things, so that a lower score of one says nothing "
@@ -47,10 +50,11 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
         `published`, `difference`, `low`, `high`, `seed_spread` and `tolerance` are in the table's unit (DSC, SSIM and
         LPIPS x100, HD95 in voxels). What is missing is NaN there and has its `reason`.
     """
-    rows, reasons = _judged(recipe, records, facts)
+    found = find(recipe, records)
+    rows, reasons = _judged(recipe, found, facts)
     data = pd.DataFrame(rows)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
-    best, mixed = _best(recipe, data)
+    best, mixed = _best(recipe, data, found)
     unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
     notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
     return [
@@ -62,22 +66,22 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 
 def cell_frame(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
     """One row a cell of the recipe, in its order: see `paper_table`."""
-    return pd.DataFrame(_judged(recipe, records, facts)[0])
+    return pd.DataFrame(_judged(recipe, find(recipe, records), facts)[0])
 
 
-def _judged(recipe: Recipe, records: pd.DataFrame, facts: Facts) -> tuple[list[dict[str, Any]], list[list[str]]]:
+def _judged(recipe: Recipe, found: Sequence[Found], facts: Facts) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """A row each cell, and the reasons for its verdict or its lack."""
     checkpoints = _checkpoints(facts)
     rows, reasons = [], []
-    for cell, found in zip(recipe.cells, find(recipe, records), strict=True):
+    for cell, each in zip(recipe.cells, found, strict=True):
         printed, note = _printed(recipe, cell)
-        obstacles = _obstacles(cell, found, checkpoints)
-        parity = judge(found.mean, printed, cell.metric.name, found.seed_spread, obstacles)
-        failed = f"{found.failed} failed: {found.error}" if found.failed else ""
+        obstacles = _obstacles(cell, each, checkpoints)
+        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, obstacles)
+        failed = f"{each.failed} failed: {each.error}" if each.failed else ""
         judged = parity.reasons if recipe.published else ()
-        reasons.append([text for text in (found.missing, failed, *judged) if text])
+        reasons.append([text for text in (each.missing, failed, *judged) if text])
         digits = decimals(printed) if printed else cell.metric.digits
-        rows.append(_row(cell, found, parity, float(printed or "nan"), "; ".join(reasons[-1]), digits, note))
+        rows.append(_row(cell, each, parity, float(printed or "nan"), "; ".join(reasons[-1]), digits, note))
     return rows, reasons
 
 
@@ -170,18 +174,19 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
     return found
 
 
-def _best(recipe: Recipe, data: pd.DataFrame) -> tuple[set[int], list[str]]:
+def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[set[int], list[str]]:
     """The cells that are marked, of those that differ in the compared dimension alone; never of the clean volumes.
 
-    Cells of several threat models are not compared: of such none is marked, and the threat models are told.
+    Marked is the best of its group where it is ahead of every other: see SCORED. Cells of several threat models are not
+    compared: of such none is marked, and the threat models are told.
     """
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
-    rounded = pd.Series([round(value, digits) for value, digits in zip(data["ours"], data["digits"], strict=True)])
     threats = [cell.attack.threat_model for cell in recipe.cells]
-    shown = data.assign(_rounded=rounded, _threat=threats)[is_attacked].dropna(subset="ours")
+    shown = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
-    marked: set[int] = set()
+    rivals: dict[int, list[int]] = {}
+    parts = []
     mixed: set[str] = set()
     for _, group in shown.groupby(by):
         direction = directions[str(group["metric"].iloc[0])]
@@ -190,9 +195,21 @@ def _best(recipe: Recipe, data: pd.DataFrame) -> tuple[set[int], list[str]]:
         if group["_threat"].nunique() > 1:
             mixed |= set(group["_threat"])
             continue
-        best = group["_rounded"].min() if direction == "lowest" else group["_rounded"].max()
-        marked |= {int(i) for i in group.index[group["_rounded"] == best]}
-    return marked, sorted(mixed)
+        ours, cells = group["ours"].to_numpy(float), group.index.tolist()
+        best = cells.pop(int(ours.argmin() if direction == "lowest" else ours.argmax()))
+        rivals[best] = cells
+        sign = 1 if direction == "lowest" else -1
+        for other in rivals[best]:
+            pairs = found[other].values.merge(found[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
+            ahead = sign * (pairs["value"] - pairs["value_best"])
+            parts.append(
+                pd.DataFrame({"best": best, "other": other, "ahead": ahead, "patient_id": pairs["patient_id"]})
+            )
+    if not parts:
+        return set(), sorted(mixed)
+    tests = t_tests(pd.concat(parts), ["best", "other"], "ahead")
+    won = tests[(tests["mean"] > 0) & (tests["p_holm"] < SIGNIFICANCE)].groupby("best").size().to_dict()
+    return {best for best, others in rivals.items() if won.get(best) == len(others)}, sorted(mixed)
 
 
 def _texts(data: pd.DataFrame) -> pd.DataFrame:

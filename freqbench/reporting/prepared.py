@@ -18,7 +18,8 @@ DISTANCES: Mapping[str, str] = {
 }
 BANDS = ("energy_low", "energy_middle", "energy_high")
 NUMBERS = (
-    *("dsc", "dsc_clean", "ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
+    *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean"),
+    *("ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
     *("budget", "attack_seconds", "num_forwards", "num_backwards"),
 )
 _ORDER = ["threat_model", "attack", "budget", "label"]
@@ -33,7 +34,8 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The same rows with `family` (the label without its budget), `dsc`, `dsc_clean`, `ssim_body` x100, `drop` in
-        points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
+        points and `drop_foreground`, that of foreground DSC, `budget` x255 where it is an intensity, and `passes`
+        (forward and backward).
     """
     frame = records if "label" in records else current(checked(records))
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
@@ -49,6 +51,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
         **percent,
         family=frame["label"].astype(str).map(families).astype("category"),
         drop=percent["dsc_clean"] - percent["dsc"],
+        drop_foreground=100 * (frame["dsc_foreground_clean"] - frame["dsc_foreground"]),
         budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
         passes=frame["num_forwards"] + frame["num_backwards"],
         is_white_box=frame["source_model"].astype(str) == frame["target_model"].astype(str),
@@ -81,7 +84,7 @@ def white_box(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Mean and 95 % interval over cases of each group, patients resampled.
+    """Mean over cases and 95 % interval over patients of each group.
 
     Args:
         rows: of `shown_rows`.

@@ -45,7 +45,7 @@ class Score:
 
 SCORES: Mapping[str, Score] = {
     "dsc": Score("DSC", 100, "dsc_clean"),
-    "dsc_foreground": Score("DSC fg", 100, "dsc_foreground_clean"),
+    "dsc_foreground": Score("DSC foreground", 100, "dsc_foreground_clean"),
     "hd95": Score("HD95", clean="hd95_clean"),
     "hd95_mm": Score("HD95 mm", clean="hd95_mm_clean"),
     "ssim": Score("SSIM", 100),

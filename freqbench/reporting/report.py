@@ -20,11 +20,12 @@ from freqbench.reporting.worst import worst_case
 from freqbench.results import Key, Store
 
 NOTES = (
-    "DSC, DSC fg, SSIM and LPIPS (1 - distance) are x100, higher is better; drop is in points of DSC against "
-    "clean; n is cases, or cases x seeds. DSC and HD95 follow the published convention, all classes with "
-    "background: a total failure still scores about 6 with 14 classes and 25 with 4, so DSC fg leaves the "
-    "background out. HD95 is in voxels; undef counts the classes that have none, missing in the label or in the "
-    "prediction, and drop out of its mean, so a stronger attack can look better there. Body columns leave the air "
+    "DSC, SSIM and LPIPS (1 - distance) are x100, higher is better; drop is in points of the foreground DSC against "
+    "clean; n is cases, or cases x seeds. DSC foreground leaves the background out, and HD95 penalised is in mm, a "
+    "missed class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with "
+    "background: a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef "
+    "counts the classes that have none, missing in the label or in the prediction, and drop out of its mean, so a "
+    "stronger attack can look better there. Body columns leave the air "
     "around the patient out. L-inf is the largest change of a voxel in 1/255, L2 the Euclidean norm of the change "
     "on the [0, 1] scale.\n\n"
     "Rows of different threat models are not comparable by DSC alone: look at the distances in the same row."
@@ -125,8 +126,9 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
             title = "white-box" if source == target else f"transferred to {target}"
             sections.append(Section(f"{dataset}: attacks on {source}, {title}", rows.drop(columns=PAIR)))
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
-            title = f"{dataset}: DSC x100 of each target (columns) under volumes made on each source (* white-box)"
-            sections.append(Section(title, transfer_table(of_dataset)))
+            place = "x100 of each target (columns) under volumes made on each source (* white-box)"
+            sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(of_dataset)))
+            sections.append(Section(f"{dataset}: DSC {place}", transfer_table(of_dataset, "dsc")))
         worst = worst_case(of_dataset)
         if len(worst):
             title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"

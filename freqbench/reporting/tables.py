@@ -19,6 +19,7 @@ _PERCENT = {
     "dsc": "dsc",
     "dsc_drop": "dsc_drop",
     "dsc_foreground": "dsc_foreground",
+    "dsc_foreground_drop": "dsc_foreground_drop",
     "ssim": "ssim",
     "ssim_body": "ssim_body",
     "lpips": "lpips_similarity",
@@ -49,11 +50,19 @@ _ON_CLEAN = {
     "hd95_mm": "hd95_mm_clean",
     "hd95_penalised_mm": "hd95_penalised_clean",
 }
-_COUNTS = ["cases", "seeds", "failed", "dsc_cases", "hd95_cases", "hd95_undefined"]
+_DROPS = {"dsc_foreground_drop", "dsc_drop"}
+_SCORED = {
+    "dsc_foreground_cases": "dsc_foreground",
+    "hd95_penalised_mm_cases": "hd95_penalised",
+    "dsc_cases": "dsc",
+    "hd95_cases": "hd95",
+}
+_COUNTS = ["cases", "seeds", "failed", *_SCORED, "hd95_undefined"]
 SUMMARY = [*PAIR, "attack", "threat_model", "budget_name", "budget", *_COUNTS, *_PERCENT, *_PLAIN]
 ATTACK_TABLE = [
     *PAIR,
-    *("attack", "threat_model", "cases", "seeds", "failed", "dsc_cases", "dsc", "dsc_drop", "dsc_foreground"),
+    *("attack", "threat_model", "cases", "seeds", "failed", "dsc_foreground", "dsc_foreground_cases"),
+    *("dsc_foreground_drop", "hd95_penalised_mm", "hd95_penalised_mm_cases", "dsc_cases", "dsc", "dsc_drop"),
     *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body"),
     *("linf_255", "l2_body"),
 ]
@@ -88,14 +97,14 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of SUMMARY. `dsc`, `dsc_foreground`, `ssim`, `ssim_body`, `lpips` and `lpips_body` (1 - distance)
-        and `voxel_success` x100; `dsc_drop` in the same points, the mean over cases of clean minus attacked; `dsc` is
-        over the `dsc_cases` rows that have one, `hd95` in voxels over `hd95_cases`, with `hd95_undefined` classes left
-        out in all; `linf_255` in 1/255.
+        and `voxel_success` x100; `dsc_foreground_drop` and `dsc_drop` in the same points, the mean over cases of clean
+        minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in voxels with
+        `hd95_undefined` classes left out in all; `linf_255` in 1/255.
     """
     frame = current(checked(records))
     frame = frame[frame["left_out"] == ""]
     frame = frame.assign(lpips_body_similarity=1 - frame["lpips_body"].astype(float))
-    sources = {*_PERCENT.values(), *_PLAIN.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - {"dsc_drop"}
+    sources = {*_PERCENT.values(), *_PLAIN.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - _DROPS
     frame = frame.astype(dict.fromkeys(sources, float))
     rows = pd.concat([plain(_clean_rows(frame)), plain(_attack_rows(frame))], ignore_index=True)
     rows[list(_PERCENT)] *= 100
@@ -126,11 +135,12 @@ def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFra
     return both.sort_values(PAIR, kind="stable", ignore_index=True)[ATTACK_TABLE]
 
 
-def transfer_table(records: pd.DataFrame) -> pd.DataFrame:
-    """DSC x100 of every attack: a row an attack and source model, a column a target model, after the `clean` row.
+def transfer_table(records: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
+    """A score of every attack: a row an attack and source model, a column a target model, after the `clean` row.
 
     Args:
         records: as in `summary`, of one dataset.
+        score: a column of SUMMARY.
 
     Returns:
         Columns `attack`, `threat_model`, `source_model`, then the targets by name.
@@ -145,7 +155,7 @@ def transfer_table(records: pd.DataFrame) -> pd.DataFrame:
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
     order = order.sort_values(["_first", "source_model"], kind="stable")[keys]
-    wide = rows.pivot(index=keys, columns="target_model", values="dsc").reset_index()
+    wide = rows.pivot(index=keys, columns="target_model", values=score).reset_index()
     return order.merge(wide, on=keys, how="left")
 
 
@@ -155,7 +165,7 @@ def transfer_matrix(records: pd.DataFrame, attack: str, drop: bool = False) -> p
     Args:
         records: as in `summary`, of one dataset.
         attack: its text in the `attack` column of the other tables, such as `pgd eps=8/255`.
-        drop: points lost against clean instead of the DSC x100 that is left (which has a `clean` row first).
+        drop: points lost against clean instead of the foreground DSC x100 that is left (which has a `clean` row first).
 
     Returns:
         Index `source_model`, a column a target model; NaN where nothing was scored.
@@ -170,9 +180,10 @@ def transfer_matrix(records: pd.DataFrame, attack: str, drop: bool = False) -> p
     if attack not in known:
         raise ValueError(f"transfer_matrix: no attack {attack!r} among {', '.join(known)}")
     found = rows[rows["attack"] == attack]
-    matrix = found.pivot(index="source_model", columns="target_model", values="dsc_drop" if drop else "dsc")
+    score = "dsc_foreground_drop" if drop else "dsc_foreground"
+    matrix = found.pivot(index="source_model", columns="target_model", values=score)
     if not drop:
-        clean = rows[rows["attack"] == CLEAN].set_index("target_model")["dsc"].reindex(matrix.columns)
+        clean = rows[rows["attack"] == CLEAN].set_index("target_model")[score].reindex(matrix.columns)
         matrix = pd.concat([clean.to_frame(CLEAN).T, matrix])
     return matrix.rename_axis(index="source_model", columns="target_model")
 
@@ -192,6 +203,7 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.assign(
         _name=frame["attack"],
         attack=frame["label"],
+        dsc_foreground_drop=frame["dsc_foreground_clean"] - frame["dsc_foreground"],
         dsc_drop=frame["dsc_clean"] - frame["dsc"],
         _case=frame["case_id"].where(is_ok),
         _seed=frame["seed"].where(is_ok),
@@ -204,8 +216,7 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
         "cases": groups["_case"].nunique(),
         "seeds": groups["_seed"].nunique(),
         "failed": groups["_failed"].sum(),
-        "dsc_cases": groups["dsc"].count(),
-        "hd95_cases": groups["hd95"].count(),
+        **{name: groups[column].count() for name, column in _SCORED.items()},
         "hd95_undefined": undefined.sum(min_count=1),
     }
     return pd.DataFrame(counts | means).reset_index()
@@ -218,8 +229,7 @@ def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     means = {name: groups[column].mean() for name, column in _ON_CLEAN.items()}
     counts = {
         "cases": groups.size(),
-        "dsc_cases": groups["dsc_clean"].count(),
-        "hd95_cases": groups["hd95_clean"].count(),
+        **{name: groups[f"{column}_clean"].count() for name, column in _SCORED.items()},
     }
     rows = pd.DataFrame(counts | means).reset_index()
     return rows.assign(source_model="", attack=CLEAN, _name="", threat_model="")

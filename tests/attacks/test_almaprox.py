@@ -16,6 +16,8 @@ from freqbench.attacks.task import Task
 from freqbench.errors import ParameterError
 
 STEP = 0.001
+EVERY = (0, 1)
+"""Both classes of `Threshold`: every voxel counts."""
 
 
 class ThreeClasses(nn.Module):
@@ -46,7 +48,8 @@ def test_finds_the_least_perturbation_of_a_threshold_model(share: float, model: 
     """The voxel in rank ceil(share N) needs |x - 0.5|: never less is found, and at most two steps more."""
     images, labels, needed = around_a_half(0.05)
     least = needed[:, math.ceil(share * needed.shape[1]) - 1]
-    adversarial = make("almaprox", share=share, steps=120, step_size=STEP)(model, images, labels).adversarial
+    attack = make("almaprox", share=share, steps=120, step_size=STEP, organs=EVERY)
+    adversarial = attack(model, images, labels).adversarial
     assert bool((wrong(model, adversarial, labels) >= share).all())
     found = size(images, adversarial)
     assert bool((found >= least - 1e-6).all())
@@ -55,15 +58,11 @@ def test_finds_the_least_perturbation_of_a_threshold_model(share: float, model: 
 
 def test_a_smaller_step_finds_the_least_more_closely() -> None:
     images, labels, needed = around_a_half(0.02)
-    coarse, fine = (
-        float(
-            size(
-                images,
-                make("almaprox", share=0.9, steps=steps, step_size=step)(Threshold(), images, labels).adversarial,
-            )
-        )
+    attacks = (
+        make("almaprox", share=0.9, steps=steps, step_size=step, organs=EVERY)
         for steps, step in ((40, 4e-3), (400, 2e-4))
     )
+    coarse, fine = (float(size(images, attack(Threshold(), images, labels).adversarial)) for attack in attacks)
     least = float(needed[0, math.ceil(0.9 * needed.shape[1]) - 1])
     assert fine - least < 4e-4 < coarse - least
 
@@ -88,7 +87,7 @@ def test_without_a_success_the_volume_with_most_wrong_voxels_is_the_result() -> 
         def forward(self, x: Tensor) -> Tensor:
             return torch.where(frozen, super().forward(images), super().forward(x))
 
-    adversarial = make("almaprox", share=0.9, steps=120)(Half(), images, labels).adversarial
+    adversarial = make("almaprox", share=0.9, steps=120, organs=EVERY)(Half(), images, labels).adversarial
     assert float(wrong(Half(), adversarial, labels)) == 0.5
     assert torch.equal(adversarial[frozen], images[frozen])
 
@@ -116,11 +115,30 @@ def test_only_the_organs_are_constraints(organ: int) -> None:
     assert least - 1e-6 <= float(size(images, adversarial)) <= least + 2 * STEP
 
 
+@pytest.mark.parametrize("changes", [{}, {"target": "next-class"}], ids=str)
+def test_without_organs_all_classes_but_background_count(changes: dict[str, Any]) -> None:
+    """99 % of a volume may be had without a voxel of an organ."""
+    images, labels = volumes()
+    left, named = (
+        make("almaprox", share=0.9, steps=25, step_size=0.02, **organs, **changes)(SmallNet(), images, labels)
+        for organs in ({}, {"organs": (1, 2)})
+    )
+    assert torch.equal(left.adversarial, named.adversarial)
+
+
+def test_the_default_turns_the_organs_and_lets_background_be() -> None:
+    images, labels, _ = around_a_half(0.05)
+    adversarial = make("almaprox", share=1.0, steps=120)(Threshold(), images, labels).adversarial
+    assert bool((adversarial[labels == 1] < 0.5).all())
+    assert torch.equal(adversarial[labels == 0], images[labels == 0])
+
+
 @pytest.mark.parametrize("changes", [{"target": "next-class"}, {"target": ("swap", 0, 1)}, {"targeted": True}], ids=str)
 def test_a_target_is_reached_by_the_least_perturbation_too(changes: dict[str, Any]) -> None:
     images, labels, needed = around_a_half(0.05)
     given = 1 - labels if "targeted" in changes else labels
-    adversarial = make("almaprox", share=1.0, steps=120, **changes)(Threshold(), images, given).adversarial
+    attack = make("almaprox", share=1.0, steps=120, **({} if "targeted" in changes else {"organs": EVERY}), **changes)
+    adversarial = attack(Threshold(), images, given).adversarial
     assert torch.equal((adversarial > 0.5).long(), 1 - labels)
     assert bool((size(images, adversarial) <= needed[:, -1] + 2 * STEP).all())
 

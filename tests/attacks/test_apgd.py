@@ -33,16 +33,17 @@ def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]]
     """Where the model was asked and what came out, for one voxel a sample, without a draw, in float64."""
     model = Tent(top)
     images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
-    attack = make("apgd", **({"eps": 0.25, "steps": 8, "random_start": False} | changes))
+    by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
+    attack = make("apgd", **(by_hand | changes))
     result = attack(model, images, torch.zeros_like(images, dtype=torch.long))
     return model.asked, result.adversarial.flatten().tolist()
 
 
 def test_checkpoints_are_those_of_the_paper() -> None:
     """0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93 and 0.99 of the steps, rounded up."""
-    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert checkpoints(10) == [3, 5, 6, 7, 8, 9]
-    assert checkpoints(1) == []
+    assert checkpoints(100, released=False) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(10, released=False) == [3, 5, 6, 7, 8, 9]
+    assert checkpoints(1, released=False) == []
 
 
 BY_HAND = [0.5, 0.75, 0.4375, 0.625, 0.46875, 0.5625, 0.546875, 0.51171875, 0.5234375]
@@ -54,6 +55,55 @@ after 2 (one rise in two), 4 (one in two), 5 (none) and 7 steps (none); best are
 def test_steps_halve_as_worked_out_by_hand() -> None:
     asked, _ = climb(0.53, 0.5)
     assert [x for (x,) in asked] == pytest.approx(BY_HAND, abs=1e-12)
+
+
+AS_RELEASED = [0.5, 0.75, 0.4375, 0.625, 0.59375, 0.5234375, 0.599609375, 0.5703125, 0.53515625]
+"""The same with a checkpoint after each step. The first step counts as a rise, whatever it led to; after 2 steps the
+best is still the start, after 3 the loss is below that of the step that was left, and after 6 below the last one.
+"""
+
+
+def test_steps_halve_as_worked_out_by_hand_from_the_released_code() -> None:
+    asked, result = climb(0.53, 0.5, variant="released")
+    assert [x for (x,) in asked] == pytest.approx(AS_RELEASED, abs=1e-12)
+    assert result == pytest.approx(AS_RELEASED[-1:], abs=1e-12)
+
+
+def first_volumes(**changes: Any) -> Tensor:
+    """The change of two grey volumes at the start, `[2, N]`."""
+    asked, images = list[Tensor](), torch.full((2, 1, 4, 3, 2), 0.5, dtype=torch.float64)
+    model = Tent(0.5)
+    model.register_forward_hook(lambda _, inputs, output: asked.append(inputs[0].detach()))
+    make("apgd", eps=0.25, steps=1, loss="ce", **changes)(model, images, torch.zeros_like(images, dtype=torch.long))
+    return (asked[0] - images).flatten(1)
+
+
+def test_the_released_code_stretches_the_draw_of_each_sample_to_eps() -> None:
+    drawn, stretched = first_volumes(variant="paper"), first_volumes(variant="released")
+    largest = drawn.abs().amax(dim=1, keepdim=True)
+    assert bool((largest < 0.25).all())
+    assert torch.allclose(stretched, 0.25 * drawn / largest, rtol=1e-12, atol=0)
+
+
+def test_a_start_that_is_given_is_not_stretched() -> None:
+    images = torch.full((1, 1, 1, 1, 2), 0.5, dtype=torch.float64)
+    model = Tent(0.5)
+    attack = make("apgd", eps=0.25, steps=1, variant="released")
+    attack(model, images, torch.zeros_like(images, dtype=torch.long), start=torch.full_like(images, 0.125))
+    assert model.asked[0] == [0.625, 0.625]
+
+
+def test_raises_the_dice_loss_unless_told_otherwise() -> None:
+    """It is what is scored."""
+    assert make("apgd", eps=0.1).loss_name == "dice"
+
+
+def test_checkpoints_of_the_released_code() -> None:
+    """int(0.22 * 50) = 11 steps, then each time int(0.03 * 50) = 1 fewer, down to int(0.06 * 50) = 3; at least 1."""
+    assert checkpoints(50, released=True) == [11, 21, 30, 38, 45]
+    assert checkpoints(100, released=True) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(5, released=True) == [1, 2, 3, 4]
+    assert checkpoints(1, released=True) == []
 
 
 def test_the_best_point_is_kept_and_the_last_one_where_asked_for() -> None:
@@ -73,7 +123,7 @@ def test_each_sample_halves_its_own_step() -> None:
 
 def observe(values: list[float], steps: int) -> dict[int, bool]:
     """At which checkpoints a step is halved, given L after every step."""
-    pace, highest, found = Pace(steps), torch.tensor([-torch.inf]), {}
+    pace, highest, found = Pace(steps, released=False), torch.tensor([-torch.inf]), {}
     for i, value in enumerate(values):
         highest = torch.maximum(highest, torch.tensor([value]))
         halves = pace.halves(i, torch.tensor([value]), highest)
@@ -83,7 +133,7 @@ def observe(values: list[float], steps: int) -> dict[int, bool]:
 
 
 def test_a_step_that_always_pays_is_kept() -> None:
-    assert observe([float(i) for i in range(100)], 100) == dict.fromkeys(checkpoints(100), False)
+    assert observe([float(i) for i in range(100)], 100) == dict.fromkeys(checkpoints(100, released=False), False)
 
 
 def test_a_step_that_pays_in_fewer_than_three_of_four_is_halved() -> None:
@@ -149,7 +199,7 @@ def test_stages_share_all_steps_and_count_their_passes() -> None:
     assert [count for _, count in attack.stages] == [90, 90, 120]
     assert attack.passes == (303, 300)
     assert APGD(eps=0.1, steps=300, eps_schedule=SEA, keep="last").passes == (302, 300)
-    assert APGD(eps=0.1, restarts=2).passes == (202, 200)
+    assert APGD(eps=0.1, restarts=2).passes == (204, 200)  # a look at the best of each run, by its Dice
 
 
 @pytest.mark.parametrize(

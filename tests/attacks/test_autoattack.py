@@ -10,12 +10,14 @@ from attacks.small import Fixed, Net
 from attacks.test_contract import generators
 from torch import nn
 
-from freqbench.attacks import AutoAttack, make
+from freqbench.attacks import APGD, PGD, Attack, AutoAttack, Square, make
 from freqbench.attacks.parameters import MEMBERS
 from freqbench.errors import ParameterError
 from freqbench.grid import attack_params
+from freqbench.ops.losses import LOSSES
 
-SMALL: dict[str, Any] = {"steps": 6, "queries": 20}
+CLASSICAL = ("apgd-ce", "apgd-dlr", "square")
+SMALL: dict[str, Any] = {"steps": 6, "queries": 20, "members": CLASSICAL}
 ALONE: list[tuple[str, dict[str, Any]]] = [
     ("apgd", {"steps": 6, "loss": "ce"}),
     ("apgd", {"steps": 6, "loss": "dlr"}),
@@ -34,12 +36,12 @@ def lowest_alone() -> list[list[float]]:
 
 
 def left_over(threshold: float) -> list[int]:
-    """Forward passes of each window if it is left alone as soon as one member has brought it below the threshold."""
+    """Forward passes of each window if it is left alone as soon as one member has brought it to the threshold."""
     counts = [0] * 3
     for i in range(3):
         lowest = np.inf
         for found, cost in zip(lowest_alone(), COSTS, strict=True):
-            if lowest >= threshold:
+            if lowest > threshold:
                 counts[i] += cost
                 lowest = min(lowest, found[i])
     return counts
@@ -51,7 +53,7 @@ def test_is_at_least_as_strong_as_each_member_alone(threshold: float) -> None:
     own = scores(run("autoattack", **SMALL, threshold=threshold)[1].adversarial)
     for name, parameters in ALONE:
         alone = scores(run(name, **parameters)[1].adversarial)
-        assert all(a <= b or a < threshold for a, b in zip(own, alone, strict=True))
+        assert all(a <= b or a <= threshold for a, b in zip(own, alone, strict=True))
 
 
 def test_the_worst_of_all_that_was_asked_is_kept() -> None:
@@ -65,7 +67,7 @@ def test_of_members_that_are_equal_the_first_is_kept() -> None:
     images, labels = task()
     for members in (("apgd-ce", "square"), ("square", "apgd-ce")):
         alone, both = (
-            make("autoattack", eps=EPS, **SMALL, threshold=0.0, members=names)(Fixed(1), images, labels).adversarial
+            make("autoattack", eps=EPS, **(SMALL | {"members": names}))(Fixed(1), images, labels).adversarial
             for names in (members[:1], members)
         )
         assert torch.equal(alone, both)
@@ -84,7 +86,7 @@ def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
     """At every threshold that parts the windows; the model is asked about as many windows as are left."""
     found = sorted({value for values in lowest_alone() for value in values})
     seen = set()
-    for threshold in [value + 1e-6 for value in found]:
+    for threshold in found:
         model, result = run("autoattack", **SMALL, threshold=threshold)
         sizes = [len(asked) for asked in model.volumes]
         assert list(result.forwards) == left_over(threshold)
@@ -95,7 +97,7 @@ def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
 
 
 def test_a_window_that_has_fallen_keeps_what_it_fell_to() -> None:
-    _, first = run("autoattack", **SMALL, members=("apgd-ce",))
+    _, first = run("autoattack", **(SMALL | {"members": ("apgd-ce",)}))
     model, result = run("autoattack", **SMALL, threshold=1.0)
     assert torch.equal(first.adversarial, result.adversarial)
     assert len(model.volumes) == 8
@@ -109,10 +111,19 @@ def test_losses_of_members_that_were_skipped_are_nan() -> None:
     assert bool(result.losses[6:].isnan().all())
 
 
-def test_a_dice_that_equals_the_threshold_has_not_fallen() -> None:
+@pytest.mark.parametrize(("threshold", "forwards"), [(1.0, 4), (0.999, 4 + 4 + 5)])
+def test_a_dice_that_equals_the_threshold_has_fallen(threshold: float, forwards: int) -> None:
     """Within 0 nothing can be done: the Dice stays 1."""
-    _, result = run("autoattack", eps=0.0, steps=2, queries=3, threshold=1.0)
-    assert result.forwards == (4 + 4 + 5,) * 3
+    _, result = run("autoattack", eps=0.0, steps=2, queries=3, members=CLASSICAL, threshold=threshold)
+    assert result.forwards == (forwards,) * 3
+
+
+def test_by_default_a_window_falls_where_nothing_is_left_to_lose() -> None:
+    """One that is wrong from the start is left to the first member alone; all others are attacked by all members."""
+    images, labels = task()
+    labels[1] = torch.where(labels[1] == 1, 2, 1)
+    result = make("autoattack", eps=0.0, steps=2, queries=3, members=CLASSICAL)(Net(), images, labels)
+    assert result.forwards == (13, 4, 13)
 
 
 def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
@@ -120,7 +131,7 @@ def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
     images, labels = task()
     labels[1] = labels[1].clamp(max=1)
     drawn_from, fresh = generators(*SEEDS), generators(*SEEDS)
-    attack = make("autoattack", eps=EPS, **SMALL, organs=(2,), threshold=0.01)
+    attack = make("autoattack", eps=EPS, **SMALL, organs=(2,))
     assert attack(Net(), images, labels, generator=drawn_from).forwards == (38, 8, 38)
     assert not any(torch.equal(g.get_state(), f.get_state()) for g, f in zip(drawn_from, fresh, strict=True))
 
@@ -129,14 +140,15 @@ def test_a_window_without_the_organs_has_fallen_from_the_start() -> None:
     """There is nothing to lose: the first member takes it along, and no other does."""
     images, labels = task()
     labels[1] = labels[1].clamp(max=1)
-    result = make("autoattack", eps=EPS, **SMALL, organs=(2,), threshold=0.01)(Net(), images, labels)
+    result = make("autoattack", eps=EPS, **SMALL, organs=(2,))(Net(), images, labels)
     assert result.forwards == (38, 8, 38)
     assert bool(result.adversarial.isfinite().all())
 
 
 def test_passes_are_the_sums_of_the_members_and_a_look_at_each() -> None:
-    assert AutoAttack(eps=EPS).passes == (2 * 102 + 5002, 200)
-    assert AutoAttack(eps=EPS, restarts=2, members=("apgd-ce", "square")).passes == (203 + 5002, 200)
+    assert AutoAttack(eps=EPS, members=CLASSICAL).passes == (2 * 102 + 5002, 200)
+    assert AutoAttack(eps=EPS, restarts=2, members=("apgd-ce", "square")).passes == (2 * 102 + 1 + 5002, 200)
+    assert AutoAttack(eps=EPS, members=("apgd-ce-shrinking",)).passes == (104, 100)
     assert AutoAttack(eps=EPS, members=("apgd-dlr-targeted",)).passes == (1 + 102, 100)
 
 
@@ -144,11 +156,38 @@ def test_passes_are_the_sums_of_the_members_and_a_look_at_each() -> None:
 def test_every_member_can_stand_alone(member: str) -> None:
     images, labels = task()
     model = nn.Conv3d(1, 4, 3, padding=1)
-    result = make("autoattack", eps=EPS, steps=2, queries=3, members=(member,))(model, images, labels)
-    assert (result.num_forwards, result.num_backwards) == make(
-        "autoattack", eps=EPS, steps=2, queries=3, members=(member,)
-    ).passes
+    attack = make("autoattack", eps=EPS, steps=4, queries=3, members=(member,))
+    result = attack(model, images, labels)
+    assert (result.num_forwards, result.num_backwards) == attack.passes
     assert not torch.equal(result.adversarial, images)
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [
+        ("apgd-dice", APGD(eps=EPS, loss="dice")),
+        ("apgd-mask-ce-balanced", APGD(eps=EPS, loss="mask-ce-balanced")),
+        ("apgd-dicece-shrinking", APGD(eps=EPS, loss="dicece", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)))),
+        ("apgd-dlr-targeted", APGD(eps=EPS, loss="dlr-targeted", target="least-likely")),
+        ("pgd-ce", PGD(eps=EPS, steps=100, step_size="eps/4", loss="ce", keep="best")),
+        ("square", Square(eps=EPS, queries=5000, p_init=0.8, keep="best")),
+    ],
+)
+def test_a_member_s_name_says_optimiser_loss_and_radii(member: str, expected: Attack) -> None:
+    assert AutoAttack(eps=EPS, members=(member,)).attacks == (expected,)
+
+
+def test_every_pair_of_optimiser_and_loss_has_a_name() -> None:
+    for loss in LOSSES:
+        assert {f"apgd-{loss}", f"apgd-{loss}-shrinking", f"pgd-{loss}"} <= set(MEMBERS)
+    assert len(MEMBERS) == 3 * len(LOSSES) + 1
+
+
+def test_the_default_members_raise_what_the_score_is_made_of() -> None:
+    attack = AutoAttack(eps=EPS)
+    assert [member.loss_name for member in attack.attacks] == ["dice", "dicece", "mask-ce-balanced", "js", "dicece"]
+    assert [type(member) for member in attack.attacks] == [APGD] * 4 + [Square]
+    assert (attack.threshold, attack.scope) == (0.0, "volume")
 
 
 def test_members_are_one_value_that_json_and_a_hash_can_hold() -> None:
@@ -163,12 +202,16 @@ def test_members_are_one_value_that_json_and_a_hash_can_hold() -> None:
     [
         ({"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
         ({"threshold": float("nan")}, "threshold: expected a number in [0, 1], got nan"),
-        ({"members": ()}, "members: expected some of apgd-ce, apgd-dlr, apgd-dlr-targeted, square, each once"),
-        ({"members": "square"}, "members: expected some of apgd-ce"),
-        ({"members": ("square", "square")}, "members: expected some of apgd-ce"),
+        ({"members": ()}, "members: expected names such as apgd-dice-shrinking, pgd-ce, square, each once"),
+        ({"members": "square"}, "members: expected names such as apgd-dice-shrinking"),
+        ({"members": ("square", "square")}, "members: expected names such as apgd-dice-shrinking"),
         ({"members": ("sqare",)}, "members: unknown member 'sqare'. Did you mean 'square'?"),
         ({"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
         ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        (
+            {"steps": 3, "members": ("apgd-ce-shrinking",)},
+            "steps: expected at least 4, so that every radius has one, got",
+        ),
     ],
     ids=str,
 )
@@ -187,7 +230,7 @@ def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> N
 )
 def test_members_that_need_more_classes_are_one_line(members: tuple[str, ...], expected: str) -> None:
     """Said before a model is loaded, and by the attack itself."""
-    attack = make("autoattack", eps=EPS, **SMALL, members=members)
+    attack = make("autoattack", eps=EPS, **(SMALL | {"members": members}))
     images, labels = task()
     for ask in (lambda: attack.check_classes(2), lambda: attack(nn.Conv3d(1, 2, 1), images, labels.clamp(max=1))):
         with pytest.raises(ParameterError) as caught:

@@ -4,17 +4,20 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.asked import EPS, in_ball, run, scores, task, told
+from attacks.asked import EPS, SEEDS, in_ball, run, scores, task, told
+from attacks.examples import generators
 from attacks.small import Net
-from torch import nn
+from torch import Tensor, nn
 
-from freqbench.attacks import make
+from freqbench.attacks import Attack, make
+from freqbench.attacks.ensemble import Ensemble
 from freqbench.errors import ParameterError, UserError
 from freqbench.grid import attack_identity
+from freqbench.ops.overlap import mean_dice
 
 SMALL: dict[str, dict[str, Any]] = {
     "sea": {"steps": 10},
-    "autoattack": {"steps": 6, "queries": 20, "threshold": 0.0},
+    "autoattack": {"steps": 3, "members": ("apgd-dlr", "apgd-ce")},
 }
 every_ensemble = pytest.mark.parametrize("name", SMALL)
 
@@ -43,6 +46,47 @@ def test_more_restarts_are_never_weaker(name: str) -> None:
     assert not torch.equal(few.adversarial, more.adversarial)
 
 
+OF_EVERY_KIND: dict[str, dict[str, Any]] = {
+    "autoattack": {
+        "steps": 4,
+        "queries": 10,
+        "members": ("apgd-dice", "apgd-mask-ce-shrinking", "apgd-dlr-targeted", "pgd-ce", "square"),
+    },
+    "sea": {"steps": 6, "losses": ("mask-ce-balanced", "js", "segpgd", "dlr-targeted")},
+}
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("name", OF_EVERY_KIND)
+def test_no_member_is_stronger_alone(name: str, restarts: int) -> None:
+    """With the same draws, window by window: what an ensemble adds never costs it anything, whatever the members."""
+    images, labels = task()
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = nn.Sequential(nn.Conv3d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv3d(6, 4, 3, padding=1))
+    ensemble = make(name, eps=EPS, restarts=restarts, **OF_EVERY_KIND[name])
+    assert isinstance(ensemble, Ensemble)
+
+    def dice(attack: Attack) -> Tensor:
+        with torch.no_grad():
+            adversarial = attack(model, images, labels, generator=generators(*SEEDS)).adversarial
+            return mean_dice(model(adversarial), labels)
+
+    own = dice(ensemble)
+    for member in ensemble.attacks:
+        assert bool((own <= dice(member)).all()), member
+    assert bool((own > 0).all()), "nothing is left to lose: nothing is tested"
+
+
+@pytest.mark.parametrize("loss", ["dicece", "ce"])
+def test_pgd_is_not_stronger_at_the_same_passes_than_autoattack(loss: str) -> None:
+    """With the members that it has by default. Of networks that the package carries: `tests/benchmarks`."""
+    settings = {"steps": 10, "queries": 20}
+    own = scores(run("autoattack", **settings)[1].adversarial)
+    _, pgd = run("pgd", steps=sum(make("autoattack", eps=EPS, **settings).passes) // 2, loss=loss)
+    assert all(a <= b for a, b in zip(own, scores(pgd.adversarial), strict=True))
+
+
 @every_ensemble
 def test_one_generator_for_all_is_taken_too(name: str) -> None:
     """And it has moved on afterwards."""
@@ -62,6 +106,12 @@ def test_what_is_one_attack_has_one_identity(name: str) -> None:
     assert given == make(name, eps=EPS, **SMALL[name], organs=(1, 2))
     assert hash(given) == hash(make(name, eps=EPS, **SMALL[name], organs=(1, 2)))
     assert "restarts" not in attack_identity(given)
+
+
+@every_ensemble
+def test_the_case_is_attacked_as_one_by_default(name: str) -> None:
+    assert make(name, eps=EPS).attacks_volume
+    assert not make(name, eps=EPS, scope="window").attacks_volume
 
 
 @every_ensemble
@@ -87,8 +137,8 @@ def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected
 @every_ensemble
 def test_organs_beyond_the_models_classes_are_one_line(name: str) -> None:
     images, labels = task()
-    changes = {"members": ("apgd-ce", "square")} if name == "autoattack" else {}
-    attack = make(name, eps=EPS, **SMALL[name], **changes, organs=(2,))
+    changes = {"members": ("apgd-ce",)} if name == "autoattack" else {}
+    attack = make(name, eps=EPS, **(SMALL[name] | changes), organs=(2,))
     with pytest.raises(ParameterError, match=rf"^{name}: organs: expected classes in 0\.\.1, got 2$"):
         attack(nn.Conv3d(1, 2, 1), images, labels.clamp(max=1))
 

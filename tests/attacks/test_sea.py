@@ -4,24 +4,23 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attacks.asked import EPS, in_ball, run, scores, task, told
+from attacks.asked import EPS, SEEDS, Asked, in_ball, run, scores, task, told
+from attacks.examples import generators
 from attacks.small import Net
 from torch import nn
 
-from freqbench.attacks import APGD, SEA, make
-from freqbench.attacks.task import Task
+from freqbench.attacks import SEA, make
 from freqbench.errors import ParameterError
-from freqbench.ops.losses import LOSSES
-from freqbench.ops.voxel_losses import EVERYTHING
 
 RADII = (2 * EPS, 1.5 * EPS, EPS)
 LOOKS = 14  # of a run with 10 steps: 3, 3 and 4, one at the end of each radius, and one at what the run brings
 
 
-def test_three_runs_of_auto_pgd_with_the_paper_s_losses_and_radii() -> None:
+def test_four_runs_of_auto_pgd_with_the_losses_and_radii_of_paper_and_code() -> None:
+    """Those of the paper, and SegPGD's, which is the masked cross-entropy at first."""
     runs = SEA(eps=EPS).attacks
-    assert {type(attack) for attack in runs} == {APGD}
-    assert [attack.loss for attack in runs] == ["mask-ce-balanced", "mask-ce", "js"]
+    assert SEA(eps=EPS).losses == ("mask-ce-balanced", "mask-ce", "js", "segpgd")
+    assert [attack.loss for attack in runs] == ["mask-ce-balanced", "mask-ce", "js", "mask-ce"]
     for attack in runs:
         assert attack.stages == tuple(zip(RADII, (90, 90, 120), strict=True))
         assert attack.random_start
@@ -30,49 +29,54 @@ def test_three_runs_of_auto_pgd_with_the_paper_s_losses_and_radii() -> None:
 def test_runs_begin_at_the_same_draw_in_the_widest_ball() -> None:
     model, _ = run("sea", steps=10)
     first = model.volumes[0]
-    assert torch.equal(first, model.volumes[LOOKS])
-    assert torch.equal(first, model.volumes[2 * LOOKS])
+    assert all(torch.equal(first, model.volumes[k * LOOKS]) for k in range(4))
     assert RADII[1] < float((first - task()[0]).abs().max()) <= RADII[0] + 1e-6
 
 
-def test_a_narrower_radius_begins_at_the_worst_of_the_one_before() -> None:
-    """By the mean Dice, and of equal ones the last; projected."""
-    model, _ = run("sea", steps=10)
-    images, _ = task()
-    assert len(model.volumes) == 3 * LOOKS
-    for i, first in ((i, first) for i in range(3) for first in range(0, 3 * LOOKS, LOOKS)):
-        dices = told(model, i)
-        for (begin, end), radius in zip(pairwise([first, first + 4, first + 8]), RADII[1:], strict=True):
-            worst = max(range(begin, end), key=lambda k: (-dices[k], k))
+@pytest.mark.parametrize("loss", ["mask-ce", "segpgd"])
+def test_a_narrower_radius_begins_at_the_best_of_the_one_before(loss: str) -> None:
+    """By the cross-entropy, as Auto-PGD alone, not by the Dice; projected."""
+    model, _ = run("sea", steps=10, losses=(loss,))
+    images, labels = task()
+    differ = False
+    for i in range(3):
+        values = [nn.functional.cross_entropy(z[i : i + 1], labels[i]).item() for z in model.logits]
+        for (begin, end), radius in zip(pairwise([0, 4, 8]), RADII[1:], strict=True):
+            best = max(range(begin, end), key=lambda k: values[k])
+            differ = differ or told(model, i)[best] > min(told(model, i)[begin:end])
             low, high = (images[i] - radius).clamp(min=0), (images[i] + radius).clamp(max=1)
-            assert torch.equal(model.volumes[end][i], model.volumes[worst][i].clamp(low, high))
+            assert torch.equal(model.volumes[end][i], model.volumes[best][i].clamp(low, high))
+    assert differ, "the Dice would say the same everywhere: nothing is tested"
+
+
+def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
+    """Its values before each step are those of the formula, lambda = i / (2 T), T = 3, 3 and 4."""
+    images, labels = task()
+    model = Asked()
+    result = make("sea", eps=EPS, steps=10, losses=("segpgd",))(model, images, labels, generator=generators(*SEEDS))
+    looked = [z for k, z in enumerate(model.logits) if k not in (3, 7, 12, 13)]
+    lambdas = [0, 1 / 6, 2 / 6, 0, 1 / 6, 2 / 6, 0, 1 / 8, 2 / 8, 3 / 8]
+    for loss, share, logits in zip(result.losses, lambdas, looked, strict=True):
+        ce = nn.functional.cross_entropy(logits, labels[:, 0], reduction="none")
+        right = logits.argmax(1) == labels[:, 0]
+        expected = torch.where(right, (1 - share) * ce, share * ce).flatten(1).mean(1)
+        assert torch.allclose(loss, expected, atol=1e-6)
 
 
 def test_the_worst_of_all_that_lies_in_the_ball_is_kept() -> None:
     model, result = run("sea", steps=10)
     inside = in_ball(model)
-    assert inside == ([False] * 8 + [True] * 6) * 3
+    assert inside == ([False] * 8 + [True] * 6) * 4
     for i, found in enumerate(scores(result.adversarial)):
         assert found == min(value for value, is_inside in zip(told(model, i), inside, strict=True) if is_inside) < 1
 
 
 def test_is_at_least_as_strong_as_auto_pgd_with_each_of_its_losses() -> None:
-    """At the same steps, radii and draws, window by window."""
+    """At the same steps, radii and draws, window by window, however Auto-PGD chooses among its volumes."""
     own = scores(run("sea", steps=10)[1].adversarial)
-    for attack in SEA(eps=EPS, steps=10).attacks:
+    for attack in SEA(eps=EPS, steps=10).attacks[:3]:
         _, alone = run("apgd", steps=10, loss=attack.loss, eps_schedule=attack.eps_schedule)
         assert all(a <= b for a, b in zip(own, scores(alone.adversarial), strict=True))
-
-
-def test_steps_are_judged_by_the_cross_entropy_for_js_too() -> None:
-    images, labels = task()
-    work = Task("sea", Net(), images, labels, targeted=False, generator=None, start=None)
-    work.aim("js", None, None)
-    work.judge(lambda logits: logits.new_zeros(len(logits)), SEA(eps=EPS).compared_by)
-    _, value = work.gradient_and_value(images)
-    logits = Net()(images)
-    assert torch.allclose(value, nn.functional.cross_entropy(logits, labels[:, 0], reduction="none").flatten(1).mean(1))
-    assert torch.allclose(work.losses[0], LOSSES["js"](logits, labels, EVERYTHING))
 
 
 def test_a_window_without_foreground_is_attacked_for_what_it_might_be_taken_for() -> None:
@@ -84,12 +88,44 @@ def test_a_window_without_foreground_is_attacked_for_what_it_might_be_taken_for(
     assert after < before
 
 
-def test_passes_are_those_of_three_runs_and_a_look_at_each() -> None:
-    assert SEA(eps=EPS).passes == (3 * (300 + 2 + 1 + 1), 900)
-    assert SEA(eps=EPS, restarts=2).passes == (3 * (2 * 303 + 1), 1800)
+def test_passes_are_those_of_all_runs_and_a_look_at_each() -> None:
+    assert SEA(eps=EPS).passes == (4 * (300 + 2 + 1 + 1), 1200)
+    assert SEA(eps=EPS, restarts=2).passes == (4 * (2 * 304 + 1), 2400)
 
 
 def test_a_radius_without_a_step_is_one_line() -> None:
     with pytest.raises(ParameterError, match=r"^sea: steps: expected at least 4, so that every radius has one, got 3$"):
         SEA(eps=EPS, steps=3)
-    assert SEA(eps=EPS, steps=4).passes == (3 * 8, 12)
+    assert SEA(eps=EPS, steps=4).passes == (4 * 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        (
+            (),
+            "expected names such as mask-ce, js, segpgd, each once (in a job file a list of lists, [[mask-ce, js",
+        ),
+        (("js", "js"), "expected names such as mask-ce, js, segpgd, each once"),
+        (("jss",), "unknown loss 'jss'. Did you mean 'js'?"),
+    ],
+)
+def test_losses_that_cannot_be_are_one_line(losses: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        SEA(eps=EPS, losses=losses)
+    assert str(caught.value).startswith(f"sea: losses: {expected}")
+
+
+def test_losses_that_need_more_classes_are_one_line() -> None:
+    with pytest.raises(
+        ParameterError, match=r"^sea: losses: expected at least 3 classes for dlr, got 2: leave it out$"
+    ):
+        SEA(eps=EPS, losses=("dice", "dlr")).check_classes(2)
+
+
+def test_a_window_with_nothing_left_to_lose_is_left_to_the_first_run() -> None:
+    """It is wrong from the start."""
+    images, labels = task()
+    labels[1] = torch.where(labels[1] == 1, 2, 1)
+    result = make("sea", eps=0.0, steps=10)(Net(), images, labels)
+    assert result.forwards == (4 * LOOKS, LOOKS, 4 * LOOKS)

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--json", default=None, help="file for what benchmarks of attacks measured")
+    parser.addoption("--fast", action="store_true", help="fewer steps, where a benchmark says so")
 
 
 @pytest.fixture(scope="session")

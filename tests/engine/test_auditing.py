@@ -3,7 +3,6 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,9 @@ from freqbench.engine import probes, probing
 from freqbench.engine.auditing import Asked, carry_out
 from freqbench.engine.reproduce import Reproducer
 from freqbench.errors import UserError
+from freqbench.job import JobSpec
 from freqbench.models import load
-from freqbench.reporting.audit import Finding, audited, gathered
+from freqbench.reporting.audit import Finding, audited, gathered, masking
 from freqbench.reporting.audit.checks import verdicts
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
@@ -33,21 +33,24 @@ def audit(out: str, **asked: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A store of both networks, and its audit."""
+def out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of both networks, and its audit, with a tenth of the queries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
+        patch.setattr(probing, "QUERIES", 100)
         place = str(tmp_path_factory.mktemp("audited") / "out")
         execute(job(), place)
         before = rows(place)
         audit(place)
         assert rows(place) == before
-        yield place
+    return place
 
 
 @pytest.fixture(scope="module")
 def findings(out: str) -> tuple[Finding, ...]:
-    return audited(gathered([Store(out)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "FEWEST_QUERIES", 100)
+        return audited(gathered([Store(out)]))
 
 
 def verdict(findings: tuple[Finding, ...], check: str, model: str) -> str:
@@ -61,10 +64,26 @@ def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, .
     assert {"zero_gradients", "square", "transfer", "unbounded"} <= set(found.flags)
 
 
-def test_the_plain_network_is_not(findings: tuple[Finding, ...]) -> None:
+def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Finding, ...]) -> None:
     (found,) = [each for each in verdicts(findings) if each.model == "plain"]
-    assert (found.verdict, found.flags) == ("no sign", ())
+    assert found.flags == ()
     assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(found.held)
+
+
+def test_what_the_store_claims_is_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+    """The store's own rows are its claim, whatever the audit found."""
+    found = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
+    plain = found["plain", "linf eps=32/255"]
+    assert (plain.comparisons, plain.cases) == (7, 4)  # FGSM, Square, PGD with more steps and restarts, two losses
+    assert "pgd eps=32/255" in plain.sentence
+    assert found["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
+
+
+def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, ...]) -> None:
+    """The optimum within the same bounds leaves less of the plain network too."""
+    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert (found.verdict, len(found.fallen)) == ("flagged", 1)
+    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=ce )?restarts=3 leaves \d", found.sentence)
 
 
 def test_every_check_of_gradients_could_be_made(findings: tuple[Finding, ...]) -> None:
@@ -74,7 +93,7 @@ def test_every_check_of_gradients_could_be_made(findings: tuple[Finding, ...]) -
 
 def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
     texts = [each.sentence for each in findings if (each.check, each.model) == ("credit", "plain")]
-    assert len(texts) == 2
+    assert Counter(text.split()[0] for text in texts) == {"vafa": 2, "vafa_opt": 2}  # as it is, and two losses
     assert {"(slices stretched)" in text for text in texts} == {True, False}
     assert all("random" in text and "uniform" in text for text in texts)
 
@@ -97,7 +116,8 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
     assert verdict(findings, "saved", "plain") == "holds"
 
 
-def test_a_second_audit_computes_nothing(out: str) -> None:
+def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "QUERIES", 100)
     before, gradients = rows(root_of(out)), read_gradients(out)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
@@ -117,6 +137,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     execute(job(save_adversarial="none"), place)
     said = audit(place, compute=False)
     assert re.search(r"\d+ cells, \d+ units on at most 4 cases, [\d,]+ window passes", said)
+    assert "most of them: square 8,000, " in said  # 4 cases, 2 models
     assert "gradients: 352 window passes more, at most" in said  # 8 windows of 4 and of 20 steps, twice
     assert not (tmp_path / "out" / "audit" / "records").exists()
 
@@ -132,7 +153,83 @@ def test_cells_that_the_store_has_are_not_planned_again(tmp_path: Path) -> None:
     assert "fgsm" in {cell.attack.name for cell in fewer.grid.cells}
 
 
-def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path) -> None:
+def strongest(
+    spec: JobSpec,
+    place: str,
+    attack: str = "apgd",
+    names: tuple[str, ...] = ("eps", "loss", "steps", "restarts", "scope"),
+) -> list[dict[str, object]]:
+    """What is planned of an attack, the first source's."""
+    probe = probing.planned(spec, place, 1, None, print, compute=False)
+    cells = [cell for cell in probe.grid.cells if (cell.attack.name, cell.source.name) == (attack, "plain")]
+    return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
+
+
+def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
+    attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
+    spec, _ = expanded(job(attacks=attacks))
+    usual = {"steps": 30, "restarts": 3, "scope": "window"}
+    expected = [{"eps": eps, "loss": loss, **usual} for eps in (4 / 255, 8 / 255) for loss in ("dice", "ce")]
+    assert strongest(spec, str(tmp_path)) == expected
+
+
+def test_a_volume_of_several_windows_is_attacked_as_one(tmp_path: Path) -> None:
+    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
+    spec, _ = expanded(job(models=models))
+    assert {found["scope"] for found in strongest(spec, str(tmp_path))} == {"volume"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "form", "bounds"),
+    [
+        ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+        (
+            {"name": "vafa", "block": 8, "variant": "paper"},
+            "vafa_opt",
+            {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False},
+        ),
+        ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+        ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
+    ],
+    ids=str,
+)
+def test_frequency_attacks_are_held_against_their_adaptive_forms(
+    attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
+) -> None:
+    """With the same bounds, and the null rows of these."""
+    spec, _ = expanded(job(attacks=[{**attack, "steps": 20}]))
+    names = (*bounds, "loss", "control")
+    planned = strongest(spec, str(tmp_path), form, names)
+    optimised = [{**bounds, "loss": loss, "control": "none"} for loss in ("dice", "ce")]
+    assert [each for each in planned if each["control"] == "none"] == optimised
+    nulls = [each for each in planned if each["control"] != "none"]
+    assert {each["control"] for each in nulls} == {"uniform", "random"}
+    assert all({name: each[name] for name in bounds} == bounds for each in nulls)
+
+
+def test_a_block_that_windows_cut_stays_in_windows(tmp_path: Path) -> None:
+    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
+    for block, scope in ((8, "volume"), (16, "window")):
+        spec, _ = expanded(job(models=models, attacks=[{"name": "vafa", "block": block}]))
+        found = strongest(spec, str(tmp_path), "vafa_opt", ("scope", "control"))
+        assert {each["scope"] for each in found if each["control"] == "none"} == {scope}
+
+
+def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
+    attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
+    spec, _ = expanded(job(attacks=attacks))
+    assert strongest(spec, str(tmp_path)) == []
+
+
+def test_a_planned_search_has_enough_queries_to_prove_something(tmp_path: Path) -> None:
+    spec, _ = expanded(job())
+    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    queries = {getattr(cell.attack, "queries", None) for cell in probe.grid.cells if cell.attack.name == "square"}
+    assert queries == {masking.FEWEST_QUERIES} == {1000}
+
+
+def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "QUERIES", 10)
     place = str(tmp_path / "out")
     execute(job(save_adversarial="none"), place)
     audit(place, cases=2)

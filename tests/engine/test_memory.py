@@ -11,8 +11,16 @@ from tiny import expanded, small
 from freqbench import evaluate, models
 from freqbench.attacks import ATTACKS, make
 from freqbench.engine import memory
-from freqbench.engine.memory import MOST_WINDOWS, available_bytes, first_step, windows_within, within_memory
+from freqbench.engine.memory import (
+    MOST_WINDOWS,
+    available_bytes,
+    first_step,
+    hint_for,
+    windows_within,
+    within_memory,
+)
 from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.errors import UserError
 from freqbench.grid import Unit
 from freqbench.models import SegmentationModel
 from freqbench.types import Case
@@ -90,6 +98,17 @@ def test_other_errors_and_a_single_window_are_not_tried_again() -> None:
     assert tried == [8, 1]
 
 
+def test_what_does_not_fit_at_all_is_one_line_with_a_way_out() -> None:
+    def action(windows: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    message = r"^expected memory for one window at once, got too little: set scope: window \(its volumes will differ\)$"
+    with pytest.raises(UserError, match=message):
+        within_memory(action, 4, hint_for(make("sea", eps=0.1)))
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(action, 4, hint_for(make("sea", eps=0.1, scope="window")))
+
+
 def unit_of(**changes: Any) -> Unit:
     return next(expanded(small(**changes))[1].units())
 
@@ -165,6 +184,28 @@ def test_a_number_in_the_job_is_not_measured(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(memory, "fitting_windows", pytest.fail)
     outcome, _ = Worker(WorkerSpec(run_id="r", metrics=(), window_batch=2)).run(unit_of())
     assert outcome.records[0]["window_batch"] == 2
+
+
+def test_running_out_halves_the_windows_of_a_volume_attacked_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row is that of a run which began with as many windows as fit."""
+    real = SegmentationModel.forward
+
+    def narrow(self: SegmentationModel, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(images) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, images, *rest)
+
+    monkeypatch.setattr(SegmentationModel, "forward", narrow)
+    attack = {"name": "autoattack", "eps": 0.1, "steps": 2, "members": [["apgd-dice"]]}
+    rows = {}
+    for windows in (4, 2):
+        outcome, _ = Worker(WorkerSpec(run_id="r", metrics=("dsc",), window_batch=windows)).run(
+            unit_of(attacks=[attack])
+        )
+        assert not outcome.failed
+        rows[windows] = outcome.records[0]
+    assert rows[4]["window_batch"] == rows[2]["window_batch"] == 2
+    assert rows[4]["dsc"] == rows[2]["dsc"]
 
 
 @needs_gpu

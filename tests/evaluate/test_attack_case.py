@@ -128,7 +128,8 @@ def test_passes_are_counted_over_all_windows(unet: SegmentationModel) -> None:
 
 def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None:
     """Of the six windows of a case some fall to the first member and some do not: at once or one by one."""
-    attack = make("autoattack", eps=0.03, steps=3, queries=5, threshold=0.4, members=("apgd-ce", "square"))
+    members = ("apgd-ce", "square")
+    attack = make("autoattack", eps=0.03, steps=3, queries=5, threshold=0.4, members=members, scope="window")
     counts = []
     for batch in (1, 6):
         attacked = attack_case(attack, unet, make_case((24, 16, 4)), 0, batch)

@@ -24,7 +24,8 @@ def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find) -> 
     images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
     model, seen = reference_network(golden).double(), list[Tensor]()
     model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach()))
-    result = make("almaprox", variant="released", **json.loads(str(arrays["params"])))(model, images, labels)
+    attack = make("almaprox", variant="released", organs=(0, 1, 2, 3), **json.loads(str(arrays["params"])))
+    result = attack(model, images, labels)
     for after, expected in zip(arrays["after"], arrays["iterates"], strict=True):
         assert np.allclose(seen[after].numpy(), expected, rtol=0, atol=2e-6), f"after {after} steps"
     assert np.allclose(result.adversarial.numpy(), arrays["adversarial"], rtol=0, atol=2e-6)

@@ -1,15 +1,19 @@
-"""The fused Dice + cross-entropy against MONAI, the golden oracles and finite differences."""
+"""The fused Dice, alone and with cross-entropy, against MONAI, the golden oracles and finite differences."""
 
 import numpy as np
 import pytest
 import torch
 from golden.network import Find, reference_network
-from monai.losses import DiceCELoss
-from torch import Tensor
+from monai.losses import DiceCELoss, DiceLoss
+from torch import Tensor, nn
 
-from freqbench.ops.losses import dice_ce
+from freqbench.ops.losses import Loss, dice, dice_ce
+from freqbench.ops.voxel_losses import EVERYTHING
 
-MONAI = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
+ARGUMENTS = {"softmax": True, "to_onehot_y": True, "squared_pred": True, "smooth_nr": 0, "smooth_dr": 1e-6}
+each_loss = pytest.mark.parametrize(
+    ("loss", "monai"), [(dice_ce, DiceCELoss(**ARGUMENTS)), (dice, DiceLoss(**ARGUMENTS))], ids=["dicece", "dice"]
+)
 
 
 def random_task(batch: int = 2, num_classes: int = 5) -> tuple[Tensor, Tensor]:
@@ -18,21 +22,24 @@ def random_task(batch: int = 2, num_classes: int = 5) -> tuple[Tensor, Tensor]:
     return logits.requires_grad_(), torch.randint(0, num_classes, (batch, 1, 6, 5, 4), generator=generator)
 
 
-def test_mean_over_samples_equals_monai() -> None:
+@each_loss
+def test_mean_over_samples_equals_monai(loss: Loss, monai: nn.Module) -> None:
     logits, labels = random_task()
-    assert float(dice_ce(logits, labels).mean()) == pytest.approx(float(MONAI(logits, labels)), abs=1e-7)
+    assert float(loss(logits, labels, EVERYTHING).mean()) == pytest.approx(float(monai(logits, labels)), abs=1e-7)
 
 
-def test_gradient_equals_monai() -> None:
+@each_loss
+def test_gradient_equals_monai(loss: Loss, monai: nn.Module) -> None:
     logits, labels = random_task()
-    (ours,) = torch.autograd.grad(dice_ce(logits, labels).mean(), logits)
-    (theirs,) = torch.autograd.grad(MONAI(logits, labels), logits)
+    (ours,) = torch.autograd.grad(loss(logits, labels, EVERYTHING).mean(), logits)
+    (theirs,) = torch.autograd.grad(monai(logits, labels), logits)
     assert torch.allclose(ours, theirs, atol=1e-9)
 
 
-def test_gradient_equals_finite_differences() -> None:
+@pytest.mark.parametrize("loss", [dice_ce, dice])
+def test_gradient_equals_finite_differences(loss: Loss) -> None:
     logits, labels = random_task(num_classes=3)
-    assert torch.autograd.gradcheck(lambda z: dice_ce(z, labels), (logits,))
+    assert torch.autograd.gradcheck(lambda z: loss(z, labels, EVERYTHING), (logits,))
 
 
 def test_a_sample_does_not_know_its_batch() -> None:

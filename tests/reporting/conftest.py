@@ -37,6 +37,8 @@ def make_row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **val
     row |= ATTACKS[attack] | {"precision": "fp32", "compile": False, "num_classes": 3, "status": "ok"}
     row |= {"metrics": "dsc", "run_id": "run0", "finished_at": START + timedelta(minutes=values.pop("minute", 0))}
     row |= values
+    for name in ("dsc", "dsc_clean"):  # where a test gives the one, all classes score alike
+        row[name.replace("dsc", "dsc_foreground")] = values.get(name.replace("dsc", "dsc_foreground"), row[name])
     budget = {row["budget_name"]: row["budget"]} if row["budget_name"] else {}
     row["params"] = json.dumps(budget | dict(params or {}))
     names = ("attack", "variant", "params", "seed", "source_model_id", "precision", "compile")

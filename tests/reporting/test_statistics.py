@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from freqbench.reporting.resampling import bootstrap
+from freqbench.reporting.resampling import intervals
 from freqbench.reporting.statistics import (
     group_spreads,
     holm,
@@ -16,7 +16,8 @@ from freqbench.reporting.statistics import (
     minimum_detectable_difference,
     paired_difference,
     spreads,
-    wilcoxon_holm,
+    t_intervals,
+    t_tests,
 )
 
 SKEWED = np.random.default_rng(1).gamma(1.5, size=30)
@@ -32,26 +33,52 @@ def test_from_20_clusters_on_the_interval_is_scipys_bca() -> None:
     assert found.high - percentile.high > 0.02  # which the percentile interval would miss
 
 
-def test_below_20_clusters_the_interval_is_scipys_percentile() -> None:
-    found = mean_interval(SKEWED[:9], range(9), level=0.9, resamples=MANY)
-    reference = stats.bootstrap(
-        (SKEWED[:9],), np.mean, n_resamples=MANY, method="percentile", confidence_level=0.9, rng=5
-    ).confidence_interval
-    assert found.method == "percentile"
-    assert (found.low, found.high) == pytest.approx(tuple(reference), abs=0.02)
+def test_below_20_clusters_the_interval_is_scipys_t() -> None:
+    found = mean_interval(SKEWED[:19], range(19), level=0.9)
+    reference = stats.ttest_1samp(SKEWED[:19], 0).confidence_interval(0.9)
+    assert found.method == "t"
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
 
 
-def test_two_clusters_have_the_bounds_that_all_draws_give() -> None:
-    """Draws of {0, 0 | 9}: both first 1/4, mixed 1/2, both second 1/4, so the bounds are 0 and 9 and the mean is 3."""
+def test_patients_of_unlike_number_of_cases_make_a_ratio() -> None:
+    """Sums 0 and 9 of 2 and 1 cases around the mean 3: residuals -6 and 6, so the error is sqrt(2 (36 + 36)) / 3 = 4,
+    and t of one degree of freedom is tan(0.475 pi)."""
     found = mean_interval([0.0, 0.0, 9.0], ["a", "a", "b"])
-    assert (found.mean, found.low, found.high, found.n, found.clusters) == (3.0, 0.0, 9.0, 3, 2)
+    reach = 4 * math.tan(0.475 * math.pi)
+    assert (found.mean, found.low, found.high) == pytest.approx((3.0, 3 - reach, 3 + reach))
+    assert (found.n, found.clusters, found.method) == (3, 2, "t")
 
 
-def test_repeating_the_cases_of_a_patient_narrows_nothing() -> None:
-    once = mean_interval(SKEWED, range(30))
-    thrice = mean_interval(np.repeat(SKEWED, 3), np.repeat(range(30), 3))
+@pytest.mark.parametrize(("patients", "percentile"), [(3, 0.75), (5, 0.84), (8, 0.89), (12, 0.92)])
+def test_few_patients_are_covered_as_the_interval_says(patients: int, percentile: float) -> None:
+    """4,000 draws of normal patients; the percentile bootstrap covers less."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4000, patients))
+    group, patient = (axis.ravel() for axis in np.indices(values.shape))
+    found = mean_intervals(pd.DataFrame({"g": group, "value": values.ravel(), "patient_id": patient}), ["g"], "value")
+    assert 0.94 < ((found["low"] < 0) & (found["high"] > 0)).mean() < 0.96
+    drawn = values[:1000, rng.integers(patients, size=(500, patients))].mean(axis=2)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=1)
+    assert ((low < 0) & (high > 0)).mean() == pytest.approx(percentile, abs=0.03)
+
+
+def test_the_interval_covers_where_patients_have_one_to_three_cases() -> None:
+    """The mean of a patient's cases spreads as that of one case does."""
+    rng = np.random.default_rng(0)
+    group, patient = (axis.ravel() for axis in np.indices((2000, 6)))
+    counts = 1 + (patient + group) % 3
+    own = np.repeat(rng.normal(size=counts.size), counts) + rng.normal(size=counts.sum())
+    frame = pd.DataFrame({"g": np.repeat(group, counts), "value": own, "patient_id": np.repeat(patient, counts)})
+    found = mean_intervals(frame, ["g"], "value")
+    assert 0.93 < ((found["low"] < 0) & (found["high"] > 0)).mean() < 0.98
+
+
+@pytest.mark.parametrize("patients", [5, 30])
+def test_repeating_the_cases_of_a_patient_narrows_nothing(patients: int) -> None:
+    once = mean_interval(SKEWED[:patients], range(patients))
+    thrice = mean_interval(np.repeat(SKEWED[:patients], 3), np.repeat(range(patients), 3))
     assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
-    assert (thrice.n, thrice.clusters) == (90, 30)
+    assert (thrice.n, thrice.clusters) == (3 * patients, patients)
 
 
 def test_one_patient_has_a_mean_and_no_interval() -> None:
@@ -109,16 +136,36 @@ def test_a_group_without_a_defined_value_has_a_row_and_no_mean() -> None:
     assert rows["n"].to_dict() == {"a": 0, "b": 1}
 
 
-def test_a_statistic_of_two_means_is_drawn_over_the_same_patients() -> None:
+@pytest.mark.parametrize("patients", [6, 30])
+def test_a_statistic_of_two_means_is_over_the_same_patients(patients: int) -> None:
     """b = 2 a in every patient: the ratio is 2 in every draw, though either mean varies much."""
-    sums = np.stack([SKEWED, 2 * SKEWED])
-    found = bootstrap(sums, np.ones_like(sums), lambda means: means[1:] / means[:1])
+    sums = np.stack([SKEWED[:patients], 2 * SKEWED[:patients]])
+    found = intervals(sums, np.ones_like(sums), lambda means: means[1:] / means[:1], np.array([patients]))
     np.testing.assert_allclose(found, [[2.0, 2.0, 2.0]])
 
 
+def test_of_a_mean_of_few_patients_the_jackknife_gives_the_t_interval() -> None:
+    sums = SKEWED[None, :7]
+    found = intervals(sums, np.ones_like(sums), lambda means: means, np.array([7]))
+    reference = stats.ttest_1samp(SKEWED[:7], 0).confidence_interval()
+    np.testing.assert_allclose(found, [[SKEWED[:7].mean(), reference.low, reference.high]])
+
+
+def test_patients_without_a_value_are_no_patients_of_a_statistic() -> None:
+    """The first mean has values of 7 of 9 patients, the second of one, which is too few."""
+    sums = np.stack([np.append(SKEWED[:7], [0, 0]), np.append(np.zeros(8), 1.0)])
+    counts = np.stack([np.append(np.ones(7), [0, 0]), np.append(np.zeros(8), 1.0)])
+    found = intervals(sums, counts, lambda means: means, np.array([7, 1]))
+    reference = stats.ttest_1samp(SKEWED[:7], 0).confidence_interval()
+    np.testing.assert_allclose(found[0], [SKEWED[:7].mean(), reference.low, reference.high])
+    np.testing.assert_allclose(found[1], [1.0, np.nan, np.nan])
+
+
 def test_paired_difference_is_of_complete_pairs() -> None:
+    """2 and 4: a mean of 3 with an error of 1."""
     found = paired_difference([3.0, math.nan, 5.0], [1.0, 1.0, 1.0], ["a", "b", "c"])
-    assert (found.mean, found.low, found.high, found.n) == (3.0, 2.0, 4.0, 2)
+    reach = math.tan(0.475 * math.pi)
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx((3.0, 3 - reach, 3 + reach, 2))
 
 
 def test_holm_by_hand() -> None:
@@ -127,24 +174,55 @@ def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
 
 
-def test_wilcoxon_is_scipys_on_means_of_patients() -> None:
+def test_p_is_scipys_t_test_on_means_of_patients() -> None:
     differences = np.random.default_rng(4).normal(0.4, 1, 24)
     one = pd.DataFrame({"attack": "pgd", "patient_id": np.arange(24) // 2, "difference": differences})
     two = one.assign(attack="gn", difference=-differences - 0.5)
-    rows = wilcoxon_holm(pd.concat([one, two]), ["attack"]).set_index("attack")
+    rows = t_tests(pd.concat([one, two]), ["attack"], "difference").set_index("attack")
     means = differences.reshape(12, 2).mean(axis=1)
-    expected = {"pgd": stats.wilcoxon(means).pvalue, "gn": stats.wilcoxon(-means - 0.5).pvalue}
-    assert rows["p"].to_dict() == pytest.approx(expected)
-    assert rows["p_holm"].min() == pytest.approx(2 * min(expected.values()))
-    assert rows.loc["pgd", ["pairs", "clusters"]].tolist() == [24, 12]
+    tests = {"pgd": stats.ttest_1samp(means, 0), "gn": stats.ttest_1samp(-means - 0.5, 0)}
+    p = {name: test.pvalue for name, test in tests.items()}
+    assert rows["p"].to_dict() == pytest.approx(p)
+    assert rows["p_holm"].min() == pytest.approx(2 * min(p.values()))
+    for name, test in tests.items():
+        bounds = test.confidence_interval()
+        assert tuple(rows.loc[name, ["low", "high"]]) == pytest.approx((bounds.low, bounds.high))
+    assert rows.loc["pgd", ["n", "clusters"]].tolist() == [24, 12]
     assert rows["detectable"].to_dict()["pgd"] == pytest.approx(minimum_detectable_difference(means, range(12)))
 
 
-def test_nothing_to_rank_has_no_p_and_is_no_test_of_the_family() -> None:
+def test_the_interval_of_a_test_is_t_however_many_patients() -> None:
+    frame = pd.DataFrame({"g": 0, "patient_id": range(30), "v": SKEWED})
+    reference = stats.ttest_1samp(SKEWED, 0).confidence_interval()
+    assert tuple(t_tests(frame, ["g"], "v").loc[0, ["low", "high"]]) == pytest.approx((reference.low, reference.high))
+
+
+def test_several_intervals_hold_together_by_bonferroni() -> None:
+    frame = pd.DataFrame({"g": list("aaaaab"), "patient_id": range(6), "v": [*SKEWED[:5], math.nan]})
+    (found,) = t_intervals(frame, ["g"], "v", comparisons=4).to_dict("records")  # b has no value
+    reference = stats.ttest_1samp(SKEWED[:5], 0).confidence_interval(1 - 0.05 / 4)
+    assert (found["low"], found["high"]) == pytest.approx((reference.low, reference.high))
+
+
+def test_nothing_but_zeros_has_no_p_and_is_no_test_of_the_family() -> None:
     frame = pd.DataFrame({"g": list("aaabbb"), "patient_id": list("123123"), "difference": [0.0, 0, 0, 1, 2, 3]})
-    rows = wilcoxon_holm(frame, ["g"]).set_index("g")
+    rows = t_tests(frame, ["g"], "difference").set_index("g")
     assert rows["p_holm"].isna().to_dict() == {"a": True, "b": False}
-    assert rows.loc["b", ["p", "p_holm"]].tolist() == [0.25, 0.25]  # 2 of the 8 signs are as extreme
+    expected = stats.ttest_1samp([1, 2, 3], 0).pvalue
+    assert rows.loc["b", ["p", "p_holm"]].tolist() == pytest.approx([expected, expected])
+
+
+def test_what_rounding_leaves_of_equal_numbers_is_no_difference() -> None:
+    frame = pd.DataFrame({"g": 0, "patient_id": range(3), "v": [1e-14, 1e-14, 1e-14]})
+    assert not (t_tests(frame, ["g"], "v")["p_holm"] < 0.05).any()
+
+
+def test_one_patient_has_no_test_and_groups_without_a_value_a_row() -> None:
+    frame = pd.DataFrame({"g": list("aab"), "patient_id": list("112"), "v": [1.0, 2.0, math.nan]})
+    rows = t_tests(frame, ["g"], "v").set_index("g")
+    assert rows[["low", "high", "p", "p_holm", "detectable"]].isna().all(axis=None)
+    assert rows[["n", "clusters"]].to_numpy().tolist() == [[2, 1], [0, 0]]
+    assert rows.loc["a", "mean"] == 1.5
 
 
 @pytest.mark.parametrize(("patients", "effect"), [(15, 0.7782), (34, 0.4950), (199, 0.1996)])

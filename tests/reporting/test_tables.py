@@ -42,7 +42,7 @@ def test_undefined_values_are_left_out_and_counted(row: Row, records: Records) -
 
 def test_what_nobody_computed_is_missing_not_zero(row: Row, records: Records) -> None:
     found = only(attack_table(records(row(dsc=0.5))), "pgd eps=8/255")
-    assert found[["hd95", "hd95_undefined", "ssim", "dsc_drop"]].isna().all()
+    assert found[["hd95", "hd95_undefined", "ssim", "dsc_foreground_drop", "dsc_drop"]].isna().all()
 
 
 def test_the_drop_is_paired_with_clean_case_by_case(row: Row, records: Records) -> None:
@@ -53,8 +53,9 @@ def test_the_drop_is_paired_with_clean_case_by_case(row: Row, records: Records) 
         row("gn", case=1, dsc=0.5, dsc_clean=0.7),
     )
     table = attack_table(frame)
-    assert only(table, "pgd eps=8/255")["dsc_drop"] == pytest.approx(40)
-    assert only(table, "clean")["dsc"] == pytest.approx(80)
+    for score in ("dsc_foreground", "dsc"):
+        assert only(table, "pgd eps=8/255")[f"{score}_drop"] == pytest.approx(40)
+        assert only(table, "clean")[score] == pytest.approx(80)
 
 
 def test_the_clean_row_comes_first_and_counts_each_case_once(row: Row, records: Records) -> None:
@@ -220,6 +221,21 @@ def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> No
         ["unetr", "pgd eps=8/255"],
     ]
     assert found["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
+
+
+def test_the_foreground_leads_and_the_papers_columns_follow(row: Row, records: Records) -> None:
+    scores = {"dsc": 0.5, "dsc_clean": 0.9, "dsc_foreground": 0.3, "dsc_foreground_clean": 0.8, "hd95_penalised": 7.0}
+    frame = records(row(**scores), row(case=1, **scores | {"dsc_foreground": math.nan}))
+    table = attack_table(frame)
+    found = only(table, "pgd eps=8/255")
+    shown = [name for name in table if name in ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")]
+    assert shown == ["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"]
+    assert found[["dsc_foreground", "dsc_foreground_drop", "dsc", "dsc_drop"]].tolist() == pytest.approx(
+        [30, 50, 50, 40]
+    )
+    assert found[["hd95_penalised_mm", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 1, 2]
+    assert transfer_table(frame)["unet"].tolist() == pytest.approx([80, 30])
+    assert transfer_table(frame, "dsc")["unet"].tolist() == pytest.approx([90, 50])
 
 
 @pytest.mark.parametrize("make", [transfer_table, lambda frame: transfer_matrix(frame, "pgd eps=8/255")])

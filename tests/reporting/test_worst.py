@@ -63,10 +63,13 @@ def test_attacks_can_be_named(row: Row, records: Records) -> None:
         worst_case(frame, ["pgd eps=9/255"])
 
 
-def test_the_criterion_can_be_the_foreground(row: Row, records: Records) -> None:
+def test_the_foreground_chooses_unless_the_papers_dsc_is_asked_for(row: Row, records: Records) -> None:
     rows = [each | {"dsc_foreground": 1 - each["dsc"], "dsc_foreground_clean": 1.0} for each in two_attacks(row)]
-    (found,) = worst_case(records(*rows), criterion="dsc_foreground").to_dict("records")
-    assert (found["dsc"], found["strongest"]) == (pytest.approx(45), "gn eps=8/255")
+    (found,) = worst_case(records(*rows)).to_dict("records")
+    assert (found["dsc_foreground"], found["strongest"]) == (pytest.approx(45), "gn eps=8/255")
+    assert (found["dsc_foreground_drop"], found["dsc"]) == pytest.approx((55, 55))  # of the same volumes
+    (found,) = worst_case(records(*rows), criterion="dsc").to_dict("records")
+    assert (found["dsc"], found["dsc_foreground"]) == pytest.approx((30, 70))
     with pytest.raises(UserError, match="unknown criterion 'hd95'"):
         worst_case(records(*rows), criterion="hd95")
 

@@ -1,6 +1,6 @@
 """The checks of the audit in one table: what should hold, and the function that looks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from freqbench.reporting.audit.credit import credit
@@ -11,6 +11,7 @@ from freqbench.reporting.audit.masking import budget, iterative, square, steps, 
 from freqbench.reporting.audit.noise import noise_l2, noise_linf
 from freqbench.reporting.audit.restarts import restarts
 from freqbench.reporting.audit.scores import background, clean, hd95, organs, saved
+from freqbench.reporting.audit.strongest import strongest
 from freqbench.reporting.audit.threat import bounds, distances, ranking
 
 
@@ -22,11 +23,13 @@ class Check:
         should: what should hold, a statement.
         run: the findings of all models.
         is_masking: whether a violation is a sign of masked gradients.
+        is_claim: whether a violation makes a claim of robustness fall, whatever the gradients.
     """
 
     should: str
     run: Callable[[Evidence], list[Finding]]
     is_masking: bool = False
+    is_claim: bool = False
 
 
 def _masking(should: str, run: Callable[[Evidence], list[Finding]]) -> Check:
@@ -45,6 +48,7 @@ CHECKS: Mapping[str, Check] = {
     "restarts": _masking("restarts do not change the order", restarts),
     "zero_gradients": _masking("gradients are not zero", zero_gradients),
     "same_gradients": _masking("gradients are the same twice", same_gradients),
+    "strongest": Check(should="no attack with the same bounds is stronger", run=strongest, is_claim=True),
     "converged": Check(should="the loss has settled", run=converged),
     "credit": Check(should="the optimisation does the damage", run=credit),
     "clean": Check(should="clean volumes are segmented", run=clean),
@@ -60,16 +64,18 @@ CHECKS: Mapping[str, Check] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVerdict:
-    """What the signs of masked gradients come to for one model.
+    """What the signs of masked gradients come to for one model, and whether what is claimed of it holds.
 
     Attributes:
         dataset: where.
         model: which.
-        flags: the violated checks.
+        flags: the violated checks of gradients.
         doubts: those in doubt.
         held: those that held.
         noted: those that found a fact which is neither right nor wrong.
         unchecked: those that were not made.
+        fallen: a sentence for each claim that a stronger attack refutes.
+        claims: the verdicts of its claims.
     """
 
     dataset: str
@@ -79,30 +85,50 @@ class ModelVerdict:
     held: tuple[str, ...]
     noted: tuple[str, ...]
     unchecked: tuple[str, ...]
+    fallen: tuple[str, ...]
+    claims: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
         """`flagged`, `in doubt`, `no sign`, or `not checked`, where not one check could be made."""
-        if self.flags:
+        if self.flags or self.fallen:
             return "flagged"
-        if self.doubts:
+        if self.doubts or IN_DOUBT in self.claims:
             return IN_DOUBT
         return "no sign" if self.held else NOT_CHECKED
 
     @property
     def sentence(self) -> str:
         """What was found in how many checks; never more than that."""
-        made = len(self.flags) + len(self.doubts) + len(self.held)
-        total = made + len(self.noted) + len(self.unchecked)
-        rest = {"In doubt": self.doubts, "Noted": self.noted, "Not checked": self.unchecked}
-        besides = "".join(f" {name}: {', '.join(checks)}." for name, checks in rest.items() if checks)
+        flagged = (("strongest",) if self.fallen else ()) + self.flags
+        if flagged:
+            known = ("a stronger attack with the same bounds is known",) if self.fallen else ()
+            found = [f"flagged: {', '.join(flagged)} ({'; '.join((*known, self._signs))}).", *self.fallen]
+        elif self._num_made:
+            found = [f"{self._signs[0].upper()}{self._signs[1:]}."]
+        else:
+            found = ["Nothing could be checked."]
+        return " ".join([*found, *self._besides(with_unchecked=bool(flagged or self._num_made))])
+
+    @property
+    def _num_made(self) -> int:
+        return len(self.flags) + len(self.doubts) + len(self.held)
+
+    @property
+    def _signs(self) -> str:
         if self.flags:
-            signs = counted(len(self.flags), "sign")
-            found = f"{signs} of masked gradients in {counted(made, 'check')}"
-            return f"flagged: {', '.join(self.flags)} ({found}).{besides}"
-        if not made:
-            return "Nothing could be checked."
-        return f"No sign of masked gradients in {len(self.held)} of {counted(total, 'check')}.{besides}"
+            return f"{counted(len(self.flags), 'sign')} of masked gradients in {counted(self._num_made, 'check')}"
+        if not self._num_made:
+            return "no check of gradients was made"
+        total = self._num_made + len(self.noted) + len(self.unchecked)
+        return f"no sign of masked gradients in {len(self.held)} of {counted(total, 'check')}"
+
+    def _besides(self, with_unchecked: bool) -> Iterator[str]:
+        claim = {verdict: ("strongest",) if verdict in self.claims else () for verdict in (IN_DOUBT, NOT_CHECKED)}
+        rest = {"In doubt": self.doubts + claim[IN_DOUBT], "Noted": self.noted}
+        if with_unchecked:
+            rest["Not checked"] = self.unchecked + claim[NOT_CHECKED]
+        yield from (f"{name}: {', '.join(checks)}." for name, checks in rest.items() if checks)
 
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
@@ -111,21 +137,27 @@ def audited(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
-    """One verdict a dataset and model, from the checks that are signs of masked gradients."""
-    own: dict[tuple[str, str], dict[str, list[str]]] = {}
+    """One verdict a dataset and model, from the checks of gradients and of claims."""
+    own: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        if CHECKS[finding.check].is_masking:
-            place = own.setdefault((finding.dataset, finding.model), {})
-            place.setdefault(finding.verdict, []).append(finding.check)
-    return [
-        ModelVerdict(
-            dataset=dataset,
-            model=model,
-            flags=tuple(found.get(VIOLATED, ())),
-            doubts=tuple(found.get(IN_DOUBT, ())),
-            held=tuple(found.get(HOLDS, ())),
-            noted=tuple(found.get(NOTED, ())),
-            unchecked=tuple(found.get(NOT_CHECKED, ())),
-        )
-        for (dataset, model), found in sorted(own.items())
-    ]
+        if CHECKS[finding.check].is_masking or CHECKS[finding.check].is_claim:
+            own.setdefault((finding.dataset, finding.model), []).append(finding)
+    return [_verdict(dataset, model, found) for (dataset, model), found in sorted(own.items())]
+
+
+def _verdict(dataset: str, model: str, findings: list[Finding]) -> ModelVerdict:
+    def checks(verdict: str) -> tuple[str, ...]:
+        return tuple(each.check for each in findings if CHECKS[each.check].is_masking and each.verdict == verdict)
+
+    claims = [each for each in findings if CHECKS[each.check].is_claim]
+    return ModelVerdict(
+        dataset=dataset,
+        model=model,
+        flags=checks(VIOLATED),
+        doubts=checks(IN_DOUBT),
+        held=checks(HOLDS),
+        noted=checks(NOTED),
+        unchecked=checks(NOT_CHECKED),
+        fallen=tuple(each.sentence for each in claims if each.verdict == VIOLATED),
+        claims=tuple(each.verdict for each in claims),
+    )

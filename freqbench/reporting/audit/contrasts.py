@@ -23,7 +23,7 @@ import pandas as pd
 
 from freqbench.reporting.audit.evidence import Evidence, Side
 from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, gravest, interval_text
-from freqbench.reporting.audit.intervals import t_intervals
+from freqbench.reporting.statistics import t_intervals
 
 POINTS = 0.5
 FAILURE = 10.0

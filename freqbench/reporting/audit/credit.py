@@ -101,7 +101,7 @@ def _names(evidence: Evidence, judged: list[Judged]) -> str:
 
 def _stretching(attack: Setting) -> str:
     """Whether slices are stretched to [0, 1], where the attack can."""
-    if attack.attack not in ("vafa", "vafa_2d"):
+    if attack.attack not in ("vafa", "vafa_2d") and "renormalize" not in attack.params:
         return ""
     given = attack.params.get("renormalize")
     stretches = attack.variant != "paper" if given is None else given

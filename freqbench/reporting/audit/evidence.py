@@ -1,12 +1,13 @@
 """What the audit looks at: scores by case, what the attacks were, and what was measured beside the rows."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from freqbench.attacks import ATTACKS, Attack
 from freqbench.documents import object_of
 from freqbench.grid import BLOCK_CUT
 from freqbench.reporting.frames import plain
@@ -65,6 +66,12 @@ class Setting:
         """`none`, or which null row it is."""
         return str(self.params.get("control", "none"))
 
+    @property
+    def raises(self) -> str:
+        """The loss that it raises; its own name where that is nothing but its own, as of SegPGD or an ensemble."""
+        known = {each.name: each.default for each in fields(ATTACKS.get(self.attack, Attack))}
+        return str(self.params.get("loss") or known.get("loss") or self.attack)
+
     def same_but(self, *names: str) -> Hashable:
         """What is equal for settings that differ in these parameters alone; `budget` is the budget."""
         rest = {**self.params, "_budget": None if "budget" in names else self.budget}
@@ -81,19 +88,21 @@ class Evidence:
         classes: of CLASS_RECORDS, of the same stores; None where they were not read.
         gradients: what was measured of gradients, one a store.
         saved: volumes that were scored once more, one a store.
+        added: the cells that an audit alone computed, by their ids.
     """
 
     records: pd.DataFrame
     classes: pd.DataFrame | None = None
     gradients: tuple[Gradients, ...] = ()
     saved: tuple[Saved, ...] = ()
+    added: frozenset[str] = frozenset()
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
         counts = (self.records["left_out"] == "") & (self.records["status"] == "ok")
-        names = [*_PLACE, "label", "case_id", "patient_id", "seed", "num_classes", *COLUMNS]
+        names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", *COLUMNS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
         frame = frame.astype(dict.fromkeys(COLUMNS, float))
         shown = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
@@ -151,6 +160,12 @@ class Evidence:
         """The attacks that were made on a model and scored on it."""
         return [self.settings[label] for label in self.white_box(dataset, model).columns]
 
+    def claimed_on(self, dataset: str, model: str) -> list[Setting]:
+        """Those of `attacks_on` that a store has itself, and not by its audit alone."""
+        own = self._by_place.get((dataset, model, model))
+        labels = set() if own is None else set(own.loc[~own["cell_id"].isin(self.added), "label"])
+        return [each for each in self.attacks_on(dataset, model) if each.label in labels]
+
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
         """The clean score of each case, x100; of the foreground by default."""
         own = self.rows[(self.rows["dataset"] == dataset) & (self.rows["target_model"] == model)]
@@ -167,9 +182,11 @@ def evidence_of(
     classes: pd.DataFrame | None = None,
     gradients: tuple[Gradients, ...] = (),
     saved: tuple[Saved, ...] = (),
+    added: frozenset[str] = frozenset(),
 ) -> Evidence:
     """Evidence from records as the tables take them."""
-    return Evidence(records=current(checked(records)), classes=classes, gradients=gradients, saved=saved)
+    frame = current(checked(records))
+    return Evidence(records=frame, classes=classes, gradients=gradients, saved=saved, added=added)
 
 
 def _setting(row: Mapping[Hashable, Any], follows_gradients: bool) -> Setting:

@@ -40,7 +40,12 @@ def gathered(
         classes = classes_frame(everything, stored)
     measured = filter(None, (read_gradients(store.root) for store in stores))
     rescored = filter(None, (read_saved(store.root) for store in stores))
-    return evidence_of(checked(records, stored), classes, tuple(measured), tuple(rescored))
+    added = frozenset(_cells(beside) - _cells(stores)) if beside else frozenset[str]()
+    return evidence_of(checked(records, stored), classes, tuple(measured), tuple(rescored), added)
+
+
+def _cells(stores: Sequence[Store]) -> set[str]:
+    return {cell_id for store in stores for (cell_id,) in store.rows(("cell_id",))}
 
 
 def _audited(stores: Sequence[Store], targets: Collection[str]) -> set[Key]:

@@ -79,6 +79,8 @@ def converged(evidence: Evidence) -> list[Finding]:
         )
         if verdict != HOLDS:
             text += ": more steps would hurt more, so these numbers are too kind to the model"
+        else:
+            text += "; whether another loss or optimiser does more is a check of its own"
         findings.append(_fact("converged", dataset, model, verdict, f"{text}.", windows))
     return findings
 

@@ -4,10 +4,13 @@ What every evaluation of robustness is asked to show: Carlini, Athalye, Papernot
 Madry, Kurakin 2019, arXiv:1902.06705 (sections 4 and 5); Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420 (section
 3.1, the five signs of obfuscated gradients); Croce and Hein, ICML 2020, arXiv:2003.01690; for segmentation Croce,
 Singh, Hein, ECCV 2024, arXiv:2306.12941. They speak of accuracy; here it is DSC, paired by case, with the rule of
-`contrasts`.
+`contrasts`. Only attacks that raise the same loss are compared (`per_model.by_contrasts`). That these behave does not
+make them strong: `strongest` looks at that.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +18,25 @@ import pandas as pd
 
 from freqbench.reporting.audit.contrasts import FAILURE, Contrast, is_close
 from freqbench.reporting.audit.evidence import Evidence, Setting
-from freqbench.reporting.audit.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, interval_text
-from freqbench.reporting.audit.intervals import t_intervals
+from freqbench.reporting.audit.findings import (
+    HOLDS,
+    IN_DOUBT,
+    NOTED,
+    VERDICTS,
+    VIOLATED,
+    Finding,
+    counted,
+    interval_text,
+)
 from freqbench.reporting.audit.per_model import by_contrasts, families, linf, spared, unchecked, white_box
+from freqbench.reporting.statistics import t_intervals
 
 SINGLE_STEP = frozenset({"fgsm"})
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
 """Made to be strong on the model itself; those made for transfer (SSA, MI-FGSM, DI, TI) may be weaker than one step."""
 BLACK_BOX = frozenset({"square"})
+FEWEST_QUERIES = 1000
+"""A search that ends before has hardly begun: that it does not beat gradients proves nothing. That it does, does."""
 EFFORTS = ("steps", "queries")
 
 
@@ -43,7 +57,7 @@ def _budgets(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]
 def steps(evidence: Evidence) -> list[Finding]:
     """More steps, or queries, of the same attack hurt more."""
     needs = "one attack with two numbers of steps on this model"
-    return by_contrasts("steps", evidence, _steps, "More steps leave no more DSC", needs)
+    return by_contrasts("steps", evidence, _steps, "More steps of the same loss leave no more DSC", needs)
 
 
 def _steps(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]:
@@ -101,7 +115,7 @@ def unbounded(evidence: Evidence) -> list[Finding]:
 
 def iterative(evidence: Evidence) -> list[Finding]:
     """Many small steps are no weaker than the one large step of FGSM at equal eps."""
-    needs = "fgsm and one of bim, pgd, apgd, segpgd, cospgd at equal eps on this model"
+    needs = "fgsm and one of bim, pgd, apgd that raises the same loss, at equal eps on this model"
     return by_contrasts("iterative", evidence, _iterative, "Iterative attacks leave no more DSC than one step", needs)
 
 
@@ -147,17 +161,34 @@ _NEITHER = "Its own gradients are of less use than another model's"
 
 
 def square(evidence: Evidence) -> list[Finding]:
-    """A search without gradients does not beat the strongest gradient attack at equal eps."""
-    needs = "square and a gradient attack at equal eps on this model"
+    """A search without gradients does not beat the strongest gradient attack of equal eps that raises the same loss."""
+    needs = f"square of {FEWEST_QUERIES:,} queries and a gradient attack of the same loss at equal eps on this model"
     statement = "The strongest gradient attack leaves no more DSC than a search without gradients"
-    return by_contrasts("square", evidence, _squares, statement, needs)
+    thorough = by_contrasts("square", evidence, partial(_squares, is_short=False), statement, needs)
+    short = by_contrasts("square", evidence, partial(_squares, is_short=True), statement, needs)
+    return [min(long, _proves_nothing(few), key=_gravity) for long, few in zip(thorough, short, strict=True)]
 
 
-def _squares(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]:
+def _gravity(finding: Finding) -> int:
+    return VERDICTS.index(finding.verdict)
+
+
+def _proves_nothing(finding: Finding) -> Finding:
+    """Of searches with too few queries: where they do not win."""
+    if finding.verdict != HOLDS:
+        return finding
+    text = f"A search of less than {FEWEST_QUERIES:,} queries proves nothing by not beating gradients"
+    return replace(finding, verdict=NOTED, sentence=f"{text}: {finding.sentence}")
+
+
+def _squares(evidence: Evidence, dataset: str, model: str, is_short: bool) -> Iterator[Contrast]:
     scores = evidence.white_box(dataset, model)
     searches = [each for each in evidence.attacks_on(dataset, model) if each.attack in BLACK_BOX and each.is_plain]
     for search in searches:
+        if (int(search.params.get("queries", 0)) < FEWEST_QUERIES) != is_short:
+            continue
         rivals = [each for each in linf(evidence, dataset, model) if is_close(each.budget, search.budget)]
+        rivals = [each for each in rivals if each.raises == search.raises] or rivals
         behind = {each.label: (scores[each.label] - scores[search.label]).dropna() for each in rivals}
         rivals = [each for each in rivals if len(behind[each.label])]
         if rivals:

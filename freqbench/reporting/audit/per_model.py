@@ -21,21 +21,40 @@ Find = Callable[[Evidence, str, str], Iterator[Contrast]]
 def by_contrasts(
     check: str, evidence: Evidence, find: Find, statement: str, needs: str, strict: bool = False
 ) -> list[Finding]:
-    """A finding a model from its contrasts."""
+    """A finding a model from its contrasts.
+
+    Attacks that raise different losses are not compared: that one does more says which loss is the better one for the
+    DSC, and nothing of gradients. Noise raises none, so that every attack is held against it (`strict`).
+    """
     findings = []
     for dataset, model in evidence.models:
         if reason := spared(evidence, dataset, model):
             findings.append(unchecked(check, dataset, model, reason))
             continue
-        contrasts = list(find(evidence, dataset, model))
+        found = list(find(evidence, dataset, model))
+        contrasts = [each for each in found if strict or not _crosses(evidence, each)]
         judged = [each for each in judge(evidence, contrasts, strict) if not each.is_silent]
         if judged:
             findings.append(summed(check, dataset, model, judged, statement))
+        elif found and not contrasts:
+            findings.append(unchecked(check, dataset, model, f"{_losses(evidence, found)}: needs {needs}"))
         elif contrasts:
             findings.append(unchecked(check, dataset, model, SILENT[strict]))
         else:
             findings.append(unchecked(check, dataset, model, f"needs {needs}"))
     return findings
+
+
+def _crosses(evidence: Evidence, contrast: Contrast) -> bool:
+    """Whether the two raise different losses."""
+    return len({evidence.settings[label].raises for _, _, label in (contrast.strong, contrast.weak)}) > 1
+
+
+def _losses(evidence: Evidence, contrasts: Sequence[Contrast]) -> str:
+    """What contrasts that cross losses raise, and that they say nothing."""
+    pairs = [[evidence.settings[label] for _, _, label in (each.strong, each.weak)] for each in contrasts]
+    texts = [" and ".join(f"{each.attack} ({each.raises})" for each in pair) for pair in pairs]
+    return f"{', '.join(dict.fromkeys(texts))} raise different losses, which says nothing of gradients"
 
 
 def spared(evidence: Evidence, dataset: str, model: str) -> str:

@@ -14,14 +14,17 @@ HOW = (
     "interval over patients (Student's t) that excludes 0 (facts: by the limit in the sentence). in doubt: by more "
     "than 0.5 points, but the interval holds 0 or there is one patient; or, where an attack must be clearly better "
     "than noise or a null row, it is not. holds: no violation above 0.5 points was seen on these cases, which is no "
-    "proof. noted: a fact to know. Intervals of few patients are wide, and of forty comparisons that make no "
-    "difference one lies outside by chance."
+    "proof. noted: a fact to know. A claim (no attack with the same bounds is stronger) is violated where the interval "
+    "lies above 0.5 points, corrected over all comparisons of its model. The other intervals are not corrected: of "
+    "forty comparisons that make no difference one lies outside by chance. Intervals of few patients are wide."
 )
 DISTANCES = "distances"
 MODELS = (
     "A model is flagged where a check of its gradients is violated (Carlini et al., arXiv:1902.06705; Athalye et al., "
     "arXiv:1802.00420): its robustness is then not established, whatever the other tables show. A flag can also mean "
-    "an attack in a bad setting, so the sentence names the first suspect."
+    "an attack in a bad setting, so the sentence names the first suspect. A model is flagged too where an attack with "
+    "the same bounds leaves less than the store's strongest: its figures are then too kind, whatever its gradients "
+    "are. Checks of gradients compare only attacks that raise the same loss."
 )
 NOTHING = "No row counts, as all failed or were left out of the tables for the reason that the report names."
 RUN = "What is not checked: bench.py audit OUT --plan says which cells it takes, --run computes them."

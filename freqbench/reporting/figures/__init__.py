@@ -21,6 +21,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = MappingProxyTyp
     {
         "budget": drawings.budget,
         "tradeoff": drawings.tradeoff,
+        "distance": drawings.distance,
         "transfer": drawings.transfer,
         "organs": drawings.organ,
         "pairs": drawings.pair,

@@ -61,7 +61,8 @@ def budget_figure(curves: pd.DataFrame, clean: float, title: str, families: Plac
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
             style, x = series_style(families[str(family)]), series["budget"].to_numpy()
             nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
-            error = np.abs(series[["low", "high"]].to_numpy().T - series["mean"].to_numpy())
+            bounds = series[["low", "high"]].to_numpy().T.clip(0, 100)  # of few patients t reaches beyond any DSC
+            error = np.abs(bounds - series["mean"].to_numpy())
             axis.errorbar(
                 *(x + nudge, series["mean"]),
                 yerr=np.nan_to_num(error),

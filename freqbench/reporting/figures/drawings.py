@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from freqbench import storage
 from freqbench.reporting import prepared
 from freqbench.reporting.colors import SeriesStyle, series_style
-from freqbench.reporting.figures import corruptions, curves, maps
+from freqbench.reporting.distances import drops_by_distance
+from freqbench.reporting.figures import corruptions, curves, drops, maps
 from freqbench.reporting.views.natural import compared
 from freqbench.results import saved
 
@@ -98,6 +99,17 @@ def tradeoff(material: Material) -> Iterator[Drawing]:
                 (dataset, model),
                 curves.tradeoff_figure(table, clean, title, material.families, material.threats),
             )
+
+
+def distance(material: Material) -> Iterator[Drawing]:
+    """Drop against L2, threat model by threat model."""
+    for dataset, model, rows in prepared.white_box(material.rows):
+        table = drops_by_distance(rows)
+        if table.empty:
+            yield (dataset, model), "no attack has both an L2 inside the body and a foreground DSC"
+        else:
+            title = f"{dataset}: attacks on {model}"
+            yield (dataset, model), drops.distance_figure(table, title, material.families)
 
 
 def transfer(material: Material) -> Iterator[Drawing]:

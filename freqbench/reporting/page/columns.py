@@ -64,17 +64,25 @@ def _score(
 
 
 _DSC = "Dice of the prediction, mean over defined classes"
+_LOST = "lost against the clean volume"
 _HD = "95 % Hausdorff distance"
 _SAME = "the same inside the body, without the air around the patient"
 SCORES: tuple[Score, ...] = (
+    _score(
+        *("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", f"{_DSC} without background"),
+        *(100, 1, True),
+    ),
+    _score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"DSC foreground {_LOST}", 100, 1, True),
+    _score(
+        *("hd95_penalised_mm", "hd95_penalised", "HD95 penalised mm", "mm", "lower"),
+        *(f"{_HD}, foreground classes, a missed class counts the volume's diagonal", 1, 1, True),
+    ),
     _score("dsc", "dsc", "DSC", "x100", "higher", f"{_DSC} with background (published convention)", 100, 1, True),
-    _score("dsc_drop", "dsc", "drop", "points", "lower", "DSC lost against the clean volume", 100, 1, True),
-    _score("dsc_foreground", "dsc_foreground", "DSC fg", "x100", "higher", f"{_DSC} without background", 100, 1, True),
+    _score("dsc_drop", "dsc", "DSC drop", "points", "lower", f"DSC {_LOST}", 100, 1),
     _score("hd95", "hd95", "HD95", "voxels", "lower", f"{_HD}, MONAI, classes with background", 1, 1, True),
     _score("hd95_undefined", "hd95_undefined_classes", "undef", "classes", "lower", "left out of HD95", 1, 0, True),
     _score("hd95_mm", "hd95_mm", "HD95 mm", "mm", "lower", f"{_HD}, MONAI, foreground classes"),
     _score("hd95_medpy_mm", "hd95_medpy_mm", "HD95 medpy", "mm", "lower", f"{_HD}, medpy, foreground classes"),
-    _score("hd95_penalised_mm", "hd95_penalised", "HD95 pen", "mm", "lower", "a missed class counts the diagonal"),
     _score("ssim", "ssim", "SSIM", "x100", "higher", "structural similarity of the two volumes", 100, 1, True),
     _score("ssim_body", "ssim_body", "SSIM body", "x100", "higher", _SAME, 100, 1, True),
     _score("lpips", "lpips_similarity", "LPIPS", "x100", "higher", "1 - LPIPS distance (AlexNet)", 100, 1, True),
@@ -117,7 +125,8 @@ def described() -> list[dict[str, Any]]:
 def shown_scores(records: pd.DataFrame) -> dict[str, pd.Series]:
     """Every score of every record, in the unit shown; NaN where it is missing."""
     found = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
-    found["dsc_drop"] = (records["dsc_clean"].astype(float) - records["dsc"].astype(float)) * 100
+    for name in ("dsc_foreground", "dsc"):
+        found[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100
     found["lpips_body"] = 100 - found["lpips_body"]
     return found
 

@@ -8,7 +8,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `summary`: a frame, one row a dataset, source, target and attack: texts `dataset source target attack family
   base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
   without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
-  `dsc_low dsc_high` (95 % interval of DSC);
+  `dsc_foreground_low dsc_foreground_high` (95 % interval of its mean);
 - `clean`: a frame, one row a dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
 - `class_means`: a frame, one row a summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
   or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
@@ -146,10 +146,10 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
 
 
 def _intervals(records: pd.DataFrame) -> dict[str, pd.Series]:
-    """95 % bootstrap intervals of the mean DSC, patients being the clusters, in the order of the rows."""
-    points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc"])
+    """95 % intervals of the mean foreground DSC over patients, in the order of the rows."""
+    points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
     found = mean_intervals(points, ["row"], "points")
-    return {"dsc_low": found["low"], "dsc_high": found["high"]}
+    return {"dsc_foreground_low": found["low"], "dsc_foreground_high": found["high"]}
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:

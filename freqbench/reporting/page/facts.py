@@ -17,9 +17,9 @@ from freqbench.results.store import index_keys
 Facts = Sequence[Mapping[str, Any]]
 
 NOTES = (
-    "DSC, DSC fg, SSIM and LPIPS (1 - distance) are x100 and higher is better; drop is points of DSC lost against the "
-    "clean volume. DSC and HD95 follow the published convention: all classes with the background, so a total failure "
-    "still scores about 6 with 14 classes and 25 with 4. DSC fg leaves the background out.",
+    "DSC, SSIM and LPIPS (1 - distance) are x100 and higher is better; drop is points of DSC foreground lost against "
+    "the clean volume. DSC foreground leaves the background out; DSC and HD95 follow the published convention: all "
+    "classes with the background, so a total failure still scores about 6 with 14 classes and 25 with 4.",
     "An empty cell was not computed, not asked for, or is undefined on these volumes; it is never 0, it drops out of "
     "means, and the reason stands in the cell's tooltip and in the row's details.",
     "Rows of different threat models bound different things and are never ranked by DSC alone: read the distances in "
@@ -27,7 +27,7 @@ NOTES = (
 )
 CAUTIONS = (
     "HD95 leaves classes out that the prediction or the label lacks, so a stronger attack can look better in it: read "
-    "the undefined classes beside it, or HD95 pen, where a missed class counts the volume's diagonal.",
+    "the undefined classes beside it, or HD95 penalised, where a missed class counts the volume's diagonal.",
     "Frequency attacks that cannot change constant air keep a whole-volume SSIM and LPIPS that noise loses in the air: "
     "compare attacks by the columns inside the body. VAFA and SA2 optimise SSIM, so SSIM does not rank them.",
     "Part of a frequency attack's damage needs no optimisation: VAFA's min-max stretch and SA2's random start do much "

@@ -15,9 +15,13 @@ HEADINGS = {
     "threat_model": "threat\nmodel",
     "cases": "n",
     "dsc": "DSC",
-    "dsc_drop": "drop",
-    "dsc_foreground": "DSC\nfg",
+    "dsc_drop": "DSC\ndrop",
+    "dsc_foreground": "DSC\nforeground",
+    "dsc_foreground_clean": "clean DSC\nforeground",
+    "dsc_foreground_drop": "drop\nforeground",
     "hd95": "HD95",
+    "hd95_penalised": "HD95\npenalised\nmm",
+    "hd95_penalised_mm": "HD95\npenalised\nmm",
     "hd95_undefined": "undef",
     "ssim": "SSIM",
     "ssim_body": "SSIM\nbody",
@@ -27,12 +31,12 @@ HEADINGS = {
     "l2_body": "L2\nbody",
     "num_attacks": "attacks",
     "num_cases": "n",
-    "strongest_dsc": "its\nDSC",
+    "strongest_dsc": "its DSC\nforeground",
     "first_reason": "first reason",
 }
-_WHOLE = frozenset(
-    {"cases", "seeds", "failed", "dsc_cases", "hd95_cases", "hd95_undefined", "num_attacks", "num_cases"}
-)
+_COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")
+"""Scores whose cases are counted in a column of their own."""
+_WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
 
 _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
@@ -77,7 +81,7 @@ class Column:
 def columns_of(section: Section) -> list[Column]:
     """The columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
-    hidden = {"seeds", "dsc_cases", "hd95_cases", "failed"} if "cases" in table else set()
+    hidden = {"seeds", "failed", *(f"{name}_cases" for name in _COUNTED)} if "cases" in table else set()
     return [
         Column(
             heading=HEADINGS.get(name, str(name)),
@@ -133,14 +137,14 @@ def parts(columns: Sequence[Column], width: int, width_of: Callable[[Column], in
 def _cells(table: pd.DataFrame, name: str) -> list[str]:
     """One column's cells.
 
-    DSC and HD95 say over how many cases they are means where they are undefined on some, `31.20 (n 9)`; a transfer
-    table's white-box cells have a star.
+    DSC and HD95 of any kind say over how many cases they are means where they are undefined on some, `31.20 (n 9)`; a
+    transfer table's white-box cells have a star.
     """
     cells = [_cell(value, 0 if name in _WHOLE else 1) for value in table[name]]
     if name == "cases" and "seeds" in table:
         seeds = table["seeds"].fillna(0)
         return [f"{cell}x{count:.0f}" if count > 1 else cell for cell, count in zip(cells, seeds, strict=True)]
-    if name in ("dsc", "hd95") and f"{name}_cases" in table:
+    if name in _COUNTED and f"{name}_cases" in table:
         counts = zip(cells, table[f"{name}_cases"], table["cases"], strict=True)
         return [f"{cell} (n {some:.0f})" if cell and some < cases else cell for cell, some, cases in counts]
     if pd.api.types.is_float_dtype(table[name]) and "source_model" in table:

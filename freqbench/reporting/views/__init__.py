@@ -13,6 +13,7 @@ from freqbench.reporting.views.compare import compare
 from freqbench.reporting.views.cost import cost
 from freqbench.reporting.views.leaderboard import leaderboard
 from freqbench.reporting.views.organs import organs
+from freqbench.reporting.views.rows import SCORES
 from freqbench.reporting.views.transfer import transfer
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -25,14 +26,13 @@ class View:
     Attributes:
         build: from records after `tables.current(strength.checked(...))`, and class records where `needs_classes`, to
             sections.
-        columns: of RECORDS that it needs beside those that identify a row, and `status`, `finished_at`, `dsc`,
-            `dsc_clean`.
+        columns: of RECORDS that it needs beside those that identify a row, and `status`, `finished_at`.
         needs_classes: whether `build` takes class records too.
         applies: whether records have what it is about, so that a report shows it unasked; None: never unasked.
     """
 
     build: Callable[..., list[Section]]
-    columns: tuple[str, ...] = ("dsc", "dsc_clean")
+    columns: tuple[str, ...] = SCORES
     needs_classes: bool = False
     applies: Callable[[pd.DataFrame], bool] | None = None
 
@@ -42,17 +42,17 @@ def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
 
 
 VIEWS: Mapping[str, View] = {
-    "transfer": View(build=transfer, columns=("dsc", "dsc_clean", "ssim_body", "lpips_body", "l2_body")),
+    "transfer": View(build=transfer, columns=(*SCORES, "ssim_body", "lpips_body", "l2_body")),
     "organs": View(build=organs, needs_classes=True),
     "budget": View(build=budget),
     "cost": View(
         build=cost,
         columns=(
-            *("dsc", "dsc_clean", "attack_seconds", "num_forwards", "num_backwards"),
+            *(*SCORES, "attack_seconds", "num_forwards", "num_backwards"),
             *("peak_memory_bytes", "device", "window_batch"),
         ),
     ),
-    "leaderboard": View(build=leaderboard, columns=("dsc", "dsc_clean", "target_method")),
+    "leaderboard": View(build=leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(build=certified.certified, columns=certified.COLUMNS, applies=_has_values("certified_radius")),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),

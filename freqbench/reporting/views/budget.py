@@ -1,5 +1,6 @@
 """How DSC falls with the budget, for each attack."""
 
+import numpy as np
 import pandas as pd
 
 from freqbench.reporting.frames import plain
@@ -9,6 +10,7 @@ from freqbench.reporting.statistics import SPREADS, group_spreads
 from freqbench.reporting.views.rows import (
     ATTACK,
     COUNTS,
+    beside,
     bounds,
     budget_texts,
     grouped,
@@ -19,17 +21,18 @@ from freqbench.reporting.views.rows import (
 )
 
 CLEAN = "clean"
+SCORE = "dsc_foreground"
 CURVE = ["target_model", *ATTACK]
 HOW = (
-    "DSC x100 that is left at each budget of each attack on the model that was attacked (white-box), after the "
-    "model's clean DSC; lower is a stronger attack. Budgets of different names are in different units and cannot "
-    "be compared. SD cases is the standard deviation between cases, SD seeds that of the table's number between "
-    "seeds, empty with one seed. "
+    "Foreground DSC x100 that is left at each budget of each attack on the model that was attacked (white-box), after "
+    "the model's clean one; lower is a stronger attack. Budgets of different names are in different units and cannot "
+    "be compared. Interval and SDs are of the foreground DSC: SD cases is the standard deviation between cases, SD "
+    "seeds that of the table's number between seeds, empty with one seed. "
 )
 
 
 def budget(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: model, attack without its budget, budget, DSC and its interval; clean first.
+    """A table a dataset: model, attack without its budget, budget, foreground DSC and its interval; clean first.
 
     Args:
         records: after `tables.current(strength.checked(...))`.
@@ -41,7 +44,9 @@ def budget(records: pd.DataFrame) -> list[Section]:
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
     sections = []
     for dataset, own in bounded.groupby("dataset", observed=True):
-        rows = grouped(own, CURVE, "dsc").merge(plain(group_spreads(own, CURVE, "dsc")), on=CURVE)
+        rows = grouped(own, CURVE, SCORE, ["hd95_penalised", "dsc"]).merge(
+            plain(group_spreads(own, CURVE, SCORE)), on=CURVE
+        )
         rows = with_settings(rows, own)
         rows = rows.assign(family=families(rows), budget_text=budget_texts(rows).astype(object))
         rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
@@ -68,21 +73,22 @@ def families(rows: pd.DataFrame) -> list[str]:
 def _clean(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a model: each case once, whatever attacked it."""
     cases = frame.drop_duplicates(["target_model", "case_id"])
-    cases = cases.assign(dsc=cases["clean"])
-    rows = grouped(cases, ["target_model"], "dsc").merge(
-        plain(group_spreads(cases.assign(seed=0), ["target_model"], "dsc")), on="target_model"
+    cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"], hd95_penalised=np.nan)
+    rows = grouped(cases, ["target_model"], SCORE, ["hd95_penalised", "dsc"]).merge(
+        plain(group_spreads(cases.assign(seed=0), ["target_model"], SCORE)), on="target_model"
     )
     return rows.assign(family=CLEAN, label=CLEAN, threat_model="", budget_name="", budget_text="", seeds=1)
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     shown = {"target_model": "model", "family": "attack", "threat_model": "threat_model", "budget_name": "budget"}
-    shown |= {"budget_text": "value", "cases": "cases", "seeds": "seeds", "patients": "patients", "dsc": "dsc"}
+    shown |= {"budget_text": "value", "cases": "cases", "seeds": "seeds", "patients": "patients", SCORE: SCORE}
     table = rows[list(shown)].rename(columns=shown).assign(interval=bounds(rows))
-    return table.assign(**{"SD cases": rows["between_cases"], "SD seeds": rows["between_seeds"]})
+    spreads = {"SD cases": rows["between_cases"], "SD seeds": rows["between_seeds"]}
+    return table.assign(**spreads, **beside(rows, "dsc"))
 
 
 def _data(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
     columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", "cases", "seeds", "patients"]
-    columns += ["dsc", "low", "high", *SPREADS]
+    columns += [SCORE, "low", "high", *SPREADS, "hd95_penalised", "dsc"]
     return rows[columns].assign(dataset=dataset)[["dataset", *columns]]

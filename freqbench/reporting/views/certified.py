@@ -4,10 +4,12 @@ import pandas as pd
 
 from freqbench.reporting.frames import plain
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.rows import ATTACK, COUNTS, bounds, by_attack, grouped, one_patient_note, scored
+from freqbench.reporting.views.rows import ATTACK, COUNTS, beside, bounds, by_attack, grouped, one_patient_note, scored
+from freqbench.reporting.views.rows import SCORES as OVERLAPS
 
 SCORES = ("certified_share", "certified_dice", "certified_dice_bound")
-COLUMNS = ("dsc", "dsc_clean", "l2", "certified_radius", *SCORES, *(f"{name}_clean" for name in SCORES))
+MEASURED = ("l2", "certified_radius", *SCORES, *(f"{name}_clean" for name in SCORES))
+COLUMNS = (*OVERLAPS, *MEASURED)
 PAIR = ["source_model", "target_model"]
 
 HOW = (
@@ -15,8 +17,8 @@ HOW = (
     "certificate holds for; `l2` is that of the attack. Certified voxels may change beyond it, not within (but for the "
     "chance alpha of the test). `share` is the certified voxels in per cent, the others abstain; `Dice` is x100, the "
     "mean over foreground classes, to abstain never being right; `bound` is what no change within the radius takes the "
-    "Dice below, whatever becomes of the voxels that abstain. DSC and its interval count "
-    "the majority of the votes and no abstention. Certificates of the clean volume are those that speak of the attack. "
+    "Dice below, whatever becomes of the voxels that abstain. Foreground DSC with its interval, and DSC, count the "
+    "majority of the votes and no abstention. Certificates of the clean volume are those that speak of the attack. "
 )
 
 
@@ -26,7 +28,7 @@ def certified(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`, with COLUMNS.
     """
-    frame = plain(scored(records, COLUMNS[2:]))
+    frame = plain(scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
@@ -36,9 +38,9 @@ def certified(records: pd.DataFrame) -> list[Section]:
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
     keys = [*PAIR, *ATTACK]
-    means = ["clean", *COLUMNS[2:]]
+    means = ["dsc_foreground_clean", "hd95_penalised", "dsc", *MEASURED]
     frame = frame.astype(dict.fromkeys(means, float))
-    rows = grouped(frame, keys, "dsc", means)
+    rows = grouped(frame, keys, "dsc_foreground", means)
     settings = frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK)
     rows = by_attack(rows.merge(settings, on=ATTACK, how="left"), ["target_model"])
     shown = {
@@ -48,9 +50,9 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         **{name: rows[name] for name in ("cases", "seeds", "patients")},
         "radius": [f"{radius:.3g}" for radius in rows["certified_radius"]],
         "l2": rows["l2"],
-        "DSC clean": rows["clean"],
-        "dsc": rows["dsc"],
+        **{name: rows[name] for name in ("dsc_foreground_clean", "dsc_foreground")},
         "interval": bounds(rows),
+        **beside(rows, "dsc"),
     }
     for title, name in zip(("share", "Dice", "bound"), SCORES, strict=True):
         shown |= {f"{title}\nclean": 100 * rows[f"{name}_clean"], f"{title}\nattacked": 100 * rows[name]}

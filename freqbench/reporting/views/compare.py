@@ -9,7 +9,7 @@ import pandas as pd
 from freqbench.reporting.frames import plain
 from freqbench.reporting.labels import attack_labels
 from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import holm, mean_intervals, wilcoxon_holm
+from freqbench.reporting.statistics import holm, t_tests
 from freqbench.reporting.views.origins import origins
 from freqbench.reporting.views.rows import ATTACK, bounds, scored
 
@@ -19,13 +19,12 @@ _VOLUME = [*GROUP, "case_id", "seed"]
 _SETTING = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]
 
 HOW_PAIRED = (
-    "The difference is B minus A in points of DSC (x100), over the volumes that both have: same dataset, case, "
-    "models, attack and seed, by name. The interval is a 95 % bootstrap interval over patients; p is Wilcoxon's "
-    "signed-rank test on the patients' mean differences, Holm-corrected over all rows of this table, and empty "
-    "where every difference is 0. Of k patients and m rows the smallest corrected p is at least m x 2^(1 - k), so "
-    "with few patients go by the interval; with one there is neither. `detectable` is the smallest true "
-    "difference that so many patients would show with a power of 80 % (at 0.05, uncorrected): a difference below "
-    "it that is not significant does not show that the two are equal."
+    "The difference is B minus A in points of foreground DSC (x100), over the volumes that both have: same dataset, "
+    "case, models, attack and seed, by name. Interval (95 %, of the row alone) and p are Student's t over patients; p "
+    "is Holm-corrected over all rows of this table, so a row differs where p is below 0.05, and empty where every "
+    "difference is 0 or there is one patient. `detectable` is the smallest true difference that so many patients would "
+    "show with a power of 80 % (at 0.05, uncorrected): a difference below it that is not significant does not show "
+    "that the two are equal."
 )
 HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in the differences above."
 
@@ -36,7 +35,7 @@ def compare(
     facts_a: Sequence[Mapping[str, Any]],
     facts_b: Sequence[Mapping[str, Any]],
 ) -> list[Section]:
-    """What differs between what made two stores, the paired differences of DSC, and what only one of them has.
+    """What differs between what made two stores, the paired differences of their scores, and what only one of them has.
 
     Args:
         records_a: of the first store, after `tables.current(strength.checked(...))`.
@@ -46,8 +45,8 @@ def compare(
     """
     first = origins(_own_runs(facts_a, records_a), _own_runs(facts_b, records_b))
     both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
-    volumes = _matched(both, _VOLUME, "dsc")
-    cases = _matched(both, ["dataset", "target_model", "case_id"], "clean")
+    volumes = _matched(both, _VOLUME, ("dsc_foreground", "dsc"))
+    cases = _matched(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
     cases = cases.assign(source_model="", label=CLEAN, threat_model="")
     shared = [each[each["in_a"] & each["in_b"]] for each in (cases, volumes)]
     tables = [_tested(each) for each in shared if len(each)]
@@ -83,14 +82,20 @@ def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return both.assign(label=pd.Categorical.from_codes(codes[setting], categories=known_labels))
 
 
-def _matched(both: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
-    """A row a key: `patient_id`, the value `a` and `b` of each store, and whether they have it, `in_a` and `in_b`."""
+def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
+    """A row a key: `patient_id`, of each store the foreground DSC `a` and `b` and the papers' `dsc_a` and `dsc_b`, and
+    whether they have the row, `in_a` and `in_b`."""
     number = both.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
     rows = both.loc[~pd.Series(number).duplicated(), [*keys, "patient_id"]].reset_index(drop=True)
     for store, mine in (("a", ~both["in_b"].to_numpy()), ("b", both["in_b"].to_numpy())):
-        values, has = np.full(len(rows), np.nan), np.zeros(len(rows), bool)
-        values[number[mine]], has[number[mine]] = both[value].to_numpy()[mine], True
-        rows[store], rows[f"in_{store}"] = values, has
+        place = number[mine]
+        for name, column in zip((store, f"dsc_{store}"), values, strict=True):
+            found = np.full(len(rows), np.nan)
+            found[place] = both[column].to_numpy()[mine]
+            rows[name] = found
+        has = np.zeros(len(rows), bool)
+        has[place] = True
+        rows[f"in_{store}"] = has
     return rows
 
 
@@ -98,18 +103,14 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row a group: both means over complete pairs, their difference with interval, p and what was detectable."""
     pairs = pairs.assign(difference=pairs["b"] - pairs["a"])
     complete = pairs.dropna(subset="difference")
-    rows = mean_intervals(pairs, GROUP, "difference").rename(
+    rows = t_tests(pairs, GROUP, "difference").rename(
         columns={"mean": "difference", "n": "pairs", "clusters": "patients"}
     )
-    tests = wilcoxon_holm(pairs, GROUP)
-    means = plain(complete.groupby(GROUP, observed=True)[["a", "b"]].mean().reset_index())
-    rows = plain(
-        rows.assign(p=tests["p"].to_numpy(), detectable=tests["detectable"].to_numpy(), undefined=_undefined(pairs))
-    )
-    rows = rows.merge(means.rename(columns={"a": "dsc_a", "b": "dsc_b"}), on=GROUP, how="left")
-    return rows[
-        [*GROUP, *("pairs", "patients", "undefined", "dsc_a", "dsc_b", "difference", "low", "high", "p", "detectable")]
-    ]
+    means = plain(complete.groupby(GROUP, observed=True)[["a", "b", "dsc_a", "dsc_b"]].mean().reset_index())
+    rows = plain(rows.assign(undefined=_undefined(pairs)))
+    rows = rows.merge(means.rename(columns={"a": "dsc_foreground_a", "b": "dsc_foreground_b"}), on=GROUP, how="left")
+    scores = ("dsc_foreground_a", "dsc_foreground_b", "difference", "low", "high", "p", "detectable", "dsc_a", "dsc_b")
+    return rows[[*GROUP, "pairs", "patients", "undefined", *scores]]
 
 
 def _undefined(pairs: pd.DataFrame) -> np.ndarray:
@@ -121,13 +122,14 @@ def _undefined(pairs: pd.DataFrame) -> np.ndarray:
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dataset": "dataset", "label": "attack", "source_model": "made on", "target_model": "model"}
     names |= {"threat_model": "threat_model", "pairs": "pairs", "patients": "patients", "undefined": "undefined"}
-    names |= {"dsc_a": "DSC A", "dsc_b": "DSC B"}
+    names |= {"dsc_foreground_a": "DSC foreground\nA", "dsc_foreground_b": "DSC foreground\nB"}
     shown = rows[list(names)].rename(columns=names)
     return shown.assign(
         difference=_signed(rows["difference"]),
         interval=bounds(rows, digits=2),
-        p=["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]],
         detectable=["" if np.isnan(value) else f"{value:.2f}" for value in rows["detectable"]],
+        **{"p (Holm)": ["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]]},
+        **{"DSC\nA": rows["dsc_a"], "DSC\nB": rows["dsc_b"]},
     )
 
 

@@ -7,6 +7,7 @@ from freqbench.reporting.render import Section
 from freqbench.reporting.views.rows import (
     ATTACK,
     COUNTS,
+    beside,
     bounds,
     grouped,
     is_white_box,
@@ -18,9 +19,9 @@ from freqbench.reporting.views.rows import (
 GIB = 2**30
 HOW = (
     "Means a volume: seconds to make it, forward and backward passes of the attacked model, peak memory (of the "
-    "device, or of the process on a CPU), the drop of DSC in points (white-box), and that drop per hundred "
-    "passes. Passes compare between machines, seconds and memory only within one device and one number of windows "
-    "at once. A drop a pass says what is cheap, not what is strong, and is empty for attacks without a pass. "
+    "device, or of the process on a CPU), the drop of foreground DSC in points (white-box), and that drop per hundred "
+    "passes. Passes compare between machines, seconds and memory only within one device and one number of windows at "
+    "once. A drop a pass says what is cheap, not what is strong, and is empty for attacks without a pass. "
 )
 
 
@@ -49,9 +50,11 @@ def cost(records: pd.DataFrame) -> list[Section]:
     by = ["source_model", "device", "window_batch", *ATTACK]
     sections = []
     for dataset, own in frame.groupby("dataset", observed=True):
-        rows = with_settings(grouped(own, by, "drop", numbers), own)
+        rows = with_settings(grouped(own, by, "dsc_foreground_drop", [*numbers, "hd95_penalised", "drop"]), own)
         passes = rows["forwards"] + rows["backwards"]
-        rows["drop_per_100"] = np.where(passes > 0, 100 * rows["drop"] / passes.where(passes > 0), np.nan)
+        rows["drop_per_100"] = np.where(
+            passes > 0, 100 * rows["dsc_foreground_drop"] / passes.where(passes > 0), np.nan
+        )
         missing = [name for name in numbers if rows[name].isna().any()]
         text = HOW + COUNTS + one_patient_note(rows)
         if missing:
@@ -74,9 +77,11 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
             "forwards": rows["forwards"],
             "backwards": rows["backwards"],
             "GiB": rows["memory"],
-            "dsc_drop": rows["drop"],
+            "dsc_foreground_drop": rows["dsc_foreground_drop"],
             "interval": bounds(rows),
             "drop per 100 passes": [_small(value) for value in rows["drop_per_100"]],
+            **beside(rows),
+            "dsc_drop": rows["drop"],
         }
     )
     several = {"device": rows["device"], "windows at once": rows["window_batch"]}

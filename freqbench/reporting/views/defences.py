@@ -10,6 +10,7 @@ from freqbench.reporting.render import Section
 from freqbench.reporting.views.rows import (
     ATTACK,
     COUNTS,
+    SCORES,
     bounds,
     grouped,
     is_white_box,
@@ -18,19 +19,20 @@ from freqbench.reporting.views.rows import (
     with_settings,
 )
 
-COLUMNS = ("dsc", "dsc_clean", "source_defence", "target_defence")
+TOLD = ("source_defence", "target_defence")
+COLUMNS = (*SCORES, *TOLD)
 WHO = ("naive", "adaptive", "transferred")
 MODEL = ["model", "defence"]
 NONE = "none"
 
 HOW = (
-    "DSC x100 that three attackers leave of a defended model. `naive`: plain autograd through the defence as it stands "
-    "(`adaptive: false`), of one fixed draw where it draws; `adaptive`: the gradient approximated where the defence "
-    "has none, and averaged over fresh draws; `transferred`: volumes made on the network without the defence. A "
-    "defence is worth what the lowest of the three leaves, against the row of the network without it on the same "
-    "cases; where the naive attacker leaves more than the adaptive one, the defence hid a gradient (`hidden`, points, "
-    "paired by case) and kept nothing. A smooth defence has no naive attacker. Other attacks may leave less: all "
-    "numbers are upper bounds of the robustness. "
+    "Foreground DSC x100 that three attackers leave of a defended model. `naive`: plain autograd through the defence "
+    "as it stands (`adaptive: false`), of one fixed draw where it draws; `adaptive`: the gradient approximated where "
+    "the defence has none, and averaged over fresh draws; `transferred`: volumes made on the network without the "
+    "defence. A defence is worth what the lowest of the three leaves, against the row of the network without it on the "
+    "same cases; where the naive attacker leaves more than the adaptive one, the defence hid a gradient (`hidden`, "
+    "points, paired by case) and kept nothing. A smooth defence has no naive attacker. Other attacks may leave less: "
+    "all numbers are upper bounds of the robustness. HD95 and the papers' DSC of each attacker are in the csv. "
 )
 NOTHING = (
     "No defended model was attacked and scored, so there is nothing to compare: give models a `defence`, and beside "
@@ -44,7 +46,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`, with COLUMNS.
     """
-    frame = _attacked(scored(records, ["source_model_id", "target_model_id", *COLUMNS[2:]]))
+    frame = _attacked(scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
     return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
@@ -65,7 +67,9 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     who[is_white_box(frame) & ~defended & asked.isin(asked[defended & (who != "")])] = "adaptive"
     frame = plain(frame).assign(who=who, network=target["network"], defence=target["defence"])
     frame["_adaptive"] = target["adaptive"]
-    frame = frame[(frame["who"] != "") & frame["dsc"].notna()].sort_values("_adaptive", ascending=False, kind="stable")
+    frame = frame[(frame["who"] != "") & frame["dsc_foreground"].notna()].sort_values(
+        "_adaptive", ascending=False, kind="stable"
+    )
     names = frame.drop_duplicates(["network", "defence"]).set_index(["network", "defence"])["target_model"]
     frame["model"] = [names[key] for key in zip(frame["network"], frame["defence"], strict=True)]
     return frame.drop_duplicates(["dataset", *MODEL, *ATTACK, "who", "case_id", "seed"])
@@ -95,11 +99,13 @@ def _words(parameters: dict[str, object]) -> str:
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
     keys = [*MODEL, *ATTACK]
-    clean = frame.drop_duplicates([*MODEL, "case_id"]).groupby(MODEL)["clean"].mean().reset_index()
+    clean = frame.drop_duplicates([*MODEL, "case_id"]).groupby(MODEL)["dsc_foreground_clean"].mean().reset_index()
     rows = frame[keys].drop_duplicates().merge(clean, on=MODEL)
     for who in WHO:
-        own = grouped(frame[frame["who"] == who], keys, "dsc").rename(columns={"dsc": who})
+        own = grouped(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
+        own = own.rename(columns={"dsc_foreground": who})
         names = {name: f"{who}_{name}" for name in ("cases", "seeds", "patients", "low", "high")}
+        names |= {name: f"{who}_{name}" for name in ("hd95_penalised", "dsc")}
         rows = rows.merge(own.rename(columns=names), on=keys, how="left")
     rows = rows.merge(_hidden(frame, keys), on=keys, how="left")
     rows = with_settings(rows, frame)
@@ -111,7 +117,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         "attack": rows["label"],
         "threat_model": rows["threat_model"],
     }
-    shown["DSC clean"] = rows["clean"]
+    shown["dsc_foreground_clean"] = rows["dsc_foreground_clean"]
     for who in WHO:
         shown[f"{who}\nDSC"] = rows[who]
         shown[f"{who}\nn"] = _counts(rows, who)
@@ -131,9 +137,9 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """What the naive attacker leaves more than the adaptive one, over the cases and seeds that both have."""
     of_case = [*keys, "case_id", "patient_id", "seed"]
-    naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc"]] for who in ("naive", "adaptive"))
+    naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
-    rows = grouped(pairs.assign(hidden=pairs["dsc"] - pairs["dsc_adaptive"]), keys, "hidden")
+    rows = grouped(pairs.assign(hidden=pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]), keys, "hidden")
     rows = rows.rename(columns={"low": "hidden_low", "high": "hidden_high"})
     return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
 

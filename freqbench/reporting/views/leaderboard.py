@@ -1,15 +1,18 @@
-"""Which model keeps most of its DSC under the worst of several attacks of one threat model and budget."""
+"""Which model keeps most of its foreground DSC under the worst of several attacks of one threat model and budget."""
 
 from collections.abc import Mapping
+from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from freqbench.reporting.frames import plain
 from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import mean_intervals
+from freqbench.reporting.statistics import SIGNIFICANCE, holm, t_tests
 from freqbench.reporting.views import methods
 from freqbench.reporting.views.rows import (
     COUNTS,
+    beside,
     bounds,
     budget_texts,
     grouped,
@@ -19,12 +22,16 @@ from freqbench.reporting.views.rows import (
 )
 from freqbench.reporting.worst import case_minima, complete_cases
 
+SCORE = "dsc_foreground"
+KEYS = ["threat_model", "budget_name", "budget_text"]
 HOW = (
-    "Models are ranked by the mean over cases of the lowest DSC that any attack (and seed) of one threat model "
-    "and budget leaves on them, white-box; higher is more robust. Ranks hold within a threat model and budget "
-    "only, over the attacks and cases that all its models have. Where the interval of `behind` (points behind the "
-    "first, paired by case) holds 0, the order of the two is open; with few or weak attacks all numbers are upper "
-    "bounds of the robustness. "
+    "Models are ranked by the mean over cases of the lowest foreground DSC that any attack (and seed) of one threat "
+    "model and budget leaves on them, white-box; higher is more robust, and the other scores are of the same volumes. "
+    "Ranks are within a threat model and budget only, over the attacks and cases that all its models have. `behind` is "
+    "points behind the first, paired by case, with its own interval (Student's t, not corrected); the order of the two "
+    "holds where the t-test over patients, Holm-corrected over all pairs of models of all threat models and budgets "
+    "of this table, has p below 0.05, else it is open. With few or weak attacks all numbers are upper bounds of the "
+    "robustness. "
 )
 
 
@@ -35,29 +42,31 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
         records: after `tables.current(strength.checked(...))`.
     """
     frame = scored(records, ["target_method"])
-    frame = frame[is_white_box(frame) & frame["budget"].notna() & frame["dsc"].notna()]
+    frame = frame[is_white_box(frame) & frame["budget"].notna() & frame[SCORE].notna()]
     if frame.empty:
         return [
             Section("Leaderboard", text="No white-box attack with a budget was scored, so there is nothing to rank by.")
         ]
-    frame = frame.assign(_score=frame["dsc"], _clean=frame["clean"], budget_text=budget_texts(frame))
+    frame = frame.assign(_score=frame[SCORE], budget_text=budget_texts(frame))
     return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
-    boards, notes = [], []
+    boards, pairs, notes = [], [], []
     known = methods.methods_of(frame)
     replicated = methods.are_replicated(known)
-    keys = ["threat_model", "budget_name", "budget_text"]
-    for (threat_model, name, value), rows in frame.groupby(keys, observed=True):
-        board, note = _board(rows, known if replicated else None)
-        boards.append(board.assign(threat_model=str(threat_model), budget=f"{name}={value}"))
+    for (threat_model, name, value), rows in frame.groupby(KEYS, observed=True):
+        board, tests, note = _board(rows, known if replicated else None)
+        place = {"threat_model": str(threat_model), "budget": f"{name}={value}"}
+        boards.append(board.assign(**place))
+        pairs.append(tests.assign(**place))
         if note:
             notes.append(f"{threat_model}, {name}={value}: {note}.")
-    data = pd.concat([board for board in boards if len(board)] or boards, ignore_index=True).assign(dataset=dataset)
+    data = pd.concat([board for board in boards if len(board)] or boards, ignore_index=True)
     title = f"{dataset}: {'training methods' if replicated else 'models'} by the worst case"
     if data.empty:
         return Section(title, text=" ".join(notes))
+    data = _decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     text = " ".join([HOW + COUNTS + one_patient_note(data), *_on_methods(known, replicated), *notes])
     return Section(title, _table(data), text, data)
 
@@ -69,8 +78,8 @@ def _on_methods(known: Mapping[str, str], replicated: bool) -> list[str]:
     return [f"{methods.ONE_EACH.capitalize()}."] if len(known) > 1 else []
 
 
-def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, str]:
-    """The models of one threat model and budget in their order, and what could not be compared.
+def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The models of one threat model and budget in their order, tests of all pairs, and what could not be compared.
 
     Args:
         rows: of one threat model and budget.
@@ -87,41 +96,59 @@ def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.Data
     left_out = rows["case_id"].nunique() - minima.loc[is_shared, "case_id"].nunique()
     minima = plain(minima[is_shared])
     if minima.empty:
-        return pd.DataFrame(), "; ".join([*notes, "no case that every model and attack has a score for, so no ranks"])
+        note = "; ".join([*notes, "no case that every model and attack has a score for, so no ranks"])
+        return pd.DataFrame(), pd.DataFrame(), note
     if left_out:
         notes.append(f"{left_out} cases left out that not every model and attack has a score for")
     complete = complete[complete["case_id"].isin(minima["case_id"].unique())]
-    board = grouped(minima.assign(seed=0), ["target_model"], "dsc", ["clean"]).assign(seeds=complete["seed"].nunique())
-    singles = complete.groupby(["target_model", "label"], observed=True)["dsc"].mean()
+    means = ["dsc_foreground_clean", "dsc_foreground_drop", "hd95_penalised", "dsc"]
+    board = grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
+    singles = complete.groupby(["target_model", "label"], observed=True)[SCORE].mean()
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
     board = board.assign(
-        strongest=board["target_model"].map(strongest), num_attacks=len(common), dsc_drop=board["clean"] - board["dsc"]
+        seeds=complete["seed"].nunique(), strongest=board["target_model"].map(strongest), num_attacks=len(common)
     )
-    board = board.sort_values("dsc", ascending=False, kind="stable", ignore_index=True)
-    board["rank"] = board["dsc"].rank(ascending=False, method="min").astype(int)
+    board = board.sort_values(SCORE, ascending=False, kind="stable", ignore_index=True)
+    board["rank"] = board[SCORE].rank(ascending=False, method="min").astype(int)
     if known is not None:
-        board, note = methods.by_method(board, minima, known)
-        return board, "; ".join([*notes, note] if note else notes)
-    behind = _behind(minima, str(board["target_model"].iloc[0]))
-    return board.merge(behind, on="target_model"), "; ".join(notes)
+        board, tests, note = methods.by_method(board, minima, known, [SCORE, *means])
+        return board, tests, "; ".join([*notes, note] if note else notes)
+    return board, _tests(minima, board["target_model"].tolist()), "; ".join(notes)
 
 
-def _behind(minima: pd.DataFrame, first: str) -> pd.DataFrame:
-    """Points behind the first model, paired by case; none for the first itself."""
-    wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values="dsc")
-    behind = wide.rsub(wide[first], axis=0).reset_index().melt(["case_id", "patient_id"], value_name="behind")
-    behind["behind"] = behind["behind"].where(behind["target_model"] != first)
-    rows = mean_intervals(behind, ["target_model"], "behind")
-    names = {"mean": "behind", "low": "behind_low", "high": "behind_high"}
-    return rows.rename(columns=names)[["target_model", *names.values()]]
+def _tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
+    """Points that a model is `behind` each model `ahead` of it, paired by case, with their tests."""
+    wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
+    pairs = [
+        pd.DataFrame(
+            {"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]},
+        )
+        for a, b in combinations(ranked, 2)
+    ]
+    return t_tests(pd.concat(pairs), ["ahead", "target_model"], "behind") if pairs else pd.DataFrame()
+
+
+def _decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """With the test against the first of each board, corrected over all pairs of all boards."""
+    columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
+    if "p" not in tests:
+        return data.assign(**dict.fromkeys(columns.values(), np.nan), order="")
+    place = ["threat_model", "budget"]
+    first = data[data["rank"].groupby([data[name] for name in place]).cumcount() == 0]
+    against = tests.assign(p_holm=holm(tests["p"])).rename(columns=columns)
+    against = against.merge(first[[*place, "target_model"]].rename(columns={"target_model": "ahead"}))
+    data = data.merge(against[[*place, "target_model", *columns.values()]], on=[*place, "target_model"], how="left")
+    order = np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open")
+    return data.assign(order=np.where(data["behind"].notna(), order, ""))
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:
-    shown = data[["threat_model", "budget", "rank"]].assign(model=data["target_model"])
+    shown = data[["threat_model", "budget"]].assign(model=data["target_model"], rank=data["rank"])
     if "networks" in data:
         shown["networks"] = data["networks"]
-    for name in ("cases", "seeds", "patients", "num_attacks", "dsc"):
+    for name in ("cases", "seeds", "patients", "num_attacks", SCORE):
         shown[name] = data[name]
     shown["interval"] = bounds(data)
-    shown["DSC clean"], shown["dsc_drop"], shown["strongest"] = data["clean"], data["dsc_drop"], data["strongest"]
-    return shown.assign(behind=data["behind"], **{"behind interval": bounds(data, "behind_low", "behind_high")})
+    shown["behind"], shown["behind interval"] = data["behind"], bounds(data, "behind_low", "behind_high")
+    others = beside(data, "dsc", "dsc_foreground_drop", "strongest")
+    return shown.assign(order=data["order"], **others)

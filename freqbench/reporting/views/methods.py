@@ -1,6 +1,6 @@
 """Networks that are replicates of one training, ranked as the method that they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -38,31 +38,41 @@ def are_replicated(methods: Mapping[str, str]) -> bool:
     return len(set(methods.values())) < len(methods)
 
 
-def by_method(board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str]) -> tuple[pd.DataFrame, str]:
-    """A board of networks as one of methods, and what is to be said of methods of one network.
+def by_method(
+    board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """A board of networks as one of methods, tests of all pairs of methods, and which have one network.
 
     Args:
         board: a row a network, with `target_model`, `cases`, `seeds`, `num_attacks` and `strongest`.
-        minima: a row a network and case, with `target_model`, `patient_id`, `dsc` and `clean`.
+        minima: a row a network and case, with `target_model`, `patient_id` and the scores.
         methods: of `methods_of`.
+        scores: columns whose means are shown; the first has the interval and the rank.
 
     Returns:
-        The columns of the board, a row a method under `target_model`, ranked, with `networks`, the number of them.
+        The columns of the board, a row a method under `target_model`, ranked, with `networks`, the number of them; and
+        of every pair how far `target_model` is behind `ahead`: `mean`, `low`, `high` and `p`.
     """
+    score, *others = scores
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
     own = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")
     groups = own.groupby("method")
-    found = nested_intervals(named, "dsc").rename(columns={"mean": "dsc"}).drop(columns="df").set_index("method")
-    found["clean"] = nested_intervals(named, "clean").set_index("method")["mean"]
-    found["dsc_drop"] = found["clean"] - found["dsc"]
+    found = nested_intervals(named, score).rename(columns={"mean": score}).drop(columns=["df", "p"]).set_index("method")
+    for name in others:
+        found[name] = nested_intervals(named, name).set_index("method")["mean"]
     for name in ("cases", "seeds", "num_attacks"):
         found[name] = groups[name].max()
     found["strongest"] = groups["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
-    found = found.sort_values("dsc", ascending=False, kind="stable")
-    found["rank"] = found["dsc"].rank(ascending=False, method="min").astype(int)
-    behind = nested_intervals(named, "dsc", behind=str(found.index[0])).set_index("method")
-    for name, bound in (("behind", "mean"), ("behind_low", "low"), ("behind_high", "high")):
-        found[name] = behind[bound]
+    found = found.sort_values(score, ascending=False, kind="stable")
+    found["rank"] = found[score].rank(ascending=False, method="min").astype(int)
+    ranked = [str(name) for name in found.index]
+    tests = [
+        nested_intervals(named[named["method"].isin(ranked[place:])], score, behind=ahead)
+        .query("method != @ahead")
+        .assign(ahead=ahead)
+        for place, ahead in enumerate(ranked[:-1])
+    ]
+    pairs = pd.concat(tests).rename(columns={"method": "target_model"}) if tests else pd.DataFrame()
     single = [str(name) for name in found.index[found["networks"] == 1]]
     said = f"one network, so its intervals hold no spread of trainings: {', '.join(single)}" if single else ""
-    return found.rename_axis("target_model").reset_index(), said
+    return found.rename_axis("target_model").reset_index(), pairs, said

@@ -14,15 +14,21 @@ IDENTITY = [
     *("case_id", "patient_id", "seed"),
 ]
 ATTACK = ["label", "threat_model"]
+SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
+"""The columns of RECORDS that `scored` makes its own of."""
 ONE_PATIENT = "With one patient there is no interval, as no spread between patients can be seen."
 COUNTS = (
-    "n is cases, or cases x seeds; intervals are 95 % bootstrap intervals over patients (BCa from 20 patients on, "
-    "percentile intervals, which are somewhat too narrow, below)."
+    "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
+    "their number (Student's t, from 20 patients on BCa bootstrap). Those of two or three patients are very wide, and "
+    "may pass 0 and 100."
 )
 
 
 def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows that count, with IDENTITY, the columns asked for, and `dsc`, `clean` and `drop` in points (x100).
+    """The rows that count, with IDENTITY, the columns asked for, and their scores.
+
+    Scores: `dsc_foreground`, `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised`
+    (mm) lead; `dsc`, `clean` and `drop` follow the papers' convention, with the background. Dice x100.
 
     Args:
         records: after `tables.current(strength.checked(...))`.
@@ -30,8 +36,10 @@ def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
     """
     counts = (records["left_out"] == "") & (records["status"] == "ok")
     frame = records.loc[counts, [*IDENTITY, *columns]].copy()
-    for name, column in (("dsc", "dsc"), ("clean", "dsc_clean")):
+    for name, column in zip(("dsc_foreground", "dsc_foreground_clean", "dsc", "clean"), SCORES, strict=False):
         frame[name] = 100 * records.loc[counts, column].astype(float)
+    frame["dsc_foreground_drop"] = frame["dsc_foreground_clean"] - frame["dsc_foreground"]
+    frame["hd95_penalised"] = records.loc[counts, "hd95_penalised"].astype(float)
     return frame.assign(drop=frame["clean"] - frame["dsc"])
 
 
@@ -56,6 +64,12 @@ def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[
     for name in means:
         rows[name] = groups[name].mean().to_numpy()
     return plain(rows[[*by, "cases", "seeds", "patients", value, "low", "high", *means]])
+
+
+def beside(rows: pd.DataFrame, *names: str) -> dict[str, pd.Series]:
+    """The columns that stand beside the one that leads: `hd95_penalised` where it was measured, and those named."""
+    measured = ["hd95_penalised"] if rows["hd95_penalised"].notna().any() else []
+    return {name: rows[name] for name in (*measured, *names)}
 
 
 def points(value: float, digits: int = 1) -> str:

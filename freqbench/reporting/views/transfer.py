@@ -1,9 +1,9 @@
 """How far an attack on one model carries to models it never saw.
 
 The transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) over the same volumes made on s: the share
-of the white-box damage that arrives. It is undefined where the white-box drop is below MIN_DROP points, as a share of
-nearly nothing says nothing. An attack's rate is the mean over its ordered pairs s != t whose rate is defined; its
-interval draws patients, and with them every pair's volumes together.
+of the white-box damage that arrives. Drops are of the foreground DSC. The rate is undefined where the white-box drop
+is below MIN_DROP points, as a share of nearly nothing says nothing. An attack's rate is the mean over its ordered pairs
+s != t whose rate is defined; its interval is over patients, each with all pairs' volumes together.
 """
 
 import numpy as np
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from freqbench.reporting.frames import plain
 from freqbench.reporting.render import Section
-from freqbench.reporting.resampling import Array, Statistic, bootstrap
+from freqbench.reporting.resampling import Array, Statistic, intervals
 from freqbench.reporting.views.matched import matched_by_distance
 from freqbench.reporting.views.rows import (
     ATTACK,
     COUNTS,
+    beside,
     bounds,
     budget_texts,
     by_attack,
@@ -31,23 +32,25 @@ from freqbench.reporting.views.rows import (
 
 MIN_DROP = 1.0
 PAIR = ["source_model", "target_model"]
+DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 NULL_ROW = " control="  # of a label: the change without the optimisation
 _HEADINGS = (*ATTACK, "source_model", "attack", "made on")
 _DISTANCES = ["ssim_body", "lpips_body", "l2_body"]
 
 HOW_MATRIX = (
-    "Each cell is the mean drop of the target's DSC in points (clean minus attacked) under volumes made on the "
-    "source, and in brackets that drop in per cent of the white-box drop of the source on the same volumes; * is "
-    f"white-box. The per cent are left empty where the white-box drop is below {MIN_DROP:g} point: nothing was "
-    "there to transfer. "
+    "Each cell is the mean drop of the target's foreground DSC in points (clean minus attacked) under volumes made on "
+    "the source, and in brackets that drop in per cent of the white-box drop of the source on the same volumes; * is "
+    f"white-box. The per cent are left empty where the white-box drop is below {MIN_DROP:g} point: nothing was there "
+    "to transfer. "
 )
 HOW_RATES = (
-    "The rate is the mean over all ordered pairs of different models of (drop of the target) / (white-box drop of "
-    "the source) in per cent, over the same volumes. A high rate of a weak attack is still a weak attack, so the "
-    "points stand beside it. Ranks are by rate within one threat model and budget only, each over its own n; attacks "
-    "of the threat model `none` have none, nor have null rows (`control=...`), which know no model and carry to all "
-    f"alike. Pairs with a white-box drop below {MIN_DROP:g} point have no rate and are counted as undefined. "
+    "The rate is the mean over all ordered pairs of different models of (drop of the target) / (white-box drop of the "
+    "source) in per cent, over the same volumes; drops are points of foreground DSC. A high rate of a weak attack is "
+    "still a weak attack, so the points stand beside it. Ranks are by rate within one threat model and budget only, "
+    "each over its own n, and say nothing of whether other patients would give the same order; attacks of the threat "
+    "model `none` have none, nor have null rows (`control=...`), which know no model and carry to all alike. Pairs "
+    f"with a white-box drop below {MIN_DROP:g} point have no rate and are counted as undefined. "
 )
 
 
@@ -85,13 +88,13 @@ def _nothing(frame: pd.DataFrame) -> str:
 
 def _carried(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a transferred volume whose white-box drop is known too: `drop` of the target, `own` of the source."""
-    frame = frame[frame["drop"].notna()]
+    frame = frame[frame[DROP].notna()]
     keys = [*ATTACK, "source_model", "case_id", "seed"]
     volume = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
     white = is_white_box(frame).to_numpy()
     own = np.full(volume.max(initial=-1) + 1, np.nan)
-    own[volume[white]] = frame["drop"].to_numpy()[white]
-    carried = frame.loc[~white, [*ATTACK, *PAIR, "case_id", "patient_id", "seed", "drop"]]
+    own[volume[white]] = frame[DROP].to_numpy()[white]
+    carried = frame.loc[~white, [*ATTACK, *PAIR, "case_id", "patient_id", "seed", DROP]].rename(columns={DROP: "drop"})
     return carried.assign(own=own[volume[~white]]).dropna(subset="own")
 
 
@@ -109,7 +112,8 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             np.bincount(place, weights=own[name].to_numpy(), minlength=cells).reshape(shape) for name in ("drop", "own")
         )
         is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
-        found = bootstrap(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined))
+        known = np.array([len(names), *(counts > 0).sum(axis=1)])
+        found = intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
         of_attacks.append((label, threat_model, *found[0], len(pairs), int((~is_defined).sum())))
         of_pairs.append(
             pairs.assign(
@@ -134,8 +138,8 @@ def _shares(is_defined: NDArray[np.bool_]) -> Statistic:
 
 def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     white = is_white_box(frame)
-    own = plain(frame[white].groupby(ATTACK, observed=True)["drop"].mean().rename("white_box").reset_index())
-    rows = grouped(frame[~white], ATTACK, "drop", _DISTANCES)
+    own = plain(frame[white].groupby(ATTACK, observed=True)[DROP].mean().rename("white_box").reset_index())
+    rows = grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *_DISTANCES])
     rows = with_settings(rates.merge(rows, on=ATTACK).merge(own, on=ATTACK), frame)
     rows = rows.assign(budget_text=budget_texts(rows).astype(object))
     is_ranked = (rows["threat_model"] != UNBOUNDED) & ~rows["label"].str.contains(NULL_ROW, regex=False)
@@ -153,7 +157,9 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
         "pairs": rows["pairs"],
         "undefined": rows["undefined"],
         "white-box drop": rows["white_box"],
-        "transferred drop": rows["drop"],
+        "transferred drop": rows[DROP],
+        **beside(rows),
+        "dsc_drop": rows["drop"],
         "ssim_body": 100 * rows["ssim_body"].astype(float),
         "lpips_body": 100 * (1 - rows["lpips_body"].astype(float)),
         "l2_body": rows["l2_body"],
@@ -165,11 +171,11 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
 
 
 def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
-    rows = with_settings(grouped(frame, [*ATTACK, *PAIR], "drop"), frame)
+    rows = with_settings(grouped(frame, [*ATTACK, *PAIR], DROP, ["hd95_penalised", "drop"]), frame)
     rates = pairs.rename(columns={"low": "rate_low", "high": "rate_high", "own": "white_box_drop"})
     keys = [*ATTACK, *PAIR]
     rows = rows.merge(rates[[*keys, "rate", "rate_low", "rate_high", "white_box_drop"]], on=keys, how="left")
-    rows = by_attack(rows).assign(cell=[_cell(*row) for row in rows[[*PAIR, "drop", "rate"]].itertuples(index=False)])
+    rows = by_attack(rows).assign(cell=[_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)])
     lines = [*ATTACK, "source_model"]
     wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("")
     wide = wide.rename(columns={name: f"{name} (model)" for name in _HEADINGS})
@@ -177,7 +183,7 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     table = wide.reindex(order).reset_index().rename(columns={"label": "attack", "source_model": "made on"})
     table.columns.name = None
     data = rows.drop(columns=["attack", "cell"]).assign(dataset=dataset)
-    title = f"{dataset}: drop of each target (columns) under volumes made on each source (rows)"
+    title = f"{dataset}: drop of foreground DSC of each target (columns) under volumes made on each source (rows)"
     return Section(title, table, HOW_MATRIX + most(rows) + one_patient_note(rows), data)
 
 

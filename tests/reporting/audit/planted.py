@@ -15,27 +15,34 @@ from freqbench.results.probed import GradientFacts, Gradients
 CASES = 6
 EPS = 8 / 255
 CLEAN = 90.0
-STEPS = {"steps": 20, "step_size": "eps/4", "restarts": 1}
+STEPS = {"steps": 20, "step_size": "eps/4", "restarts": 1, "loss": "dicece"}
+STRONGEST = {"steps": 20, "restarts": 3, "keep": "best"}
 KINDS: Mapping[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
+    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 120},
     "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 2},
     "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
     "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
-    "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "num_backwards": 40},
+    "vafa": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40},
+    "vafa_opt": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 60},
 }
 HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "half": ("pgd", EPS / 2, STEPS, 60),
     "pgd": ("pgd", EPS, STEPS, 40),
     "twice": ("pgd", 2 * EPS, STEPS, 20),
     "unbounded": ("pgd", 1.0, STEPS, 8),
-    "longer": ("pgd", EPS, {**STEPS, "steps": 40}, 38),
+    "longer": ("pgd", EPS, {**STEPS, "steps": 40}, 39.7),
     "restarted": ("pgd", EPS, {**STEPS, "restarts": 3}, 39.8),
-    "fgsm": ("fgsm", EPS, {"restarts": 1}, 65),
-    "square": ("square", EPS, {"queries": 100, "restarts": 1}, 80),
+    "fgsm": ("fgsm", EPS, {"restarts": 1, "loss": "dicece"}, 65),
+    "square": ("square", EPS, {"queries": 1000, "restarts": 1, "loss": "dicece"}, 80),
     "noise": ("random_noise", EPS, {}, 88),
     "vafa": ("vafa", 20.0, {"steps": 20, "control": "none"}, 70),
     "vafa uniform": ("vafa", 20.0, {"steps": 20, "control": "uniform"}, 85),
     "vafa random": ("vafa", 20.0, {"steps": 20, "control": "random"}, 87),
+    "vafa_opt": ("vafa_opt", 20.0, {"loss": "dice", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 69.8),
+    "vafa_opt ce": ("vafa_opt", 20.0, {"loss": "ce", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 75),
+    "dice": ("apgd", EPS, {**STRONGEST}, 39.7),
+    "ce": ("apgd", EPS, {"loss": "ce", **STRONGEST}, 44),
 }
 """By name: attack, budget, parameters, and the DSC x100 that it leaves."""
 
@@ -68,6 +75,12 @@ def healthy(model: str = "m", but: Mapping[str, Mapping[str, Any]] | None = None
     changes = but or {}
     kept = [name for name in HEALTHY if changes.get(name, {}) is not None]
     return [row for name in kept for row in rows(name, model, model, **dict(changes.get(name, {})))]
+
+
+def but_for(found: list[dict[str, Any]], name: str) -> frozenset[str]:
+    """The cells of all other attacks than one, as if an audit had added them."""
+    own = {row["cell_id"] for source in ("m", "n") for row in rows(name, source, source)}
+    return frozenset(row["cell_id"] for row in found) - own
 
 
 def evidence(found: list[dict[str, Any]], **parts: Any) -> Evidence:

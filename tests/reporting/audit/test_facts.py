@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from reporting.audit.planted import CASES, EPS, classes_of, evidence, finding, gradients, healthy, rows
+from reporting.audit.planted import CASES, EPS, HEALTHY, classes_of, evidence, finding, gradients, healthy, rows
 
 from freqbench.reporting.audit import audited
 from freqbench.reporting.audit.checks import CHECKS
@@ -165,7 +165,7 @@ def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
 
 def test_threat_models_that_stand_side_by_side_are_told() -> None:
     (mixed,) = CHECKS["ranking"].run(evidence(healthy()))
-    assert (mixed.verdict, "2 threat models (dct-quantization, linf)" in mixed.sentence) == ("noted", True)
+    assert (mixed.verdict, "2 threat models (dct-quantization-stretched, linf)" in mixed.sentence) == ("noted", True)
     (single,) = CHECKS["ranking"].run(evidence(rows("pgd")))
     assert single.verdict == "holds"
 
@@ -190,4 +190,4 @@ def test_every_check_takes_rows_without_any_score() -> None:
     found = [row | nothing for row in healthy()]
     verdicts = {each.verdict for each in audited(evidence(found)) if CHECKS[each.check].is_masking}
     assert verdicts == {"not checked"}
-    assert len(found) == CASES * 12
+    assert len(found) == CASES * len(HEALTHY)

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from reporting.audit.planted import EPS, HEALTHY, evidence, finding, gradients, healthy, rows
+from reporting.audit.planted import EPS, HEALTHY, but_for, evidence, finding, gradients, healthy, rows
 
 from freqbench.reporting.audit import audited
 from freqbench.reporting.audit.checks import CHECKS, verdicts
@@ -32,7 +32,8 @@ PLANTED = {
 
 
 def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
-    found = audited(evidence(both(), gradients=(gradients(),)))
+    everything = both()
+    found = audited(evidence(everything, gradients=(gradients(),), added=but_for(everything, "pgd")))
     assert {each.check for each in found if each.verdict in ("violated", "in doubt")} == set()
     (verdict, _) = verdicts(found)
     assert (verdict.verdict, len(verdict.held), verdict.noted, verdict.unchecked) == ("no sign", 11, (), ())
@@ -165,7 +166,7 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
     (flagged, _) = verdicts(audited(evidence(both({**PLANTED["budget"], **PLANTED["square"]}))))
     assert flagged.verdict == "flagged"
     assert flagged.sentence.startswith("flagged: budget, square (2 signs of masked gradients in 9 checks).")
-    assert "Not checked: zero_gradients, same_gradients." in flagged.sentence
+    assert "Not checked: zero_gradients, same_gradients, strongest." in flagged.sentence
 
 
 def test_of_one_model_restarts_that_take_damage_away_are_violated_all_the_same() -> None:
@@ -189,6 +190,32 @@ def test_the_rival_of_a_search_is_the_strongest_on_the_same_cases() -> None:
     strong = [row | {"dsc": other["dsc"] - 0.05} for row, other in zip(rows("pgd"), search, strict=True)]
     found = finding("square", [*strong, *search, *weak])
     assert (found.verdict, found.cases, found.sentence.count("fgsm")) == ("holds", 6, 0)
+
+
+@pytest.mark.parametrize(("check", "weak"), [("iterative", "fgsm"), ("square", "square")])
+def test_attacks_that_raise_different_losses_say_nothing_of_gradients(check: str, weak: str) -> None:
+    """Whichever of them does more."""
+    for left in (20, 80):
+        found = finding(check, [*rows("ce"), *rows(weak, left=left)])
+        assert found.verdict == "not checked"
+        assert "raise different losses, which says nothing of gradients" in found.sentence
+
+
+def test_of_several_rivals_a_search_is_held_against_the_one_of_its_own_loss() -> None:
+    found = finding("square", [*rows("pgd", left=50), *rows("ce", left=30), *rows("square", left=40)])
+    assert (found.verdict, "pgd eps=8/255" in found.sentence) == ("violated", True)
+
+
+@pytest.mark.parametrize(("left", "verdict"), [(80, "noted"), (30, "violated")])
+def test_a_short_search_proves_nothing_unless_it_wins(left: float, verdict: str) -> None:
+    found = finding("square", [*rows("pgd"), *rows("square", left=left, params={"queries": 999})])
+    assert found.verdict == verdict
+    assert ("less than 1,000 queries proves nothing" in found.sentence) == (verdict == "noted")
+
+
+def test_a_long_search_counts_beside_a_short_one() -> None:
+    found = finding("square", [*rows("pgd"), *rows("square"), *rows("square", params={"queries": 100})])
+    assert found.verdict == "holds"
 
 
 def test_the_same_budget_in_another_arithmetic_is_no_larger_one() -> None:

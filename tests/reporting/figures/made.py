@@ -34,6 +34,7 @@ def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
                 params.get(attack),
                 **{"source": source, "target": target, "case": case, "budget": budget},
                 **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
+                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85},
                 **{"l2_body": 90 * drop, "energy_low": drop / 9, "energy_middle": drop / 20, "energy_high": drop / 30},
                 **{"seam_energy": 1 + drop, "attack_seconds": 40 * drop, "num_forwards": 20, "num_backwards": 20},
             )

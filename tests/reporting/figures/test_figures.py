@@ -24,7 +24,7 @@ from freqbench.results import CLASS_RECORDS, Store, to_table
 Make = Callable[..., dict[str, Any]]
 Frame = Callable[..., pd.DataFrame]
 
-NUMBERS = ("budget", "tradeoff", "transfer", "organs", "pairs", "bands", "cost", "seams", "natural")
+NUMBERS = ("budget", "tradeoff", "distance", "transfer", "organs", "pairs", "bands", "cost", "seams", "natural")
 CASES = ("spectrum", "attacks", "robust", "changes", "case")
 
 

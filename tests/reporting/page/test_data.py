@@ -127,9 +127,13 @@ def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyP
 
 def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     made = data_of(*grid(1, ["a"], ["a"], 6, 2))["summary"]
-    assert column(made, "dsc_low")[0] < column(made, "dsc")[0] < column(made, "dsc_high")[0]
+    assert (
+        column(made, "dsc_foreground_low")[0]
+        < column(made, "dsc_foreground")[0]
+        < column(made, "dsc_foreground_high")[0]
+    )
     alone = data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"]
-    assert column(alone, "dsc_low") == [None]
+    assert column(alone, "dsc_foreground_low") == [None]
 
 
 def test_rows_left_out_by_the_strength_check_are_told_and_not_shown(

@@ -228,7 +228,7 @@ def test_a_curve_has_a_text_and_a_table(visit: Callable[..., Any]) -> None:
     page = visit("tab=curves")
     page.wait_for_selector(".chart .main-svg")
     label = page.locator(".chart").first.get_attribute("aria-label")
-    assert re.search(r"DSC against q_max.*1 attack, DSC from [\d.]+ to [\d.]+", label)
+    assert re.search(r"DSC foreground against q_max.*1 attack, DSC foreground from [\d.]+ to [\d.]+", label)
     page.locator("figure details summary").first.click()
     assert page.locator("figure table").first.locator("tbody tr").count() == 2
 

@@ -22,7 +22,7 @@ def test_a_curve_starts_clean_and_has_one_name_without_the_budget(row: Row, show
     ]
     (section,) = budget(shown(*rows))
     assert section.table is not None
-    lines = section.table[["attack", "value", "cases", "patients", "dsc"]].to_numpy().tolist()
+    lines = section.table[["attack", "value", "cases", "patients", "dsc_foreground"]].to_numpy().tolist()
     expected = [
         ["clean", "", 2, 2, 90],
         *(["pgd steps=10", f"{eps}/255", 2, 2, 90 - eps] for eps in (4, 8, 12)),
@@ -37,8 +37,8 @@ def test_the_clean_case_counts_once_however_often_it_was_attacked(row: Row, show
     rows.append(row("pgd", case=1, dsc=0.5, dsc_clean=0.6))
     (section,) = budget(shown(*rows))
     assert section.table is not None
-    assert section.table["dsc"].iloc[0] == pytest.approx(75)
-    assert section.table["interval"].iloc[0] == "[60.0, 90.0]"
+    assert section.table["dsc_foreground"].iloc[0] == pytest.approx(75)
+    assert section.table["interval"].iloc[0] == "[-115.6, 265.6]"  # 75 -+ 12.706 x 15
 
 
 def test_the_spread_between_seeds_stands_beside_that_between_cases(row: Row, shown: Frame) -> None:

@@ -1,6 +1,7 @@
 """Compare: what differs first, then differences paired by names."""
 
 import copy
+import math
 from collections.abc import Callable
 from math import nan
 from typing import Any
@@ -74,21 +75,23 @@ def test_differences_are_paired_by_case_and_b_minus_a(row: Row, shown: Frame) ->
     line = lines(compare(a, b, [], [])[1])["pgd eps=8/255"]
     assert (line["pairs"], line["patients"], line["undefined"]) == (2, 2, 1)
     assert (line["dsc_a"], line["dsc_b"], line["difference"]) == pytest.approx((60, 80, 20))
-    assert (line["low"], line["high"]) == pytest.approx((10, 30))
+    reach = 10 * math.tan(0.475 * math.pi)  # 30 and 10 have an error of 10; t of one degree of freedom
+    assert (line["low"], line["high"]) == pytest.approx((20 - reach, 20 + reach))
     assert line["detectable"] == pytest.approx(14.142 * 11.55, rel=1e-3)  # 11.55 sd with one degree of freedom
 
 
-def test_p_is_wilcoxons_and_holm_counts_the_rows_that_differ(row: Row, shown: Frame) -> None:
+def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ(row: Row, shown: Frame) -> None:
     gains = [0.01, 0.02, 0.03, -0.04, 0.05, 0.06, 0.07]
     a = pgd(row, dict.fromkeys(range(7), 0.5)) + [row("gn", case=n, dsc=0.5, dsc_clean=0.9) for n in range(7)]
     b = pgd(row, {case: 0.5 + gain for case, gain in enumerate(gains)})
     b += [row("gn", case=n, dsc=0.5 - gain**2, dsc_clean=0.9) for n, gain in enumerate(gains)]
     section = compare(shown(*a), shown(*b), [], [])[1]
     found = lines(section)
-    expected = stats.wilcoxon(gains).pvalue
-    assert found["pgd eps=8/255"]["p"] == pytest.approx(expected)
-    assert found["gn std=8/255"]["p"] == pytest.approx(2 / 2**7)
-    assert found["gn std=8/255"]["p_holm"] == pytest.approx(2 * 2 / 2**7)
+    expected = {"pgd eps=8/255": gains, "gn std=8/255": [-(gain**2) for gain in gains]}
+    p = {label: stats.ttest_1samp(values, 0).pvalue for label, values in expected.items()}
+    assert {label: found[label]["p"] for label in p} == pytest.approx(p)
+    assert found["gn std=8/255"]["p_holm"] == pytest.approx(2 * p["gn std=8/255"])  # the smaller of two
+    assert found["pgd eps=8/255"]["p_holm"] == pytest.approx(max(p["pgd eps=8/255"], 2 * p["gn std=8/255"]))
     assert pd.isna(found["clean"]["p"])  # nothing differs on clean volumes, which is no test
     assert section.table is not None
     assert section.table["difference"].tolist()[0] == "0.00"

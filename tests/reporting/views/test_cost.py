@@ -19,8 +19,8 @@ def test_means_a_volume_and_the_drop_per_pass(row: Row, shown: Frame) -> None:
     assert section.table is not None
     (line,) = section.table.to_dict("records")
     assert (line["seconds"], line["forwards"], line["backwards"], line["GiB"]) == (2.5, 30, 20, 1.5)
-    assert line["dsc_drop"] == pytest.approx(25)
-    assert line["interval"] == "[20.0, 30.0]"
+    assert line["dsc_foreground_drop"] == pytest.approx(25)
+    assert line["interval"] == "[-38.5, 88.5]"  # 25 -+ 12.706 x 5
     assert line["drop per 100 passes"] == "50"
 
 
@@ -61,3 +61,12 @@ def test_without_a_white_box_there_is_a_sentence(row: Row, shown: Frame) -> None
     (section,) = cost(shown(row("pgd", target="unetr", dsc=0.6, dsc_clean=0.8)))
     assert section.table is None
     assert "no drop to pay for" in section.text
+
+
+def test_the_foreground_leads_and_the_papers_drop_stands_beside_it(row: Row, shown: Frame) -> None:
+    foreground = {"dsc_foreground": 0.3, "dsc_foreground_clean": 0.8}
+    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8, hd95_penalised=7.0, **foreground, **SPENT)))
+    assert section.table is not None
+    (line,) = section.table.to_dict("records")
+    assert (line["dsc_foreground_drop"], line["dsc_drop"], line["hd95_penalised"]) == pytest.approx((50, 20, 7))
+    assert line["drop per 100 passes"] == "100"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from reporting import student
 
 from freqbench.reporting.views.leaderboard import leaderboard
 
@@ -40,7 +41,8 @@ def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
 def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any) -> None:
     (first, second), _ = board(shown(*two_models))
     assert (first["rank"], first["target_model"], second["rank"], second["target_model"]) == (1, "a", 2, "b")
-    assert (first["dsc"], first["low"], first["high"], first["dsc_drop"]) == pytest.approx((45, 40, 50, 45))
+    scores = (first["dsc_foreground"], first["low"], first["high"], first["dsc_foreground_drop"])
+    assert scores == pytest.approx((45, *student.interval(40, 50), 45))
     assert second["strongest"] == "pgd eps=8/255 steps=10"
     assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
 
@@ -48,21 +50,59 @@ def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any
 def test_points_behind_the_first_are_paired_by_case(shown: Frame, two_models: Any) -> None:
     """40 - 60 and 50 - 20."""
     (first, second), _ = board(shown(*two_models))
-    assert (second["behind"], second["behind_low"], second["behind_high"]) == pytest.approx((5, -20, 30))
+    assert (second["behind"], second["behind_low"], second["behind_high"]) == pytest.approx(
+        (5, *student.interval(-20, 30))
+    )
+    assert (second["p"], second["order"], first["order"]) == (pytest.approx(student.p_value(-20, 30)), "open", "")
     assert pd.isna(first["behind"])
+
+
+def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards(row: Row, shown: Frame) -> None:
+    """p is 0.026 of a against b and b against c, 0.001 of a against c, and 0.019 of the pair of the other board: the
+    smallest counts four times, the next three times, and those above it are at least that."""
+    rows = [
+        *on(row, "a", "pgd", (0.62, 0.61, 0.62)),
+        *on(row, "b", "pgd", (0.58, 0.56, 0.55)),
+        *on(row, "c", "pgd", (0.51, 0.51, 0.51)),
+        *on(row, "a", "vafa", (0.6, 0.6, 0.6)),
+        *on(row, "b", "vafa", (0.55, 0.54, 0.52)),
+    ]
+    lines, _ = board(shown(*rows))
+    found = {(line["threat_model"], line["target_model"]): line for line in lines}
+    once, sure, other = (student.p_value(*gains) for gains in ((4, 5, 7), (11, 10, 11), (5, 6, 8)))
+    assert other < once < 0.05 < 3 * other
+    b, c, vafa = (found[key] for key in (("linf", "b"), ("linf", "c"), ("dct-quantization", "b")))
+    assert [line["p"] for line in (b, c, vafa)] == pytest.approx([once, sure, other])
+    assert [line["p_holm"] for line in (b, c, vafa)] == pytest.approx([3 * other, 4 * sure, 3 * other])
+    assert [line["order"] for line in (b, c, vafa)] == ["open", "holds", "open"]
+    assert b["behind_low"] > 0  # of its own, uncorrected
+
+
+def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes(row: Row, shown: Frame) -> None:
+    """b is ahead by the papers' DSC; of a, 10 steps leave less foreground and more of all classes."""
+    rows = [
+        *on(row, "a", "pgd", (0.7,), dsc_foreground=0.5, hd95_penalised=3.0, params=STEPS[0]),
+        *on(row, "a", "pgd", (0.6,), dsc_foreground=0.6, hd95_penalised=9.0, params=STEPS[1]),
+        *on(row, "b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[0]),
+        *on(row, "b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[1]),
+    ]
+    (first, second), _ = board(shown(*rows))
+    assert (first["target_model"], second["target_model"]) == ("a", "b")
+    assert (first["dsc_foreground"], first["dsc"], first["hd95_penalised"]) == pytest.approx((50, 70, 3))
+    assert first["strongest"] == "pgd eps=8/255 steps=10"
 
 
 def test_an_attack_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
     extra = on(row, "a", "pgd", (0.0, 0.0), params={"steps": 40})
     (first, _), text = board(shown(*two_models, *extra))
-    assert (first["target_model"], first["dsc"]) == ("a", pytest.approx(45))
+    assert (first["target_model"], first["dsc_foreground"]) == ("a", pytest.approx(45))
     assert "not run on every model, so not counted: pgd eps=8/255 steps=40" in text
 
 
 def test_a_case_that_one_model_lacks_counts_for_none(row: Row, shown: Frame, two_models: Any) -> None:
     easy = [row("pgd", source="b", target="b", case=5, dsc=0.9, dsc_clean=0.9, params=each) for each in STEPS]
     (_, second), text = board(shown(*two_models, *easy))
-    assert (second["target_model"], second["dsc"], second["cases"]) == ("b", pytest.approx(40), 2)
+    assert (second["target_model"], second["dsc_foreground"], second["cases"]) == ("b", pytest.approx(40), 2)
     assert "1 cases left out" in text
 
 
@@ -89,7 +129,7 @@ def test_threat_models_and_budgets_have_their_own_ranks(row: Row, shown: Frame) 
 def test_the_lowest_seed_counts(row: Row, shown: Frame) -> None:
     rows = [*on(row, "a", "pgd", (0.5, 0.7)), *on(row, "a", "pgd", (0.6, 0.4), seed=1)]
     (line,), _ = board(shown(*rows))
-    assert (line["dsc"], line["seeds"]) == (pytest.approx(45), 2)
+    assert (line["dsc_foreground"], line["seeds"]) == (pytest.approx(45), 2)
 
 
 def test_models_that_share_no_case_have_no_ranks(row: Row, shown: Frame) -> None:

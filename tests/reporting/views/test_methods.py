@@ -19,7 +19,7 @@ CLEAN = 0.9
 
 def on(row: Row, model: str, scores: list[float], **values: Any) -> list[dict[str, Any]]:
     return [
-        row(source=model, target=model, case=case, dsc=score / 100, dsc_clean=CLEAN, **values)
+        row(source=model, target=model, case=case, dsc_foreground=score / 100, dsc_foreground_clean=CLEAN, **values)
         for case, score in enumerate(scores)
     ]
 
@@ -47,8 +47,13 @@ def test_methods_rank_by_their_networks_mean_with_the_nested_interval(shown: Fra
         (2, "vaft", 1),
     ]
     expected = nested_interval(PGD)
-    assert (first["dsc"], first["low"], first["high"]) == pytest.approx((55, expected.low, expected.high))
-    assert (first["clean"], first["dsc_drop"], first["cases"], first["patients"]) == pytest.approx((90, 35, 3, 3))
+    assert (first["dsc_foreground"], first["low"], first["high"]) == pytest.approx((55, expected.low, expected.high))
+    assert (
+        first["dsc_foreground_clean"],
+        first["dsc_foreground_drop"],
+        first["cases"],
+        first["patients"],
+    ) == pytest.approx((90, 35, 3, 3))
 
 
 def test_points_behind_hold_the_spread_of_both_methods(shown: Frame, rows: Any) -> None:

@@ -1,11 +1,13 @@
 """Transfer: rates, ranks and matches of records whose drops are known."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from reporting import student
 
 from freqbench.reporting.views.transfer import transfer
 
@@ -23,7 +25,7 @@ def volumes(row: Row, attack: str, case: int, drops: dict[str, float], **values:
 
 @pytest.fixture
 def two_patients(row: Row) -> list[dict[str, Any]]:
-    """a to b arrive 10 of 40 and 10 of 20 points, b to a 15 of 20 and 15 of 20."""
+    """a to b arrive 10 of 40 and 10 of 20 points, b to a 15 of 20 and 15 of 20: of each alone, rates of 50 and 62.5."""
     first = volumes(row, "pgd", 0, {"aa": 40, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
     return first + volumes(row, "pgd", 1, {"aa": 20, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
 
@@ -33,7 +35,8 @@ def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(shown: Frame, 
     assert rates is not None
     line = rates.iloc[0]
     assert line["rate"] == pytest.approx((100 * 10 / 30 + 75) / 2)
-    assert (line["rate_low"], line["rate_high"]) == pytest.approx((50, 62.5))  # either patient drawn twice
+    reach = math.tan(0.475 * math.pi) * math.hypot(line["rate"] - 50, line["rate"] - 62.5) / math.sqrt(2)
+    assert (line["rate_low"], line["rate_high"]) == pytest.approx((line["rate"] - reach, line["rate"] + reach))
     assert (line["pairs"], line["undefined"], line["patients"]) == (2, 0, 2)
     assert (line["white_box"], line["drop"]) == pytest.approx((25, 12.5))
 
@@ -101,7 +104,44 @@ def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(
     (line,) = matched.to_dict("records")
     assert (line["distance"], line["attack_a"], line["attack_b"]) == ("l2_body", "pgd eps=8/255", "gn std=8/255")
     assert (line["drop_a"], line["drop_b"], line["difference"]) == pytest.approx((12.5, 6.5, 6))
-    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((4, 8, 4, 2))
+    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((*student.interval(4, 8), 4, 2))
+
+
+def test_an_order_holds_by_the_corrected_test(row: Row, shown: Frame) -> None:
+    """Two of three tests have p 0.026 alone and twice that by Holm's second step; their intervals exclude 0."""
+    drops = {"pgd": (12, 11, 12), "gn": (8, 6, 5), "random_noise": (1, 1, 1)}
+    rows = [
+        line
+        for attack, of_cases in drops.items()
+        for case, drop in enumerate(of_cases)
+        for line in volumes(row, attack, case, {"aa": 40, "ab": drop}, l2_body=10.0)
+    ]
+    section = transfer(shown(*rows))[2]
+    assert section.data is not None
+    assert section.table is not None
+    pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
+    once, sure = student.p_value(4, 5, 7), student.p_value(11, 10, 11)
+    found = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
+    assert found["pg"] == pytest.approx((once, 2 * once))
+    assert found["gr"] == pytest.approx((once, 2 * once))
+    assert found["pr"] == pytest.approx((sure, 3 * sure))
+    assert once < 0.05 < 2 * once
+    assert (section.data["low"] > 0).all()
+    orders = dict(zip(pairs, section.table["order"], strict=True))
+    assert orders == {"pg": "open", "gr": "open", "pr": "holds"}
+
+
+def test_rates_and_matches_are_of_the_foreground(row: Row, shown: Frame) -> None:
+    """The foreground loses 40 points at home and 10 abroad, all classes 20 and 2."""
+    left = {"a": (0.5, 0.7), "b": (0.8, 0.88)}
+    rows = [
+        row("pgd", source="a", target=target, dsc_foreground=score, dsc_foreground_clean=0.9, dsc=dsc, dsc_clean=0.9)
+        for target, (score, dsc) in left.items()
+    ]
+    table = transfer(shown(*rows))[0].table
+    assert table is not None
+    (line,) = table.to_dict("records")
+    assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))
 
 
 def test_settings_of_one_attack_are_no_match(row: Row, shown: Frame) -> None:

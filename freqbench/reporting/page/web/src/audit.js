@@ -15,7 +15,7 @@ export function audit(panel, app) {
   panel.append(
     h("h3", {}, "Can the numbers be believed?"),
     table(
-      "Signs of masked gradients, by model",
+      "Masked gradients and claims, by model",
       [{ heading: "model" }, { heading: "dataset" }, { heading: "verdict" }, { heading: "what was found" }],
       models.map((each) => [each.model, each.dataset, mark(each.verdict), each.sentence]),
       { class: "prose" },

@@ -8,7 +8,7 @@ import { byThreat, chosenPair, cleanRow, pairBar, rowsOfPair } from "./pair.js";
 import * as state from "./state.js";
 
 const PRINTED_PX = 640;
-const SCORES = ["dsc", "dsc_foreground", "dsc_drop", "hd95"];
+const SCORES = ["dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "dsc_drop", "hd95"];
 const DISTANCES = ["ssim", "ssim_body", "lpips", "lpips_body", "l2", "l2_body", "linf_255"];
 
 export function curves(panel, app) {
@@ -96,7 +96,7 @@ export function curves(panel, app) {
       clean(y),
       ...rows.flatMap((row) => [
         summary.number(y.name, row),
-        ...(y.name === "dsc" ? [summary.number("dsc_low", row), summary.number("dsc_high", row)] : []),
+        ...(y.name === "dsc_foreground" ? [summary.number("dsc_foreground_low", row), summary.number("dsc_foreground_high", row)] : []),
       ]),
     ];
     const known = values.filter((value) => !Number.isNaN(value));
@@ -113,12 +113,12 @@ export function curves(panel, app) {
     const unit = [...new Set(rows.map((row) => summary.text("budget_text", row).split("=")[0]))].join(", ");
     const isIntensity = rows.every((row) => /^(eps|std|linf)=/.test(summary.text("budget_text", row)));
     const factor = isIntensity ? 255 : 1;
-    const low = (row) => summary.number("dsc_low", row);
+    const low = (row) => summary.number("dsc_foreground_low", row);
     const traces = [...families(rows)].map(([family, own]) => {
       own.sort((a, b) => summary.number("budget", a) - summary.number("budget", b));
       const { color, symbol, dash } = styleOf(data, family);
       const values = own.map((row) => summary.number(y.name, row));
-      const hasBars = y.name === "dsc" && own.some((row) => !Number.isNaN(low(row)));
+      const hasBars = y.name === "dsc_foreground" && own.some((row) => !Number.isNaN(low(row)));
       return {
         type: "scatter",
         mode: "lines+markers",
@@ -131,7 +131,7 @@ export function curves(panel, app) {
           ? {
               type: "data",
               symmetric: false,
-              array: own.map((row, at) => summary.number("dsc_high", row) - values[at]),
+              array: own.map((row, at) => summary.number("dsc_foreground_high", row) - values[at]),
               arrayminus: own.map((row, at) => values[at] - low(row)),
               thickness: 1.2,
               width: 3,
@@ -175,8 +175,8 @@ export function curves(panel, app) {
   }
 
   function hoverText(row, y, value) {
-    const [low, high] = [summary.number("dsc_low", row), summary.number("dsc_high", row)];
-    const interval = y.name === "dsc" && !Number.isNaN(low) ? `, 95 %: ${low.toFixed(1)} to ${high.toFixed(1)}` : "";
+    const [low, high] = [summary.number("dsc_foreground_low", row), summary.number("dsc_foreground_high", row)];
+    const interval = y.name === "dsc_foreground" && !Number.isNaN(low) ? `, 95 %: ${low.toFixed(1)} to ${high.toFixed(1)}` : "";
     return `${summary.text("attack", row)}: ${y.heading} ${shown(value, y.digits)}${interval}, n ${shown(summary.number("cases", row), 0)}`;
   }
 

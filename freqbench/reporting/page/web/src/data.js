@@ -82,7 +82,7 @@ export function reason(data, frame, row, name) {
   const error = frame.text("error", row);
   if (error) return `failed: ${error}`;
   const score = data.scoreOf[name];
-  const source = name === "dsc_drop" ? "dsc_clean" : (score?.source ?? name);
+  const source = name.endsWith("_drop") ? name.replace("_drop", "_clean") : (score?.source ?? name);
   const reasons = frame.text("null_reasons", row);
   if (reasons) {
     const parsed = JSON.parse(reasons);

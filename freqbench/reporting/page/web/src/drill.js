@@ -83,18 +83,18 @@ function scoreTable(data, frame, row) {
 
 function meanDetails(data, row) {
   const frame = data.summary;
-  const low = frame.number("dsc_low", row);
-  const dsc = shown(frame.number("dsc", row), 1);
+  const low = frame.number("dsc_foreground_low", row);
+  const high = frame.number("dsc_foreground_high", row);
+  const dsc = shown(frame.number("dsc_foreground", row), 1);
   const pairs = [
     ...setting(data, frame, row),
     ["cases", shown(frame.number("cases", row), 0)],
     ["seeds", shown(frame.number("seeds", row), 0)],
     ["failed", shown(frame.number("failed", row), 0)],
-    [
-      "DSC",
-      Number.isNaN(low) ? dsc : `${dsc} (95 %: ${low.toFixed(1)} to ${frame.number("dsc_high", row).toFixed(1)})`,
-    ],
-    ["drop", shown(frame.number("dsc_drop", row), 1)],
+    ["DSC foreground", Number.isNaN(low) ? dsc : `${dsc} (95 %: ${low.toFixed(1)} to ${high.toFixed(1)})`],
+    ["drop", shown(frame.number("dsc_foreground_drop", row), 1)],
+    ["HD95 penalised mm", shown(frame.number("hd95_penalised_mm", row), 1)],
+    ["DSC", shown(frame.number("dsc", row), 1)],
     ["error", frame.text("error", row)],
   ];
   const body = [facts(pairs), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
@@ -155,9 +155,8 @@ function classMeans(data, row) {
 function caseList(data, row) {
   if (!data.cases) return h("p", { class: "hint" }, data.omitted.cases ?? "Single cases are not in this page.");
   const [begin, end] = data.caseSpans[row];
-  const scores = ["dsc", "dsc_drop", "dsc_foreground", "hd95", "ssim", "lpips", "linf_255", "l2_body"].map(
-    (name) => data.scoreOf[name],
-  );
+  const names = ["dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "hd95"];
+  const scores = [...names, "ssim", "lpips", "linf_255", "l2_body"].map((name) => data.scoreOf[name]);
   const lines = [];
   for (let at = begin; at < Math.min(end, begin + LISTED); at += 1) {
     const seed = shown(data.cases.number("seed", at), 0);
@@ -208,6 +207,7 @@ function caseDetails(data, row) {
     ["seed", shown(frame.number("seed", row), 0)],
     ["status", frame.text("status", row)],
     ["error", frame.text("error", row)],
+    ["DSC foreground", shown(frame.number("dsc_foreground", row), 1)],
     ["DSC", shown(frame.number("dsc", row), 1)],
     ["missed classes", shown(frame.number("missed_classes", row), 0)],
     ["hallucinated classes", shown(frame.number("hallucinated_classes", row), 0)],

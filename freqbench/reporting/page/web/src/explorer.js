@@ -46,7 +46,7 @@ export function explorer(panel, app) {
     return scores.filter((score) => (names.length ? names.includes(score.name) : score.shown));
   };
   const interval = { name: "interval", heading: "95 % interval", digits: 1 };
-  const hasIntervals = data.summary.numbers.dsc_low?.some((value) => !Number.isNaN(value));
+  const hasIntervals = data.summary.numbers.dsc_foreground_low?.some((value) => !Number.isNaN(value));
   const counts = COUNTS.filter(({ name, least }) => data.summary.numbers[name].some((value) => value >= least));
   const numeric = () => {
     return [...(level() === "means" ? counts : []), ...shownScores()];
@@ -127,7 +127,7 @@ export function explorer(panel, app) {
   }
   function intervalText(entry) {
     if (entry < 0) return "";
-    const [low, high] = [frame().number("dsc_low", entry), frame().number("dsc_high", entry)];
+    const [low, high] = [frame().number("dsc_foreground_low", entry), frame().number("dsc_foreground_high", entry)];
     return Number.isNaN(low) ? "" : `${low.toFixed(1)} to ${high.toFixed(1)}`;
   }
   function why(entry, column) {
@@ -162,12 +162,12 @@ export function explorer(panel, app) {
       cellClassRules: { missing: ({ data: cell }) => cell && why(cell.entry, column) !== null },
     }));
     if (hasIntervals && level() === "means") {
-      const place = columns.findIndex((column) => column.colId === "dsc");
+      const place = columns.findIndex((column) => column.colId === "dsc_foreground");
       if (place >= 0)
         columns.splice(place + 1, 0, {
           colId: interval.name,
           headerName: interval.heading,
-          headerTooltip: "95 % bootstrap interval of the mean DSC over patients",
+          headerTooltip: "95 % interval of the mean DSC foreground over patients, not corrected for the number of rows",
           width: 120,
           sortable: false,
           cellClass: "number",
@@ -207,7 +207,7 @@ export function explorer(panel, app) {
   }
   function saveCsv() {
     const numbers = numeric();
-    const withInterval = hasIntervals && level() === "means" ? ["dsc_low", "dsc_high"] : [];
+    const withInterval = hasIntervals && level() === "means" ? ["dsc_foreground_low", "dsc_foreground_high"] : [];
     const names = level() === "cases" ? [...TEXTS.cases, "id"] : TEXTS.means; // `reproduce OUT --row ID`
     const head = [...names, ...numbers.map((column) => column.name), ...withInterval];
     const entries = Array.from(list).filter((entry) => entry >= 0);

@@ -9,9 +9,9 @@ import * as state from "./state.js";
 const LEAST_DROP = 0.5; // points of DSC: a share of less than that says nothing
 const TOO_SMALL = `a white-box drop under ${LEAST_DROP} points has no share that means anything`;
 const VIEWS = [
-  ["points", "drop in points of DSC"],
+  ["points", "drop in points of DSC foreground"],
   ["percent", "% of the white-box drop"],
-  ["dsc", "DSC that is left"],
+  ["dsc", "DSC foreground that is left"],
 ];
 
 export function matrix(panel, app) {
@@ -65,11 +65,11 @@ export function matrix(panel, app) {
     );
     const drop = (source, target) => {
       const row = found.get(`${source}\u0000${target}`);
-      return row === undefined ? NaN : summary.number("dsc_drop", row);
+      return row === undefined ? NaN : summary.number("dsc_foreground_drop", row);
     };
     const value = (source, target) => {
       if (kind === "points") return drop(source, target);
-      if (kind === "dsc") return summary.number("dsc", found.get(`${source}\u0000${target}`) ?? -1) ?? NaN;
+      if (kind === "dsc") return summary.number("dsc_foreground", found.get(`${source}\u0000${target}`) ?? -1) ?? NaN;
       const own = drop(source, source);
       return own >= LEAST_DROP ? (100 * drop(source, target)) / own : NaN;
     };
@@ -135,11 +135,11 @@ export function matrix(panel, app) {
         const mine = members.filter((row) => summary.text("attack", row) === attack);
         const own = mean(
           mine.filter((row) => summary.text("transfer", row) === "white-box"),
-          "dsc_drop",
+          "dsc_foreground_drop",
         );
         const others = mean(
           mine.filter((row) => summary.text("transfer", row) === "transfer"),
-          "dsc_drop",
+          "dsc_foreground_drop",
         );
         const rate = own >= LEAST_DROP ? (100 * others) / own : NaN;
         const cell = (number, digits, why) => ({

@@ -55,7 +55,7 @@ export function overview(panel, app) {
     h("h3", {}, "What was attacked"),
     table(
       "Clean predictions",
-      ["dataset", "model", "n", "DSC", "DSC fg", "HD95", "HD95 mm"].map((heading, place) => ({
+      ["dataset", "model", "n", "DSC foreground", "HD95 penalised mm", "DSC", "HD95"].map((heading, place) => ({
         heading,
         number: place > 1,
       })),
@@ -63,7 +63,7 @@ export function overview(panel, app) {
         clean.text("dataset", row),
         clean.text("target", row),
         shown(clean.number("cases", row), 0),
-        ...["dsc", "dsc_foreground", "hd95", "hd95_mm"].map((name) => ({
+        ...["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"].map((name) => ({
           text: shown(clean.number(name, row), 1),
           title: Number.isNaN(clean.number(name, row)) ? "not measured, or undefined on these volumes" : null,
         })),
@@ -91,7 +91,7 @@ function attackTable(data) {
   const { summary } = data;
   const all = Array.from({ length: summary.rows }, (_, row) => row);
   const own = all.filter((row) => summary.text("transfer", row) === "white-box");
-  const scores = ["dsc", "dsc_drop", "ssim", "ssim_body", "lpips_body", "linf_255", "l2_body"].map(
+  const scores = ["dsc_foreground", "dsc_foreground_drop", "dsc", "ssim", "ssim_body", "lpips_body", "linf_255", "l2_body"].map(
     (name) => data.scoreOf[name],
   );
   const columns = [

@@ -1,0 +1,275 @@
+"""How many passes are enough: drop against passes of every attack, loss and number of restarts, and what to take.
+
+The drop is that of foreground DSC in points, clean minus attacked, white-box, its mean over cases with Student's t
+interval over patients. A curve is one attack with one loss and one number of restarts, its settings ordered by passes.
+More passes are worth it where they add ENOUGH points or more. On few cases this says what settings do there; a
+difference of a few tenths between attacks may turn round on others.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from freqbench.entries import parse_value
+from freqbench.reporting.frames import plain
+from freqbench.reporting.labels import INTENSITY_PARAMETERS, value_text
+from freqbench.reporting.render import Section
+from freqbench.reporting.statistics import t_intervals
+from freqbench.terminal import printable
+
+ENOUGH = 0.2
+"""Points of foreground DSC."""
+PLACE = ["dataset", "model", "threat_model", "budget"]
+CURVE = [*PLACE, "attack", "loss", "restarts"]
+COLUMNS = (
+    *("dsc_foreground", "dsc_foreground_clean", "num_windows", "num_forwards", "num_backwards"),
+    *("attack_seconds", "l2_body"),
+)
+"""The columns of RECORDS that are needed beside those that identify a row."""
+SETTING = [
+    *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
+    *("cases", "patients", "l2_body", "seconds", "cell_id"),
+]
+EFFORT = ("steps", "loss", "restarts")
+
+Entry = Mapping[str, Any]
+
+
+def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
+    """One row a setting: dataset, model, attack, loss, restarts and steps.
+
+    Args:
+        records: rows of RECORDS with COLUMNS, white-box.
+        entries: by cell id, the entry of a job file that makes the attack, with `steps`.
+
+    Returns:
+        The columns of SETTING, each curve by its passes. `passes`: forward and backward, of one window; `best`: the
+        largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume. A setting that failed
+        on some case is left out, as its mean would be of other cases than those beside it (see `failed`).
+    """
+    rows = _described(records, entries)
+    by = [*CURVE, "steps"]
+    rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
+    windows = rows["num_windows"].clip(lower=1)
+    rows = rows.assign(
+        drop=100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]),
+        passes=(rows["num_forwards"] + rows["num_backwards"]) / windows,
+    )
+    means = rows.groupby(by, as_index=False).agg(
+        passes=("passes", "mean"),
+        l2_body=("l2_body", "mean"),
+        seconds=("attack_seconds", "mean"),
+        cases=("case_key", "nunique"),
+        cell_id=("cell_id", "first"),
+    )
+    drops = t_intervals(rows, by, "drop").rename(columns={"mean": "drop", "clusters": "patients"})
+    table = means.merge(drops, on=by).sort_values([*CURVE, "passes", "steps"], kind="stable", ignore_index=True)
+    return table.assign(best=table.groupby(CURVE)["drop"].cummax())[SETTING]
+
+
+def failed(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
+    """A line for each setting that `settings` leaves out."""
+    rows = _described(records, entries)
+    found = rows.groupby([*CURVE, "steps"], as_index=False).agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
+    found = found[found["failed"] > 0]
+    return [
+        f"{named(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
+        f"{row['n']} records failed"
+        for row in found.to_dict("records")
+    ]
+
+
+def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
+    """The rows of the entries' cells, with the columns of CURVE and `steps`."""
+    rows = plain(records[records["cell_id"].isin(list(entries))]).astype(dict.fromkeys(COLUMNS, float))
+    cells = rows[["cell_id", "budget_name", "budget"]].drop_duplicates("cell_id")
+    described = pd.DataFrame(
+        {"cell_id": cell_id, **_parts(entries[cell_id], name, value)}
+        for cell_id, name, value in cells.itertuples(index=False, name=None)
+    )
+    rows = rows.rename(columns={"source_model": "model"}).assign(is_failed=rows["status"] != "ok")
+    return rows.drop(columns=["attack", "budget"]).merge(described, on="cell_id")
+
+
+def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[str, Any]:
+    """Budget, attack and effort of an entry, each as tables show it."""
+    words = [
+        f"{key}={value_text(key, value[0] if isinstance(value, list) else value)}"
+        for key, value in entry.items()
+        if key not in ("name", budget_name, *EFFORT)
+    ]
+    return {
+        "budget": "" if pd.isna(budget) else f"{budget_name}={value_text(str(budget_name), budget)}",
+        "attack": " ".join([str(entry["name"]), *words]),
+        "loss": entry.get("loss", ""),
+        "restarts": entry.get("restarts", 1),
+        "steps": entry["steps"],
+    }
+
+
+def knee(drops: Sequence[float]) -> int:
+    """The first setting of a curve from which on more passes add less than ENOUGH points.
+
+    It is the last one where the curve still rises.
+
+    Args:
+        drops: mean drops in points, by passes; at least one.
+    """
+    return next(i for i, drop in enumerate(drops) if all(not _is_more(later, drop) for later in drops[i + 1 :]))
+
+
+def _is_more(drop: float, other: float) -> bool:
+    """Whether a drop is ENOUGH points or more above another, to rounding."""
+    return round(drop - other, 6) >= ENOUGH
+
+
+def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
+    """What the last passes of a curve add, where that is ENOUGH or more; empty where the curve has converged.
+
+    >>> still_gains([20, 40, 80], [10.0, 12.0, 13.5]), still_gains([20, 40], [12.0, 12.1])
+    ('not converged: still gains 1.5 points from 40 to 80 passes', '')
+    """
+    if len(drops) < 2:
+        return "one setting alone: nothing says whether more passes add anything"
+    before, best = max(drops[:-1]), max(drops)
+    if not _is_more(best, before):
+        return ""
+    return f"not converged: still gains {best - before:.1f} points from {passes[-2]:g} to {passes[-1]:g} passes"
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """What each curve comes to.
+
+    Args:
+        table: of `settings`.
+
+    Returns:
+        A row a curve: the columns of CURVE, then `steps` and `passes` that are enough (of a curve that still rises:
+        its last), `drop` there, `best` of the curve, and `still_gains`.
+    """
+    rows = []
+    for key, curve in table.groupby(CURVE, sort=False):
+        drops, passes = curve["drop"].tolist(), curve["passes"].tolist()
+        place = curve.iloc[knee(drops)]
+        found = {"steps": place["steps"], "passes": place["passes"], "drop": place["drop"], "best": max(drops)}
+        rows.append({**dict(zip(CURVE, key, strict=True)), **found, "still_gains": still_gains(passes, drops)})
+    return pd.DataFrame(rows, columns=[*CURVE, "steps", "passes", "drop", "best", "still_gains"])
+
+
+def recommended(table: pd.DataFrame) -> pd.DataFrame:
+    """For each dataset, model, threat model and budget the setting with the fewest passes among the strongest ones.
+
+    The strongest are those less than ENOUGH points below the largest drop; of equal passes the larger drop counts.
+
+    Args:
+        table: of `settings`.
+
+    Returns:
+        Rows of `table`, with `largest`, the largest drop, and `note`: whether the curve that it is on still rises.
+    """
+    gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
+    rows = []
+    for _, group in table.groupby(PLACE, sort=False):
+        strongest = group.iloc[int(group["drop"].to_numpy().argmax())].to_dict()
+        near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
+        chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
+        note = gains[tuple(strongest[name] for name in CURVE)]
+        is_other = any(chosen[name] != strongest[name] for name in CURVE)
+        if note and is_other:
+            note = f"{named(strongest)}, the strongest: {note}"
+        rows.append({**chosen, "largest": strongest["drop"], "note": note})
+    return pd.DataFrame(rows, columns=[*table.columns, "largest", "note"])
+
+
+def named(row: Mapping[Hashable, Any]) -> str:
+    """A curve in words, its budget aside.
+
+    >>> named({"attack": "apgd", "loss": "dice", "restarts": 3}), named({"attack": "bim", "loss": "", "restarts": 1})
+    ('apgd loss=dice restarts=3', 'bim')
+    """
+    loss = f" loss={row['loss']}" if row["loss"] else ""
+    return f"{row['attack']}{loss}" + (f" restarts={row['restarts']}" if row["restarts"] > 1 else "")
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """Of each dataset and model the curves, what still rises, and what is recommended."""
+    found, ends, chosen = [], curves(table), recommended(table)
+    for (dataset, model), own in table.groupby(["dataset", "model"], sort=False):
+        of_curves, of_chosen = (
+            each[(each["dataset"] == dataset) & (each["model"] == model)] for each in (ends, chosen)
+        )
+        cases = own["cases"].max()
+        text = (
+            f"Mean drop of foreground DSC in points by the number of steps, n = {cases}; `enough` are the passes a "
+            f"window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + where the curve "
+            "still rises at its end."
+        )
+        found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
+        rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
+        if rising:
+            lines = [f"- {row['threat_model']} {row['budget']}: {named(row)}: {row['still_gains']}" for row in rising]
+            found.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
+        text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
+        shown = of_chosen.assign(interval=[_interval(row) for row in of_chosen.to_dict("records")])
+        shown = _texted(shown[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
+        found.append(Section(f"{dataset}: recommended against {model}", shown, text, of_chosen))
+    return found
+
+
+def _wide(own: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
+    """A row a curve: its drop at each number of steps."""
+    names = CURVE[2:]
+    wide = own.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
+    wide.columns = pd.Index([f"steps\n{steps}" for steps in wide.columns])
+    is_rising = (ends["still_gains"] != "").to_numpy()
+    enough = [f"{p:.0f}+" if rises else f"{p:.0f}" for p, rises in zip(ends["passes"], is_rising, strict=True)]
+    return _texted(wide.reset_index().assign(enough=enough))
+
+
+def _texted(table: pd.DataFrame) -> pd.DataFrame:
+    whole = [name for name in ("restarts", "steps", "passes") if name in table]
+    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in whole})
+
+
+def _interval(row: Mapping[Hashable, Any]) -> str:
+    return "" if np.isnan(row["low"]) else f"[{_points(row['low'])}, {_points(row['high'])}]"
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # adding 0 makes -0.0 plain 0.0
+
+
+def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
+    """The recommended settings as the `attacks` of a job file, one line each after a comment of what it did.
+
+    Args:
+        chosen: of `recommended`.
+        entries: as of `settings`.
+    """
+    lines = [
+        "# Recommended by bench.py converge: for each threat model and budget the fewest passes among the settings",
+        f"# less than {ENOUGH:g} points of foreground DSC below the largest drop.",
+        "attacks:",
+    ]
+    several = len(chosen[["dataset", "model"]].drop_duplicates()) > 1
+    for row in chosen.to_dict("records"):
+        entry = {key: _spelled(key, value) for key, value in entries[row["cell_id"]].items()}
+        place = {"datasets": [row["dataset"]], "sources": [row["model"]]} if several else {}
+        about = (
+            f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {_points(row['drop'])} "
+            f"{_interval(row)} at {row['passes']:.0f} passes a window; the largest is {_points(row['largest'])}"
+        )
+        lines += [f"  # {' '.join(printable(text).split())}" for text in (about, row["note"]) if text]
+        lines.append(f"  - {yaml.safe_dump({**entry, **place}, default_flow_style=True, sort_keys=False, width=999)}")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _spelled(key: str, value: Any) -> Any:
+    """A value as a person writes it in a job file: `8/255`, 20 for 20.0; where that is another number, as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = value_text(key, value) if key in INTENSITY_PARAMETERS else value
+    return text if parse_value(text) == value else value

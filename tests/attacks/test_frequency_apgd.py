@@ -1,0 +1,211 @@
+"""The strongest tables and multipliers against optima known in closed form, and against the volumes that they make."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet
+from numpy.typing import NDArray
+from scipy.fft import dctn, idctn
+from torch import Tensor, nn
+
+from freqbench.attacks import make
+from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
+from freqbench.errors import ParameterError
+from freqbench.models import SegmentationModel, SlidingWindowModel
+from freqbench.ops.quantisation import reach
+
+SHAPE, BLOCK = (8, 6, 5), (4, 3, 5)
+SETTINGS: dict[str, dict[str, Any]] = {"vafa_opt": {}, "sa2_opt": {}}
+
+
+class Linear(nn.Module):
+    """The cross-entropy of class 0 rises with <w, x>: the best change of each coefficient is known."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = (x * self.weights).sum(dim=(1, 2, 3, 4), keepdim=True).expand(len(x), 1, *x.shape[2:])
+        return torch.cat([torch.zeros_like(score), score], dim=1)
+
+
+def drawn(seed: int, *, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return low + (high - low) * torch.rand(1, 1, *shape, dtype=torch.float64, generator=generator)
+
+
+def tiles(volume: Tensor) -> NDArray[np.float64]:
+    """Blocks `[N, h, w, d]` of a volume that they tile."""
+    h, w, d = BLOCK
+    array = volume[0, 0].numpy()
+    counts = [size // side for size, side in zip(array.shape, BLOCK, strict=True)]
+    cut = array.reshape(counts[0], h, counts[1], w, counts[2], d)
+    return cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, h, w, d)
+
+
+def transform(volume: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = dctn(tiles(volume), axes=(1, 2, 3), norm="ortho")
+    return found
+
+
+def back(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = idctn(spectrum, axes=(1, 2, 3), norm="ortho")
+    return found
+
+
+def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any:
+    attack = make(name, **({"block": BLOCK, "steps": 20} | changes))
+    return attack(model, images, torch.zeros_like(images, dtype=torch.long))
+
+
+def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
+    """A change e of the spectrum adds <DCT(w), e> / 255: the best e is the end of its range that the sign points to."""
+    images, weights = drawn(1, low=0.3, high=0.7), drawn(2, low=-1)
+    result = attacked("vafa_opt", Linear(weights), images, loss="ce", renormalize=False)
+    low, high = reach(torch.from_numpy(transform(255 * images - 128)), 5, 20).bounds
+    slope = transform(weights)
+    best = np.where(slope > 0, slope * high.numpy(), slope * low.numpy()).sum() / 255
+    gained = float(((result.adversarial - images) * weights).sum())
+    assert gained == pytest.approx(best, rel=1e-4)
+    assert 0 < float(result.adversarial.min()) < float(result.adversarial.max()) < 1  # no clamp was in the way
+
+
+def test_scaling_reaches_the_bound_of_every_multiplier() -> None:
+    images, weights = drawn(1, low=0.3, high=0.7), drawn(2, low=-1)
+    result = attacked("sa2_opt", Linear(weights), images, loss="ce", rho=0.3)
+    product = transform(images - 0.5) * transform(weights)
+    product[:, 0, 0, 0] = 0  # DC is exempt
+    gained = float(((result.adversarial - images) * weights).sum())
+    assert gained == pytest.approx(0.3 * np.abs(product).sum(), rel=1e-9)
+    moved = result.state[0, 0].numpy()[np.abs(product) > 1e-9]
+    assert np.abs(np.abs(moved - 1) - 0.3).max() < 1e-9
+
+
+def test_variant_paper_moves_dc_too() -> None:
+    images, weights = drawn(1, low=0.45, high=0.6), drawn(2, low=-1)
+    result = attacked("sa2_opt", Linear(weights), images, loss="ce", rho=0.3, variant="paper")
+    product = transform(images - 0.5) * transform(weights)
+    gained = float(((result.adversarial - images) * weights).sum())
+    assert gained == pytest.approx(0.3 * np.abs(product).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize("control", ["none", "uniform", "random"])
+def test_the_table_makes_the_volume(renormalize: bool, control: str) -> None:
+    images = drawn(3)
+    result = attacked("vafa_opt", SmallNet().double(), images, renormalize=renormalize, control=control)
+    table = result.state[0, 0].numpy()
+    assert table.min() >= 5
+    assert table.max() <= 20
+    made = tiles(result.adversarial)
+    blocks = back(table * np.round(transform(255 * images - 128) / table)) + 128
+    if renormalize:  # slices run through blocks: put together first
+        whole = blocks.reshape(2, 2, 1, *BLOCK).transpose(0, 3, 1, 4, 2, 5).reshape(SHAPE)
+        low, high = whole.min(axis=(0, 1), keepdims=True), whole.max(axis=(0, 1), keepdims=True)
+        blocks = tiles(torch.from_numpy((whole - low) / (high - low))[None, None])
+    else:
+        blocks = np.clip(blocks / 255, 0, 1)
+    assert np.abs(made - blocks).max() < 1e-5
+
+
+def test_the_multipliers_make_the_volume() -> None:
+    images = drawn(3)
+    result = attacked("sa2_opt", SmallNet().double(), images, rho=0.4)
+    made = np.clip(back(result.state[0, 0].numpy() * transform(images - 0.5)) + 0.5, 0, 1)
+    free = result.state[0, 0].numpy().copy()
+    free[:, 0, 0, 0] = 1  # what the volume shows at DC
+    made = np.clip(back(free * transform(images - 0.5)) + 0.5, 0, 1)
+    assert np.abs(tiles(result.adversarial) - made).max() < 1e-9
+
+
+def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
+    images, model = drawn(4), SmallNet().double()
+    uniform = attacked("vafa_opt", model, images, control="uniform")
+    assert uniform.state.unique().tolist() == [20]
+    random = attacked("vafa_opt", model, images, control="random", renormalize=False)
+    spectrum = torch.from_numpy(transform(255 * images - 128))
+    low, high = reach(spectrum, 5, 20).bounds
+    table = random.state[0, 0]
+    error = (spectrum / table).round() * table - spectrum
+    assert float(torch.minimum((error - low).abs(), (error - high).abs()).max()) < 1e-9
+    assert 0.2 < float(((error - low).abs() < 1e-9).double().mean()) < 0.8
+    multipliers = attacked("sa2_opt", model, images, control="random", rho=0.25).state
+    assert set(multipliers.unique().tolist()) == {0.75, 1.25}
+    assert attacked("sa2_opt", model, images, control="uniform", rho=0.25).state.unique().tolist() == [0.75]
+    assert uniform.num_backwards == random.num_backwards == uniform.num_forwards == 0
+
+
+@pytest.mark.parametrize(("weak", "strong"), [("vafa", "vafa_opt"), ("sa2", "sa2_opt")])
+def test_at_equal_passes_and_bounds_the_loss_is_higher_than_the_papers(weak: str, strong: str) -> None:
+    images, labels = drawn(5).float(), torch.randint(0, 3, (1, 1, *SHAPE), generator=torch.Generator().manual_seed(6))
+    model = SmallNet().eval()
+    settings = {"block": 4, "steps": 10}
+    found = [
+        make(name, **settings, **extra)(model, images, labels)
+        for name, extra in ((weak, {"ssim_weight": 0.0}), (strong, {"loss": "dicece"}))
+    ]
+    losses = [float(make("fgsm", eps=0)(model, each.adversarial, labels).losses[0]) for each in found]
+    assert losses[1] > losses[0]
+
+
+def test_stretching_and_dc_make_threat_models_of_their_own() -> None:
+    assert VAFAOpt().threat_model == make("vafa", block=8).threat_model == "dct-quantization-stretched"
+    assert VAFAOpt(renormalize=False).threat_model == make("vafa", renormalize=False).threat_model == "dct-quantization"
+    assert make("vafa", variant="paper", q_max=10).threat_model == "dct-quantization"
+    assert SA2Opt().threat_model == make("sa2").threat_model == "dct-scaling"
+    assert SA2Opt(variant="paper").threat_model == make("sa2", variant="paper").threat_model == "dct-scaling-with-dc"
+
+
+def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
+    images = drawn(7)
+    for attack in (VAFAOpt(block=4, steps=2), SA2Opt(block=4, steps=2)):
+        result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
+        assert attack.excess(images, result.adversarial, result.state) <= 1e-9
+        moved = result.adversarial.clone()
+        moved[0, 0, 2, 2, 2] = 1 - moved[0, 0, 2, 2, 2]
+        assert attack.excess(images, moved, result.state) > 1e-3
+        assert attack.excess(images, result.adversarial, 2 * result.state) > 1e-3
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
+    """One step from two starts; a start out of bounds is refused by the attack's name."""
+    images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
+    attack = make(name, block=BLOCK, steps=1, keep="last")
+    low, high = attack.bounds  # type: ignore[attr-defined]
+    layout = (1, 1, 4, *BLOCK)
+    volumes = [
+        attack(SmallNet().double(), images, labels, start=torch.full(layout, value, dtype=torch.float64)).losses
+        for value in (low, high)
+    ]
+    assert not torch.equal(*volumes)
+    with pytest.raises(Exception, match=f"{name}: expected a start in"):
+        attack(SmallNet().double(), images, labels, start=torch.full(layout, 2 * high, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_whole_volume_is_attacked_through_the_sliding_window(name: str) -> None:
+    model = SlidingWindowModel(SegmentationModel(SmallNet().eval(), (6, 6, 4)), window_batch=2)
+    images = drawn(9, shape=(10, 7, 6)).float()
+    labels = torch.zeros(1, 1, 10, 7, 6, dtype=torch.long)
+    result = make(name, block=4, steps=3, scope="volume")(model, images, labels)
+    assert result.adversarial.shape == images.shape
+    assert result.state is not None
+    assert result.state.shape == (1, 1, 3 * 2 * 2, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q_max": 4.0}, "q_max: expected at least q_min = 5, got 4"),
+        ({"q_min": 0.0}, "q_min: expected a number above 0"),
+        ({"renormalize": None}, "renormalize: expected true or false, got None"),
+        ({"control": "none at all"}, "control: expected none, uniform or random"),
+    ],
+)
+def test_bad_parameters_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        make("vafa_opt", **changes)

@@ -1,0 +1,83 @@
+"""Which attacks have the same bounds, and which are the strongest of them."""
+
+import pytest
+from attacks.examples import SETTINGS, example
+
+from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.base import Attack
+from freqbench.attacks.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
+
+OWNED = [name for name in ATTACKS if ATTACKS[name].threat_model in STRONGEST and example(name).passes != (0, 0)]
+
+
+def of(name: str, **changes: object) -> Attack:
+    return make(name, **(SETTINGS[name] | changes))
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_the_strongest_forms_may_do_what_the_attack_may(name: str) -> None:
+    forms = strongest_forms(of(name))
+    assert forms
+    assert {limits_of(form) for form in forms} == {limits_of(of(name))}
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_the_strongest_form_of_a_strongest_form_is_itself(name: str) -> None:
+    forms = strongest_forms(of(name))
+    assert all(strongest_forms(form) == forms for form in forms)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(5, 20), (20, 20), (100, 100)])
+def test_a_run_has_the_attack_s_steps_and_at_least_twenty(steps: int, expected: int) -> None:
+    assert {form.steps for form in strongest_forms(of("pgd", steps=steps))} == {expected}  # type: ignore[attr-defined]
+
+
+def test_of_the_ball_it_is_apgd_with_dice_and_with_the_cross_entropy() -> None:
+    forms = strongest_forms(make("fgsm", eps=0.1))
+    assert forms == tuple(make("apgd", eps=0.1, steps=20, restarts=3, loss=loss) for loss in ("dice", "ce"))
+
+
+def test_of_an_unknown_threat_model_there_is_none() -> None:
+    assert strongest_forms(make("gn", std=0.1)) == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (make("pgd", eps=8 / 255), make("sea", eps=8 / 255, steps=40), True),
+        (make("pgd", eps=8 / 255), make("pgd", eps=8 / 255 * (1 + 1e-12), loss="ce", restarts=2), True),
+        (make("pgd", eps=8 / 255), make("pgd", eps=4 / 255), False),
+        (make("gn", std=0.1), make("gn", std=0.2), False),
+    ],
+    ids=str,
+)
+def test_attacks_of_equal_bounds_reach_the_same(one: Attack, other: Attack, same: bool) -> None:
+    assert (limits_of(one) == limits_of(other)) is same
+
+
+NO_CLAIM = [
+    make("random_noise", linf=0.1),
+    make("pgd", eps=0.1, organs=(1,)),
+    make("pgd", eps=0.1, target="next-class"),
+    make("pgd", eps=0.1, targeted=True),
+    make("pgd", eps=0.1, filter=("low", 4)),
+    make("pgd", eps=0.1, channels=(0,)),
+    make("vafa", control="uniform"),
+]
+
+
+@pytest.mark.parametrize("attack", NO_CLAIM, ids=str)
+def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim(attack: Attack) -> None:
+    assert not is_claimed(attack)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "sea", "vafa", "sa2"])
+def test_attacks_that_ask_the_model_carry_one(name: str) -> None:
+    assert is_claimed(of(name))
+
+
+def test_a_bound_on_the_ssim_is_kept_by_the_strongest_forms() -> None:
+    attack = make("sa2_opt", ssim_min=0.9, steps=30)
+    assert {(form.name, form.ssim_min, form.threat_model) for form in strongest_forms(attack)} == {  # type: ignore[attr-defined]
+        ("sa2_opt", 0.9, "dct-scaling-ssim")
+    }

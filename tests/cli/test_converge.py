@@ -1,0 +1,70 @@
+"""`bench.py converge`: what it writes, that it goes on where it was, and what it refuses."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from called import bench
+from tiny import expanded, rows, small, write
+
+OPTIONS = ("--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    attacks = [{"name": "pgd", "eps": "32/255"}, {"name": "gn", "std": "8/255"}]
+    return write(tmp_path_factory.mktemp("converge"), small(attacks=attacks, metrics=["dsc"]))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_it_shows_the_curves_writes_its_files_and_computes_nothing_twice(
+    path: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text, _ = bench(capsys, "converge", path, "--out", str(out), *OPTIONS)
+    assert code == 0
+    assert "2 cells, 2 units, 24 window passes" in text  # 4 windows x (1 + 2) steps, there and back
+    assert "left out, as more steps add nothing to their drop: gn" in text
+    assert "drop against passes, attacks on a" in text
+    assert all((out / f"converge.{suffix}").stat().st_size for suffix in ("csv", "yaml", "png", "pdf"))
+    curve = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
+    assert [(row["steps"], float(row["passes"])) for row in curve] == [("1", 2), ("2", 4)]
+    before = rows(out)
+    again = bench(capsys, "converge", path, "--out", str(out), *OPTIONS)
+    assert again[0] == 0
+    assert "2 of 2 records are in" in again[1]
+    assert "records stored" not in again[1]
+    assert rows(out) == before
+    more = bench(capsys, "converge", path, "--out", str(out), *OPTIONS, "--steps", "1,2,3")[1]
+    assert "2 of 3 records are in" in more
+
+
+def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The entry expands to a cell of the store, so a job with it finds its rows there."""
+    assert bench(capsys, "converge", path, "--out", str(out), *OPTIONS)[0] == 0
+    attacks = yaml.safe_load((out / "converge.yaml").read_text())["attacks"]
+    _, grid = expanded(small(attacks=attacks, metrics=["dsc"]))
+    assert {cell.cell_id for cell in grid.cells} <= {key[0] for key in rows(out)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--steps", "20,10"), "--steps: expected two or more whole numbers of at least 1 that increase"),
+        (("--steps", "ten"), "--steps: expected whole numbers between commas, such as 5,10,20, got 'ten'"),
+        (("--losses", "cee"), "--losses: unknown loss 'cee'. Did you mean 'ce'?"),
+        (
+            ("--set", "attacks.0={name: fgsm, eps: 8/255}"),
+            "expected one that follows a gradient in steps, got fgsm, gn",
+        ),
+    ],
+)
+def test_bad_options_are_one_line_before_anything_is_computed(
+    path: str, out: Path, arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = bench(capsys, "converge", path, "--out", str(out), *arguments)
+    assert (code, complaint in err, err.count("\n"), out.exists()) == (2, True, 1, False)

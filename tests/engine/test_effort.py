@@ -1,0 +1,127 @@
+"""The grid of `converge`: which attacks are multiplied, by what, and the job that says the same."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from tiny import JOB, expanded, job
+
+from freqbench import config
+from freqbench.engine.effort import Effort, Varied, varied
+from freqbench.errors import UserError
+from freqbench.job import JobSpec, expand
+
+EFFORT = Effort(steps=(2, 4), losses=("dice", "ce"), restarts=(1, 3))
+
+
+def found(attacks: Sequence[dict[str, Any]], effort: Effort = EFFORT, **changes: Any) -> Varied:
+    models = {"models": JOB["models"][:1]} | changes
+    return varied(config.validate(job(attacks=list(attacks), **models), JobSpec, "job.yaml"), effort, 1, "job.yaml")
+
+
+def efforts(given: Varied) -> list[tuple[Any, ...]]:
+    return [tuple(entry.get(name) for name in ("steps", "loss", "restarts")) for entry in given.entries.values()]
+
+
+def test_an_attack_that_draws_is_multiplied_by_steps_losses_and_restarts() -> None:
+    assert efforts(found([{"name": "pgd", "eps": "8/255"}])) == [
+        *((2, "dice", 1), (2, "dice", 3), (2, "ce", 1), (2, "ce", 3)),
+        *((4, "dice", 1), (4, "dice", 3), (4, "ce", 1), (4, "ce", 3)),
+    ]
+
+
+def test_an_attack_that_does_not_draw_has_one_run() -> None:
+    assert {restarts for _, _, restarts in efforts(found([{"name": "vafa", "q_max": 20}]))} == {1}
+
+
+def test_an_attack_with_a_loss_of_its_own_keeps_it() -> None:
+    given = efforts(found([{"name": "segpgd", "eps": "8/255"}]))
+    assert given == [(2, None, 1), (2, None, 3), (4, None, 1), (4, None, 3)]
+
+
+def test_the_loss_of_a_variant_is_named() -> None:
+    """A job's `loss: dicece` and none at all are one attack of `vafa`."""
+    given = found([{"name": "vafa", "q_max": 20}], Effort(steps=(2, 4), losses=("dicece",)))
+    assert efforts(given) == [(2, "dicece", 1), (4, "dicece", 1)]
+
+
+def test_what_takes_no_steps_along_a_gradient_is_left_out_and_null_rows_with_it() -> None:
+    attacks = [
+        *({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}, {"name": "square", "eps": "8/255"}),
+        *({"name": "almaprox"}, {"name": "sa2", "rho": 0.4, "control": ["none", "random"]}),
+    ]
+    given = found(attacks)
+    assert given.left_out == ("fgsm", "gn", "square", "almaprox")
+    assert {cell.attack.name for cell in given.grid.cells} == {"sa2"}
+    assert all("control" not in entry for entry in given.entries.values())
+
+
+def test_steps_of_the_job_do_not_multiply_once_more() -> None:
+    assert len(found([{"name": "pgd", "eps": "8/255", "steps": [10, 20]}]).grid.cells) == 8
+
+
+def test_cells_are_scored_on_their_own_model_in_full_precision() -> None:
+    given = found([{"name": "pgd", "eps": "8/255"}], models=JOB["models"], precision="bf16")
+    assert all(cell.targets == (cell.source,) for cell in given.grid.cells)
+    assert {cell.precision for cell in given.grid.cells} == {"fp32"}
+
+
+def test_the_cases_are_the_first_ones() -> None:
+    given = found([{"name": "pgd", "eps": "8/255"}])
+    assert [ref.case_id for ref in given.grid.cases["phantom"]] == [expanded(job())[1].cases["phantom"][0].case_id]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"name": "apgd", "eps": ["4/255", 0.0313], "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
+        {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0},
+        {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}},
+        {"name": "pgd", "eps": "8/255", "sources": ["b"], "filter": {"kind": "low", "limits": 4}},
+    ],
+    ids=lambda attack: attack["name"],
+)
+def test_the_job_of_the_store_expands_to_the_same_cells(attack: dict[str, Any]) -> None:
+    """As run.json keeps it."""
+    given = found([attack], models=JOB["models"])
+    spec = JobSpec.model_validate(json.loads(json.dumps(given.job.model_dump(mode="json"))))
+    cells = {cell.cell_id for cell in expand(spec, 1).cells}
+    assert cells == set(given.entries) == {cell.cell_id for cell in given.grid.cells}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"steps": (10, 5)}, "--steps: expected two or more whole numbers of at least 1 that increase"),
+        ({"steps": (10, 10)}, "such as 5,10,20, got 10,10"),
+        ({"steps": (10,)}, "--steps: expected two or more"),
+        ({"steps": (0, 10)}, "--steps: expected two or more"),
+        ({"restarts": (3, 1)}, "--restarts: expected whole numbers of at least 1 that increase, such as 1,3, got 3,1"),
+        ({"losses": ()}, "--losses: expected one or more"),
+        ({"losses": ("dise",)}, "--losses: unknown loss 'dise'. Did you mean 'dice'?"),
+    ],
+)
+def test_an_effort_that_cannot_be_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        Effort(**changes)
+
+
+def test_a_job_without_a_gradient_attack_is_refused() -> None:
+    attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}]
+    text = "job.yaml: attacks: expected one that follows a gradient in steps, got fgsm, gn: add one"
+    with pytest.raises(UserError, match=re.escape(text)):
+        found(attacks)
+
+
+@pytest.mark.parametrize(
+    ("attack", "effort", "complaint"),
+    [
+        ("sea", Effort(steps=(2, 8)), "job.yaml: sea.steps: expected at least 4"),
+        ("pgd", Effort(losses=("dlr-targeted",)), "job.yaml: pgd.loss: expected a target rule beside dlr-targeted"),
+    ],
+)
+def test_what_an_attack_refuses_is_said_with_its_name(attack: str, effort: Effort, complaint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        found([{"name": attack, "eps": "8/255"}], effort)

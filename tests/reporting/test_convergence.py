@@ -1,0 +1,165 @@
+"""How many passes are enough, on tables made by hand."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from freqbench.reporting import convergence
+from freqbench.reporting.convergence import knee, recommended, still_gains
+
+Make = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+
+
+@pytest.mark.parametrize(
+    ("drops", "place"),
+    [
+        ([10.0, 20.0, 30.0, 30.1, 30.15], 2),
+        ([10.0, 10.15, 10.3], 1),  # two small gains that together are more than enough
+        ([10.0, 5.0, 9.0], 0),  # more steps may take less off
+        ([10.0, 10.2], 1),  # 0.2 is still a gain
+        ([10.0, 12.0, 14.0], 2),
+        ([3.0], 0),
+    ],
+)
+def test_a_knee_is_the_first_place_over_which_nothing_later_gains_two_tenths(drops: list[float], place: int) -> None:
+    assert knee(drops) == place
+
+
+def test_the_last_passes_are_compared_with_the_best_before_them() -> None:
+    text = "not converged: still gains 1.0 points from 20 to 40 passes"
+    assert still_gains([10, 20, 40], [10.0, 5.0, 11.0]) == text
+    assert still_gains([10, 20, 40], [10.0, 5.0, 9.0]) == ""
+    assert still_gains([10, 20], [10.0, 10.2]) == "not converged: still gains 0.2 points from 10 to 20 passes"
+
+
+def test_one_setting_does_not_count_as_converged() -> None:
+    assert still_gains([10], [5.0]).startswith("one setting alone")
+
+
+def settings(*rows: Sequence[Any]) -> pd.DataFrame:
+    """Attack, loss, restarts, steps, passes and drop; of one threat model and budget."""
+    table = pd.DataFrame(rows, columns=["attack", "loss", "restarts", "steps", "passes", "drop"])
+    place = {"dataset": "phantom", "model": "unet", "threat_model": "linf", "budget": "eps=8/255"}
+    return table.assign(**place, low=0.0, high=99.0, cell_id=table.index.astype(str)).reindex(
+        columns=convergence.SETTING
+    )
+
+
+def test_recommended_are_the_fewest_passes_within_two_tenths_of_the_largest_drop() -> None:
+    table = settings(
+        ("apgd", "dice", 1, 20, 41.0, 44.9),
+        ("apgd", "dice", 1, 40, 81.0, 45.0),
+        ("apgd", "dice", 3, 20, 123.0, 45.05),
+        ("pgd", "dice", 1, 10, 20.0, 44.8),  # 0.25 below
+        ("pgd", "ce", 1, 20, 40.0, 30.0),
+        ("pgd", "ce", 1, 40, 80.0, 30.0),
+    )
+    (found,) = recommended(table).to_dict("records")
+    assert (found["attack"], found["loss"], found["steps"], found["drop"]) == ("apgd", "dice", 20, 44.9)
+    assert found["largest"] == 45.05
+
+
+def test_of_equal_passes_the_larger_drop_is_recommended() -> None:
+    table = settings(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1))
+    (found,) = recommended(table).to_dict("records")
+    assert found["loss"] == "dice"
+
+
+def test_a_recommendation_says_where_the_strongest_curve_still_rises() -> None:
+    rising = [("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)]
+    (own,) = recommended(settings(*rising)).to_dict("records")
+    assert own["note"] == "not converged: still gains 3.0 points from 20 to 40 passes"
+    (other,) = recommended(settings(*rising, ("apgd", "ce", 1, 10, 21.0, 32.9))).to_dict("records")
+    assert (other["attack"], other["note"]) == (
+        "apgd",
+        "pgd loss=dice, the strongest: not converged: still gains 3.0 points from 20 to 40 passes",
+    )
+
+
+def test_every_threat_model_and_budget_has_a_recommendation_of_its_own() -> None:
+    both = settings(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "ce", 1, 20, 40.0, 50.0))
+    both["budget"] = ["eps=4/255", "eps=8/255"]
+    assert list(recommended(both)["drop"]) == [30.0, 50.0]
+
+
+ENTRIES = {
+    "few": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 10, "loss": "dice", "restarts": 1},
+    "many": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 20, "loss": "dice", "restarts": 1},
+    "thrice": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 10, "loss": "dice", "restarts": 3},
+}
+PASSES = {"num_windows": 4, "dsc_foreground_clean": 0.9}
+
+
+def stored(row: Make, cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
+    passes = {"num_forwards": 4 * steps, "num_backwards": 4 * steps}
+    return row(cell_id=cell, case=case, dsc_foreground=dsc, **PASSES, **passes, **values)
+
+
+def test_settings_are_means_over_cases_by_passes_of_one_window(row: Make, records: Frame) -> None:
+    rows = [stored(row, "many", 0, 0.4, 20), stored(row, "many", 1, 0.6, 20)]
+    rows += [stored(row, "few", 0, 0.3, 10), stored(row, "few", 1, 0.5, 10)]
+    table = convergence.settings(records(*rows), ENTRIES)
+    shown = table[["attack", "budget", "loss", "restarts", "steps", "cases", "patients"]].to_numpy().tolist()
+    place = ["pgd step_size=eps/4", "eps=8/255", "dice", 1]
+    assert shown == [[*place, 10, 2, 2], [*place, 20, 2, 2]]
+    assert table["passes"].tolist() == [20, 40]
+    assert table["drop"].tolist() == pytest.approx([50, 40])
+    assert table["best"].tolist() == pytest.approx([50, 50])
+
+
+def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Make, records: Frame) -> None:
+    rows = [stored(row, "few", case, 0.5, 10) for case in (0, 1)]
+    rows += [stored(row, "many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
+    found = records(*rows)
+    assert convergence.settings(found, ENTRIES)["steps"].tolist() == [10]
+    assert convergence.failed(found, ENTRIES) == [
+        "pgd step_size=eps/4 loss=dice steps=20 on phantom: unet is left out: 1 of 2 records failed"
+    ]
+
+
+def test_where_all_failed_there_is_no_setting(row: Make, records: Frame) -> None:
+    assert convergence.settings(records(row(cell_id="few", status="failed", error="died")), ENTRIES).empty
+
+
+def test_several_seeds_are_one_setting(row: Make, records: Frame) -> None:
+    rows = [stored(row, "few", 0, 0.5, 10), stored(row, "other seed", 0, 0.3, 10, seed=1)]
+    (found,) = convergence.settings(records(*rows), {**ENTRIES, "other seed": ENTRIES["few"]}).to_dict("records")
+    assert (found["drop"], found["cases"], found["patients"]) == (pytest.approx(50), 1, 1)
+
+
+def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
+    chosen = recommended(settings(("pgd step_size=eps/4", "dice", 3, 10, 60.0, 40.0)))
+    text = convergence.job_text(chosen.assign(cell_id="thrice"), ENTRIES)
+    assert "# linf eps=8/255 on phantom, unet: drop 40.0 [0.0, 99.0] at 60 passes a window; the largest is 40.0" in text
+    assert "- {name: pgd, eps: 8/255, step_size: eps/4, steps: 10, loss: dice, restarts: 3}" in text
+    assert yaml.safe_load(text)["attacks"] == [{**ENTRIES["thrice"], "eps": "8/255"}]
+
+
+def test_of_several_networks_an_entry_says_which_it_is_for() -> None:
+    one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few")
+    chosen = recommended(pd.concat([one, one.assign(model="unetr")], ignore_index=True))
+    entries = yaml.safe_load(convergence.job_text(chosen, ENTRIES))["attacks"]
+    assert [(entry["datasets"], entry["sources"]) for entry in entries] == [
+        (["phantom"], ["unet"]),
+        (["phantom"], ["unetr"]),
+    ]
+
+
+def test_a_budget_that_is_no_fraction_of_255_stays_exact() -> None:
+    chosen = recommended(settings(("pgd", "dice", 1, 10, 20.0, 40.0)))
+    entries = {"0": {"name": "pgd", "eps": 0.0313725, "steps": 10}}
+    assert yaml.safe_load(convergence.job_text(chosen, entries))["attacks"][0]["eps"] == 0.0313725
+
+
+def test_the_tables_show_each_curve_and_what_still_rises() -> None:
+    table = settings(("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)).assign(cases=3)
+    curves, rising, chosen = convergence.sections(table)
+    assert curves.table is not None
+    assert curves.table[["steps\n10", "steps\n20", "enough"]].to_numpy().tolist() == [[30.0, 33.0, "40+"]]
+    assert "pgd loss=dice: not converged: still gains 3.0 points from 20 to 40 passes" in rising.text
+    assert chosen.table is not None
+    assert chosen.table["steps"].tolist() == ["20"]
