@@ -106,13 +106,18 @@ _WITHOUT_SSIM: Mapping[str, ThreatModel] = {
     ),
 }
 
-THREAT_MODELS: Mapping[str, ThreatModel] = _WITHOUT_SSIM | {
-    f"{name}-ssim": _and_ssim(threat_model) for name, threat_model in _WITHOUT_SSIM.items() if name.startswith("dct-")
+THREAT_MODELS: Mapping[str, ThreatModel] = {
+    **_WITHOUT_SSIM,
+    **{
+        f"{name}-ssim": _and_ssim(threat_model)
+        for name, threat_model in _WITHOUT_SSIM.items()
+        if name.startswith("dct-")
+    },
 }
 """Every value of `threat_model` that attacks of ATTACKS have; those of other packages may have others.
 
-Two names are two sets, and no ranking mixes them. Within a name and a budget sets still differ by `block`, `q_min`,
-`band` and `ssim_min`: a ranking there is one over their union, and its rows say which is which.
+Two names are two sets, and attacks are ranked within one. Within a name and a budget sets still differ by `block`,
+`q_min`, `band` and `ssim_min`: a worst case there is one over their union, and rows say which is which.
 
 Stretching is in VAFA's code, not in its paper's algorithm. Without it a table's volume is the clamped inverse
 transform; with it intensities of a slice go wherever its minimum and maximum are put.
