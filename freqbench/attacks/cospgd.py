@@ -34,6 +34,9 @@ class CosPGD(SegmentationAttack):
     first among them, goes the wrong way.
 
     **Differs from the paper**: steps and step size are PGD's here. **Differs from the released code**: nothing.
+
+    **Weaker than plain Dice PGD** where the Dice is what counts, and no stronger than PGD on the cross-entropy there:
+    43.7 against 30.9 and 42.7 (figures and setting: `freqbench.attacks.segpgd`).
     """
 
     name: ClassVar[str] = "cospgd"
