@@ -60,10 +60,13 @@ _WITHOUT_SSIM: Mapping[str, Strongest] = {
     ),
 }
 
-STRONGEST: Mapping[str, Strongest] = _WITHOUT_SSIM | {
-    f"{name}{SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
-    for name, strongest in _WITHOUT_SSIM.items()
-    if strongest.has_slices
+STRONGEST: Mapping[str, Strongest] = {
+    **_WITHOUT_SSIM,
+    **{
+        f"{name}{SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
+        for name, strongest in _WITHOUT_SSIM.items()
+        if strongest.has_slices
+    },
 }
 
 
