@@ -90,7 +90,7 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     [
         (
             lambda table: table.drop_columns(["dsc_foreground"]),
-            "no column dsc_foreground, which files of schema 1.4 have",
+            "no column dsc_foreground, which files of schema 1.5 have",
         ),
         (lambda table: table.append_column("own", pa.nulls(len(table))), "column own, which nobody documents"),
         (

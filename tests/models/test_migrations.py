@@ -55,7 +55,9 @@ def assert_same(logits: Tensor, archive: dict[str, npt.NDArray[Any]]) -> None:
     np.testing.assert_allclose(logits[:, ::4, ::4, ::4], archive["__output__"], rtol=0, atol=2e-5)
     whole = [logits.mean(), logits.std(correction=0), logits.min(), logits.max()]
     np.testing.assert_allclose(whole, archive["__stats__"], rtol=0, atol=2e-5)
-    np.testing.assert_array_equal(torch.bincount(logits.argmax(0).flatten(), minlength=4), archive["__argmax_hist__"])
+    # Of 262,144 voxels some lie between two classes to the last bit, which depends on the processor.
+    counts = torch.bincount(logits.argmax(0).flatten(), minlength=4)
+    np.testing.assert_allclose(counts, archive["__argmax_hist__"], rtol=0, atol=3)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,8 @@ def test_swin_unetr_of_newer_monai_gives_its_outputs_as_it_is(legacy: Legacy, as
 def test_swin_unetr_of_the_wrong_age_predicts_other_classes(old_merging: Tensor, as_is: Tensor) -> None:
     """The figures of two installed releases: largest difference of logits, and voxels that change class."""
     assert float((old_merging - as_is).abs().max()) == pytest.approx(0.816, abs=5e-4)
-    assert int((old_merging.argmax(0) != as_is.argmax(0)).sum()) == 16_996
+    changed = int((old_merging.argmax(0) != as_is.argmax(0)).sum())
+    assert changed == pytest.approx(16_996, abs=3)  # some voxels lie between two classes to the last bit
 
 
 def test_old_merging_pads_odd_sizes_with_zeros() -> None:
