@@ -45,6 +45,9 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     Points are kept in voxel layout over the volume padded to whole blocks (`freqbench.attacks.frequency`); starts come
     in, and the final state goes out, in blocked layout. An author writes `space`, `bounds` and `null_state`.
 
+    Loss and number of steps are those that `bench.py converge` found on the packaged UNet of the phantom: the Dice loss
+    is ahead of the cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to 2.3 points.
+
     Args:
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
         block: see `BlockAttack`.

@@ -152,7 +152,7 @@ def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tenso
     h, w, d = clean.shape[2:]
     scaled = SCALE * clean
     matrices = dct_matrices(block, clean)
-    spectrum = dct(pad_to_blocks(scaled, block), matrices)
+    spectrum = dct(pad_to_blocks(scaled.clone(), block), matrices)  # of blocks of one voxel the volume itself
     # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
     spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
     return spectrum, lambda errors: scaled + idct(errors, matrices)[:, :, :h, :w, :d]

@@ -209,3 +209,11 @@ def test_a_whole_volume_is_attacked_through_the_sliding_window(name: str) -> Non
 def test_bad_parameters_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         make("vafa_opt", **changes)
+
+
+def test_blocks_of_one_voxel_quantise_intensities() -> None:
+    """Their transform is the volume itself, less 128."""
+    images = drawn(10)
+    result = attacked("vafa_opt", SmallNet().double(), images, block=1, control="uniform", renormalize=False)
+    expected = (20 * ((255 * images - 128) / 20).round() + 128) / 255
+    torch.testing.assert_close(result.adversarial, expected.clamp(0, 1), rtol=0, atol=1e-9)
