@@ -5,7 +5,7 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("attacks", "data", "evaluate", "job", "metrics", "models", "ops", "reporting", "results")
+_ROOMS = ("attacks", "data", "job", "metrics", "models", "ops", "reporting", "results")
 
 
 def __getattr__(name: str) -> ModuleType:

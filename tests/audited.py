@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from toy.data import Balls
 
-from freqbench.space import Preprocess
+from freqbench.core.input_space import Preprocess
 
 LEVEL = 0.47
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from freqbench.engine import janitor
+from freqbench.engine import ray_cleanup
 
 SCRIPTS = Path(sys.executable).parent
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def free_ports(count: int) -> list[int]:
 
 def node_environment(token: str, **variables: str) -> dict[str, str]:
     """Of a node: this interpreter is `python` there, and nothing of this process's own Ray is."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", janitor.MARK))}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", ray_cleanup.MARK))}
     return {
         **kept,
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -92,7 +92,7 @@ def head(cpus: int = 2, variables: Mapping[str, str] | None = None) -> Iterator[
     token, mark = secrets.token_hex(16), secrets.token_hex(8)
     with (
         tempfile.TemporaryDirectory(prefix="fbh", ignore_cleanup_errors=True) as folder,  # sockets want a short path
-        janitor.nothing_left(mark),
+        ray_cleanup.nothing_left(mark),
     ):
         command = [
             *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
@@ -105,7 +105,7 @@ def head(cpus: int = 2, variables: Mapping[str, str] | None = None) -> Iterator[
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=node_environment(token, **{janitor.MARK: mark, **(variables or {})}),
+                env=node_environment(token, **{ray_cleanup.MARK: mark, **(variables or {})}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -143,7 +143,7 @@ def joined(
         process = subprocess.Popen(
             command,
             cwd=found.folder,
-            env=node_environment(found.token, **{janitor.MARK: found.mark}),
+            env=node_environment(found.token, **{ray_cleanup.MARK: found.mark}),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

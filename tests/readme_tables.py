@@ -12,7 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from freqbench.attacks import ATTACKS, THREAT_MODELS, make
-from freqbench.attacks.ensemble import Ensemble
+from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.data import DATASETS
 from freqbench.metrics import METRICS
 from freqbench.models import MODELS
@@ -105,7 +105,8 @@ def formula(text: str) -> str:
 
 def models() -> str:
     rows = [
-        [link(f"`{name}`", "freqbench/models/nets.py"), model.title, model.citation] for name, model in MODELS.items()
+        [link(f"`{name}`", "freqbench/models/networks/architectures.py"), model.title, model.citation]
+        for name, model in MODELS.items()
     ]
     return table(rows, ["model", "network", "paper"])
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from freqbench import config
-from freqbench.config import Strict
-from freqbench.errors import UserError
+from freqbench.core import config
+from freqbench.core.config import Strict
+from freqbench.core.errors import UserError
 
 
 class Inner(Strict):

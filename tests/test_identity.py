@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench.identity import digest, window_generator
+from freqbench.core.identity import digest, window_generator
 
 
 def test_a_digest_of_today_stays() -> None:

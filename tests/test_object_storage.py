@@ -16,8 +16,8 @@ import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import S3
 
-from freqbench import fetched, filesystems, names, storage
-from freqbench.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
+from freqbench.core import downloads, filesystems, names, storage
+from freqbench.core.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
 HASH = hashlib.sha256(OLD).hexdigest()
@@ -27,7 +27,7 @@ HASH = hashlib.sha256(OLD).hexdigest()
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, and no memory of what was looked up."""
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetched, "FRESH_S", 0.0)
+    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
     return tmp_path / "cache"
 
 
@@ -123,7 +123,7 @@ def test_a_put_that_takes_too_long_is_given_up_and_leaves_a_whole_object(s3: S3,
     s3.fault("slow", match=s3_root.rpartition("/")[2], times=99, seconds=60.0)
     config = {"connect_timeout": 2, "read_timeout": 0.5, "retries": {"mode": "standard", "total_max_attempts": 1}}
     code = (
-        "import sys\nfrom freqbench import filesystems, storage\nfrom freqbench.errors import StorageUnavailable\n"
+        "import sys\nfrom freqbench import filesystems, storage\nfrom freqbench.core.errors import StorageUnavailable\n"
         f"filesystems.S3_CONFIG, filesystems.S3_RETRIES = {config!r}, 1\n"
         f"try:\n    storage.write_atomic({path!r}, {NEW!r})\n"
         "except StorageUnavailable as error:\n    sys.exit(str(error))"
@@ -292,7 +292,7 @@ def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: s
 @pytest.mark.parametrize("name", ["", "../evil", "a/../../evil", "/etc/evil", "..", "a\\..\\evil"])
 def test_names_of_objects_never_lead_out_of_the_cache(name: str) -> None:
     with pytest.raises(UserError, match="expected names of files below it"):
-        fetched.below("s3://lab/folder", name)
+        downloads.below("s3://lab/folder", name)
 
 
 @pytest.mark.chaos

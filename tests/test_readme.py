@@ -8,7 +8,7 @@ import yaml
 from readme_tables import README, ROOT, with_tables
 from tiny import execute
 
-from freqbench.job import JobSpec
+from freqbench.job.schema import JobSpec
 
 TEXT = README.read_text(encoding="utf-8")
 YAML = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -54,7 +54,7 @@ def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_every_job_file_reads(path: Path) -> None:
-    from freqbench import config
+    from freqbench.core import config
     from freqbench.training import TrainJob
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))

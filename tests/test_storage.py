@@ -10,8 +10,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from freqbench import fetched, storage
-from freqbench.errors import UserError
+from freqbench.core import downloads, storage
+from freqbench.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_a_local_file_is_not_copied(tmp_path: Path, cache: Path) -> None:
 
 def test_a_remote_file_is_fetched_once_and_anew_when_it_changes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "memory://tests-storage/a.bin"
-    monkeypatch.setattr(fetched, "FRESH_S", 0.0)
+    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
     storage.write_atomic(path, b"old")
     first = storage.fetch(path)
     assert cache in first.parents

@@ -12,13 +12,14 @@ from called import bench
 from rich.console import Console
 from toy_training import benchmark, training, write
 
-from freqbench import config, evaluate, trained
-from freqbench.engine import runner
-from freqbench.errors import UserError
-from freqbench.job import JobSpec, expand
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate
+from freqbench.engine import run as runner
+from freqbench.job.schema import JobSpec, expand
 from freqbench.models import ModelSpec
 from freqbench.results import Shard, Store
-from freqbench.training import loop, plan, run
+from freqbench.training import loop, plan, run, trained
 
 Said = pytest.CaptureFixture[str]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from toy_training import TRAINING, benchmark, training, write
 
-from freqbench import config, trained
-from freqbench.errors import UserError
-from freqbench.job import JobSpec
-from freqbench.training import TrainJob, identities
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.job.schema import JobSpec
+from freqbench.training import TrainJob, identities, trained
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,15 @@ from rich.console import Console
 from s3_server import S3
 from torch import nn
 
-from freqbench import fetched, filesystems, models, storage
+from freqbench import models
+from freqbench.core import downloads, filesystems, storage
+from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
 from freqbench.data import Dataset
-from freqbench.engine import runner, waiting
-from freqbench.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
-from freqbench.job import build_dataset
-from freqbench.models import ModelEntry, ModelSpec, nets, resolve
-from freqbench.models.checkpoint import save_checkpoint
+from freqbench.engine import run, waiting
+from freqbench.job.schema import build_dataset
+from freqbench.models import ModelEntry, ModelSpec, resolve
+from freqbench.models.checkpoints.files import save_checkpoint
+from freqbench.models.networks import architectures
 
 CPU = torch.device("cpu")
 DATA = {"name": "small", "loader": "decathlon", "split": "validation", "intensity": {"window": [0, 200]}}
@@ -28,7 +30,7 @@ DATA = {"name": "small", "loader": "decathlon", "split": "validation", "intensit
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetched, "FRESH_S", 0.0)
+    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
     return tmp_path / "cache"
 
 
@@ -57,7 +59,7 @@ def upload(folder: Path, uri: str) -> None:
 def checkpoint(path: Path | str, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = nets.build("unet", 3, (16, 16, 16), tiny.ARGS, seed, 1, {})
+        net = architectures.build("unet", 3, (16, 16, 16), tiny.ARGS, seed, 1, {})
     record = {"arch": "unet", "args": tiny.ARGS, "roi": tiny.ROI, "num_classes": 3, "training": {}}
     save_checkpoint(str(path), net.state_dict(), record, half=False)
 
@@ -222,7 +224,7 @@ def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
     spec, grid = tiny.expanded(content(there, save_adversarial="nifti"))
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)
-        summary = runner.execute(spec, grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
+        summary = run.execute(spec, grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
         assert (summary.num_new, summary.num_failed) == (3, 0)
 
 
@@ -238,7 +240,7 @@ def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
 def test_rows_wait_while_their_puts_fail_and_all_are_there_in_the_end(
     s3: S3, here: Path, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, status: int
 ) -> None:
-    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.05)
+    monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.05)
     impatient(monkeypatch)
     said = io.StringIO()
     s3.fault(kind, status=status, match="records", times=3)

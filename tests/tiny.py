@@ -10,12 +10,12 @@ import torch
 import yaml
 from rich.console import Console
 
-from freqbench import config
-from freqbench.engine import runner
+from freqbench.core import config
+from freqbench.engine import run
 from freqbench.engine.rows import Outcome
-from freqbench.engine.runner import Summary
-from freqbench.grid import Grid, Unit
-from freqbench.job import JobSpec, expand
+from freqbench.engine.run import Summary
+from freqbench.job.grid import Grid, Unit
+from freqbench.job.schema import JobSpec, expand
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
 
 ROI = [16, 16, 16]
@@ -66,20 +66,20 @@ def execute(
     content: Mapping[str, Any],
     out: Path | str,
     said: io.StringIO | None = None,
-    engine: runner.Engine = "serial",
+    engine: run.Engine = "serial",
     **options: Any,
 ) -> Summary:
     spec, grid = expanded(content)
-    return runner.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
+    return run.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
 
 
 def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
     """For a process that will be killed: commits after each unit, what it says goes to a file."""
-    runner.COMMIT_EVERY_S = 0.0
+    run.COMMIT_EVERY_S = 0.0
     torch.set_num_threads(1)
     with Path(log).open("w") as said:
         spec, grid = expanded(content)
-        runner.execute(spec, grid, out, Console(file=said, width=80), "serial")
+        run.execute(spec, grid, out, Console(file=said, width=80), "serial")
 
 
 class Collector:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from freqbench import names, plugins
 from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
-from freqbench.attacks.base import Attack, AttackResult
 from freqbench.attacks.bim import BIM
+from freqbench.attacks.core.base import Attack, AttackResult
+from freqbench.attacks.core.parameters import PARAMETERS
+from freqbench.attacks.core.targets import with_indices
+from freqbench.attacks.core.threat_models import THREAT_MODELS, ThreatModel
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.dfb import DFB, DFB2D
@@ -21,7 +23,6 @@ from freqbench.attacks.frequency_apgd import SA2Opt, SA2Opt2D, VAFAOpt, VAFAOpt2
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.padam import PAdam
-from freqbench.attacks.parameters import PARAMETERS
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.random_noise import RandomNoise
 from freqbench.attacks.sa2 import SA2, SA2In2D
@@ -29,11 +30,10 @@ from freqbench.attacks.sea import SEA
 from freqbench.attacks.segpgd import SegPGD
 from freqbench.attacks.square import Square
 from freqbench.attacks.ssa import SSA, SSA2D
-from freqbench.attacks.targets import with_indices
-from freqbench.attacks.threat_models import THREAT_MODELS, ThreatModel
 from freqbench.attacks.tifgsm import TIFGSM
 from freqbench.attacks.vafa import VAFA, VAFA2D
-from freqbench.errors import ParameterError, UserError, unknown
+from freqbench.core import names, plugins
+from freqbench.core.errors import ParameterError, UserError, unknown
 
 __all__ = [
     "APGD",

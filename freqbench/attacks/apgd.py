@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.best import Best, across
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.task import Task
-from freqbench.errors import ParameterError
+from freqbench.attacks.core.best import Best, across
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
@@ -62,9 +62,9 @@ class APGD(LinfGradientAttack):
             of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
             the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice loss here, as the Dice is
-    scored, where the paper has the cross-entropy (`ce`), and `keep` is `best`. Masked losses are compared, and steps
-    judged, by the cross-entropy, as in the code released with the second paper, which judges `js` by it too.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice loss here, as the
+    Dice is scored, where the paper has the cross-entropy (`ce`), and `keep` is `best`. Masked losses are compared, and
+    steps judged, by the cross-entropy, as in the code released with the second paper, which judges `js` by it too.
 
     `variant`: `released`, as in the authors' code, or `paper`:
 

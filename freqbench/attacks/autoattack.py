@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from freqbench.attacks.ensemble import SCHEDULE, Ensemble
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.parameters import SHRINKING, SQUARE
+from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import SHRINKING, SQUARE
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.square import Square
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 from freqbench.ops.voxel_losses import FEWEST_CLASSES
 
 SQUARE_SHARE = 0.8
@@ -36,8 +36,8 @@ class AutoAttack(Ensemble):
             volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for the class of least clean probability at each
             voxel.
 
-    What ensembles take beside: `freqbench.attacks.ensemble`. `passes` is what a sample takes that never falls; what
-    each one took is in the result.
+    What ensembles take beside: `freqbench.attacks.core.ensemble`. `passes` is what a sample takes that never falls;
+    what each one took is in the result.
 
     **Differs from the papers**: the members, as said. FAB is left out: it minimises the norm, which a fixed radius does
     not reward, and steps to the nearest of the boundaries between one decision's classes, by a gradient for every

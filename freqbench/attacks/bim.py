@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.parameters import step_length
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import step_length
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 
@@ -22,7 +22,7 @@ class BIM(LinfGradientAttack):
         steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step on the same scale, or `eps/4` for a quarter of eps, and so on.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
 
     Differs from the paper: steps and step size are the released command line's (20 and 0.01); the paper takes steps of
     1/255, min(255 eps + 4, 1.25 * 255 eps) of them. Differs from the released code: nothing.

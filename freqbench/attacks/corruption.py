@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freqbench.attacks.base import Attack
-from freqbench.attacks.parameters import PARAMETERS, Parameter
-from freqbench.attacks.task import Task
-from freqbench.errors import unknown
+from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import unknown
 from freqbench.ops.degrading import blurred, coarser, unevenly_lit
 from freqbench.ops.kspace import with_ghosts, with_motion, with_spikes
 from freqbench.ops.tomography import ANGLES, metal_streaks, num_bins, reconstructed_noise

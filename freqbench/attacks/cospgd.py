@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.attacks.segmentation import SegmentationAttack
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.segmentation import SegmentationAttack
+from freqbench.attacks.core.task import Task
 from freqbench.ops.losses import dice_ce
 from freqbench.ops.voxel_losses import voxel_mean
 from freqbench.ops.voxelwise import cosine_to_label

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.frequency import BlockAttack, band_scaler
-from freqbench.attacks.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK, Parameter
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.frequency import BlockAttack, band_scaler
+from freqbench.attacks.core.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK, Parameter
+from freqbench.attacks.core.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

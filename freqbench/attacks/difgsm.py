@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from freqbench.attacks.rescaled import RescaledMIFGSM
+from freqbench.attacks.core.resized import RescaledMIFGSM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class DIFGSM(RescaledMIFGSM):
     In every step, with `probability`, the sides become r times the window's, r uniform in [`min_scale`, 1) and the same
     for all axes, by linear interpolation, and the place is uniform among those that fit. The logits of the part that
     holds the volume are enlarged to its old shape, linearly too: labels stay as they are, what stands in the zeros does
-    not count (`freqbench.attacks.rescaled`). This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM.
+    not count (`freqbench.attacks.core.resized`). This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM.
 
     Args:
         probability: of a step's volume being resized; 0 makes it `mifgsm`.

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.best import Best
-from freqbench.attacks.gradient import GradientAttack
-from freqbench.attacks.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.best import Best
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.core.task import Task
 from freqbench.ops.fourier import amplitude_swap, band_sums, fourier_bands, from_spectrum
 
 SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold to the image
@@ -47,7 +47,7 @@ class FAA(GradientAttack):
         reconstruction_weight: lambda; 0 leaves the term out.
         control: `random`: the gates of the first draw, not optimised.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`; `keep` is `best` here.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `keep` is `best` here.
 
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 
@@ -19,7 +19,7 @@ class FGSM(LinfGradientAttack):
     Args:
         eps: length of the step and radius of the ball, on the [0, 1] intensity scale.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
 
     Differs from the released code: nothing.
     """

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space, climb
-from freqbench.attacks.frequency import BlockAttack, band_scaler, given_table
-from freqbench.attacks.gradient import GradientAttack
-from freqbench.attacks.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
+from freqbench.attacks.core.frequency import BlockAttack, band_scaler, given_table
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
+from freqbench.attacks.core.ssim_bound import SUFFIX, within_ssim
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC
-from freqbench.attacks.ssim_bound import SUFFIX, within_ssim
-from freqbench.attacks.task import Task
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 from freqbench.ops.blocks import Block, pad_to_blocks
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.slices import stretch_slices
@@ -42,8 +42,8 @@ class FrequencySpace(Space):
 class FrequencyAPGD(BlockAttack, GradientAttack):
     """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
 
-    Points are kept in voxel layout over the volume padded to whole blocks (`freqbench.attacks.frequency`); starts come
-    in, and the final state goes out, in blocked layout. An author writes `space`, `bounds` and `null_state`.
+    Points are kept in voxel layout over the volume padded to whole blocks (`freqbench.attacks.core.frequency`); starts
+    come in, and the final state goes out, in blocked layout. An author writes `space`, `bounds` and `null_state`.
 
     Loss and number of steps are those that `bench.py converge` found on the packaged UNet of the phantom: the Dice loss
     is ahead of the cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to 2.3 points.
@@ -197,7 +197,7 @@ class VAFAOpt(FrequencyAPGD):
             towards 0, each to the nearest one that some q makes, as far as the bound asks (`within_ssim`). None: no
             bound.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice and `keep` is `best`.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice and `keep` is `best`.
 
     `start`: the table, `[B, C, N, h, w, d]`.
 
@@ -311,7 +311,7 @@ class SA2Opt(FrequencyAPGD):
         ssim_min: the least SSIM inside the body, which adds `-ssim` to the threat model. Multipliers are brought nearer
             to 1 together, as far as the bound asks (`within_ssim`). None: no bound.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`; `loss` is the Dice and `keep` is `best`.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice and `keep` is `best`.
 
     `start`: the multipliers, `[B, C, N, h, w, d]`.
 

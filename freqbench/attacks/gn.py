@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.base import Attack
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

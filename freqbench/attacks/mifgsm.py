@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.parameters import EVEN_STEP, PARAMETERS, Parameter, step_length
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import EVEN_STEP, PARAMETERS, Parameter, step_length
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 Gradient = Callable[[Tensor, int], Tensor]
@@ -32,7 +32,7 @@ class MIFGSM(LinfGradientAttack):
         decay: mu, at least 0; 0 makes it the basic iterative method.
         step_size: alpha on the same scale, or `eps/4` for a quarter of eps, and so on; None: eps / steps.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
 
     **Differs from the paper**: L is `loss`, by default the Dice + cross-entropy that segmentation networks are trained
     with, as theirs is the cross-entropy that a classifier is trained with. **From the authors' code**: nothing else; it

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.parameters import step_length
+from freqbench.attacks.core.parameters import step_length
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.attacks.task import Task
 from freqbench.ops.projections import linf_ball
 
 
@@ -29,7 +29,7 @@ class PAdam(PGD):
         step_size: Adam's learning rate on the same scale, or `eps/4` for a quarter of eps, and so on.
         random_start: begin at a uniform draw from the ball.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`. With `loss` the cross-entropy it is the
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`. With `loss` the cross-entropy it is the
     paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.voxel_losses.cosine`).
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.parameters import step_length
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import step_length
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 
@@ -25,7 +25,7 @@ class PGD(LinfGradientAttack):
             line's 0.01 is 64 % of eps = 4/255.
         random_start: begin at a uniform draw from the ball.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`.
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.base import Attack
-from freqbench.attacks.task import Task
-from freqbench.errors import ParameterError
+from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)

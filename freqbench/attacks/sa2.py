@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, band_scaler, given_table
-from freqbench.attacks.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
-from freqbench.attacks.task import Task
-from freqbench.errors import UserError
+from freqbench.attacks.core.frequency import Distance, FrequencyAttack, Render, band_scaler, given_table
+from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block
 from freqbench.ops.ssim import ssim_loss
@@ -49,7 +49,7 @@ class SA2(FrequencyAttack):
     `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
     **Threat model.** `dct-scaling`; in `paper`, where the mean of a block may move too, `dct-scaling-with-dc`
-    (`freqbench.attacks.threat_models`). The strongest multipliers of both are `sa2_opt`'s.
+    (`freqbench.attacks.core.threat_models`). The strongest multipliers of both are `sa2_opt`'s.
 
     **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
     the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L +

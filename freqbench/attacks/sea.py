@@ -6,11 +6,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from freqbench.attacks.apgd import APGD
-from freqbench.attacks.ensemble import SCHEDULE, Ensemble
-from freqbench.attacks.parameters import SEGPGD
+from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
+from freqbench.attacks.core.parameters import SEGPGD
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.segpgd import right_before_wrong
-from freqbench.attacks.task import Task
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 from freqbench.ops.voxel_losses import FEWEST_CLASSES, Scope
 from freqbench.ops.voxelwise import is_as_labelled
 
@@ -31,7 +31,7 @@ class SEA(Ensemble):
         losses: one run each, in their order: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the class
             of least clean probability at each voxel), and `segpgd`.
 
-    What ensembles take beside: `freqbench.attacks.ensemble`. `passes` is what a sample takes that never falls.
+    What ensembles take beside: `freqbench.attacks.core.ensemble`. `passes` is what a sample takes that never falls.
 
     **Losses of the paper and of its code**: the paper and the code of today run the first three. The code of the
     paper's first version ran four: `mask-ce`, `js`, `segpgd` and a masked cosine; of these the default adds SegPGD's,

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.segmentation import SegmentationAttack
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.segmentation import SegmentationAttack
+from freqbench.attacks.core.task import Task
 from freqbench.ops.voxel_losses import Scope, voxel_cross_entropy, voxel_mean
 from freqbench.ops.voxelwise import dice_of_set, is_as_labelled
 

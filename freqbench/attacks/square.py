@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.best import across
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.best import across
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -45,10 +45,10 @@ class Square(LinfGradientAttack):
         queries: forward passes a run.
         p_init: share of the window that a cube covers at first.
 
-    It takes what gradient attacks take (`freqbench.attacks.gradient`), as it raises the same losses. `loss` is the Dice
-    + cross-entropy: a query can be told from another only by the sum over all voxels, and the Dice keeps the background
-    from drowning the organs in it; it also does with two classes. Masked losses are compared by the cross-entropy. With
-    `keep: best` a run spends one pass more.
+    It takes what gradient attacks take (`freqbench.attacks.core.gradient`), as it raises the same losses. `loss` is
+    the Dice + cross-entropy: a query can be told from another only by the sum over all voxels, and the Dice keeps the
+    background from drowning the organs in it; it also does with two classes. Masked losses are compared by the
+    cross-entropy. With `keep: best` a run spends one pass more.
 
     `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`.
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.frequency import BlockAttack
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.parameters import PARAMETERS, SLICE_BLOCK, SPREAD, Parameter
-from freqbench.attacks.task import Task
-from freqbench.errors import UserError
+from freqbench.attacks.core.frequency import BlockAttack
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, SPREAD, Parameter
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import UserError
 from freqbench.ops.blocks import pad_to_blocks
 from freqbench.ops.dct import dct, dct_matrices, idct
 from freqbench.ops.projections import linf_ball
@@ -40,7 +40,8 @@ class SSA(BlockAttack, LinfGradientAttack):
         block: side of the DCT block in voxels, or three; 96 takes in a whole window of the papers. A window that blocks
             do not tile is continued by reflection.
 
-    What every gradient attack takes beside: `freqbench.attacks.gradient`. Volumes are compared as they are, before any
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`. Volumes are compared as they are,
+    before any
     transform: with `keep: best` a step costs one forward pass more.
 
     `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, C, H, W, D]` and `unif` in [0, 1) in

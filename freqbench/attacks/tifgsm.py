@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.mifgsm import MIFGSM, Gradient
-from freqbench.attacks.task import Task
 from freqbench.ops.blocks import along_axes
 from freqbench.ops.resampling import gaussian_matrix
 

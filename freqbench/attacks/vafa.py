@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.frequency import Distance, FrequencyAttack, Render, given_table
-from freqbench.attacks.parameters import SLICE_BLOCK, Parameter
-from freqbench.attacks.task import Task
-from freqbench.errors import ParameterError
+from freqbench.attacks.core.frequency import Distance, FrequencyAttack, Render, given_table
+from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError
 from freqbench.ops.blocks import Block, pad_to_blocks
 from freqbench.ops.dct import dct, dct_matrices, idct
 from freqbench.ops.rounding import alpha_schedule, quantisation_error
@@ -55,9 +55,9 @@ class VAFA(FrequencyAttack):
     `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
 
     **Threat model.** Rounding is soft to the last step, so that each coefficient lies between the clean one and
-    q round(c / q): a volume is near those of the threat model (`freqbench.attacks.threat_models`), not exactly one of
-    them. Stretching is in the code alone, not in the paper's algorithm. It bounds no intensity, and makes a threat
-    model of its own. The strongest tables of both are `vafa_opt`'s.
+    q round(c / q): a volume is near those of the threat model (`freqbench.attacks.core.threat_models`), not exactly
+    one of them. Stretching is in the code alone, not in the paper's algorithm. It bounds no intensity, and makes a
+    threat model of its own. The strongest tables of both are `vafa_opt`'s.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
     (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 
-from freqbench.data.acdc import ACDC
-from freqbench.data.amos import AMOS
 from freqbench.data.base import Dataset, case_key_of
-from freqbench.data.decathlon import Decathlon
-from freqbench.data.msd import MSD
+from freqbench.data.loaders.acdc import ACDC
+from freqbench.data.loaders.amos import AMOS
+from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.msd import MSD
+from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.data.loaders.standin import StandIn
+from freqbench.data.loaders.synapse import Synapse
+from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 from freqbench.data.native import attacked_native, resampling_error
-from freqbench.data.nnunet_raw import NnunetRaw
-from freqbench.data.phantom import Phantom
 from freqbench.data.preprocess import prepare
-from freqbench.data.standin import StandIn
-from freqbench.data.synapse import Synapse
-from freqbench.data.totalsegmentator import TotalSegmentator
 
 DATASETS: Mapping[str, type[Dataset]] = {
     "phantom": Phantom,

@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from freqbench.config import Strict
+from freqbench.core.config import Strict
+from freqbench.core.errors import DataError, unknown
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import provenance
+from freqbench.core.types import Case, CaseRef, NativeCase, Shape
 from freqbench.data.preprocess import prepare, prepared_shape
-from freqbench.errors import DataError, unknown
-from freqbench.identity import digest
-from freqbench.plugins import provenance
-from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef, NativeCase, Shape
 
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:

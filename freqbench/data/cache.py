@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from freqbench import storage
-from freqbench.errors import UserError
-from freqbench.types import Case, CaseRef, Spacing
+from freqbench.core import storage
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case, CaseRef, Spacing
 
 # To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
 REVISION = 1

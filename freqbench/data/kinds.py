@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from freqbench.data import nifti
-from freqbench.data.msd import TASKS
+from freqbench.data.loaders.msd import TASKS
 
 ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from freqbench import config, storage
+from freqbench.core import config, storage
+from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS
-from freqbench.data.folder import expanded
 from freqbench.data.kinds import KINDS, classes, kind_of, structures
-from freqbench.data.listed import ListedFolder, Survey
-from freqbench.data.nnunet_raw import NnunetRaw
-from freqbench.data.published import Published, is_averaged
-from freqbench.errors import DataError, UserError
+from freqbench.data.loaders.folder import expanded
+from freqbench.data.loaders.listed import ListedFolder, Survey
+from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.published_split import Published, is_averaged
 
 MOST_NAMES = 40
 

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, NativeCase
 from freqbench.data.preprocess import prepare
-from freqbench.space import Preprocess
-from freqbench.types import Case, NativeCase
 
 Volume = npt.NDArray[np.float32]
 

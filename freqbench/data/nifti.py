@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.errors import DataError
-from freqbench.types import Shape, Spacing
+from freqbench.core.errors import DataError
+from freqbench.core.types import Shape, Spacing
 
 # A volume of this size as float32 does not fit beside a network: a header that promises more is damaged or hostile.
 MAX_BYTES = 8 * 2**30

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.types import Shape
+from freqbench.core.types import Shape
 
 # Of the coarsest to the finest spacing, above which slices are resampled in their plane.
 ANISOTROPY = 3.0

@@ -11,6 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from freqbench.core.errors import DataError
+from freqbench.core.input_space import Preprocess, parse_intensity
+from freqbench.core.types import Case, NativeCase, Shape, Spacing
 from freqbench.data.nnunet_resampling import (
     coarse_axis,
     resample_image,
@@ -18,9 +21,6 @@ from freqbench.data.nnunet_resampling import (
     resampled_affine,
     resampled_shape,
 )
-from freqbench.errors import DataError
-from freqbench.space import Preprocess, parse_intensity
-from freqbench.types import Case, NativeCase, Shape, Spacing
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:

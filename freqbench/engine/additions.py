@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from freqbench import config, storage
-from freqbench.config import Strict
-from freqbench.grid import Grid
-from freqbench.job import JobSpec
+from freqbench.core import config, storage
+from freqbench.core.config import Strict
+from freqbench.job.grid import Grid
+from freqbench.job.schema import JobSpec
 from freqbench.results import Store
 
 Entry = Mapping[str, Any]
@@ -22,7 +22,7 @@ class Additions:
     Attributes:
         scored: ids of further targets, by cell id.
         imported: of each such cell what an index holds of a cell, the keys of its `cases`, and what it is made again
-            from (`freqbench.engine.imported`).
+            from (`freqbench.exchange.adversarial_volumes`).
     """
 
     scored: Mapping[str, Sequence[str]] = field(default_factory=dict)

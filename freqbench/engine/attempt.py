@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 
 TRIES = 3
 NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also be what ends machines

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 
-from freqbench import config, storage
-from freqbench.config import Strict
-from freqbench.documents import object_of
-from freqbench.entries import Match
-from freqbench.errors import UserError
+from freqbench.core import config, storage
+from freqbench.core.config import Strict
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
+from freqbench.job.sweep import Match
 
 FILE = "match.json"
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from freqbench import evaluate
-from freqbench.evaluate import PredictionScores
+from freqbench.core.types import Case
+from freqbench.engine import evaluate
+from freqbench.engine.evaluate import PredictionScores
 from freqbench.models import Prediction
-from freqbench.types import Case
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 
 CAUSES = (
     "usual causes: another intensity window or spacing, another order of classes or axes, a checkpoint of an older "

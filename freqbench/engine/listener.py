@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from freqbench.engine.rows import Outcome
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 
 
 class Listener(Protocol):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from freqbench import evaluate
-from freqbench.evaluate import PredictionScores
-from freqbench.types import Spacing
+from freqbench.core.types import Spacing
+from freqbench.engine import evaluate
+from freqbench.engine.evaluate import PredictionScores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,18 @@ from typing import Any
 import torch
 
 from freqbench.attacks import attack_class
-from freqbench.attacks.frequency import FrequencyAttack
+from freqbench.attacks.core.frequency import FrequencyAttack
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.core.machine import available_cores
+from freqbench.core.types import CaseRef
 from freqbench.engine.budgets import Record, read_budgets, write_budgets
 from freqbench.engine.search import UnreachableError, search
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.entries import (
+from freqbench.job.grid import Cell, attack_identity
+from freqbench.job.models import models_for
+from freqbench.job.schema import JobSpec, attack_of, expand
+from freqbench.job.sweep import (
     ALIASES,
     DATASETS,
     MATCH,
@@ -31,14 +38,7 @@ from freqbench.entries import (
     names_of,
     sources_of,
 )
-from freqbench.errors import UserError
-from freqbench.grid import Cell, attack_identity
-from freqbench.identity import digest
-from freqbench.job import JobSpec, attack_of, expand
-from freqbench.lineup import models_for
-from freqbench.machine import available_cores
 from freqbench.metrics import prepare_lpips
-from freqbench.types import CaseRef
 
 METHOD = 1  # raised by hand when a change finds other budgets
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case
 from freqbench.models import SegmentationModel, attack_windows
-from freqbench.types import Case
 
 logger = logging.getLogger(__name__)
 

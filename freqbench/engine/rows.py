@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from freqbench.evaluate import PredictionScores, native_budget
-from freqbench.grid import Unit
+from freqbench.core.types import Case
+from freqbench.engine.evaluate import PredictionScores, native_budget
+from freqbench.job.grid import Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
-from freqbench.types import Case
 
 Row = dict[str, Any]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 
 TOLERANCE = 0.01  # of the distance: near enough to stop
 MISS = 0.05  # of the distance: too far off to be called equal

@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from freqbench.engine.clocks import Clock
 from freqbench.engine.listener import Listener
 from freqbench.engine.schedule import Schedule
+from freqbench.engine.timing import Clock
 from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 
 
 def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:

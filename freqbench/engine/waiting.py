@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from freqbench.errors import StorageUnavailable
+from freqbench.core.errors import StorageUnavailable
 
 # Between tries, each of which has tried a few times itself: a server that starts again, a network that is mended.
 WAITS_S = (5.0, 15.0, 40.0, 60.0)

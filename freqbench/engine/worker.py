@@ -13,25 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freqbench import evaluate, models
+from freqbench import models
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import is_foreign, require_trust
+from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
-from freqbench.engine import memory, rows, volumes
+from freqbench.engine import evaluate, memory, rows
+from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.clean import CleanPrediction, scored_clean
-from freqbench.engine.clocks import Stopwatch
-from freqbench.engine.kept import Kept
+from freqbench.engine.evaluate import AttackedVolume
+from freqbench.engine.lru import Kept
 from freqbench.engine.masks import Masks, score_masks
-from freqbench.engine.passage import Passage
 from freqbench.engine.rows import Outcome
+from freqbench.engine.timing import Stopwatch
+from freqbench.engine.transfer import Passage
 from freqbench.engine.waiting import waiting_for_storage
-from freqbench.errors import UserError
-from freqbench.evaluate import AttackedVolume
-from freqbench.grid import Cell, Unit, attack_identity
-from freqbench.identity import digest
+from freqbench.job.grid import Cell, Unit, attack_identity
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
-from freqbench.plugins import is_foreign, require_trust
-from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
 from freqbench.ops.body import Mask, body_of
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics._directed import Surface, percentiles
 from freqbench.metrics.overlap import foreground_mean
 from freqbench.metrics.volumes import Volume, as_array, as_tensor, require_classes, require_same_shape

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 
 Volume = Tensor | npt.NDArray[Any]
 

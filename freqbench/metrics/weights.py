@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freqbench import storage
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.errors import UserError
 
 Weights = dict[str, Tensor]
 

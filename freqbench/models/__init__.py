@@ -1,13 +1,13 @@
 """Networks, their checkpoints, and inference: from a model's entry in a job file to label maps."""
 
 from freqbench.models.adapter import InputAdapter
-from freqbench.models.checkpoint import read_metadata, save_checkpoint, zoo_names
+from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.cost import forward_flops, step_bytes
 from freqbench.models.defences import DEFENCES, Defence
 from freqbench.models.defences.model import DefendedModel
 from freqbench.models.inference import Prediction, attack_windows, predict, prediction, sliding_windows
-from freqbench.models.nets import MODELS, Architecture, build
-from freqbench.models.networks import READERS, load
+from freqbench.models.load import READERS, load
+from freqbench.models.networks.architectures import MODELS, Architecture, build
 from freqbench.models.resolve import resolve, resolve_ensemble
 from freqbench.models.settings import Inference
 from freqbench.models.sliding import SlidingWindowModel

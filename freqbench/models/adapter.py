@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor
 
-from freqbench.config import Strict
+from freqbench.core.config import Strict
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Shape
 from freqbench.models.settings import AXES
-from freqbench.space import Preprocess
-from freqbench.types import Shape
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

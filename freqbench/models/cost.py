@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from freqbench.errors import UserError
-from freqbench.models.networks import skeleton, trace
+from freqbench.core.errors import UserError
+from freqbench.models.load import skeleton, trace
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the

@@ -8,12 +8,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.core.types import Shape
 from freqbench.models.defences.base import draw_seed
 from freqbench.models.defences.randomized_smoothing import Vote
 from freqbench.models.settings import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel
-from freqbench.types import Shape
 
 MOST_CLASSES = 256  # that a label map in uint8 can tell apart
 

@@ -6,19 +6,20 @@ from typing import Any
 
 from torch import nn
 
-from freqbench import plugins, storage
-from freqbench.config import validate
-from freqbench.entries import ALIASES
-from freqbench.errors import CheckpointError, UserError, unknown
-from freqbench.models import checkpoint as checkpoints
-from freqbench.models import migrations, networks, record
+from freqbench.core import plugins, storage
+from freqbench.core.config import validate
+from freqbench.core.errors import CheckpointError, UserError, unknown
+from freqbench.core.input_space import Preprocess, parse_intensity
+from freqbench.core.types import Shape
+from freqbench.job.sweep import ALIASES
+from freqbench.models import load
 from freqbench.models.adapter import Description, InputAdapter
-from freqbench.models.nets import MODELS, complete_args
-from freqbench.models.networks import READERS
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.checkpoints import migrations, record
+from freqbench.models.load import READERS
+from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
-from freqbench.space import Preprocess, parse_intensity
-from freqbench.types import Shape
 
 DEFAULT_ROI: Shape = (96, 96, 96)
 
@@ -89,8 +90,8 @@ def resolve(
 def _resolve_read(entry: ModelEntry, draft: ModelSpec, trusted: bool) -> ModelSpec:
     """A model of a reader: what is at a URI is looked at where it was fetched to."""
     given = draft.checkpoint
-    local = networks.located(draft.arch, given, draft.args)
-    with networks.named(given, local):
+    local = load.located(draft.arch, given, draft.args)
+    with load.named(given, local):
         found = READERS[draft.arch].describe(local, draft.args, trusted)
         draft = _as_described(replace(draft, checkpoint=local), entry, found)
         _require_applicable(entry, draft)
@@ -207,7 +208,7 @@ def _weights_path(entry: ModelEntry) -> str:
     if entry.is_to_train and not entry.trained:
         raise UserError(
             f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
-            "none: use bench.py run or freqbench.trained"
+            "none: use bench.py run or freqbench.training.trained"
         )
     path = storage.filled_in(str(entry.path), entry.name)
     if entry.trained:
@@ -237,7 +238,7 @@ def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
     """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
     if draft.arch in FROZEN:
         return draft
-    net = networks.skeleton(draft, trusted)
+    net = load.skeleton(draft, trusted)
     if next(net.parameters(), None) is None:
         raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
     wanted = net.state_dict()
@@ -248,10 +249,10 @@ def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
             draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
             found = migrations.migrations_of(draft.arch)[chosen].convert(found, wanted)
         else:
-            found = networks.weights(draft, wanted, trusted)
+            found = load.weights(draft, wanted, trusted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
-        draft = replace(draft, checkpoint_sha256=networks.content_sha256(draft, trusted))
-    networks.trace(draft, net)
+        draft = replace(draft, checkpoint_sha256=load.content_sha256(draft, trusted))
+    load.trace(draft, net)
     return draft
 
 

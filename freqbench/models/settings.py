@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from freqbench.config import Strict
+from freqbench.core.config import Strict
 
 AXES = "HWD"
 

@@ -8,28 +8,28 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
-from freqbench import plugins
-from freqbench.config import FileName, Strict
-from freqbench.identity import digest
+from freqbench.core import plugins
+from freqbench.core.config import FileName, Strict
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Shape
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
-from freqbench.models.checkpoint import TRAIN, seed_of
+from freqbench.models.checkpoints.files import TRAIN, seed_of
 from freqbench.models.defences import Defence, defence_of
-from freqbench.models.nets import MODELS
+from freqbench.models.networks.architectures import MODELS
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
-from freqbench.space import Preprocess
-from freqbench.types import Shape
 
 ENSEMBLE = "ensemble"
 FROZEN = ("torchscript", "torch_export")
 
 
 class Trained(Strict):
-    """What a `train://` checkpoint came to; `freqbench.trained` adds it, and a store's job keeps it.
+    """What a `train://` checkpoint came to; `freqbench.training.trained` adds it, and a store's job keeps it.
 
     Attributes:
         checkpoint: the file that the training left.
         identity: 16 hex digits of all that the training job says of these weights.
-        weights: `freqbench.models.checkpoint.weights_sha256` of them.
+        weights: `freqbench.models.checkpoints.files.weights_sha256` of them.
         method: 16 hex digits of the same without the seed; None: as the file says.
     """
 
@@ -54,8 +54,8 @@ class ModelEntry(Strict):
         args: arguments of the network's class, over the defaults; of a reader, what its `describe` takes.
         roi: voxels of a window on the volume's axes, a multiple of what the network needs; default 96x96x96, or as
             trained.
-        migration: how a checkpoint of an older MONAI is read (`freqbench.models.migrations`); None: found from its keys
-            where they tell.
+        migration: how a checkpoint of an older MONAI is read (`freqbench.models.checkpoints.migrations`); None: found
+            from its keys where they tell.
         input: how the network wants its input; None, and `axes` where it leaves them out: as its architecture or folder
             says.
         preprocess: the model's own space: it is attacked and scored there, nothing of the dataset's own preprocessing

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqbench.errors import UserError, unknown
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.types import Shape
 from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.settings import AXES, DEFAULT_INFERENCE, Inference
-from freqbench.types import Shape
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 

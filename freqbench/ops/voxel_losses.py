@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.ops.voxelwise import is_as_labelled
 
 

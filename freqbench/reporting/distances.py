@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from freqbench.documents import object_of
+from freqbench.core.documents import object_of
 from freqbench.reporting.frames import plain
 from freqbench.reporting.prepared import means
 from freqbench.reporting.statistics import t_intervals

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Key, Store, latest
 from freqbench.results.schema import COMMIT
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from freqbench.attacks import ATTACKS, Attack
-from freqbench.documents import object_of
-from freqbench.grid import BLOCK_CUT
+from freqbench.core.documents import object_of
+from freqbench.job.grid import BLOCK_CUT
 from freqbench.reporting.strength import PLAIN
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})

@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import pandas as pd
 import pyarrow as pa
 
-from freqbench.errors import UserError, unknown
-from freqbench.reporting import audit, recipes, render
-from freqbench.reporting.cells import COLUMNS, relevant
+from freqbench.audit import checks
+from freqbench.core.errors import UserError, unknown
+from freqbench.reporting import render
 from freqbench.reporting.frames import classes_frame, found_records
-from freqbench.reporting.papers import paper_table
-from freqbench.reporting.recipes import RECIPES
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.cells import COLUMNS, relevant
+from freqbench.reporting.papers.recipes import RECIPES
+from freqbench.reporting.papers.tables import paper_table
 from freqbench.reporting.render import Section
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import PAIR, attack_table, current, failures, summary, transfer_table
@@ -143,15 +145,15 @@ def _audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None
     """What an audit of the stores says in short; of a table of rows, nothing."""
     if isinstance(sources, pa.Table):
         return []
-    return audit.short_sections(audit.audited(audit.gathered(sources, job_keys)))
+    return checks.short_sections(checks.audited(checks.gathered(sources, job_keys)))
 
 
 def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
     """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
     if isinstance(sources, pa.Table):
-        records = found_records(sources, job_keys, audit.COLUMNS)[1]
-        return audit.sections(audit.audited(audit.evidence_of(records)))
-    return audit.sections(audit.audited(audit.gathered(sources, job_keys, always_classes=True)))
+        records = found_records(sources, job_keys, checks.COLUMNS)[1]
+        return checks.sections(checks.audited(checks.evidence_of(records)))
+    return checks.sections(checks.audited(checks.gathered(sources, job_keys, always_classes=True)))
 
 
 def _left_out(records: pd.DataFrame) -> str:

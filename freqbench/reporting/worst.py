@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from freqbench.errors import UserError, unknown
+from freqbench.core.errors import UserError, unknown
 from freqbench.reporting.frames import plain
 from freqbench.reporting.labels import value_text
 from freqbench.reporting.strength import checked

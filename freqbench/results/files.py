@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from freqbench import storage
-from freqbench.documents import object_of
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
 from freqbench.results.migrations import looked_at, migrated
 from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from freqbench import storage
-from freqbench.documents import json_of
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.documents import json_of
+from freqbench.core.errors import UserError
 from freqbench.results.shard import Shard
 
 FOLDER = "leases"

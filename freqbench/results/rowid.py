@@ -4,7 +4,7 @@ import hashlib
 import random
 import re
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.results.schema import KEY
 from freqbench.results.store import Key, Store
 

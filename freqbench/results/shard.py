@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 
 _TEXT = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench import storage
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.errors import UserError
 from freqbench.results.files import SCHEMAS, Files, coded_schema
 from freqbench.results.findings import Findings
 from freqbench.results.fingerprints import Numbers, row_numbers

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from freqbench import names, storage
-from freqbench.errors import UserError
+from freqbench.core import names, storage
+from freqbench.core.errors import UserError
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench.documents import object_of
-from freqbench.errors import UserError
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
 from freqbench.results.findings import Findings
 from freqbench.results.rowid import row_id
 from freqbench.results.schema import KEY, RECORDS, Column

@@ -8,7 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from freqbench import storage
+from freqbench.core import storage
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS, to_table
 
 MAX_RECORDS = 5000

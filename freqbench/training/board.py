@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from freqbench.storage import is_local, local_path
+from freqbench.core.storage import is_local, local_path
 from freqbench.training.state import Row
 
 

@@ -19,9 +19,9 @@ from monai.transforms import (
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from freqbench.identity import digest
+from freqbench.core.identity import digest
+from freqbench.core.types import Case, Shape
 from freqbench.training.recipe import Augmentation
-from freqbench.types import Case, Shape
 
 KEYS = ("image", "label")
 

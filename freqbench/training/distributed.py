@@ -16,8 +16,8 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device
 
-from freqbench.errors import UserError
-from freqbench.storage import is_local, join, local_path
+from freqbench.core.errors import UserError
+from freqbench.core.storage import is_local, join, local_path
 from freqbench.training.loop import fit
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.errors import UserError
-from freqbench.job import build_dataset
+from freqbench.job.schema import build_dataset
 from freqbench.training.recipe import TrainJob
-from freqbench.types import CaseRef
 
 ROLES = ("train", "select", "test")
 

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.attacks import Attack
-from freqbench.errors import UserError
-from freqbench.identity import digest
-from freqbench.interrupt import deferred_interrupt
-from freqbench.storage import join
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.core.interrupt import deferred_interrupt
+from freqbench.core.storage import join
+from freqbench.core.types import Case
 from freqbench.training.crops import CropSampler, loaded
 from freqbench.training.objective import Adversary, Objective
 from freqbench.training.recipe import Augmentation, ModelRecipe, Schedule
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.team import ALONE, Team
 from freqbench.training.validation import Scores, case_dice, choice, mean_foreground, under_attacks
-from freqbench.types import Case
 
 Seen = Callable[[State], None]
 

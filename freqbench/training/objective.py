@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.attacks import Attack
-from freqbench.errors import UserError
-from freqbench.identity import window_generator
+from freqbench.core.errors import UserError
+from freqbench.core.identity import window_generator
 from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training.recipe import FrequencyConsistency

@@ -8,20 +8,20 @@ import torch
 
 from freqbench import models
 from freqbench.attacks import Attack
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.core.machine import available_cores
+from freqbench.core.storage import join
+from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.errors import UserError
-from freqbench.grid import attack_identity
-from freqbench.identity import digest
-from freqbench.job import attack_of
-from freqbench.machine import available_cores
-from freqbench.models import record
-from freqbench.storage import join
+from freqbench.job.grid import attack_identity
+from freqbench.job.schema import attack_of
+from freqbench.models.checkpoints import record
 from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
 from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation, suffix
 from freqbench.training.state import BEST
-from freqbench.types import CaseRef
 
 TAUGHT_BY = ("train", "select")
 LATER = ("accumulate", "clip_norm", "precision")  # in a record only where a job asks for something else

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from freqbench.config import FileName, Strict
-from freqbench.entries import parse_value
+from freqbench.core.config import FileName, Strict
+from freqbench.job.sweep import parse_value
 
 INHERITED = ("arch", "args", "roi")
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -197,7 +197,7 @@ def suffix(number: int) -> str:
 
 
 class TrainJob(Schedule):
-    """A training job file, read by `freqbench.config.load`.
+    """A training job file, read by `freqbench.core.config.load`.
 
     Attributes:
         name: of the job; OUT is `runs/<name>` unless given.

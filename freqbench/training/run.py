@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from freqbench import models, names
-from freqbench.documents import object_of
-from freqbench.identity import digest
-from freqbench.machine import versions
-from freqbench.storage import exists, join, read_bytes, sha256, write_atomic
-from freqbench.terminal import PlainConsole
+from freqbench import models
+from freqbench.core import names
+from freqbench.core.documents import object_of
+from freqbench.core.identity import digest
+from freqbench.core.machine import versions
+from freqbench.core.storage import exists, join, read_bytes, sha256, write_atomic
+from freqbench.core.terminal import PlainConsole
+from freqbench.core.types import Case, Shape
 from freqbench.training.board import board
 from freqbench.training.loop import Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
@@ -27,7 +29,6 @@ from freqbench.training.recipe import TrainJob
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.team import ALONE
 from freqbench.training.validation import case_dice, mean_foreground
-from freqbench.types import Case, Shape
 
 RESULT = "training.json"
 Say = Callable[[str], None]

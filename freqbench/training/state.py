@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from freqbench.models.archive import read_torch
-from freqbench.storage import exists, join, read_bytes, write_atomic
+from freqbench.core.storage import exists, join, read_bytes, write_atomic
+from freqbench.models.checkpoints.archive import read_torch
 
 LAST = "last.pt"
 BEST = "best.safetensors"

@@ -9,9 +9,9 @@ import torch
 
 from freqbench import models
 from freqbench.attacks import Attack
-from freqbench.evaluate import attack_case
+from freqbench.core.types import Case
+from freqbench.engine.evaluate import attack_case
 from freqbench.metrics import dice
-from freqbench.types import Case
 
 Scores = npt.NDArray[np.float64]
 

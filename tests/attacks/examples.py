@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from toy.attack import Walk
 
 from freqbench.attacks import ATTACKS, Attack, AttackResult, make
-from freqbench.attacks.frequency import FrequencyAttack
-from freqbench.attacks.gradient import GradientAttack
+from freqbench.attacks.core.frequency import FrequencyAttack
+from freqbench.attacks.core.gradient import GradientAttack
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "gn": {"std": 8 / 255},

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
-from freqbench.attacks.frequency import FrequencyAttack
+from freqbench.attacks.core.frequency import FrequencyAttack
 
 BOTH = pytest.mark.parametrize("name", ["vafa", "sa2"])
 ALL_FOUR = pytest.mark.parametrize("name", ["vafa", "vafa_2d", "sa2", "sa2_2d"])

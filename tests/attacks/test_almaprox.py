@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from freqbench.attacks import ALMAProx, make
 from freqbench.attacks.almaprox import Lagrangian, violations
-from freqbench.attacks.task import Task
-from freqbench.errors import ParameterError
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError
 
 STEP = 0.001
 EVERY = (0, 1)

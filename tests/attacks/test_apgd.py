@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import APGD, make
 from freqbench.attacks.apgd import Pace, checkpoints
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 from freqbench.ops.losses import LOSSES
 from freqbench.ops.voxel_losses import EVERYTHING
 

@@ -11,9 +11,9 @@ from attacks.test_contract import generators
 from torch import nn
 
 from freqbench.attacks import APGD, PGD, Attack, AutoAttack, Square, make
-from freqbench.attacks.parameters import MEMBERS
-from freqbench.errors import ParameterError
-from freqbench.grid import attack_params
+from freqbench.attacks.core.parameters import MEMBERS
+from freqbench.core.errors import ParameterError
+from freqbench.job.grid import attack_params
 from freqbench.ops.losses import LOSSES
 
 CLASSICAL = ("apgd-ce", "apgd-dlr", "square")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from freqbench.attacks.best import Best
+from freqbench.attacks.core.best import Best
 
 
 @pytest.mark.parametrize(("by_success", "kept"), [(False, [1, 2, 1]), (True, [1, 2, 3])])

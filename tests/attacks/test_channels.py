@@ -9,10 +9,10 @@ from attacks.examples import SmallNet, every_attack, example, generators, volume
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.base import LinfAttack
-from freqbench.attacks.ensemble import Ensemble
-from freqbench.errors import ParameterError
-from freqbench.grid import attack_identity
+from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.errors import ParameterError
+from freqbench.job.grid import attack_identity
 from freqbench.ops.fourier import fourier_bands
 
 FOLLOWING = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack) and name != "square"]

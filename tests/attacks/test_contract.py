@@ -19,11 +19,11 @@ from attacks.examples import (
 )
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.base import LinfAttack
-from freqbench.attacks.ensemble import Ensemble
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.errors import ParameterError, ThreatModelError
-from freqbench.grid import attack_identity
+from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.core.errors import ParameterError, ThreatModelError
+from freqbench.job.grid import attack_identity
 from freqbench.ops.losses import dice_ce
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {

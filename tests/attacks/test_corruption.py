@@ -11,8 +11,8 @@ from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS, Corruption
-from freqbench.errors import ParameterError
-from freqbench.grid import attack_identity
+from freqbench.core.errors import ParameterError
+from freqbench.job.grid import attack_identity
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "streaks", "spikes"}  # what adds something everywhere

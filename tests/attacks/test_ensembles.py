@@ -10,9 +10,9 @@ from attacks.small import Net
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
-from freqbench.attacks.ensemble import Ensemble
-from freqbench.errors import ParameterError, UserError
-from freqbench.grid import attack_identity
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.errors import ParameterError, UserError
+from freqbench.job.grid import attack_identity
 from freqbench.ops.overlap import mean_dice
 
 SMALL: dict[str, dict[str, Any]] = {

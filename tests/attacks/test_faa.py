@@ -11,8 +11,8 @@ from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
-from freqbench.attacks.task import Task
-from freqbench.errors import ParameterError, ThreatModelError, UserError
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.ops.fourier import fourier_bands
 from freqbench.ops.losses import dice_ce
 

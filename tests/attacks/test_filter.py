@@ -10,8 +10,8 @@ from attacks.examples import SmallNet, every_attack, example, generators, volume
 from scipy.fft import dctn, idctn
 
 from freqbench.attacks import make
-from freqbench.errors import ParameterError
-from freqbench.grid import attack_identity, attack_params
+from freqbench.core.errors import ParameterError
+from freqbench.job.grid import attack_identity, attack_params
 
 LOW = ("low", 3)
 

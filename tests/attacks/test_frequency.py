@@ -9,8 +9,8 @@ from attacks.small import ALL_FOUR, BOTH, Fixed, Net, attack, layout, run, volum
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.task import Task
-from freqbench.errors import ThreatModelError, UserError
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.ops import ssim
 from freqbench.ops.blocks import Block, split
 

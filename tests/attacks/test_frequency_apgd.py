@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import make
 from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 from freqbench.models import SegmentationModel, SlidingWindowModel
 from freqbench.ops.quantisation import reach
 

@@ -11,8 +11,8 @@ from attacks.small import Net, attack, run, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks import make
-from freqbench.errors import ParameterError, UserError
-from freqbench.grid import attack_identity, attack_params
+from freqbench.core.errors import ParameterError, UserError
+from freqbench.job.grid import attack_identity, attack_params
 from freqbench.ops.bands import band_mask
 from freqbench.ops.losses import dice, dice_ce
 from freqbench.ops.rounding import alpha_schedule, soft_round

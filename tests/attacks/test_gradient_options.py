@@ -24,8 +24,8 @@ from attacks.examples import (
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.base import LinfAttack
-from freqbench.grid import attack_identity, attack_params
+from freqbench.attacks.core.base import LinfAttack
+from freqbench.job.grid import attack_identity, attack_params
 from freqbench.metrics import dice
 from freqbench.ops.losses import LOSSES
 

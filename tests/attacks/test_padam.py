@@ -7,7 +7,7 @@ from attacks.examples import SmallNet, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks import PAdam, make
-from freqbench.attacks.parameters import step_length
+from freqbench.attacks.core.parameters import step_length
 
 
 class Quadratic(nn.Module):

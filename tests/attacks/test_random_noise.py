@@ -13,9 +13,9 @@ from tiny import Collector, expanded, small
 from torch import Tensor
 
 from freqbench.attacks import make
+from freqbench.core.errors import ParameterError
 from freqbench.engine import serial
 from freqbench.engine.worker import WorkerSpec
-from freqbench.errors import ParameterError
 from freqbench.metrics.image import l2
 
 SIZES: list[tuple[str, Callable[[float], dict[str, Any]]]] = [

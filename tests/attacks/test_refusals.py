@@ -20,7 +20,7 @@ from attacks.examples import (
 )
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.errors import ParameterError, UserError
+from freqbench.core.errors import ParameterError, UserError
 
 INTENSITY = [name for name, attack in ATTACKS.items() if attack.threat_model in ("linf", "gaussian")]
 

@@ -10,7 +10,7 @@ from attacks.test_transfer import EPS, doubles, run
 from torch import Tensor
 
 from freqbench.attacks import make
-from freqbench.errors import ParameterError, UserError
+from freqbench.core.errors import ParameterError, UserError
 
 
 class Watched(SmallNet):

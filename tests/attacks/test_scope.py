@@ -6,8 +6,8 @@ from attacks.examples import SmallNet, volumes
 from attacks.small import BOTH, Fixed, attack
 from torch import Tensor, nn
 
-from freqbench.attacks.targets import Rule
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.targets import Rule
+from freqbench.attacks.core.task import Task
 
 
 def task_on(labels: Tensor, organs: tuple[int, ...] | None, rule: Rule | None, loss: str = "dice") -> Task:

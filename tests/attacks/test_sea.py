@@ -10,7 +10,7 @@ from attacks.small import Net
 from torch import nn
 
 from freqbench.attacks import SEA, make
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 
 RADII = (2 * EPS, 1.5 * EPS, EPS)
 LOOKS = 14  # of a run with 10 steps: 3, 3 and 4, one at the end of each radius, and one at what the run brings

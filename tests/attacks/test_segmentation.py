@@ -9,7 +9,7 @@ from attacks.small import Net, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 
 STEP = 0.01
 BOTH = pytest.mark.parametrize("name", ["segpgd", "cospgd"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from freqbench.attacks import AttackResult, make
 from freqbench.attacks.square import share
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 
 
 def search(**changes: Any) -> tuple[Asked, AttackResult]:

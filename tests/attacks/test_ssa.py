@@ -10,8 +10,8 @@ from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
 from freqbench.attacks import SSA, make
-from freqbench.errors import ParameterError, UserError
-from freqbench.grid import attack_identity
+from freqbench.core.errors import ParameterError, UserError
+from freqbench.job.grid import attack_identity
 
 BOTH = pytest.mark.parametrize("name", ["ssa", "ssa_2d"])
 SMALL: dict[str, Any] = {"eps": 0.05, "steps": 1, "num_spectra": 1, "block": 4}

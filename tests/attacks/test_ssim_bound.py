@@ -11,10 +11,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from freqbench.attacks import Attack, make, ssim_bound
-from freqbench.attacks.ssim_bound import within_ssim
-from freqbench.errors import ParameterError, ThreatModelError, UserError
-from freqbench.grid import attack_identity
+from freqbench.attacks import Attack, make
+from freqbench.attacks.core import ssim_bound
+from freqbench.attacks.core.ssim_bound import within_ssim
+from freqbench.core.errors import ParameterError, ThreatModelError, UserError
+from freqbench.job.grid import attack_identity
 
 OPTIMAL = pytest.mark.parametrize("name", ["vafa_opt", "vafa_opt_2d", "sa2_opt", "sa2_opt_2d"])
 STRONG = {"vafa_opt": {"q_max": 120, "renormalize": False}, "sa2_opt": {"rho": 0.9}}

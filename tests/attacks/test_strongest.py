@@ -4,8 +4,8 @@ import pytest
 from attacks.examples import SETTINGS, example
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.base import Attack
-from freqbench.attacks.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
+from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
 
 OWNED = [name for name in ATTACKS if ATTACKS[name].threat_model in STRONGEST and example(name).passes != (0, 0)]
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from freqbench.attacks.targets import canonical, highest_class, target_map, with_indices
-from freqbench.errors import ParameterError
+from freqbench.attacks.core.targets import canonical, highest_class, target_map, with_indices
+from freqbench.core.errors import ParameterError
 
 NAMES = ("background", "liver", "spleen", "stomach")
 

@@ -6,7 +6,7 @@ import pytest
 from attacks.examples import EXAMPLES
 
 from freqbench.attacks import ATTACKS, THREAT_MODELS, make
-from freqbench.engine.imported import Imported
+from freqbench.exchange.adversarial_volumes import Imported
 
 NAMES = [  # attack, its parameters, what the set is
     ("vafa", {}, "dct-quantization-stretched"),

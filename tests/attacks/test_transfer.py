@@ -11,7 +11,7 @@ from attacks.examples import SmallNet, Threshold, generators, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
-from freqbench.errors import ParameterError
+from freqbench.core.errors import ParameterError
 
 EPS = 0.25
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from freqbench.attacks import ATTACKS, Attack, make
-from freqbench.attacks.ensemble import Ensemble
+from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.models import SegmentationModel, build
 
 ROUNDS = 15

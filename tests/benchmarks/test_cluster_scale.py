@@ -12,13 +12,14 @@ from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import machines
 from tiny import Collector, execute, small
 
-from freqbench.engine import distributed, fleet, runner
-from freqbench.engine.cluster import existing, nodes
+from freqbench.engine import ray_actors, ray_engine
+from freqbench.engine import run as runner
+from freqbench.engine.ray_cluster import existing, nodes
 from freqbench.engine.resources import share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
-from freqbench.grid import Unit
-from freqbench.job import Resources
+from freqbench.job.grid import Unit
+from freqbench.job.schema import Resources
 from freqbench.results import Store
 
 MACHINES, WORKERS = 8, 16
@@ -51,7 +52,7 @@ class SleepingWorker(InstantWorker):
         (Path(self.spec.run_id) / f"load-{time.time_ns()}-{id(self)}").touch()
         return torch.nn.Identity()
 
-    run = fleet.RemoteWorker.run
+    run = ray_actors.RemoteWorker.run
 
 
 class Timed(Collector):
@@ -72,13 +73,13 @@ class Timed(Collector):
 def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "RemoteWorker", SleepingWorker)
+    monkeypatch.setattr(ray_actors, "RemoteWorker", SleepingWorker)
     units, listener = grid(), Timed()
     spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
     with machines(MACHINES, cpus=2, gpus=1) as cluster, existing(cluster.address):
         pool = share(Resources(**RESOURCES), nodes(), len(units), 0)
         assert pool.workers == WORKERS
-        distributed.run(units, spec, pool, listener)
+        ray_engine.run(units, spec, pool, listener)
     bound = lower_bound([STEP_S * steps_of(unit) for unit in units], WORKERS, LOAD_S)
     makespan = listener.last - listener.first
     clocks = {name: sum(row[f"{name}_seconds"] for row in listener.workers) for name in ("load", "device", "idle")}
@@ -114,7 +115,7 @@ def test_units_a_second_on_eight_machines(tmp_path: Path, monkeypatch: pytest.Mo
     process = psutil.Process()
     cores: list[float] = []
     monkeypatch.setattr(runner._Run, "begin", begin)
-    monkeypatch.setattr(fleet, "RemoteWorker", InstantWorker)
+    monkeypatch.setattr(ray_actors, "RemoteWorker", InstantWorker)
     with machines(MACHINES, cpus=2, gpus=1) as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         summary = execute(content, tmp_path, engine="ray")

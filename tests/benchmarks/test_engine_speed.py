@@ -11,16 +11,17 @@ import torch
 from engine.ray_session import findable_tests, ray_session
 from tiny import Collector, execute, expanded, small
 
-from freqbench.engine import cluster, distributed, fleet, rows, runner, serial
-from freqbench.engine.fleet import RemoteWorker
+from freqbench.core.types import Case
+from freqbench.engine import ray_actors, ray_cluster, ray_engine, rows, serial
+from freqbench.engine import run as runner
+from freqbench.engine.evaluate import PredictionScores
+from freqbench.engine.ray_actors import RemoteWorker
 from freqbench.engine.resources import Pool
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
-from freqbench.evaluate import PredictionScores
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 from freqbench.metrics import Scores
 from freqbench.results import Store
-from freqbench.types import Case
 
 NUM_UNITS = 20000
 
@@ -77,7 +78,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         real(run, unit)
 
     monkeypatch.setattr(runner._Run, "begin", begin)
-    monkeypatch.setattr(fleet, "RemoteWorker", InstantWorker)
+    monkeypatch.setattr(ray_actors, "RemoteWorker", InstantWorker)
     with findable_tests():
         summary = execute(content, tmp_path, engine="ray")
     seconds = began[-1] - began[0]
@@ -95,7 +96,7 @@ def test_ray_beside_the_serial_engine() -> None:
     with ray_session(2):
         for _ in range(3):
             by_ray, by_serial = Clock(), Clock()
-            distributed.run(units, spec, Pool(workers=1, threads=1, gpus=0), by_ray)
+            ray_engine.run(units, spec, Pool(workers=1, threads=1, gpus=0), by_ray)
             serial.run(units, spec, by_serial)
             ratios.append(by_ray.seconds / by_serial.seconds)
     torch.set_num_threads(before)
@@ -106,6 +107,6 @@ def test_start_of_an_own_ray() -> None:
     seconds = []
     for _ in range(3):
         started = time.monotonic()
-        with cluster.own(3):
+        with ray_cluster.own(3):
             seconds.append(time.monotonic() - started)
     print(f"\nstart of an own Ray: {', '.join(f'{s:.1f}' for s in seconds)} s (wanted: 8)")

@@ -15,11 +15,11 @@ import torch
 
 from freqbench import models
 from freqbench.attacks import Attack, make
-from freqbench.attacks.ensemble import Ensemble
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.types import Case
 from freqbench.data import Phantom
-from freqbench.evaluate import attack_case, score_overlap
+from freqbench.engine.evaluate import attack_case, score_overlap
 from freqbench.models import SegmentationModel
-from freqbench.types import Case
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
 

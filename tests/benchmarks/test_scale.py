@@ -19,10 +19,10 @@ from measured import ROOT, Measured
 from tiny import JOB, SHAPE, expanded, job, write
 
 from freqbench.engine import rows
+from freqbench.engine.evaluate import PredictionScores
 from freqbench.engine.rows import Outcome
-from freqbench.evaluate import PredictionScores
-from freqbench.grid import Grid, Unit
-from freqbench.job import JobSpec
+from freqbench.job.grid import Grid, Unit
+from freqbench.job.schema import JobSpec
 from freqbench.metrics import Scores
 from freqbench.results import Store
 

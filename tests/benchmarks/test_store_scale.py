@@ -98,7 +98,7 @@ def covered(root: str) -> None:
 
 
 def status(root: str) -> None:
-    from freqbench.engine.status import of_store
+    from freqbench.results.status import of_store
 
     started = time.perf_counter()
     progress, *_ = of_store(root)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from freqbench.config import validate
+from freqbench.core.config import validate
 from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training import TrainJob

@@ -7,10 +7,10 @@ from data.conftest import Folder
 from tiny import execute, small
 from typer.testing import CliRunner
 
-from freqbench import storage
 from freqbench.cli import app
+from freqbench.core import storage
+from freqbench.core.errors import UserError
 from freqbench.data import cache
-from freqbench.errors import UserError
 
 
 def test_it_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

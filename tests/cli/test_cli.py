@@ -15,15 +15,14 @@ import pytest
 from called import bench
 from tiny import execute, expanded, job, rows, small, write
 
-from freqbench import present, remote, trust
 from freqbench.attacks import ATTACKS
-from freqbench.cli import app
+from freqbench.cli import app, audit, cluster, report
 from freqbench.results import Lease
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(
     str(command.name or command.callback.__name__)
-    for group in (app, remote.app, present.app, trust.app)
+    for group in (app, cluster.app, report.app, audit.app)
     for command in group.registered_commands
     if command.callback
 )
@@ -202,7 +201,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], capsys: pytes
 def test_failed_records_are_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("freqbench.evaluate.attack_case", lambda *args: 1 / 0)
+    monkeypatch.setattr("freqbench.engine.evaluate.attack_case", lambda *args: 1 / 0)
     code, out, _ = bench(capsys, "run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
     assert code == 1
     assert "failed: ZeroDivisionError: division by zero" in out
@@ -285,7 +284,7 @@ def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("freqbench.evaluate.attack_case", interrupt)
+    monkeypatch.setattr("freqbench.engine.evaluate.attack_case", interrupt)
     code, said, _ = bench(capsys, "run", write(tmp_path, small(**MATCHED)), "--out", str(tmp_path / "out"))
     assert code == 130
     assert said == "stopped while budgets were matched: what was found is kept, and the same command goes on\n"

@@ -9,7 +9,7 @@ import pytest
 from called import bench
 from tiny import execute, rows, small, write
 
-from freqbench.data.phantom import Phantom
+from freqbench.data.loaders.phantom import Phantom
 
 CONTENT = small(
     attacks=[{"name": "gn", "std": 0.1}],

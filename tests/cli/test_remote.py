@@ -21,7 +21,7 @@ from cluster_session import Head
 from tiny import ARGS, ROI, execute, job, rows, small
 
 from freqbench import models
-from freqbench.engine import facts
+from freqbench.engine import provenance
 from freqbench.results import Store
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     assert text.rstrip().endswith(f"{id_in(text)}: SUCCEEDED")
     assert all("py_modules_files" in file.read_text() for file in head.folder.rglob("where"))
     (run,) = Store(str(tmp_path / "out")).runs()
-    assert run["code"] == facts.git_state()
+    assert run["code"] == provenance.git_state()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     execute(content, tmp_path / "serial")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from freqbench.data.decathlon import Decathlon
+from freqbench.data.loaders.decathlon import Decathlon
 
 SHAPE = (12, 10, 8)
 

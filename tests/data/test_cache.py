@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench import storage
+from freqbench.core import storage
+from freqbench.core.errors import DataError, UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
-from freqbench.data.decathlon import Decathlon
-from freqbench.data.phantom import Phantom
-from freqbench.errors import DataError, UserError
-from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef, NativeCase
+from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.phantom import Phantom
 
 from .conftest import Folder, volume
 

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from freqbench.data.decathlon import Decathlon
-from freqbench.data.folder import Entry
-from freqbench.errors import DataError
-from freqbench.types import CaseRef
+from freqbench.core.errors import DataError
+from freqbench.core.types import CaseRef
+from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.folder import Entry
 
 from .conftest import SHAPE, Folder, volume
 

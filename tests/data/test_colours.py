@@ -8,8 +8,8 @@ import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from freqbench.data import DATASETS
-from freqbench.data.amos import AMOS
 from freqbench.data.colours import COLOURS, CYCLE, class_colours
+from freqbench.data.loaders.amos import AMOS
 
 # Linear sRGB as dichromats see it: Machado et al., IEEE TVCG 2009, table for severity 1.
 EYES = {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench.config import validate
-from freqbench.data.decathlon import Decathlon
-from freqbench.errors import DataError, UserError
-from freqbench.identity import digest
-from freqbench.types import CaseRef
+from freqbench.core.config import validate
+from freqbench.core.errors import DataError, UserError
+from freqbench.core.identity import digest
+from freqbench.core.types import CaseRef
+from freqbench.data.loaders.decathlon import Decathlon
 
 from .conftest import SHAPE, Folder, volume
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freqbench.config import validate
+from freqbench.core.config import validate
+from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS
-from freqbench.data.amos import AMOS
-from freqbench.data.msd import MSD, TASKS
-from freqbench.data.nnunet_raw import NnunetRaw
-from freqbench.data.totalsegmentator import TotalSegmentator
-from freqbench.errors import DataError, UserError
+from freqbench.data.loaders.amos import AMOS
+from freqbench.data.loaders.msd import MSD, TASKS
+from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 
 from . import downloads
 from .conftest import volume

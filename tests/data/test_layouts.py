@@ -9,10 +9,10 @@ import pytest
 import yaml
 from called import bench
 
+from freqbench.core.errors import UserError
 from freqbench.data.layouts import recognise
-from freqbench.data.published import SPLITS
-from freqbench.errors import UserError
-from freqbench.job import build_dataset
+from freqbench.data.loaders.published_split import SPLITS
+from freqbench.job.schema import build_dataset
 
 from . import downloads
 from .conftest import volume

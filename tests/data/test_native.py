@@ -11,10 +11,10 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data.native import attacked_native, resampling_error
 from freqbench.data.preprocess import prepare
-from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef, NativeCase
 
 SHAPE = (20, 18, 14)
 KEPT = Preprocess(intensity={"window": (-100.0, 300.0)})
@@ -215,7 +215,7 @@ LARGE = """
 from pathlib import Path
 import numpy as np, torch
 from freqbench.data.native import attacked_native
-from freqbench.types import Case, CaseRef, NativeCase
+from freqbench.core.types import Case, CaseRef, NativeCase
 
 def peak(): return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 

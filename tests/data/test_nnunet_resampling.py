@@ -10,8 +10,8 @@ import torch
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
+from freqbench.core.input_space import Preprocess
 from freqbench.data import nnunet_resampling as nnunet
-from freqbench.space import Preprocess
 
 from .conftest import Folder, volume
 
@@ -193,7 +193,7 @@ def test_it_is_in_the_recipe_and_its_absence_is_not(folder: Folder) -> None:
 
 def test_hippocampus_keeps_its_organ(shared: Path) -> None:
     """A real label map, to half the spacing and as the file has it: the same volume of each class to 5 %."""
-    from freqbench.data.decathlon import Decathlon
+    from freqbench.data.loaders.decathlon import Decathlon
 
     dataset = Decathlon(name="h", root=str(shared / "data/hippocampus"), split="validation", cases=1)
     (ref,) = dataset.refs()

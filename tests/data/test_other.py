@@ -6,8 +6,8 @@ import pytest
 from data.conftest import Folder, volume
 from tiny import expanded, small
 
-from freqbench.data.phantom import Phantom
-from freqbench.errors import DataError
+from freqbench.core.errors import DataError
+from freqbench.data.loaders.phantom import Phantom
 
 
 def test_it_is_another_one_and_always_the_same() -> None:

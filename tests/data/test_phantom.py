@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from freqbench.core.errors import DataError
+from freqbench.core.types import Case
 from freqbench.data import DATASETS
-from freqbench.data.phantom import REVISION, Phantom
-from freqbench.errors import DataError
-from freqbench.types import Case
+from freqbench.data.loaders.phantom import REVISION, Phantom
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy.typing as npt
 import pytest
 from scipy.spatial.transform import Rotation
 
+from freqbench.core.errors import DataError
 from freqbench.data.preprocess import prepare
-from freqbench.errors import DataError
 
 from .conftest import SHAPE, Folder, prepared_by_monai, volume
 

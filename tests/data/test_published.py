@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freqbench.config import validate
+from freqbench.core.config import validate
+from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS
-from freqbench.data.acdc import ACDC
-from freqbench.data.synapse import Synapse
-from freqbench.errors import DataError, UserError
+from freqbench.data.loaders.acdc import ACDC
+from freqbench.data.loaders.synapse import Synapse
 
 from . import downloads
 from .conftest import prepared_by_monai

@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from freqbench.core.errors import DataError
 from freqbench.data import nifti
-from freqbench.errors import DataError
 
 from .conftest import SHAPE, Folder, volume
 

@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.attacks.task import Task
-from freqbench.data.phantom import Phantom
-from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, CaseRef
+from freqbench.data.loaders.phantom import Phantom
 
 
 def happens(place: str, times: int) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from tiny import Collector
 
-from freqbench.engine import cluster, distributed
+from freqbench.engine import ray_cluster as cluster
+from freqbench.engine import ray_engine
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -64,5 +65,5 @@ def run_by_ray(
     """Units on the Ray of this process."""
     spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True)
     listener = listener or Collector()
-    distributed.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout, room)
+    ray_engine.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout, room)
     return listener

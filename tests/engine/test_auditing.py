@@ -11,17 +11,17 @@ from audited import job
 from rich.console import Console
 from tiny import execute, expanded, rows
 
-from freqbench.engine import probes, probing
-from freqbench.engine.auditing import Asked, carry_out
-from freqbench.engine.reproduce import Reproducer
-from freqbench.errors import UserError
-from freqbench.job import JobSpec
+from freqbench.audit import extra_cells, probes
+from freqbench.audit.checks import Finding, audited, gathered, masking
+from freqbench.audit.checks.table import verdicts
+from freqbench.audit.extended import Asked, carry_out
+from freqbench.audit.measurements import read_gradients, read_saved, root_of
+from freqbench.audit.reproduce import Reproducer
+from freqbench.core.errors import UserError
+from freqbench.job.schema import JobSpec
 from freqbench.models import load
-from freqbench.reporting.audit import Finding, audited, gathered, masking
-from freqbench.reporting.audit.checks import verdicts
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
-from freqbench.results.probed import read_gradients, read_saved, root_of
 
 
 def audit(out: str, **asked: object) -> str:
@@ -37,7 +37,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of both networks, and its audit, with a tenth of the queries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
-        patch.setattr(probing, "QUERIES", 100)
+        patch.setattr(extra_cells, "QUERIES", 100)
         place = str(tmp_path_factory.mktemp("audited") / "out")
         execute(job(), place)
         before = rows(place)
@@ -117,7 +117,7 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 
 
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "QUERIES", 100)
+    monkeypatch.setattr(extra_cells, "QUERIES", 100)
     before, gradients = rows(root_of(out)), read_gradients(out)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
@@ -147,9 +147,9 @@ def test_cells_that_the_store_has_are_not_planned_again(tmp_path: Path) -> None:
     attacks = [{"name": "fgsm", "eps": "32/255"}]
     execute(job(attacks=attacks, save_adversarial="none"), place)
     spec, _ = expanded(job(attacks=attacks))
-    probe = probing.planned(spec, place, 3, None, print, compute=False)
+    probe = extra_cells.planned(spec, place, 3, None, print, compute=False)
     assert "fgsm" not in {cell.attack.name for cell in probe.grid.cells}
-    fewer = probing.planned(spec, str(tmp_path / "empty"), 3, None, print, compute=False)
+    fewer = extra_cells.planned(spec, str(tmp_path / "empty"), 3, None, print, compute=False)
     assert "fgsm" in {cell.attack.name for cell in fewer.grid.cells}
 
 
@@ -160,7 +160,7 @@ def strongest(
     names: tuple[str, ...] = ("eps", "loss", "steps", "restarts", "scope"),
 ) -> list[dict[str, object]]:
     """What is planned of an attack, the first source's."""
-    probe = probing.planned(spec, place, 1, None, print, compute=False)
+    probe = extra_cells.planned(spec, place, 1, None, print, compute=False)
     cells = [cell for cell in probe.grid.cells if (cell.attack.name, cell.source.name) == (attack, "plain")]
     return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
 
@@ -223,13 +223,13 @@ def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Pat
 
 def test_a_planned_search_has_enough_queries_to_prove_something(tmp_path: Path) -> None:
     spec, _ = expanded(job())
-    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
     queries = {getattr(cell.attack, "queries", None) for cell in probe.grid.cells if cell.attack.name == "square"}
     assert queries == {masking.FEWEST_QUERIES} == {1000}
 
 
 def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "QUERIES", 10)
+    monkeypatch.setattr(extra_cells, "QUERIES", 10)
     place = str(tmp_path / "out")
     execute(job(save_adversarial="none"), place)
     audit(place, cases=2)
@@ -250,7 +250,7 @@ def looked_at(place: str) -> set[tuple[str, ...]]:
 def test_what_is_added_to_rows_of_a_reduced_precision_is_of_the_full_one(tmp_path: Path) -> None:
     """Rows of bf16 count beside such of fp32 only."""
     spec, _ = expanded(job(precision="bf16"))
-    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
     assert {cell.precision for cell in probe.grid.cells} == {"fp32"}
     assert (probe.job.precision, probe.job.compile) == ("fp32", False)
 
@@ -271,7 +271,7 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
 
 def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:
     spec, _ = expanded(job(targets="all"))
-    probe = probing.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
     scored = {(cell.attack.name, len(cell.targets)) for cell in probe.grid.cells}
     assert ("pgd", 2) in scored
     assert sum(len(cell.targets) == 2 for cell in probe.grid.cells) == 2  # one a source
@@ -287,7 +287,7 @@ def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:
 )
 def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
     _, grid = expanded(job(attacks=attacks))
-    assert probing.usual_eps(grid.cells) == eps
+    assert extra_cells.usual_eps(grid.cells) == eps
 
 
 @pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])

@@ -9,14 +9,15 @@ import pytest
 import torch
 from tiny import ARGS, ROI, expanded, small, write
 
-from freqbench import config, models
-from freqbench.engine.checkups import SIGNS, findings
+from freqbench import models
+from freqbench.cli.checkups import SIGNS, findings
+from freqbench.core import config
+from freqbench.core.errors import UserError
 from freqbench.engine.fit import CAUSES
-from freqbench.engine.rehearsal import SMALL_ARGS
-from freqbench.errors import UserError
-from freqbench.job import JobSpec
+from freqbench.job.rehearsal import SMALL_ARGS
+from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
-from freqbench.models.nets import skeleton
+from freqbench.models.networks.architectures import skeleton
 
 SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
 SEGRESNET = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}

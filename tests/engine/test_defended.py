@@ -11,7 +11,7 @@ from tiny import ARGS, NUM_WINDOWS, ROI, Collector, class_rows, execute, expande
 from freqbench.engine import serial
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 
 SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.005, "samples": 32, "selection_samples": 4, "tau": 0.6}
 DEFENCES: dict[str, dict[str, Any]] = {

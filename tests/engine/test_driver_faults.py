@@ -20,8 +20,8 @@ from engine.ray_session import TESTS, machines, run_by_ray
 from tiny import Collector, class_rows, execute, expanded, job, results, rows, write
 
 from freqbench.engine import serial
-from freqbench.engine.cluster import existing, nodes
-from freqbench.engine.janitor import MARK
+from freqbench.engine.ray_cleanup import MARK
+from freqbench.engine.ray_cluster import existing, nodes
 from freqbench.engine.worker import WorkerSpec
 from freqbench.results import Store
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tiny import JOB, expanded, job
 
-from freqbench import config
-from freqbench.engine.effort import Effort, Varied, varied
-from freqbench.errors import UserError
-from freqbench.job import JobSpec, expand
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.job.effort import Effort, Varied, varied
+from freqbench.job.schema import JobSpec, expand
 
 EFFORT = Effort(steps=(2, 4), losses=("dice", "ce"), restarts=(1, 3))
 

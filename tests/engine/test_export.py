@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from tiny import execute, expanded, small
 
-from freqbench.engine import export
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.exchange import export
 
 from .elsewhere import AFFINE, SHAPE, case, folder, voxels_of
 

@@ -14,12 +14,12 @@ from engine.ray_session import machines, run_by_ray
 from tiny import Collector, expanded, results, small
 
 from freqbench.attacks import ATTACKS
-from freqbench.engine import distributed, fleet, resources, serial
-from freqbench.engine.cluster import existing, nodes
+from freqbench.engine import ray_actors, ray_engine, resources, serial
+from freqbench.engine.ray_cluster import existing, nodes
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
-from freqbench.grid import Unit
-from freqbench.job import Resources
+from freqbench.job.grid import Unit
+from freqbench.job.schema import Resources
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 
@@ -29,7 +29,7 @@ METRICS = ("dsc", "hd95")
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
-    monkeypatch.setattr(fleet, "FOLLOW_S", 1.0)
+    monkeypatch.setattr(ray_actors, "FOLLOW_S", 1.0)
 
 
 def slow_units(number: int) -> list[Unit]:
@@ -102,7 +102,7 @@ def test_a_machine_that_joins_gets_a_worker_and_work(workers: str | int) -> None
 
 def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a cluster that scales from none."""
-    monkeypatch.setattr(fleet, "WAITING_S", 1.0)
+    monkeypatch.setattr(ray_actors, "WAITING_S", 1.0)
     units = slow_units(2)
     with machines(1, cpus=2) as cluster, existing(cluster.address):
         asked = Resources(workers=2, threads=1, gpus_per_worker=0.5)
@@ -111,7 +111,7 @@ def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch)
         add = partial(cluster.add_node, num_cpus=2, num_gpus=1, object_store_memory=80 << 20)
         listener = Watcher(add, word="waiting for Ray: 2 of 2 workers have not started: each wants 1 CPU and 0.5 GPU")
         spec = WorkerSpec(run_id="r", metrics=METRICS, device="cpu", trust_code=True)
-        distributed.run(units, spec, pool, listener, room=partial(resources.room, asked, pool, 0))
+        ray_engine.run(units, spec, pool, listener, room=partial(resources.room, asked, pool, 0))
     assert len(listener.outcomes) == 2
     assert {row["units"] for row in listener.workers} == {1}
 

@@ -13,10 +13,11 @@ import torch
 from rich.console import Console
 from tiny import ARGS, execute, expanded, job, rows
 
-from freqbench.engine import export, imported, runner
-from freqbench.engine.imported import Imported
-from freqbench.errors import UserError
-from freqbench.job import further_targets
+from freqbench.core.errors import UserError
+from freqbench.engine import run
+from freqbench.exchange import adversarial_volumes, export
+from freqbench.exchange.adversarial_volumes import Imported
+from freqbench.job.schema import further_targets
 from freqbench.reporting.report import report
 from freqbench.results import Store, index_keys
 
@@ -37,11 +38,13 @@ def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
     return (255 * np.clip(prepared() + np.float32(shift), 0, 1)).astype(np.uint8)
 
 
-def bring(place: Path, source: str = "a", content: dict[str, Any] | None = None) -> tuple[runner.Summary, str]:
+def bring(place: Path, source: str = "a", content: dict[str, Any] | None = None) -> tuple[run.Summary, str]:
     spec, grid = expanded(content or JOB)
     said = io.StringIO()
     volumes, out = str(place / "imagesTsAdv"), str(place / "out")
-    return imported.bring_in(spec, grid, out, volumes, source, "vafa-released", Console(file=said)), said.getvalue()
+    return adversarial_volumes.bring_in(
+        spec, grid, out, volumes, source, "vafa-released", Console(file=said)
+    ), said.getvalue()
 
 
 def records(place: Path) -> list[dict[str, Any]]:
@@ -109,11 +112,13 @@ def test_they_are_exported_and_scored_on_further_targets(tmp_path: Path) -> None
     bring(tmp_path, content=only)
     out = str(tmp_path / "out")
     spec, grid = further_targets(expanded(only)[0], ["b"])
-    summary = runner.rescore(spec, imported.joined(grid, out), out, Console(file=io.StringIO()))
+    summary = run.rescore(spec, adversarial_volumes.joined(grid, out), out, Console(file=io.StringIO()))
     assert (summary.num_new, len(records(tmp_path))) == (1, 2)
     assert index_keys(Store(out).job()["index"]) == set(rows(out))
     _, grid = expanded(only)
-    written = export.export(imported.joined(grid, out), out, str(tmp_path / "to"), Console(file=io.StringIO()))
+    written = export.export(
+        adversarial_volumes.joined(grid, out), out, str(tmp_path / "to"), Console(file=io.StringIO())
+    )
     assert [each.attack for each in written] == [None, "imported"]
 
 

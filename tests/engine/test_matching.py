@@ -8,12 +8,14 @@ import pytest
 import torch
 from tiny import JOB, SHAPE, execute, job, rows, small
 
-from freqbench import config, evaluate, models
+from freqbench import models
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate
 from freqbench.engine.budgets import FILE
 from freqbench.engine.matching import matched
-from freqbench.errors import UserError
-from freqbench.grid import Grid
-from freqbench.job import JobSpec, expand
+from freqbench.job.grid import Grid
+from freqbench.job.schema import JobSpec, expand
 from freqbench.metrics import image_scores
 from freqbench.results import Store
 

@@ -8,9 +8,11 @@ import torch
 from attacks.examples import EXAMPLES
 from tiny import expanded, small
 
-from freqbench import evaluate, models
+from freqbench import models
 from freqbench.attacks import ATTACKS, make
-from freqbench.engine import memory
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case
+from freqbench.engine import evaluate, memory
 from freqbench.engine.memory import (
     MOST_WINDOWS,
     available_bytes,
@@ -20,10 +22,8 @@ from freqbench.engine.memory import (
     within_memory,
 )
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.errors import UserError
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 from freqbench.models import SegmentationModel
-from freqbench.types import Case
 
 GIB = 1 << 30
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -11,12 +11,13 @@ import tiny
 import yaml
 from toy_training import benchmark, training, write
 
-from freqbench import config, trained
+from freqbench.core import config
+from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import parcel
-from freqbench.engine.parcel import Parcel
-from freqbench.errors import UserError
-from freqbench.job import JobSpec
+from freqbench.job.schema import JobSpec
+from freqbench.remote import package
+from freqbench.remote.package import Parcel
+from freqbench.training import trained
 
 ROOT = Path(__file__).parents[2]
 Pack = Callable[..., Parcel]
@@ -36,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") -> Parcel:
     (folder / at).parent.mkdir(parents=True, exist_ok=True)
     (folder / at).write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    return parcel.pack(at, config.load(at, JobSpec))
+    return package.pack(at, config.load(at, JobSpec))
 
 
 def with_checkpoint(text: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_an_absolute_path_inside_the_folder_is_made_relative_on_the_nodes(folder
 def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "nets/job.yaml").write_text(yaml.safe_dump(with_checkpoint(str(folder / "nets/a.pt"))))
     monkeypatch.chdir(folder / "data")
-    found = parcel.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
+    found = package.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
     assert (found.job, sorted(found.files)) == ("job.yaml", ["a.pt", "job.yaml"])
 
 
@@ -146,7 +147,7 @@ def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
 
 def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (folder / "big.pt").open("wb") as stream:
-        stream.truncate(parcel.LIMIT_BYTES)
+        stream.truncate(package.LIMIT_BYTES)
     with pytest.raises(UserError, match=r"models\[0\].checkpoint: expected at most 100 MiB .* put big.pt where"):
         pack(folder, with_checkpoint("big.pt"))
 
@@ -159,13 +160,13 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
     monkeypatch.chdir(ROOT)
     place = f"jobs/{path.name}"
     spec = trained.described(config.load(place, JobSpec), place)
-    parcel.check(place, spec)
+    package.check(place, spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
     if any(not (ROOT / checkpoint).exists() for checkpoint in own):
         with pytest.raises(UserError, match="found none at runs/hippocampus_train"):
-            parcel.pack(place, spec)
+            package.pack(place, spec)
         return
-    found = parcel.pack(place, spec)
+    found = package.pack(place, spec)
     assert found.job == place
     assert [override.partition("=")[0] for override in found.overrides] == (["training"] if spec.training else [])
     assert all(each == place or each.startswith("runs/") for each in found.files)
@@ -177,7 +178,7 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UserError, match="credentials come from the node") as raised:
-        parcel.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+        package.refuse_credentials(f"checkpoint: {text}", "job.yaml")
     assert text.split("@")[0] not in str(raised.value)
 
 
@@ -185,27 +186,27 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(text: str) -> None:
     "text", ["s3://bucket/a@b:c", "abfs://box@lab.dfs.core.windows.net/x", "http://head:8265/x", "file:///a:b/c"]
 )
 def test_uris_without_credentials_pass(text: str) -> None:
-    parcel.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+    package.refuse_credentials(f"checkpoint: {text}", "job.yaml")
 
 
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "hf_token", "DB_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS"])
 def test_a_variable_that_looks_secret_does_not_travel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "hush")
     with pytest.raises(UserError, match="credentials come from the node") as raised:
-        parcel.environment([name])
+        package.environment([name])
     assert "hush" not in str(raised.value)
 
 
 def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_DATA", "/nfs/data")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert parcel.environment([]) == {}
-    assert parcel.environment(["FREQBENCH_DATA"]) == {"FREQBENCH_DATA": "/nfs/data"}
+    assert package.environment([]) == {}
+    assert package.environment(["FREQBENCH_DATA"]) == {"FREQBENCH_DATA": "/nfs/data"}
 
 
 def test_a_variable_that_is_not_set_is_refused() -> None:
     with pytest.raises(UserError, match=r"--env NOT_SET_ANYWHERE: .* found none"):
-        parcel.environment(["NOT_SET_ANYWHERE"])
+        package.environment(["NOT_SET_ANYWHERE"])
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_a_variable_that_is_not_set_is_refused() -> None:
 def test_mistakes_are_found_before_anything_is_sent(changes: dict[str, Any], complaint: str) -> None:
     spec = config.validate(tiny.small(**changes), JobSpec, "job.yaml")
     with pytest.raises(UserError, match=complaint):
-        parcel.check("job.yaml", spec)
+        package.check("job.yaml", spec)
 
 
 def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
 def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, JobSpec]:
     """What travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    found = parcel.pack("jobs/job.yaml", trained.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
+    found = package.pack("jobs/job.yaml", trained.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
     (folder / "adv.yaml").unlink()
     return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
 

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from tiny import class_rows, execute, expanded, rows, small
 
-from freqbench.engine import export, predictions
-from freqbench.engine.predictions import LabelMap, tool
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.exchange import export, predictions
+from freqbench.exchange.predictions import LabelMap, tool
 from freqbench.results import Store, index_keys
 
 from .elsewhere import AFFINE, case, folder, put
@@ -181,7 +181,7 @@ def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, made: tuple[Pa
 def test_a_wrong_map_is_one_line(made: tuple[Path, dict[str, Any]], tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "map.yaml").write_text(text)
     _, grid = expanded(made[1])
-    from freqbench import config
+    from freqbench.core import config
 
     with pytest.raises(UserError, match=expected) as caught:
         config.load(str(tmp_path / "map.yaml"), LabelMap).table(grid.cells[0].dataset, "map.yaml")

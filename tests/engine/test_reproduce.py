@@ -10,10 +10,13 @@ from rich.console import Console
 from tiny import ARGS, JOB, ROI, SHAPE, execute, expanded, job
 
 from freqbench import models
-from freqbench.engine import account, circumstances, facts, predictions, runner
-from freqbench.engine.reproduce import Reproducer, Reproduction
-from freqbench.errors import UserError
-from freqbench.job import further_targets
+from freqbench.audit import account, environment
+from freqbench.audit.reproduce import Reproducer, Reproduction
+from freqbench.core.errors import UserError
+from freqbench.engine import provenance
+from freqbench.engine import run as runner
+from freqbench.exchange import predictions
+from freqbench.job.schema import further_targets
 from freqbench.results import KEY, Store
 from freqbench.results.rowid import row_id, sample_rows
 
@@ -110,7 +113,7 @@ def test_other_versions_excuse_what_is_within_the_tolerance_and_no_more(made: Pa
         is_equal, text = said(store, row_id(*(row[name] for name in KEY)))
         assert verdict in text
         assert is_equal == (by < 0.01)
-    assert f"differs: torch: 1.0 then, {facts.versions()['torch']} now" in text
+    assert f"differs: torch: 1.0 then, {provenance.versions()['torch']} now" in text
     assert "(beyond)" in text
 
 
@@ -134,8 +137,8 @@ def test_packages_that_compute_nothing_excuse_nothing(made: Path, tmp_path: Path
 )
 def test_the_machine_is_a_cause(made: Path, tmp_path: Path, change: dict[str, str], text: str) -> None:
     stored = {"device": "cpu", "threads": 1, "window_batch": 1}
-    run = {"versions": facts.versions(), "processor": facts.processor(), "code": facts.git_state()}
-    causes = circumstances.causes(run | change, stored | change, stored)
+    run = {"versions": provenance.versions(), "processor": provenance.processor(), "code": provenance.git_state()}
+    causes = environment.causes(run | change, stored | change, stored)
     assert [cause.excuses for cause in causes if cause.text.startswith(text)] == [True]
 
 

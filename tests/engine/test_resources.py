@@ -9,7 +9,7 @@ import pytest
 from tiny import execute, job
 
 from freqbench.engine.resources import Node, Pool, room, share
-from freqbench.job import Resources
+from freqbench.job.schema import Resources
 
 GIB = 1 << 30
 
@@ -89,7 +89,7 @@ def test_half_a_card_each_of_eight_machines_and_half_its_memory() -> None:
 def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from freqbench.engine import cluster, distributed
+    from freqbench.engine import ray_cluster, ray_engine
 
     told: list[tuple[float, int, int]] = []
 
@@ -97,9 +97,9 @@ def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
         told.append((spec.gpu_share, pool.workers, room([*EIGHT, EIGHT[0]])))
 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(cluster, "existing", lambda address: nullcontext())
-    monkeypatch.setattr(cluster, "nodes", lambda: EIGHT)
-    monkeypatch.setattr(distributed, "run", run)
+    monkeypatch.setattr(ray_cluster, "existing", lambda address: nullcontext())
+    monkeypatch.setattr(ray_cluster, "nodes", lambda: EIGHT)
+    monkeypatch.setattr(ray_engine, "run", run)
     attacks = [{"name": "fgsm", "eps": [0.001 * i for i in range(1, 11)]}]
     execute(job(attacks=attacks, resources={"gpus_per_worker": 0.5}), tmp_path, engine="ray")
     assert told == [(0.5, 16, 18)]

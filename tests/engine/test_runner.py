@@ -11,13 +11,14 @@ import pytest
 import torch
 from tiny import class_rows, execute, expanded, job, rows, small
 
-from freqbench import evaluate, storage
-from freqbench.engine import facts, runner, serial, worker
-from freqbench.engine.runner import Summary
-from freqbench.engine.status import of_store
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate, provenance, serial, worker
+from freqbench.engine import run as runner
+from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
 from freqbench.results import KEY, Store, index_keys
+from freqbench.results.status import of_store
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
@@ -201,7 +202,7 @@ def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
 
 
 def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
-    ids = [facts.new_run_id() for _ in range(50)]
+    ids = [provenance.new_run_id() for _ in range(50)]
     assert ids == sorted(ids)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tiny import class_rows, execute, job, rows, small
 
-from freqbench import storage
-from freqbench.engine import patience, runner, volumes
-from freqbench.engine.status import of_store
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.errors import UserError
+from freqbench.engine import retry, run, saved_volumes
 from freqbench.results import Lease, Shard, Store
+from freqbench.results.status import of_store
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 MANY = job(metrics=["dsc"], attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03, 0.04]}, {"name": "fgsm", "eps": 0.01}])
@@ -56,7 +56,7 @@ def test_a_shard_runs_beside_another_and_the_store_knows_the_whole_grid(tmp_path
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -91,7 +91,7 @@ def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
         real(path, data)
 
     monkeypatch.setattr(storage, "write_atomic", refuse)
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
     with pytest.raises(UserError, match=r"expected a store that takes rows, got none for 0 s \(PermissionError: Perm"):
         execute(small(**TWO), tmp_path)
     assert Store(str(tmp_path)).runs()[0]["status"] == "died"
@@ -104,4 +104,4 @@ def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
 )
 def test_volumes_are_not_left_on_each_of_several_machines(root: str | None, nodes: int, is_refused: bool) -> None:
     with pytest.raises(UserError, match=r"^save_adversarial: expected --out as a URI") if is_refused else nullcontext():
-        volumes.require_shared(root, nodes)
+        saved_volumes.require_shared(root, nodes)

@@ -12,17 +12,18 @@ import torch
 from rich.console import Console
 from tiny import ARGS, ROI, Collector, class_rows, execute, expanded, results, rows, small
 
-from freqbench import config, evaluate, models
+from freqbench import models
+from freqbench.core import config
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case
 from freqbench.data import Dataset, attacked_native, prepare, resampling_error
-from freqbench.engine import passage, runner, serial
+from freqbench.engine import evaluate, run, serial, transfer
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.grid import Grid
-from freqbench.job import JobSpec, expand, further_targets
+from freqbench.job.grid import Grid
+from freqbench.job.schema import JobSpec, expand, further_targets
 from freqbench.metrics import dice, hd95, image_scores
 from freqbench.results import Store
-from freqbench.space import Preprocess
-from freqbench.types import Case
 
 SHAPE = (18, 20, 12)
 STEPS = (1.0, 1.5, 2.0)
@@ -172,9 +173,9 @@ def test_the_way_through_the_native_grid_is_gone_once_a_unit(
 ) -> None:
     gone: list[str] = []
     for name in ("attacked_native", "resampling_error", "prepare"):
-        real = getattr(passage, name)
+        real = getattr(transfer, name)
         counted = lambda *args, real=real, name=name, **kwargs: gone.append(name) or real(*args, **kwargs)  # noqa: E731
-        monkeypatch.setattr(passage, name, counted)
+        monkeypatch.setattr(transfer, name, counted)
     more = [{**A, "name": "c", "checkpoint": "random:2"}]
     run_all(job_of(data, B, A, *more, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}], metrics=["dsc"]))
     assert sorted(gone) == ["attacked_native", "prepare", "resampling_error"]
@@ -222,7 +223,7 @@ def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
     monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
     stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
     spec, grid = further_targets(stored, ["a", "b"])
-    runner.rescore(spec, grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    run.rescore(spec, grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
     assert len(rows(tmp_path / "run")) == 4

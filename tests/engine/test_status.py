@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from tiny import execute, expanded, small
 
-from freqbench import evaluate
-from freqbench.engine.status import of_store
+from freqbench.engine import evaluate
 from freqbench.results import Store
+from freqbench.results.status import of_store
 
 FGSM = {"name": "fgsm", "eps": ["4/255", "8/255", "16/255"]}
 
@@ -64,6 +64,6 @@ def test_a_run_that_ended_shows_its_worker(tmp_path: Path) -> None:
 
 
 def test_neither_torch_nor_pandas_is_loaded() -> None:
-    code = "import sys, freqbench.cli, freqbench.engine.status; print(*{'torch', 'pandas'} & set(sys.modules))"
+    code = "import sys, freqbench.cli, freqbench.results.status; print(*{'torch', 'pandas'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

@@ -10,9 +10,9 @@ from pathlib import Path
 import cluster_session
 import pytest
 
-from freqbench import remote
-from freqbench.engine import submit
-from freqbench.errors import UserError
+from freqbench.cli import cluster
+from freqbench.core.errors import UserError
+from freqbench.remote import jobs
 
 
 @pytest.fixture(autouse=True)
@@ -25,25 +25,25 @@ def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="expected --address http://HEAD:8265, or RAY_API_SERVER_ADDRESS, got neither"):
-        submit.Head(None)
+        jobs.Head(None)
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "ftp://head", "http://"])
 def test_an_address_that_is_no_dashboard_s_is_refused(address: str) -> None:
     with pytest.raises(UserError, match=f"--address {address}: expected http://HEAD:8265"):
-        submit.Head(address)
+        jobs.Head(address)
 
 
 def test_where_nobody_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = cluster_session.free_ports(1)
     with pytest.raises(UserError, match="expected the dashboard of a Ray head, got no answer: check --address"):
-        submit.Head(f"127.0.0.1:{port}")
+        jobs.Head(f"127.0.0.1:{port}")
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "ANSWER_S", 0.5)
+    monkeypatch.setattr(jobs, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="got no answer"):
-        submit.Head(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        jobs.Head(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_another_server_or_another_ray_is_told(status: int, body: bytes, complai
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(UserError, match=complaint):
-            submit.Head(f"http://127.0.0.1:{server.server_port}")
+            jobs.Head(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
 
 
@@ -75,26 +75,26 @@ def test_the_address_that_is_given_goes_before_the_variables_of_ray(monkeypatch:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{other}")
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{other}")
     with pytest.raises(UserError, match=f"http://127.0.0.1:{given}: "):
-        submit.Head(f"http://127.0.0.1:{given}")
+        jobs.Head(f"http://127.0.0.1:{given}")
     assert os.environ["RAY_API_SERVER_ADDRESS"] == f"http://127.0.0.1:{other}"
 
 
 def test_without_the_jobs_api_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    monkeypatch.delitem(sys.modules, "freqbench.engine.submit")
-    monkeypatch.delattr("freqbench.engine.submit")
+    monkeypatch.delitem(sys.modules, "freqbench.remote.jobs")
+    monkeypatch.delattr("freqbench.remote.jobs")
     with pytest.raises(UserError, match=r"pip install 'freqbench\[cluster\]'"):
-        remote.status("freqbench-a-1")
+        cluster.status("freqbench-a-1")
 
 
 def test_a_store_named_like_a_job_is_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "freqbench-runs").mkdir()
     with pytest.raises(UserError, match="freqbench-runs"):
-        remote.status("freqbench-runs")
+        cluster.status("freqbench-runs")
 
 
-class Many(submit.Head):
+class Many(jobs.Head):
     """A head of three nodes that nobody has to ask."""
 
     def __init__(self) -> None: ...
@@ -104,7 +104,7 @@ class Many(submit.Head):
 
 
 def kept(out: str) -> list[str]:
-    return list(remote._kept([{"job": {}, "out": out}], Many(), "job.yaml"))
+    return list(cluster._kept([{"job": {}, "out": out}], Many(), "job.yaml"))
 
 
 def test_networks_that_a_job_trains_go_where_all_nodes_read_them() -> None:

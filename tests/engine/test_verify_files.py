@@ -11,8 +11,8 @@ import pytest
 from altered import copied, set_first
 from tiny import execute
 
-from freqbench.engine.verify import verify
-from freqbench.errors import UserError
+from freqbench.audit.verify import verify
+from freqbench.core.errors import UserError
 from freqbench.results import KEY, Store
 from freqbench.results.rowid import row_id
 from freqbench.results.schema import VERSION_FIELD

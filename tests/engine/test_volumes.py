@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 from tiny import ARGS, ROI, class_rows, execute, expanded, job, rows, small
 
-from freqbench import evaluate, metrics, models
-from freqbench.engine import runner, volumes
-from freqbench.engine.runner import Summary
-from freqbench.errors import UserError
-from freqbench.job import further_targets
+from freqbench import metrics, models
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate, run, saved_volumes
+from freqbench.engine.run import Summary
+from freqbench.job.schema import further_targets
 from freqbench.results import Store, index_keys
 
 from . import elsewhere
@@ -38,7 +38,7 @@ def load(path: Path) -> Any:
 
 def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringIO | None = None) -> Summary:
     spec, grid = further_targets(expanded(content)[0], names)
-    return runner.rescore(spec, grid, str(out), Console(file=said or io.StringIO()))
+    return run.rescore(spec, grid, str(out), Console(file=said or io.StringIO()))
 
 
 def test_five_files_a_unit_and_target(tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_a_model_s_name_is_no_path() -> None:
 
 
 def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = runner.storage.write_atomic, []
+    real, written = run.storage.write_atomic, []
 
     def note(path: str, data: bytes) -> None:
         written.append(Path(path).name)
         real(path, data)
 
-    monkeypatch.setattr(runner.storage, "write_atomic", note)
+    monkeypatch.setattr(run.storage, "write_atomic", note)
     execute(small(**{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}), tmp_path)
     order = [name for name in written if "nii" in name or name == "attack.json"]
     assert order[:4] == ["adversarial.nii.gz", "clean.nii.gz", "label.nii.gz", "attack.json"]
@@ -188,7 +188,7 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
     written = load(saved(tmp_path)[0] / "clean.nii.gz")
     assert written.shape == (*prepared.image.shape[1:], 2)
     assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
-    attacked, _ = volumes.read(str(tmp_path / "volumes"), cell, ref)
+    attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
     (row,) = Store(str(tmp_path)).records().to_pylist()
     assert attacked.adversarial.shape == prepared.image.shape
     change = (attacked.adversarial - prepared.image).double()

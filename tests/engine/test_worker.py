@@ -16,20 +16,20 @@ import torch
 from tiny import Collector, expanded, job, small
 from torch import Tensor
 
-from freqbench import evaluate, models
+from freqbench import models
 from freqbench.attacks import Attack
-from freqbench.attacks.task import Task
-from freqbench.data.phantom import Phantom
-from freqbench.engine import serial
-from freqbench.engine.kept import Kept
+from freqbench.attacks.core.task import Task
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, CaseRef
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.engine import evaluate, serial
+from freqbench.engine.lru import Kept
 from freqbench.engine.masks import score_masks
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.grid import Unit
+from freqbench.job.grid import Unit
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
-from freqbench.space import Preprocess
-from freqbench.types import Case, CaseRef
 
 
 def make_worker(**changes: Any) -> Worker:
@@ -413,10 +413,10 @@ def test_a_failed_unit_took_its_time_too(hours: Hours, fake: type[Fake]) -> None
 
 
 def test_volumes_that_are_written_are_load(hours: Hours, tmp_path: Path) -> None:
-    from freqbench.engine import volumes
+    from freqbench.engine import saved_volumes
 
-    hours.let_take(volumes, "save", 13)
-    hours.let_take(volumes, "save_prediction", 17)
+    hours.let_take(saved_volumes, "save", 13)
+    hours.let_take(saved_volumes, "save_prediction", 17)
     (unit,) = units_of(small())
     outcome, _ = make_worker(volumes=str(tmp_path)).run(unit)
     assert (outcome.load_seconds, outcome.device_seconds) == (3 + 5 + 13 + 17, 7 + 11 + 11)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tiny import job
 
-from freqbench.engine.verify import verify
+from freqbench.audit.verify import verify
 from freqbench.results import Store
 from freqbench.results.findings import Check
 

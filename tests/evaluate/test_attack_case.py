@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
-from freqbench.attacks.task import Task
-from freqbench.evaluate import attack_case
-from freqbench.identity import window_generator
+from freqbench.attacks.core.task import Task
+from freqbench.core.identity import window_generator
+from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.engine.evaluate import attack_case
 from freqbench.models import SegmentationModel, attack_windows, build
-from freqbench.types import Case, CaseRef, Shape
 
 ROI: Shape = (8, 8, 4)
 

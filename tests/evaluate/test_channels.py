@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import make
-from freqbench.evaluate import attack_case, score_volume
+from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.engine.evaluate import attack_case, score_volume
 from freqbench.models import SegmentationModel
-from freqbench.types import Case, CaseRef, Shape
 
 ROI: Shape = (8, 8, 8)
 SHAPE: Shape = (12, 10, 8)  # 2 x 2 windows

@@ -10,11 +10,11 @@ from tiny import Collector, expanded, results, small
 from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS
+from freqbench.core.identity import window_generator
 from freqbench.engine import serial
+from freqbench.engine.evaluate import attack_case
 from freqbench.engine.worker import WorkerSpec
-from freqbench.evaluate import attack_case
-from freqbench.grid import Unit
-from freqbench.identity import window_generator
+from freqbench.job.grid import Unit
 
 ENTRY = {"name": "corruption", "kind": [*KINDS], "severity": 3}
 every_kind = pytest.mark.parametrize("kind", KINDS)

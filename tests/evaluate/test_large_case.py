@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from freqbench.attacks import make
-from freqbench.data.phantom import Phantom
-from freqbench.evaluate import attack_case
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.engine.evaluate import attack_case
 from freqbench.models import SegmentationModel, attack_windows, build, predict
 
 torch.set_num_threads(1)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from freqbench import metrics
 from freqbench.attacks import make
-from freqbench.data.phantom import Phantom
-from freqbench.evaluate import as_clean, native_budget, score_overlap, score_surfaces, score_volume
+from freqbench.core.types import Case
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.engine.evaluate import as_clean, native_budget, score_overlap, score_surfaces, score_volume
 from freqbench.metrics import METRICS
 from freqbench.models import attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
-from freqbench.types import Case
 
 CPU = torch.device("cpu")
 ROI = (12, 20, 16)

@@ -10,13 +10,13 @@ from attacks.examples import EXAMPLES
 from tiny import expanded, small
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.ensemble import Ensemble
-from freqbench.evaluate import AttackedVolume, attack_case
-from freqbench.grid import Unit
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.engine.evaluate import AttackedVolume, attack_case
+from freqbench.job.grid import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
 from freqbench.ops.losses import dice_ce
 from freqbench.ops.overlap import mean_dice
-from freqbench.types import Case, CaseRef, Shape
 
 ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict

@@ -11,7 +11,7 @@ from golden.network import Find, Golden, load, reference_network
 from torch import Tensor
 
 from freqbench.attacks import VAFA, AttackResult, make
-from freqbench.attacks.frequency import FrequencyAttack
+from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.ops.blocks import merge, merge_slices, split
 
 # The largest difference of `adversarial` in the released code's own round-off experiment, where it is stated; None: the
@@ -189,7 +189,7 @@ FIRST = ["vafa3d_q20_s3_b8_ssim", "saa3d_r04_b16_s10_ld02_ls075", "vafa2d_q20_s5
 @pytest.mark.parametrize("name", FIRST)
 def test_first_gradient_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """float32, to 1e-4 of the largest entry."""
-    from freqbench.attacks.task import Task
+    from freqbench.attacks.core.task import Task
 
     reference = load(golden, name)
     attack, first = as_attack(name, reference), []

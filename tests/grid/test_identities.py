@@ -14,9 +14,9 @@ from tiny import ARGS, ROI, expanded, job, small
 
 from freqbench import models
 from freqbench.attacks import PGD, Attack, make
-from freqbench.data.phantom import Phantom
-from freqbench.grid import Cell, attack_identity, attack_params
-from freqbench.plugins import provenance
+from freqbench.core.plugins import provenance
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.job.grid import Cell, attack_identity, attack_params
 
 Change = Callable[[dict[str, Any]], object]
 

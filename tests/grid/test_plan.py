@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tiny import expanded, job, small
 
+from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.grid import Grid, make_plan
+from freqbench.job.grid import Grid, make_plan
 from freqbench.results import Key, index_keys
-from freqbench.types import CaseRef
 
 METRICS = frozenset({"dsc", "hd95"})
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tiny import JOB, expanded, job, small
 
-from freqbench.entries import parse_value
-from freqbench.errors import UserError
-from freqbench.job import expand, further_targets
+from freqbench.core.errors import UserError
+from freqbench.job.schema import expand, further_targets
+from freqbench.job.sweep import parse_value
 
 
 def attacks(*entries: dict[str, Any], **changes: Any) -> list[tuple[Any, ...]]:

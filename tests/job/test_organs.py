@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny import JOB, SHAPE, expanded, small
 
-from freqbench.errors import UserError
-from freqbench.grid import Cell
+from freqbench.core.errors import UserError
+from freqbench.job.grid import Cell
 
 
 def cells(dataset: dict[str, Any] | None = None, **parameters: Any) -> tuple[Cell, ...]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from freqbench import config
-from freqbench.engine.rehearsal import counted, missing, rehearsed
-from freqbench.grid import Cell, Grid
-from freqbench.job import JobSpec, expand
+from freqbench.core import config
+from freqbench.job.grid import Cell, Grid
+from freqbench.job.rehearsal import counted, missing, rehearsed
+from freqbench.job.schema import JobSpec, expand
 
 JOBS = Path(__file__).parents[2] / "jobs"
 PAPERS = [f"vafa_table{number}" for number in range(1, 7)] + ["sa2_main", "transfer"]
@@ -129,7 +129,7 @@ def test_a_number_of_steps_that_multiplies_stays_as_many_cells() -> None:
 
 
 def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None:
-    from freqbench.errors import UserError
+    from freqbench.core.errors import UserError
 
     spec = job("vafa_table1")
     wrong = spec.model_copy(update={"datasets": [{**spec.datasets[0], "split": "valdiation"}]})

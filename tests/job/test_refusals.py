@@ -11,9 +11,10 @@ import pytest
 import torch
 from tiny import job, write
 
-from freqbench import config, models
-from freqbench.errors import CheckpointError, DataError, UserError
-from freqbench.job import JobSpec, expand
+from freqbench import models
+from freqbench.core import config
+from freqbench.core.errors import CheckpointError, DataError, UserError
+from freqbench.job.schema import JobSpec, expand
 
 Spoil = Callable[[dict[str, Any]], object]
 

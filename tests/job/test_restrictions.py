@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tiny import ARGS, JOB, ROI, SHAPE, expanded, job
 
+from freqbench.core.errors import UserError
 from freqbench.engine.matching import matched
-from freqbench.entries import ALIASES
-from freqbench.errors import UserError
+from freqbench.job.sweep import ALIASES
 
 DATASETS = [
     {"name": "x", "loader": "phantom", "shape": SHAPE, "cases": 1},
@@ -143,7 +143,7 @@ def test_the_released_code_s_attacks_are_those_of_the_table(alias: str, own: str
 
 
 def test_the_released_code_s_dataset_is_that_of_the_table() -> None:
-    from freqbench.job import build_dataset
+    from freqbench.job.schema import build_dataset
 
     found = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
     assert (type(found[0]), found[0].whole_recipe()) == (type(found[1]), found[1].whole_recipe())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics import body_mask, energy_scores, image_scores, l2, linf, psnr, ssim
 
 SHAPE = (12, 10, 9)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from freqbench.attacks import make
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics import energy_scores
 from freqbench.metrics.frequency import ENERGY_BLOCK
 from freqbench.ops.blocks import split

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_fill_holes
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics import body_mask, image_scores, l2, linf, psnr, ssim
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics import (
     class_mean,
     confusion,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics import seam_scores
 from freqbench.models import attack_windows
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.metrics import _directed, hd95, hd95_penalised, surface_scores, undefined_classes
 
 CASES = ("normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin")

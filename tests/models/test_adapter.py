@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.models import InputAdapter, ModelEntry, SegmentationModel, build, predict, resolve
 
 SHAPE = (6, 4, 2)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.errors import CheckpointError
-from freqbench.models import ModelEntry, checkpoint, load, read_metadata, resolve, save_checkpoint
+from freqbench.core.errors import CheckpointError
+from freqbench.models import ModelEntry, load, read_metadata, resolve, save_checkpoint
+from freqbench.models.checkpoints import files
 
 ROI = (32, 32, 16)
 ARGS: dict[str, Any] = {"channels": (8, 16, 32, 64), "strides": (2, 2, 2)}
@@ -48,24 +49,24 @@ NAMES = {"unet": ("model.0.weight", "model.1.bias"), "others": ("encoder.weight"
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "net._orig_mod.", "network.model."])
 def test_prefixes_of_wrappers_are_taken_off(prefix: str, wanted: tuple[str, ...]) -> None:
     found = {prefix + key: torch.ones(1) for key in wanted}
-    assert tuple(checkpoint.strip_prefix(found, wanted)) == wanted
+    assert tuple(files.strip_prefix(found, wanted)) == wanted
 
 
 @pytest.mark.parametrize("found", [("model.a", "b"), ("student.a", "student.b"), ("model.c", "model.d"), ()])
 def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stays(found: tuple[str, ...]) -> None:
-    assert tuple(checkpoint.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
+    assert tuple(files.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
 
 
 def test_weights_are_read_under_the_networks_names(tmp_path: Path, tiny_unet: nn.Module) -> None:
     weights = tiny_unet.state_dict()
     torch.save({"state_dict": {f"model.{key}": value for key, value in weights.items()}}, tmp_path / "m.ckpt")
-    assert same(checkpoint.read_state_dict(str(tmp_path / "m.ckpt"), weights.keys()), weights)
+    assert same(files.read_state_dict(str(tmp_path / "m.ckpt"), weights.keys()), weights)
 
 
 def test_tied_layers_are_saved_under_both_names(tmp_path: Path) -> None:
     weight = torch.rand(2)
     save_checkpoint(tmp_path / "m.safetensors", {"a": weight, "b": weight}, {}, half=False)
-    assert same(checkpoint.read_state_dict(str(tmp_path / "m.safetensors")), {"a": weight, "b": weight})
+    assert same(files.read_state_dict(str(tmp_path / "m.safetensors")), {"a": weight, "b": weight})
 
 
 def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:
@@ -122,7 +123,7 @@ def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "zoo" / "phantom").mkdir(parents=True)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
     save_checkpoint(tmp_path / "zoo" / "phantom" / "unet.safetensors", tiny_unet.state_dict(), metadata, half=True)
-    monkeypatch.setattr(checkpoint, "_ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(files, "_ZOO", tmp_path / "zoo")
 
 
 @pytest.mark.usefixtures("zoo")
@@ -180,7 +181,7 @@ def test_a_torchscript_file_is_told_from_a_broken_one(tmp_path: Path) -> None:
     path = str(tmp_path / "net.pt")
     torch.jit.save(torch.jit.script(nn.Conv3d(1, 2, 1)), path)  # type: ignore[no-untyped-call]
     with pytest.raises(CheckpointError, match=r"got a TorchScript file.*give arch: torchscript$"):
-        checkpoint.read_state_dict(path)
+        files.read_state_dict(path)
 
 
 def test_truncated_safetensors_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
@@ -254,7 +255,7 @@ def test_the_digest_of_weights_is_of_names_types_shapes_and_values_alone(tmp_pat
     def digest(record: str = "a", half: bool = False, **weights: Tensor) -> str:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
         save_checkpoint(path, {"w": torch.arange(6.0), "s": torch.tensor(3), **weights}, {"x": record}, half)
-        return checkpoint.weights_sha256(str(path))
+        return files.weights_sha256(str(path))
 
     assert digest() == digest(record="b")
     changes: list[dict[str, Any]] = [

@@ -7,7 +7,7 @@ import torch
 from tiny import ARGS, ROI, execute, expanded, rows, small
 from torch import Tensor, nn
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, load, resolve, resolve_ensemble
 from freqbench.models.ensemble import MeanOfProbabilities
 

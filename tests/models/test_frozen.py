@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.errors import CheckpointError, UserError
-from freqbench.models import frozen
+from freqbench.core.errors import CheckpointError, UserError
+from freqbench.models.foreign import frozen
 from freqbench.models.wrapper import SegmentationModel
 
 # Later torch releases deprecate TorchScript.

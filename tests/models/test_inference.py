@@ -10,10 +10,10 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from freqbench.config import validate
-from freqbench.errors import UserError
+from freqbench.core.config import validate
+from freqbench.core.errors import UserError
+from freqbench.core.types import Shape
 from freqbench.models import Inference, SegmentationModel, attack_windows, build, predict
-from freqbench.types import Shape
 
 ROI = (32, 32, 16)
 SMALL_ROI: Shape = (8, 6, 4)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from freqbench.errors import CheckpointError
+from freqbench.core.errors import CheckpointError
 from freqbench.models import ModelEntry, ModelSpec, load, resolve
 
 ROI = (32, 32, 32)

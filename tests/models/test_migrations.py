@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from freqbench.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.types import Shape
 from freqbench.models import MODELS, build
-from freqbench.models.migrations import MIGRATIONS, choose, migrations_of, recognise
-from freqbench.models.nets import skeleton
-from freqbench.types import Shape
+from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, migrations_of, recognise
+from freqbench.models.networks.architectures import skeleton
 
 NETS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "unetr": ((32, 32, 32), {"feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}),

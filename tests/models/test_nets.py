@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.models import MODELS, ModelEntry, build, forward_flops, resolve
-from freqbench.models.nets import complete_args, skeleton, trace
+from freqbench.models.networks.architectures import complete_args, skeleton, trace
 
 ROI = (96, 96, 96)
 # UNet, UNETR and SwinUNETR as the papers' protocol lists them for 14 classes.

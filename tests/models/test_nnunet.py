@@ -11,9 +11,9 @@ import pytest
 import torch
 from models.nnunet_folder import CT, PATCH, checkpoint, dataset, direct, new_architecture, old_architecture, plans
 
-from freqbench.errors import CheckpointError, UserError
-from freqbench.models import nnunet
-from freqbench.models.checkpoint import check_fit
+from freqbench.core.errors import CheckpointError, UserError
+from freqbench.models.checkpoints.files import check_fit
+from freqbench.models.foreign import nnunet
 
 pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tiny
 
-from freqbench import config, models
-from freqbench.errors import UserError
-from freqbench.grid import Grid
-from freqbench.job import build_dataset
+from freqbench import models
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.job.grid import Grid
+from freqbench.job.schema import build_dataset
 
 CLASSES = ["background", "liver", "spleen", "kidneys", "aorta", "gallbladder"]
 CT = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}  # the phantom's own space
@@ -137,7 +138,7 @@ def test_a_file_is_the_same_case_in_every_space(tmp_path: Path) -> None:
 
 def test_a_recorded_space_is_one_that_a_job_may_give() -> None:
     """What `freqbench.training` is to write: the dataset's space as JSON has it."""
-    from freqbench.space import Preprocess
+    from freqbench.core.input_space import Preprocess
 
     space = build_dataset({"name": "phantom"}, "x").space
     assert config.validate(space.model_dump(mode="json"), Preprocess, "x").identity() == space.identity()

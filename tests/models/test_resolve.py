@@ -15,7 +15,7 @@ from models.test_frozen import Small, export_for_one, script
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from freqbench.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models import ModelEntry, ModelSpec, build, load, resolve
 
 CPU = torch.device("cpu")

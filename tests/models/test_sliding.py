@@ -6,9 +6,9 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers.utils import _get_scan_interval, sliding_window_inference
 from torch import Tensor, nn
 
+from freqbench.core.types import Shape
 from freqbench.models import Inference, SegmentationModel, SlidingWindowModel, build, predict, sliding_windows
 from freqbench.ops.losses import dice_ce
-from freqbench.types import Shape
 
 ROI: Shape = (8, 6, 4)
 SHAPES = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]

@@ -8,7 +8,7 @@ import torch
 from handed_on import handed_on
 from torch import nn
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec, load, resolve
 
 CPU = torch.device("cpu")

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.core.types import Shape
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.nets import skeleton
-from freqbench.models.unetr_pp import UNETRPP
-from freqbench.types import Shape
+from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.unetr_pp import UNETRPP
 
 ACDC = {"stem": [1, 4, 4], "tied_projections": False, "conv_blocks": 2, "attention_dropout": 0.1}
 CONFIGURATIONS: dict[str, tuple[int, Shape, dict[str, Any]]] = {

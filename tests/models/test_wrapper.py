@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.models import SegmentationModel
 
 ROI = (32, 32, 16)

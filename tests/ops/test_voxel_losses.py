@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, LOSSES, Loss
 from freqbench.ops.voxel_losses import EVERYTHING, Scope
 

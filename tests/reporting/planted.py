@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from reporting.conftest import START
 
-from freqbench import config
-from freqbench.engine.rehearsal import counted, missing
-from freqbench.grid import Cell, Grid
-from freqbench.job import JobSpec, expand
+from freqbench.core import config
+from freqbench.job.grid import Cell, Grid
+from freqbench.job.rehearsal import counted, missing
+from freqbench.job.schema import JobSpec, expand
 from freqbench.reporting.strength import checked
 from freqbench.reporting.tables import current
 from freqbench.results import RECORDS, to_table

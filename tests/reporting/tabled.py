@@ -3,8 +3,8 @@
 import pandas as pd
 from reporting import planted
 
-from freqbench.reporting import recipes
-from freqbench.reporting.papers import cell_frame
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.tables import cell_frame
 
 JOBS = {**{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)}, "sa2_synapse": "sa2_main", "sa2_acdc": "sa2_main"}
 """Each recipe's job."""

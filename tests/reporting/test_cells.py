@@ -8,8 +8,8 @@ from reporting import planted
 from reporting.planted import Published
 from reporting.tabled import cells_of, one
 
-from freqbench.reporting import recipes
-from freqbench.reporting.papers import cell_frame
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.tables import cell_frame
 
 
 def test_a_cell_never_run_is_empty_and_says_so(papers: list[Published]) -> None:

@@ -12,10 +12,10 @@ from reporting import planted
 from reporting.planted import Published
 from reporting.tabled import JOBS, cells_of, one
 
-from freqbench.errors import UserError
-from freqbench.reporting import recipes
-from freqbench.reporting.papers import NOT_OURS, cell_frame, paper_table
-from freqbench.reporting.recipes import Recipe
+from freqbench.core.errors import UserError
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.recipes import Recipe
+from freqbench.reporting.papers.tables import NOT_OURS, cell_frame, paper_table
 from freqbench.reporting.report import FORMATS, report
 from freqbench.results import Store
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from freqbench.reporting.parity import judge
+from freqbench.reporting.papers.parity import judge
 
 
 @pytest.mark.parametrize(

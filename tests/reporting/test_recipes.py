@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from freqbench.errors import UserError
-from freqbench.reporting import recipes
-from freqbench.reporting.published import published
+from freqbench.core.errors import UserError
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.published import published
 
 OWN = """
 title: mine

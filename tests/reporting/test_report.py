@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.reporting.render import Section, csv, markdown, terminal
 from freqbench.reporting.report import report
 from freqbench.reporting.tables import summary

@@ -14,10 +14,10 @@ import pytest
 from fastapi.testclient import TestClient
 from reporting.audit.planted import gradients
 
-from freqbench.errors import UserError
-from freqbench.reporting import serve
+from freqbench.audit.measurements import write
+from freqbench.core.errors import UserError
+from freqbench.reporting.page import serve
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.probed import write
 from freqbench.results.writer import commit
 
 Rows = Callable[..., dict[str, Any]]

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.reporting.report import report
 from freqbench.reporting.worst import WORST_CASE, worst_case
 

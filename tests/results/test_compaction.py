@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freqbench import storage
+from freqbench.core import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction, to_table
 from freqbench.results.compaction import MIB, Pair, chosen
 from freqbench.results.writer import commit

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from freqbench import storage
+from freqbench.core import storage
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from altered import Rows, alter, copied, set_first
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store
 from freqbench.results.migrations import AGES, age_of
 from freqbench.results.schema import SCHEMA_VERSION

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from s3_server import S3
 
-from freqbench import storage
-from freqbench.errors import UserError
+from freqbench.core import storage
+from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.files import AT_ONCE
 from freqbench.results.writer import commit

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.results import Store
 from freqbench.results.rowid import find_row, row_id, sample_rows
 

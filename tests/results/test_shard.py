@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.results import Shard
 
 CELLS = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")

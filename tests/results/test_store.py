@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, Store, to_table
 from freqbench.results.schema import VERSION_FIELD
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from handed_on import handed_on
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 
 
 class Trap:

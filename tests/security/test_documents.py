@@ -8,9 +8,9 @@ import pytest
 import yaml
 from security.hostile import line_of
 
-from freqbench import config, documents
-from freqbench.errors import UserError
-from freqbench.job import JobSpec
+from freqbench.core import config, documents
+from freqbench.core.errors import UserError
+from freqbench.job.schema import JobSpec
 
 ROOT = Path(__file__).parents[2]
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from security.hostile import line_of
 from tiny import expanded, small
 
-from freqbench import config, names, storage
+from freqbench.core import config, names, storage
+from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS
-from freqbench.data.published import SPLITS
-from freqbench.engine import volumes
-from freqbench.errors import UserError
-from freqbench.job import JobSpec, further_targets
+from freqbench.data.loaders.published_split import SPLITS
+from freqbench.engine import saved_volumes
+from freqbench.job.schema import JobSpec, further_targets
 from freqbench.training import TrainJob
-from freqbench.types import CaseRef
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = {
@@ -174,7 +174,7 @@ def test_a_list_s_names_are_held_to_it_before_a_file_is_looked_for(
 
 
 def test_cases_that_one_file_would_hold_are_refused() -> None:
-    from freqbench.entries import with_own_files
+    from freqbench.job.sweep import with_own_files
 
     refs = tuple(
         CaseRef(case_id=name, patient_id="p", fingerprint=name * 8, shape=(1, 1, 1)) for name in ("case_a", "CASE_a")
@@ -195,7 +195,7 @@ def test_a_class_of_others_is_held_to_it(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_cell_s_folder_is_one_below_the_volumes() -> None:
     _, grid = expanded(small())
     (cell,), (ref,) = grid.cells, grid.cases["phantom"]
-    place = volumes.folder("volumes", cell, ref)
+    place = saved_volumes.folder("volumes", cell, ref)
     assert place == f"volumes/fgsm-a-{cell.cell_id}/phantom_2000-{cell.dataset.case_key(ref)}"
 
 

@@ -4,12 +4,12 @@ import os
 
 import psutil
 
-from freqbench.engine import cluster, janitor
+from freqbench.engine import ray_cleanup, ray_cluster
 
 
 def test_it_listens_on_loopback() -> None:
-    with cluster.own(1):
-        processes = [psutil.Process(), *janitor.marked(os.environ[janitor.MARK])]
+    with ray_cluster.own(1):
+        processes = [psutil.Process(), *ray_cleanup.marked(os.environ[ray_cleanup.MARK])]
         connections = [found for process in processes for found in process.net_connections("inet")]
     listening = [found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN]
     assert len(processes) > 3

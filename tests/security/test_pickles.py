@@ -21,9 +21,11 @@ import torch
 from security.hostile import Trap, line_of, works
 from torch import nn
 
+from freqbench.core.errors import CheckpointError, DataError, UserError
 from freqbench.data import nifti
-from freqbench.errors import CheckpointError, DataError, UserError
-from freqbench.models import ModelEntry, archive, checkpoint, read_metadata, resolve
+from freqbench.models import ModelEntry, read_metadata, resolve
+from freqbench.models.checkpoints import archive
+from freqbench.models.checkpoints import files as checkpoint
 from freqbench.results import Store
 from freqbench.results.schema import RECORDS, arrow_schema
 from freqbench.training.state import LAST, State

@@ -19,10 +19,10 @@ from called import bench
 from security.hostile import line_of
 from tiny import execute, expanded, small, write
 
-from freqbench.engine import volumes
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.core.terminal import PlainConsole, printable
+from freqbench.engine import saved_volumes
 from freqbench.results import Store
-from freqbench.terminal import PlainConsole, printable
 
 JOB = small(metrics=["dsc"], save_adversarial="nifti")
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\rover"
@@ -298,5 +298,5 @@ def test_a_store_may_itself_be_a_link_and_have_links_within(tmp_path: Path) -> N
     assert (summary.num_new, summary.num_failed) == (1, 0)
     _, grid = expanded(JOB)
     (cell,), (ref,) = grid.cells, grid.cases["phantom"]
-    volumes.read(str(tmp_path / "out" / "volumes"), cell, ref)
+    saved_volumes.read(str(tmp_path / "out" / "volumes"), cell, ref)
     assert len(list((tmp_path / "large" / "disk").rglob("*.nii.gz"))) == 5

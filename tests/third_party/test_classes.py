@@ -11,10 +11,10 @@ from third_party.own import OWN, ROI, module, spec, units
 from toy.attack import Walk
 from toy.net import Tiny
 
-from freqbench import plugins
 from freqbench.attacks import attack_class, make
-from freqbench.errors import CheckpointError, UserError
-from freqbench.grid import attack_identity
+from freqbench.core import plugins
+from freqbench.core.errors import CheckpointError, UserError
+from freqbench.job.grid import attack_identity
 from freqbench.models import load, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +168,7 @@ def test_a_class_of_freqbench_s_own_may_be_named_by_its_path() -> None:
     """It has no source to be told apart by: its revision is freqbench's."""
     args = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32, 32], "stem": [2, 2, 2], "feature_size": 4}
     args |= {"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
-    found = spec(arch="freqbench.models.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32])
+    found = spec(arch="freqbench.models.networks.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32])
     assert (found.code_sha256, found.needs_trust) == (None, True)
 
 

@@ -12,8 +12,8 @@ from third_party.own import OWN, TRUST, units
 from tiny import execute, expanded, rows, small, write
 from toy.data import Balls
 
+from freqbench.core.errors import UserError
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.errors import UserError
 from freqbench.results import Store
 
 ROOT = Path(__file__).parents[2]

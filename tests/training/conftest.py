@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from freqbench.config import validate
+from freqbench.core.config import validate
 from freqbench.training import TrainJob
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.training import TrainJob, identities, train
 from freqbench.training import loop as loops
 from freqbench.training.lists import job_lists

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from freqbench.core.types import Case, CaseRef, Shape
 from freqbench.training.crops import CropSampler
 from freqbench.training.recipe import Augmentation
-from freqbench.types import Case, CaseRef, Shape
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from freqbench.config import validate
+from freqbench.core.config import validate
 from freqbench.training import TrainJob, train
 from freqbench.training.state import read_log
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case
 from freqbench.training import TrainJob, loop
 from freqbench.training.lists import ROLES, job_lists
 from freqbench.training.loop import fit, learning_rate
@@ -17,7 +18,6 @@ from freqbench.training.plan import trainings_of
 from freqbench.training.recipe import Schedule
 from freqbench.training.state import State
 from freqbench.training.validation import mean_foreground
-from freqbench.types import Case
 
 Train = Callable[..., State]
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from freqbench.config import load
-from freqbench.errors import UserError
+from freqbench.core.config import load
+from freqbench.core.errors import UserError
 from freqbench.training import TrainJob
 
 MakeJob = Callable[..., TrainJob]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from freqbench import models
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.training import TrainJob, identities, train
 from freqbench.training.loop import Training
 from freqbench.training.plan import prepare

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from freqbench import models
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.training import TrainJob, run, train
 from freqbench.training.lists import job_lists
 from freqbench.training.validation import case_dice, mean_foreground

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freqbench import models
-from freqbench.errors import MissingDataError
+from freqbench.core.errors import MissingDataError
 from freqbench.training import TrainJob, finished, identities, run, train
 from freqbench.training.lists import job_lists
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from freqbench import models
-from freqbench.config import load
-from freqbench.identity import digest
+from freqbench.core.config import load
+from freqbench.core.identity import digest
 from freqbench.metrics import dice
 from freqbench.training import TrainJob
 from freqbench.training.lists import job_lists

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from freqbench.config import validate
-from freqbench.errors import UserError, unknown
+from freqbench.core.config import validate
+from freqbench.core.errors import UserError, unknown
 from freqbench.models.defences.base import Defence
 from freqbench.models.defences.bit_depth import BitDepth
 from freqbench.models.defences.dct_quantization import DctQuantization

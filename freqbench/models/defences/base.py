@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.config import Strict
-from freqbench.identity import digest
+from freqbench.core.config import Strict
+from freqbench.core.identity import digest
 
 Back = Callable[[Tensor], Tensor]
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from freqbench.core.types import Shape
 from freqbench.models.defences.base import FIXED, Defence, draw_seed
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.wrapper import SegmentationModel
-from freqbench.types import Shape
 
 
 class DefendedModel(SegmentationModel):

@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from freqbench import names, storage
-from freqbench.errors import UserError
-from freqbench.identity import digest
+from freqbench.core import names, storage
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
 from freqbench.reporting.figures import cases, drawings
 from freqbench.reporting.figures.drawings import Drawing, Material
 from freqbench.reporting.figures.style import pdf_and_png

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
 from freqbench.reporting.figures import curves, qualitative, slices, volumes
 from freqbench.reporting.figures.drawings import MOST_LINES, Drawing, Material, parts
 from freqbench.reporting.figures.volumes import Saved

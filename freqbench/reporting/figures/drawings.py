@@ -8,13 +8,13 @@ from typing import TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from freqbench import storage
+from freqbench.core import storage
 from freqbench.reporting import prepared
 from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.reporting.distances import drops_by_distance
 from freqbench.reporting.figures import corruptions, curves, drops, maps
 from freqbench.reporting.views.natural import compared
-from freqbench.results import saved
+from freqbench.results import volumes
 
 MOST_ROWS = 30  # attacks of one figure; more go on in a further one
 MOST_PAIRS = 14
@@ -62,7 +62,7 @@ class Material:
     @cached_property
     def folders(self) -> Mapping[tuple[str, str], str]:
         """Of saved volumes, by `cell_id` and `case_key`."""
-        found = saved.whole(self.root) if self.root else {}
+        found = volumes.whole(self.root) if self.root else {}
         return {key: storage.join(str(self.root), folder) for key, folder in found.items()}
 
 

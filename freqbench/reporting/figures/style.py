@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from freqbench.core.terminal import printable
 from freqbench.reporting.colors import SeriesStyle
-from freqbench.terminal import printable
 
 COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both

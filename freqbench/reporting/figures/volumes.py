@@ -8,11 +8,11 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from freqbench import names, storage
+from freqbench.core import names, storage
+from freqbench.core.errors import DataError
+from freqbench.core.types import Spacing
 from freqbench.data import nifti
-from freqbench.errors import DataError
-from freqbench.results import saved
-from freqbench.types import Spacing
+from freqbench.results import volumes
 
 T = TypeVar("T", bound=np.generic)
 Image = npt.NDArray[np.float32]
@@ -52,9 +52,9 @@ def read(root: str, folder: str) -> Saved:
         UserError: files are damaged or missing, do not lie on one grid, or links lead elsewhere.
     """
     names.require_inside(root.rpartition("/")[0] or ".", folder)
-    clean, affine = _channels(storage.join(folder, saved.CLEAN))
-    adversarial, _ = _channels(storage.join(folder, saved.ADVERSARIAL))
-    label = _classes(storage.join(folder, saved.LABEL))
+    clean, affine = _channels(storage.join(folder, volumes.CLEAN))
+    adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
+    label = _classes(storage.join(folder, volumes.LABEL))
     if not (clean.shape == adversarial.shape and clean.shape[1:] == label.shape):
         raise DataError(
             f"{folder}: expected clean, adversarial and label on one grid, got {clean.shape[1:]}, "
@@ -80,9 +80,9 @@ def read(root: str, folder: str) -> Saved:
 def _predictions(folder: str) -> dict[str, tuple[Mask, Mask]]:
     """Of each target with label maps of both volumes."""
     found = {}
-    for target, files in sorted(saved.predictions(storage.list_files(folder, saved.SUFFIX)).items()):
+    for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):
         if len(files) == 2:
-            kinds = (saved.ON_CLEAN, saved.ON_ADVERSARIAL)
+            kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
             before, after = (_classes(storage.join(folder, files[kind])) for kind in kinds)
             found[target] = before, after
     return found

@@ -23,7 +23,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
 - `tables`, `natural`: see `freqbench.reporting.page.robustness`;
-- `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
+- `audit`: see `freqbench.audit.checks.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
 
 A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
 score's `metric` is not among `metrics`), or is undefined on these volumes; a failed row has an `error`.

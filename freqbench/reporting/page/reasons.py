@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.documents import object_of
+from freqbench.core.documents import object_of
 
 _TEXTS = ["metrics", "null_reasons"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench import names, storage
+from freqbench.core import names, storage
+from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
-from freqbench.errors import DataError, UserError
-from freqbench.results import saved
+from freqbench.results import volumes
 
 Manifest = dict[str, Any]
 
@@ -77,7 +77,7 @@ def live_manifest(
     """The same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; no volume is read."""
 
     def key(store: int, place: str, name: str) -> str:
-        below = "/".join([*place.split("/")[-2:], name.removesuffix(saved.SUFFIX)])
+        below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
         return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
 
     return _manifest("fetch", *_cases(records, classes, stores, key), colors)
@@ -102,7 +102,7 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
     parts = below.split("/")
     if len(parts) != 3 or any(part in ("", ".", "..") or not part.isprintable() or "\\" in part for part in parts):
         raise UserError(f"{key!a:.80}: expected the key of a volume, got another place: take it from the page")
-    path = storage.join(store, saved.VOLUMES, *parts) + saved.SUFFIX
+    path = storage.join(store, volumes.VOLUMES, *parts) + volumes.SUFFIX
     names.require_inside(store, path)
     if not storage.exists(path):
         raise UserError(f"{path}: expected a saved volume, found none: load the page again")
@@ -177,7 +177,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     places = [
         (*ids, number, folder)
         for number, store in enumerate(stores)
-        for ids, folder in saved.whole(storage.join(store, saved.VOLUMES)).items()
+        for ids, folder in volumes.whole(storage.join(store, volumes.VOLUMES)).items()
     ]
     there = pd.DataFrame(places, columns=["cell_id", "case_key", "store", "folder"])
     there = there.drop_duplicates(["cell_id", "case_key"])
@@ -217,15 +217,15 @@ def _case(
         UserError: links lead out of the store.
     """
     row = group.iloc[0]
-    place = storage.join(store, saved.VOLUMES, str(row["folder"]))
+    place = storage.join(store, volumes.VOLUMES, str(row["folder"]))
     names.require_inside(store, place)
-    files = storage.list_files(place, saved.SUFFIX)
+    files = storage.list_files(place, volumes.SUFFIX)
     for name in files:
         names.require_inside(store, storage.join(place, name))
-    if missing := {saved.CLEAN, saved.ADVERSARIAL} - set(files):
+    if missing := {volumes.CLEAN, volumes.ADVERSARIAL} - set(files):
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     keys = {name: key(place, name) for name in files}
-    of_targets = saved.predictions(files)
+    of_targets = volumes.predictions(files)
     known = class_names.get(str(row["cell_id"]), {})
     targets = _targets(group)
     return {
@@ -234,13 +234,13 @@ def _case(
         "attack": str(row["label"]),
         "source": str(row["source_model"]),
         "files": {
-            "clean": keys[saved.CLEAN],
-            "adversarial": keys[saved.ADVERSARIAL],
-            "label": keys.get(saved.LABEL),
+            "clean": keys[volumes.CLEAN],
+            "adversarial": keys[volumes.ADVERSARIAL],
+            "label": keys.get(volumes.LABEL),
             "predictions": {
                 shown: {
-                    "clean": keys.get(of_targets[name].get(saved.ON_CLEAN, "")),
-                    "adversarial": keys.get(of_targets[name].get(saved.ON_ADVERSARIAL, "")),
+                    "clean": keys.get(of_targets[name].get(volumes.ON_CLEAN, "")),
+                    "adversarial": keys.get(of_targets[name].get(volumes.ON_ADVERSARIAL, "")),
                 }
                 for shown, name in targets.items()
                 if name in of_targets

@@ -6,8 +6,8 @@ from itertools import groupby
 
 import pandas as pd
 
+from freqbench.core.terminal import printable
 from freqbench.reporting.render.columns import Column, Section, columns_of, levels
-from freqbench.terminal import printable
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

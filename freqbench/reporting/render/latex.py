@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from freqbench.core.terminal import printable
 from freqbench.reporting.render.columns import Column, Section, columns_of, levels, parts
-from freqbench.terminal import printable
 
 PACKAGES = ("booktabs", "graphicx", "longtable")
 LONG_ROWS = 40

@@ -12,8 +12,8 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from freqbench.core.terminal import PlainConsole, printable
 from freqbench.reporting.render.columns import Column, Section, columns_of, one_line, parts
-from freqbench.terminal import PlainConsole, printable
 
 TERMINAL_ROWS = 60
 WRAPPED_WIDTH = 12

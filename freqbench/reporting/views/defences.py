@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from freqbench.documents import object_of
+from freqbench.core.documents import object_of
 from freqbench.reporting.frames import plain
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.rows import (

@@ -9,8 +9,8 @@ from attacks.examples import EXAMPLES
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
+from freqbench.core.identity import window_generator
 from freqbench.data import DATASETS
-from freqbench.identity import window_generator
 from freqbench.metrics import dice
 from freqbench.models import DefendedModel, ModelEntry, load, resolve
 from freqbench.models.defences import defence_of

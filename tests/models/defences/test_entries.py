@@ -8,10 +8,10 @@ import torch
 from handed_on import handed_on
 from tiny import expanded, job, small
 
-from freqbench import config
-from freqbench.engine.rehearsal import rehearsed
-from freqbench.errors import UserError
-from freqbench.job import JobSpec, further_targets
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.job.rehearsal import rehearsed
+from freqbench.job.schema import JobSpec, further_targets
 from freqbench.models import DefendedModel, ModelEntry, ModelSpec, load, resolve, resolve_ensemble
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from freqbench.attacks import PGD
-from freqbench.identity import window_generator
+from freqbench.core.identity import window_generator
 from freqbench.models import DefendedModel, SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.adapter import InputAdapter
 from freqbench.models.defences import defence_of

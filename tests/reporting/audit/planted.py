@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 from reporting.conftest import make_row
 
-from freqbench.reporting.audit import Evidence, evidence_of
-from freqbench.reporting.audit.checks import CHECKS
-from freqbench.reporting.audit.findings import Finding
+from freqbench.audit.checks import Evidence, evidence_of
+from freqbench.audit.checks.findings import Finding
+from freqbench.audit.checks.table import CHECKS
+from freqbench.audit.measurements import GradientFacts, Gradients
 from freqbench.results import RECORDS, to_table
-from freqbench.results.probed import GradientFacts, Gradients
 
 CASES = 6
 EPS = 8 / 255

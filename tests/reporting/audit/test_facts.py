@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from reporting.audit.planted import CASES, EPS, HEALTHY, classes_of, evidence, finding, gradients, healthy, rows
 
-from freqbench.reporting.audit import audited
-from freqbench.reporting.audit.checks import CHECKS
-from freqbench.results.probed import Saved, SavedScore
+from freqbench.audit.checks import audited
+from freqbench.audit.checks.table import CHECKS
+from freqbench.audit.measurements import Saved, SavedScore
 
 VAFA = ("vafa", "vafa uniform", "vafa random")
 

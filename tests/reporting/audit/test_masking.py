@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from reporting.audit.planted import EPS, HEALTHY, but_for, evidence, finding, gradients, healthy, rows
 
-from freqbench.reporting.audit import audited
-from freqbench.reporting.audit.checks import CHECKS, verdicts
+from freqbench.audit.checks import audited
+from freqbench.audit.checks.table import CHECKS, verdicts
 
 CROSSED = {"left": 70.0}
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from reporting.audit.planted import gradients, healthy, rows
 
-from freqbench.errors import UserError
-from freqbench.reporting.audit import audited, gathered, page_part
+from freqbench.audit.checks import audited, gathered, page_part
+from freqbench.audit.measurements import GRADIENTS, read_gradients, root_of, write
+from freqbench.core.errors import UserError
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
-from freqbench.results.probed import GRADIENTS, read_gradients, root_of, write
 
 
 def stored(root: str, found: list[dict[str, Any]]) -> Store:

@@ -9,8 +9,8 @@ from reporting.audit.planted import CASES, EPS, evidence, rows
 from reporting.conftest import make_row
 from scipy import stats
 
-from freqbench.reporting.audit import Finding, audited
-from freqbench.reporting.audit.checks import CHECKS, ModelVerdict, verdicts
+from freqbench.audit.checks import Finding, audited
+from freqbench.audit.checks.table import CHECKS, ModelVerdict, verdicts
 
 Rows = list[dict[str, Any]]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench.engine.volumes import write
-from freqbench.errors import UserError
+from freqbench.core.errors import UserError
+from freqbench.engine.saved_volumes import write
 from freqbench.reporting.figures.volumes import read
-from freqbench.results.saved import whole
+from freqbench.results.volumes import whole
 
 SHAPE = (3, 4, 5)
 # The first axis points to superior (2 mm), the second to the left (3 mm), the third to posterior (4 mm).

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from volumes_page import COLORS, make_store, rows_of
 
-from freqbench.errors import DataError, UserError
+from freqbench.core.errors import DataError, UserError
 from freqbench.reporting.page.volumes import browser_file, live_manifest, volume_bytes, write_volumes
-from freqbench.results import saved
+from freqbench.results import volumes
 
 
 @pytest.fixture(scope="module")
@@ -209,5 +209,5 @@ def test_links_out_of_the_store_are_refused(rows: Any, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_whole_does_not_count(tmp_path: Path) -> None:
     for name, is_whole in (("a-b-1/c-2", True), ("a-b-3/c-4", False)):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / (saved.FACTS if is_whole else saved.CLEAN)).write_bytes(b"{}")
-    assert saved.whole(str(tmp_path)) == {("1", "2"): "a-b-1/c-2"}
+        (tmp_path / name / (volumes.FACTS if is_whole else volumes.CLEAN)).write_bytes(b"{}")
+    assert volumes.whole(str(tmp_path)) == {("1", "2"): "a-b-1/c-2"}

@@ -3,8 +3,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.gradient import LinfGradientAttack
-from freqbench.attacks.task import Task
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from freqbench.core.identity import digest
+from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import Dataset
-from freqbench.identity import digest
-from freqbench.types import CaseRef, NativeCase
 
 
 class Balls(Dataset):

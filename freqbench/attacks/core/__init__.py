@@ -1,0 +1,1 @@
+"""What all attacks share: contract, task, losses and their options, ensembles, threat models."""

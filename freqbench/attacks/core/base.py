@@ -1,0 +1,297 @@
+"""The contract of every attack: a final `__call__` that checks and counts, and one hook that an attack writes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks.core.draws import Generators
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter, as_channels
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError, ThreatModelError, UserError
+from freqbench.ops.filters import keep_cube
+
+SLACK = 1e-6
+
+Start = Tensor | Mapping[str, Tensor]
+Filter = tuple[str, int] | tuple[str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """What an attack returns.
+
+    Attributes:
+        adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
+        state: the final learned state in its blocked layout, or None.
+        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
+            is coupled; `[0, B]` where an attack asks for no gradient; NaN for the steps that a window did not take.
+        forwards: model passes of each window.
+        backwards: gradient passes of each window.
+    """
+
+    adversarial: Tensor
+    state: Tensor | None
+    losses: Tensor
+    forwards: tuple[int, ...]
+    backwards: tuple[int, ...]
+
+    @property
+    def num_forwards(self) -> int:
+        """Model passes a window: the most that one took, where they differ."""
+        return max(self.forwards)
+
+    @property
+    def num_backwards(self) -> int:
+        """Gradient passes a window, likewise."""
+        return max(self.backwards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack with all its parameters: frozen, without state between calls.
+
+    Class attributes of an attack:
+        name: its key in `ATTACKS`.
+        threat_model: the set of volumes that it may choose from, a name of
+            `freqbench.attacks.core.threat_models.THREAT_MODELS`, which says what is free, bounded and only penalised;
+            of a set that is none of these, a name of its own.
+        budget_name: the one parameter that bounds it; None where none does. Where parameters say which threat model or
+            budget it is, an instance has attributes of its own in place of these.
+        variants: the values that `variant` takes.
+        parameters: what each of its parameters means and which values it takes.
+        scopes: the values that `scope` takes.
+        may_stop_early: whether a window may take fewer passes than `passes` says.
+        needs_reference: whether a call takes `reference`.
+        revision: raised by hand when a change alters results, so that old rows are computed anew.
+
+    Args:
+        targeted: `labels` are the target to reach instead of the truth to leave.
+        variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
+        filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.filters.keep_cube`); the volume is then clamped to
+            [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
+            larger at single voxels, as the `linf` of a record says.
+        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
+            with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
+            of the prediction as deployed. In Python the caller hands over either.
+        channels: the only ones that are changed, counted from 0, or the only one; the model sees all others beside
+            them, which come back to the bit as they came. Draws, `start` and state are those of these channels alone.
+            None: all. A bound on intensities holds in every voxel of every channel, a norm is taken over all channels
+            together.
+    """
+
+    name: ClassVar[str]
+    threat_model: ClassVar[str]
+    budget_name: ClassVar[str | None]
+    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
+    parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
+    scopes: ClassVar[tuple[str, ...]] = ("window",)
+    may_stop_early: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
+    revision: ClassVar[int] = 1
+
+    targeted: bool = False
+    variant: str = "released"
+    filter: Filter | None = None
+    scope: str = "window"
+    channels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            parameter, value = self.parameters.get(field.name), getattr(self, field.name)
+            complaint = parameter.check(value) if parameter else None
+            if complaint:
+                raise ParameterError(self.name, field.name, complaint)
+            if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
+                # 20 and 20.0 are one attack, told apart by nothing that hangs on its parameters.
+                object.__setattr__(self, field.name, float(value))
+        if self.variant not in self.variants:
+            expected = " or ".join(self.variants)
+            raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
+        if self.scope not in self.scopes:
+            whole = "only a perturbation of voxels is made for a whole volume"
+            reason = whole if self.scope == "volume" else "it is never made of windows one by one"
+            raise ParameterError(self.name, "scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
+        if self.filter is not None:
+            object.__setattr__(self, "filter", tuple(self.filter))
+        if self.channels is not None:
+            # One spelling, as attacks are told apart by their parameters.
+            object.__setattr__(self, "channels", as_channels(self.channels))
+
+    @abstractmethod
+    def perturb(self, task: Task) -> Tensor:
+        """Make the adversarial volumes of a task; this is what an attack's author writes."""
+
+    @property
+    @abstractmethod
+    def passes(self) -> tuple[int, int]:
+        """Forward and backward passes a window, known before the attack runs; the most, where it `may_stop_early`."""
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the attack draws; one that does not runs once whatever the seeds."""
+        return False
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a window's result depends on the windows attacked with it, whose number is then in the identity."""
+        return False
+
+    @property
+    def attacks_volume(self) -> bool:
+        """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
+        return self.scope == "volume"
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse parameters that a model of so many classes cannot take; called before anything is computed.
+
+        Raises:
+            ParameterError: naming the parameter.
+        """
+        return
+
+    def check_channels(self, num_channels: int) -> None:
+        """Refuse channels that volumes of so many do not have; called before anything is computed.
+
+        Raises:
+            ParameterError: naming `channels`.
+        """
+        highest = max(self.channels or (0,))
+        if highest >= num_channels:
+            raise ParameterError(self.name, "channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
+
+    def prepare(self, task: Task) -> None:
+        """Set a task up before `perturb`: what is raised, where, and towards which labels."""
+        return
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
+
+        Volumes have the channels that are attacked.
+
+        Args:
+            clean: what was attacked.
+            adversarial: what `perturb` returned.
+            state: what it left as `task.state`: where the bound is one on a table or on multipliers.
+        """
+        return 0.0
+
+    @final
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: Generators | None = None,
+        start: Start | None = None,
+        reference: Tensor | None = None,
+    ) -> AttackResult:
+        """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
+
+        Args:
+            model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
+                buffers, mode and `.grad` are left as found.
+            images: clean volumes, float32 or float64 `[B, C, H, W, D]` in [0, 1].
+            labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or the target of an attack with `targeted=True`.
+            generator: one for the batch or one a sample; None stands for seed 0. Draws are made on the generator's
+                device.
+            start: replaces the random draw, in the layout of the attack's docstring.
+            reference: for attacks with `needs_reference`, volumes of the images' shape in [0, 1], one a sample.
+
+        Raises:
+            UserError: images, labels, generator, start or reference are not what they must be.
+            ThreatModelError: the result left the attack's own bound by more than 1e-6.
+        """
+        self._check(images, labels)
+        self.check_channels(images.shape[1])
+        self._check_reference(images, reference)
+        with torch.inference_mode(False), torch.enable_grad():
+            task = Task(
+                self.name,
+                model,
+                images,
+                labels,
+                targeted=self.targeted,
+                generator=generator,
+                start=start,
+                reference=reference,
+                channels=self.channels,
+                check_classes=self.check_classes,
+            )
+            with task.network.evaluation_mode():
+                self.prepare(task)
+                adversarial = self.perturb(task).detach()
+            self._verify(task.clean, adversarial, task.state)
+            if self.filter is not None:
+                adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
+            adversarial = task.network.whole(adversarial)
+        forwards, backwards = task.passes
+        return AttackResult(
+            adversarial=adversarial,
+            state=task.state,
+            losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
+            forwards=forwards,
+            backwards=backwards,
+        )
+
+    def _check(self, images: Tensor, labels: Tensor) -> None:
+        if images.ndim != 5 or 0 in images.shape:
+            got = "x".join(map(str, images.shape))
+            raise UserError(f"{self.name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
+        if images.dtype not in (torch.float32, torch.float64):
+            raise UserError(f"{self.name}: expected float32 or float64 images, got {images.dtype}: convert them")
+        shape = (len(images), 1, *images.shape[2:])
+        if labels.shape != shape:
+            expected, got = ("x".join(map(str, each)) for each in (shape, labels.shape))
+            raise UserError(f"{self.name}: expected labels [B, 1, H, W, D] beside the images, {expected}, got {got}")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise UserError(f"{self.name}: expected integer labels, got {labels.dtype}: convert them")
+        low, high = (float(bound) for bound in images.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"{self.name}: expected images in [0, 1], got [{low:.4g}, {high:.4g}]: "
+                "rescale intensities in the dataset, not in the attack."
+            )
+
+    def _check_reference(self, images: Tensor, reference: Tensor | None) -> None:
+        if reference is None:
+            return
+        if not self.needs_reference:
+            raise UserError(f"{self.name}: expected no reference, got one: this attack has no use for it")
+        if reference.shape != images.shape:
+            expected, got = ("x".join(map(str, t.shape)) for t in (images, reference))
+            raise UserError(f"{self.name}: expected a reference of the images' shape {expected}, got {got}: resize it")
+        low, high = (float(bound) for bound in reference.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise UserError(f"{self.name}: expected a reference in [0, 1], got [{low:.4g}, {high:.4g}]: rescale it")
+
+    def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
+        low, high = (float(bound) for bound in adversarial.aminmax())
+        if adversarial.shape != clean.shape or not (low >= 0 and high <= 1):
+            raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
+        excess = self.excess(clean, adversarial, state)
+        if not excess <= SLACK:
+            raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinfAttack(Attack):
+    """An attack inside { x : |x - clean| <= eps, 0 <= x <= 1 }.
+
+    Args:
+        eps: radius on the [0, 1] intensity scale.
+    """
+
+    threat_model: ClassVar[str] = "linf"
+    budget_name: ClassVar[str | None] = "eps"
+
+    eps: float
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """The largest voxel change beyond `eps`."""
+        return float((adversarial - clean).abs().max()) - self.eps

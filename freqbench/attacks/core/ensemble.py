@@ -1,0 +1,148 @@
+"""What ensembles of attacks share: members one after the other, and of all their volumes the worst for the model."""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.apgd import APGD, Schedule
+from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.best import across
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import SCOPES
+from freqbench.attacks.core.targets import LEAST_LIKELY
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError, UserError
+
+SCHEDULE: Schedule = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))
+"""The radii of SEA's runs, as factors of eps, and their shares of the steps."""
+FEWEST_STEPS = 4  # one for every radius
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(LinfAttack):
+    """Attacks on the same samples in the same ball; every sample keeps the volumes on which its mean Dice is lowest.
+
+    The Dice is that of the predicted classes against the truth, over the foreground or over `organs`
+    (`freqbench.ops.overlap.mean_dice`). It decides between members, of equal ones for the first, and which of the
+    volumes that a member looked at count, of equal ones the last. A member moves as it does alone, from the draw that
+    it would have alone: with a generator a sample, no member is stronger on a sample by itself, by that Dice.
+
+    A sample without any Dice left is left alone by the members that follow.
+
+    Args:
+        steps: gradient steps of each run.
+        organs: class indices; as in `freqbench.attacks.core.gradient`, and the only classes in the Dice. None:
+        everything.
+        restarts: runs of every member that follows a gradient.
+        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice that decides is
+            the case's own, of its prediction as deployed; memory holds one batch of windows, and the logits of the
+            volume. `window`: a sample is a window, and of the Dice of a case, which is made of many, nothing follows.
+            Where a case is one window, both are one.
+
+    A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
+    ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
+    """
+
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    may_stop_early: ClassVar[bool] = True
+
+    steps: int = 100
+    organs: tuple[int, ...] | None = None
+    restarts: int = 1
+    variant: str = "paper"
+    scope: str = "volume"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.organs is not None:
+            object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
+        if self.targeted:
+            complaint = "expected false, got true: members are judged by the Dice against the truth"
+            raise ParameterError(self.name, "targeted", complaint)
+
+    @property
+    @abstractmethod
+    def attacks(self) -> tuple[LinfGradientAttack, ...]:
+        """The members in their order."""
+
+    @property
+    def enough(self) -> float:
+        """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
+        return 0.0
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Those of all members, and one forward pass for each: what a sample takes that never falls."""
+        forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
+        return sum(forwards) + len(forwards), sum(backwards)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Members draw."""
+        return True
+
+    def check_classes(self, num_classes: int) -> None:
+        """Enough classes for every member."""
+        for attack in self.attacks:
+            try:
+                attack.check_classes(num_classes)
+            except ParameterError as error:
+                raise ParameterError(self.name, error.parameter, error.complaint) from None
+
+    def prepare(self, task: Task) -> None:
+        """Nothing but a check: every member aims for itself."""
+        if task.start is not None:
+            raise UserError(f"{self.name}: expected no start: its members draw, each in a way of its own")
+
+    def require_steps(self) -> None:
+        """Refuse fewer steps than runs with a radius that shrinks have to take."""
+        if self.steps < FEWEST_STEPS:
+            complaint = f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}"
+            raise ParameterError(self.name, "steps", complaint)
+
+    def apgd(self, loss: str, schedule: Schedule | None = None) -> APGD:
+        """Auto-PGD as a member.
+
+        Args:
+            loss: a name of LOSSES; `dlr-targeted` aims for the class of least clean probability at each voxel.
+            schedule: as `APGD.eps_schedule`.
+        """
+        return APGD(
+            eps=self.eps,
+            steps=self.steps,
+            eps_schedule=schedule,
+            loss=loss,
+            target=LEAST_LIKELY if loss == "dlr-targeted" else None,
+            organs=self.organs,
+            restarts=self.restarts,
+            keep="best",
+        )
+
+    def perturb(self, task: Task) -> Tensor:
+        """The members, each on the samples that are left to it, and of their volumes the worst."""
+        worst = task.clean.clone()
+        lowest = torch.full((len(worst),), math.inf, dtype=torch.float64, device=worst.device)
+        for attack in self.attacks:
+            left = torch.nonzero(lowest > self.enough).flatten().tolist()
+            if left:
+                volumes, dice = self._run(attack, task, left)
+                is_worse = dice < lowest[left]
+                worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
+                lowest[left] = torch.where(is_worse, dice, lowest[left])
+        missing = self.passes[1] - len(task.losses)
+        task.losses += [task.clean.new_full((len(worst),), math.nan)] * missing
+        return worst
+
+    def _run(self, attack: LinfGradientAttack, task: Task, samples: list[int]) -> tuple[Tensor, Tensor]:
+        """A member's volumes of some samples, and their mean Dice."""
+        part = task.part(samples)
+        attack.prepare(part)
+        part.keep_by_success(task.labels[samples])
+        volumes = attack.perturb(part).detach()
+        dice = -part.success(volumes)
+        task.join(part, samples)
+        return volumes, dice

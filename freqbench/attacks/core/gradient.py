@@ -1,0 +1,179 @@
+"""What every attack that follows a gradient offers: loss, organs, target rule, restarts, the best iterate."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.best import Best
+from freqbench.attacks.core.loss_options import AimedAttack
+from freqbench.attacks.core.parameters import SCOPES
+from freqbench.attacks.core.targets import LEAST_LIKELY
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import ParameterError, UserError
+from freqbench.ops.losses import COMPARED_BY
+from freqbench.ops.voxel_losses import FEWEST_CLASSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(AimedAttack):
+    """An attack that raises a loss by its gradient.
+
+    Args:
+        loss: a name of `freqbench.ops.losses.LOSSES`.
+        organs: as in `AimedAttack`: every sum of the loss over voxels is over those of these classes alone, whatever
+            the rest of the volume is predicted as, and the Dice is the mean over these classes (towards a target: over
+            all, as the target's classes are others). A window without any such voxel has no gradient.
+        target: as in `AimedAttack`.
+        restarts: as many runs, each from a further draw of the sample's own generator. Of their volumes a sample keeps
+            those on which the mean Dice of the predicted classes is lowest, of `organs` alone where they are given
+            (`freqbench.ops.overlap.mean_dice`); towards a target those of the highest loss. A sample is a window, with
+            `scope: volume` the case.
+        keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
+            sample by sample, the last ones among them.
+
+    What the volumes of a run are compared by is what the attack raises; for masked losses, which fall when voxels turn
+    wrong, it is the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where
+    the loss of its last volumes is not known otherwise, and to choose between runs one pass each. A null row takes no
+    notice of these parameters.
+    """
+
+    loss: str | None = "dicece"
+    restarts: int = 1
+    keep: str = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run_passes == (0, 0):
+            for field in fields(self):
+                if field.name in (*AimedAttack.__annotations__, *GradientAttack.__annotations__):
+                    object.__setattr__(self, field.name, field.default)
+        for parameter, complaint in (("restarts", self._about_restarts()), ("loss", self._about_loss())):
+            if complaint:
+                raise ParameterError(self.name, parameter, complaint)
+        if self.restarts > 1:
+            # Runs were once chosen by their loss; rows of a single run are as they were, and so is their identity.
+            object.__setattr__(self, "revision", type(self).revision + 1)
+
+    def _about_restarts(self) -> str | None:
+        if self.restarts == 1 or self.is_stochastic:
+            return None
+        return f"expected 1, got {self.restarts}: without a random draw every run is the same"
+
+    def _about_loss(self) -> str | None:
+        if self.loss_name == "dlr-targeted" and self.target is None:
+            return "expected a target rule beside dlr-targeted, as it weighs the target against the truth"
+        if self.targeted and self.loss_name in COMPARED_BY:
+            return f"expected a loss without a mask beside targeted, got {self.loss_name!r}: use a target rule, or ce"
+        return None
+
+    @property
+    def loss_name(self) -> str:
+        """The loss by its name in `LOSSES`."""
+        return self.loss or "dicece"
+
+    @property
+    @abstractmethod
+    def run_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of one run, before anything is compared."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether the losses of a run's volumes decide which are kept."""
+        return self.keep == "best"
+
+    @property
+    def passes_to_compare(self) -> int:
+        """Forward passes that it takes to know the loss of a run's last volumes."""
+        return 1
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Those of every run, and what restarts, the best iterate and the target rule add."""
+        forwards, backwards = self.run_passes
+        compared = self.passes_to_compare if self.compares else 0
+        chosen = 1 if self.restarts > 1 else 0
+        clean = 1 if self.target == LEAST_LIKELY else 0
+        return self.restarts * (forwards + compared + chosen) + clean, self.restarts * backwards
+
+    def check_classes(self, num_classes: int) -> None:
+        """Enough classes for the loss, and none named beyond the last."""
+        fewest = FEWEST_CLASSES.get(self.loss_name, 0)
+        if num_classes < fewest:
+            complaint = f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce"
+            raise ParameterError(self.name, "loss", complaint)
+        super().check_classes(num_classes)
+
+    def prepare(self, task: Task) -> None:
+        """Loss, organs and target rule."""
+        if self.restarts > 1 and task.start is not None:
+            raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
+        task.aim(self.loss_name, self.organs, self.target)
+
+    def run_to_best(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
+        """The last point of a run, or with `keep: best` the best one; of several runs that of the strongest.
+
+        Args:
+            task: what is attacked; while its `best` is set, gradients offer the points that they are taken at.
+            run: the iteration, once, to its last point.
+            render: makes the volumes of a point.
+        """
+
+        def once() -> tuple[Tensor]:
+            if not self.compares:
+                return (run(),)
+            best = task.best = task.new_result()
+            x = run()
+            best.offer(task.value(render(x)), x)
+            (kept,) = best.kept
+            return (kept,)
+
+        (x,) = self.strongest(task, once, render)
+        return x
+
+    def strongest(
+        self, task: Task, run: Callable[[], tuple[Tensor, ...]], render: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """What a run ends with; of several, sample by sample, the tensors of the most successful one.
+
+        Args:
+            task: what is attacked.
+            run: one run; the first of its tensors makes volumes.
+            render: makes them.
+        """
+        if self.restarts == 1:
+            return run()
+        best = Best()
+        for _ in range(self.restarts):
+            tensors = run()
+            task.best = None
+            best.offer(task.success(render(tensors[0])), *tensors)
+        return best.kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinfGradientAttack(GradientAttack, LinfAttack):
+    """A gradient attack whose iterates are volumes inside { x : |x - clean| <= eps, 0 <= x <= 1 }.
+
+    An author writes `run`, the paper's iteration, with `task.gradient` at its iterates.
+    """
+
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+
+    @abstractmethod
+    def run(self, task: Task) -> Tensor:
+        """One run to its last volumes. Where volumes are compared, `task.gradient` offers those that it looks at."""
+
+    @final
+    def perturb(self, task: Task) -> Tensor:
+        """The runs, and of them or their iterates the best."""
+        return self.run_to_best(task, lambda: self.run(task), lambda x: x)
+
+    def draw_start(self, task: Task) -> Tensor:
+        """Uniform noise in [-eps, eps], or the one that was given."""
+        start = task.given_start()
+        return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start

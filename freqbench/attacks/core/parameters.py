@@ -1,0 +1,252 @@
+"""What each parameter name means and which values it takes: the same in Python, job files and columns."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from freqbench.attacks.core.targets import check_organs, check_target
+from freqbench.core.errors import unknown
+from freqbench.ops.bands import BANDS
+from freqbench.ops.losses import LOSSES
+
+CONTROLS = ("none", "uniform", "random")
+KEEPS = ("last", "best")
+SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
+MEMBERS = (
+    *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
+    *(f"pgd-{loss}" for loss in LOSSES),
+    SQUARE,
+)
+SCOPES = ("window", "volume")
+
+Check = Callable[[Any], str | None]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter's meaning, and a check that returns None or what was expected instead."""
+
+    meaning: str
+    check: Check
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _intensity(value: Any) -> str | None:
+    if _is_number(value) and 0 <= value <= 1:
+        return None
+    hint = f". Did you mean {value:g}/255?" if _is_number(value) and 1 < value <= 255 else ""
+    return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r}{hint}"
+
+
+def step_length(step_size: float | str, eps: float) -> float:
+    """A step on the [0, 1] intensity scale, `eps/4` being a quarter of the radius.
+
+    >>> step_length("eps/4", 0.5), step_length(0.01, 0.5)
+    (0.125, 0.01)
+    """
+    return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
+
+
+def _step_size(value: Any) -> str | None:
+    if isinstance(value, str) and re.fullmatch(r"eps/(\d+\.?\d*|\.\d+)", value) and float(value[4:]) > 0:
+        return None
+    complaint = _intensity(value)
+    return complaint and complaint.replace("8/255, got", "2/255, or eps/4 for a quarter of eps, got")
+
+
+def _loss(value: Any) -> str | None:
+    return None if isinstance(value, str) and value in LOSSES else unknown("loss", str(value), LOSSES)
+
+
+def _schedule(value: Any) -> str | None:
+    pairs = value if isinstance(value, tuple | list) else ()
+    if value is None or (
+        pairs
+        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs)
+        and all(factor >= 1 and share > 0 for factor, share in pairs)
+        and pairs[-1][0] == 1
+        and math.isclose(sum(share for _, share in pairs), 1)
+    ):
+        return None
+    return (
+        "expected pairs of a factor of eps, at least 1 and at last 1, and a share of the steps, together 1, such as "
+        f"[[2, 0.3], [1.5, 0.3], [1, 0.4]] (in a job file inside one list more), got {value!r}"
+    )
+
+
+def _count(value: Any) -> str | None:
+    valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return None if valid else f"expected a whole number of at least 1, got {value!r}"
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
+
+
+def _weight(value: Any) -> str | None:
+    valid = _is_number(value) and value >= 0
+    return None if valid else f"expected a number of at least 0, got {value!r}"
+
+
+def _ratio(value: Any) -> str | None:
+    valid = _is_number(value) and 0 <= value < 1
+    return None if valid else f"expected a number of at least 0 and below 1, got {value!r}"
+
+
+def _share(value: Any) -> str | None:
+    return None if _is_number(value) and 0 <= value <= 1 else f"expected a number in [0, 1], got {value!r}"
+
+
+def _part(value: Any) -> str | None:
+    return None if _is_number(value) and 0 < value <= 1 else f"expected a number above 0 and at most 1, got {value!r}"
+
+
+def _growing(value: Any) -> str | None:
+    return None if _is_number(value) and value >= 1 else f"expected a number of at least 1, got {value!r}"
+
+
+def _odd(value: Any) -> str | None:
+    valid = _count(value) is None and value % 2 == 1
+    return None if valid else f"expected an odd whole number of at least 1, got {value!r}"
+
+
+def _positive(value: Any) -> str | None:
+    return None if _is_number(value) and value > 0 else f"expected a number above 0, got {value!r}"
+
+
+def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
+    def check(value: Any) -> str | None:
+        names = value if isinstance(value, tuple | list) else ()
+        for name in names:
+            if name not in known:
+                return unknown(kind, str(name), known)
+        if names and len(set(names)) == len(names):
+            return None
+        return (
+            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got {value!r}"
+        )
+
+    return check
+
+
+def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
+    """One spelling of channels: in their order.
+
+    >>> as_channels(0), as_channels([2, 1])
+    ((0,), (1, 2))
+    """
+    return (value,) if isinstance(value, int) else tuple(sorted(value))
+
+
+def _channels(value: Any) -> str | None:
+    listed = value if isinstance(value, tuple | list) else (value,)
+    valid = listed and all(type(channel) is int and channel >= 0 for channel in listed)
+    if valid and len(set(listed)) == len(listed):
+        return None
+    return (
+        "expected a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]]), "
+        f"got {value!r}"
+    )
+
+
+def _quantum(value: Any) -> str | None:
+    valid = _is_number(value) and value > 0
+    return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
+
+
+def _block(number: int, word: str) -> Check:
+    def check(value: Any) -> str | None:
+        sides = value if isinstance(value, tuple | list) else [value]
+        valid = len(sides) in (1, number) and not any(_count(side) for side in sides)
+        return None if valid else f"expected a whole number of at least 1, or {word} of them, got {value!r}"
+
+    return check
+
+
+def _one_of(*words: str) -> Check:
+    expected = f"expected {', '.join(words[:-1])} or {words[-1]}"
+    return lambda value: None if value in words else f"{expected}, got {value!r}"
+
+
+def _filter(value: Any) -> str | None:
+    match value:
+        case ["low" | "high", limit] if type(limit) is int and limit >= 1:
+            return None
+        case ["band", low, high] if type(low) is type(high) is int and 0 <= low < high:
+            return None
+    return (
+        'expected ("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or '
+        f"{{kind: band, limits: [4, 8]}}, got {value!r}"
+    )
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", _intensity),
+    "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", _intensity),
+    "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", _step_size),
+    "steps": Parameter("gradient steps", _count),
+    "random_start": Parameter("begin at a uniform draw from the ball", _flag),
+    "eps_schedule": Parameter("pairs of a factor of eps and a share of the steps; none: eps throughout", _schedule),
+    "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
+    "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
+    "rho": Parameter("how far a multiplier may leave 1", _ratio),
+    "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", _optional(_count)),
+    "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three")),
+    "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
+    "dice_weight": Parameter("weight of the task loss in the objective", _weight),
+    "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
+    "ssim_min": Parameter("least SSIM inside the body; none: not bounded", _optional(_part)),
+    "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
+    "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
+    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),
+    "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
+    "loss": Parameter("what is raised", _loss),
+    "organs": Parameter("the only classes whose voxels are attacked; none: all", check_organs),
+    "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
+    "restarts": Parameter("runs from as many draws, the strongest kept", _count),
+    "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
+    "decay": Parameter("weight of the former steps' gradients", _weight),
+    "probability": Parameter("of a step's volume being resized", _share),
+    "min_scale": Parameter("smallest ratio of resized sides to the window's", _part),
+    "max_scale": Parameter("largest ratio of resized sides to the window's", _growing),
+    "kernel_size": Parameter("weights a side of the kernel that smooths the gradient", _odd),
+    "sigma": Parameter("its standard deviation in voxels; none: a third of its radius", _optional(_positive)),
+    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", _optional(_intensity)),
+    "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", _optional(_weight)),
+    "queries": Parameter("forward passes of a search", _count),
+    "p_init": Parameter("share of the window that a cube covers at first", _part),
+    "threshold": Parameter("mean Dice at which, or below, later members leave a sample alone", _share),
+    "members": Parameter(
+        "attacks of an ensemble, in their order", _some_of("member", MEMBERS, "apgd-dice-shrinking, pgd-ce, square")
+    ),
+    "losses": Parameter(
+        "losses of an ensemble's runs, in their order", _some_of("loss", (*LOSSES, SEGPGD), "mask-ce, js, segpgd")
+    ),
+    "share": Parameter("share of voxels that must turn wrong", _share),
+    "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
+    "bands": Parameter("frequency bands of a spectrum", _count),
+    "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
+    "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", _one_of(*SCOPES)),
+    "channels": Parameter("the only channels that are changed; none: all", _optional(_channels)),
+}
+
+INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)
+LOGIT_STEP = Parameter("length of a step of the gates' scores", _weight)
+RANDOM_CONTROL = Parameter("a null row in place of the attack", _one_of("none", "random"))
+RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
+EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", _optional(_step_size))
+VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))
+SMALLEST_STEP = Parameter("smallest quantisation step, on the DCT scale of 0..255 intensities", _quantum)
+STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat model than without", _flag)
+SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
+SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)
+DROPPED_BAND = Parameter("the frequencies that are dropped", _one_of(*BANDS))

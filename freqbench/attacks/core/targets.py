@@ -1,0 +1,126 @@
+"""Target rules: which wrong label map an attack moves towards, made from the truth."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freqbench.core.errors import ParameterError, unknown
+
+Rule = str | tuple[str | int, ...]
+
+LEAST_LIKELY, NEXT_CLASS, SWAP, ERASE = "least-likely", "next-class", "swap", "erase"
+
+
+def target_map(rule: Rule, labels: Tensor, logits: Tensor) -> Tensor:
+    """The labels to reach, `[B, 1, H, W, D]`.
+
+    Args:
+        rule: `least-likely`: the class of least probability; `next-class`: label + 1, the last class's is background;
+            `("swap", a, b)`: a where b is and b where a is, further pairs may follow; `("erase", a)`: background where
+            a is, further classes may follow. Swap and erase keep every other label.
+        labels: the truth.
+        logits: of the clean volumes where the rule is `least-likely`, `[B, K, H, W, D]`.
+    """
+    num_classes = logits.shape[1]
+    if rule == LEAST_LIKELY:
+        return logits.argmin(dim=1, keepdim=True)
+    if rule == NEXT_CLASS:
+        return (labels + 1) % num_classes
+    target_of = torch.arange(num_classes)
+    if rule[0] == SWAP:
+        target_of[list(rule[1:])] = torch.tensor([b for a in _pairs(rule[1:]) for b in reversed(a)])
+    else:
+        target_of[list(rule[1:])] = 0
+    return target_of.to(labels.device)[labels]
+
+
+def canonical(value: Any) -> Rule | None:
+    """One spelling of a rule, or None for what is no rule.
+
+    Args:
+        value: as in `target_map`, or as a job file writes it: `{swap: {a: b}}`, `{erase: a}`, `{erase: [a, b]}`.
+
+    >>> canonical({"swap": {6: 1}}), canonical(("erase", 4)), canonical("next"), canonical({"swap": {1: 1}})
+    (('swap', 1, 6), ('erase', 4), None, None)
+    """
+    if isinstance(value, str):
+        return value if value in (LEAST_LIKELY, NEXT_CLASS) else None
+    kind, classes = _kind_and_classes(value)
+    if not classes or not all(_is_class(organ) for organ in classes) or len(set(classes)) < len(classes):
+        return None
+    if kind == SWAP and len(classes) % 2 == 0:
+        return (SWAP, *chain(*sorted(sorted(pair) for pair in _pairs(classes))))
+    return (ERASE, *sorted(classes)) if kind == ERASE and 0 not in classes else None
+
+
+def check_target(value: Any) -> str | None:
+    """What was expected instead of a value that is no rule, or None."""
+    if value is None or canonical(value) is not None:
+        return None
+    return (
+        "expected least-likely, next-class, {swap: {a: b}} with two different classes or {erase: a} with one beside "
+        f"background, got {value!r}"
+    )
+
+
+def check_organs(value: Any) -> str | None:
+    """What was expected instead of a value that is no list of classes, or None."""
+    if value is None or (isinstance(value, tuple | list) and value and all(_is_class(organ) for organ in value)):
+        return None
+    return f"expected a list of classes (in a job file a list of lists, [[1, 2], [3]]), got {value!r}"
+
+
+def highest_class(rule: Rule | None) -> int:
+    """The largest class that a rule names; 0 where it names none."""
+    return max((part for part in rule or () if isinstance(part, int)), default=0)
+
+
+def with_indices(owner: str, parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """An attack's parameters with the names of classes in `organs` and `target` replaced by their indices.
+
+    Args:
+        owner: the attack, for the message.
+        parameters: as a job file gives them; what is no rule is handed on, for the attack to refuse.
+        class_names: in order of their label, background first.
+
+    Raises:
+        ParameterError: a name that is no class.
+    """
+
+    def index(parameter: str, name: Any) -> Any:
+        if isinstance(name, str) and name not in class_names:
+            raise ParameterError(owner, parameter, unknown("class", name, class_names))
+        return class_names.index(name) if isinstance(name, str) else name
+
+    resolved = dict(parameters)
+    if isinstance(organs := parameters.get("organs"), tuple | list):
+        resolved["organs"] = tuple(index("organs", organ) for organ in organs)
+    if isinstance(target := parameters.get("target"), Mapping):
+        kind, classes = _kind_and_classes(target)
+        if kind:
+            resolved["target"] = (kind, *(index("target", organ) for organ in classes))
+    return resolved
+
+
+def _kind_and_classes(value: Any) -> tuple[str, list[Any]]:
+    """`swap` or `erase` and the classes that follow, whatever they are; "" for anything else."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((kind, classes),) = value.items()
+        if kind == SWAP and isinstance(classes, Mapping):
+            return SWAP, list(chain(*classes.items()))
+        if kind == ERASE and not isinstance(classes, Mapping):
+            return ERASE, list(classes) if isinstance(classes, list | tuple) else [classes]
+    if isinstance(value, tuple | list) and value and value[0] in (SWAP, ERASE):
+        return value[0], list(value[1:])
+    return "", []
+
+
+def _pairs(classes: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(classes[::2], classes[1::2], strict=True))
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,209 @@
+"""Recomputes records of a store from what it says of them, by the code of a worker, and compares."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from freqbench.audit.comparison import Comparison, Difference, Row, compare
+from freqbench.audit.environment import Cause, causes, changed_inputs
+from freqbench.core import config, storage
+from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef
+from freqbench.engine import saved_volumes
+from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
+from freqbench.exchange import adversarial_volumes
+from freqbench.job.grid import Cell, Grid, Unit
+from freqbench.job.remaining import VOLUMES
+from freqbench.job.schema import JobSpec, expand, further_targets
+from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
+from freqbench.results import Key, Store
+from freqbench.results.rowid import row_id
+from freqbench.results.volumes import ADVERSARIAL, FACTS
+
+Verdict = Literal["equal", "close", "different", "not recomputed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What came of recomputing a record.
+
+    Attributes:
+        row_id: of the record.
+        label: what it is of, for people.
+        verdict: `equal` to the bit; `close`: within the tolerances, where something differs that excuses more than
+            that; `different`; `not recomputed`, with the reason.
+        comparison: of the values; None where there was nothing to compare.
+        causes: what differs between then and now.
+        reason: why it was not recomputed, or what is no longer the same.
+    """
+
+    row_id: str
+    label: str
+    verdict: Verdict
+    comparison: Comparison | None = None
+    causes: tuple[Cause, ...] = ()
+    reason: str = ""
+
+
+class Reproducer:
+    """Recomputes records of one store; keeps what the next record may need too.
+
+    Args:
+        store: is only read.
+        job: in place of the jobs that the store has: for data and checkpoints that lie elsewhere here.
+        trusted: whether code of others may run.
+    """
+
+    def __init__(self, store: Store, job: JobSpec | None, trusted: bool) -> None:
+        self._store = store
+        self._job = job
+        self._trusted = trusted
+        self._grids: dict[str, tuple[JobSpec, Grid]] = {}
+        self._worker: Worker | None = None
+
+    def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
+        """One a key, those that share a worker after each other.
+
+        Raises:
+            UserError: the job of a record cannot be expanded here: data, a checkpoint or trust is missing.
+        """
+        found = self._store.found(keys)
+        runs = {row["run_id"]: self._run(row["run_id"]) for row, _ in found.values()}
+        order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
+        for row, classes in sorted(found.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
+            yield self._reproduced(row, classes, runs[row["run_id"]])
+
+    def _reproduced(self, row: Row, classes: Sequence[Row], run: Mapping[str, Any]) -> Reproduction:
+        model = f"{row['source_model']}, scored on {row['target_model']}"
+        label = f"{row['attack']} on {model}: case {row['case_id']} of {row['dataset']}"
+        key = row["cell_id"], row["case_key"], row["target_model_id"]
+        made = Reproduction(row_id=row_id(*key), label=label, verdict="not recomputed")
+        if reason := _lost(row, run):
+            return replace(made, reason=reason)
+        grid = self._grid(row, run)
+        unit = _unit(grid, key)
+        if unit is None:
+            why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
+            return replace(made, verdict="different", reason="; ".join(why))
+        found, found_classes = self._computed(unit, row, run)
+        comparison = compare(row, classes, found, found_classes)
+        differing = tuple(causes(run, row, found))
+        reason = f"recomputing failed: {found['error']}" if found["status"] == "failed" else ""
+        verdict = _verdict(comparison.differences, differing)
+        return replace(made, verdict=verdict, comparison=comparison, causes=differing, reason=reason)
+
+    def _computed(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
+        """A record and its classes, as a worker makes them under the row's circumstances."""
+        reuse = run.get("reuse") is True or row["attack"] == adversarial_volumes.Imported.name
+        with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
+            spec = self._spec(row)
+            if reuse:
+                spec = replace(spec, reuse=True, volumes=_copied(self._store.root, unit.cell, unit.ref, folder))
+            if self._worker is None or self._worker.spec != spec:
+                self._worker = Worker(spec)
+            made, masks = self._worker.run(unit)
+            outcome = with_surfaces(unit, made, masks)
+        return outcome.records[0], outcome.class_records[0]
+
+    def _spec(self, row: Row) -> WorkerSpec:
+        metrics = tuple(filter(None, (row["metrics"] or "").split(",")))
+        is_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
+        return WorkerSpec(
+            run_id=row["run_id"],
+            metrics=metrics,
+            unavailable=_unavailable(metrics, row),
+            device="cuda" if is_gpu else "cpu",
+            threads=row["threads"] or 1,
+            window_batch=row["window_batch"],
+            trust_code=self._trusted,
+        )
+
+    def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
+        """The grid of the job that a row is of, with the cells that were brought in and the row's target."""
+        content = run.get("job") or self._store.job().get("spec")
+        text = json.dumps(content, sort_keys=True)
+        if text not in self._grids:
+            where = f"{self._store.root}/runs/{row['run_id']}.json: job"
+            job = self._job or _validated(content, where, self._trusted)
+            self._grids[text] = job, adversarial_volumes.joined(expand(job, where=where), self._store.root)
+        job, grid = self._grids[text]
+        if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
+            return grid
+        checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # `score --targets` knew it
+        _, extended = further_targets(job, [f"{row['target_model']}={checkpoint}"])
+        return adversarial_volumes.joined(extended, self._store.root)
+
+    def _run(self, run_id: str) -> Mapping[str, Any]:
+        """What a run wrote about itself; nothing where its file is gone."""
+        return self._store.run(run_id) if run_id in self._store.run_ids() else {}
+
+
+def _verdict(differences: Sequence[Difference], differing: Sequence[Cause]) -> Verdict:
+    if not differences:
+        return "equal"
+    is_excused = any(cause.excuses for cause in differing)
+    return "close" if is_excused and all(each.is_tolerated for each in differences) else "different"
+
+
+def _lost(row: Row, run: Mapping[str, Any]) -> str:
+    """Why a record cannot be recomputed by anything that the store has; empty where it may be."""
+    if row["status"] != "ok":
+        return f"a failed row holds no result ({row['error']}): `run` tries it again"
+    target = (run.get("models") or {}).get(row["target_model_id"]) or {}
+    if target.get("checkpoint") == "" and target.get("sha256") == row["target_model"]:
+        return f"its label maps are those of a tool: have {row['target_model']} predict again, then score --predictions"
+    return ""
+
+
+def _unit(grid: Grid, key: Key) -> Unit | None:
+    """What a worker has to do for a record; None where the grid has no such cell or case, or no such model at all.
+
+    A target need not be one of the cell's: `score` and `audit --run` scored volumes on further models of the job.
+    """
+    cell_id, case_key, target_id = key
+    for cell in grid.cells:
+        if cell.cell_id != cell_id:
+            continue
+        refs = [ref for ref in grid.cases[cell.dataset.name] if cell.dataset.case_key(ref) == case_key]
+        others = (other for other in grid.cells if other.dataset.name == cell.dataset.name)
+        models = {model.model_id: model for other in others for model in (other.source, *other.targets)}
+        if refs and target_id in models:
+            return Unit(cell=cell, ref=refs[0], targets=(models[target_id],))
+    return None
+
+
+def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
+    """A volumes folder with a copy of one saved volume: what scores it again writes predictions beside it.
+
+    Raises:
+        UserError: it is not there.
+    """
+    place, copy = (saved_volumes.folder(storage.join(each, VOLUMES), cell, ref) for each in (root, folder))
+    for name in (ADVERSARIAL, FACTS):
+        if not storage.exists(storage.join(place, name)):
+            raise UserError(f"{place}: expected the saved volume that the row was scored from, found no {name}")
+        storage.write_atomic(storage.join(copy, name), storage.read_bytes(storage.join(place, name)))
+    return storage.join(folder, VOLUMES)
+
+
+def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
+    """Metrics that were not computed then, or cannot be now."""
+    known = json.loads(row["null_reasons"] or "{}")
+    then = {name: known[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in known}
+    if "lpips" not in metrics or "lpips" in then:
+        return {"lpips": then["lpips"]} if "lpips" in then else {}
+    try:
+        prepare_lpips()
+    except LpipsUnavailable as error:
+        return {"lpips": str(error)}
+    return {}
+
+
+def _validated(content: Any, where: str, trusted: bool) -> JobSpec:
+    """A stored job; whoever can write to a store must not be able to have code run here."""
+    stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
+    return config.validate(stored, JobSpec, where=where)

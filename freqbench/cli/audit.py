@@ -1,0 +1,92 @@
+"""The commands that say whether numbers can be believed: audit, reproduce, verify."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from freqbench.cli import common
+from freqbench.core.errors import UserError
+
+app = typer.Typer()
+
+Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
+Trust = Annotated[
+    bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
+]
+
+
+@app.command()
+def audit(
+    out: Out,
+    run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what --run would compute; computes nothing.")] = False,
+    cases: Annotated[
+        int | None, typer.Option("--cases", min=1, help="Of --run: the first N cases of each dataset [default: 5].")
+    ] = None,
+    eps: Annotated[
+        str | None, typer.Option("--eps", help="Of --run: radius, such as 8/255 [default: the job's most usual].")
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Of --run: job file [default: OUT's].")] = None,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of --run, as of `run`.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="Of --run: Ray cluster.")] = None,
+    trust_code: Trust = False,
+    format: Annotated[str, typer.Option("--format", help="terminal, md, csv, latex or html.")] = "terminal",
+    to: Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")] = None,
+) -> None:
+    """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
+    failed: int | None = 0
+    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--address": address}
+    given = [name for name, value in of_run.items() if value is not None]
+    if run and plan:
+        raise UserError("audit: expected --run or --plan, got both")
+    if plan and (to is not None or format != "terminal"):
+        raise UserError("audit: expected --format and --to without --plan, which shows no table")
+    if run or plan:
+        from freqbench.audit import extended
+
+        spec = common.spec_of(out, job, trust_code)
+        asked = extended.Asked(cases=cases, eps=eps, engine=engine, address=address, compute=not plan)
+        failed = extended.carry_out(spec, out, asked, common.console())
+        if failed is None:
+            raise typer.Exit(common.EXIT_INTERRUPTED)
+        if plan:
+            return
+    elif given:
+        raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
+    common.put(common.report([out], format, "audit"), to)
+    if failed:
+        common.say(f"{failed} records of the audit failed: the same command tries them again")
+        raise typer.Exit(common.EXIT_FAILED)
+
+
+@app.command()
+def reproduce(
+    out: Out,
+    row: Annotated[
+        str | None, typer.Option("--row", help="Id of a row, 6 digits or more: the page has it in a case's details.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--random", min=1, help="So many rows, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
+    job: Annotated[
+        str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: OUT's].")
+    ] = None,
+    trust_code: Trust = False,
+) -> None:
+    """Compute rows of a store again, compare them with what is stored, and name what differs; stores nothing."""
+    from freqbench.audit import account
+
+    spec = common.spec_of(out, job, trust_code) if job else None
+    if not account.reproduce(out, row, count, seed, spec, trust_code, common.console()):
+        raise typer.Exit(common.EXIT_FAILED)
+
+
+@app.command()
+def verify(
+    out: Out,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
+) -> None:
+    """Check a whole store: files, columns, values, doubles, holes, classes, identities; changes nothing."""
+    from freqbench.audit import account
+
+    if not account.check(out, volumes, common.console()):
+        raise typer.Exit(common.EXIT_FAILED)

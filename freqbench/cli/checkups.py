@@ -1,0 +1,235 @@
+"""What `bench.py doctor` says: of this machine, of a dataset's folder, of a checkpoint and how it fits a job's data."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freqbench import models
+from freqbench.cli import doctor
+from freqbench.core import storage
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
+from freqbench.data.layouts import recognise as recognise_layout
+from freqbench.engine import evaluate, memory
+from freqbench.engine.fit import CAUSES
+from freqbench.engine.worker import INFERENCE_WINDOWS
+from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.job.sweep import ALIASES, at
+from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
+from freqbench.models.networks.architectures import skeleton
+
+Lines = Iterator[tuple[str, str]]
+
+# How some key of each network begins, whatever its size; of nnU-Net's too, as its files are taken for checkpoints.
+SIGNS: Mapping[str, str] = {
+    "unet": "model.1.submodule.",
+    "unetr": "vit.blocks.",
+    "swin_unetr": "swinViT.",
+    "segresnet": "convInit.",
+    "unetr_pp": "unetr_pp_encoder.",
+    "nnunet": "decoder.seg_layers.",
+}
+
+
+def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
+    """A name and a line each, and whether all is as it should be.
+
+    Args:
+        data: a dataset's folder; None: not asked for.
+        checkpoint: a file, or the name of a model of the job; None: not asked for.
+        job: that has the checkpoint's model.
+        where: the job's file, for errors.
+
+    Raises:
+        UserError: a job without a checkpoint, or what either turns out not to be.
+    """
+    if checkpoint:
+        return _checkpoint(checkpoint, job, where), True
+    if job:
+        raise UserError("--job: expected --checkpoint beside it, got none: give a file, or a model's name in the job")
+    if data:
+        layout = recognise_layout(data)
+        return iter(layout.lines()), not layout.problems
+    return doctor.examine(), True
+
+
+def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
+    """What a checkpoint is; with a job, what it makes of the first clean case."""
+    entry = _entry(job, checkpoint, where) if job else None
+    path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
+    if checkpoints.seed_of(path) is not None:
+        yield "checkpoint", f"{path}: untrained weights, no file"
+    elif entry and (entry.bundle or entry.arch in READERS):
+        yield "checkpoint", f"{path}: read as {entry.arch or 'bundle'}"
+    else:
+        yield from _contents(path)
+    if job and entry:
+        yield from _clean_dice(job, entry, where)
+
+
+def _contents(path: str) -> Lines:
+    """What the file of a checkpoint holds."""
+    local = storage.fetch(checkpoints.locate(path))
+    found = checkpoints.read_state_dict(path, ())  # wanted by none, keys stay as they are
+    key, _ = checkpoints.unwrap(checkpoints.read_content(path))
+    yield "checkpoint", f"{path}: {local.stat().st_size / 1e6:.1f} MB, sha256 {checkpoints.content_sha256(path)[:12]}"
+    prefix, arch, bare = _guess(found)
+    numbers = sum(value.numel() for value in found.values() if value.is_floating_point())
+    under = f", under {key}" if key else ""
+    behind = f", every key behind {prefix}" if prefix else ""
+    yield "weights", f"{len(found)} entries, {numbers:,} parameters{under}{behind}"
+    metadata = read_metadata(path)
+    said = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
+    yield "metadata", f"written by freqbench: {said}" if metadata else "none of freqbench's"
+    yield from _record(metadata)
+    arch = metadata.get("arch", arch)
+    if arch is None:
+        yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(found))})"
+    elif arch not in MODELS:
+        yield "architecture", f"{arch}, by its keys: give the folder that it lies in as checkpoint, and arch: {arch}"
+    else:
+        yield "architecture", f"{arch} ({MODELS[arch].title})" + ("" if metadata else ", by its keys")
+        yield "migration", "none: freqbench wrote it" if metadata else _migration(arch, bare)
+
+
+def _record(metadata: Mapping[str, Any]) -> Lines:
+    """What a checkpoint says of how it was made and what may be done with it; whatever it says is shown as text."""
+    classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
+    made = training if isinstance(training, Mapping) else {}
+    classes = classes or made.get("class_names")
+    if isinstance(classes, list):
+        yield "classes", ", ".join(map(str, classes))
+    if metadata.get("preprocess"):
+        yield "space", f"trained in {metadata['preprocess']}: datasets of another are prepared so for it"
+    known = {
+        "job": made.get("job"),
+        "dataset": made.get("dataset"),
+        "steps": made.get("steps"),
+        "seed": made.get("seed"),
+        "select Dice": _rounded(made.get("dice_select")),
+        "test Dice": _rounded(made.get("dice_test")),
+    }
+    if made:
+        yield "training", ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    fingerprints = made.get("fingerprints")
+    if isinstance(fingerprints, Mapping):
+        counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
+        yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
+    if licence:
+        yield "licence", str(licence)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
+    """What stands before every key, the architecture by the keys behind it, and the weights under these."""
+    for prefix, keys in checkpoints.stripped(found):
+        for arch, sign in SIGNS.items():
+            if any(key.startswith(sign) for key in keys):
+                return prefix, arch, dict(zip(keys, found.values(), strict=True))
+    return "", None, dict(found)
+
+
+def _migration(arch: str, found: Mapping[str, Tensor]) -> str:
+    """How a file of an architecture is to be read, as far as its keys tell."""
+    known = migrations_of(arch)
+    if _are_alike(known):
+        choices = " or ".join(f"{name} ({migration.title})" for name, migration in known.items())
+        return f"{choices}: nothing in the file tells which; --job shows the clean Dice under each"
+    wanted = skeleton(arch, 2, MODELS[arch].roi, {}).state_dict()
+    name = recognise(arch, found, wanted)
+    if name:
+        return f"{name} ({known[name].title}), found by itself"
+    if len(known) == 1 or found.keys() == wanted.keys():
+        return f"{NONE}: as it is"
+    return f"one of {', '.join(known)}: which, its keys tell with the args of the job (--job)"
+
+
+def _are_alike(known: Mapping[str, Migration]) -> bool:
+    """Whether files of several ages have the same keys, and networks of their own."""
+    return any(migration.extra for migration in known.values())
+
+
+def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
+    """The model of a job that has a checkpoint, or is called so.
+
+    Raises:
+        UserError: there is none, or it is an ensemble.
+    """
+    for entry in job.models:
+        written = entry.path
+        if checkpoint in (entry.name, entry.checkpoint) or (
+            written and _is_same(checkpoint, storage.filled_in(written, entry.name))
+        ):
+            if entry.ensemble:
+                raise UserError(f"{where}: {entry.name} is an ensemble: look at its members one by one")
+            return entry
+    names = [entry.name for entry in job.models]
+    raise UserError(f"{where}: {unknown('model or checkpoint', checkpoint, names)}")
+
+
+def _is_same(one: str, other: str) -> bool:
+    return one == other or Path(one).expanduser().resolve() == Path(other).resolve()
+
+
+def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
+    """The foreground Dice of the first clean case under each migration that the file may be of, and what follows."""
+    number, written = next(
+        (i, each) for i, each in enumerate(job.datasets) if each.get("name") in (entry.datasets or [each.get("name")])
+    )
+    dataset = build_dataset(written, f"{where}: datasets[{number}]", job.trust_code)
+    with at(f"{where}: datasets[{number}]"):
+        ref = dataset.refs()[0]
+    found = {}
+    for migration in _candidates(entry):
+        with at(f"{where}: models[{job.models.index(entry)}]"):
+            changed = entry.model_copy(update={"migration": migration})
+            spec = resolve(changed, dataset.num_classes, dataset.num_channels, job.trust_code)
+        found[migration] = value = _dice(spec, dataset, ref, job.trust_code)
+        under = f" under migration: {spec.migration or NONE}" if spec.arch in MODELS else ""
+        yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
+    yield "verdict", _verdict(entry, found)
+
+
+def _candidates(entry: ModelEntry) -> list[str | None]:
+    """The migrations to try: all where the file does not tell, else what the job says or its keys do."""
+    path = storage.filled_in(str(entry.path), entry.name)
+    arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
+    known = migrations_of(arch)
+    if not _are_alike(known) or checkpoints.seed_of(path) is not None or read_metadata(path):
+        return [entry.migration]
+    return [*known]
+
+
+def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef, trusted: bool) -> float:
+    """The foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, case = models.load(spec, device, trusted=trusted), dataset.load(ref, spec.space)
+    pred, _ = memory.within_memory(partial(models.predict, model, case.image), INFERENCE_WINDOWS)
+    return float(evaluate.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
+
+
+def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:
+    """What to do about it."""
+    if any(math.isnan(value) for value in found.values()):
+        return "none: the label of this case has no class of the foreground"
+    best = max(found, key=lambda migration: found[migration])
+    if not found[best] >= entry.min_dice:
+        which = "none of them" if len(found) > 1 else "it does not"
+        reach = "reaches" if len(found) > 1 else "reach"
+        return f"{which} {reach} min_dice {entry.min_dice:g}: {CAUSES}"
+    if len(found) == 1:
+        return f"it reaches min_dice {entry.min_dice:g}"
+    if entry.migration == best:
+        return f"migration: {best} fits better, and the job has it"
+    return f"migration: {best} fits better: put it into the job, beside the checkpoint of {entry.name}"

@@ -1,0 +1,227 @@
+"""The commands for jobs on a cluster: submit, status, stop, list."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from freqbench.cli import common
+from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
+from freqbench.core.errors import UserError
+
+LAST_LINES = 10
+
+app = typer.Typer()
+
+Address = Annotated[
+    str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster's head, http://HEAD:8265.")
+]
+JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")]
+
+
+@app.command()
+def submit(
+    job: Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")],
+    address: Address = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Where results go: a URI, or file:///path that all nodes share.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show what the job says, and end with its exit code.")
+    ] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override the job file: a.b=c.")] = None,
+    limit_cases: Annotated[
+        int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="Only this part of the cells: 2/8.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run though another run writes to OUT.")] = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
+    ] = False,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", help="Variable of this shell that the job is to have; no secret.")
+    ] = None,
+) -> None:
+    """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
+    jobs = _jobs()
+    from freqbench.remote import package
+    from freqbench.results import Shard
+    from freqbench.training import trained
+
+    spec = trained.described(common.job_of(job, set_, trust_code), job)
+    for text in (Path(job).read_text(encoding="utf-8"), *(set_ or ()), str(spec.training)):
+        package.refuse_credentials(text, job)
+    package.check(job, spec)
+    variables = package.environment(env or ())
+    part = Shard.parse(shard) if shard else None
+    packed = package.pack(job, spec)
+    head = jobs.Head(address)
+    options = {
+        "--set": [*(set_ or ()), *packed.overrides, *_kept(spec.training, head, job)],
+        "--limit-cases": limit_cases,
+        "--shard": part,
+        "--force": force,
+        "--trust-code": trust_code,
+    }
+    job_id = head.submit(spec.name, packed, out or f"runs/{spec.name}", words(options), variables)
+    size = sum(file.stat().st_size for file in packed.files.values()) / 2**20
+    common.say(f"submitted {job_id}; files that travel: {len(packed.files)} ({size:.1f} MiB), and freqbench itself")
+    if follow:
+        _follow(jobs, head, job_id)
+    else:
+        common.say(f"bench.py status {job_id}{_hint(head)}")
+
+
+@app.command()
+def status(
+    of: Annotated[str, typer.Argument(help="Result store, folder or URI, or the id of a job.", metavar="OUT|JOB_ID")],
+    address: Address = None,
+) -> None:
+    """Show how far a store or a job on a cluster is: records done, failed and missing, and its runs."""
+    if not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of) or Path(of).is_dir():
+        _store(of)
+        return
+    head = _jobs().Head(address)
+    details = head.details(of)
+    facts = Table(show_header=False, title=of)
+    for name, value in _facts(details).items():
+        facts.add_row(name, value)
+    common.console().print(facts)
+    for line in head.log(of).splitlines()[-LAST_LINES:]:
+        common.say(line)
+    out = (details.metadata or {}).get("out")
+    if out:
+        try:
+            _store(out)
+        except Exception as error:  # noqa: BLE001 (whatever the package of a file system raises that only nodes reach)
+            common.say(f"{out} cannot be read from here: {' '.join(str(error).split())[:200]}")
+
+
+@app.command()
+def stop(job_id: JobId, address: Address = None) -> None:
+    """Stop a job on a cluster: it finishes what is in flight and stores it, two minutes at most."""
+    head = _jobs().Head(address)
+    if (before := head.details(job_id)).status.is_terminal():
+        common.say(f"{job_id} had ended before: {before.status.value}")
+        return
+    common.say(f"stopping {job_id}: it stores what is in flight first")
+    try:
+        details = head.stop(job_id)
+    except KeyboardInterrupt:
+        common.say(f"{job_id} is told to stop, and may still be at it: bench.py status {job_id}{_hint(head)}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    for line in head.log(job_id).splitlines()[-1:]:
+        common.say(line)
+    common.say(f"{job_id}: {details.status.value}")
+    if not details.status.is_terminal():
+        common.say(f"it takes longer than it may: bench.py status {job_id}{_hint(head)}")
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("list")
+def list_jobs(address: Address = None) -> None:
+    """Show the jobs of a cluster, the latest last."""
+    head = _jobs().Head(address)
+    table = Table(
+        Column("id", overflow="fold", min_width=20),
+        "job",
+        Column("status", no_wrap=True),
+        "started (UTC)",
+        Column("out", overflow="fold"),
+        title=head.url,
+    )
+    for details in head.jobs():
+        metadata = details.metadata or {}
+        started = _time(details.start_time)
+        table.add_row(details.submission_id, metadata.get("name"), details.status.value, started, metadata.get("out"))
+    common.console().print(table)
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options of a command as words: lists repeat theirs, True stands alone, None and False are left out.
+
+    >>> words({"--set": ["a=1", "b=2"], "--force": True, "--shard": None})
+    ['--set', 'a=1', '--set', 'b=2', '--force']
+    """
+    given: list[str] = []
+    for name, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and each is not False:
+                given += [name] if each is True else [name, str(each)]
+    return given
+
+
+def _kept(training: Sequence[Any], head: Any, where: str) -> Iterator[str]:
+    """For `--set`, where the networks that a described job trains are to lie: a place that all nodes share."""
+    for i, entry in enumerate(training):
+        out = str(entry["out"])
+        if "$" not in out:  # a variable is the nodes' to fill in
+            yield f"training.{i}.out={json.dumps(head.shared(out, f'{where}: training[{i}].out'))}"
+
+
+def _jobs() -> Any:
+    """The module that talks to Ray."""
+    try:
+        from freqbench.remote import jobs as jobs
+    except ImportError:
+        raise UserError(
+            "expected Ray with its Jobs API, which jobs on a cluster need: pip install 'freqbench[cluster]'"
+        ) from None
+    return jobs
+
+
+def _follow(jobs: Any, head: Any, job_id: str) -> None:
+    """Show what a job says, and leave as it leaves."""
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    try:
+        details = head.follow(job_id, write)
+    except KeyboardInterrupt:
+        common.say(f"{job_id} goes on: bench.py status {job_id}{_hint(head)}, or stop")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    common.say(f"{job_id}: {details.status.value}")
+    raise typer.Exit(jobs.exit_code(details))
+
+
+def _hint(head: Any) -> str:
+    """What to add to a command so that it finds the head."""
+    return "" if os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/") == head.url else f" --address {head.url}"
+
+
+def _store(out: str) -> None:
+    from freqbench.results.status import of_store
+
+    for table in of_store(out):
+        common.console().print(table)
+
+
+def _facts(details: Any) -> dict[str, str]:
+    """What is worth knowing of a job."""
+    metadata = details.metadata or {}
+    message = " ".join((details.message or "").partition("last available logs")[0].split()).rstrip(", ")
+    facts = {
+        "status": details.status.value,
+        "message": message,
+        "job": metadata.get("name"),
+        "out": metadata.get("out"),
+        "freqbench": metadata.get("version"),
+        "started (UTC)": _time(details.start_time),
+        "ended (UTC)": _time(details.end_time),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _time(milliseconds: int | None) -> str:
+    if not milliseconds:
+        return ""
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S}"

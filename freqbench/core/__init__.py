@@ -1,0 +1,1 @@
+"""What everybody may import: errors, types, identities, names, files, documents, terminal."""

@@ -1,0 +1,132 @@
+"""YAML files to validated pydantic models: every mistake is one line with its place, what was expected and a hint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from freqbench.core import names
+from freqbench.core.documents import YAML_BYTES, yaml_of
+from freqbench.core.errors import UserError, unknown
+
+FileName = Annotated[str, AfterValidator(names.required)]
+"""A name that files and folders are called by."""
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
+    """Read a YAML file into a pydantic model.
+
+    Args:
+        path: YAML file, read by `freqbench.core.documents.yaml_of`.
+        model: what it must hold.
+        overrides: `a.b=c` or `a.0.b=c`, applied before validation; the value is YAML.
+
+    Raises:
+        UserError: no such file, not YAML, or not what the model wants.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: expected a YAML file, found none: check the path")
+    with Path(path).open("rb") as stream:
+        content = yaml_of(stream.read(YAML_BYTES + 1), path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
+    for override in overrides:
+        _apply(content, override)
+    return validate(content, model, where=path)
+
+
+def validate(content: Any, model: type[Model], where: str) -> Model:
+    """`model.model_validate` with its first error as one UserError line that begins with `where`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error, model)}") from None
+
+
+def _apply(content: Any, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"--set {override}: expected a.b=c")
+    *parents, last = dotted.split(".")
+    value = yaml_of(text, f"--set {dotted}")
+    node = content
+    try:
+        for key in parents:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        if isinstance(node, list):
+            node[int(last)] = value
+        else:
+            node[last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise UserError(
+            f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
+        ) from None
+
+
+def _place(location: Sequence[int | str]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
+    return text
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    errors = error.errors()
+    first = errors[0]
+    location = first["loc"]
+    if first["type"] == "extra_forbidden":
+        owner = _model_at(model, location[:-1])
+        known = list(owner.model_fields) if owner else []
+        inside = _place(location[:-1])
+        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), known)}"
+    location = _without_alternatives(model, location)
+    place = _place(location)
+    if first["type"] == "missing":
+        return f"{place}: required, but not given"
+    alternatives = [each["msg"] for each in errors if each["loc"][: len(location)] == location]
+    message = " or ".join(
+        [first["msg"], *(text.removeprefix("Input should be ") for text in dict.fromkeys(alternatives[1:]))]
+    ).removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
+    return f"{place}: {message}{got}" if place else message
+
+
+def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place in the file: pydantic appends which alternative of a union it tried."""
+    for i, part in enumerate(location):
+        owner = _model_at(model, location[:i])
+        if isinstance(part, str) and i and owner is None:
+            return location[:i]
+    return location
+
+
+def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The pydantic model that stands at a place of `model`, if one does."""
+    found: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field: FieldInfo | None = found.model_fields.get(part) if found else None
+        found = _first_model(field.annotation) if field else None
+    return found
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        inner = _first_model(argument)
+        if inner:
+            return inner
+    return None

@@ -1,0 +1,208 @@
+"""Copies of remote objects in the node's cache: made once a node and version, whole, and known by their SHA-256.
+
+A folder each under `files`, named by a digest of the URI and of the versions that were found there; beside it a lock
+and, once a file is whole, its hash in a JSON file of the same name.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+import platformdirs
+
+from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
+from freqbench.core.filesystems import told, version_of
+
+# Of an object that changes while it is read, or that comes cut.
+TRIES = 3
+
+# Seconds for which a remote file is taken to stay what it was found to be; a copy of that version is right for longer.
+FRESH_S = 60.0
+_looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
+
+# The facts of remote files by their names below what is fetched.
+Found = Mapping[str, Mapping[str, Any]]
+
+
+def cache_dir() -> Path:
+    """The node's cache: `FREQBENCH_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("FREQBENCH_CACHE") or platformdirs.user_cache_dir("freqbench"))
+
+
+def root() -> Path:
+    """Where copies are kept."""
+    return cache_dir() / "files"
+
+
+def total() -> int:
+    """Bytes of all copies."""
+    return sum(path.stat().st_size for path in root().rglob("*") if path.is_file())
+
+
+def clear() -> int:
+    """Remove all copies; how many bytes that freed."""
+    freed = total()
+    shutil.rmtree(root(), ignore_errors=True)
+    return freed
+
+
+def folder_of(uri: str, there: Found) -> Path:
+    """The folder of these versions of these files."""
+    versions = {name: version_of(info) for name, info in there.items()}
+    key = hashlib.sha256(json.dumps([uri, versions], sort_keys=True).encode()).hexdigest()
+    return root() / key[:16]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file that was fetched whole into a folder, as it was then; none where nothing was."""
+    try:
+        known: dict[str, str] = json.loads(_record(folder).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known
+
+
+def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
+    """The facts of one remote file under its name, as they were in the last `FRESH_S` seconds.
+
+    Args:
+        uri: of the file.
+        fs: its file system.
+        inner: its path there.
+        again: look now, as what was found was not right.
+
+    Raises:
+        NoFileError: nothing is there.
+        StorageRefused, StorageUnavailable: object storage does not say.
+    """
+    looked_up, info = _looked_up.get(uri, (-math.inf, {}))
+    if again or time.monotonic() - looked_up > FRESH_S:
+        try:
+            with told(uri, fs):
+                info = fs.info(inner)
+        except FileNotFoundError:
+            raise no_file(uri) from None
+        if info["type"] != "file":
+            raise no_file(uri)
+        _looked_up[uri] = time.monotonic(), info
+    return {below(uri, PurePosixPath(inner).name): info}
+
+
+def no_file(uri: str) -> NoFileError:
+    """The error where no file is."""
+    return NoFileError(f"{uri}: expected a file, found none: check the path")
+
+
+def copy(uri: str, fs: fsspec.AbstractFileSystem, inner: str, verify: bool) -> Path:
+    """The copy of one remote file; see `found` and `copied`."""
+    return copied(uri, fs, partial(found, uri, fs, inner), verify) / PurePosixPath(inner).name
+
+
+def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:
+    """A folder with whole copies of remote files, fetched where they are not there yet.
+
+    Args:
+        uri: of what is fetched.
+        fs: its file system.
+        find: looks up what is there, each file's facts with its `name` in the file system; True: it was not so.
+        verify: also fetch again what is no longer what was fetched, by its hash (once a process).
+
+    Raises:
+        UserError: a name that would lead out of the folder.
+        StorageRefused, StorageUnavailable: object storage does not give it.
+    """
+    for number in range(TRIES):
+        there = find(number > 0)
+        folder = folder_of(uri, there)
+        if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
+            return folder
+        with _locked(folder):  # another process may have been at it
+            lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
+            if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
+                return folder
+    raise StorageUnavailable(
+        f"{uri}: expected a file that comes whole, got it cut, or changed meanwhile, {TRIES} times"
+    )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content as hex, remembered in this process for as long as size and time stamp stay."""
+    facts = path.stat()
+    return _digest(str(path.resolve()), facts.st_size, facts.st_mtime_ns)
+
+
+def below(uri: str, name: str) -> str:
+    """A file's name, if it stays in the folder that it is copied into.
+
+    Raises:
+        UserError: it does not, as names of objects may be anything.
+    """
+    if not name or "\\" in name or any(part in ("/", "..") for part in PurePosixPath(name).parts):
+        raise UserError(f"{uri}: expected names of files below it, got {name!r}: rename the object")
+    return name
+
+
+@lru_cache(maxsize=65536)
+def _digest(path: str, size: int, modified_ns: int) -> str:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) -> bool:
+    known, path = hashes(folder).get(name), folder / name
+    if known is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
+        return False
+    return not verify or digest(path) == known
+
+
+def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:
+    """Fetch one file; whether what came is whole and of the version that was looked up."""
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    os.close(handle)
+    try:
+        with told(uri, fs):
+            fs.get_file(info["name"], temporary)
+            now = fs.info(info["name"])
+        if version_of(now) != version_of(info) or info.get("size") not in (None, Path(temporary).stat().st_size):
+            return False
+        _settle(Path(temporary), target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    note = _record(folder).with_suffix(".new")
+    note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
+    _settle(note, _record(folder))
+    return True
+
+
+def _settle(temporary: Path, target: Path) -> None:
+    """Give a finished file its name once its content is on the disk."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.chmod(0o644)
+    temporary.replace(target)
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_suffix(".json")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process or thread of this node at a time; the lock of one that dies is free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

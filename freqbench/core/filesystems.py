@@ -1,0 +1,190 @@
+"""File systems of paths and URIs: how they are opened, and what goes wrong with them in one line.
+
+All goes through fsspec's interface that all its file systems share. Options of one's own are fsspec's (`FSSPEC_S3`, its
+configuration files); endpoints and credentials are those that each cloud's own tools take from the environment.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from freqbench.core import names
+from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError
+
+# Package and extra of each protocol.
+EXTRAS: Mapping[str, tuple[str, str]] = {
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gcs"),
+    "gcs": ("gcsfs", "gcs"),
+    "abfs": ("adlfs", "azure"),
+    "abfss": ("adlfs", "azure"),
+    "az": ("adlfs", "azure"),
+}
+_CREDENTIALS: Mapping[str, str] = {
+    "s3": "AWS_PROFILE, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or the machine's role",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account",
+    "azure": "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_NAME with a key, or the machine's identity",
+}
+
+# A server that takes connections and never answers is given up after 20 s x 3 x 3, three minutes.
+S3_CONFIG: Mapping[str, Any] = {
+    "connect_timeout": 10,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 3},
+}
+S3_RETRIES = 3
+
+_LATER = (408, 409, 425, 429)
+# Of botocore, aiohttp, urllib3 and azure.core, by name, as none of them need be installed.
+_LOST = {
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "ConnectionError",
+    "HTTPClientError",
+    "IncompleteRead",
+    "ResponseParserError",
+    "ServiceRequestError",
+    "ServiceResponseError",
+}
+_NO_CREDENTIALS = {
+    "ClientAuthenticationError",
+    "CredentialRetrievalError",
+    "DefaultCredentialsError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "RefreshError",
+    "TokenRetrievalError",
+}
+_PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
+
+
+def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URI, and the path within it.
+
+    Raises:
+        UserError: nothing reads its protocol here, or nothing may (`names.require_plain`).
+    """
+    names.require_plain(os.fspath(path))
+    protocol, separator, _ = os.fspath(path).partition("://")
+    try:
+        fs, inner = fsspec.core.url_to_fs(os.fspath(path), **(_options(protocol) if separator else {}))
+    except ImportError as error:
+        if protocol in EXTRAS:
+            package, extra = EXTRAS[protocol]
+            raise UserError(f"{path}: expected the package {package}: pip install 'freqbench[{extra}]'") from None
+        raise UserError(_unreadable(path, error)) from None
+    except ValueError as error:  # no such protocol
+        raise UserError(_unreadable(path, error)) from None
+    if protocol in ("s3", "s3a"):
+        fs.retries = S3_RETRIES
+    return fs, str(inner)
+
+
+def is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    """Whether its files are this machine's."""
+    return isinstance(fs, LocalFileSystem)
+
+
+@contextmanager
+def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
+    """Errors of object storage in one line that begins with the URI, and of two kinds; those of a disk stay as is.
+
+    What is not there, or is there already, stays Python's own error; what is no error of storage goes through.
+
+    Args:
+        path: or URI.
+        fs: its file system.
+        writing: an object that is not there yet is no reason to fail: then it is the bucket that is not.
+
+    Raises:
+        StorageRefused: until somebody mends it.
+        StorageUnavailable: for now, after the few tries that its package makes.
+    """
+    try:
+        yield
+    except (StorageRefused, StorageUnavailable, FileExistsError, IsADirectoryError, NotADirectoryError):
+        raise
+    except FileNotFoundError:
+        if is_local(fs) or not writing:
+            raise
+        raise StorageRefused(
+            f"{path}: expected its bucket or container, found none: make it, or check the URI"
+        ) from None
+    except Exception as error:
+        mended = None if is_local(fs) else _in_one_line(path, error)
+        if mended is None:
+            raise
+        raise mended from error
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What of an object's facts changes with its content: its ETag or generation, else its time; and its size."""
+    marks = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
+    mark = next((str(info[name]) for name in marks if info.get(name)), "")
+    return f"{mark}:{info.get('size')}"
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """How a file system is made: no listing is ever remembered, as others write beside us."""
+    if protocol not in ("s3", "s3a"):
+        return {"use_listings_cache": False}
+    stated = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+    # One request at a time: an object that is read in parts while it is replaced would be a mixture of two.
+    return {"use_listings_cache": False, "max_concurrency": 1, "config_kwargs": {**S3_CONFIG, **stated}}
+
+
+def _in_one_line(path: str, error: Exception) -> OSError | None:
+    names = {cls.__name__ for cls in type(error).__mro__}
+    is_theirs = any(cls.__module__.partition(".")[0] in _PACKAGES for cls in type(error).__mro__)
+    status = _status(error)
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return None  # this machine's disk
+    if status == 412:  # of a create-only put
+        return FileExistsError(path)
+    if (
+        isinstance(error, ConnectionError | TimeoutError)
+        or names & _LOST
+        or status in _LATER
+        or (status >= 500 and status != 501)
+    ):
+        return StorageUnavailable(f"{path}: the storage cannot be reached or refuses for now: {reason}")
+    advice = _CREDENTIALS.get(EXTRAS.get(path.partition("://")[0], ("", ""))[1], "those of its own tools")
+    if names & _NO_CREDENTIALS:
+        return StorageRefused(f"{path}: expected credentials, found none that work ({reason}): set {advice}")
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return StorageRefused(
+            f"{path}: access denied ({reason}): check the bucket's policy and the credentials ({advice})"
+        )
+    if isinstance(error, OSError) or is_theirs:
+        return StorageRefused(f"{path}: the storage refuses it: {reason}: check the URI, the endpoint and the region")
+    return None
+
+
+def _status(error: BaseException | None) -> int:
+    """The HTTP status that an error or its cause carries; 0 if none does."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        for status in (
+            found,
+            getattr(error, "status_code", None),
+            getattr(error, "status", None),
+            getattr(error, "code", None),
+        ):
+            if isinstance(status, int):
+                return status
+        error = error.__cause__
+    return 0
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"{path}: expected a path or the URI of a known file system, got none: {reason}"

@@ -1,0 +1,130 @@
+"""The space that a model sees: which grid, and which native intensities become 0 and 1."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt, field_validator
+from torch import Tensor
+
+from freqbench.core.config import Strict
+
+Intensity = str | dict[str, float | tuple[float, float]]
+
+Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+DEFAULTS = {"percentile": (0.5, 99.5), "minmax": (0.0, 100.0), "zscore": (-3.0, 3.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Which native intensities become 0 and 1; what lies outside is clipped.
+
+    Attributes:
+        kind: what `low` and `high` are: native intensities, percentiles of the volume, or standard deviations from its
+            mean.
+        low: becomes 0.
+        high: becomes 1.
+    """
+
+    kind: Literal["window", "percentile", "zscore"]
+    low: float
+    high: float
+
+    def range_of(self, image: Tensor) -> tuple[float, float]:
+        """The native intensities that become 0 and 1 in this volume (any shape)."""
+        if self.kind == "window":
+            return self.low, self.high
+        voxels = image.numpy()
+        if self.kind == "percentile":
+            low, high = np.percentile(voxels, [self.low, self.high])
+            return float(low), float(high)
+        mean, sd = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+        return mean + self.low * sd, mean + self.high * sd
+
+
+def parse_intensity(value: object) -> Scaling:
+    """The scaling that `intensity` of a job file asks for.
+
+    `percentile` (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers
+    `{window: [min, max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations).
+
+    Raises:
+        ValueError: anything else; one line.
+    """
+    if isinstance(value, str) and value in DEFAULTS:
+        return _scaling(value, *DEFAULTS[value])
+    if isinstance(value, dict) and len(value) == 1:
+        kind, numbers = next(iter(value.items()))
+        if kind == "zscore" and _is_number(numbers):
+            return _scaling(kind, -numbers, numbers)
+        pair = isinstance(numbers, list | tuple) and len(numbers) == 2 and all(_is_number(n) for n in numbers)
+        if kind in ("window", "percentile") and pair:
+            return _scaling(kind, *numbers)
+    raise ValueError(
+        "expected percentile, minmax, zscore, {window: [min, max]}, {percentile: [low, high]} or {zscore: n}, "
+        f"got {value!r}"
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _scaling(kind: str, low: float, high: float) -> Scaling:
+    if kind == "window" and low < high:
+        return Scaling(kind="window", low=float(low), high=float(high))
+    if kind == "zscore" and low < high:
+        return Scaling(kind="zscore", low=float(low), high=float(high))
+    if kind in ("percentile", "minmax") and 0 <= low < high <= 100:
+        return Scaling(kind="percentile", low=float(low), high=float(high))
+    limits = " within 0..100" if kind == "percentile" else ""
+    if kind == "zscore":
+        raise ValueError(f"expected a positive number of standard deviations, got {high:g}")
+    raise ValueError(f"expected the lower bound of {kind} below the upper{limits}, got [{low:g}, {high:g}]")
+
+
+class Preprocess(Strict):
+    """From a native volume to the grid and the intensities of a space, in the order of the papers' pipelines.
+
+    Orientation RAS; spacing; `size`; intensity to [0, 1]; crop to foreground; `pad_to`. With `resampling: nnunet`:
+    orientation RAS; crop to voxels that are not 0; intensity to [0, 1]; spacing; `size`; `pad_to`.
+
+    Attributes:
+        spacing: millimetres a voxel of the grid to resample to; None keeps each file's.
+        intensity: see `parse_intensity`; the default suits MR, `{window: [-175, 250]}` is the papers' CT.
+        crop_foreground: cut to the box of voxels above 0 after scaling; with `nnunet` its own crop takes the place.
+        size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with `nnunet`,
+            where it comes later, with 0 after scaling).
+        pad_to: voxels that an axis has at least in the end: 0 is added on both sides.
+        resampling: `linear`: MONAI's, with the order above; `nnunet`: nnU-Net's, cubic and after the intensities are
+            scaled, on the box of voxels that are not 0 in the file.
+    """
+
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
+    intensity: Intensity = "percentile"
+    crop_foreground: bool = True
+    size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    pad_to: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    resampling: Literal["linear", "nnunet"] = "linear"
+
+    @field_validator("intensity", mode="before")
+    @classmethod
+    def _known_intensity(cls, value: object) -> object:
+        parse_intensity(value)
+        return value
+
+    def identity(self) -> dict[str, Any]:
+        """All that changes a `Case`, for digests; what came later stays out where it is not asked for."""
+        scaling = parse_intensity(self.intensity)
+        defaults = {name: field.default for name, field in Preprocess.model_fields.items()}
+        later = {
+            name: value for name in ("size", "pad_to", "resampling") if (value := getattr(self, name)) != defaults[name]
+        }
+        return {
+            "spacing": self.spacing,
+            "intensity": [scaling.kind, scaling.low, scaling.high],
+            "crop_foreground": self.crop_foreground,
+            **later,
+        }

@@ -1,0 +1,88 @@
+"""Names and paths from files of unknown origin: which may become part of a file name, and which may be opened."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+from freqbench.core.errors import UserError
+
+LONGEST = 128  # bytes: two names, a cell's id and a suffix are to fit into the 255 of a file name
+ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
+PROTOCOLS = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https")
+
+# A dot or dash in front hides a file or passes for an option; a dot or blank at the end is lost on some disks.
+_NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
+
+
+def required(name: str, what: str = "") -> str:
+    """A name that may become part of a file name, refused where it may not.
+
+    Nothing is escaped, so that two names are two files and a file says its name: letters of any script in their
+    composed form (Unicode NFC), as some disks take other spellings for the same name.
+
+    Args:
+        name: of a job, a list of cases, a store.
+        what: begins the line of an error.
+
+    Raises:
+        UserError: it may not.
+    """
+    fits = len(name.encode(errors="replace")) <= LONGEST
+    if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
+        begin = f"{what}: " if what else ""
+        raise UserError(
+            f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are called by it, got "
+            f"{name!a:.160}: rename it"
+        )
+    return name
+
+
+def require_plain(path: str) -> None:
+    """Refuse paths and URIs that would do more than name an object.
+
+    Chains (`::`) and the file systems that are made of others' instructions (`reference://` ...) run code of their own.
+
+    Raises:
+        UserError: such a one, or one with control characters.
+    """
+    if _CONTROL.search(path):
+        raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
+    protocol, separator, _ = path.partition("://")
+    if "::" in path or (separator and protocol not in PROTOCOLS):
+        known = ", ".join(PROTOCOLS)
+        raise UserError(f"{path}: expected a path or the URI of a known file system ({known}), got none: mend it")
+
+
+def require_open(variable: str, where: str) -> None:
+    """Refuse to put a secret of the environment into a path, which errors, rows and servers would tell on.
+
+    Raises:
+        UserError: the variable's name says that it is one; `where` begins the line.
+    """
+    if _SECRET.search(variable):
+        raise UserError(
+            f"{where}: expected a variable that may be told, got {variable}, which sounds secret: name it otherwise"
+        )
+
+
+def require_inside(root: str, path: str) -> None:
+    """Refuse a path below a local folder that links lead out of; the folder itself may be a link.
+
+    Args:
+        root: folder or URI; on storage of the net there are no links.
+        path: below it, there or not.
+
+    Raises:
+        UserError: it leads elsewhere.
+    """
+    protocol, separator, folder = root.rpartition("://")
+    if protocol not in ("", "file", "local"):
+        return
+    found = path.removeprefix(f"{protocol}{separator}")
+    if not Path(found).expanduser().resolve().is_relative_to(Path(folder).expanduser().resolve()):
+        raise UserError(
+            f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
+            "itself the link"
+        )

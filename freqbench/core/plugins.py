@@ -1,0 +1,80 @@
+"""Classes of other packages by `module:Class`: only where the user says that their code is trusted."""
+
+import hashlib
+import importlib
+import inspect
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from freqbench.core.errors import UserError
+
+_OWN = "freqbench."
+
+
+def names_class(text: str) -> bool:
+    """Whether a name is a path to a class: `package.module:Class`."""
+    module, colon, name = text.partition(":")
+    return bool(colon and module and name) and "/" not in text
+
+
+def require_trust(what: str, trusted: bool) -> None:
+    """Refuse what runs code of others, unless it is trusted.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not trusted:
+        raise UserError(
+            f"{what}: expected leave to run its code, as it can do all that you can: read it, then give --trust-code "
+            "or set trust_code: true in the job"
+        )
+
+
+def load_class(path: str, base: type, trusted: bool) -> type[Any]:
+    """The class that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
+
+    Args:
+        path: `package.module:Class`.
+        base: what it must be a subclass of.
+        trusted: whether the user lets code of others run.
+
+    Raises:
+        UserError: not trusted, not importable, no such class, not a subclass, or an abstract one.
+    """
+    require_trust(path, trusted)
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (Exception, SystemExit) as error:  # a module runs when it is imported, and may raise whatever it likes
+        got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "
+            "or mend it"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        got = "no such name" if found is None else repr(found)
+        raise UserError(f"{path}: expected a subclass of {base.__module__}.{base.__qualname__}, got {got}")
+    if lacking := getattr(found, "__abstractmethods__", None):
+        names = ", ".join(sorted(lacking))
+        raise UserError(f"{path}: expected a class with all that {base.__name__} asks for, it lacks {names}")
+    return found
+
+
+def is_foreign(cls: type) -> bool:
+    """Whether a class is of another package."""
+    return not cls.__module__.startswith(_OWN)
+
+
+def provenance(cls: type) -> dict[str, str]:
+    """What identifies a class of another package beside its parameters: path and SHA-256 of its source file; empty for
+    freqbench's own, whose revisions are raised by hand.
+    """
+    if not is_foreign(cls):
+        return {}
+    return {"class": f"{cls.__module__}:{cls.__qualname__}", "source_sha256": _sha256(inspect.getfile(cls))}
+
+
+@lru_cache  # a grid asks for every cell, and a process runs one version of a file
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,282 @@
+"""Files, local or remote, through fsspec: whole-object writes, fetching to the node's cache, content hashes."""
+
+import inspect
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from freqbench.core import downloads, filesystems, names
+from freqbench.core.downloads import cache_dir as cache_dir
+from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
+from freqbench.core.filesystems import opened, told
+
+TRANSFERS = 8  # at once, of many small files
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+def is_local(path: str) -> bool:
+    """Whether a path or URI names a file of this machine."""
+    return filesystems.is_local(opened(path)[0])
+
+
+def local_path(path: str) -> str:
+    """A file of this machine by its plain path, also where it is given as `file:///...`."""
+    return opened(path)[1] if "://" in path else path
+
+
+def filled_in(text: str, owner: str) -> str:
+    """A path with `~` and environment variables such as `${FREQBENCH_DATA}` filled in.
+
+    Raises:
+        UserError: there is no such variable, or it sounds secret; `owner` begins the line.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        variable = found[1] or found[2]
+        names.require_open(variable, f"{owner}: {text}")
+        if variable not in os.environ:
+            raise UserError(f"{owner}: {text}: expected the environment variable {variable}, found none: set it")
+        return os.environ[variable]
+
+    filled = _VARIABLE.sub(value, text)
+    return str(Path(filled).expanduser()) if filled.startswith("~") else filled
+
+
+def join(root: str, *parts: str) -> str:
+    """Join below a folder or URI."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, inner = opened(path)
+    with told(path, fs):
+        return bool(fs.exists(inner))
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole content of one object."""
+    fs, inner = opened(path)
+    with told(path, fs):
+        content: bytes = fs.cat_file(inner)
+    return content
+
+
+def read_range(path: str, start: int, end: int) -> bytes:
+    """The bytes of one object from `start` on, before `end`."""
+    fs, inner = opened(path)
+    with told(path, fs):
+        content: bytes = fs.cat_file(inner, start=start, end=end)
+    return content
+
+
+def size(path: str) -> int:
+    """The bytes of one object."""
+    fs, inner = opened(path)
+    with told(path, fs):
+        return int(fs.size(inner))
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Write one object so that readers see all of it or nothing, whatever dies.
+
+    Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
+    finished bytes, as an open stream would publish a torn object on error; what s3fs sends in parts, from 100 MB on, is
+    there once the last part is.
+
+    Raises:
+        StorageRefused, StorageUnavailable: object storage does not take it.
+    """
+    fs, inner = opened(path)
+    if not filesystems.is_local(fs):
+        with told(path, fs, writing=True):
+            fs.pipe_file(inner, data)
+        return
+    folder = Path(inner).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # noqa: PTH101 (mkstemp makes it private)
+        os.replace(temporary, inner)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder_handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(folder_handle)
+    finally:
+        os.close(folder_handle)
+
+
+def create(path: str, data: bytes) -> bool:
+    """Write one object only if there is none: O_EXCL locally, a create-only put elsewhere.
+
+    Where a file system knows no such put, one of two that write at the same moment may find itself replaced.
+
+    Returns:
+        Whether this call made it. After a lost answer it may have, and says no: what is there tells whose it is.
+
+    Raises:
+        StorageRefused, StorageUnavailable: object storage does not take it.
+    """
+    fs, inner = opened(path)
+    try:
+        if filesystems.is_local(fs):
+            Path(inner).parent.mkdir(parents=True, exist_ok=True)
+            with Path(inner).open("xb") as stream:
+                stream.write(data)
+            return True
+        with told(path, fs, writing=True):
+            if "mode" in inspect.signature(getattr(fs, "_pipe_file", fs.pipe_file)).parameters:
+                fs.pipe_file(inner, data, mode="create")
+                return True
+            if fs.exists(inner):
+                return False
+            fs.pipe_file(inner, data)
+            return bool(fs.cat_file(inner) == data)
+    except FileExistsError:
+        return False
+    except StorageUnavailable:
+        if not exists(path):
+            raise
+        return False
+
+
+def list_files(folder: str, suffix: str) -> list[str]:
+    """Names of the files directly in a folder that end in `suffix`, sorted; none where there is no folder."""
+    found = (str(path).rsplit("/", 1)[-1] for path in _listed(folder, detail=False))
+    return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+
+
+def list_sizes(folder: str, suffix: str) -> dict[str, int]:
+    """Bytes of each file that `list_files` names."""
+    sizes = {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"]) for entry in _listed(folder, detail=True)}
+    return {name: size for name, size in sizes.items() if name.endswith(suffix) and not name.startswith(".")}
+
+
+def _listed(folder: str, detail: bool) -> list[Any]:
+    fs, inner = opened(folder)
+    try:
+        with told(folder, fs):
+            found: list[Any] = fs.ls(inner, detail=detail)
+            return found
+    except FileNotFoundError:
+        return []
+
+
+def list_below(folder: str, name: str) -> list[str]:
+    """Paths below a folder, however deep, of the files that are called so, sorted; none where there is no folder."""
+    fs, inner = opened(folder)
+    with told(folder, fs):
+        found = fs.find(inner)
+    return sorted(path.removeprefix(inner).strip("/") for path in found if path.rpartition("/")[2] == name)
+
+
+def remove(path: str) -> None:
+    """Remove one object; one that is gone already is no error."""
+    fs, inner = opened(path)
+    try:
+        with told(path, fs):
+            fs.rm_file(inner)
+    except FileNotFoundError:
+        return
+
+
+def fetch(path: str, sha256: str | None = None) -> Path:
+    """A local file with the content of a path or URI: itself where local, else a copy in the node's cache.
+
+    The copy is made once a node and version of the object, however many processes ask. It is made again where its size
+    is not the object's or, if a hash is wanted, where it is no longer what was fetched.
+
+    Args:
+        path: or URI.
+        sha256: hex, of the content that is wanted; None: whatever is there.
+
+    Raises:
+        UserError: nothing is there, or another content than is wanted.
+        StorageRefused, StorageUnavailable: object storage does not give it.
+    """
+    fs, inner = opened(path)
+    if filesystems.is_local(fs):
+        if not fs.isfile(inner):
+            raise downloads.no_file(path)
+        local = Path(inner)
+    else:
+        local = downloads.copy(path, fs, inner, verify=sha256 is not None)
+    if sha256 is not None and (content := downloads.digest(local)) != sha256:
+        raise UserError(
+            f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "
+            "planned with, or is damaged: put that file back or plan anew"
+        )
+    return local
+
+
+def prefetch(paths: Iterable[str]) -> None:
+    """Fetch remote files several at once, for whom then fetches them one by one; what is not there it will find.
+
+    Raises:
+        StorageRefused, StorageUnavailable: object storage does not give one.
+    """
+    remote = [(path, *found) for path in paths if not filesystems.is_local((found := opened(path))[0])]
+
+    def copy(path: str, fs: fsspec.AbstractFileSystem, inner: str) -> None:
+        with suppress(NoFileError):
+            downloads.copy(path, fs, inner, verify=False)
+
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        for done in [pool.submit(copy, *each) for each in remote]:
+            done.result()
+
+
+def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
+    """A local folder with files of a folder or URI: itself where local, else verified copies in the node's cache.
+
+    Args:
+        path: or URI.
+        patterns: of the names below it that are wanted; `*` crosses slashes.
+
+    Raises:
+        UserError: the name of an object would lead out of the folder.
+        StorageRefused, StorageUnavailable: object storage does not give them.
+    """
+    fs, inner = opened(path)
+    if filesystems.is_local(fs):
+        return Path(inner)
+
+    def find(_: bool) -> downloads.Found:
+        with told(path, fs):
+            objects = fs.find(inner, detail=True)
+        below = {name.removeprefix(inner).strip("/"): info for name, info in objects.items()}
+        wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in patterns)]
+        return {downloads.below(path, name): below[name] for name in wanted}
+
+    return downloads.copied(path, fs, find, verify=True)
+
+
+def sha256(path: str) -> str:
+    """SHA-256 of a file's content as hex, remembered in this process for as long as size and time stamp stay.
+
+    Of a remote object it is remembered on the node's disk for as long as its version stays, and nothing is read again.
+
+    Raises:
+        UserError, StorageRefused, StorageUnavailable: as `fetch`.
+    """
+    fs, inner = opened(path)
+    if filesystems.is_local(fs):
+        return downloads.digest(fetch(path))
+    name = PurePosixPath(inner).name
+    known = downloads.hashes(downloads.folder_of(path, downloads.found(path, fs, inner)))
+    return known[name] if name in known else downloads.hashes(fetch(path).parent)[name]

@@ -1,0 +1,1 @@
+"""One dataset, or one layout of folders, a file."""

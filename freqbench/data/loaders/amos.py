@@ -1,0 +1,75 @@
+"""AMOS: abdominal CT and MR of 600 patients. Ji et al., NeurIPS 2022 Datasets and Benchmarks, arXiv:2206.08023."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+
+from freqbench.core.errors import DataError
+from freqbench.data.loaders.decathlon import Decathlon
+
+LAST_CT = 500
+
+WINDOW_CT = (-175.0, 250.0)
+
+_NUMBER = re.compile(r"amos_(\d+)")
+
+
+class AMOS(Decathlon):
+    """AMOS: abdominal CT and MR of many centres, 15 organs.
+
+    Classes carry the paper's names: the list of the download writes `arota` and `postcava`. Label maps are public for
+    `training` and `validation`.
+
+    Attributes:
+        modality: cases numbered up to 500 are CT, those above are MR; `all` takes both.
+        intensity: None takes the modality's: [-175, 250] HU for CT, `percentile` for MR and for both together.
+    """
+
+    loader: ClassVar[str] = "amos"
+    homepage: ClassVar[str] = "https://zenodo.org/records/7155725"
+
+    modality: Literal["ct", "mr", "all"] = "ct"
+    split: str = "validation"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _intensity_of_the_modality(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("intensity") is not None:
+            return values
+        is_ct = values.get("modality", "ct") == "ct"
+        return {**values, "intensity": {"window": WINDOW_CT} if is_ct else "percentile"}
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The lists of the file by their keys, without the other modality's cases."""
+        return {key: [line for line in lines if self._is_wanted(line)] for key, lines in super().splits().items()}
+
+    def _is_wanted(self, line: Any) -> bool:
+        case_id = self._case_id(line)
+        found = _NUMBER.fullmatch(case_id)
+        if not found:
+            raise DataError(
+                f"{self._source()}: expected cases like amos_0001, got {case_id}: use `loader: decathlon` for this list"
+            )
+        return self.modality in ("all", "ct" if int(found[1]) <= LAST_CT else "mr")
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        return (
+            "background",
+            "spleen",
+            "right kidney",
+            "left kidney",
+            "gallbladder",
+            "esophagus",
+            "liver",
+            "stomach",
+            "aorta",
+            "inferior vena cava",
+            "pancreas",
+            "right adrenal gland",
+            "left adrenal gland",
+            "duodenum",
+            "bladder",
+            "prostate/uterus",
+        )

@@ -1,0 +1,263 @@
+"""A procedural upper abdomen in Hounsfield units: what `phantom` draws.
+
+All lengths are millimetres in RAS+ coordinates about the centre of the field of view (x to the patient's right, y to
+the front, z to the head). A solid is a field of depths, an approximate signed distance that is positive inside.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from freqbench.core.types import Shape, Spacing
+
+Field = npt.NDArray[np.float32]
+
+CLASS_NAMES = ("background", "liver", "spleen", "kidneys", "aorta", "gallbladder")
+LIVER, SPLEEN, KIDNEYS, AORTA, GALLBLADDER = range(1, 6)
+
+AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
+
+# Point spread of the imaging system, and how far an annotator's outline strays from the true surface.
+BLUR_MM = 2.6
+OUTLINE_SD_MM = 0.7
+
+
+def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
+    """One random patient.
+
+    Args:
+        rng: the only source of randomness.
+        shape: voxels.
+        spacing: millimetres a voxel; the anatomy is laid out for a field of view of about 320 x 256 x 192 mm.
+
+    Returns:
+        Float32 Hounsfield units `[H, W, D]` with blur and noise, and the uint8 label map `[H, W, D]` of CLASS_NAMES.
+        The label follows a slightly wavering outline, as manual annotations do: a perfect score is out of reach.
+    """
+    canvas = _pose(rng, shape, spacing)
+    cavity = _body(canvas)
+    _skeleton(canvas)
+    _soft_background(canvas, cavity)
+    _organs(canvas, cavity)
+    _table(canvas)
+    sigma = [BLUR_MM / step for step in spacing]
+    hu = gaussian_filter(canvas.hu, sigma, mode="nearest")
+    hu += rng.normal(11, 2) * canvas.smooth_noise(4.0)
+    hu += np.float32(rng.uniform(6, 10)) * rng.standard_normal(shape, dtype=np.float32)
+    return hu, canvas.label
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The volume being drawn, in the patient's own coordinates.
+
+    Attributes:
+        rng: source of randomness.
+        spacing: millimetres a voxel.
+        level: height above the table's frame, which does not turn with the patient, `[1, W, 1]`.
+        x, y, z: warped coordinates of each voxel, `[H, W, D]`.
+        texture: correlated noise of unit variance that organs scale.
+        outline: millimetres by which the annotated outline lies outside the true one.
+        hu, label: what has been drawn so far.
+    """
+
+    rng: np.random.Generator
+    spacing: Spacing
+    level: Field
+    x: Field
+    y: Field
+    z: Field
+    texture: Field
+    outline: Field
+    hu: Field
+    label: npt.NDArray[np.uint8]
+
+    def paint(self, depth: Field, hu: float | Field, organ: int = 0) -> None:
+        """Fill a solid; what was there before is covered, in the label map too."""
+        np.copyto(self.hu, hu, where=depth > 0)
+        if organ:
+            np.copyto(self.label, np.uint8(organ), where=depth + self.outline > 0)
+
+    def ellipsoid(
+        self, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float = 0
+    ) -> Field:
+        """Depth below the surface of an ellipsoid that is turned by `turn` radians about z."""
+        cos, sin = np.cos(turn), np.sin(turn)
+        squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
+        squared += _plane(self.x, self.y, (-sin, cos), centre, radii[1])
+        z = (self.z - np.float32(centre[2])) * np.float32(1 / radii[2])
+        z *= z
+        squared += z
+        return _scaled_depth(squared, min(radii))
+
+    def tube(self, x: float | Field, y: float, radius: float) -> Field:
+        """Depth below the surface of a tube along z."""
+        dx, dy = self.x - np.float32(x), self.y - np.float32(y)
+        dx *= dx
+        dy *= dy
+        dx += dy
+        depth: Field = np.float32(radius) - np.sqrt(dx)
+        return depth
+
+    def organ(self, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float) -> Field:
+        """An ellipsoid whose place, size and turn vary from patient to patient."""
+        rng = self.rng
+        moved = tuple(c + rng.normal(0, 4) for c in centre)
+        sized = tuple(r * rng.uniform(0.86, 1.14) for r in radii)
+        return self.ellipsoid(
+            (moved[0], moved[1], moved[2]), (sized[0], sized[1], sized[2]), turn + rng.normal(0, 0.12)
+        )
+
+    def smooth_noise(self, length_mm: float) -> Field:
+        """Gaussian noise of unit variance with a correlation length."""
+        return _smooth_noise(self.rng, self.hu.shape, self.spacing, length_mm)
+
+
+def _plane(x: Field, y: Field, way: tuple[float, float], centre: tuple[float, float, float], radius: float) -> Field:
+    """Squared distance from the centre along one direction in the x-y plane, in radii (in place: memory costs most)."""
+    along = x * np.float32(way[0] / radius)
+    along += y * np.float32(way[1] / radius)
+    along -= np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
+    along *= along
+    return along
+
+
+def _scaled_depth(squared: Field, radius: float) -> Field:
+    """`radius * (1 - sqrt(squared))`, in place."""
+    np.sqrt(squared, out=squared)
+    squared *= np.float32(-radius)
+    squared += np.float32(radius)
+    return squared
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spacing, length_mm: float) -> Field:
+    sigma = [length_mm / step for step in spacing]
+    noise: Field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap", truncate=3)
+    noise /= noise.std()
+    return noise
+
+
+def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
+    """An empty canvas in the coordinates of a patient who is moved, turned, scaled and gently warped."""
+    axes = [
+        (np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)) * np.float32(step)
+        for size, step in zip(shape, spacing, strict=True)
+    ]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    level = y
+    x, y = x - np.float32(rng.normal(0, 5)), y - np.float32(rng.normal(2, 3))
+    z = z - np.float32(rng.normal(0, 7))
+    angle = rng.normal(0, 0.05)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    x, y = cos * x + sin * y, cos * y - sin * x
+    size = rng.uniform(0.9, 1.06)
+    grid = [axis / np.float32(size * rng.uniform(0.96, 1.04)) for axis in (x, y, z)]
+    warped = []
+    for axis in grid:
+        phases = rng.uniform(0, 2 * np.pi, 3)
+        lengths = rng.uniform(110, 200, 3)
+        waves = [
+            np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, lengths, phases, strict=True)
+        ]
+        warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
+    return Canvas(
+        rng=rng,
+        spacing=spacing,
+        level=level,
+        x=warped[0],
+        y=warped[1],
+        z=warped[2],
+        texture=_smooth_noise(rng, shape, spacing, 6.0),
+        outline=np.float32(OUTLINE_SD_MM) * _smooth_noise(rng, shape, spacing, 9.0),
+        hu=np.full(shape, AIR, np.float32),
+        label=np.zeros(shape, np.uint8),
+    )
+
+
+def _body(canvas: Canvas) -> Field:
+    """Skin, fat and the muscle wall with ribs; gives the depth inside the cavity within."""
+    rng = canvas.rng
+    wide, deep = rng.uniform(132, 146), rng.uniform(94, 106)
+    fat = rng.uniform(10, 22)
+    u, v = canvas.x * np.float32(1 / wide), canvas.y * np.float32(1 / deep)
+    u *= u
+    v *= v
+    surface = _scaled_depth(u + v - np.float32(0.3) * u * v, deep)  # a rounded rectangle (Fernandez-Guasti's squircle)
+    wall = surface - np.float32(fat) * (1 + np.float32(0.35) * np.sin(canvas.y / 60))
+    cavity = wall - np.float32(rng.uniform(11, 15))
+    canvas.paint(surface, SKIN)
+    canvas.paint(surface - 3, FAT + 8 * canvas.texture)
+    canvas.paint(wall, MUSCLE + 6 * canvas.texture)
+    ribs = (canvas.z + np.float32(0.45) * canvas.y + np.float32(rng.uniform(0, 34))) % 34
+    rib = np.minimum(np.minimum(wall - 2, 9 - wall), np.float32(6) - np.abs(ribs - 17))
+    canvas.paint(np.minimum(rib, np.abs(canvas.x) - 45), 330.0)
+    canvas.paint(cavity, FAT + 10 * canvas.texture)
+    return cavity
+
+
+def _skeleton(canvas: Canvas) -> None:
+    """Spine with discs, canal and processes, and the muscles beside it."""
+    rng = canvas.rng
+    for side in (-1, 1):
+        canvas.paint(canvas.ellipsoid((side * 34, -62, 0), (25, 20, 400)), MUSCLE + 8 * canvas.texture)
+    process = np.minimum(5 - np.abs(canvas.x), np.minimum(canvas.y + 90, -62 - canvas.y))
+    canvas.paint(process, 260.0)
+    canvas.paint(canvas.tube(0, -72, 14), 280.0)
+    canvas.paint(canvas.tube(0, -72, 8.5), 25.0)
+    spine = canvas.tube(0, -48, 20)
+    canvas.paint(spine, 340.0)
+    canvas.paint(spine - 4, rng.uniform(150, 210) + 18 * canvas.texture)
+    disc = np.float32(4.5) - np.abs((canvas.z + np.float32(rng.uniform(0, 36))) % 36 - 18)
+    canvas.paint(np.minimum(spine, disc), 85.0)
+
+
+def _soft_background(canvas: Canvas, cavity: Field) -> None:
+    """Lungs, bowel, stomach and vena cava: what a network has to tell from the organs."""
+    rng = canvas.rng
+    for side in (-1, 1):
+        base = canvas.organ((side * 68, -8, 122), (58, 74, 62), 0)
+        canvas.paint(np.minimum(base, cavity), LUNG + 25 * canvas.texture)
+    loops = 10 * (canvas.smooth_noise(10.0) - np.float32(rng.uniform(-0.1, 0.3)))
+    region = np.minimum(cavity - 4, canvas.y + 22)
+    canvas.paint(np.minimum(loops, np.minimum(region, 25 - canvas.z)), rng.uniform(30, 75) + 22 * canvas.texture)
+    stomach = np.minimum(canvas.organ((-52, 28, 38), (38, 30, 44), 0.5), cavity)
+    canvas.paint(stomach, rng.uniform(70, 100) + 6 * canvas.texture)
+    canvas.paint(stomach - 5, rng.uniform(20, 60) + 12 * canvas.texture)
+    canvas.paint(np.minimum(stomach - 5, canvas.y - np.float32(rng.uniform(38, 48))), AIR)
+    sway = np.float32(rng.normal(0, 4)) * np.sin(canvas.z / 45 + np.float32(rng.uniform(0, 6)))
+    canvas.paint(canvas.tube(22 + sway, -22, rng.uniform(10, 13)), rng.normal(140, 18) + 5 * canvas.texture)
+
+
+def _organs(canvas: Canvas, cavity: Field) -> None:
+    """The five labelled classes, the later ones over the earlier."""
+    rng, texture = canvas.rng, canvas.texture
+    lobe = canvas.organ((66, 8, 30), (60, 70, 66), 0.1)
+    left = canvas.organ((5, 42, 42), (62, 28, 32), -0.15)
+    liver = np.minimum(np.maximum(lobe, left), cavity)
+    liver = np.minimum(liver, canvas.y + 40 + np.float32(0.35) * canvas.x)
+    canvas.paint(liver, rng.normal(105, 11) + 7 * texture, LIVER)
+    canvas.paint(np.minimum(liver - 8, 12 * (texture - 1.5)), rng.normal(150, 12))
+    spleen = np.minimum(canvas.organ((-90, -28, 34), (25, 42, 42), -0.35), cavity)
+    canvas.paint(spleen, rng.normal(114, 12) + 5 * texture, SPLEEN)
+    cortex, medulla = rng.normal(175, 18), rng.normal(125, 15)
+    for side in (-1, 1):
+        kidney = np.minimum(canvas.organ((side * 62, -40, -36 - 5 * side), (25, 23, 46), -0.5 * side), cavity)
+        sinus = canvas.ellipsoid((side * 48, -33, -36 - 5 * side), (13, 9, 20))
+        kidney = np.minimum(kidney, 4 - sinus)
+        canvas.paint(kidney, cortex + 6 * texture, KIDNEYS)
+        canvas.paint(kidney - 8, medulla + 10 * texture)
+    gallbladder = canvas.organ((50, 46, -20), (16, 18, 25), 0.3)
+    canvas.paint(gallbladder + 2, 70.0)
+    canvas.paint(gallbladder, rng.normal(14, 7) + 4 * texture, GALLBLADDER)
+    sway = np.float32(rng.normal(0, 5)) * np.sin(canvas.z / 50 + np.float32(rng.uniform(0, 6)))
+    aorta = canvas.tube(-13 + sway, -20 + rng.normal(0, 2), rng.uniform(10, 13.5))
+    canvas.paint(aorta, rng.normal(172, 20) + 4 * texture, AORTA)
+
+
+def _table(canvas: Canvas) -> None:
+    """The couch: a thin plate in the air behind the patient."""
+    top = np.float32(canvas.rng.uniform(-119, -112))
+    plate = np.float32(6) - np.abs(canvas.level - top)
+    np.copyto(canvas.hu, np.float32(90), where=(plate > 0) & (canvas.hu == AIR))

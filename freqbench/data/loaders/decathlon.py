@@ -1,0 +1,121 @@
+"""Folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
+
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from freqbench.core import storage
+from freqbench.core.documents import json_of
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.data import nifti
+from freqbench.data.loaders.folder import Entry, expanded, join
+from freqbench.data.loaders.listed import ListedFolder, UnlabelledError
+
+
+class Decathlon(ListedFolder):
+    """Any folder with a Decathlon JSON list.
+
+    Entries are dicts with `image` and `label` (and `patient`, where several cases share one), or bare image names, in
+    `imagesTr` if they name no folder. The label map of a bare `imagesTs/a.nii.gz` is `labelsTs/a.nii.gz`, else
+    `labelsTr/a.nii.gz`, either also as `a_gt.nii.gz`. Counters in lists (`numTest` ...) are often wrong and not read. A
+    case is called by its image's file name; of `patient001_frame01` the patient is `patient001`.
+
+    Attributes:
+        list_file: `list` in job files: the JSON list, in `root` or absolute.
+        split: a key of the list, or a slice of one: `validation[0:30]`.
+    """
+
+    # By its own name too, so that a dumped dataset can be validated again.
+    model_config = ConfigDict(populate_by_name=True)
+
+    loader: ClassVar[str] = "decathlon"
+
+    list_file: str = Field("dataset.json", alias="list")
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        listed = self._content().get("labels")
+        count = len(listed) if isinstance(listed, dict) else 0
+        if not isinstance(listed, dict) or count < 2 or set(listed) != {str(index) for index in range(count)}:
+            raise DataError(
+                f"{self._list_path()}: expected `labels` with the names of classes 0, 1, ..., got {listed!r}: "
+                "give `labels` in the job file"
+            )
+        return tuple(str(listed[str(index)]) for index in range(count))
+
+    def _source(self) -> str:
+        return self._list_path()
+
+    def _list_path(self) -> str:
+        return join(self._root(), expanded(self.list_file, self.name))
+
+    def _content(self) -> dict[str, Any]:
+        """The list file's content."""
+        path = self._list_path()
+        try:
+            return _read_list(path, storage.sha256(path))
+        except NoFileError:
+            text = f"{self.name}: expected the list {path}, found none: check `root` and `list`"
+            raise MissingDataError(text) from None
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The lists of the file by their keys."""
+        return {key: value for key, value in self._content().items() if isinstance(value, list)}
+
+    def _case_id(self, line: Any) -> str:
+        return nifti.stem(self._image_of(line))
+
+    def _image_of(self, line: Any) -> str:
+        """An entry's image as the list names it."""
+        image = line.get("image") if isinstance(line, dict) else line
+        if not isinstance(image, str) or not image:
+            raise DataError(f"{self._list_path()}: expected {{image, label}} or an image's name, got {line!r}")
+        return image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}"
+
+    def _parsed(self, line: Any) -> Entry:
+        root, image = self._root(), self._image_of(line)
+        label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
+        if not isinstance(label, str) or not label:
+            raise UnlabelledError(
+                f"{self._list_path()}: expected a label map for {image}, got none: choose a labelled split"
+            )
+        case_id = self._case_id(line)
+        patient = line.get("patient") if isinstance(line, dict) else None
+        return Entry(
+            case_id=case_id,
+            patient_id=str(patient or case_id.partition("_frame")[0]),
+            image=join(root, image),
+            label=join(root, label),
+        )
+
+
+@lru_cache(maxsize=64)
+def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
+    """A list file's content, parsed once for as long as it stays."""
+    try:
+        content = json_of(storage.fetch(path, content_sha256).read_bytes(), path)
+    except NoFileError:
+        raise
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {reason}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}: give a Decathlon list")
+    return content
+
+
+def _label_beside(root: str, image: str) -> str | None:
+    """The label map of a bare image name, if there is one."""
+    parent, _, own = image.rpartition("/")
+    above, _, beside = parent.rpartition("/")
+    suffix = own.removeprefix(nifti.stem(image))
+    for folder in (beside.replace("images", "labels"), "labelsTr"):
+        for name in (own, f"{nifti.stem(image)}_gt{suffix}"):
+            label = "/".join(filter(None, (above, folder, name)))
+            if label != image and storage.exists(join(root, label)):
+                return label
+    return None

@@ -1,0 +1,77 @@
+"""The ten tasks of the Medical Segmentation Decathlon.
+
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import field_validator, model_validator
+
+from freqbench.core import storage
+from freqbench.core.errors import unknown
+from freqbench.data.loaders.decathlon import Decathlon
+
+MR = None  # intensities without a unit: percentiles of each volume
+
+# Folder of each task: the Hounsfield units that become 0 and 1. Windows of CT as commonly used for the organ.
+TASKS: Mapping[str, tuple[float, float] | None] = {
+    "Task01_BrainTumour": MR,
+    "Task02_Heart": MR,
+    "Task03_Liver": (-200.0, 250.0),
+    "Task04_Hippocampus": MR,
+    "Task05_Prostate": MR,
+    "Task06_Lung": (-1000.0, 1000.0),
+    "Task07_Pancreas": (-87.0, 199.0),
+    "Task08_HepaticVessel": (0.0, 230.0),
+    "Task09_Spleen": (-57.0, 164.0),
+    "Task10_Colon": (-57.0, 175.0),
+}
+
+
+class MSD(Decathlon):
+    """Any task of the Medical Segmentation Decathlon, with its own default window.
+
+    Classes come from the task's list. Label maps are public for `training` alone: hold out a slice of it. Spacing stays
+    each file's unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two.
+
+    Attributes:
+        task: the task's folder, `Task09_Spleen`, or its number.
+        root: the folder that holds the task's, or the task's own.
+        intensity: None takes the task's: the organ's window for CT, `percentile` for MR.
+    """
+
+    loader: ClassVar[str] = "msd"
+    homepage: ClassVar[str] = "http://medicaldecathlon.com"
+
+    task: str
+    split: str = "training"
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _known_task(cls, value: object) -> str:
+        return task_of(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _window_of_the_task(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("intensity") is not None or "task" not in values:
+            return values
+        window = TASKS[task_of(values["task"])]
+        return {**values, "intensity": {"window": window} if window else "percentile"}
+
+    def _root(self) -> str:
+        root = super()._root().rstrip("/")
+        return root if root.rsplit("/", 1)[-1] == self.task else storage.join(root, self.task)
+
+
+def task_of(value: object) -> str:
+    """The folder of a task that is given by it or by its number.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    for number, task in enumerate(TASKS, start=1):
+        if str(value) in (task, str(number), f"{number:02d}"):
+            return task
+    raise ValueError(unknown("task", str(value), TASKS))

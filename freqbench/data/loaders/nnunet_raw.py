@@ -1,0 +1,143 @@
+"""Raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from freqbench.core import storage
+from freqbench.core.documents import json_of
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.data import nifti
+from freqbench.data.loaders.folder import Entry, expanded, join
+from freqbench.data.loaders.listed import ListedFolder
+
+IGNORE = "ignore"
+
+
+class NnunetRaw(ListedFolder):
+    """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
+
+    Cases are those of the label maps; an image has a file a channel. Region-based labels and an ignored label are
+    refused: attacks and metrics need one class a voxel. Of `patient001_frame01` the patient is `patient001`.
+
+    Attributes:
+        split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` `training` and
+            `validation` are the fold's.
+        fold: of `splits_file`.
+        splits_file: nnU-Net's own, in `root` or absolute.
+    """
+
+    loader: ClassVar[str] = "nnunet_raw"
+
+    fold: Annotated[int, Field(ge=0)] | None = None
+    splits_file: str = "splits_final.json"
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The cases with a label map, each as the suffix of its folders and its id."""
+        splits = {"training": self._labelled("Tr"), "validation": [], "test": self._labelled("Ts")}
+        if self.fold is not None:
+            splits |= self._fold()
+        sides = {"training": "Tr", "validation": "Tr", "test": "Ts"}
+        return {key: [(sides[key], case) for case in cases] for key, cases in splits.items() if cases}
+
+    def unlabelled(self) -> tuple[str, ...]:
+        """Ids of the cases of `imagesTr` that have no label map."""
+        first, labelled = f"_0000{self._ending()}", set(self._labelled("Tr"))
+        images = storage.list_files(join(self._root(), "imagesTr"), first)
+        return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
+
+    def _labelled(self, side: str) -> list[str]:
+        """Ids of the label maps of `labelsTr` or `labelsTs`."""
+        ending = self._ending()
+        names = storage.list_files(join(self._root(), f"labels{side}"), ending)
+        return [name.removesuffix(ending) for name in names]
+
+    def _fold(self) -> dict[str, list[str]]:
+        """The cases of the fold."""
+        path = join(self._root(), expanded(self.splits_file, self.name))
+        folds = _read_json(path, "the folds")
+        number = self.fold or 0
+        if not isinstance(folds, list) or number >= len(folds):
+            count = len(folds) if isinstance(folds, list) else "none"
+            raise DataError(f"{path}: expected fold {number}, got a list of {count}: choose another `fold`")
+        fold = folds[number]
+        if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
+            raise DataError(f"{path}: expected lists train and val in fold {number}, got {fold!r:.60}: mend the file")
+        return {"training": [str(case) for case in fold["train"]], "validation": [str(case) for case in fold["val"]]}
+
+    def _source(self) -> str:
+        return join(self._root(), "dataset.json")
+
+    def _content(self) -> dict[str, Any]:
+        content = _read_json(self._source(), "nnU-Net's description of the dataset")
+        if not isinstance(content, dict):
+            raise DataError(f"{self._source()}: expected a JSON object, got {type(content).__name__}: mend the file")
+        return content
+
+    def _ending(self) -> str:
+        ending = self._content().get("file_ending", ".nii.gz")
+        if ending not in nifti.SUFFIXES:
+            raise DataError(
+                f"{self._source()}: expected file_ending .nii.gz or .nii, got {ending!r}: convert the files"
+            )
+        return str(ending)
+
+    def _channels(self) -> int:
+        """How many files an image has."""
+        content = self._content()
+        channels = content.get("channel_names", content.get("modality"))
+        if not isinstance(channels, dict) or not channels:
+            raise DataError(
+                f"{self._source()}: expected channel_names {{'0': ...}}, got {channels!r}: give a raw folder of nnU-Net"
+            )
+        return len(channels)
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        listed = self._content().get("labels")
+        if not isinstance(listed, dict):
+            raise DataError(f"{self._source()}: expected labels {{background: 0, ...}}, got {listed!r}: mend the file")
+        if "0" in listed:  # v1 has them the other way round
+            listed = {str(name): int(value) if value.isdigit() else value for value, name in listed.items()}
+        regions = [name for name, value in listed.items() if isinstance(value, list)]
+        if regions:
+            raise DataError(
+                f"{self._source()}: expected one class a voxel, got the region {regions[0]} of several labels: name "
+                "the classes of the label maps in `labels`"
+            )
+        if IGNORE in listed:
+            raise DataError(
+                f"{self._source()}: expected a class for every voxel, got the label {IGNORE}, which no attack or "
+                "metric leaves out: name all classes in `labels` to score it as one of them"
+            )
+        names = {value: str(name) for name, value in listed.items() if isinstance(value, int)}
+        if len(names) < 2 or len(names) < len(listed) or sorted(names) != list(range(len(names))):
+            raise DataError(
+                f"{self._source()}: expected labels 0, 1, ... each once, got {listed!r}: give `labels` in the job file"
+            )
+        return tuple(names[value] for value in range(len(names)))
+
+    def _case_id(self, line: Any) -> str:
+        return str(line[1])
+
+    def _parsed(self, line: Any) -> Entry:
+        side, case_id = line
+        ending = self._ending()
+        root = self._root()
+        images = [join(root, f"images{side}/{case_id}_{channel:04d}{ending}") for channel in range(self._channels())]
+        return Entry(
+            case_id=case_id,
+            patient_id=case_id.partition("_frame")[0],
+            image=images[0],
+            further=tuple(images[1:]),
+            label=join(root, f"labels{side}/{case_id}{ending}"),
+        )
+
+
+def _read_json(path: str, what: str) -> Any:
+    try:
+        return json_of(storage.fetch(path).read_bytes(), path)
+    except NoFileError:
+        raise MissingDataError(f"{path}: expected {what}, found no file: check `root`") from None
+    except UserError as error:
+        raise DataError(f"{error}: mend the file") from None

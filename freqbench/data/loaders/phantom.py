@@ -1,0 +1,91 @@
+"""Procedural CT-like volumes: a dataset that needs no download and no disk."""
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from freqbench.core.errors import DataError, unknown
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import CaseRef, NativeCase, Spacing
+from freqbench.data.base import Dataset
+from freqbench.data.loaders import anatomy
+
+# To be raised with every change of what `anatomy.draw` returns.
+REVISION = 1
+
+FIELD_OF_VIEW_MM = (320.0, 256.0, 192.0)
+WINDOW_HU = (-175.0, 250.0)
+SPLITS = {"train": range(64), "validation": range(1000, 1008), "test": range(2000, 2020)}
+
+Side = Annotated[int, Field(ge=16, le=512)]
+
+
+class Phantom(Dataset):
+    """Random upper abdomens in Hounsfield units, windowed to [-175, 250] HU as the papers do for CT.
+
+    A case is drawn from its number and the generator's revision alone, whatever split or order it is asked in. Splits
+    are ranges of numbers: train 0-63, validation 1000-1007, test 2000-2019. Six classes: background, liver, spleen,
+    kidneys, aorta, gallbladder.
+
+    Attributes:
+        shape: voxels of the field of view of 320 x 256 x 192 mm; the default is 4 x 4 x 6 mm a voxel.
+    """
+
+    loader: ClassVar[str] = "phantom"
+
+    shape: tuple[Side, Side, Side] = (80, 64, 32)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Background and the five organs."""
+        return anatomy.CLASS_NAMES
+
+    @property
+    def spacing(self) -> Spacing:
+        """Millimetres a voxel."""
+        h, w, d = (extent / size for extent, size in zip(FIELD_OF_VIEW_MM, self.shape, strict=True))
+        return h, w, d
+
+    def recipe(self) -> dict[str, Any]:
+        """Loader, revision, grid and window."""
+        return {"loader": self.loader, "revision": REVISION, "shape": self.shape, "window": WINDOW_HU}
+
+    def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
+        """The numbered cases of a split."""
+        split = split or self.split
+        if split not in SPLITS:
+            raise DataError(f"{self.name}: {unknown('split', split, SPLITS)}")
+        numbers = {f"phantom_{number:04d}": number for number in SPLITS[split]}
+        return tuple(
+            CaseRef(
+                case_id=case_id,
+                patient_id=case_id,
+                fingerprint=digest(["phantom", REVISION, numbers[case_id]]),
+                shape=self.shape,
+                grid=(self.shape, self.spacing),
+            )
+            for case_id in self.chosen(list(numbers))
+        )
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        """Draw one patient (some 40 ms at the default shape on one thread)."""
+        rng = np.random.default_rng([REVISION, int(ref.case_id.removeprefix("phantom_"))])
+        hu, label = anatomy.draw(rng, self.shape, self.spacing)
+        affine = np.diag([*self.spacing, 1.0])
+        affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing, strict=True)]
+        return NativeCase(
+            ref=ref,
+            image=torch.from_numpy(hu)[None],
+            label=torch.from_numpy(label)[None],
+            affine=affine,
+            spacing=self.spacing,
+            source=ref.case_id,
+        )
+
+    @property
+    def space(self) -> Preprocess:
+        """The grid as it is drawn, and the papers' window of CT."""
+        return Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)

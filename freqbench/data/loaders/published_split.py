@@ -1,0 +1,106 @@
+"""Datasets whose split was published: the package ships the list, the files lie where the download puts them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from freqbench.core import storage
+from freqbench.core.errors import MissingDataError
+from freqbench.data import nifti
+from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.folder import Entry, join
+from freqbench.data.loaders.listed import UnlabelledError
+
+SPLITS = Path(__file__).parents[1] / "splits"
+
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a download keeps its cases; `{case}`, `{patient}` and `{number}` (the case's digits) are filled in.
+
+    Attributes:
+        marker: what is there in a folder of this layout.
+        image: below the root.
+        label: below the root.
+    """
+
+    marker: str
+    image: str
+    label: str
+
+
+class Published(Decathlon):
+    """A dataset with a published split, in the Decathlon layout that the list names or as it is downloaded.
+
+    Attributes:
+        list_file: `list` in job files: `published`, or a Decathlon list of one's own, in `root` or absolute.
+        split: `training`, `validation` or, where its label maps are public, `test`; or a slice: `validation[0:4]`.
+    """
+
+    shipped: ClassVar[str]
+    labelled: ClassVar[tuple[str, ...]]
+    names: ClassVar[tuple[str, ...]]
+    places: ClassVar[tuple[Place, ...]]
+
+    split: str = "validation"
+    list_file: str = Field(PUBLISHED, alias="list")
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The lists by their keys; of the published list those with label maps."""
+        splits = super().splits()
+        return {key: splits[key] for key in self.labelled} if self.list_file == PUBLISHED else splits
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        return self.names
+
+    def _list_path(self) -> str:
+        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._list_path()
+
+    def _parsed(self, line: Any) -> Entry:
+        if self.list_file != PUBLISHED:
+            return super()._parsed(line)
+        place = self._place()
+        if place is None:
+            try:
+                return super()._parsed(line)
+            except UnlabelledError:  # of a bare name of a labelled split: the file that is missing has a name
+                image = self._image_of(line)
+                label = image.replace("images", "labels").replace(".nii.gz", "_gt.nii.gz")
+                return super()._parsed({"image": image, "label": label})
+        case_id = self._case_id(line)
+        patient = case_id.partition("_frame")[0]
+        number = "".join(filter(str.isdigit, patient))
+        image, label = (
+            join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
+            for pattern in (place.image, place.label)
+        )
+        return Entry(case_id=case_id, patient_id=patient, image=image, label=label)
+
+    def _place(self) -> Place | None:
+        """The download's layout, None for Decathlon's.
+
+        Raises:
+            DataError: neither is there.
+        """
+        root = self._root()
+        if storage.exists(join(root, "imagesTr")):
+            return None
+        for place in self.places:
+            if storage.exists(join(root, place.marker)):
+                return place
+        markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
+        raise MissingDataError(
+            f"{root}: expected one of {markers} in it, found none: check `root`; the files are to be had at "
+            f"{self.homepage}"
+        )
+
+
+def is_averaged(path: str) -> bool:
+    """Whether a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
+    name = nifti.stem(path)
+    return name.startswith("avg") or "_avg" in name

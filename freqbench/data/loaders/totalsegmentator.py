@@ -1,0 +1,114 @@
+"""TotalSegmentator: CT of the whole body, a mask file a structure.
+
+Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from freqbench.core import storage
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
+from freqbench.core.input_space import Intensity
+from freqbench.data import nifti
+from freqbench.data.loaders.folder import ClassName, Entry
+from freqbench.data.loaders.listed import ListedFolder
+
+WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
+
+
+class TotalSegmentator(ListedFolder):
+    """TotalSegmentator: whole-body CT, the masks of the structures that are asked for merged into one label map.
+
+    `root` holds `meta.csv` and `s0000/ct.nii.gz` with `s0000/segmentations/<structure>.nii.gz`. Where masks overlap,
+    the structure that stands later in `classes` has the voxel. A case that shows none of them has background alone.
+
+    Attributes:
+        classes: the structures, in order of their label from 1 on: `[liver, kidney_left, kidney_right]`.
+        split: of the column `split` of `meta.csv` (`train`, `val`, `test`), or a slice of one.
+        intensity: the default window spans lungs, organs and bones; a narrower one suits abdominal organs.
+    """
+
+    loader: ClassVar[str] = "totalsegmentator"
+    homepage: ClassVar[str] = "https://doi.org/10.5281/zenodo.6802613"
+
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=255)]
+    labels: None = None
+    intensity: Intensity = WINDOW
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value) or "background" in value:
+            raise ValueError("expected each structure once, and no background: that is all the rest")
+        return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _named_by_classes(cls, value: object) -> object:
+        if value is not None:
+            raise ValueError("expected none, as `classes` says them all: remove it")
+        return value
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The ids of `meta.csv` by their split."""
+        path = self._source()
+        try:
+            return _read_splits(path, storage.sha256(path))
+        except NoFileError:
+            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root`") from None
+
+    def _source(self) -> str:
+        return storage.join(self._root(), "meta.csv")
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        return ("background", *self.classes)
+
+    def _case_id(self, line: Any) -> str:
+        return str(line)
+
+    def _parsed(self, line: Any) -> Entry:
+        folder = storage.join(self._root(), line)
+        masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
+        return Entry(
+            case_id=line, patient_id=line, image=storage.join(folder, "ct.nii.gz"), label=masks[0], masks=masks
+        )
+
+    def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
+        """Those of the image and of the first mask; all masks are checked."""
+        for structure, mask in zip(self.classes, entry.masks, strict=True):
+            folder = mask.rpartition("/")[0]
+            if not storage.exists(mask) and (there := storage.list_files(folder, ".nii.gz")):
+                raise DataError(f"{folder}: {unknown('structure', structure, map(nifti.stem, there))}")
+        image, label = super()._headers(entry)
+        for mask in entry.masks[1:]:
+            nifti.read_header(storage.fetch(mask)).check_same_grid(image)
+        return image, label
+
+    def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:
+        merged = np.zeros(label.shape, np.uint8)
+        for index, mask in enumerate(entry.masks, start=1):
+            merged[nifti.read_label(nifti.read_header(storage.fetch(mask)), 2) == 1] = index
+        return merged
+
+
+@lru_cache(maxsize=64)
+def _read_splits(path: str, content_sha256: str) -> Mapping[str, Sequence[str]]:
+    """The ids of `meta.csv` by split, parsed once for as long as the file stays."""
+    text = storage.fetch(path, content_sha256).read_bytes().decode("utf-8-sig", errors="replace")
+    rows = csv.DictReader(text.splitlines(), delimiter=";")
+    if not {"image_id", "split"} <= set(rows.fieldnames or ()):
+        raise DataError(
+            f"{path}: expected the columns image_id and split, apart by semicolons, got {rows.fieldnames}: "
+            "fetch the file again"
+        )
+    splits: dict[str, list[str]] = {}
+    for row in rows:
+        if row["image_id"] and row["split"]:
+            splits.setdefault(row["split"], []).append(row["image_id"])
+    return splits

@@ -1,0 +1,269 @@
+"""Attack one case, score one case: knows no files, no processes and no grid."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from freqbench.attacks import Attack
+from freqbench.core.identity import window_generator
+from freqbench.core.types import Case, Shape
+from freqbench.metrics import (
+    METRICS,
+    Scores,
+    body_mask,
+    certified_scores,
+    class_mean,
+    confusion,
+    dice_from_confusion,
+    energy_scores,
+    foreground_mean,
+    hallucinated_classes,
+    hd95_penalised,
+    image_scores,
+    lpips_scores,
+    missed_classes,
+    seam_scores,
+    surface_scores,
+    undefined_classes,
+)
+from freqbench.models import Prediction, SegmentationModel, SlidingWindowModel, attack_windows
+from freqbench.results import CLASS_RECORDS, RECORDS
+
+ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
+INTENSITY_BUDGETS = ("linf", "gaussian")
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackedVolume:
+    """An adversarial volume and what it took.
+
+    Attributes:
+        adversarial: float32 `[C, H, W, D]` in [0, 1], on the CPU.
+        num_windows: windows that were attacked, or that a volume attacked as one was predicted by; None, as the passes,
+            where others made the volume and did not say.
+        num_forwards: forward passes of the network over all windows: where a random defence is averaged over draws,
+            each draw is one.
+        num_backwards: backward passes over all windows, likewise.
+    """
+
+    adversarial: Tensor
+    num_windows: int | None
+    num_forwards: int | None
+    num_backwards: int | None
+
+
+def attack_case(
+    attack: Attack,
+    model: SegmentationModel,
+    case: Case,
+    seed: int | None,
+    window_batch: int,
+    reference: Case | None = None,
+) -> AttackedVolume:
+    """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
+
+    Every window starts from the clean volume and has a generator of its own (from the seed, the case's content and the
+    window's number), so the result does not depend on `window_batch` beyond rounding, for attacks that do not couple
+    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
+    attacked as one has the generator of its first window; where it is a single window, the two are the same.
+
+    Args:
+        attack: what to do.
+        model: whose gradients, on the device to compute on.
+        case: the clean volume, of one channel or several, and its label.
+        seed: of the draws; None where the attack draws nothing.
+        window_batch: windows that go through the model at once.
+        reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape and cut into
+            the same windows.
+    """
+    device = next(model.parameters()).device
+    image, label = case.image.to(device), case.label.to(device)
+    shape = tuple(image.shape[1:])
+    windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    if attack.attacks_volume and len(windows) > 1:
+        return _attack_volume(attack, SlidingWindowModel(model, window_batch), image, label, case, seed)
+    other = None if reference is None else _stretched(reference.image.to(device), shape)
+    adversarial = image.clone()
+    num_forwards = num_backwards = 0
+    for first in range(0, len(windows), window_batch):
+        batch = windows[first : first + window_batch]
+        result = attack(
+            model,
+            _cut(image, batch),
+            _cut(label, batch),
+            generator=[window_generator(seed or 0, case.ref.fingerprint, first + i) for i in range(len(batch))],
+            reference=None if other is None else _cut(other, batch),
+        )
+        for (h, w, d), window in zip(batch, result.adversarial, strict=True):
+            adversarial[:, h, w, d] = window
+        num_forwards += model.passes * sum(result.forwards)
+        num_backwards += model.passes * sum(result.backwards)
+    return AttackedVolume(
+        adversarial=adversarial.cpu(),
+        num_windows=len(windows),
+        num_forwards=num_forwards,
+        num_backwards=num_backwards,
+    )
+
+
+def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:
+    """Windows of a volume `[C, H, W, D]`, stacked."""
+    return torch.stack([volume[:, h, w, d] for h, w, d in windows])
+
+
+def _stretched(volume: Tensor, shape: Sequence[int]) -> Tensor:
+    """A volume `[C, H, W, D]` on another grid, corners on corners."""
+    return F.interpolate(volume[None], size=tuple(shape), mode="trilinear", align_corners=True)[0]
+
+
+def _attack_volume(
+    attack: Attack, model: SlidingWindowModel, image: Tensor, label: Tensor, case: Case, seed: int | None
+) -> AttackedVolume:
+    """A volume attacked as one, counted in windows."""
+    generator = window_generator(seed or 0, case.ref.fingerprint, 0)
+    result = attack(model, image[None], label[None], generator=generator)
+    return AttackedVolume(
+        adversarial=result.adversarial[0].cpu(),
+        num_windows=len(model.windows(image[None])),
+        num_forwards=model.num_forwards,
+        num_backwards=model.num_backwards,
+    )
+
+
+def score_volume(
+    case: Case,
+    adversarial: Tensor,
+    metrics: Sequence[str],
+    roi: Shape,
+    device: torch.device,
+    unavailable: Mapping[str, str] = MappingProxyType({}),
+) -> Scores:
+    """How far an adversarial volume is from the clean one, whatever any model makes of it.
+
+    Args:
+        case: the clean volume.
+        adversarial: float32, of the clean volume's shape.
+        metrics: names of METRICS; columns of the others are left out; L-inf, L2, energy and seams are always there.
+        roi: voxels of the source model's window: the tiling whose seams are looked for, whatever the attack's scope.
+        device: where LPIPS, energy and seams are computed.
+        unavailable: metrics that this machine cannot compute, with the reason.
+    """
+    body = body_mask(case.image)
+    clean, attacked = case.image.to(device), adversarial.to(device)
+    height, width, depth = case.image.shape[1:]
+    windows = attack_windows((height, width, depth), roi)
+    parts = [
+        image_scores(case.image, adversarial, body),
+        energy_scores(clean, attacked),
+        seam_scores(clean, attacked, windows),
+    ]
+    if "lpips" in metrics and "lpips" in unavailable:
+        parts.append(_missing("lpips", unavailable["lpips"]))
+    elif "lpips" in metrics:
+        parts.append(lpips_scores(clean, attacked, body))
+    values = {column: value for part in parts for column, value in part.values.items()}
+    reasons = {column: reason for part in parts for column, reason in part.reasons.items()}
+    wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
+    return Scores(
+        values={column: value for column, value in values.items() if column in wanted},
+        reasons={column: reason for column, reason in reasons.items() if column in wanted},
+    )
+
+
+def _missing(metric: str, reason: str) -> Scores:
+    columns = METRICS[metric].columns
+    return Scores(values=dict.fromkeys(columns, math.nan), reasons=dict.fromkeys(columns, reason))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionScores:
+    """What a prediction is worth.
+
+    Attributes:
+        record: columns of RECORDS.
+        classes: columns of CLASS_RECORDS, one mapping a class.
+    """
+
+    record: Mapping[str, float | int]
+    classes: tuple[Mapping[str, float | int], ...]
+
+
+def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
+    """Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
+    counts = confusion(pred, label, num_classes)
+    dice = dice_from_confusion(counts)
+    columns: dict[str, Tensor | Vector] = {
+        "label_voxels": counts.sum(dim=1),
+        "pred_voxels": counts.sum(dim=0),
+        "dsc": dice,
+    }
+    return PredictionScores(
+        record={
+            "dsc": class_mean(dice),
+            "dsc_foreground": foreground_mean(dice),
+            "missed_classes": missed_classes(counts),
+            "hallucinated_classes": hallucinated_classes(counts),
+        },
+        classes=_by_class(columns),
+    )
+
+
+def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
+    """Surface distances of a predicted label map `[H, W, D]` from the true one: a function of the masks alone."""
+    surfaces = surface_scores(pred, label, num_classes, spacing)
+    in_label = np.bincount(label.numpy().ravel(), minlength=num_classes) > 0
+    return PredictionScores(
+        record={
+            "hd95": class_mean(surfaces["hd95"]),
+            "hd95_mm": foreground_mean(surfaces["hd95_mm"]),
+            "hd95_medpy_mm": foreground_mean(surfaces["hd95_medpy_mm"]),
+            "hd95_penalised": hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing),
+            "hd95_undefined_classes": undefined_classes(surfaces["hd95"]),
+        },
+        classes=_by_class(surfaces),
+    )
+
+
+def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int]:
+    """The `certified_` columns of a prediction, against the true label map `[H, W, D]`; none without a certificate."""
+    vote = prediction.vote
+    if vote is None:
+        return {}
+    scores = certified_scores(prediction.labels, vote.certified, label, num_classes)
+    return {"certified_radius": vote.radius, **scores}
+
+
+def as_clean(scores: PredictionScores) -> PredictionScores:
+    """The scores of the clean volume's prediction as the `_clean` columns that the tables have."""
+    record_columns = {column.name for column in RECORDS}
+    class_columns = {column.name for column in CLASS_RECORDS}
+    return PredictionScores(
+        record=_suffixed(scores.record, record_columns),
+        classes=tuple(_suffixed(row, class_columns) for row in scores.classes),
+    )
+
+
+def _suffixed(values: Mapping[str, float | int], known: set[str]) -> dict[str, float | int]:
+    return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in known}
+
+
+def _by_class(columns: Mapping[str, Tensor | Vector]) -> tuple[dict[str, float | int], ...]:
+    listed = {name: values.tolist() for name, values in columns.items()}
+    return tuple(dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True))
+
+
+def native_budget(attack: Attack, case: Case) -> float | None:
+    """The budget in the data's own unit (HU for CT) where it bounds intensities, and those of all channels alike."""
+    if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
+        return None
+    widths = {high - low for low, high in case.native_ranges}
+    return float(getattr(attack, attack.budget_name)) * widths.pop() if len(widths) == 1 else None

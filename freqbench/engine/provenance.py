@@ -1,0 +1,107 @@
+"""What a run's file says beside its rows: versions, code, devices, fingerprints."""
+
+import json
+import os
+import platform
+import secrets
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from freqbench.core.machine import available_cores, versions
+from freqbench.job.grid import Grid
+
+SENT_CODE = "FREQBENCH_CODE"
+"""Variable of a job on a cluster: what `git_state` said where its code came from."""
+
+
+def new_run_id() -> str:
+    """A run's id: sortable by time, also within a second, and unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
+
+
+def now() -> str:
+    """The time as run files write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def collect(grid: Grid) -> dict[str, Any]:
+    """Versions, code, devices, and the fingerprints of what goes in."""
+    models = {model.model_id: model for cell in grid.cells for model in (cell.source, *cell.targets)}
+    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
+    return {
+        "started_at": now(),
+        "versions": versions(),
+        "code": git_state(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "devices": devices(),
+        "processor": processor(),
+        "models": {
+            model_id: {
+                "name": model.name,
+                "checkpoint": model.checkpoint,
+                "sha256": model.checkpoint_sha256,
+                "migration": model.migration,
+                "training": model.training,
+            }
+            for model_id, model in models.items()
+        },
+        "datasets": {
+            name: {
+                "recipe": dataset.whole_recipe(),
+                "redistributable": dataset.redistributable,
+                "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
+            }
+            for name, dataset in datasets.items()
+        },
+    }
+
+
+def devices() -> list[str]:
+    """GPUs by name, or the CPU with its cores."""
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [f"cpu, {available_cores()} cores"]
+
+
+def processor() -> str:
+    """The processor, as far as the last bits of sums depend on it: its kind and its widest vector instructions."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def available_memory() -> int:
+    """Bytes that are free on this machine, or in the container that this process is in."""
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo, cgroup = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free.append(1024 * int(fields["MemAvailable"].split()[0]))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        if (cgroup / limit).exists() and (bound := (cgroup / limit).read_text().strip()).isdecimal():
+            free.append(int(bound) - int((cgroup / used).read_text()))
+    return max(0, min(free))
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the code that runs; None where it neither is a checkout nor was sent from one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        sent: dict[str, Any] | None = json.loads(os.environ.get(SENT_CODE, "null"))
+        return sent
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "dirty": bool(status.strip())}

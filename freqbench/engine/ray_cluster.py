@@ -1,0 +1,183 @@
+"""The Ray that workers run on: one of this process's own, or a cluster that is there already."""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import ray
+import ray._private.services
+import ray._private.utils
+import ray._private.worker
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from freqbench.core.errors import UserError
+from freqbench.core.interrupt import deferred_interrupt
+from freqbench.engine import ray_cleanup
+from freqbench.engine.resources import Node
+
+STORE_BYTES = 512 << 20
+CONNECT_S = 20.0
+
+
+@contextmanager
+def own(cpus: int) -> Iterator[None]:
+    """A Ray of this process's own with so many CPUs to give away, which ends with it.
+
+    Nothing of it listens beyond this machine, and whoever calls it needs a token that only its processes know. As Ray
+    does not bear an exception while it starts, Ctrl-C is heeded when it has.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C meanwhile.
+    """
+    mark = secrets.token_hex(8)
+    environment = {
+        ray_cleanup.MARK: mark,
+        "RAY_AUTH_TOKEN": _token(),  # so that Ray writes none into the user's home
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # the default of 15 starves workers on a machine that does anything else
+    }
+    with ray_cleanup.nothing_left(mark), _environment(environment):
+        with deferred_interrupt() as interrupt, _termination_kept(), _on_loopback(), _quiet():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
+        try:
+            if interrupt.requested:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def existing(address: str) -> Iterator[None]:
+    """The cluster at an address; left again, not ended.
+
+    Raises:
+        UserError: it cannot be reached, or does not take this driver.
+    """
+    try:
+        _require_an_answer(address)
+        with _termination_kept(), _quiet():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"expected a Ray cluster at {address}, got {type(error).__name__}: {' '.join(str(error).split())}: "
+            "start one (ray start --head), or leave --address and RAY_ADDRESS out for one of this machine's own"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_an_answer(address: str) -> None:
+    """Ray tries an address for many minutes; a server that is there answers at once."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+
+
+def machines() -> dict[str, Node]:
+    """The machines that are alive, by id."""
+    return {
+        node["NodeID"]: Node(cores=found.get("CPU", 0), gpus=found.get("GPU", 0), memory=found.get("memory", 0))
+        for node, found in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    }
+
+
+def nodes() -> list[Node]:
+    """The machines that are alive."""
+    return list(machines().values())
+
+
+def sign_of_life(node_id: str) -> Any:
+    """A reference to an answer from a machine: getting it raises RayError where the machine is gone.
+
+    Processes of a machine that goes away are missed at once, the machine itself only when Ray's health check has failed
+    several times. This is answered at once or after that, but not wrongly.
+    """
+
+    def answer() -> None: ...
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(answer).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
+
+
+def shortage(wanted: Mapping[str, float]) -> str | None:
+    """What one more worker wants and what is free, where that is not enough; None where it is."""
+    wanted = {name: amount for name, amount in wanted.items() if amount}
+    free = ray.available_resources()
+    if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
+        return None
+    return f"each wants {_amounts(wanted)}, free are {_amounts({name: free.get(name, 0) for name in wanted})}"
+
+
+def cause(error: RayError) -> str:
+    """One line of what Ray tells: what code of ours raised, or its own first line."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    raised_by_ours = isinstance(error, RayActorError) and error.actor_init_failed
+    return f"{type(error).__name__}: {lines[-1 if raised_by_ours else 0][:200]}"
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+@cache
+def _token() -> str:
+    """One a process, as Ray reads it once."""
+    return os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables that are set within; Ray sets one more, RAY_AUTH_MODE."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in ("RAY_AUTH_MODE", *values):
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in ("RAY_AUTH_MODE", *values) if name in before})
+
+
+def _termination_kept() -> Any:
+    """Ray takes SIGTERM for itself when it starts, and would end the driver at once with an exit code of its own."""
+    return _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None)
+
+
+def _on_loopback() -> Any:
+    """Ray replaces 127.0.0.1 by the host's address, and then listens on every interface: not so here."""
+    return _replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
+
+
+def _quiet() -> Any:
+    """Ray prints a paragraph for every process that dies, whatever its log settings: the engine says so in a line."""
+    return _replaced(ray._private.worker, "listen_error_messages", lambda worker, stopped: None)
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)

@@ -1,0 +1,259 @@
+"""The Ray engine: workers as actors, one unit in flight on each, surface distances as tasks beside them.
+
+Ray places, starts and restarts the workers. What is tried again is decided here, with Ray's own retries off: only
+because a worker has one unit at a time is it known which unit a dying worker had.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, ObjectLostError, RayError, RayTaskError
+
+from freqbench.core.interrupt import Interrupt, deferred_interrupt
+from freqbench.engine import ray_cluster, rows
+from freqbench.engine.attempt import Attempt
+from freqbench.engine.listener import Listener
+from freqbench.engine.masks import score_masks
+from freqbench.engine.prometheus import Meters
+from freqbench.engine.ray_actors import Fleet, Ref, Slot
+from freqbench.engine.resources import Node, Pool
+from freqbench.engine.rows import Outcome
+from freqbench.engine.schedule import Schedule
+from freqbench.engine.worker import WorkerSpec
+from freqbench.job.grid import Unit
+
+TICK_S = 1.0
+STOP_S = 60.0
+SCORINGS_A_WORKER = 2
+
+
+def run(
+    units: Sequence[Unit],
+    spec: WorkerSpec,
+    pool: Pool,
+    listener: Listener,
+    case_timeout: float | None = None,
+    room: Callable[[Sequence[Node]], int] | None = None,
+) -> None:
+    """Carry out units on the Ray that this process is connected to.
+
+    The first Ctrl-C (or SIGTERM) lets what is in flight come to its end, for a minute at most; the second one does not.
+
+    Args:
+        units: in any order.
+        spec: of the workers.
+        pool: how many workers, and what each takes.
+        listener: told of every unit, and given what came of it.
+        case_timeout: seconds after which a unit's worker is killed; None: never.
+        room: how many workers some machines have room for, where machines may join and go; None: they do not.
+
+    Raises:
+        UserError: no worker starts.
+        KeyboardInterrupt: it was interrupted; what came through before has been handed over.
+    """
+    driver = _Driver(Schedule(units), spec, Fleet(spec, pool, listener, room), listener, case_timeout)
+    try:
+        with deferred_interrupt() as interrupt:
+            driver.carry_out(interrupt)
+    finally:
+        driver.close()
+
+
+@dataclass(kw_only=True)
+class _Scoring:
+    """An outcome that waits for its surface distances."""
+
+    attempt: Attempt
+    outcome: Outcome
+    masks: Ref
+
+
+@dataclass(kw_only=True)
+class _Doubt:
+    """A unit whose worker died: its own doing, unless the machine is gone too."""
+
+    attempt: Attempt
+    reason: str
+
+
+class _Driver:
+    def __init__(
+        self, schedule: Schedule, spec: WorkerSpec, fleet: Fleet, listener: Listener, case_timeout: float | None
+    ) -> None:
+        self._schedule = schedule
+        self._spec = spec
+        self._fleet = fleet
+        self._listener = listener
+        self._meters = Meters()
+        self._timeout = case_timeout
+        self._attempts: dict[int, Attempt] = {}  # by identity of the unit, of those that were put back
+        self._scorings: dict[Ref, _Scoring] = {}
+        self._doubts: dict[Ref, _Doubt] = {}  # by the sign of life of the machine
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writes: deque[Future[None]] = deque()
+        self._ticked = time.monotonic()
+        self._score = ray.remote(score_masks)
+
+    def carry_out(self, interrupt: Interrupt) -> None:
+        stop_at = None
+        while self._in_flight() or (len(self._schedule) and not stop_at):
+            if interrupt.requested and not stop_at:
+                stop_at = time.monotonic() + STOP_S
+                self._listener.tell(
+                    f"stopping when what is in flight is finished ({self._in_flight()} units, {STOP_S:.0f} s at most); "
+                    "the same again stops now"
+                )
+            if stop_at and (time.monotonic() > stop_at or not self._in_flight()):
+                break
+            self._round(feed=not stop_at)
+        if stop_at:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Everything that came through is handed over; the workers go."""
+        self._write(partial(self._listener.tick, self._fleet.facts()))
+        self._fleet.close()
+        self._writer.shutdown(wait=True)
+        while self._writes:
+            self._writes.popleft().result()
+
+    def _in_flight(self) -> int:
+        at_work = sum(slot.outcome is not None for slot in self._fleet.slots)
+        return at_work + len(self._scorings) + len(self._doubts)
+
+    def _round(self, feed: bool) -> None:
+        """Give work, wait for something to happen, and see to it."""
+        if feed:
+            for slot in self._fleet.slots:
+                self._feed(slot)
+        slots = self._fleet.awaited()
+        found, _ = ray.wait([*slots, *self._scorings, *self._doubts], timeout=TICK_S, fetch_local=False)
+        for ref in found:
+            if ref in self._scorings:
+                self._scored(ref)
+            elif ref in self._doubts:
+                self._judge(ref)
+            elif slots[ref].ready is not None:
+                self._fleet.started(slots[ref])
+            else:
+                self._came_through(slots[ref], feed)
+        now = time.monotonic()
+        if now - self._ticked >= TICK_S:
+            self._ticked = now
+            self._write(partial(self._listener.tick, self._fleet.facts()))
+            self._kill_overdue(now)
+            self._fleet.say_what_is_waited_for()
+            self._fleet.follow_machines(len(self._schedule) + self._in_flight() if feed else 0)
+        while self._writes and self._writes[0].done():
+            self._writes.popleft().result()
+
+    def _feed(self, slot: Slot) -> None:
+        """The next unit of an idle worker, unless scoring lags behind."""
+        if not slot.is_idle or len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
+            return
+        unit = self._schedule.take(slot.number)
+        if unit is None:
+            return
+        slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
+        run = slot.actor.run.options(num_returns=2)
+        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_unit(slot.number))
+        slot.since = time.monotonic()
+        self._listener.begin(unit)
+
+    def _came_through(self, slot: Slot, feed: bool) -> None:
+        attempt, outcome_ref, masks = slot.attempt, slot.outcome, slot.masks
+        if attempt is None:
+            raise RuntimeError(f"worker {slot.number} answered without having been asked")
+        killed, slot.killed = slot.killed, False
+        slot.attempt = slot.outcome = slot.masks = None
+        try:
+            outcome: Outcome = ray.get(outcome_ref)
+        except RayTaskError as error:
+            self._give_up(attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
+            return
+        except RayError as error:
+            self._died(slot, attempt, error, killed)
+            return
+        slot.clock.add(outcome)
+        self._meters.worked(attempt.unit.cell.attack.name, outcome.device_seconds)
+        if feed:
+            self._feed(slot)
+        if outcome.failed or "hd95" not in self._spec.metrics:
+            self._take(outcome)
+        else:
+            score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
+            self._scorings[score.remote(masks)] = _Scoring(attempt=attempt, outcome=outcome, masks=masks)
+
+    def _scored(self, ref: Ref) -> None:
+        scoring = self._scorings.pop(ref)
+        try:
+            try:
+                scores = ray.get(ref)
+            except RayTaskError as error:
+                if not isinstance(error.cause, RayError):
+                    raise
+                # Its process could not even read them, as after an import that broke: others may hit it too.
+                scores = score_masks(ray.get(scoring.masks))
+            self._take(scoring.outcome.with_scores(scores))
+        except RayTaskError as error:
+            self._give_up(scoring.attempt, ray_cluster.cause(error), scoring.outcome.measured())
+        except RayError as error:
+            reason = f"its masks or the process that scored them were lost ({ray_cluster.cause(error)})"
+            self._lost(scoring.attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
+
+    def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
+        """A worker died over a unit: begin it anew, and see whose fault it was."""
+        self._schedule.leave(slot.number)
+        slot.since = time.monotonic()
+        self._fleet.restart(slot, error)
+        if killed:
+            self._lost(attempt, f"it took longer than case_timeout = {self._timeout:g} s")
+            return
+        doubt = _Doubt(attempt=attempt, reason=f"its worker died ({ray_cluster.cause(error)})")
+        self._doubts[ray_cluster.sign_of_life(slot.node)] = doubt
+
+    def _judge(self, ref: Ref) -> None:
+        """A machine answered after the death of one of its workers, or is gone."""
+        doubt = self._doubts.pop(ref)
+        try:
+            ray.get(ref)
+        except RayError:
+            self._lost(doubt.attempt, "its machine is gone", node_loss=True)
+        else:
+            self._lost(doubt.attempt, doubt.reason)
+
+    def _lost(self, attempt: Attempt, reason: str, node_loss: bool = False) -> None:
+        """What a unit was about to give is lost: it waits again, or is given up."""
+        attempt.lose(node_loss)
+        if attempt.is_hopeless:
+            self._give_up(attempt, f"{reason}, {attempt.losses} times")
+            return
+        self._listener.warn(f"{attempt.name}: {reason}: it is tried again")
+        self._attempts[id(attempt.unit)] = attempt
+        self._schedule.put_back(attempt.unit)
+
+    def _give_up(self, attempt: Attempt, reason: str, measured: dict[str, Any] | None = None) -> None:
+        empty = {"run_id": self._spec.run_id, "finished_at": datetime.now(UTC), "threads": self._spec.threads}
+        self._take(rows.failed(attempt.unit, reason, measured or empty))
+
+    def _take(self, outcome: Outcome) -> None:
+        self._meters.stored(outcome)
+        self._write(partial(self._listener.take, outcome))
+
+    def _write(self, action: Callable[[], None]) -> None:
+        """Storing may take seconds, which no worker is to wait for."""
+        self._writes.append(self._writer.submit(action))
+
+    def _kill_overdue(self, now: float) -> None:
+        """A hung kernel cannot be ended in another way."""
+        for slot in self._fleet.slots:
+            if self._timeout and slot.outcome is not None and not slot.killed and now - slot.since > self._timeout:
+                slot.killed = True
+                ray.kill(slot.actor, no_restart=False)

@@ -1,0 +1,132 @@
+"""Saved volumes: what a unit made, as NIfTI files on the preprocessed grid with its true affine.
+
+The grid is that of the source model's space, predictions are on their target's. Channels lie along a fourth axis.
+"""
+
+import gzip
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.core import config, names, storage
+from freqbench.core.config import Strict
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case, CaseRef
+from freqbench.data import nifti
+from freqbench.engine.evaluate import AttackedVolume
+from freqbench.job.grid import Cell
+from freqbench.results import volumes as layout
+from freqbench.results.volumes import FACTS
+
+
+class AttackFacts(Strict):
+    """What a saved volume took to make, None where nobody knows; its file is written last and says that the volume is
+    whole."""
+
+    num_windows: int | None
+    num_forwards: int | None
+    num_backwards: int | None
+    attack_seconds: float | None
+
+
+def cell_folder(cell: Cell) -> str:
+    """What the folder of a cell is called."""
+    return layout.cell_folder(cell.attack.name, cell.source.name, cell.cell_id)
+
+
+def folder(root: str, cell: Cell, ref: CaseRef) -> str:
+    """Where the volumes of a cell and case lie below `root`."""
+    return storage.join(root, cell_folder(cell), layout.case_folder(ref.case_id, cell.dataset.case_key(ref)))
+
+
+def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
+    """The same, refused where links lead out of `root`'s parent, the store."""
+    place = folder(root, cell, ref)
+    names.require_inside(root.rpartition("/")[0] or ".", place)
+    return place
+
+
+def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
+    """Whether the adversarial volume of a cell and case lies below `root` now: one listing for however many."""
+    there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
+    return lambda cell, ref: storage.join(folder(root, cell, ref), FACTS) in there
+
+
+def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
+    """Write `adversarial`, `clean` (float32) and `label` (uint8), then the facts."""
+    place = _own_folder(root, cell, case.ref)
+    write(storage.join(place, layout.ADVERSARIAL), attacked.adversarial, case.affine)
+    write(storage.join(place, layout.CLEAN), case.image, case.affine)
+    write(storage.join(place, layout.LABEL), case.label, case.affine)
+    facts = AttackFacts(
+        num_windows=attacked.num_windows,
+        num_forwards=attacked.num_forwards,
+        num_backwards=attacked.num_backwards,
+        attack_seconds=attack_seconds,
+    )
+    storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
+
+
+def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: Tensor, pred: Tensor) -> None:
+    """Write the target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
+    place = _own_folder(root, cell, case.ref)
+    write(storage.join(place, layout.prediction(layout.ON_CLEAN, target)), pred_clean, case.affine)
+    write(storage.join(place, layout.prediction(layout.ON_ADVERSARIAL, target)), pred, case.affine)
+
+
+def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:
+    """A saved adversarial volume, and the seconds it took to make; None where nobody knows.
+
+    Raises:
+        UserError: its files are not what `save` wrote, or links lead to others.
+    """
+    place = _own_folder(root, cell, ref)
+    path = storage.join(place, FACTS)
+    facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)
+    attacked = AttackedVolume(
+        adversarial=torch.from_numpy(_read(storage.join(place, layout.ADVERSARIAL))),
+        num_windows=facts.num_windows,
+        num_forwards=facts.num_forwards,
+        num_backwards=facts.num_backwards,
+    )
+    return attacked, facts.attack_seconds
+
+
+def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
+    """Write one NIfTI file of the volume's type, whole or not at all.
+
+    Args:
+        path: ends in `.nii.gz`.
+        volume: `[H, W, D]` or `[C, H, W, D]`; several channels become the file's fourth axis.
+        affine: voxel to world millimetres (RAS+).
+    """
+    import nibabel
+
+    several = volume.ndim == 4 and len(volume) > 1
+    voxels = volume.movedim(0, -1) if several else volume.reshape(volume.shape[-3:])
+    image = nibabel.Nifti1Image(voxels.numpy(), affine)
+    image.header.set_xyzt_units("mm")
+    storage.write_atomic(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def _read(path: str) -> npt.NDArray[np.float32]:
+    """The channels of a file, `[C, H, W, D]`."""
+    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    return np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None]
+
+
+def require_shared(volumes: str | None, num_nodes: int) -> None:
+    """Refuse to save volumes where each machine would save its own.
+
+    Raises:
+        UserError: there are several machines, and `volumes` is a plain path.
+    """
+    if volumes and num_nodes > 1 and "://" not in volumes:
+        raise UserError(
+            f"save_adversarial: expected --out as a URI, or as file:///... on a file system that all {num_nodes} nodes "
+            f"share, got {volumes}: its volumes would be left on each node"
+        )

@@ -1,0 +1,1 @@
+"""Volumes and label maps from and for third-party tools."""

@@ -1,0 +1,268 @@
+"""Label maps that tools of others predicted for exported volumes, scored on the files' own grid."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import RootModel, StrictInt, StrictStr, field_validator
+from rich.console import Console
+from torch import Tensor
+
+from freqbench.core import config, storage
+from freqbench.core.documents import object_of
+from freqbench.core.errors import DataError, UserError, unknown
+from freqbench.core.types import CaseRef, NativeCase
+from freqbench.data import Dataset, nifti
+from freqbench.engine import evaluate, rows, run, saved_volumes
+from freqbench.engine.evaluate import PredictionScores
+from freqbench.engine.listener import Listener
+from freqbench.engine.rows import Outcome
+from freqbench.engine.summary import Summary
+from freqbench.engine.worker import WorkerSpec
+from freqbench.exchange import export
+from freqbench.job import remaining
+from freqbench.job.grid import Grid, Plan, Unit
+from freqbench.job.schema import JobSpec
+from freqbench.metrics import METRICS, Scores, voxel_success
+from freqbench.models import ModelSpec
+from freqbench.results import KEY, Store
+
+ARCH = "predictions"
+OWN = ("dsc", "hd95", "voxel_success")  # of a prediction, and so computed here; the other metrics are the volume's
+COPIED = tuple(column for name in METRICS if name not in OWN for column in METRICS[name].columns)
+BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
+NO_ROW = "no record of this cell and case to take it from"
+NO_CLEAN = "no label map of the clean volume"
+NOT_ASKED = "not computed for label maps of others: it stands in the export's manifest"
+
+LabelTable = Mapping[int, int]
+
+
+class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
+    """A tool's label numbers, each with the name or number of a class; labels that are not listed are background."""
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _numbers_lead_to_classes(cls, content: Any) -> Any:
+        if not content:
+            raise ValueError("expected label numbers with classes, such as `1: spleen`, got none: name the classes")
+        for key in content if isinstance(content, dict) else ():
+            if not isinstance(key, int) or isinstance(key, bool) or key < 0:
+                raise ValueError(f"expected the tool's label numbers with classes, such as `1: spleen`, got {key!r}")
+        return content
+
+    def table(self, dataset: Dataset, where: str) -> dict[int, int]:
+        """The class of each label.
+
+        Raises:
+            UserError: not a class of the dataset; `where` begins the line.
+        """
+        names = dataset.class_names
+        for label, value in self.root.items():
+            if isinstance(value, str) and value not in names:
+                raise UserError(f"{where}: {label}: {dataset.name}: {unknown('class', value, names)}")
+            if isinstance(value, int) and not 0 <= value < len(names):
+                raise UserError(f"{where}: {label}: {dataset.name}: expected a class 0..{len(names) - 1}, got {value}")
+        return {label: names.index(v) if isinstance(v, str) else v for label, v in sorted(self.root.items())}
+
+
+def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
+    """A tool as a target: its `model_id` is a digest of its name, its label map by class numbers and their number.
+
+    What it predicted is no part of that: scoring new files of the same name and map replaces the rows of the old ones.
+    """
+    args = {} if table is None else {"label_map": table}
+    return ModelSpec(
+        name=name, arch=ARCH, args=args, roi=(1, 1, 1), num_classes=num_classes, checkpoint="", checkpoint_sha256=name
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """What there is of one case: files of the clean volume's label map (None: none) and of each unit's."""
+
+    units: tuple[Unit, ...]
+    paths: tuple[str, ...]
+    clean: str | None
+
+    @property
+    def dataset(self) -> Dataset:
+        """Whose it is."""
+        return self.units[0].cell.dataset
+
+    @property
+    def ref(self) -> CaseRef:
+        """Which it is."""
+        return self.units[0].ref
+
+
+def score(
+    job: JobSpec, grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console
+) -> Summary:
+    """Score label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
+
+    Files are called as `export` calls the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
+    do not depend on who looks at it: they are those of the store's record of the same cell and case.
+
+    Args:
+        job: of the store.
+        grid: its cells.
+        out: folder or URI of the store.
+        predictions: folder or URI of the label maps.
+        name: of the tool, as tables call it.
+        label_map: YAML file, see LabelMap; None: the tool's labels are the dataset's.
+        console: where progress goes.
+
+    Raises:
+        UserError: no label map, or one of another grid or with other labels; nothing is stored then.
+    """
+    known = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
+    if name in known:
+        raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
+    mapping = config.load(label_map, LabelMap) if label_map else None
+    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
+    tables = {key: mapping.table(each, str(label_map)) if mapping else None for key, each in datasets.items()}
+    targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
+    grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in grid.cells))
+    cases = _found(grid, out, predictions, console)
+    for case in cases:
+        native = case.dataset.native(case.ref)
+        for path in (*case.paths, *filter(None, [case.clean])):
+            _read(path, native, tables[case.dataset.name], case.dataset)
+
+    def work(spec: WorkerSpec, listener: Listener) -> None:
+        former = _former(Store(out))
+        for case in cases:
+            for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.dataset.name], former):
+                listener.begin(unit)
+                listener.take(outcome)
+                listener.tick([])
+
+    units = tuple(chain.from_iterable(case.units for case in cases))
+    plan = Plan(grid=grid, units=units, num_done=0, metrics=grid.metrics)
+    metrics = tuple(metric for metric in grid.metrics if metric in OWN)
+    return run.carry_out(job, plan, WorkerSpec(run_id="", metrics=metrics), out, console, work)
+
+
+def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
+    """The cases with label maps; what is not there is said."""
+    found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
+    missing: list[str] = []
+    is_saved = saved_volumes.saved(storage.join(out, remaining.VOLUMES))
+    for unit in grid.units():
+        name = export.adversarial_path(grid, unit.cell, unit.ref)
+        if storage.exists(storage.join(folder, name)):
+            key = unit.cell.dataset.name, unit.ref.case_id
+            found.setdefault(key, []).append((unit, storage.join(folder, name)))
+        elif is_saved(unit.cell, unit.ref):
+            missing.append(name)
+    if not found:
+        example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
+        raise UserError(
+            f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the path"
+        )
+    cases = []
+    for pairs in found.values():
+        units, paths = zip(*pairs, strict=True)
+        name = export.clean_path(grid, units[0].cell, units[0].ref)
+        is_there = storage.exists(storage.join(folder, name))
+        missing.extend([] if is_there else [name])
+        cases.append(_Case(units=units, paths=paths, clean=storage.join(folder, name) if is_there else None))
+    if missing:
+        more = ", ..." if len(missing) > 3 else ""
+        text = f"{len(missing)} label maps are not there and left out: {', '.join(missing[:3])}{more}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return cases
+
+
+def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Dataset) -> Tensor:
+    """A tool's label map as classes of the dataset, uint8 `[H, W, D]` on the native grid.
+
+    Raises:
+        DataError: another grid, or labels that are none.
+    """
+    header = nifti.read_header(storage.fetch(path))
+    h, w, d = native.label.shape[1:]
+    image = nifti.Header(path=Path(native.source), shape=(h, w, d), spacing=native.spacing, affine=native.affine)
+    header.check_same_grid(image)
+    labels = nifti.read_integers(header)
+    highest = int(labels.max())
+    if table is None:
+        if highest >= dataset.num_classes:
+            raise DataError(
+                f"{header.path}: expected labels 0 to {dataset.num_classes - 1} of {dataset.name}, got {highest}: "
+                "give --label-map with the tool's labels"
+            )
+        return torch.from_numpy(labels.astype(np.uint8))
+    classes = np.zeros(labels.shape, np.uint8)
+    for label, index in table.items():
+        classes[labels == label] = index
+    return torch.from_numpy(classes)
+
+
+def _outcomes(
+    case: _Case,
+    spec: WorkerSpec,
+    metrics: Sequence[str],
+    table: LabelTable | None,
+    former: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> Iterator[tuple[Unit, Outcome]]:
+    """The rows of one case."""
+    dataset, native = case.dataset, case.dataset.native(case.ref)
+    clean = _read(case.clean, native, table, dataset) if case.clean else None
+    parts = [] if clean is None else [evaluate.as_clean(part) for part in _scores(clean, native, spec, dataset)]
+    for unit, path in zip(case.units, case.paths, strict=True):
+        started = time.perf_counter()
+        pred = _read(path, native, table, dataset)
+        scores = (*parts, *_scores(pred, native, spec, dataset))
+        row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
+        volume = _volume(row, without_clean=clean is None)
+        covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
+        own = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
+        beside = {column: row and row[column] for column in BESIDE}
+        seconds = time.perf_counter() - started
+        measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
+        kept = [metric for metric in metrics if metric in covered]
+        yield unit, rows.scored(unit, None, volume, [scores], [own | beside], kept, measured)
+
+
+def _scores(pred: Tensor, native: NativeCase, spec: WorkerSpec, dataset: Dataset) -> list[PredictionScores]:
+    """What is asked for of one label map."""
+    label, scores = native.label[0], []
+    if "dsc" in spec.metrics:
+        scores.append(evaluate.score_overlap(pred, label, dataset.num_classes))
+    if "hd95" in spec.metrics:
+        scores.append(evaluate.score_surfaces(pred, label, dataset.num_classes, native.spacing))
+    return scores
+
+
+def _volume(row: Mapping[str, Any] | None, without_clean: bool) -> Scores:
+    """The distances of a volume as its record has them, and why others are not there."""
+    reasons = {"resampling_error": NOT_ASKED}
+    if row is None:
+        reasons |= dict.fromkeys((*COPIED, *BESIDE), NO_ROW)
+    else:
+        known = object_of(row["null_reasons"] or "{}", "null_reasons")
+        reasons |= {column: known[column] for column in COPIED if column in known}
+    if without_clean:
+        columns = (column for name in ("dsc", "hd95") for column in METRICS[name].columns if column.endswith("_clean"))
+        reasons |= dict.fromkeys((*columns, "voxel_success"), NO_CLEAN)
+    values = {column: row[column] for column in COPIED if row and row[column] is not None}
+    return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)
+
+
+def _former(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Of each cell and case the good record that covers the most."""
+    columns = (*KEY, "status", "metrics", "null_reasons", *COPIED, *BESIDE)
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in store.records(columns).to_pylist():
+        key = row["cell_id"], row["case_key"]
+        if row["status"] == "ok" and (key not in found or len(row["metrics"]) > len(found[key]["metrics"])):
+            found[key] = row
+    return found

@@ -1,0 +1,156 @@
+"""Multiplies the gradient attacks of a job by steps, losses and restarts: the grid of `bench.py converge`."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise, product
+from typing import Any
+
+from freqbench.attacks import Attack
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.core.errors import UserError, unknown
+from freqbench.job.grid import Cell, Grid, attack_entry
+from freqbench.job.models import models_for
+from freqbench.job.schema import JobSpec, expand
+from freqbench.job.sweep import at_parameter
+from freqbench.ops.losses import LOSSES
+
+METRICS = ("dsc",)
+EFFORT = ("steps", "loss", "restarts")
+MINIMAL = "linf-minimal"
+"""The threat model of attacks whose steps make the change smaller, not the drop larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What every attack is multiplied by.
+
+    Attributes:
+        steps: two or more numbers that increase.
+        losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`.
+        restarts: numbers that increase, for attacks that draw; others have one run.
+    """
+
+    steps: tuple[int, ...] = (5, 10, 20, 40, 80)
+    losses: tuple[str, ...] = ("dice", "ce", "dicece")
+    restarts: tuple[int, ...] = (1, 3)
+
+    def __post_init__(self) -> None:
+        for option, values, fewest, example in (
+            ("steps", self.steps, 2, "5,10,20"),
+            ("restarts", self.restarts, 1, "1,3"),
+        ):
+            if len(values) < fewest or min(values) < 1 or any(b <= a for a, b in pairwise(values)):
+                count = "two or more whole numbers" if fewest > 1 else "whole numbers"
+                got = ",".join(map(str, values)) or "nothing"
+                raise UserError(
+                    f"--{option}: expected {count} of at least 1 that increase, such as {example}, got {got}"
+                )
+        if not self.losses:
+            raise UserError(f"--losses: expected one or more, such as dice,ce, got nothing: {', '.join(LOSSES)}")
+        for loss in self.losses:
+            if loss not in LOSSES:
+                raise UserError(f"--losses: {unknown('loss', loss, LOSSES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied:
+    """A job whose attacks are multiplied.
+
+    Attributes:
+        job: of the store.
+        grid: its cells, each scored on the model that it attacks.
+        entries: by cell id, the entry of a job file that makes the cell's attack; EFFORT and the budget always in it.
+        left_out: the attacks of the job that are not looked at, by name.
+    """
+
+    job: JobSpec
+    grid: Grid
+    entries: Mapping[str, Mapping[str, Any]]
+    left_out: tuple[str, ...]
+
+
+def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Varied:
+    """A job with each attack that follows a gradient in steps at every number of steps, loss and number of restarts.
+
+    The other parameters stay: a step size as a number is the same whatever the steps. Null rows and attacks without
+    steps along a gradient are left out, and those of the threat model `linf-minimal`, whose steps lessen the change.
+    Rows are computed in fp32.
+
+    Args:
+        job: whose attacks have their budgets.
+        effort: what they are multiplied by.
+        cases: the first so many of each dataset.
+        where: begins the line of an error.
+
+    Raises:
+        UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.
+    """
+    content: dict[str, Any] = {"precision": "fp32", "compile": False, "targets": "source", "save_adversarial": "none"}
+    job = job.model_copy(update={**content, "metrics": METRICS, "name": f"{job.name}-converge"})
+    own = expand(job, cases, where)
+    cells: dict[tuple[str, str], Cell] = {}
+    for cell in own.cells:
+        if _is_looked_at(cell.attack):
+            for attack in _at_every_effort(cell, effort, where):
+                changed = replace(cell, attack=attack)
+                cells.setdefault((cell.dataset.name, changed.cell_id), changed)
+    names = [cell.attack.name for cell in own.cells]
+    left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
+    if not cells:
+        raise UserError(
+            f"{where}: attacks: expected one that follows a gradient in steps, got {', '.join(left_out)}: add one"
+        )
+    grid = replace(own, cells=tuple(cells.values()))
+    entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
+    job = job.model_copy(update={"attacks": list(_attacks(job, grid))})
+    return Varied(job=job, grid=grid, entries=entries, left_out=tuple(left_out))
+
+
+def _is_looked_at(attack: Attack) -> bool:
+    takes_steps = any(field.name == "steps" for field in fields(attack))
+    return takes_steps and attack.passes[1] > 0 and attack.threat_model != MINIMAL
+
+
+def _at_every_effort(cell: Cell, effort: Effort, where: str) -> Iterator[Attack]:
+    """The attack of a cell at every number of steps, loss and number of restarts that it takes."""
+    attack = cell.attack
+    known = {field.name for field in fields(attack)}
+    choices: dict[str, tuple[Any, ...]] = {"steps": effort.steps}
+    if "loss" in known:
+        choices["loss"] = effort.losses
+    if "restarts" in known:
+        choices["restarts"] = effort.restarts if attack.is_stochastic else (1,)
+    for values in product(*choices.values()):
+        with at_parameter(f"{where}: {attack.name}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said of the attack itself when its grid was made
+            changed = replace(attack, **dict(zip(choices, values, strict=True)))
+            changed.check_classes(cell.dataset.num_classes)
+        yield changed
+
+
+def _entry(attack: Attack) -> dict[str, Any]:
+    """An attack's entry, with its budget after the name and its effort at the end, defaults or not."""
+    changed = attack_entry(attack)
+    name = changed.pop("name")
+    budget = {} if attack.budget_name is None else {attack.budget_name: getattr(attack, attack.budget_name)}
+    known = {field.name for field in fields(attack)}
+    effort = {key: getattr(attack, key) for key in EFFORT if key in known}
+    if isinstance(attack, GradientAttack) and "loss" in effort:
+        effort["loss"] = attack.loss_name  # the field is None where it is the variant's
+    others = {key: value for key, value in changed.items() if key not in {*budget, *effort}}
+    return {"name": name, **budget, **others, **effort}
+
+
+def _attacks(job: JobSpec, grid: Grid) -> Iterator[dict[str, Any]]:
+    """Entries that expand to the grid's cells: each attack once, or once for each dataset where it is not for all."""
+    whole = {name: set(models_for(job.models, name)) for name in grid.cases}
+    places: dict[Attack, dict[str, set[str]]] = {}
+    for cell in grid.cells:
+        places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)
+    for attack, found in places.items():
+        if found == whole:
+            yield _entry(attack)
+        else:
+            for name, sources in found.items():
+                yield {**_entry(attack), "datasets": [name], "sources": sorted(sources)}

@@ -1,0 +1,71 @@
+"""The models of a job for one dataset: resolved, told apart, and held against what they were trained on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
+from freqbench.job import sweep
+from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
+from freqbench.models.checkpoints import record
+
+
+def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
+    """Names of the models that a job has for a dataset."""
+    return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
+
+
+def check(given: Sequence[ModelEntry], datasets: Sequence[str], where: str) -> None:
+    """Every dataset has models, each of its own name.
+
+    Raises:
+        UserError: one has none, two have one name, or a model is for a dataset that the job does not have.
+    """
+    for i, entry in enumerate(given):
+        for name in entry.datasets or ():
+            if name not in datasets:
+                raise UserError(f"{where}: models[{i}].datasets: {unknown('dataset', name, datasets)}")
+    for dataset in datasets:
+        sweep.require_distinct("models", models_for(given, dataset), where)
+        if not models_for(given, dataset):
+            raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
+
+
+def resolved(given: Sequence[ModelEntry], dataset: Dataset, trusted: bool, where: str) -> dict[str, ModelSpec]:
+    """The models of a job for one dataset, in the job's order; an ensemble may stand before its members.
+
+    Args:
+        given: of the job, all of them.
+        dataset: which they are for.
+        trusted: whether code of others may run.
+        where: begins the line of an error.
+
+    Raises:
+        UserError: as `resolve`, or the same network twice.
+    """
+    models: dict[str, ModelSpec] = {}
+    asked = [(i, entry) for i, entry in enumerate(given) if dataset.name in (entry.datasets or [dataset.name])]
+    for i, entry in sorted(asked, key=lambda each: each[1].ensemble is not None):
+        with sweep.at(f"{where}: models[{i}]"):
+            if entry.ensemble:
+                for name in entry.ensemble:
+                    if name not in models:
+                        raise UserError(f"{entry.name}: ensemble: {unknown('model', name, models)}")
+                model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
+            else:
+                model = resolve(
+                    entry, dataset.num_classes, dataset.num_channels, trusted, dataset.space, dataset.class_names
+                )
+            for other in models.values():
+                if other.model_id == model.model_id:  # their records would replace each other
+                    raise UserError(
+                        f"{entry.name}: the same network with the same weights as {other.name}: give it once"
+                    )
+            models[entry.name] = model
+    return {entry.name: models[entry.name] for _, entry in asked}
+
+
+def concerns(models: Mapping[str, ModelSpec], dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
+    """What a user should know before these models are scored on these cases, a line each."""
+    for model in models.values():
+        yield from record.concerns(model, dataset.name, dataset.class_names, refs)

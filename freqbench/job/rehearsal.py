@@ -1,0 +1,188 @@
+"""A job where data or checkpoints are missing: what is, by name, and the same grid on stand-ins."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any
+
+from freqbench.attacks import attack_class
+from freqbench.attacks.core.ensemble import FEWEST_STEPS, Ensemble
+from freqbench.core import storage
+from freqbench.core.errors import DataError, MissingDataError, StorageRefused, UserError
+from freqbench.data import Dataset
+from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.job.sweep import ALIASES, at
+from freqbench.models import MODELS, ModelEntry
+from freqbench.models.checkpoints import files as checkpoints
+
+SMALL = 32  # voxels a side of windows and volumes
+STEPS = 2
+# Of each architecture, arguments that make it small; they hold for windows of SMALL voxels.
+SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
+    "unet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
+    "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
+    # Instance norm refuses the single voxel that such a window shrinks to.
+    "swin_unetr": {"feature_size": 12, "depths": [1, 1, 1, 1], "norm_name": "batch"},
+    "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+    "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
+}
+EFFORT = ("steps", "queries", "num_spectra")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """One thing that a job needs and this machine does not have.
+
+    Attributes:
+        what: a dataset or model, by its name in the job, and for which dataset.
+        complaint: what was expected where.
+        source: where it is to be had; empty where nothing says.
+        word: what `plan` says of it.
+    """
+
+    what: str
+    complaint: str
+    source: str
+    word: str = "missing"
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.complaint}{f' (to be had from {self.source})' if self.source else ''}"
+
+
+def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
+    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.trained`).
+
+    `where` begins the line of a mistake in the job.
+
+    Raises:
+        UserError: the job itself is wrong.
+    """
+    return (*_missing_datasets(job, where), *_missing_models(job))
+
+
+def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
+    """The job with stand-ins for what is missing: cells, cases and passes are as they will be, but for the shapes of
+    volumes that are not there.
+    """
+    names = {each.what for each in lacking}
+    return job.model_copy(
+        update={
+            "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
+            "models": [
+                _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
+                if name_of(entry) in names
+                else entry
+                for number, entry in enumerate(job.models)
+            ],
+        }
+    )
+
+
+def rehearsed(job: JobSpec) -> JobSpec:
+    """The same grid on one small phantom a dataset and small untrained networks, with little effort an attack.
+
+    LPIPS is left out, as its weights may have to be fetched.
+    """
+    small = [SMALL] * 3
+    return job.model_copy(
+        update={
+            "name": f"{job.name}-dry",
+            "datasets": [{**_stand_in(job, entry), "shape": small, "cases": 1} for entry in job.datasets],
+            "models": [
+                entry
+                if entry.ensemble
+                else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
+                    update={"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+                )
+                for number, entry in enumerate(job.models)
+            ],
+            "attacks": [_easy(entry, job.trust_code) for entry in job.attacks],
+            "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
+            "resources": job.resources.model_copy(update={"threads": 1}),
+        }
+    )
+
+
+def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
+    for i, entry in enumerate(job.datasets):
+        place = f"{where}: datasets[{i}]"
+        dataset = build_dataset(entry, place, job.trust_code)
+        try:
+            with at(place):
+                dataset.refs()
+        except MissingDataError as error:
+            complaint = str(error).removeprefix(f"{place}: ").removeprefix(f"{dataset.name}: ")
+            yield Missing(what=_dataset(entry), complaint=complaint, source=dataset.homepage)
+
+
+def _missing_models(job: JobSpec) -> Iterator[Missing]:
+    for entry in job.models:
+        path = entry.path
+        if path is None or path.startswith(("zoo://", checkpoints.TRAIN)) or checkpoints.seed_of(path) is not None:
+            continue
+        try:
+            found = storage.exists(storage.filled_in(path, entry.name))
+            complaint = f"expected a checkpoint at {path}, found none"
+        except StorageRefused:
+            raise
+        except UserError as error:
+            found, complaint = False, str(error).removeprefix(f"{entry.name}: ")
+        if not found:
+            yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
+
+
+def _dataset(entry: Mapping[str, Any]) -> str:
+    return f"dataset {entry['name']}"
+
+
+def name_of(entry: ModelEntry) -> str:
+    """What a missing model is called."""
+    return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
+
+
+def _stand_in(job: JobSpec, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the phantom with a dataset's name, classes, channels and number of cases."""
+    dataset = build_dataset(entry, "datasets", job.trust_code)
+    found: dict[str, Any] = {"name": dataset.name, "loader": "stand_in", "shape": list(dataset.typical_shape)}
+    with suppress(DataError):
+        found["classes"] = list(dataset.class_names)
+    with suppress(DataError):
+        found["channels"] = dataset.num_channels
+    found["split"] = "train"  # the longest
+    found["cases"] = _number_of_cases(dataset)
+    return found
+
+
+def _number_of_cases(dataset: Dataset) -> int:
+    """As many as the split has, or as are asked for; 1 where nothing says."""
+    if isinstance(dataset.cases, tuple):
+        return len(dataset.cases)
+    return dataset.cases or dataset.listed_cases() or 1
+
+
+def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
+    """A model with weights of its own that nobody trained, by a UNet where its architecture is not in the table."""
+    names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
+    kept = {key: getattr(entry, key) for key in names}
+    return ModelEntry(**kept, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
+
+
+def _arch(entry: ModelEntry) -> str:
+    """The architecture of a model, or a UNet where it is not in the table."""
+    return _own(entry) if _own(entry) in MODELS else "unet"
+
+
+def _own(entry: ModelEntry) -> str:
+    """freqbench's own name of what a model's `arch` says."""
+    return ALIASES["models"].get(str(entry.arch), str(entry.arch))
+
+
+def _easy(entry: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
+    """An attack with few steps, as many different numbers of them as before."""
+    attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))), trusted)
+    easy = dict(entry)
+    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in entry else 1
+    for name in {field.name for field in fields(attack)} & set(EFFORT):
+        given = entry.get(name, STEPS)
+        easy[name] = [least + rank for rank in range(len(given))] if isinstance(given, list) else max(STEPS, least)
+    return easy

@@ -1,0 +1,1 @@
+"""Checkpoint files: reading, migrating, and what those of freqbench say of themselves."""

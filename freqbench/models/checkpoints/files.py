@@ -1,0 +1,282 @@
+"""Checkpoints: untrusted files in, state dicts out; safetensors with a training record for those of freqbench's own.
+
+`.pt` and `.pth` are read with `weights_only=True` (numpy scalars allowed, as released checkpoints hold them beside
+their weights) and `.safetensors` by its own library, so that no file can run code.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freqbench.core import storage
+from freqbench.core.documents import json_of
+from freqbench.core.errors import CheckpointError, NoFileError, UserError, unknown
+from freqbench.models.checkpoints.archive import read_torch, unreadable
+
+_ZOO = Path(__file__).parents[1] / "zoo"
+TRAIN = "train://"
+"""Before the name of a network that the job itself trains."""
+
+_METADATA_KEY = "freqbench"
+# Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
+_STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
+# What stands before every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+
+
+def locate(checkpoint: str) -> str:
+    """The path or URI of a checkpoint: `zoo://DATASET/NAME` is the package's own, all else stands as given.
+
+    Raises:
+        CheckpointError: no such checkpoint in the zoo.
+    """
+    if not checkpoint.startswith("zoo://"):
+        return checkpoint
+    name = checkpoint.removeprefix("zoo://")
+    if name not in zoo_names():
+        raise CheckpointError(f"{checkpoint}: {unknown('zoo checkpoint', name, zoo_names())}")
+    return str(_ZOO / f"{name}.safetensors")
+
+
+def zoo_names() -> list[str]:
+    """The checkpoints that the package carries, as `DATASET/NAME`."""
+    return sorted(path.relative_to(_ZOO).with_suffix("").as_posix() for path in _ZOO.glob("*/*.safetensors"))
+
+
+def seed_of(checkpoint: str) -> int | None:
+    """The seed of untrained weights, which `random` or `random:SEED` asks for; None for anything else."""
+    found = re.fullmatch(r"random(?::(\d+))?", checkpoint)
+    return int(found[1] or 0) if found else None
+
+
+def content_sha256(checkpoint: str) -> str:
+    """SHA-256 of a checkpoint's file.
+
+    Raises:
+        CheckpointError: no such file.
+    """
+    return storage.sha256(str(_local(checkpoint)))
+
+
+def weights_sha256(path: str) -> str:
+    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values.
+
+    Raises:
+        CheckpointError: as `read_state_dict`.
+    """
+    return _weights_sha256(path, content_sha256(path))
+
+
+@cache
+def _weights_sha256(path: str, content: str) -> str:
+    """The same, once for each content of the file."""
+    found = hashlib.sha256()
+    for key, value in sorted(read_state_dict(path).items()):
+        found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def read_metadata(path: str) -> dict[str, Any]:
+    """What a checkpoint written by `save_checkpoint` says of itself; empty for any other checkpoint.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`.
+
+    Returns:
+        What was given to `save_checkpoint`: arch, args, roi, num_classes, training and more (`models.record`).
+
+    Raises:
+        CheckpointError: no such file, or not a safetensors file although named so.
+    """
+    local = _local(path)
+    if local.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(local, framework="pt") as stream:
+            text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
+        metadata = json_of(text, "metadata")
+    except (SafetensorError, UserError) as error:
+        raise CheckpointError(unreadable(path, error)) from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: expected its metadata to be a JSON object, got {type(metadata).__name__}")
+    return metadata
+
+
+def save_checkpoint(
+    path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
+) -> None:
+    """Write weights and their record as one safetensors file, all of it or nothing.
+
+    Args:
+        path: ends in `.safetensors`; a path or URI.
+        state_dict: of the bare network, not of its wrapper.
+        metadata: JSON values: arch, args, roi, num_classes, training.
+        half: store floating-point tensors as float16, half the size; they are float32 again when loaded.
+
+    Raises:
+        CheckpointError: another suffix, or a weight that is not finite (in float16 beyond 65504).
+    """
+    from safetensors.torch import save
+
+    if not str(path).endswith(".safetensors"):
+        raise CheckpointError(f"{path}: expected a name that ends in .safetensors")
+    tensors = {}
+    for key, value in state_dict.items():
+        stored = value.detach().cpu().contiguous()
+        # Copies, as safetensors takes no two keys of one tensor (tied layers).
+        tensors[key] = stored.half() if half and stored.is_floating_point() else stored.clone()
+        if not tensors[key].isfinite().all():
+            raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
+    record = json.dumps(dict(metadata), sort_keys=True)
+    storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
+
+
+def read_content(path: str) -> Any:
+    """All that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
+    """
+    local = _local(path)
+    return _read_safetensors(path, local) if local.suffix == ".safetensors" else read_torch(path, local)
+
+
+def read_state_dict(
+    path: str, wanted: Collection[str] | None = None, keys: Sequence[str] = _STATE_KEYS
+) -> dict[str, Tensor]:
+    """The weights of a checkpoint, on the CPU, under the network's own names.
+
+    Args:
+        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under one of `keys`.
+        wanted: the network's keys, by which `strip_prefix` tells an author's prefix from a name of the network's;
+            without them `module.` alone is taken off.
+        keys: where its framework puts the weights.
+
+    Raises:
+        CheckpointError: as `read_content`, or no state dict is where it should be.
+    """
+    _, content = unwrap(read_content(path), keys)
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path}: expected a state dict, at the top or under {_either(keys)}, got {_describe(content)}"
+        )
+    found = {str(key): value for key, value in content.items()}
+    return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
+
+
+def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None, Any]:
+    """Where the weights are in what a checkpoint holds, None for its top, and what is there."""
+    for key in keys:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return key, content[key]
+    return None, content
+
+
+def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Weights without the prefixes that wrappers and authors' modules put before every key.
+
+    These are `module.`, `_orig_mod.`, `model.`, `net.` and `network.`, in any order and number. One comes off only if
+    all keys carry it, and as many come off as make the most keys the network's: the keys of MONAI's UNet themselves
+    begin with `model.`.
+
+    Args:
+        found: a checkpoint's weights.
+        wanted: the network's keys.
+    """
+    theirs = set(wanted)
+    _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
+    return dict(zip(keys, found.values(), strict=True))
+
+
+def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """What may stand before every key, nothing first, and the keys without it."""
+    before, keys = "", list(found)
+    yield before, keys
+    while prefix := next((p for p in _PREFIXES if keys and all(key.startswith(p) for key in keys)), None):
+        before, keys = before + prefix, [key.removeprefix(prefix) for key in keys]
+        yield before, keys
+
+
+def check_fit(
+    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
+) -> None:
+    """Compare keys and shapes of a checkpoint with those of its network.
+
+    Args:
+        name: of the model, to begin the message.
+        path: of the checkpoint, for the message.
+        wanted: the network's state dict; the meta device will do.
+        found: the checkpoint's.
+        num_classes: output classes of the network.
+
+    Raises:
+        CheckpointError: they differ; one line with the counts, the first key of each kind, and a likely cause.
+    """
+    missing = [key for key in wanted if key not in found]
+    unexpected = [key for key in found if key not in wanted]
+    misshapen = [key for key in wanted if key in found and wanted[key].shape != found[key].shape]
+    if not (missing or unexpected or misshapen):
+        return
+    classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
+    if classes is not None and not missing and not unexpected:
+        raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}")
+    shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
+    counts = ", ".join(
+        f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")
+        for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+    )
+    raise CheckpointError(f"{name}: checkpoint {path} does not fit: {counts}. Check arch, args and migration")
+
+
+def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
+    """The checkpoint's number of classes if every differing length is `num_classes` there and one number here."""
+    lengths = set()
+    for wanted, found in shapes:
+        if len(wanted) != len(found):
+            return None
+        lengths |= {(w, f) for w, f in zip(wanted, found, strict=True) if w != f}
+    if len(lengths) == 1:
+        ((wanted_length, found_length),) = lengths
+        return found_length if wanted_length == num_classes else None
+    return None
+
+
+def _local(checkpoint: str) -> Path:
+    """A local copy of its file."""
+    try:
+        return storage.fetch(locate(checkpoint))
+    except NoFileError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _read_safetensors(path: str, local: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(local)
+    except SafetensorError as error:
+        raise CheckpointError(unreadable(path, error)) from None
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a mapping with {', '.join(sorted(map(str, content))[:5])}" if content else "an empty mapping"
+    return f"a {type(content).__name__}"

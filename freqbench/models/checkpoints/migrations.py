@@ -1,0 +1,171 @@
+"""Checkpoints of older MONAI releases: what turns each into one that the current network loads strictly.
+
+MONAI has changed two of its networks since the attack papers' checkpoints were made. UNETR gained and lost weights that
+its forward pass never uses, which the keys of a file show. SwinUNETR merges patches in another order since 1.5.0, which
+nothing in a file shows: weights of either age load into either network, and the wrong pair predicts other classes.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freqbench.core.errors import CheckpointError, UserError, unknown
+
+StateDict = Mapping[str, Tensor]
+
+NONE = "none"
+# (d, h, w) offsets of the eight neighbours that SwinUNETR of MONAI 0.9.0 to 1.4.0 merges: two of them stand there twice
+# and (1, 1, 0) and (0, 1, 1) never, so that no permutation of the weights serves the current order.
+_OLD_OFFSETS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
+
+
+class OldPatchMerging(nn.Module):
+    """Patch merging of SwinUNETR in MONAI 0.9.0 to 1.4.0, for the `downsample` argument of the current network.
+
+    Eight neighbours side by side, normalised and reduced.
+
+    Args:
+        dim: channels.
+        norm_layer: makes the normalisation of `8 * dim` channels.
+        spatial_dims: 3; the current network passes it.
+
+    Raises:
+        ValueError: another number of spatial dimensions.
+    """
+
+    def __init__(self, dim: int, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm, spatial_dims: int = 3) -> None:
+        super().__init__()
+        if spatial_dims != 3:
+            raise ValueError(f"expected 3 spatial dimensions, got {spatial_dims}")
+        self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
+        self.norm = norm_layer(8 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, d, h, w, dim]` to `[B, ceil(d / 2), ceil(h / 2), ceil(w / 2), 2 * dim]`."""
+        d, h, w = x.shape[1:4]
+        x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2, 0, d % 2))
+        neighbours = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)
+        reduced: Tensor = self.reduction(self.norm(neighbours))
+        return reduced
+
+
+def _unchanged(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
+    return dict(found)
+
+
+def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:
+    """Drops what matches as a whole and the network does not have."""
+
+    def drop(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
+        return {key: value for key, value in found.items() if key in wanted or not re.fullmatch(pattern, key)}
+
+    return drop
+
+
+def _with_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
+    """Adds the layer norms before the cross-attention that UNETR never runs: ones and zeros, as it makes them."""
+    added = {
+        key: torch.ones(value.shape) if key.endswith("weight") else torch.zeros(value.shape)
+        for key, value in wanted.items()
+        if key not in found and ".norm_cross_attn." in key
+    }
+    return {**found, **added}
+
+
+def _from_0_7(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
+    drop = _without(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
+    return _with_cross_norms(drop(found, wanted), wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """How one age of a network's checkpoints is read.
+
+    Attributes:
+        title: whose checkpoints, and what happens to them.
+        convert: from a checkpoint's weights and the network's (the meta device will do) to weights that the network
+            loads strictly, if the checkpoint is of that age.
+        extra: arguments of the network's class that go with these weights, for `build` and `skeleton`.
+    """
+
+    title: str
+    convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = _unchanged
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+# For each architecture, in the order in which they are tried on a file.
+MIGRATIONS: Mapping[str, Mapping[str, Migration]] = {
+    "unetr": {
+        "monai-1.3": Migration(
+            title="MONAI 0.9 to 1.3: adds the unused norm_cross_attn",
+            convert=_with_cross_norms,
+        ),
+        "monai-1.4": Migration(
+            title="MONAI 1.4 and 1.5: drops the unused cross_attn",
+            convert=_without(r"vit\.blocks\.\d+\.cross_attn\..*"),
+        ),
+        "monai-0.7": Migration(
+            title="MONAI 0.7 and 0.8: drops the unused cls_token and conv3, adds the unused norm_cross_attn",
+            convert=_from_0_7,
+        ),
+    },
+    "swin_unetr": {
+        "monai-1.4": Migration(
+            title="MONAI 0.9 to 1.4: merges patches in the order of that time",
+            extra={"downsample": OldPatchMerging},
+        ),
+        NONE: Migration(title="MONAI 1.5 and later: as it is"),
+    },
+}
+
+
+def migrations_of(arch: str) -> Mapping[str, Migration]:
+    """The migrations of an architecture by name; any has `none`."""
+    return {NONE: Migration(title="as it is"), **MIGRATIONS.get(arch, {})}
+
+
+def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
+    """The migration that gives a checkpoint the keys of its network; None if it has them, or if none does.
+
+    Args:
+        arch: a name of `freqbench.models.MODELS`.
+        found: a checkpoint's weights.
+        wanted: the network's; the meta device will do.
+    """
+    if found.keys() == wanted.keys():
+        return None
+    fitting = (name for name, m in MIGRATIONS.get(arch, {}).items() if m.convert(found, wanted).keys() == wanted.keys())
+    return next(fitting, None)
+
+
+def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
+    """The name of the migration that a checkpoint goes through, `none` if it is read as it is.
+
+    Args:
+        name: of the model, to begin the message.
+        arch: a name of `freqbench.models.MODELS`.
+        stated: what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote.
+        found: the checkpoint's weights.
+        wanted: the network's; the meta device will do.
+
+    Raises:
+        UserError: the job names a migration that this architecture does not have.
+        CheckpointError: the age of the checkpoint matters, cannot be read off it, and the job does not state it.
+    """
+    known = migrations_of(arch)
+    if stated is not None:
+        if stated not in known:
+            raise UserError(f"{name}: {unknown(f'migration of {arch}', stated, known)}")
+        return stated
+    if any(migration.extra for migration in known.values()):
+        raise CheckpointError(
+            f"{name}: {arch} of MONAI 1.4 and before loads without an error into that of 1.5 and later and predicts "
+            "other classes, and nothing in the file tells which of them wrote it: state migration: monai-1.4 or "
+            "migration: none"
+        )
+    return recognise(arch, found, wanted) or NONE

@@ -1,0 +1,110 @@
+"""What a checkpoint of freqbench's own says of itself, and what speaks against scoring it on a dataset."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field, PositiveInt
+
+from freqbench.core.config import validate
+from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import CaseRef
+from freqbench.models.checkpoints.files import read_metadata
+from freqbench.models.load import READERS
+from freqbench.models.spec import ENSEMBLE, ModelSpec
+
+SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
+
+
+class Fingerprints(BaseModel):
+    """Of the cases that shaped the weights."""
+
+    train: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+
+
+class Training(BaseModel):
+    """Of all that `freqbench.training` records, what is made use of here.
+
+    Attributes:
+        fingerprints: of the cases that shaped the weights.
+        method: what networks that differ in the seed of their training alone share.
+    """
+
+    fingerprints: Fingerprints = Fingerprints()
+    method: str | None = None
+
+
+class Record(BaseModel):
+    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these.
+
+    Attributes:
+        arch: see ModelEntry, as `args` and `roi`.
+        preprocess: the space that it was trained in.
+        class_names: of its outputs, background first.
+        training: how it was made.
+    """
+
+    arch: str | None = None
+    args: dict[str, Any] | None = None
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    preprocess: Preprocess | None = None
+    class_names: tuple[str, ...] | None = None
+    training: Training = Field(default_factory=Training)
+
+
+def read(path: str) -> tuple[Record, bool]:
+    """The record of a checkpoint, and whether it has one.
+
+    Raises:
+        CheckpointError: no such file, or not a safetensors file although named so.
+        UserError: a record that is something else.
+    """
+    metadata = read_metadata(path)
+    return validate(metadata, Record, where=f"{path}: metadata"), bool(metadata)
+
+
+def require_order(name: str, path: str, trained: Sequence[str] | None, class_names: Sequence[str]) -> None:
+    """Refuse a network whose outputs are a dataset's classes in another order: every score would be of another organ.
+
+    Raises:
+        UserError: they are.
+    """
+    ours, theirs = list(map(_plain, class_names)), list(map(_plain, trained or ()))
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"{name}: expected a network for the classes {', '.join(class_names)}, but {path} was trained on the same "
+            f"in another order: {', '.join(trained or ())}: give the dataset's labels in that order"
+        )
+
+
+def concerns(model: ModelSpec, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef]) -> Iterator[str]:
+    """What a user should know before a model is scored on cases, a line each.
+
+    Args:
+        model: resolved for the dataset.
+        dataset: its name.
+        class_names: its classes, background first.
+        refs: the cases.
+    """
+    if model.is_random or model.arch in (*READERS, ENSEMBLE):
+        return
+    record, _ = read(model.checkpoint)
+    known = list(record.class_names or ())[: len(class_names)]
+    pairs = list(zip(known, class_names[: len(known)], strict=True))
+    others = [(theirs, ours) for theirs, ours in pairs if _plain(theirs) != _plain(ours)]
+    if others:
+        theirs, ours = others[0]
+        yield (
+            f"{model.name}: {len(others)} of its {len(pairs)} classes are called otherwise in {dataset} (first: "
+            f"{theirs!r} there is {ours!r} here): check that they are the same"
+        )
+    scored = {ref.fingerprint for ref in refs}
+    seen = {role: len(scored.intersection(taught)) for role, taught in record.training.fingerprints}
+    told = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
+    if told:
+        yield f"{model.name}: {' and '.join(told)}: scores on them are flattered"
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ")

@@ -1,0 +1,1 @@
+"""Models of other frameworks: MONAI bundles, nnU-Net folders, frozen networks."""

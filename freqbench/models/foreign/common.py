@@ -1,0 +1,88 @@
+"""What the readers of other frameworks' models share: files of configuration, axes, construction."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from freqbench.core import storage
+from freqbench.core.documents import json_of, yaml_of
+from freqbench.core.errors import CheckpointError, UserError
+from freqbench.models.networks.architectures import REFUSALS, SchedulesOnCPU, one_line
+
+_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file or a YAML file holds.
+
+    Raises:
+        CheckpointError: no such file, not readable as what its name says, or no object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
+    try:
+        content = (json_of if path.suffix == ".json" else yaml_of)(path.read_bytes(), str(path))
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
+    return content
+
+
+def fingerprint(files: Mapping[str, Path]) -> str:
+    """SHA-256, as hex, over the contents of several files under their names; a folder's place does not enter."""
+    contents = sorted((name, storage.sha256(str(path))) for name, path in files.items())
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
+def axes_towards(codes: str) -> str:
+    """`axes` of an `InputAdapter` from where each axis of a network's input increases to.
+
+    Args:
+        codes: one of R or L, of A or P, and of S or I, each once, in the network's order.
+
+    Raises:
+        ValueError: anything else; one line.
+
+    >>> axes_towards("SPL")
+    'D-W-H'
+    """
+    axes = "".join(_LETTERS.get(code, code) for code in codes)
+    if sorted(axes.replace("-", "")) != sorted("HWD"):
+        raise ValueError(f"expected one of R or L, one of A or P and one of S or I, as in LPS, got {codes!r}")
+    return axes
+
+
+def in_volume_order(axes: str, values: Sequence[float]) -> tuple[float, float, float]:
+    """One number for each axis of a network, reordered to the volume's H, W, D.
+
+    >>> in_volume_order("D-W-H", (5.0, 1.0, 0.8))
+    (0.8, 1.0, 5.0)
+    """
+    letters = axes.replace("-", "")
+    h, w, d = (values[letters.index(letter)] for letter in "HWD")
+    return h, w, d
+
+
+def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
+    """What `make` returns, its fresh weights those of seed 0; the global random state is left as found.
+
+    Under `torch.device("meta")` it costs neither memory nor computing.
+
+    Raises:
+        UserError: it refuses its arguments; one line that begins with `where`.
+    """
+    # Innermost, so that drop-path schedules are numbers on the meta device too.
+    with torch.random.fork_rng(devices=[]), SchedulesOnCPU():
+        torch.default_generator.manual_seed(0)
+        try:
+            return make()
+        except UserError:
+            raise
+        except REFUSALS as error:
+            raise UserError(f"{where} does not fit its class: {one_line(error)}") from None

@@ -1,0 +1,237 @@
+"""Networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
+
+Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
+not be traced or counted on shapes. Save the whole network in eval mode: what its file does in
+training, dropout say, cannot be switched off afterwards.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from freqbench.core import storage
+from freqbench.core.config import Strict, validate
+from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.plugins import require_trust
+from freqbench.core.types import Shape
+from freqbench.models.adapter import Description, InputAdapter
+from freqbench.models.networks.architectures import one_line
+
+# What torch raises on files that it cannot read.
+_UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
+
+
+class FrozenArgs(Strict):
+    """What a job says of a frozen network.
+
+    Attributes:
+        num_classes: output classes, background included; an archive of torch.export says it itself.
+        num_channels: of its input; default 1, or what the archive says.
+        roi: voxels of a window, in the network's axis order; an archive that was exported for one size says it itself.
+    """
+
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    num_channels: PositiveInt | None = None
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+
+
+class Frozen(nn.Module):
+    """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
+
+    Args:
+        net: a ScriptModule, or the module of an ExportedProgram.
+        name: of its file, for messages.
+        singly: run a batch sample by sample, as its graph has a batch of one built in.
+    """
+
+    def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.name = name
+        self.singly = singly
+        # One by one: a ScriptModule has no `requires_grad_` of its own.
+        for parameter in net.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch of windows.
+
+        Args:
+            images: `[B, C, h, w, d]`, of the size that it was saved for.
+
+        Raises:
+            UserError: the file gives no single tensor, or lets no gradient through.
+        """
+        logits = torch.cat([self._run(image) for image in torch.split(images, 1)]) if self.singly else self._run(images)
+        if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
+        return logits
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Nothing, but for the flag: what a frozen network does was settled when it was saved."""
+        self.training = mode
+        return self
+
+    def _run(self, images: Tensor) -> Tensor:
+        logits = self.net(images)
+        if not isinstance(logits, Tensor):
+            raise UserError(
+                f"{self.name}: expected a network that returns one tensor, got {type(logits).__name__}: save it "
+                "without deep supervision"
+            )
+        return logits
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Frozen":
+        moved: Frozen = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device = fn(torch.empty(0, device=next(self.parameters()).device)).device
+        for module in self.net.modules():
+            if isinstance(module, GraphModule):
+                _point_to(module, device)
+        return moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Signature:
+    """Sizes in the graph of an ExportedProgram; None where it takes any."""
+
+    batch: int | None
+    num_channels: int | None
+    roi: Shape | None
+    num_classes: int | None
+
+
+def describe(path: str, args: Mapping[str, Any], trusted: bool) -> Description:
+    """What a frozen network takes and gives: what its file says, or else the job.
+
+    Args:
+        path: a TorchScript file, or a `.pt2` of `torch.export.save`.
+        args: see `FrozenArgs`.
+        trusted: whether the file may run.
+
+    Raises:
+        UserError: no trust; an unknown or missing argument, or one that contradicts the file.
+        CheckpointError: no such file, unreadable, or neither of the two formats.
+    """
+    given = validate(dict(args), FrozenArgs, path)
+    _, told = _load(path, trusted)
+    roi = _agreed(path, "roi", given.roi, told.roi)
+    num_classes = _agreed(path, "num_classes", given.num_classes, told.num_classes)
+    num_channels = _agreed(path, "num_channels", given.num_channels, told.num_channels, default=1)
+    return Description(
+        roi=roi,
+        num_classes=num_classes,
+        num_channels=num_channels,
+        input=InputAdapter(),
+        preprocess=None,
+        inference={},
+        sha256=storage.sha256(path),
+    )
+
+
+def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
+    """The network of a file with its weights, on the CPU, its parameters without gradients.
+
+    It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
+    file that makes tensors on a named device stays bound to it.
+
+    Raises:
+        UserError, CheckpointError: as `describe`.
+    """
+    validate(dict(args), FrozenArgs, path)
+    net, told = _load(path, trusted)
+    return Frozen(net, path, singly=told.batch == 1)
+
+
+def _load(path: str, trusted: bool) -> tuple[nn.Module, _Signature]:
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{path}: expected a file, found none: check the path")
+    require_trust(path, trusted)
+    entries = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
+    scripted = any(entry.endswith("/constants.pkl") for entry in entries)
+    exported = any(entry.endswith("archive_format") or entry == "serialized_exported_program.json" for entry in entries)
+    if not scripted and not exported:
+        raise CheckpointError(
+            f"{path}: expected a file of torch.jit.save or torch.export.save, got neither, or a truncated one: weights "
+            "alone need their arch"
+        )
+    net, told = _load_script(path) if scripted else _load_export(path)
+    if next(net.parameters(), None) is None:
+        raise CheckpointError(
+            f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
+        )
+    return net, told
+
+
+def _load_script(path: str) -> tuple[nn.Module, _Signature]:
+    try:
+        net: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return net.eval(), _Signature(batch=None, num_channels=None, roi=None, num_classes=None)
+
+
+def _load_export(path: str) -> tuple[nn.Module, _Signature]:
+    from torch.export.passes import move_to_device_pass
+
+    try:
+        # As a stream: of a path, torch wants the suffix .pt2.
+        with Path(path).open("rb") as stream:
+            program = move_to_device_pass(torch.export.load(stream), "cpu")
+        net: nn.Module = program.module()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+    inputs, outputs = signature.user_inputs, signature.user_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")
+    taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
+    if taken.dim() != 5 or given.dim() != 5:
+        raise UserError(f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {given.dim()} dimensions")
+    batch, channels, *sizes = (_known(size) for size in taken.shape)
+    if batch is not None and batch > 1:
+        raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
+    h, w, d = sizes
+    told = _Signature(
+        batch=batch,
+        num_channels=channels,
+        roi=(h, w, d) if h is not None and w is not None and d is not None else None,
+        num_classes=_known(given.shape[1]),
+    )
+    return net, told
+
+
+def _known(size: Any) -> int | None:
+    """A length that the graph has built in; symbolic ones are of another type."""
+    return size if isinstance(size, int) else None
+
+
+def _point_to(module: GraphModule, device: torch.device) -> None:
+    """Make tensors on a device where the graph names another."""
+    for node in module.graph.nodes:
+        if node.kwargs.get("device") is not None:
+            node.update_kwarg("device", device)
+        elif node.target is torch.ops.aten.to.device:
+            node.update_arg(1, device)
+    module.recompile()
+
+
+def _agreed(path: str, name: str, given: Any, told: Any, default: Any = None) -> Any:
+    if given is not None and told is not None and given != told:
+        raise UserError(f"{path}: {name} is {given} here, but the file was exported for {told}: leave it out")
+    found = told if given is None else given
+    if found is None and default is None:
+        raise UserError(f"{path}: {name}: required, as the file does not say it")
+    return default if found is None else found
+
+
+def _unreadable(path: str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again")

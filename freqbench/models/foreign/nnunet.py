@@ -1,0 +1,280 @@
+"""nnU-Net v2 result folders: `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`.
+
+Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
+The networks are those of the package `dynamic-network-architectures`. Nothing of a folder is run: of the plans only
+names of a table are looked up, and checkpoints are read as weights.
+
+**Orientation.** A network does not know how its training images lay in their files, and nnU-Net looks at array axes
+only. Where its reader reorients (`NibabelIOWithReorient`, `SimpleITKIOWithReorient`), images lie towards right,
+anterior and superior, whatever their files say. Elsewhere files are taken to lie as ITK writes an unrotated CT, towards
+left, posterior and superior (`LPS`): give `orientation` where they did not. TotalSegmentator turns images itself before
+nnU-Net reads them: `orientation: RAS`, unless its plans name a reader that reorients.
+
+**Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
+in [0, 1] has a lowest and a highest intensity. An axis shorter than the patch is padded with the lowest intensity,
+where nnU-Net pads with 0 after normalising, the mean. One fold is one model, where nnU-Net averages folds by default.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, field_validator
+from torch import Tensor, nn
+
+from freqbench.core.config import Strict, validate
+from freqbench.core.errors import CheckpointError, UserError, unknown
+from freqbench.core.input_space import Preprocess
+from freqbench.models.adapter import Description, InputAdapter
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.foreign import nnunet_plans
+from freqbench.models.foreign.common import axes_towards, construct, fingerprint, in_volume_order
+from freqbench.models.foreign.nnunet_plans import Architecture, Plan
+
+Z_SCORE_LIMIT = 5.0
+
+# Where the axes of the files increase to, as each image reader hands them on.
+_ORIENTATIONS = {
+    "SimpleITKIO": "LPS",
+    "NibabelIO": "LPS",
+    "SimpleITKIOWithReorient": "RAS",
+    "NibabelIOWithReorient": "RAS",
+}
+_NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet", "ResidualUNet")
+_PACKAGE = "dynamic_network_architectures"
+_BLOCKS = ("BasicBlockD", "BottleneckD")
+
+
+class NnunetArgs(Strict):
+    """What a job says of an nnU-Net folder.
+
+    Attributes:
+        configuration: of the plans; default the one that the checkpoint says it was trained as, else `3d_fullres`.
+        fold: a number or `all`; default 0, or the only one there.
+        checkpoint: a file of the fold: `checkpoint_final.pth` or `checkpoint_best.pth`.
+        orientation: where the axes of the training images increased to in their files: one of R or L, of A or P, of S
+            or I, in the file's order; default as the image reader of the plans has it (see the module).
+    """
+
+    configuration: str | None = None
+    fold: NonNegativeInt | Literal["all"] | None = None
+    checkpoint: str = Field(default="checkpoint_final.pth", pattern=r"^[^/\\]+$")
+    orientation: str | None = None
+
+    @field_validator("orientation")
+    @classmethod
+    def _known(cls, codes: str | None) -> str | None:
+        if codes is not None:
+            axes_towards(codes)
+        return codes
+
+
+def describe(path: str, args: Mapping[str, Any], trusted: bool = False) -> Description:
+    """What a folder says of its model.
+
+    Args:
+        path: the folder `TRAINER__PLANS__CONFIGURATION`.
+        args: see `NnunetArgs`.
+
+    Returns:
+        `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are
+        those of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
+
+    Raises:
+        CheckpointError: a file that is missing or unreadable.
+        UserError: an unknown argument; a cascade, a 2d network, regions; normalisation within a mask, or of another
+            kind than CT, z-score, rescaling to [0, 1] and RGB; another resampling than nnU-Net's default.
+    """
+    given = validate(dict(args), NnunetArgs, path)
+    file = _checkpoint(path, given)
+    content = _content(file)
+    plan = _plan(path, given, content)
+    configuration = plan.configuration
+    codes = given.orientation or _orientation(path, plan)
+    # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
+    axes = axes_towards("".join(codes[::-1][axis] for axis in plan.transpose))
+    intensity, scaled = _intensities(path, plan)
+    mirror = _mirrored(file, content, axes)
+    return Description(
+        roi=configuration.patch_size,
+        num_classes=plan.num_classes,
+        num_channels=plan.num_channels,
+        input=InputAdapter(axes=axes, **scaled),
+        preprocess=Preprocess(
+            spacing=in_volume_order(axes, configuration.spacing),
+            intensity=intensity,
+            crop_foreground=False,
+            resampling="nnunet",
+        ),
+        inference={"overlap": 0.5, "weighting": "gaussian", "mirror": mirror},
+        sha256=fingerprint(
+            {
+                "plans.json": Path(path, "plans.json"),
+                "dataset.json": Path(path, "dataset.json"),
+                "checkpoint": file,
+            }
+        ),
+    )
+
+
+def files(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of what is read of a folder: of its folds the one that is asked for, else all that may be meant."""
+    given = validate(dict(args), NnunetArgs, "nnunet")
+    fold = "*" if given.fold is None else given.fold
+    return "plans.json", "dataset.json", f"fold_{fold}/{given.checkpoint}"
+
+
+def network(path: str, args: Mapping[str, Any], trusted: bool = False) -> nn.Module:
+    """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
+
+    Its deep-supervision heads are there, as checkpoints hold them, and unused: one tensor of full resolution comes out.
+
+    Raises:
+        CheckpointError, UserError: as `describe`; or a class that is not of the table, or that refuses its arguments;
+            or the package `dynamic-network-architectures` is not installed.
+    """
+    given = validate(dict(args), NnunetArgs, path)
+    plan = _plan(path, given, _content(_checkpoint(path, given)))
+    where = f"{path}: architecture of plans.json"
+    name = plan.architecture.network_class_name
+    package, _, last = name.rpartition(".")
+    if not package.startswith(f"{_PACKAGE}.") or last not in _NETWORKS:
+        raise UserError(f"{where}: {unknown('network', name, _NETWORKS)}")
+    cls = _imported(where, f"{_PACKAGE}.architectures.unet:{last}")
+    kwargs = _with_classes(where, plan.architecture) | {"deep_supervision": False}
+    return construct(where, lambda: cls(input_channels=plan.num_channels, num_classes=plan.num_classes, **kwargs))
+
+
+def state_dict(path: str, args: Mapping[str, Any], trusted: bool = False) -> dict[str, Tensor]:
+    """The weights of a fold, on the CPU; deep-supervision heads included.
+
+    Raises:
+        CheckpointError: no such file, unreadable, or a pickle that asks for more than weights.
+        UserError: an unknown argument.
+    """
+    file = _checkpoint(path, validate(dict(args), NnunetArgs, path))
+    return checkpoints.read_state_dict(str(file), keys=("network_weights",))
+
+
+def _checkpoint(path: str, args: NnunetArgs) -> Path:
+    """The file of the asked-for fold."""
+    if not Path(path, "plans.json").is_file():
+        raise CheckpointError(
+            f"{path}: expected an nnU-Net v2 folder with plans.json, dataset.json and fold_N/, found no plans.json: "
+            "give the folder TRAINER__PLANS__CONFIGURATION"
+        )
+    there = sorted(fold.parent.name.removeprefix("fold_") for fold in Path(path).glob(f"fold_*/{args.checkpoint}"))
+    if not there:
+        raise CheckpointError(f"{path}: expected fold_N/{args.checkpoint}, found none: fetch it, or give checkpoint")
+    wanted = str(args.fold) if args.fold is not None else ("0" if "0" in there or len(there) > 1 else there[0])
+    if wanted not in there:
+        raise CheckpointError(
+            f"{path}: expected fold_{wanted}/{args.checkpoint}, found none: give fold, one of {', '.join(there)}"
+        )
+    return Path(path, f"fold_{wanted}", args.checkpoint)
+
+
+def _content(file: Path) -> Mapping[str, Any]:
+    content = checkpoints.read_content(str(file))
+    if not isinstance(content, Mapping) or "network_weights" not in content:
+        raise CheckpointError(f"{file}: expected an nnU-Net v2 checkpoint, found no network_weights in it")
+    return content
+
+
+def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> Plan:
+    trained = content.get("init_args")
+    name = trained.get("configuration") if isinstance(trained, Mapping) else None
+    if args.configuration and name and args.configuration != name:
+        raise UserError(
+            f"{path}: configuration is {args.configuration} here, but its checkpoint was trained as {name}: "
+            "leave it out"
+        )
+    return nnunet_plans.read(Path(path), str(args.configuration or name or "3d_fullres"))
+
+
+def _orientation(path: str, plan: Plan) -> str:
+    if plan.reader not in _ORIENTATIONS:
+        raise UserError(
+            f"{path}: plans.json: {unknown('image_reader_writer', plan.reader, _ORIENTATIONS)}: give orientation if "
+            "its images lay in files as NIfTI does, as in LPS"
+        )
+    return _ORIENTATIONS[plan.reader]
+
+
+def _intensities(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
+    """`intensity` of the preprocessing, and `scale`, `mean` and `std` of the input adapter."""
+    schemes = sorted(set(plan.configuration.normalization_schemes))
+    if len(schemes) > 1:
+        raise UserError(f"{path}: expected all channels to be normalised alike, got {', '.join(schemes)}")
+    match schemes[0]:
+        case "CTNormalization":
+            return _ct(path, plan)
+        case "ZScoreNormalization":
+            if any(plan.configuration.use_mask_for_norm):
+                raise UserError(f"{path}: ZScoreNormalization within a mask (use_mask_for_norm) is not supported")
+            return {"zscore": Z_SCORE_LIMIT}, {"scale": (-Z_SCORE_LIMIT, Z_SCORE_LIMIT)}
+        case "RescaleTo01Normalization":
+            return "minmax", {}
+        case "RGBTo01Normalization":
+            return {"window": (0.0, 255.0)}, {}
+        case other:
+            known = "CTNormalization, RescaleTo01Normalization, RGBTo01Normalization, ZScoreNormalization"
+            raise UserError(f"{path}: expected one of {known}, got {other}, which is not supported")
+
+
+def _ct(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
+    if len(plan.channels) != plan.num_channels:
+        raise UserError(f"{path}: plans.json: expected foreground intensities of {plan.num_channels} channels")
+    windows = {(channel.percentile_00_5, channel.percentile_99_5) for channel in plan.channels}
+    if len(windows) > 1:
+        raise UserError(f"{path}: channels with windows of their own are not supported, got {sorted(windows)}")
+    window = windows.pop()
+    mean = tuple(channel.mean for channel in plan.channels)
+    std = tuple(max(channel.std, 1e-8) for channel in plan.channels)
+    alone = plan.num_channels == 1
+    return {"window": window}, {
+        "scale": window,
+        "mean": mean[0] if alone else mean,
+        "std": std[0] if alone else std,
+    }
+
+
+def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
+    """The volume's axes over which predictions may be mirrored."""
+    allowed = content.get("inference_allowed_mirroring_axes") or ()
+    if not isinstance(allowed, tuple | list) or not all(axis in (0, 1, 2) for axis in allowed):
+        raise CheckpointError(f"{file}: inference_allowed_mirroring_axes: expected some of 0, 1, 2, got {allowed!r}")
+    letters = axes.replace("-", "")
+    return "".join(sorted((letters[axis] for axis in set(allowed)), key="HWD".index))
+
+
+def _with_classes(where: str, architecture: Architecture) -> dict[str, Any]:
+    """The network's arguments, names of classes replaced by the classes."""
+    kwargs = dict(architecture.arch_kwargs)
+    for key in architecture.requires_import:
+        if kwargs.get(key) is not None:
+            kwargs[key] = _class(f"{where}.{key}", kwargs[key])
+    return kwargs
+
+
+def _class(where: str, name: Any) -> Any:
+    """A layer of `torch.nn`, or a block of the package: nothing else is looked up, as plans are of others."""
+    package, _, last = str(name).rpartition(".")
+    if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
+        return _imported(where, f"{package}:{last}")
+    found = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(f"{where}: expected a layer of torch.nn or a block of {_PACKAGE}, got {name!r}")
+    return found
+
+
+def _imported(where: str, target: str) -> Any:
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
+        raise UserError(
+            f"{where}: expected the package dynamic-network-architectures: pip install 'freqbench[nnunet]'"
+        ) from None

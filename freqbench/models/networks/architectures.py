@@ -1,0 +1,288 @@
+"""The table of architectures, and networks built from it: MONAI's classes with the papers' arguments as defaults."""
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.types import Shape
+from freqbench.models.networks.unetr_pp import total_stride
+from freqbench.models.settings import AXES
+
+# What constructors and forward passes of third-party networks raise on arguments that do not suit them.
+REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One network of the table MODELS.
+
+    Attributes:
+        title: its name in tables.
+        citation: authors, venue, year, arXiv.
+        target: `module:Class`, imported on first use.
+        args: the defaults where they are not the class's own: the values of the attack papers.
+        fixed: from the number of classes, the ROI and the number of channels to the arguments that freqbench fills in.
+        multiple: from the arguments to what each axis of the ROI must be a multiple of.
+        axes: the axis order of its input, as in `InputAdapter`.
+        roi: voxels of its window, in its own axis order, where a job gives none.
+    """
+
+    title: str
+    citation: str
+    target: str
+    args: Mapping[str, Any]
+    fixed: Callable[[int, Shape, int], dict[str, Any]]
+    multiple: Callable[[Mapping[str, Any]], Shape]
+    axes: str = AXES
+    roi: Shape = (96, 96, 96)
+
+
+def _channels(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
+    return {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes}
+
+
+def _channels_and_size(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
+    return {**_channels(num_classes, roi, num_channels), "img_size": roi}
+
+
+def _size_alone(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
+    return {"in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
+
+
+def _stride_product(args: Mapping[str, Any]) -> Shape:
+    per_axis = np.prod([np.broadcast_to(stride, 3) for stride in args["strides"]], axis=0)
+    return int(per_axis[0]), int(per_axis[1]), int(per_axis[2])
+
+
+def _halvings(args: Mapping[str, Any]) -> Shape:
+    factor = 2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1)
+    return factor, factor, factor
+
+
+def _swin_multiple(args: Mapping[str, Any]) -> Shape:
+    factor = args.get("patch_size", 2) ** 5
+    return factor, factor, factor
+
+
+MODELS: Mapping[str, Architecture] = {
+    "unet": Architecture(
+        title="UNet",
+        citation="Kerfoot et al., STACOM 2018; after Cicek et al., MICCAI 2016, arXiv:1606.06650",
+        target="monai.networks.nets.unet:UNet",
+        args={"channels": (32, 64, 128, 256, 512), "strides": (2, 2, 2, 2), "num_res_units": 2},
+        fixed=_channels,
+        multiple=_stride_product,
+    ),
+    "unetr": Architecture(
+        title="UNETR",
+        citation="Hatamizadeh et al., WACV 2022, arXiv:2103.10504",
+        target="monai.networks.nets.unetr:UNETR",
+        args={"proj_type": "perceptron"},
+        fixed=_channels_and_size,
+        multiple=lambda args: (16, 16, 16),
+    ),
+    "swin_unetr": Architecture(
+        title="SwinUNETR",
+        citation="Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266",
+        target="monai.networks.nets.swin_unetr:SwinUNETR",
+        args={"feature_size": 48},
+        fixed=_channels,
+        multiple=_swin_multiple,
+    ),
+    "segresnet": Architecture(
+        title="SegResNet",
+        citation="Myronenko, BrainLes 2018, arXiv:1810.11654",
+        target="monai.networks.nets.segresnet:SegResNet",
+        args={"init_filters": 32},
+        fixed=_channels,
+        multiple=_halvings,
+    ),
+    "unetr_pp": Architecture(
+        title="UNETR++",
+        citation="Shaker et al., IEEE TMI 2024, arXiv:2212.04497",
+        target="freqbench.models.networks.unetr_pp:UNETRPP",
+        args={"stem": (2, 4, 4)},
+        fixed=_size_alone,
+        multiple=lambda args: total_stride(args["stem"]),
+        axes="DHW",
+        roi=(64, 128, 128),
+    ),
+}
+
+
+def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a network that are not its class's own defaults: the table's, overlaid by the given ones.
+
+    Sequences become tuples. An argument given with the class's default value is left out, so that naming a default
+    changes nothing, identities included.
+
+    Raises:
+        UserError: no such architecture or argument, or an argument that freqbench fills in itself.
+    """
+    if arch not in MODELS:
+        raise UserError(unknown("architecture", arch, MODELS))
+    architecture = MODELS[arch]
+    parameters = _signature(architecture)
+    filled_in = architecture.fixed(1, (1, 1, 1), 1)
+    for name in args:
+        if name in filled_in:
+            raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
+        if name not in parameters:
+            raise UserError(f"{arch}: {unknown('argument', name, set(parameters) - set(filled_in))}")
+    given = {name: _as_tuples(value) for name, value in args.items()}
+    own = {name: value for name, value in given.items() if name in architecture.args or value != parameters[name]}
+    return {**architecture.args, **own}
+
+
+def build(
+    arch: str,
+    num_classes: int,
+    roi: Shape,
+    args: Mapping[str, Any],
+    seed: int = 0,
+    num_channels: int = 1,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """A network with fresh weights on the CPU, in training mode.
+
+    Args:
+        arch: a name of MODELS.
+        num_classes: output channels, background included.
+        roi: voxels of the window the network sees, in its own axis order.
+        args: arguments of the network's class, over the table's defaults.
+        seed: of the weights; the global random state is left as found, and the weights are those of any machine.
+        num_channels: of its input.
+        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
+
+    Raises:
+        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take, an
+            argument in both `args` and `extra`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _construct(arch, num_classes, roi, args, num_channels, extra)
+
+
+def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """A network of another package with fresh weights, on the CPU, from its class and arguments.
+
+    Raises:
+        UserError: its class refuses the arguments.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            net: nn.Module = cls(**args)
+        except Exception as error:  # code of others, which may raise whatever it likes
+            raise UserError(f"{cls.__name__} refuses its args: {one_line(error)}") from error
+    return net
+
+
+def skeleton(
+    arch: str,
+    num_classes: int,
+    roi: Shape,
+    args: Mapping[str, Any],
+    num_channels: int = 1,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """The network on the meta device: shapes and keys without memory or computing.
+
+    Raises:
+        UserError: as `build`.
+    """
+    with torch.device("meta"), SchedulesOnCPU():
+        return _construct(arch, num_classes, roi, args, num_channels, extra).eval()
+
+
+def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
+    """Send one window of shapes through a network on the meta device.
+
+    Raises:
+        UserError: the network cannot take a window of this size.
+    """
+    size = "x".join(map(str, roi))
+    try:
+        with torch.no_grad():
+            logits = net(torch.empty(1, num_channels, *roi, device="meta"))
+    except REFUSALS as error:
+        if "more than 1 spatial element" in str(error):
+            raise UserError(
+                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
+                "take: enlarge the roi or use fewer strides"
+            ) from None
+        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
+    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+    if got != (1, num_classes, *roi):
+        raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
+
+
+class SchedulesOnCPU(TorchFunctionMode):
+    """Keeps `torch.linspace` off the meta device: SwinUNETR's constructor reads its drop-path schedule as numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def _construct(
+    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int, extra: Mapping[str, Any]
+) -> nn.Module:
+    complete = complete_args(arch, args)
+    for name in complete.keys() & extra.keys():
+        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
+    architecture = MODELS[arch]
+    fixed = architecture.fixed(num_classes, roi, num_channels)
+    try:
+        if "img_size" in fixed:
+            _check_roi(arch, roi, architecture.multiple(complete))
+        net: nn.Module = _class_of(architecture)(**fixed, **complete, **extra)
+        multiple = architecture.multiple(complete)
+    except UserError:
+        raise
+    except REFUSALS as error:
+        raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {one_line(error)}") from None
+    _check_roi(arch, roi, multiple)
+    return net
+
+
+def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
+    fits = all(size > 0 and size % factor == 0 for size, factor in zip(roi, multiple, strict=True))
+    if not fits:
+        nearest = [max(1, math.ceil(size / factor)) * factor for size, factor in zip(roi, multiple, strict=True)]
+        raise UserError(
+            f"{arch}: expected a roi of multiples of {'x'.join(map(str, multiple))}, got {'x'.join(map(str, roi))}"
+            f"{'' if MODELS[arch].axes == AXES else f' on its axes {MODELS[arch].axes}'}: "
+            f"the next larger is {'x'.join(map(str, nearest))}"
+        )
+
+
+def _class_of(architecture: Architecture) -> Any:
+    module, _, name = architecture.target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _signature(architecture: Architecture) -> dict[str, Any]:
+    parameters = inspect.signature(_class_of(architecture)).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

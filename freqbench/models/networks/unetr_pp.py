@@ -1,0 +1,284 @@
+"""UNETR++: a U-shaped network whose blocks pair channel and spatial attention.
+
+Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation*,
+IEEE TMI 2024, arXiv:2212.04497.  Names of modules are those of the authors' checkpoints, which load strictly.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freqbench.core.types import Shape
+
+# Down-sampling by two between the four stages.
+_BETWEEN_STAGES = 8
+_FEATURE_DROPOUT = 0.1
+
+
+def total_stride(stem: Sequence[int]) -> Shape:
+    """What each axis of a window must be a multiple of.
+
+    Args:
+        stem: stride of the first convolution on each axis.
+
+    Raises:
+        ValueError: not three positive integers.
+    """
+    _check_numbers("stem", stem, 3)
+    d, h, w = stem
+    return _BETWEEN_STAGES * d, _BETWEEN_STAGES * h, _BETWEEN_STAGES * w
+
+
+class UNETRPP(nn.Module):
+    """`[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`.
+
+    The stem reduces the input to stage 0, and each further stage halves it. N voxels (tokens) of a stage are projected
+    to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The decoder adds the
+    encoder's stages to its own, and ends in three heads; `forward` gives that of full size.
+
+    The defaults are the authors' configuration for Synapse. Theirs for ACDC, as a job file says it:
+
+        args: {stem: [1, 4, 4], tied_projections: false, conv_blocks: 2, attention_dropout: 0.1}
+        roi: [16, 160, 160]
+
+    Args:
+        in_channels: of the input.
+        out_channels: classes, background included.
+        img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; each a multiple
+            of 8 times the stem.
+        stem: kernel and stride of the first convolution, and of the last up-sampling.
+        feature_size: channels at full size.
+        dims: channels of the four stages, each a multiple of the one before.
+        depths: attention blocks of the encoder's four stages.
+        decoder_depth: attention blocks of each of the decoder's three stages.
+        num_heads: of all attention blocks.
+        proj_sizes: P of the encoder's four stages.
+        decoder_proj_size: P of the decoder's stages.
+        tied_projections: keys and values share one projection (Synapse); they have one each (ACDC).
+        conv_blocks: residual convolution blocks in an attention block, 1 (Synapse) or 2 (ACDC).
+        attention_dropout: rate while training.
+
+    **Differs from** the authors' code: without deep supervision (out2 and out3 hold weights and are not computed;
+    `features` gives what they take).
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 14,
+        img_size: Sequence[int] = (64, 128, 128),
+        stem: Sequence[int] = (2, 4, 4),
+        feature_size: int = 16,
+        dims: Sequence[int] = (32, 64, 128, 256),
+        depths: Sequence[int] = (3, 3, 3, 3),
+        decoder_depth: int = 3,
+        num_heads: int = 4,
+        proj_sizes: Sequence[int] = (64, 64, 64, 32),
+        decoder_proj_size: int = 64,
+        tied_projections: bool = True,
+        conv_blocks: int = 1,
+        attention_dropout: float = 0.15,
+    ) -> None:
+        super().__init__()
+        _check_size(img_size, total_stride(stem))
+        for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
+            _check_numbers(name, per_stage, 4)
+        _check_channels(in_channels, dims, num_heads)
+        if conv_blocks not in (1, 2):
+            raise ValueError(f"expected conv_blocks of 1 or 2, got {conv_blocks}")
+        first = [size // step for size, step in zip(img_size, stem, strict=True)]
+        tokens = [(first[0] >> stage) * (first[1] >> stage) * (first[2] >> stage) for stage in range(4)]
+
+        def blocks(stage: int, depth: int, proj_size: int) -> nn.Sequential:
+            sizes = (dims[stage], tokens[stage], proj_size, num_heads)
+            options = (tied_projections, conv_blocks, attention_dropout)
+            return nn.Sequential(*(_AttentionBlock(*sizes, *options) for _ in range(depth)))
+
+        stages = [blocks(stage, depths[stage], proj_sizes[stage]) for stage in range(4)]
+        self.unetr_pp_encoder = _Encoder(in_channels, stem, dims, stages)
+        self.encoder1 = _ResidualConv(in_channels, feature_size, nn.InstanceNorm3d)
+        self.decoder5 = _Decoder(dims[3], dims[2], 2, blocks(2, decoder_depth, decoder_proj_size))
+        self.decoder4 = _Decoder(dims[2], dims[1], 2, blocks(1, decoder_depth, decoder_proj_size))
+        self.decoder3 = _Decoder(dims[1], dims[0], 2, blocks(0, decoder_depth, decoder_proj_size))
+        last = _ResidualConv(feature_size, feature_size, nn.InstanceNorm3d)
+        self.decoder2 = _Decoder(dims[0], feature_size, stem, last)
+        self.out1 = _head(feature_size, out_channels)
+        self.out2 = _head(dims[0], out_channels)
+        self.out3 = _head(dims[1], out_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at full size.
+
+        Args:
+            images: `[B, in_channels, *img_size]`.
+        """
+        logits: Tensor = self.out1(self.features(images)[0])
+        return logits
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the heads `out1`, `out2` and `out3` take: at full size, at the size of stage 0 and of stage 1."""
+        e1, e2, e3, e4 = self.unetr_pp_encoder(images)
+        d2 = self.decoder4(self.decoder5(e4, e3), e2)
+        d1 = self.decoder3(d2, e1)
+        return self.decoder2(d1, self.encoder1(images)), d1, d2
+
+
+class _Encoder(nn.Module):
+    """The four stages, each behind its down-sampling."""
+
+    def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:
+        super().__init__()
+        self.downsample_layers = nn.ModuleList()
+        kernels = (_kernel(stem), *3 * [_kernel(2)])
+        for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
+            conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
+            self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
+        self.stages = nn.ModuleList(stages)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        outputs = [images]
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            outputs.append(stage(downsample(outputs[-1])))
+        return outputs[1:]
+
+
+class _Decoder(nn.Module):
+    """Up-sample, add the encoder's output of that size, and refine."""
+
+    def __init__(self, before: int, after: int, step: int | Sequence[int], refine: nn.Module) -> None:
+        super().__init__()
+        conv = nn.ConvTranspose3d(before, after, _kernel(step), stride=_kernel(step), bias=False)
+        self.transp_conv = _wrapped(conv)
+        self.decoder_block = nn.ModuleList([refine])
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        refined: Tensor = self.decoder_block[0](self.transp_conv(x) + skip)
+        return refined
+
+
+class _AttentionBlock(nn.Module):
+    """t = x + position;  u = t + gamma * attention(norm(t));  u + conv8(conv51(u)), or u + conv8(conv52(conv51(u)))."""
+
+    def __init__(
+        self, channels: int, tokens: int, proj_size: int, num_heads: int, tied: bool, conv_blocks: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))
+        self.norm = nn.LayerNorm(channels)
+        self.epa_block = _PairedAttention(channels, tokens, proj_size, num_heads, tied, dropout)
+        self.conv51 = _ResidualConv(channels, channels, nn.BatchNorm3d)
+        self.conv52 = _ResidualConv(channels, channels, nn.BatchNorm3d) if conv_blocks == 2 else nn.Identity()
+        self.conv8 = nn.Sequential(nn.Dropout3d(_FEATURE_DROPOUT), nn.Conv3d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2) + self.pos_embed  # [B, N, C]
+        tokens = tokens + self.gamma * self.epa_block(self.norm(tokens))
+        u = tokens.transpose(1, 2).reshape(x.shape)
+        refined: Tensor = u + self.conv8(self.conv52(self.conv51(u)))
+        return refined
+
+
+class _PairedAttention(nn.Module):
+    """Channel and spatial attention on shared queries q and keys k, with values of their own; H heads of c channels.
+
+    channel:  softmax(temperature  * q' k'^T) v           c x c,  ' = divided by the norm over the N tokens
+    spatial:  softmax(temperature2 * q'^T E(k)) F(w)^T    N x P,  E and F project the tokens of k and w
+
+    Each goes through a linear layer to half the channels, and the spatial half comes first.
+    """
+
+    def __init__(self, channels: int, tokens: int, proj_size: int, num_heads: int, tied: bool, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.temperature2 = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.qkvv = nn.Linear(channels, 4 * channels, bias=False)
+        self.E = nn.Linear(tokens, proj_size)
+        # One layer under two names: checkpoints hold both, and the one read last, F, counts.
+        self.F = self.E if tied else nn.Linear(tokens, proj_size)
+        self.out_proj = nn.Linear(channels, channels // 2)
+        self.out_proj2 = nn.Linear(channels, channels // 2)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape  # [B, N, C]
+        split = self.qkvv(x).unflatten(2, (4, self.num_heads, -1)).permute(2, 0, 3, 4, 1)
+        q, k, value_channel, value_spatial = split.unbind()  # [B, H, c, N] each
+        k_projected, v_projected = self.E(k), self.F(value_spatial)  # [B, H, c, P]
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+
+        weights = self.dropout((q @ k.transpose(2, 3) * self.temperature).softmax(dim=-1))  # [B, H, c, c]
+        channel = (weights @ value_channel).permute(0, 3, 1, 2).reshape(shape)
+
+        weights = self.dropout((q.transpose(2, 3) @ k_projected * self.temperature2).softmax(dim=-1))  # [B, H, N, P]
+        spatial = weights @ v_projected.transpose(2, 3)  # [B, H, N, c]
+        # The authors read [B, c, H, N] as [B, N, C] without moving tokens back in front: trained weights expect it.
+        spatial = spatial.permute(0, 3, 1, 2).reshape(shape)
+        return torch.cat([self.out_proj(spatial), self.out_proj2(channel)], dim=2)
+
+
+class _ResidualConv(nn.Module):
+    """lrelu(norm(conv(lrelu(norm(conv(x))))) + x), where norm(conv(x)) stands for the last x if channels change."""
+
+    def __init__(self, before: int, after: int, norm: type[nn.BatchNorm3d | nn.InstanceNorm3d]) -> None:
+        super().__init__()
+        self.conv1 = _wrapped(nn.Conv3d(before, after, 3, padding=1, bias=False))
+        self.conv2 = _wrapped(nn.Conv3d(after, after, 3, padding=1, bias=False))
+        self.norm1 = norm(after)
+        self.norm2 = norm(after)
+        self.shortcut = before != after
+        if self.shortcut:
+            self.conv3 = _wrapped(nn.Conv3d(before, after, 1, bias=False))
+            self.norm3 = norm(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
+        y = self.norm2(self.conv2(y))
+        return F.leaky_relu(y + (self.norm3(self.conv3(x)) if self.shortcut else x), 0.01)
+
+
+def _head(channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(conv=_wrapped(nn.Conv3d(channels, out_channels, 1))))
+
+
+def _wrapped(conv: nn.Module) -> nn.Sequential:
+    """The convolution under the name `conv`, where the authors' checkpoints have it."""
+    return nn.Sequential(OrderedDict(conv=conv))
+
+
+def _kernel(step: int | Sequence[int]) -> Shape:
+    d, h, w = (step, step, step) if isinstance(step, int) else step
+    return d, h, w
+
+
+def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:
+    if len(numbers) != length or min(numbers) < 1:
+        raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
+
+
+def _check_size(img_size: Sequence[int], multiple: Shape) -> None:
+    _check_numbers("img_size", img_size, 3)
+    if any(size % factor for size, factor in zip(img_size, multiple, strict=True)):
+        raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
+
+
+def _check_channels(in_channels: int, dims: Sequence[int], num_heads: int) -> None:
+    if any(after % before for before, after in pairwise((in_channels, *dims))):
+        raise ValueError(
+            f"expected dims that are each a multiple of the one before, got {tuple(dims)} on {in_channels}"
+        )
+    if any(channels % 2 or channels % num_heads for channels in dims):
+        raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")

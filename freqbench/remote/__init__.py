@@ -1,0 +1,1 @@
+"""Jobs on a Ray cluster, sent through the Jobs API."""

@@ -1,0 +1,300 @@
+"""Jobs on a Ray cluster, through its Jobs API: sent, followed, stopped, listed."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import ray
+from aiohttp import ClientError
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
+
+import freqbench
+from freqbench.core.errors import UserError
+from freqbench.engine import provenance
+from freqbench.remote.package import Parcel, refuse_credentials
+
+ANSWER_S = 15.0  # until a head has answered
+UPLOAD_S = 300.0
+QUIET_S = 20.0  # a job may say nothing for long: then its head is asked whether it is still there
+RECONNECT_S = 120.0
+STOP_S = 120  # a run finishes what is in flight and stores it
+POLL_S = 1.0
+
+_SERVER = "RAY_API_SERVER_ADDRESS"
+_KEPT_CODES = (1, 2, 130)
+
+
+class LostError(UserError):
+    """No head answers, or something else does: for now, as far as a client can tell."""
+
+
+class Head:
+    """The head of a cluster, by its dashboard.
+
+    Args:
+        address: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS. The token is Ray's own: RAY_AUTH_TOKEN,
+            RAY_AUTH_TOKEN_PATH or its file.
+
+    Raises:
+        UserError: no head answers there, it refuses the token, or it has another version of Ray.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self.url = _url(address)
+        with self._told(), _preferred(self.url), _silent():
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            self._client = _Client(self.url)
+            theirs = str(self._client._server_ray_version)
+        if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
+            raise UserError(
+                f"{self.url}: expected Ray {ray.__version__}, got a cluster of Ray {theirs}: install the same"
+            )
+
+    def num_nodes(self) -> int:
+        """How many machines are alive."""
+        with self._told(), _preferred(self.url), _silent():
+            nodes = list_nodes(
+                address=self.url,
+                filters=[("state", "=", "ALIVE")],
+                limit=10_000,  # Ray's most
+                timeout=int(ANSWER_S),
+                raise_on_missing_output=False,
+            )
+        return len(nodes)
+
+    def submit(self, name: str, parcel: Parcel, out: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
+        """Send a job.
+
+        Args:
+            name: of the job.
+            parcel: what travels.
+            out: folder or URI of the store.
+            options: of `run`, as words.
+            variables: of the environment that the job is to have on all nodes; everyone can read them.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            UserError: the nodes cannot share `out`, or the head does not take the job.
+        """
+        place = self.shared(out, "--out")
+        job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        words = ["python", "-m", "freqbench", "run", parcel.job, "--address", "auto", "--engine", "ray", "--out", place]
+        with tempfile.TemporaryDirectory() as folder, self._told(), _silent():
+            parcel.unpack(Path(folder))
+            self._client.submit_job(
+                # Without `exec` the signal that stops the job would reach a shell first.
+                entrypoint=f"exec {shlex.join([*words, *options])}",
+                submission_id=job_id,
+                metadata={"name": name, "out": place, "version": freqbench.__version__},
+                runtime_env={
+                    "working_dir": folder,
+                    "py_modules": [str(Path(freqbench.__file__).parent)],
+                    "excludes": ["__pycache__"],
+                    "env_vars": {
+                        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
+                        provenance.SENT_CODE: json.dumps(provenance.git_state()),
+                        **variables,
+                    },
+                },
+            )
+        return job_id
+
+    def shared(self, out: str, what: str) -> str:
+        """A place for results that all nodes have, or one line that begins with `what`."""
+        refuse_credentials(out, what)
+        protocol, is_uri, _ = out.partition("://")
+        if is_uri:
+            if protocol not in fsspec.available_protocols():
+                raise UserError(f"{what} {out}: expected a URI that fsspec knows (s3://, gs://, abfs://, file:///)")
+            return out
+        nodes = self.num_nodes()
+        if nodes > 1:
+            raise UserError(
+                f"{what} {out}: expected a place that the {nodes} nodes of the cluster share, got a plain path: give "
+                "s3://..., or file:///path of a file system that all have"
+            )
+        return str(Path(out).expanduser().absolute())
+
+    def details(self, job_id: str) -> JobDetails:
+        """What the head knows of a job.
+
+        Raises:
+            UserError: it knows none of this id.
+        """
+        with self._told(job_id):
+            return self._client.get_job_info(job_id)
+
+    def jobs(self) -> list[JobDetails]:
+        """All jobs that were submitted, the latest last."""
+        with self._told():
+            found = [job for job in self._client.list_jobs() if job.submission_id]
+        return sorted(found, key=lambda job: job.start_time or 0)
+
+    def log(self, job_id: str) -> str:
+        """All that a job has said; nothing where its node is gone."""
+        with self._told(job_id):
+            try:
+                text: str = self._client.get_job_logs(job_id)
+            except RuntimeError as error:
+                if "status code 5" in str(error):
+                    return ""
+                raise
+        return text
+
+    def stop(self, job_id: str) -> JobDetails:
+        """Stop a job as Ctrl-C would, and wait until it has ended.
+
+        Returns:
+            What became of it; its status is not terminal if it takes longer than a run has to flush.
+        """
+        with self._told(job_id):
+            self._client.stop_job(job_id)
+        end = time.monotonic() + STOP_S + ANSWER_S
+        while not (details := self.details(job_id)).status.is_terminal() and time.monotonic() < end:
+            time.sleep(POLL_S)
+        return details
+
+    def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
+        """Hand on what a job says, from its beginning, until it has ended.
+
+        A connection that breaks is taken up again, for RECONNECT_S at most.
+
+        Args:
+            job_id: the job.
+            write: is given text as it comes.
+
+        Raises:
+            UserError: no such job, or its head is gone.
+        """
+        with _silent():
+            return asyncio.run(self._follow(job_id, write))
+
+    async def _follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
+        written, heard, had_ended = 0, time.monotonic(), False
+        while True:
+            position, is_whole = 0, False
+            with suppress(ClientError, OSError, RuntimeError, LostError):  # whether the head is lost is asked below
+                async for text in self._lines(job_id):
+                    write(text[max(0, written - position) :])
+                    position += len(text)
+                    written = max(written, position)
+                is_whole = True
+            try:
+                details = self.details(job_id)
+                if details.status.is_terminal() and (is_whole or had_ended):
+                    return details
+                had_ended, heard = details.status.is_terminal(), time.monotonic()
+            except LostError:
+                if time.monotonic() - heard > RECONNECT_S:
+                    raise
+            await asyncio.sleep(POLL_S)
+
+    async def _lines(self, job_id: str) -> Any:
+        """What a job says, and errors where its head is gone without a word."""
+        tail = self._client.tail_job_logs(job_id)
+        while True:
+            step = asyncio.ensure_future(anext(tail, None))
+            while not (await asyncio.wait({step}, timeout=QUIET_S))[0]:
+                self.details(job_id)
+            if (text := step.result()) is None:
+                return
+            yield text
+
+    @contextmanager
+    def _told(self, job_id: str | None = None) -> Iterator[None]:
+        """What goes wrong between here and the head is one line."""
+        try:
+            yield
+        except UserError:
+            raise
+        except AuthenticationError as error:
+            said = str(error).partition("\n")[0].partition(". ")[0]
+            raise UserError(
+                f"{self.url}: expected a token that this head takes ({said}): set RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to the cluster's"
+            ) from None
+        except (OSError, RuntimeError, ValueError, KeyError, RayStateApiException) as error:
+            if job_id and "status code 404" in str(error):
+                raise UserError(
+                    f"{job_id}: expected a job that {self.url} knows, found none: see bench.py list; the same job with "
+                    "the same --out goes on where the store ends"
+                ) from None
+            is_silent = isinstance(error, OSError) and not isinstance(error, ValueError)
+            raise LostError(
+                f"{self.url}: expected the dashboard of a Ray head, got "
+                f"{'no answer' if is_silent else _reason(error)}: check --address (its port is 8265 unless told "
+                "otherwise) and that the cluster is up"
+            ) from None
+
+
+class _Client(JobSubmissionClient):  # type: ignore[misc]
+    """Ray's client, which would wait for an answer for ever."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        seconds = UPLOAD_S if method == "PUT" else ANSWER_S
+        return super()._do_request(method, endpoint, timeout=(ANSWER_S / 2, seconds), **options)
+
+
+def exit_code(details: JobDetails) -> int:
+    """What `run` would have left with: 0, 1, 2 or 130; 1 also where something else ended it."""
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.status == JobStatus.STOPPED:
+        return 130
+    return details.driver_exit_code if details.driver_exit_code in _KEPT_CODES else 1
+
+
+def _url(address: str | None) -> str:
+    if not address:
+        raise UserError(f"expected --address http://HEAD:8265, or {_SERVER}, got neither: give the head's dashboard")
+    url = (address if "://" in address else f"http://{address}").rstrip("/")
+    if not re.fullmatch(r"https?://[^/\s]\S*", url):
+        raise UserError(f"--address {address}: expected http://HEAD:8265, the dashboard of the head")
+    return url
+
+
+@contextmanager
+def _preferred(url: str) -> Iterator[None]:
+    """Ray's clients take the address of this variable, if it is set, or RAY_ADDRESS, whatever they are given."""
+    before = os.environ.get(_SERVER)
+    os.environ[_SERVER] = url
+    try:
+        yield
+    finally:
+        os.environ.pop(_SERVER)
+        if before is not None:
+            os.environ[_SERVER] = before
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's clients tell of tokens and uploads; what matters is said here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error."""
+    return " ".join(str(error).split()).partition(". ")[0][:200] or type(error).__name__

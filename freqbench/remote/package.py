@@ -1,0 +1,245 @@
+"""What travels with a job that is sent to a cluster: its file, and the small local files that it names.
+
+What the nodes have is said so, and stays as it is: a URI, `file:///path`, or a path that begins with an environment
+variable of theirs. A plain path is of this machine. Nothing is looked up on the nodes, and no data is read.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from freqbench.attacks import attack_class
+from freqbench.core import plugins
+from freqbench.core.errors import UserError
+from freqbench.job import sweep
+from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.models.checkpoints.files import locate, seed_of
+
+LIMIT_BYTES = 100 << 20
+"""Of all that travels. It goes through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
+
+ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
+
+_VARIABLE = re.compile(r"\$\{?\w")
+_CREDENTIALS = re.compile(
+    r"://[^/\s@'\"]*:[^\s@'\"]*@|[?&](sig|signature|x-amz-signature|token|key|secret|password)=", re.IGNORECASE
+)
+_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """The working directory of a job on the nodes.
+
+    Attributes:
+        job: the job file's place in it.
+        files: each place in it, with `/`, and the file here.
+        overrides: for `--set`, where a path has to be another there.
+    """
+
+    job: str
+    files: Mapping[str, Path]
+    overrides: tuple[str, ...]
+
+    def unpack(self, folder: Path) -> None:
+        """Copy all files into a folder."""
+        for place, file in self.files.items():
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """A path that a job names: where, as which key for `--set`, as what text, and what stands before it there."""
+
+    place: str
+    key: str
+    text: str
+    prefix: str = ""
+
+
+def pack(path: str, job: JobSpec) -> Parcel:
+    """What travels with a job.
+
+    Plain paths mean what they mean to `run`: relative ones begin in the current folder. What they lead to has to lie in
+    it, or, if the job file is elsewhere, in the job file's folder. Modules of `module:Class` entries are looked for in
+    both, and stand on top of the working directory, where Python finds them.
+
+    Args:
+        path: the job file.
+        job: its content, overrides applied, and training jobs described (`freqbench.training.trained`): their content
+            travels as an override, and their data as the job's own do.
+
+    Raises:
+        UserError: a path that leads out of the folder or to nothing, or too much to travel.
+    """
+    here, own = Path.cwd().resolve(), Path(path).resolve()
+    root = here if own.is_relative_to(here) else own.parent
+    job_place = own.relative_to(root).as_posix()
+    files, overrides, total = {job_place: own}, [], own.stat().st_size
+    if job.training:
+        overrides.append(f"training={json.dumps(job.training)}")
+    for named in (*_checkpoints(job), *_folders(job)):
+        with sweep.at(f"{path}: {named.place}"):
+            found = _inside(named.text, root)
+            place = found.relative_to(root).as_posix()
+            total = _add(files, place, found, total)
+            if os.path.normpath(named.text) != place:
+                overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
+    for name in _modules(job):
+        module = _module(name, (here, own.parent) if here.is_relative_to(root) else (own.parent,))
+        if module:
+            with sweep.at(f"{path}: {name}"):
+                total = _add(files, module.name, module, total)
+    return Parcel(job=job_place, files=files, overrides=tuple(overrides))
+
+
+def check(path: str, job: JobSpec) -> None:
+    """Refuse what would be refused on the nodes, as far as the job file alone tells.
+
+    Raises:
+        UserError: keys that a dataset does not take, no such attack or checkpoint of the zoo.
+    """
+    for i, entry in enumerate(job.datasets):
+        if not plugins.names_class(str(entry.get("loader", entry.get("name")))):
+            build_dataset(entry, f"{path}: datasets[{i}]")
+    for i, attack in enumerate(job.attacks):
+        name = str(attack.get("name"))
+        if not plugins.names_class(name):
+            with sweep.at(f"{path}: attacks[{i}].name"):
+                attack_class(sweep.ALIASES["attacks"].get(name, name))
+    for i, model in enumerate(job.models):
+        with sweep.at(f"{path}: models[{i}].checkpoint"):
+            locate(model.checkpoint or "")
+
+
+def refuse_credentials(text: str, where: str) -> None:
+    """Refuse a text with a password, key or signature in a URI: everyone who reaches the cluster can read it.
+
+    Raises:
+        UserError: it has one; the line does not repeat it.
+    """
+    if _CREDENTIALS.search(text):
+        raise UserError(
+            f"{where}: expected URIs without credentials, got one with some, which all who reach the cluster could "
+            "read: credentials come from the node"
+        )
+
+
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """Variables of this process that are to travel.
+
+    Raises:
+        UserError: one that is not set, or that may be a secret.
+    """
+    values = {}
+    for name in names:
+        if _SECRET_NAME.search(name):
+            raise UserError(
+                f"--env {name}: expected no secret, got what looks like one by its name, and all who reach the cluster "
+                "could read it: credentials come from the node"
+            )
+        if name not in os.environ:
+            raise UserError(f"--env {name}: expected a variable that is set here, found none: export it first")
+        refuse_credentials(os.environ[name], f"--env {name}")
+        values[name] = os.environ[name]
+    return values
+
+
+def is_on_nodes(text: str) -> bool:
+    """Whether a path is not of this machine."""
+    return "://" in text or bool(_VARIABLE.search(text))
+
+
+def _checkpoints(job: JobSpec) -> Iterator[_Named]:
+    for i, model in enumerate(job.models):
+        for key in ("checkpoint", "bundle"):
+            text = getattr(model, key)
+            if text and not is_on_nodes(text) and seed_of(text) is None:
+                yield _Named(place=f"models[{i}].{key}", key=f"models.{i}.{key}", text=text)
+
+
+def _folders(job: JobSpec) -> Iterator[_Named]:
+    """`root` of datasets, also of those to train on, and `list` where it is not in there."""
+    own = ((f"datasets[{i}]", f"datasets.{i}", entry) for i, entry in enumerate(job.datasets))
+    trained_on = (
+        (f"training[{i}].dataset", f"training.{i}.job.dataset", entry["job"]["dataset"])
+        for i, entry in enumerate(job.training)
+        if isinstance(entry, dict)
+    )
+    for place, key, entry in (*own, *trained_on):
+        root, listed = entry.get("root"), entry.get("list")
+        if isinstance(root, str) and not is_on_nodes(root):
+            yield _Named(place=f"{place}.root", key=f"{key}.root", text=root)
+        if isinstance(listed, str) and listed.startswith(("/", "~")) and not is_on_nodes(listed):
+            # What is not absolute is in `root`; as a URI it is relative to where the worker is.
+            yield _Named(place=f"{place}.list", key=f"{key}.list", text=listed, prefix="file://")
+
+
+def _modules(job: JobSpec) -> list[str]:
+    """Top-level names of the modules whose classes a job names."""
+    named = [
+        *(str(entry.get("loader", entry.get("name"))) for entry in job.datasets),
+        *(str(model.arch) for model in job.models),
+        *(str(attack.get("name")) for attack in job.attacks),
+    ]
+    tops = (text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text))
+    return sorted({top for top in tops if top != "freqbench"})
+
+
+def _module(name: str, folders: Iterable[Path]) -> Path | None:
+    """A local module or package; None: it is installed on the nodes."""
+    candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
+    return next((each for each in candidates if each.exists()), None)
+
+
+def _inside(text: str, root: Path) -> Path:
+    """What a plain path leads to."""
+    found = Path(text).expanduser().resolve()
+    if not found.is_relative_to(root):
+        raise UserError(
+            f"expected a path inside {root}, which travels with the job, got {text}, which is outside: copy it there, "
+            f"or name what the nodes have: {ON_NODES}"
+        )
+    hidden = [part for part in found.relative_to(root).parts if part.startswith(".")]
+    if hidden:
+        raise UserError(f"expected a path that may travel, got {text}: hidden files and folders ({hidden[0]}) do not")
+    if not found.exists():
+        raise UserError(f"expected a file or folder, found none at {text}: check the path, or name what the nodes have")
+    return found
+
+
+def _add(files: dict[str, Path], place: str, found: Path, total: int) -> int:
+    """Add a file, or what is visible in a folder; returns the bytes so far.
+
+    Raises:
+        UserError: more than may travel.
+    """
+    for file in _visible(found) if found.is_dir() else (found,):
+        there = place if file == found else f"{place}/{file.relative_to(found).as_posix()}"
+        if there in files:
+            continue
+        files[there] = file
+        total += file.stat().st_size
+        if total > LIMIT_BYTES:
+            raise UserError(
+                f"expected at most {LIMIT_BYTES >> 20} MiB of files to travel with a job, got more: put {place} where "
+                f"the nodes can read it: {ON_NODES}"
+            )
+    return total
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files below a folder, without hidden ones and caches of Python."""
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith(".") or child.name == "__pycache__":
+            continue
+        if child.is_dir():
+            yield from _visible(child)
+        elif child.is_file():
+            yield child

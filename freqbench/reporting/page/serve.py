@@ -1,0 +1,144 @@
+"""The page over stores that still grow: read-only, by FastAPI, on this machine unless told otherwise."""
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from freqbench.audit import checks
+from freqbench.audit.measurements import read_gradients, read_saved, root_of
+from freqbench.core import storage
+from freqbench.core.errors import UserError
+from freqbench.reporting.colors import class_colors
+from freqbench.reporting.contents import contents, keys_of
+from freqbench.reporting.page import build_page, packed, page_data, viewer_script
+from freqbench.reporting.page.volumes import live_manifest, volume_bytes
+from freqbench.results import Store
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+REST = 5
+"""A store is read again after at least as many times the seconds that reading it took."""
+LEAST_REST_S = 2.0
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
+
+
+class Live:
+    """The page's data, made again when the stores have changed and some time has passed; for several threads."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._stores = stores
+        self._lock = threading.Lock()
+        self._mark = ""
+        self._packed = b""
+        self._next = 0.0
+
+    def packed(self) -> tuple[str, bytes]:
+        """Its ETag and the data as gzipped JSON.
+
+        Raises:
+            UserError: a store cannot be read.
+        """
+        with self._lock:
+            started = time.monotonic()
+            if started >= self._next:
+                mark = self._look()
+                if mark != self._mark:
+                    self._packed, self._mark = self._made(), mark
+                took = time.monotonic() - started
+                self._next = time.monotonic() + max(LEAST_REST_S, REST * took)
+            return self._mark, self._packed
+
+    def _look(self) -> str:
+        """What changes when a store or its audit does: files of rows, what runs say, what was measured."""
+        seen = [
+            [store.root, storage.list_files(storage.join(store.root, "records"), ".parquet"), store.runs()]
+            for store in (*self._stores, *(Store(root_of(store.root)) for store in self._stores))
+        ]
+        seen += [[str(read_gradients(store.root)), str(read_saved(store.root))] for store in self._stores]
+        return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def _made(self) -> bytes:
+        found = contents(self._stores, may_be_empty=True)
+        manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores], class_colors())
+        keys = keys_of(each["job"] for each in found.facts)
+        findings = checks.audited(checks.gathered(self._stores, keys, may_be_empty=True))
+        data = page_data(found.records, found.classes, found.facts, checks.page_part(findings))
+        return packed(data | {"volumes": manifest})
+
+
+def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
+    """A server of the page over these stores, and of nothing else.
+
+    Args:
+        roots: folders or URIs.
+        hosts: names that a request may call this server by; others are refused, so that no foreign page that a browser
+            shows can read it under a name of its own.
+
+    Raises:
+        UserError: a store that is not there or cannot be read.
+    """
+    stores = [Store(root) for root in roots]
+    for store in stores:
+        store.job()
+    live = Live(stores)
+    app = FastAPI(title="freqbench", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *(f"[{host}]" for host in hosts if ":" in host)])
+
+    @app.get("/")
+    def page() -> HTMLResponse:
+        return HTMLResponse(build_page(None, viewer_script()), headers=_HEADERS)
+
+    @app.get("/data")
+    def data(request: Request) -> Response:
+        try:
+            mark, packed = live.packed()
+        except UserError as error:
+            return Response(str(error), status_code=503, media_type="text/plain", headers=_HEADERS)
+        headers = {**_HEADERS, "ETag": f'"{mark}"', "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == f'"{mark}"':
+            return Response(status_code=304, headers=headers)
+        return Response(packed, media_type="application/gzip", headers=headers)
+
+    @app.get("/volumes/{name}")
+    def volume(name: str) -> Response:
+        try:
+            content = volume_bytes(roots, name.removesuffix(".nii.gz"))
+        except (UserError, FileNotFoundError) as error:
+            return Response(str(error), status_code=404, media_type="text/plain", headers=_HEADERS)
+        return Response(content, media_type="application/gzip", headers=_HEADERS)
+
+    return app
+
+
+def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until it is interrupted.
+
+    Args:
+        roots: folders or URIs of stores.
+        host: to listen on; LOOPBACK: only this machine's programs reach it.
+        port: 0: any that is free.
+        ready: is told the address.
+
+    Raises:
+        UserError: as `make_app`, or nothing can listen there.
+    """
+    app = make_app(roots, LOOPBACK if host in LOOPBACK else ("*",))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise UserError(f"{host}:{port}: {reason}: choose another --port or --host") from None
+    with listening:
+        shown = f"[{host}]" if ":" in host else host
+        ready(f"http://{shown}:{listening.getsockname()[1]}/")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])

@@ -1,0 +1,1 @@
+"""The papers' tables: recipes, published numbers, and the records behind each cell."""

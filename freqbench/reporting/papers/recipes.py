@@ -1,0 +1,297 @@
+"""Recipes of the papers' tables: YAML files that say which cells a table has and which records a cell is made of.
+
+Those of the two papers are package data (`recipes/*.yaml`); a user's own is read from its path in the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+
+from freqbench.attacks import ATTACKS, Attack, attack_class, make
+from freqbench.core import config
+from freqbench.core.config import Strict
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError, unknown
+from freqbench.job.grid import BLOCK_CUT
+from freqbench.job.sweep import parse_value
+
+FOLDER = Path(__file__).parent / "recipes"
+RECIPES: tuple[str, ...] = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+CLEAN = "clean"
+COUPLED = "window_batch"
+
+Dimension = Literal["dataset", "model", "training", "attack", "budget", "metric"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A record's column as a table has it.
+
+    Attributes:
+        title: heading, with an arrow to where the segmentation or the volume is better.
+        factor: from the record's unit to the table's.
+        clean: the column of the same score on the clean volume; None where there is none.
+    """
+
+    title: str
+    factor: float = 1.0
+    clean: str | None = None
+
+
+SCORES: Mapping[str, Score] = {
+    "dsc": Score("DSC", 100, "dsc_clean"),
+    "dsc_foreground": Score("DSC foreground", 100, "dsc_foreground_clean"),
+    "hd95": Score("HD95", clean="hd95_clean"),
+    "hd95_mm": Score("HD95 mm", clean="hd95_mm_clean"),
+    "ssim": Score("SSIM", 100),
+    "lpips_similarity": Score("LPIPS", 100),
+}
+
+
+class Published(Strict):
+    """Where `papers.csv` has the table's numbers: its columns `source` and `table`."""
+
+    source: str
+    table: str
+
+
+class DatasetEntry(Strict):
+    """A dataset of the table.
+
+    Attributes:
+        name: in the records.
+        title: in the table, and in `papers.csv`.
+        cases: of the published mean.
+        starred: what is guessed about it; the paper does not say.
+    """
+
+    name: str
+    title: str
+    cases: PositiveInt
+    starred: tuple[str, ...] = ()
+
+
+class NetworkEntry(Strict):
+    """A model of the table.
+
+    Attributes:
+        name: in the records.
+        title: in the table, and in `papers.csv`.
+        training: how it was trained, likewise.
+        datasets: that it is for; None: all of the table.
+        starred: what is guessed about it.
+        checkpoints: sha256 of the files that are known to be the authors' released ones: only with them a number of
+            ours can be judged against theirs.
+    """
+
+    name: str
+    title: str
+    training: str = CLEAN
+    datasets: tuple[str, ...] | None = None
+    starred: tuple[str, ...] = ()
+    checkpoints: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
+
+
+class AttackEntry(Strict):
+    """An attack of the table at one budget, or the clean volumes.
+
+    Attributes:
+        title: in the table, and in `papers.csv`.
+        budget: in the table; empty: the same for all, or none.
+        printed: `params` of `papers.csv`.
+        attack: name and parameters as a job file writes them, one value each, and `window_batch` of attacks that couple
+            the windows of a batch; None: the clean volumes.
+        datasets: that it is for; None: all of the table.
+        starred: parameters that are guessed.
+    """
+
+    title: str
+    budget: str = ""
+    printed: str = CLEAN
+    attack: dict[str, Any] | None = None
+    datasets: tuple[str, ...] | None = None
+    starred: tuple[str, ...] = ()
+
+    @field_validator("attack")
+    @classmethod
+    def _can_be_made(cls, written: dict[str, Any] | None) -> dict[str, Any] | None:
+        if written is not None:
+            _made(written)
+        return written
+
+    @property
+    def threat_model(self) -> str:
+        """What the attack's budget bounds; empty: the clean volumes."""
+        return "" if self.attack is None else _made(self.attack).threat_model
+
+    @property
+    def setting(self) -> str:
+        """What `setting_of` says of the records of this attack; empty: the clean volumes."""
+        if self.attack is None:
+            return ""
+        attack = _made(self.attack)
+        besides = {COUPLED: self.attack[COUPLED]} if COUPLED in self.attack else {}
+        return _setting(attack.name, {field.name: getattr(attack, field.name) for field in fields(attack)} | besides)
+
+
+class MetricEntry(Strict):
+    """A score of the table.
+
+    Attributes:
+        name: of SCORES.
+        digits: behind the point where no published number says how many.
+        best: which value of a column is marked; None: none.
+    """
+
+    name: str
+    digits: NonNegativeInt = 2
+    best: Literal["lowest", "highest"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SCORES:
+            raise UserError(unknown("metric", name, SCORES))
+        return name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the table."""
+
+    dataset: DatasetEntry
+    model: NetworkEntry
+    attack: AttackEntry
+    metric: MetricEntry
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is of the clean volumes."""
+        return self.attack.attack is None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each dimension calls it."""
+        return {
+            "dataset": self.dataset.title,
+            "model": self.model.title,
+            "training": self.model.training,
+            "attack": self.attack.title,
+            "budget": self.attack.budget,
+            "metric": SCORES[self.metric.name].title,
+        }
+
+    @property
+    def starred_labels(self) -> dict[str, str]:
+        """The same with a star at what is guessed about."""
+        starred = {"dataset": self.dataset.starred, "model": self.model.starred, "attack": self.attack.starred}
+        return {name: text + "*" if starred.get(name) else text for name, text in self.labels.items()}
+
+    @property
+    def starred(self) -> tuple[str, ...]:
+        """All that is guessed about it."""
+        return (*self.dataset.starred, *self.model.starred, *self.attack.starred)
+
+
+class Recipe(Strict):
+    """A table.
+
+    Attributes:
+        title: of the table, and `about`: what it shows.
+        citation: where it is printed.
+        published: where its printed numbers are; None: there are none.
+        rows: dimensions that tell its rows apart, and `columns` likewise; what is the same everywhere needs none.
+        compare: the dimension along which the best is marked.
+        datasets, models, attacks, metrics: whose product are the cells.
+        footnotes: what a reader has to know.
+    """
+
+    title: str
+    about: str = ""
+    citation: str = ""
+    published: Published | None = None
+    rows: Annotated[tuple[Dimension, ...], Field(min_length=1)]
+    columns: Annotated[tuple[Dimension, ...], Field(min_length=1)]
+    compare: Dimension = "attack"
+    datasets: Annotated[tuple[DatasetEntry, ...], Field(min_length=1)]
+    models: Annotated[tuple[NetworkEntry, ...], Field(min_length=1)]
+    attacks: Annotated[tuple[AttackEntry, ...], Field(min_length=1)]
+    metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)]
+    footnotes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _tells_cells_apart(self) -> "Recipe":
+        known = [dataset.name for dataset in self.datasets]
+        for named in (*(model.datasets for model in self.models), *(attack.datasets for attack in self.attacks)):
+            for name in named or ():
+                if name not in known:
+                    raise UserError(unknown("dataset", name, known))
+        places = [tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells]
+        for i, place in enumerate(places):
+            if place in places[:i]:
+                raise UserError(
+                    f"rows and columns: expected a place of its own for each cell, got two for {', '.join(place)}: "
+                    "name further dimensions, or give entries other titles"
+                )
+        return self
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order of the entries, models first; the clean volumes have no distances."""
+        return tuple(
+            Cell(dataset, model, attack, metric)
+            for dataset, model, attack, metric in product(self.datasets, self.models, self.attacks, self.metrics)
+            if dataset.name in (model.datasets or [dataset.name])
+            and dataset.name in (attack.datasets or [dataset.name])
+            and (attack.attack is not None or SCORES[metric.name].clean)
+        )
+
+
+def load(name: str) -> Recipe:
+    """A recipe of RECIPES by its name, or one's own by its path (`my_table.yaml`).
+
+    Raises:
+        UserError: no such recipe, or it is not valid.
+    """
+    if name in RECIPES:
+        return config.load(str(FOLDER / f"{name}.yaml"), Recipe)
+    if is_path(name):
+        return config.load(name, Recipe)
+    raise UserError(unknown("table", name, RECIPES))
+
+
+def is_path(name: str) -> bool:
+    """Whether a table's name is the path of a recipe."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def setting_of(attack: str, params: str) -> str:
+    """A record's attack with all its parameters in one spelling, the same for all records of one attack.
+
+    Parameters that the record lacks, as it was written before there were such, have their default.
+    """
+    return _setting(attack, object_of(params, f"{attack}: params"))
+
+
+def _setting(attack: str, params: Mapping[str, Any]) -> str:
+    defaults = {field.name: field.default for field in fields(ATTACKS.get(attack, Attack))}
+    values = {**{name: value for name, value in defaults.items() if name not in params}, **params}
+    values.pop(BLOCK_CUT, None)  # it follows from the block and the model
+    return f"{attack} " + ", ".join(f"{name}={_spelling(values[name])}" for name in sorted(values))
+
+
+def _spelling(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(_spelling, value))}]"
+    return repr(float(value)) if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
+def _made(written: Mapping[str, Any]) -> Attack:
+    """The attack of a recipe's entry."""
+    parameters = {key: parse_value(value) for key, value in written.items() if key not in ("name", COUPLED)}
+    return make(attack_class(str(written.get("name"))), **parameters)

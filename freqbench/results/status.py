@@ -1,0 +1,78 @@
+"""How far a store is, from its files alone: neither data nor checkpoints are needed."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Column, Table
+
+from freqbench.core import config
+from freqbench.core.config import Strict
+from freqbench.results import KEY, Store, index_keys
+
+MOST_WORKERS = 20
+
+
+def of_store(out: str) -> list[Table]:
+    """A table of records by attack and source, one of runs, and one of the workers of each run that goes on, or of the
+    last one.
+
+    Raises:
+        UserError: no store is there, or it cannot be read.
+    """
+    store = Store(out)
+    wanted = index_keys(store.job().get("index"))
+    rows = store.rows((*KEY, "attack", "source_model", "status"))
+    counts = Counter(row[3:] for row in rows if row[:3] in wanted)
+    progress = Table("attack", "source", "ok", "failed", title=f"{out}: {counts.total()} of {len(wanted)} records")
+    for attack, source in sorted({group[:2] for group in counts}):
+        progress.add_row(attack, source, *(str(counts[attack, source, status]) for status in ("ok", "failed")))
+    progress.add_row("not done yet", "", str(len(wanted) - counts.total()), "")
+    runs = Table(
+        Column("run", no_wrap=True), "status", "records", "failed", "last sign of life", "warnings", title="runs"
+    )
+    found = store.runs()
+    for run in found:
+        facts = (run.get(name, "") for name in ("run_id", "status", "records", "failed", "heartbeat"))
+        warnings = run.get("warnings")
+        runs.add_row(*map(str, facts), str(len(warnings) if isinstance(warnings, list) else 0))
+    latest = [run for run in found if run.get("status") == "running"] or found[-1:]
+    return [progress, runs, *(_workers(out, run) for run in latest if run.get("workers"))]
+
+
+class _Worker(Strict):
+    """What the time of a worker went to: `clocks.Clock.facts`."""
+
+    worker: int
+    node: str
+    units: int
+    load_seconds: float
+    device_seconds: float
+    idle_seconds: float
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        return self.load_seconds, self.device_seconds, self.idle_seconds
+
+    @property
+    def share(self) -> float:
+        """The part of its time in which its device had work."""
+        return self.device_seconds / (sum(self.seconds) or 1.0)
+
+
+def _workers(out: str, run: Mapping[str, Any]) -> Table:
+    """What the time of a run's workers went to: of all, and of the ones whose devices had least to do."""
+    where = f"{out}/runs/{run['run_id']}.json"
+    workers = [config.validate(facts, _Worker, where) for facts in run["workers"]]
+    title = f"workers of {run['run_id']}"
+    table = Table("worker", "node", "units", "load s", "device s", "idle s", "device share", title=title)
+    load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))
+    units = sum(worker.units for worker in workers)
+    whole = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)
+    least = sorted(sorted(workers, key=lambda each: each.share)[:MOST_WORKERS], key=lambda each: each.worker)
+    for name, each in ((f"all {len(workers)}", whole), *((str(each.worker), each) for each in least)):
+        seconds = (f"{value:.0f}" for value in each.seconds)
+        table.add_row(name, each.node, str(each.units), *seconds, f"{100 * each.share:.0f} %")
+    if len(workers) > MOST_WORKERS:
+        table.caption = f"the {MOST_WORKERS} of least device share"
+    return table

@@ -1,0 +1,59 @@
+"""Where the volumes of a store lie: one folder a cell and case below `volumes/`, named by both.
+
+volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, prediction_clean-TARGET,
+prediction_adversarial-TARGET, and attack.json, written last: it says that the folder is whole.
+"""
+
+from collections.abc import Iterable
+
+from freqbench.core import names, storage
+
+VOLUMES = "volumes"
+FACTS = "attack.json"
+SUFFIX = ".nii.gz"
+CLEAN, ADVERSARIAL, LABEL = (f"{name}{SUFFIX}" for name in ("clean", "adversarial", "label"))
+ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
+
+
+def cell_folder(attack: str, source: str, cell_id: str) -> str:
+    """What the folder of a cell is called.
+
+    Raises:
+        UserError: a name may not become part of a file name.
+    """
+    return f"{names.required(attack, 'attack')}-{names.required(source, 'model')}-{cell_id}"
+
+
+def case_folder(case_id: str, case_key: str) -> str:
+    """What the folder of a case is called, in that of its cell."""
+    return f"{case_id}-{case_key}"
+
+
+def prediction(kind: str, target: str) -> str:
+    """The file of a target's label map, of ON_CLEAN or ON_ADVERSARIAL.
+
+    Raises:
+        UserError: the name may not become part of a file name.
+    """
+    return f"{kind}-{names.required(target, 'model')}{SUFFIX}"
+
+
+def whole(root: str) -> dict[tuple[str, str], str]:
+    """The whole folders below the `volumes` folder `root`, `CELL/CASE` by cell id and case key: one listing."""
+    folders = (path.rpartition("/")[0] for path in storage.list_below(root, FACTS))
+    return {_ids(folder): folder for folder in folders if folder.count("/") == 1}
+
+
+def predictions(files: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Files of label maps by target and kind, from the names in a folder."""
+    found: dict[str, dict[str, str]] = {}
+    for name in files:
+        kind, dash, target = name.removesuffix(SUFFIX).partition("-")
+        if dash and kind in (ON_CLEAN, ON_ADVERSARIAL):
+            found.setdefault(target, {})[kind] = name
+    return found
+
+
+def _ids(folder: str) -> tuple[str, str]:
+    cell, _, case = folder.partition("/")
+    return cell.rpartition("-")[2], case.rpartition("-")[2]
