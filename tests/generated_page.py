@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freqbench.reporting import strength, tables
+from freqbench.analysis import strength, tables
 from freqbench.reporting.page.data import page_data
 from freqbench.results import CLASS_RECORDS, RECORDS
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from tiny import JOB, execute, small
 
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.results import Store
 
 COLORS = ["#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#f0e442"]

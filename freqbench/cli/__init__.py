@@ -76,6 +76,7 @@ def plan(
     job: Job, out: OutOption = None, set_: Set = None, limit_cases: Limit = None, trust_code: Trust = False
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    from freqbench.engine import saved_volumes
     from freqbench.job import plan as planning
     from freqbench.job import rehearsal, remaining
     from freqbench.training import trained
@@ -86,7 +87,8 @@ def plan(
     spec, grid = common.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
     console.print(planning.overview(spec, grid))
     place = out or f"runs/{spec.name}"
-    for line in planning.lines(grid, lacking, remaining.volumes_root(spec, place), place):
+    root = remaining.volumes_root(spec, place)
+    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place):
         common.say(line)
 
 

@@ -13,6 +13,7 @@ from freqbench import models
 from freqbench.cli import doctor
 from freqbench.core import storage
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.names import ALIASES
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.layouts import recognise as recognise_layout
@@ -20,7 +21,7 @@ from freqbench.engine import evaluate, memory
 from freqbench.engine.fit import CAUSES
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import ALIASES, at
+from freqbench.job.sweep import at
 from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise

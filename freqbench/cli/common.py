@@ -190,10 +190,10 @@ def report(outs: list[str], format: str, table: str | None = None) -> str:
 
 def compare(first: str, second: str, format: str) -> str:
     """What differs between two stores."""
+    from freqbench.analysis.groups import SCORES
     from freqbench.reporting.contents import contents
     from freqbench.reporting.report import renderer
     from freqbench.reporting.views import compare
-    from freqbench.reporting.views.rows import SCORES
     from freqbench.results import Store
 
     render = renderer(FORMATS.get(format, format))
@@ -210,6 +210,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     """
     from freqbench.audit import checks
     from freqbench.core import storage
+    from freqbench.reporting import audit
     from freqbench.reporting.colors import class_colors
     from freqbench.reporting.contents import contents, keys_of
     from freqbench.reporting.page import build_page, page_data, viewer_script
@@ -223,7 +224,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     stores = [Store(out) for out in outs]
     found = contents(stores)
     findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in found.facts)))
-    data = page_data(found.records, found.classes, found.facts, checks.page_part(findings))
+    data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
     file, volumes, viewer = place, None, ""
     if with_volumes:
         _ask_for(found.restricted, yes)

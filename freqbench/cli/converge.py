@@ -81,12 +81,12 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 def _show(out: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the tables of a store, and write them, the recommended attacks and the figure beside its records."""
+    from freqbench.analysis.frames import found_records
     from freqbench.core import storage
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
     from freqbench.reporting.figures.drops import convergence_figure
     from freqbench.reporting.figures.style import pdf_and_png
-    from freqbench.reporting.frames import found_records
     from freqbench.results import Store
 
     store = Store(out)

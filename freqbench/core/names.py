@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 from freqbench.core.errors import UserError
@@ -14,6 +15,13 @@ PROTOCOLS = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", 
 _NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
+
+# What the code released with the papers calls things, where it is unambiguous.
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "datasets": {"btcv": "synapse"},
+    "models": {"unet-r": "unetr", "swin-unetr": "swin_unetr", "unetr-pp": "unetr_pp"},
+    "attacks": {"saa": "sa2", "vafa-3d": "vafa", "vafa-2d": "vafa_2d"},
+}
 
 
 def required(name: str, what: str = "") -> str:

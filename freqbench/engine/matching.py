@@ -18,6 +18,7 @@ from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
+from freqbench.core.names import ALIASES
 from freqbench.core.types import CaseRef
 from freqbench.engine.budgets import Record, read_budgets, write_budgets
 from freqbench.engine.search import UnreachableError, search
@@ -26,7 +27,6 @@ from freqbench.job.grid import Cell, attack_identity
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, attack_of, expand
 from freqbench.job.sweep import (
-    ALIASES,
     DATASETS,
     MATCH,
     MATCHED,

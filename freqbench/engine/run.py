@@ -71,7 +71,7 @@ def execute(
     store.compact(above=COMPACT_ABOVE)
     root = volumes_root(job, out)
     shard = shard or Shard()
-    plan = current_plan(grid.shard(shard), store, root)
+    plan = current_plan(grid.shard(shard), store, saved_volumes.saved(root) if root else None)
     content = additions.of_store(store).onto({"spec": job.model_dump(mode="json"), "index": grid.index()})
     store.write_job(content)
     spec = WorkerSpec(run_id="", metrics=plan.metrics, volumes=root, trust_code=job.trust_code)

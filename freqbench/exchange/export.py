@@ -135,9 +135,10 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, out: str, to: str) -> Ite
         case = dataset.load(ref, space)
         if attacked.adversarial.shape != case.image.shape:
             shapes = tuple(case.image.shape), tuple(attacked.adversarial.shape)
+            place = saved_volumes.folder(storage.join(out, VOLUMES), cell, ref)
             raise DataError(
-                f"{saved_volumes.folder(storage.join(out, VOLUMES), cell, ref)}: expected the shape of the prepared case, "
-                f"{shapes[0]}, got {shapes[1]}: the volume was made elsewhere: delete it and run the job again"
+                f"{place}: expected the shape of the prepared case, {shapes[0]}, got {shapes[1]}: "
+                "the volume was made elsewhere: delete it and run the job again"
             )
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)

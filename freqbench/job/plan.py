@@ -7,7 +7,7 @@ from rich.table import Table
 from freqbench.job import estimate
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
-from freqbench.job.remaining import current_plan
+from freqbench.job.remaining import Saved, current_plan
 from freqbench.job.schema import JobSpec
 from freqbench.results import Store
 
@@ -20,13 +20,13 @@ def overview(spec: JobSpec, grid: Grid) -> Table:
     return table
 
 
-def lines(grid: Grid, lacking: Sequence[Missing], volumes: str | None, out: str) -> Iterator[str]:
+def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str) -> Iterator[str]:
     """What is warned of, missing, done and left.
 
     Args:
         grid: with stand-ins for what is missing.
         lacking: what is.
-        volumes: where volumes are saved, if they are.
+        is_saved: as of `current_plan`.
         out: the result store.
     """
     for warning in grid.warnings:
@@ -42,7 +42,7 @@ def lines(grid: Grid, lacking: Sequence[Missing], volumes: str | None, out: str)
         )
         return
     store = Store(out)
-    todo = current_plan(grid, store, volumes)
+    todo = current_plan(grid, store, is_saved)
     yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
     if todo.units:
         hours, basis = estimate.hours(todo, store)

@@ -9,9 +9,10 @@ from freqbench.attacks import attack_class
 from freqbench.attacks.core.ensemble import FEWEST_STEPS, Ensemble
 from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, StorageRefused, UserError
+from freqbench.core.names import ALIASES
 from freqbench.data import Dataset
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import ALIASES, at
+from freqbench.job.sweep import at
 from freqbench.models import MODELS, ModelEntry
 from freqbench.models.checkpoints import files as checkpoints
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from freqbench.attacks import Attack, attack_class, make, with_indices
-from freqbench.core import config, plugins
+from freqbench.core import config, names, plugins
 from freqbench.core.config import FileName, Strict
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef
@@ -205,7 +205,7 @@ def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -
     """
     content = dict(entry)
     name = str(content.pop("loader", content.get("name")))
-    loader = sweep.ALIASES["datasets"].get(name, name)
+    loader = names.ALIASES["datasets"].get(name, name)
     if plugins.names_class(loader):
         with sweep.at(f"{where}.loader"):
             found: type[Dataset] = plugins.load_class(loader, Dataset, trusted)
@@ -269,7 +269,7 @@ def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: st
             f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
             "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         )
-    owner = sweep.ALIASES["attacks"].get(name, name)
+    owner = names.ALIASES["attacks"].get(name, name)
     with sweep.at_parameter(place, f"{dataset.name}: "):
         parameters = with_indices(owner, parameters, dataset.class_names)
     with sweep.at_parameter(place):

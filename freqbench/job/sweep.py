@@ -16,13 +16,6 @@ from freqbench.core.types import CaseRef
 MATCH, MATCHED = "match", "matched"
 ONLY = DATASETS, SOURCES = "datasets", "sources"
 
-# What the code released with the papers calls things, where it is unambiguous.
-ALIASES: Mapping[str, Mapping[str, str]] = {
-    "datasets": {"btcv": "synapse"},
-    "models": {"unet-r": "unetr", "swin-unetr": "swin_unetr", "unetr-pp": "unetr_pp"},
-    "attacks": {"saa": "sa2", "vafa-3d": "vafa", "vafa-2d": "vafa_2d"},
-}
-
 _NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 

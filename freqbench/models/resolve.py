@@ -10,8 +10,8 @@ from freqbench.core import plugins, storage
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
+from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape
-from freqbench.job.sweep import ALIASES
 from freqbench.models import load
 from freqbench.models.adapter import Description, InputAdapter
 from freqbench.models.checkpoints import files as checkpoints

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freqbench.attacks import attack_class
-from freqbench.core import plugins
+from freqbench.core import names, plugins
 from freqbench.core.errors import UserError
 from freqbench.job import sweep
 from freqbench.job.schema import JobSpec, build_dataset
@@ -112,7 +112,7 @@ def check(path: str, job: JobSpec) -> None:
         name = str(attack.get("name"))
         if not plugins.names_class(name):
             with sweep.at(f"{path}: attacks[{i}].name"):
-                attack_class(sweep.ALIASES["attacks"].get(name, name))
+                attack_class(names.ALIASES["attacks"].get(name, name))
     for i, model in enumerate(job.models):
         with sweep.at(f"{path}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")

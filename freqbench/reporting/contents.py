@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.reporting.frames import classes_frame, found_records
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
+from freqbench.analysis.frames import classes_frame, found_records
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.results import Key, Store, index_keys
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
+from freqbench.analysis.statistics import t_intervals
 from freqbench.core.terminal import printable
 from freqbench.job.sweep import parse_value
-from freqbench.reporting.frames import plain
-from freqbench.reporting.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import t_intervals
 
 ENOUGH = 0.2
 """Points of foreground DSC."""

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from freqbench.analysis.frames import plain
+from freqbench.analysis.statistics import t_intervals
 from freqbench.core.documents import object_of
-from freqbench.reporting.frames import plain
 from freqbench.reporting.prepared import means
-from freqbench.reporting.statistics import t_intervals
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:

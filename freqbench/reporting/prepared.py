@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
+from freqbench.analysis.statistics import mean_intervals
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.reporting.colors import SeriesStyle, series_style
-from freqbench.reporting.labels import INTENSITY_PARAMETERS, value_text
-from freqbench.reporting.statistics import mean_intervals
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
 from freqbench.results import KEY
 
 DISTANCES: Mapping[str, str] = {

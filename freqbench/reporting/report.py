@@ -6,19 +6,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import pandas as pd
 import pyarrow as pa
 
+from freqbench.analysis.frames import classes_frame, found_records
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table
+from freqbench.analysis.worst import worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
-from freqbench.reporting import render
-from freqbench.reporting.frames import classes_frame, found_records
+from freqbench.reporting import audit, render
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.cells import COLUMNS, relevant
 from freqbench.reporting.papers.recipes import RECIPES
 from freqbench.reporting.papers.tables import paper_table
 from freqbench.reporting.render import Section
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import PAIR, attack_table, current, failures, summary, transfer_table
 from freqbench.reporting.views import VIEWS, unasked
-from freqbench.reporting.worst import worst_case
 from freqbench.results import Key, Store
 
 NOTES = (
@@ -145,15 +145,15 @@ def _audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None
     """What an audit of the stores says in short; of a table of rows, nothing."""
     if isinstance(sources, pa.Table):
         return []
-    return checks.short_sections(checks.audited(checks.gathered(sources, job_keys)))
+    return audit.short_sections(checks.audited(checks.gathered(sources, job_keys)))
 
 
 def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
     """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
     if isinstance(sources, pa.Table):
         records = found_records(sources, job_keys, checks.COLUMNS)[1]
-        return checks.sections(checks.audited(checks.evidence_of(records)))
-    return checks.sections(checks.audited(checks.gathered(sources, job_keys, always_classes=True)))
+        return audit.sections(checks.audited(checks.evidence_of(records)))
+    return audit.sections(checks.audited(checks.gathered(sources, job_keys, always_classes=True)))
 
 
 def _left_out(records: pd.DataFrame) -> str:

@@ -28,7 +28,7 @@ from s3_server import BUCKET  # noqa: E402 (a script finds them only now)
 from soak import Soak  # noqa: E402
 from tiny import class_rows, rows  # noqa: E402
 
-from freqbench.core import storage
+from freqbench.core import storage  # noqa: E402
 from freqbench.results import Store  # noqa: E402
 
 OUT = f"s3://{BUCKET}/submitted"

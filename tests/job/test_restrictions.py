@@ -6,8 +6,8 @@ import pytest
 from tiny import ARGS, JOB, ROI, SHAPE, expanded, job
 
 from freqbench.core.errors import UserError
+from freqbench.core.names import ALIASES
 from freqbench.engine.matching import matched
-from freqbench.job.sweep import ALIASES
 
 DATASETS = [
     {"name": "x", "loader": "phantom", "shape": SHAPE, "cases": 1},

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from reporting.conftest import START
 
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.core import config
 from freqbench.job.grid import Cell, Grid
 from freqbench.job.rehearsal import counted, missing
 from freqbench.job.schema import JobSpec, expand
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
 from freqbench.results import RECORDS, to_table
 
 JOBS = Path(__file__).parents[2] / "jobs"

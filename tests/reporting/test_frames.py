@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from freqbench.reporting.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
-from freqbench.reporting.tables import attack_table, failures, summary, transfer_table
-from freqbench.reporting.worst import worst_case
+from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
+from freqbench.analysis.tables import attack_table, failures, summary, transfer_table
+from freqbench.analysis.worst import worst_case
 from freqbench.results import CLASS_RECORDS, KEY, Store, to_table
 from freqbench.results.writer import commit
 

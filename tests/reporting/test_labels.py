@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from freqbench.reporting.labels import attack_labels, value_text
+from freqbench.analysis.labels import attack_labels, value_text
 
 
 @pytest.mark.parametrize(

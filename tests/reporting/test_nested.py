@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from freqbench.reporting.nested import nested_interval, nested_intervals
+from freqbench.analysis.nested import nested_interval, nested_intervals
 
 BY_HAND = np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from freqbench.analysis.tables import summary
 from freqbench.core.errors import UserError
 from freqbench.reporting.render import Section, csv, markdown, terminal
 from freqbench.reporting.report import report
-from freqbench.reporting.tables import summary
 from freqbench.results import KEY, Store
 
 Row = Callable[..., dict[str, Any]]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from freqbench.reporting.resampling import intervals
-from freqbench.reporting.statistics import (
+from freqbench.analysis.clusters import intervals
+from freqbench.analysis.statistics import (
     group_spreads,
     holm,
     mean_interval,

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from freqbench.analysis.strength import NO_DSC, NOT_RUN, checked
+from freqbench.analysis.tables import attack_table, failures, summary, transfer_matrix, transfer_table
 from freqbench.reporting.report import report
-from freqbench.reporting.strength import NO_DSC, NOT_RUN, checked
-from freqbench.reporting.tables import attack_table, failures, summary, transfer_matrix, transfer_table
 from freqbench.results import KEY
 
 Row = Callable[..., dict[str, Any]]

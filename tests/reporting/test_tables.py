@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freqbench.reporting.tables import attack_table, current, failures, summary, transfer_matrix, transfer_table
+from freqbench.analysis.tables import attack_table, current, failures, summary, transfer_matrix, transfer_table
 
 Row = Callable[..., dict[str, Any]]
 Records = Callable[..., pd.DataFrame]

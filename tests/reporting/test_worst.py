@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from freqbench.analysis.worst import WORST_CASE, worst_case
 from freqbench.core.errors import UserError
 from freqbench.reporting.report import report
-from freqbench.reporting.worst import WORST_CASE, worst_case
 
 Row = Callable[..., dict[str, Any]]
 Records = Callable[..., pd.DataFrame]

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis.statistics import t_intervals
 from freqbench.audit.checks.evidence import Evidence, Side
 from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, gravest, interval_text
-from freqbench.reporting.statistics import t_intervals
 
 POINTS = 0.5
 FAILURE = 10.0

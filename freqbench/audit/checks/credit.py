@@ -4,11 +4,11 @@ A null row (`control: uniform` or `random`) makes the same change without a grad
 credited to the optimisation is the drop beyond that of the strongest null row, and its share of the whole drop.
 """
 
+from freqbench.analysis.groups import points
 from freqbench.audit.checks.contrasts import POINTS, Judged, judge
 from freqbench.audit.checks.evidence import Evidence, Setting
 from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text
 from freqbench.audit.checks.per_model import spared, unchecked, white_box
-from freqbench.reporting.views.rows import points
 
 OPTIMISATION = (
     *("control", "steps", "step_size", "loss", "restarts", "keep", "target", "organs", "targeted"),

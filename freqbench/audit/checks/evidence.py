@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from freqbench.analysis.frames import plain
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.audit.measurements import Gradients, Saved
 from freqbench.core.documents import object_of
 from freqbench.job.grid import BLOCK_CUT
-from freqbench.reporting.frames import plain
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
 
 COLUMNS = (
     *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "hd95", "hd95_undefined_classes"),

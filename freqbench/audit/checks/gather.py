@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
+from freqbench.analysis.frames import classes_frame, found_records
+from freqbench.analysis.strength import checked
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, evidence_of
 from freqbench.audit.measurements import read_gradients, read_saved, root_of
 from freqbench.core import storage
-from freqbench.reporting.frames import classes_frame, found_records
-from freqbench.reporting.strength import checked
 from freqbench.results import Key, Store
 
 MAX_RECORDS = 100_000

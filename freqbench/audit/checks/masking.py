@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from freqbench.analysis.statistics import t_intervals
 from freqbench.audit.checks.contrasts import FAILURE, Contrast, is_close
 from freqbench.audit.checks.evidence import Evidence, Setting
 from freqbench.audit.checks.findings import (
@@ -29,7 +30,6 @@ from freqbench.audit.checks.findings import (
     interval_text,
 )
 from freqbench.audit.checks.per_model import by_contrasts, families, linf, spared, unchecked, white_box
-from freqbench.reporting.statistics import t_intervals
 
 SINGLE_STEP = frozenset({"fgsm"})
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})

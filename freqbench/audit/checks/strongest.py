@@ -21,6 +21,8 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 
+from freqbench.analysis.labels import value_text
+from freqbench.analysis.statistics import t_intervals
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.checks.contrasts import FAILURE, POINTS
@@ -37,8 +39,6 @@ from freqbench.audit.checks.findings import (
 )
 from freqbench.audit.checks.per_model import spared, unchecked
 from freqbench.core.errors import UserError
-from freqbench.reporting.labels import value_text
-from freqbench.reporting.statistics import t_intervals
 
 EQUAL_PASSES = 1.05
 """What still counts as equal: an attack that keeps its best volume looks once more than one that does not."""

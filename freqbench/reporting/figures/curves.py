@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting.colors import MARKERS, SeriesStyle, series_style
 from freqbench.reporting.figures.style import (
     COLUMN,
@@ -24,7 +25,6 @@ from freqbench.reporting.figures.style import (
     plain,
     styled,
 )
-from freqbench.reporting.labels import INTENSITY_PARAMETERS
 from freqbench.reporting.prepared import BANDS, DISTANCES
 
 Places = Mapping[str, int]

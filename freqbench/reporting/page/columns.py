@@ -17,7 +17,7 @@ class Score:
     """A column of numbers as the page shows it.
 
     Attributes:
-        name: in the page's data, as in `freqbench.reporting.tables.SUMMARY` where it is there.
+        name: in the page's data, as in `freqbench.analysis.tables.SUMMARY` where it is there.
         source: the column of `RECORDS` it is made of.
         heading: what stands above it.
         unit: of the values shown.

@@ -23,7 +23,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
 - `tables`, `natural`: see `freqbench.reporting.page.robustness`;
-- `audit`: see `freqbench.audit.checks.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
+- `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
 
 A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
 score's `metric` is not among `metrics`), or is undefined on these volumes; a failed row has an `error`.
@@ -37,14 +37,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis.labels import attack_labels, value_text
+from freqbench.analysis.statistics import mean_intervals
+from freqbench.analysis.tables import CLEAN, summary
 from freqbench.reporting.colors import class_color, series_style
-from freqbench.reporting.labels import attack_labels, value_text
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page import robustness
 from freqbench.reporting.page.columns import SCORES, described, frame_of, shown_scores
 from freqbench.reporting.page.reasons import group_reasons
-from freqbench.reporting.statistics import mean_intervals
-from freqbench.reporting.tables import CLEAN, summary
 from freqbench.results import KEY
 from freqbench.results.rowid import row_id
 

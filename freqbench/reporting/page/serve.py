@@ -17,6 +17,7 @@ from freqbench.audit import checks
 from freqbench.audit.measurements import read_gradients, read_saved, root_of
 from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.reporting import audit
 from freqbench.reporting.colors import class_colors
 from freqbench.reporting.contents import contents, keys_of
 from freqbench.reporting.page import build_page, packed, page_data, viewer_script
@@ -71,7 +72,7 @@ class Live:
         manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores], class_colors())
         keys = keys_of(each["job"] for each in found.facts)
         findings = checks.audited(checks.gathered(self._stores, keys, may_be_empty=True))
-        data = page_data(found.records, found.classes, found.facts, checks.page_part(findings))
+        data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
         return packed(data | {"volumes": manifest})
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from freqbench.analysis.frames import plain
+from freqbench.analysis.statistics import mean_intervals, spreads
+from freqbench.analysis.strength import PLAIN
 from freqbench.core.documents import object_of
-from freqbench.reporting.frames import plain
 from freqbench.reporting.papers.recipes import SCORES, Cell, Recipe, setting_of
-from freqbench.reporting.statistics import mean_intervals, spreads
-from freqbench.reporting.strength import PLAIN
 
 NEVER = "never run"
 COLUMNS = (

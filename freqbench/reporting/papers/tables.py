@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
 from freqbench.reporting.papers.cells import Found, find
 from freqbench.reporting.papers.parity import Parity, judge
 from freqbench.reporting.papers.published import decimals, published
 from freqbench.reporting.papers.recipes import Cell, Recipe
 from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import SIGNIFICANCE, t_tests
 
 NOT_OURS = "not known to be the authors' checkpoint"
 SCORED = (

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from freqbench.analysis.groups import SCORES
+from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.tables import current
 from freqbench.reporting.views import certified, defences, natural
 from freqbench.reporting.views.budget import budget
 from freqbench.reporting.views.compare import compare
 from freqbench.reporting.views.cost import cost
 from freqbench.reporting.views.leaderboard import leaderboard
 from freqbench.reporting.views.organs import organs
-from freqbench.reporting.views.rows import SCORES
 from freqbench.reporting.views.transfer import transfer
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]

@@ -3,11 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.labels import value_text
-from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import SPREADS, group_spreads
-from freqbench.reporting.views.rows import (
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import (
     ATTACK,
     COUNTS,
     beside,
@@ -19,6 +16,9 @@ from freqbench.reporting.views.rows import (
     scored,
     with_settings,
 )
+from freqbench.analysis.labels import value_text
+from freqbench.analysis.statistics import SPREADS, group_spreads
+from freqbench.reporting.render import Section
 
 CLEAN = "clean"
 SCORE = "dsc_foreground"

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from freqbench.reporting.frames import plain
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import ATTACK, COUNTS, beside, bounds, by_attack, grouped, one_patient_note, scored
+from freqbench.analysis.groups import SCORES as OVERLAPS
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.rows import ATTACK, COUNTS, beside, bounds, by_attack, grouped, one_patient_note, scored
-from freqbench.reporting.views.rows import SCORES as OVERLAPS
 
 SCORES = ("certified_share", "certified_dice", "certified_dice_bound")
 MEASURED = ("l2", "certified_radius", *SCORES, *(f"{name}_clean" for name in SCORES))

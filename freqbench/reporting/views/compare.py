@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.labels import attack_labels
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import ATTACK, bounds, scored
+from freqbench.analysis.labels import attack_labels
+from freqbench.analysis.statistics import holm, t_tests
 from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import holm, t_tests
 from freqbench.reporting.views.origins import origins
-from freqbench.reporting.views.rows import ATTACK, bounds, scored
 
 GROUP = ["dataset", "source_model", "target_model", *ATTACK]
 CLEAN = "clean"

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.render import Section
-from freqbench.reporting.views.rows import (
+from freqbench.analysis.groups import (
     ATTACK,
     COUNTS,
     beside,
@@ -15,6 +14,7 @@ from freqbench.reporting.views.rows import (
     scored,
     with_settings,
 )
+from freqbench.reporting.render import Section
 
 GIB = 2**30
 HOW = (

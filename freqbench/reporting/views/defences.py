@@ -4,10 +4,8 @@ import json
 
 import pandas as pd
 
-from freqbench.core.documents import object_of
-from freqbench.reporting.frames import plain
-from freqbench.reporting.render import Section
-from freqbench.reporting.views.rows import (
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import (
     ATTACK,
     COUNTS,
     SCORES,
@@ -18,6 +16,8 @@ from freqbench.reporting.views.rows import (
     scored,
     with_settings,
 )
+from freqbench.core.documents import object_of
+from freqbench.reporting.render import Section
 
 TOLD = ("source_defence", "target_defence")
 COLUMNS = (*SCORES, *TOLD)

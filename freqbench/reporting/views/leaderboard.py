@@ -6,11 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import SIGNIFICANCE, holm, t_tests
-from freqbench.reporting.views import methods
-from freqbench.reporting.views.rows import (
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import (
     COUNTS,
     beside,
     bounds,
@@ -20,7 +17,10 @@ from freqbench.reporting.views.rows import (
     one_patient_note,
     scored,
 )
-from freqbench.reporting.worst import case_minima, complete_cases
+from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
+from freqbench.analysis.worst import case_minima, complete_cases
+from freqbench.reporting.render import Section
+from freqbench.reporting.views import methods
 
 SCORE = "dsc_foreground"
 KEYS = ["threat_model", "budget_name", "budget_text"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.frames import plain
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import ATTACK, bounds, points, with_settings
+from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
 from freqbench.reporting.render import Section
-from freqbench.reporting.statistics import SIGNIFICANCE, t_tests
-from freqbench.reporting.views.rows import ATTACK, bounds, points, with_settings
 
 TOLERANCE = 0.1
 NAMES = {"ssim_body": "1 - SSIM body", "lpips_body": "LPIPS body", "l2_body": "L2 body"}

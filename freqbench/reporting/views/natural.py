@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from freqbench.analysis.groups import COUNTS, bounds
 from freqbench.reporting.prepared import NUMBERS, intervals, places, shown_rows
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.rows import COUNTS, bounds
 
 COLUMNS = tuple(name for name in NUMBERS if name != "budget")
 CORRUPTION = "corruption"

@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.render import Section
-from freqbench.reporting.views.rows import (
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import (
     ATTACK,
     grouped,
     is_white_box,
@@ -15,6 +14,7 @@ from freqbench.reporting.views.rows import (
     scored,
     with_settings,
 )
+from freqbench.reporting.render import Section
 from freqbench.results import KEY
 
 GROUP = ["dataset", "target_model", *ATTACK]

@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.render import Section
-from freqbench.reporting.resampling import Array, Statistic, intervals
-from freqbench.reporting.views.matched import matched_by_distance
-from freqbench.reporting.views.rows import (
+from freqbench.analysis.clusters import Array, Statistic, intervals
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import (
     ATTACK,
     COUNTS,
     beside,
@@ -29,6 +27,8 @@ from freqbench.reporting.views.rows import (
     scored,
     with_settings,
 )
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.matched import matched_by_distance
 
 MIN_DROP = 1.0
 PAIR = ["source_model", "target_model"]

@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from freqbench.analysis.statistics import holm
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing, holm_rejected
-from freqbench.reporting.statistics import holm
 
 
 @pytest.mark.parametrize(("tau", "alpha"), [(0.5, 0.05), (0.75, 0.001), (0.9, 0.9)])

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from reporting.audit.planted import gradients, healthy, rows
 
-from freqbench.audit.checks import audited, gathered, page_part
+from freqbench.audit.checks import audited, gathered
 from freqbench.audit.measurements import GRADIENTS, read_gradients, root_of, write
 from freqbench.core.errors import UserError
+from freqbench.reporting.audit import page_part
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
 

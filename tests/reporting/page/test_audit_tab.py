@@ -8,7 +8,8 @@ import pytest
 from generated_page import browser, data_of, grid
 from reporting.audit.planted import evidence, healthy
 
-from freqbench.audit.checks import audited, page_part
+from freqbench.audit.checks import audited
+from freqbench.reporting.audit import page_part
 from freqbench.reporting.page import build_page
 
 HOSTILE = "<img src=x onerror=alert(1)>"

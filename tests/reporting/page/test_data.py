@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from generated_page import FACTS, data_of, grid
 
+from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page import packed
 from freqbench.reporting.page.columns import SCORES, numbers, shown_scores, texts
-from freqbench.reporting.tables import SUMMARY, current
 from freqbench.results import RECORDS
 
 

@@ -9,9 +9,9 @@ import pytest
 from generated_page import browser, data_of, grid
 from reporting.conftest import make_row
 
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.reporting.page import build_page, robustness
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DEFENCE = '{"name": "bit_depth", "bits": 3, "adaptive": ADAPTIVE, "undefended": "id"}'

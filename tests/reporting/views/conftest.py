@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import current
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
 from freqbench.results import CLASS_RECORDS, KEY, to_table
 
 

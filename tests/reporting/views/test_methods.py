@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from freqbench.analysis.nested import nested_interval
 from freqbench.reporting import render
-from freqbench.reporting.nested import nested_interval
 from freqbench.reporting.views.leaderboard import leaderboard
 from freqbench.reporting.views.methods import methods_of
 

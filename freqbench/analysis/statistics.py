@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-from freqbench.reporting.resampling import BCA_CLUSTERS, Array, bootstrap, method
+from freqbench.analysis.clusters import BCA_CLUSTERS, Array, bootstrap, method
 
 INTERVAL = ["mean", "low", "high", "n", "clusters", "method"]
 TEST = ["mean", "low", "high", "n", "clusters", "p", "p_holm", "detectable"]
@@ -65,7 +65,7 @@ def mean_interval(
 
     With one case a patient that is the interval of a t-test. It leans on means that are about normal, covers what it
     says from two patients on, and pays by its width: t is 12.7 of two, 4.3 of three, 2.8 of five; bounds of a score
-    near 0 or 100 may lie beyond. BCa: see `freqbench.reporting.resampling`; whole patients are drawn, and the mean is
+    near 0 or 100 may lie beyond. BCa: see `freqbench.analysis.clusters`; whole patients are drawn, and the mean is
     that of all cases drawn, `sum(w S) / sum(w N)` with the times drawn w.
 
     Args:

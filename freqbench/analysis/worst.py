@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import value_text
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import PAIR, current
 from freqbench.core.errors import UserError, unknown
-from freqbench.reporting.frames import plain
-from freqbench.reporting.labels import value_text
-from freqbench.reporting.strength import checked
-from freqbench.reporting.tables import PAIR, current
 
 CRITERIA = ("dsc_foreground", "dsc")
 _THREAT = [*PAIR, "threat_model", "budget"]
@@ -29,7 +29,7 @@ def worst_case(
     flattered by cases that others lack; attacks without a budget, or alone in their threat model, have no row.
 
     Args:
-        records: as in `freqbench.reporting.tables.summary`.
+        records: as in `freqbench.analysis.tables.summary`.
         attacks: which, by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
         criterion: a column of `records` by which attacks are compared, the lowest being the strongest:
             `dsc_foreground` or the papers' `dsc`.

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.labels import value_text
-from freqbench.reporting.statistics import mean_intervals
+from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import value_text
+from freqbench.analysis.statistics import mean_intervals
 
 IDENTITY = [
     *("dataset", "source_model", "target_model", "label", "attack", "threat_model", "budget_name", "budget"),

@@ -23,7 +23,7 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     and preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do.
 
     Args:
-        records: as in `freqbench.reporting.tables.summary`. Those that have the column are returned as they are.
+        records: as in `freqbench.analysis.tables.summary`. Those that have the column are returned as they are.
         reference: where the rows in fp32 are looked for, such as all rows of the stores; None: in `records`.
     """
     if "left_out" in records:

@@ -3,14 +3,14 @@
 Scores are means over cases and seeds that leave undefined values out (their number is stated), then x100 where the
 papers do so. Rows are ordered by threat model, attack and budget and never by score: attacks of different threat
 models are not comparable by DSC alone, so the distances stand in the same row. Rows of a reduced precision stand there
-where the strength check lets them (`freqbench.reporting.strength`).
+where the strength check lets them (`freqbench.analysis.strength`).
 """
 
 import pandas as pd
 
-from freqbench.reporting.frames import plain
-from freqbench.reporting.labels import attack_labels, model_names
-from freqbench.reporting.strength import checked
+from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import attack_labels, model_names
+from freqbench.analysis.strength import checked
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis.strength import PLAIN
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.core.documents import object_of
 from freqbench.job.grid import BLOCK_CUT
-from freqbench.reporting.strength import PLAIN
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(

@@ -1,0 +1,1 @@
+"""From records to numbers: frames, tables, statistics over patients, labels."""
