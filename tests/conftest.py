@@ -33,6 +33,15 @@ def no_volumes_kept() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def trusted() -> Iterator[None]:
+    """Third-party code may run."""
+    from freqbench.core.plugins import trusting
+
+    with trusting():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden arrays and real volumes beside the checkout (or FREQBENCH_SHARED)."""

@@ -16,6 +16,7 @@ from torch import nn
 from freqbench import models
 from freqbench.core import downloads, filesystems, storage
 from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
+from freqbench.core.plugins import trusting
 from freqbench.data import Dataset
 from freqbench.engine import run, waiting
 from freqbench.job.schema import build_dataset
@@ -65,7 +66,7 @@ def checkpoint(path: Path | str, seed: int) -> None:
 
 
 def dataset(root: Path | str, **more: Any) -> Dataset:
-    return build_dataset({**DATA, "root": str(root), **more}, "datasets[0]", trusted=False)
+    return build_dataset({**DATA, "root": str(root), **more}, "datasets[0]")
 
 
 def content(root: Path | str, **changes: Any) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def content(root: Path | str, **changes: Any) -> dict[str, Any]:
 
 
 def resolved(path: Path | str, **entry: Any) -> ModelSpec:
-    return resolve(ModelEntry(**{"name": "m", "checkpoint": str(path), **entry}), 3, trusted=True)
+    with trusting():
+        return resolve(ModelEntry(**{"name": "m", "checkpoint": str(path), **entry}), 3)
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +178,8 @@ def test_a_frozen_network_is_read_from_a_uri(tmp_path: Path, s3_root: str) -> No
         resolved(path, arch="torchscript", roi=(8, 8, 8)) for path in (tmp_path / "net.ts", f"{s3_root}/net.ts")
     )
     assert ours.model_id == theirs.model_id
-    assert models.load(theirs, CPU, trusted=True).roi == (8, 8, 8)
+    with trusting():
+        assert models.load(theirs, CPU).roi == (8, 8, 8)
 
 
 def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(

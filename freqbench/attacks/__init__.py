@@ -113,18 +113,17 @@ ATTACKS: Mapping[str, type[Attack]] = {
 }
 
 
-def attack_class(name: str, trusted: bool = False) -> type[Attack]:
+def attack_class(name: str) -> type[Attack]:
     """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`.
 
     Args:
         name: of the attack.
-        trusted: whether code of others may run.
 
     Raises:
         UserError: unknown attack, or a class that is not trusted, not found, no attack, or not named as one.
     """
     if plugins.names_class(name):
-        found: type[Attack] = plugins.load_class(name, Attack, trusted)
+        found: type[Attack] = plugins.load_class(name, Attack)
         for attribute in ("name", "threat_model", "budget_name"):
             if not hasattr(found, attribute):
                 raise UserError(f"{name}: expected a class attribute {attribute}, got none: see Attack")

@@ -26,9 +26,7 @@ NONE_DIFFERS = (
 )
 
 
-def reproduce(
-    out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, trusted: bool, console: Console
-) -> bool:
+def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console) -> bool:
     """Recompute one row or some, and say what came of each.
 
     Args:
@@ -37,7 +35,6 @@ def reproduce(
         count: or how many rows to draw.
         seed: of the draw.
         job: in place of the store's, see `Reproducer`.
-        trusted: whether code of others may run.
         console: where it is said.
 
     Returns:
@@ -52,7 +49,7 @@ def reproduce(
     store = Store(out)
     keys = [find_row(store, row)] if row is not None else sample_rows(store, count or 1, seed)
     counts: Counter[str] = Counter()
-    for made in Reproducer(store, job, trusted).each(keys):
+    for made in Reproducer(store, job).each(keys):
         if row is not None and made.verdict == "not recomputed":
             raise UserError(f"row {made.row_id}: {made.label}: {made.reason}")
         counts[made.verdict] += 1

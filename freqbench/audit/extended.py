@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.console import Console
 from freqbench.audit import extra_cells, probes
 from freqbench.audit.measurements import root_of
 from freqbench.core.errors import UserError
+from freqbench.core.plugins import trusting
 from freqbench.engine import run
 from freqbench.job import plan
 from freqbench.job.schema import JobSpec
@@ -73,11 +75,18 @@ def carry_out(job: JobSpec, out: str, asked: Asked, console: Console) -> int | N
         say(line)
     if not asked.compute:
         return 0
+    with trusting(job.trust_code):
+        return _computed(probe, out, place, asked, say, console)
+
+
+def _computed(
+    probe: extra_cells.Probe, out: str, place: str, asked: Asked, say: Callable[[str], None], console: Console
+) -> int | None:
     summary = run.execute(probe.job, probe.grid, place, console, asked.engine, asked.address)
     try:
         if not summary.interrupted:
-            probes.measure_gradients(probe, out, job.trust_code, say)
-            probes.rescore_saved(probe, out, job.trust_code, say)
+            probes.measure_gradients(probe, out, say)
+            probes.rescore_saved(probe, out, say)
             return summary.num_failed
     except KeyboardInterrupt:
         pass

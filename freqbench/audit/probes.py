@@ -46,13 +46,12 @@ def num_passes(probe: Probe) -> int:
     return windows * (4 + 2 * STEPS)
 
 
-def measure_gradients(probe: Probe, out: str, trusted: bool, say: Say) -> None:
+def measure_gradients(probe: Probe, out: str, say: Say) -> None:
     """Look at gradients of every source model on the audit's cases, and write them to OUT/audit; what is there stays.
 
     Args:
         probe: whose cases and eps.
         out: the store that is audited.
-        trusted: whether code of others may run.
         say: told of each model, and of windows that could not be looked at.
     """
     former = read_gradients(out)
@@ -69,7 +68,7 @@ def measure_gradients(probe: Probe, out: str, trusted: bool, say: Say) -> None:
                 continue
             if model is None:
                 say(f"looking at the gradients of {cell.source.name} on {cell.dataset.name}")
-                model = models.load(cell.source, device, PRECISION, trusted=trusted)
+                model = models.load(cell.source, device, PRECISION)
             known |= {_key(each): each for each in _of_case(model, cell, ref, probe.eps, say)}
             windows = tuple(known.values())
             write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
@@ -143,13 +142,12 @@ def _draws(model: SegmentationModel) -> bool:
     return isinstance(model, DefendedModel) and model.defence.is_random
 
 
-def rescore_saved(probe: Probe, out: str, trusted: bool, say: Say) -> None:
+def rescore_saved(probe: Probe, out: str, say: Say) -> None:
     """Score saved volumes of the audit's cases again, a few a source model, as stored and in 8 bits; nothing if none.
 
     Args:
         probe: whose cases.
         out: the store that is audited, with its volumes.
-        trusted: whether code of others may run.
         say: told how many volumes there are.
     """
     root = storage.join(out, VOLUMES)
@@ -167,7 +165,7 @@ def rescore_saved(probe: Probe, out: str, trusted: bool, say: Say) -> None:
         if dsc is None or math.isnan(dsc):
             continue
         if cell.source.model_id not in loaded:
-            model = models.load(cell.source, device, cell.precision, cell.compile, trusted)
+            model = models.load(cell.source, device, cell.precision, cell.compile)
             loaded = {cell.source.model_id: model}  # one at a time
         stored = saved_volumes.read(root, cell, ref)[0].adversarial
         case, model = cell.dataset.load(ref, cell.source.space), loaded[cell.source.model_id]

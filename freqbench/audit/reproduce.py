@@ -12,6 +12,7 @@ from freqbench.audit.comparison import Comparison, Difference, Row, compare
 from freqbench.audit.environment import Cause, causes, changed_inputs
 from freqbench.core import config, storage
 from freqbench.core.errors import UserError
+from freqbench.core.plugins import is_trusted
 from freqbench.core.types import CaseRef
 from freqbench.engine import saved_volumes
 from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
@@ -55,13 +56,11 @@ class Reproducer:
     Args:
         store: is only read.
         job: in place of the jobs that the store has: for data and checkpoints that lie elsewhere here.
-        trusted: whether code of others may run.
     """
 
-    def __init__(self, store: Store, job: JobSpec | None, trusted: bool) -> None:
+    def __init__(self, store: Store, job: JobSpec | None) -> None:
         self._store = store
         self._job = job
-        self._trusted = trusted
         self._grids: dict[str, tuple[JobSpec, Grid]] = {}
         self._worker: Worker | None = None
 
@@ -119,7 +118,7 @@ class Reproducer:
             device="cuda" if is_gpu else "cpu",
             threads=row["threads"] or 1,
             window_batch=row["window_batch"],
-            trust_code=self._trusted,
+            trust_code=is_trusted(),
         )
 
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
@@ -128,7 +127,7 @@ class Reproducer:
         text = json.dumps(content, sort_keys=True)
         if text not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
-            job = self._job or _validated(content, where, self._trusted)
+            job = self._job or _validated(content, where)
             self._grids[text] = job, adversarial_volumes.joined(expand(job, where=where), self._store.root)
         job, grid = self._grids[text]
         if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
@@ -203,7 +202,7 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     return {}
 
 
-def _validated(content: Any, where: str, trusted: bool) -> JobSpec:
+def _validated(content: Any, where: str) -> JobSpec:
     """A stored job; whoever can write to a store must not be able to have code run here."""
-    stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
+    stored = {**content, "trust_code": is_trusted()} if isinstance(content, dict) else content
     return config.validate(stored, JobSpec, where=where)

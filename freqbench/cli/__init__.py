@@ -203,12 +203,14 @@ def doctor(
 ) -> None:
     """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
     from freqbench.cli import checkups
+    from freqbench.core.plugins import trusting
     from freqbench.training import trained
 
     spec = trained.planned(common.job_of(job, None, trust_code), job)[0] if job else None
-    lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
-    for name, finding in lines:
-        common.say(f"{name + ':':<16} {finding}")
+    with trusting(trust_code or bool(spec and spec.trust_code)):
+        lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
+        for name, finding in lines:
+            common.say(f"{name + ':':<16} {finding}")
     if not is_sound:
         raise typer.Exit(EXIT_FAILED)
 

@@ -188,15 +188,15 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     number, written = next(
         (i, each) for i, each in enumerate(job.datasets) if each.get("name") in (entry.datasets or [each.get("name")])
     )
-    dataset = build_dataset(written, f"{where}: datasets[{number}]", job.trust_code)
+    dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):
         ref = dataset.refs()[0]
     found = {}
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
-            spec = resolve(changed, dataset.num_classes, dataset.num_channels, job.trust_code)
-        found[migration] = value = _dice(spec, dataset, ref, job.trust_code)
+            spec = resolve(changed, dataset.num_classes, dataset.num_channels)
+        found[migration] = value = _dice(spec, dataset, ref)
         under = f" under migration: {spec.migration or NONE}" if spec.arch in MODELS else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
     yield "verdict", _verdict(entry, found)
@@ -212,10 +212,10 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
     return [*known]
 
 
-def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef, trusted: bool) -> float:
+def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
     """The foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, case = models.load(spec, device, trusted=trusted), dataset.load(ref, spec.space)
+    model, case = models.load(spec, device), dataset.load(ref, spec.space)
     pred, _ = memory.within_memory(partial(models.predict, model, case.image), INFERENCE_WINDOWS)
     return float(evaluate.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
 

@@ -1,8 +1,15 @@
-"""Classes of other packages by `module:Class`: only where the user says that their code is trusted."""
+"""Classes of other packages by `module:Class`, imported only where the user trusts their code.
+
+Trust belongs to the context that the code runs in: a command or a worker opens it once, with `trusting`, and nothing
+in between hands it on.
+"""
 
 import hashlib
 import importlib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +17,7 @@ from typing import Any
 from freqbench.core.errors import UserError
 
 _OWN = "freqbench."
+_TRUSTED = ContextVar("trusted", default=False)
 
 
 def names_class(text: str) -> bool:
@@ -18,31 +26,45 @@ def names_class(text: str) -> bool:
     return bool(colon and module and name) and "/" not in text
 
 
-def require_trust(what: str, trusted: bool) -> None:
-    """Refuse what runs code of others, unless it is trusted.
+@contextmanager
+def trusting(trusted: bool = True) -> Iterator[None]:
+    """Within it third-party code may run, or may not."""
+    token = _TRUSTED.set(trusted)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def is_trusted() -> bool:
+    """Whether third-party code may run here."""
+    return _TRUSTED.get()
+
+
+def require_trust(what: str) -> None:
+    """Refuse what runs third-party code, unless it is trusted.
 
     Raises:
         UserError: it is not.
     """
-    if not trusted:
+    if not is_trusted():
         raise UserError(
-            f"{what}: expected leave to run its code, as it can do all that you can: read it, then give --trust-code "
-            "or set trust_code: true in the job"
+            f"{what}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can: read "
+            "it first"
         )
 
 
-def load_class(path: str, base: type, trusted: bool) -> type[Any]:
+def load_class(path: str, base: type) -> type[Any]:
     """The class that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
 
     Args:
         path: `package.module:Class`.
         base: what it must be a subclass of.
-        trusted: whether the user lets code of others run.
 
     Raises:
         UserError: not trusted, not importable, no such class, not a subclass, or an abstract one.
     """
-    require_trust(path, trusted)
+    require_trust(path)
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)

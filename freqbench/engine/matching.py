@@ -19,6 +19,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.names import ALIASES
+from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
 from freqbench.engine.budgets import Record, read_budgets, write_budgets
 from freqbench.engine.search import UnreachableError, search
@@ -71,7 +72,8 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     """
     if not any(map(_is_open, job.attacks)):
         return job
-    asked, known = _asked(job, where), read_budgets(out)
+    with trusting(job.trust_code):
+        asked, known = _asked(job, where), read_budgets(out)
     missing = {each.key: each for each in asked if each.key not in known}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
@@ -206,7 +208,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
         for row in largest[i][MATCHED] if _is_open(entry) else ():
             budget = Budget.model_validate(row)
             dataset = datasets[budget.dataset]
-            attack = attack_of(entry["name"], budget.parameters, dataset, place, job.trust_code)
+            attack = attack_of(entry["name"], budget.parameters, dataset, place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             name = str(attack.budget_name)
@@ -229,7 +231,7 @@ def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dic
     """Rows of an entry with the largest budget, for every dataset and source."""
     name = entry.get("name")
     with at(place):
-        budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name)), job.trust_code).budget_name)
+        budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name))).budget_name)
     if budget not in BOUNDS:
         raise UserError(f"{place}.{MATCH}: expected an attack with a budget {', '.join(BOUNDS)}, got {name}")
     if budget in entry:

@@ -17,7 +17,7 @@ from freqbench import models
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
-from freqbench.core.plugins import is_foreign, require_trust
+from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.engine import evaluate, memory, rows
@@ -125,7 +125,8 @@ class Worker:
         self._load, started = Stopwatch(), time.perf_counter()
         masks = None
         try:
-            outcome, masks = self._run(unit, prefetch)
+            with trusting(self.spec.trust_code):
+                outcome, masks = self._run(unit, prefetch)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             outcome = rows.failed(unit, _reason(error), self._measured(unit.cell))
         loaded = self._load.seconds
@@ -139,16 +140,17 @@ class Worker:
             ref: the case.
             metrics: as in `evaluate.score_volume`.
         """
-        case = self._case(cell.dataset, ref, cell.source.space)
-        attacked, _ = self._attack(cell, case)
-        return self._volume_scores(case, attacked.adversarial, cell, metrics)
+        with trusting(self.spec.trust_code):
+            case = self._case(cell.dataset, ref, cell.source.space)
+            attacked, _ = self._attack(cell, case)
+            return self._volume_scores(case, attacked.adversarial, cell, metrics)
 
     @waiting_for_storage
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
         for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
             if is_foreign(type(what)):
-                require_trust(name, self.spec.trust_code)
+                require_trust(name)
         case = self._case(cell.dataset, unit.ref, cell.source.space)
         if prefetch:
             self._load_early(prefetch)
@@ -196,7 +198,7 @@ class Worker:
         """Begin to read a unit's case; what goes wrong is told when the case is asked for."""
         dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
         key = _case_key(dataset, ref, space)
-        if is_foreign(type(dataset)) and not self.spec.trust_code:
+        if is_foreign(type(dataset)) and not is_trusted():
             return  # the unit itself is refused, and says so
         if key not in self._cases and key not in self._loading:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
@@ -249,7 +251,7 @@ class Worker:
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         key = spec.model_id, cell.precision, cell.compile
-        load = partial(models.load, spec, self._device, cell.precision, cell.compile, self.spec.trust_code)
+        load = partial(models.load, spec, self._device, cell.precision, cell.compile)
         with self._load:
             return self._models.get(key, load)
 

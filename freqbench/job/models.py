@@ -31,13 +31,12 @@ def check(given: Sequence[ModelEntry], datasets: Sequence[str], where: str) -> N
             raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
 
 
-def resolved(given: Sequence[ModelEntry], dataset: Dataset, trusted: bool, where: str) -> dict[str, ModelSpec]:
+def resolved(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
     """The models of a job for one dataset, in the job's order; an ensemble may stand before its members.
 
     Args:
         given: of the job, all of them.
         dataset: which they are for.
-        trusted: whether code of others may run.
         where: begins the line of an error.
 
     Raises:
@@ -53,9 +52,7 @@ def resolved(given: Sequence[ModelEntry], dataset: Dataset, trusted: bool, where
                         raise UserError(f"{entry.name}: ensemble: {unknown('model', name, models)}")
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
-                model = resolve(
-                    entry, dataset.num_classes, dataset.num_channels, trusted, dataset.space, dataset.class_names
-                )
+                model = resolve(entry, dataset.num_classes, dataset.num_channels, dataset.space, dataset.class_names)
             for other in models.values():
                 if other.model_id == model.model_id:  # their records would replace each other
                     raise UserError(

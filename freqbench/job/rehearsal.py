@@ -10,6 +10,7 @@ from freqbench.attacks.core.ensemble import FEWEST_STEPS, Ensemble
 from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, StorageRefused, UserError
 from freqbench.core.names import ALIASES
+from freqbench.core.plugins import trusting
 from freqbench.data import Dataset
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
@@ -58,7 +59,8 @@ def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
     Raises:
         UserError: the job itself is wrong.
     """
-    return (*_missing_datasets(job, where), *_missing_models(job))
+    with trusting(job.trust_code):
+        return (*_missing_datasets(job, where), *_missing_models(job))
 
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
@@ -66,17 +68,18 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     volumes that are not there.
     """
     names = {each.what for each in lacking}
-    return job.model_copy(
-        update={
-            "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
-            "models": [
-                _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
-                if name_of(entry) in names
-                else entry
-                for number, entry in enumerate(job.models)
-            ],
-        }
-    )
+    with trusting(job.trust_code):
+        return job.model_copy(
+            update={
+                "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
+                "models": [
+                    _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
+                    if name_of(entry) in names
+                    else entry
+                    for number, entry in enumerate(job.models)
+                ],
+            }
+        )
 
 
 def rehearsed(job: JobSpec) -> JobSpec:
@@ -85,29 +88,30 @@ def rehearsed(job: JobSpec) -> JobSpec:
     LPIPS is left out, as its weights may have to be fetched.
     """
     small = [SMALL] * 3
-    return job.model_copy(
-        update={
-            "name": f"{job.name}-dry",
-            "datasets": [{**_stand_in(job, entry), "shape": small, "cases": 1} for entry in job.datasets],
-            "models": [
-                entry
-                if entry.ensemble
-                else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
-                    update={"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
-                )
-                for number, entry in enumerate(job.models)
-            ],
-            "attacks": [_easy(entry, job.trust_code) for entry in job.attacks],
-            "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
-            "resources": job.resources.model_copy(update={"threads": 1}),
-        }
-    )
+    with trusting(job.trust_code):
+        return job.model_copy(
+            update={
+                "name": f"{job.name}-dry",
+                "datasets": [{**_stand_in(job, entry), "shape": small, "cases": 1} for entry in job.datasets],
+                "models": [
+                    entry
+                    if entry.ensemble
+                    else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
+                        update={"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+                    )
+                    for number, entry in enumerate(job.models)
+                ],
+                "attacks": [_easy(entry) for entry in job.attacks],
+                "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
+                "resources": job.resources.model_copy(update={"threads": 1}),
+            }
+        )
 
 
 def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
         place = f"{where}: datasets[{i}]"
-        dataset = build_dataset(entry, place, job.trust_code)
+        dataset = build_dataset(entry, place)
         try:
             with at(place):
                 dataset.refs()
@@ -143,7 +147,7 @@ def name_of(entry: ModelEntry) -> str:
 
 def _stand_in(job: JobSpec, entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of the phantom with a dataset's name, classes, channels and number of cases."""
-    dataset = build_dataset(entry, "datasets", job.trust_code)
+    dataset = build_dataset(entry, "datasets")
     found: dict[str, Any] = {"name": dataset.name, "loader": "stand_in", "shape": list(dataset.typical_shape)}
     with suppress(DataError):
         found["classes"] = list(dataset.class_names)
@@ -178,9 +182,9 @@ def _own(entry: ModelEntry) -> str:
     return ALIASES["models"].get(str(entry.arch), str(entry.arch))
 
 
-def _easy(entry: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
+def _easy(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An attack with few steps, as many different numbers of them as before."""
-    attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))), trusted)
+    attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))))
     easy = dict(entry)
     least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in entry else 1
     for name in {field.name for field in fields(attack)} & set(EFFORT):

@@ -115,6 +115,11 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     Raises:
         UserError: one line that begins with `where` and the place.
     """
+    with plugins.trusting(job.trust_code):
+        return _expanded(job, limit_cases, where)
+
+
+def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     datasets = _datasets(job, where)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -128,7 +133,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
             cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-        models = lineup.resolved(job.models, dataset, job.trust_code, where)
+        models = lineup.resolved(job.models, dataset, where)
         said += lineup.concerns(models, dataset, cases[dataset.name])
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
@@ -154,7 +159,7 @@ def _datasets(job: JobSpec, where: str) -> list[Dataset]:
         place = f"{where}: datasets[{i}]"
         if not isinstance(entry.get("name"), str):
             raise UserError(f"{place}.name: required, but not given")
-        datasets.append(build_dataset(entry, place, job.trust_code))
+        datasets.append(build_dataset(entry, place))
     sweep.require_distinct("datasets", [dataset.name for dataset in datasets], where)
     return datasets
 
@@ -192,13 +197,12 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
     return job, replace(grid, cells=sources)
 
 
-def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -> Dataset:
+def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
     """The dataset of a job file's entry: `loader` (default: `name`) picks the class, the rest are its own keys.
 
     Args:
         entry: of a job file.
         where: begins the line of an error.
-        trusted: whether code of others may run.
 
     Raises:
         UserError: unknown loader, or keys that it does not take.
@@ -208,7 +212,7 @@ def build_dataset(entry: Mapping[str, Any], where: str, trusted: bool = False) -
     loader = names.ALIASES["datasets"].get(name, name)
     if plugins.names_class(loader):
         with sweep.at(f"{where}.loader"):
-            found: type[Dataset] = plugins.load_class(loader, Dataset, trusted)
+            found: type[Dataset] = plugins.load_class(loader, Dataset)
         return config.validate(content, found, where)
     if loader not in DATASETS:
         raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
@@ -247,10 +251,10 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
             continue
         sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
         for written, only in sweep.attacks_on(dataset.name, sources, models, entry, place):
-            yield attack_of(entry["name"], written, dataset, place, job.trust_code), only
+            yield attack_of(entry["name"], written, dataset, place), only
 
 
-def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: str, trusted: bool = False) -> Attack:
+def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
     """An attack with the parameters that a job file writes, for a dataset.
 
     Args:
@@ -258,7 +262,6 @@ def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: st
         written: its parameters as the file gives them.
         dataset: whose classes and channels it is to take.
         place: begins the line of an error.
-        trusted: whether code of others may run.
 
     Raises:
         UserError: no such attack, or parameters that it or the dataset does not take.
@@ -273,7 +276,7 @@ def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: st
     with sweep.at_parameter(place, f"{dataset.name}: "):
         parameters = with_indices(owner, parameters, dataset.class_names)
     with sweep.at_parameter(place):
-        attack = make(attack_class(owner, trusted), **parameters)
+        attack = make(attack_class(owner), **parameters)
     with sweep.at_parameter(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
         attack.check_channels(dataset.num_channels)

@@ -6,7 +6,7 @@ from freqbench.models.cost import forward_flops, step_bytes
 from freqbench.models.defences import DEFENCES, Defence
 from freqbench.models.defences.model import DefendedModel
 from freqbench.models.inference import Prediction, attack_windows, predict, prediction, sliding_windows
-from freqbench.models.load import READERS, load
+from freqbench.models.loading import READERS, load
 from freqbench.models.networks.architectures import MODELS, Architecture, build
 from freqbench.models.resolve import resolve, resolve_ensemble
 from freqbench.models.settings import Inference

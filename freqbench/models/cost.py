@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from freqbench.core.errors import UserError
-from freqbench.models.load import skeleton, trace
+from freqbench.core.plugins import trusting
+from freqbench.models.loading import skeleton, trace
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
@@ -57,7 +58,8 @@ def _countable(spec: ModelSpec) -> nn.Module | None:
     if spec.arch in FROZEN:
         return None
     try:
-        return skeleton(spec, trusted=spec.needs_trust)
+        with trusting(spec.needs_trust):
+            return skeleton(spec)
     except UserError:
         if spec.arch == "bundle":
             return None

@@ -12,11 +12,11 @@ from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape
-from freqbench.models import load
+from freqbench.models import loading
 from freqbench.models.adapter import Description, InputAdapter
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations, record
-from freqbench.models.load import READERS
+from freqbench.models.loading import READERS
 from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
@@ -28,7 +28,6 @@ def resolve(
     entry: ModelEntry,
     num_classes: int,
     num_channels: int = 1,
-    trusted: bool = False,
     space: Preprocess | None = None,
     class_names: Sequence[str] = (),
 ) -> ModelSpec:
@@ -38,7 +37,6 @@ def resolve(
         entry: from a job file; not of an ensemble.
         num_classes: of the dataset, background included.
         num_channels: of its images.
-        trusted: whether code of others may run.
         space: the dataset's: a checkpoint that was trained in it has none of its own. None: as if all were.
         class_names: the dataset's; none: nothing is compared.
 
@@ -73,9 +71,9 @@ def resolve(
         weights_sha256=entry.trained.weights if entry.trained else None,
     )
     if arch in READERS:
-        return _resolve_read(entry, replace(draft, args=_told_to_reader(draft, entry)), trusted)
+        return _resolve_read(entry, replace(draft, args=_told_to_reader(draft, entry)))
     if plugins.names_class(arch):
-        cls: type[nn.Module] = plugins.load_class(arch, nn.Module, trusted)
+        cls: type[nn.Module] = plugins.load_class(arch, nn.Module)
         sha256 = plugins.provenance(cls).get("source_sha256")
         draft = replace(draft, args={**(trained.args or {}), **entry.args}, code_sha256=sha256)
     else:
@@ -84,18 +82,18 @@ def resolve(
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
     _require_applicable(entry, draft)
     stated = entry.migration or (migrations.NONE if is_own else None)
-    return _checked(draft, stated, trusted)
+    return _checked(draft, stated)
 
 
-def _resolve_read(entry: ModelEntry, draft: ModelSpec, trusted: bool) -> ModelSpec:
+def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
     """A model of a reader: what is at a URI is looked at where it was fetched to."""
     given = draft.checkpoint
-    local = load.located(draft.arch, given, draft.args)
-    with load.named(given, local):
-        found = READERS[draft.arch].describe(local, draft.args, trusted)
+    local = loading.located(draft.arch, given, draft.args)
+    with loading.named(given, local):
+        found = READERS[draft.arch].describe(local, draft.args)
         draft = _as_described(replace(draft, checkpoint=local), entry, found)
         _require_applicable(entry, draft)
-        return replace(_checked(draft, entry.migration, trusted), checkpoint=given)
+        return replace(_checked(draft, entry.migration), checkpoint=given)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -234,11 +232,11 @@ def _space(entry: ModelEntry, path: str, trained: Preprocess | None, dataset: Pr
     return entry.preprocess or (None if trained.identity() == dataset.identity() else trained)
 
 
-def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
+def _checked(draft: ModelSpec, stated: str | None) -> ModelSpec:
     """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
     if draft.arch in FROZEN:
         return draft
-    net = load.skeleton(draft, trusted)
+    net = loading.skeleton(draft)
     if next(net.parameters(), None) is None:
         raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
     wanted = net.state_dict()
@@ -249,10 +247,10 @@ def _checked(draft: ModelSpec, stated: str | None, trusted: bool) -> ModelSpec:
             draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
             found = migrations.migrations_of(draft.arch)[chosen].convert(found, wanted)
         else:
-            found = load.weights(draft, wanted, trusted)
+            found = loading.weights(draft, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
-        draft = replace(draft, checkpoint_sha256=load.content_sha256(draft, trusted))
-    load.trace(draft, net)
+        draft = replace(draft, checkpoint_sha256=loading.content_sha256(draft))
+    loading.trace(draft, net)
     return draft
 
 

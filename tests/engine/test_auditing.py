@@ -18,6 +18,7 @@ from freqbench.audit.extended import Asked, carry_out
 from freqbench.audit.measurements import read_gradients, read_saved, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
+from freqbench.core.plugins import trusting
 from freqbench.job.schema import JobSpec
 from freqbench.models import load
 from freqbench.reporting.contents import keys_of
@@ -128,7 +129,8 @@ def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPat
 def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
     names = ("cell_id", "case_key", "target_model_id", "source_model_id")
     crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
-    made = Reproducer(Store(root_of(out)), None, trusted=True).each([(key[0], key[1], key[2]) for key in crossed[:2]])
+    with trusting():
+        made = Reproducer(Store(root_of(out)), None).each([(key[0], key[1], key[2]) for key in crossed[:2]])
     assert [each.verdict for each in made] == ["equal", "equal"]
 
 
@@ -262,7 +264,8 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
     models = [{**job()["models"][0], "defence": defence, "adaptive": adaptive}]
     _, grid = expanded(job(models=models))
     (cell, *_) = grid.cells
-    model = load(cell.source, torch.device("cpu"), trusted=True)
+    with trusting():
+        model = load(cell.source, torch.device("cpu"))
     (found,) = probes._of_case(model, cell, grid.cases["balls"][0], 8 / 255, print)
     assert found.sign_agreement is not None
     assert found.sign_agreement < 0.99

@@ -42,12 +42,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def all_of(store: Path, job: object = None) -> list[Reproduction]:
     opened = Store(str(store))
-    return list(Reproducer(opened, job, trusted=False).each(sample_rows(opened, 1000, 0)))  # type: ignore[arg-type]
+    return list(Reproducer(opened, job).each(sample_rows(opened, 1000, 0)))  # type: ignore[arg-type]
 
 
 def said(store: Path, row: str) -> tuple[bool, str]:
     text = io.StringIO()
-    is_equal = account.reproduce(str(store), row, None, 0, None, False, Console(file=text, width=200))
+    is_equal = account.reproduce(str(store), row, None, 0, None, Console(file=text, width=200))
     return is_equal, text.getvalue()
 
 
@@ -253,7 +253,7 @@ def test_a_store_cannot_have_its_code_run(made: Path, tmp_path: Path) -> None:
         run["job"] |= {"trust_code": True, "attacks": [{"name": "toy.attack:Walk", "eps": "8/255"}]}
 
     alter_json(run_file(store), change)
-    with pytest.raises(UserError, match="expected leave to run its code"):
+    with pytest.raises(UserError, match="needs --trust-code"):
         all_of(store)
 
 
@@ -271,11 +271,11 @@ def test_rows_of_every_age_are_computed_again(age: str) -> None:
 @pytest.mark.parametrize(("row", "count"), [(None, None), ("abcdef", 3)])
 def test_a_row_or_a_number_of_rows_is_asked_for(made: Path, row: str | None, count: int | None) -> None:
     with pytest.raises(UserError, match="expected one of --row ID and --random N"):
-        account.reproduce(str(made), row, count, 0, None, False, Console(file=io.StringIO()))
+        account.reproduce(str(made), row, count, 0, None, Console(file=io.StringIO()))
 
 
 def test_a_number_of_rows_ends_with_a_count(made: Path, tmp_path: Path) -> None:
     place, text = copied(made, tmp_path), io.StringIO()
     set_first(place, "records", linf=0.5)
-    assert not account.reproduce(str(place), None, 99, 0, None, False, Console(file=text, width=200))
+    assert not account.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))
     assert text.getvalue().endswith("8 rows: 7 equal to the bit, 1 DIFFERENT\n")

@@ -15,6 +15,7 @@ from monai import transforms
 from monai.networks.nets import SwinUNETR, UNet
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
 from freqbench.models.checkpoints.files import check_fit
 from freqbench.models.foreign import bundle
@@ -94,15 +95,16 @@ def write(tmp_path: Path) -> Write:
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
 def test_computes_what_the_class_built_directly_computes(write: Write, trusted: bool, suffix: str) -> None:
     folder = write(suffix=suffix)
-    network = bundle.network(folder, {}, trusted).eval()
-    network.load_state_dict(bundle.state_dict(folder, {}, trusted), strict=True)
+    with trusting(trusted):
+        network = bundle.network(folder, {}).eval()
+        network.load_state_dict(bundle.state_dict(folder, {}), strict=True)
     images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(network(images), trained()(images), rtol=0, atol=0)
 
 
 def test_describes_itself(write: Write) -> None:
-    found = bundle.describe(write(), {}, trusted=False)
+    found = bundle.describe(write(), {})
     assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
     assert found.inference == {"overlap": 0.625, "weighting": "gaussian"}
     assert found.preprocess is not None
@@ -113,16 +115,18 @@ def test_describes_itself(write: Write) -> None:
 
 def test_trust_changes_nothing_where_all_is_plain(write: Write) -> None:
     folder = write()
-    assert bundle.describe(folder, {}, trusted=True) == bundle.describe(folder, {}, trusted=False)
+    with trusting():
+        running = bundle.describe(folder, {})
+    assert running == bundle.describe(folder, {})
 
 
 def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alone(write: Write) -> None:
     folder = write()
-    first = bundle.network(folder, {}, False).state_dict()
+    first = bundle.network(folder, {}).state_dict()
     with torch.random.fork_rng():
         torch.manual_seed(99)
         before = torch.get_rng_state()
-        second = bundle.network(folder, {}, False).state_dict()
+        second = bundle.network(folder, {}).state_dict()
         assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -130,8 +134,8 @@ def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alo
 def test_weights_fit_the_skeleton_on_the_meta_device(write: Write) -> None:
     folder = write()
     with torch.device("meta"):
-        skeleton = bundle.network(folder, {}, trusted=False)
-    check_fit("a", folder, skeleton.state_dict(), bundle.state_dict(folder, {}, False), 3)
+        skeleton = bundle.network(folder, {})
+    check_fit("a", folder, skeleton.state_dict(), bundle.state_dict(folder, {}), 3)
 
 
 def swin(config: dict[str, Any]) -> None:
@@ -142,18 +146,18 @@ def swin(config: dict[str, Any]) -> None:
 def test_swin_unetr_is_built_on_the_meta_device(write: Write) -> None:
     folder = write(lambda config, metadata: swin(config))
     with torch.device("meta"):
-        assert isinstance(bundle.network(folder, {}, trusted=False), SwinUNETR)
+        assert isinstance(bundle.network(folder, {}), SwinUNETR)
 
 
 def test_swin_unetr_of_an_older_monai_is_refused(write: Write) -> None:
     folder = write(lambda config, metadata: (swin(config), metadata.update(monai_version="1.4.0")))
     with pytest.raises(UserError, match=r"SwinUNETR of MONAI 1.4.0.*with a migration"):
-        bundle.network(folder, {}, trusted=False)
+        bundle.network(folder, {})
 
 
 def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, tmp_path: Path) -> None:
     folder = write(lambda config, metadata: transform(config, "Orientationd").update(axcodes="PSL"))
-    found = bundle.describe(folder, {}, trusted=False)
+    found = bundle.describe(folder, {})
     volume = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")  # RAS
     load = transforms.Compose(
@@ -170,7 +174,7 @@ def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, 
 def test_a_crop_to_the_foreground_is_kept(write: Write) -> None:
     crop = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}
     folder = write(lambda config, metadata: config["preprocessing"]["transforms"].append(crop))
-    found = bundle.describe(folder, {}, trusted=False).preprocess
+    found = bundle.describe(folder, {}).preprocess
     assert found is not None
     assert found.crop_foreground
 
@@ -192,14 +196,14 @@ def remove(config: dict[str, Any], name: str) -> None:
     ids=["another", "unclipped", "nearest", "order", "unturned", "none"],
 )
 def test_guesses_no_space(write: Write, change: Callable[[dict[str, Any]], object]) -> None:
-    found = bundle.describe(write(lambda config, metadata: change(config)), {}, trusted=False)
+    found = bundle.describe(write(lambda config, metadata: change(config)), {})
     assert found.preprocess is None
     assert found.input.scale == (0.0, 1.0)
 
 
 def test_without_a_sliding_window_the_metadata_give_the_window(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(inferer={"_target_": "SimpleInferer"}))
-    found = bundle.describe(folder, {}, trusted=False)
+    found = bundle.describe(folder, {})
     assert (found.roi, dict(found.inference)) == ((32, 32, 16), {})
 
 
@@ -215,8 +219,9 @@ def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -
     folder = write(lambda config, metadata: EXPRESSIONS[key](config))
     place = {"network_def::out_channels": "num_classes", "inferer::roi_size": "window"}.get(key, key)
     with pytest.raises(UserError, match=rf"{place} is the expression \$.*--trust-code"):
-        bundle.describe(folder, {}, trusted=False)
-    found = bundle.describe(folder, {}, trusted=True)
+        bundle.describe(folder, {})
+    with trusting():
+        found = bundle.describe(folder, {})
     assert found.preprocess is not None
     assert (found.roi, found.num_classes, found.preprocess.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
 
@@ -225,16 +230,16 @@ def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
     """Expressions where they do not matter and where they do: none is evaluated."""
     trap = f"$open({str(tmp_path / 'ran')!r}, 'w')"
     folder = write(lambda config, metadata: config.update(imports=[trap], device=trap, network=trap, extra=trap))
-    bundle.describe(folder, {}, trusted=False)
-    bundle.network(folder, {}, trusted=False)
+    bundle.describe(folder, {})
+    bundle.network(folder, {})
     Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "num_classes": trap}))
     with pytest.raises(UserError):
-        bundle.describe(folder, {}, trusted=False)
+        bundle.describe(folder, {})
     assert not (tmp_path / "ran").exists()
 
 
 def test_monais_parser_is_not_asked_without_trust() -> None:
-    config = Config(file=Path("inference.json"), content=INFERENCE, trusted=False)
+    config = Config(file=Path("inference.json"), content=INFERENCE)
     with pytest.raises(UserError, match="--trust-code"):
         config.parsed("device")
 
@@ -271,8 +276,8 @@ REFUSED: list[tuple[str, Change]] = [
 def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None:
     folder = write(change)
     with pytest.raises(UserError, match=message) as caught:  # noqa: PT012 (which of the two refuses is free)
-        bundle.describe(folder, {}, trusted=False)
-        bundle.network(folder, {}, trusted=False)
+        bundle.describe(folder, {})
+        bundle.network(folder, {})
     assert "\n" not in str(caught.value)
 
 
@@ -281,20 +286,20 @@ def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> Non
     folder = write()
     Path(folder, missing).unlink()
     with pytest.raises(CheckpointError, match=missing):
-        bundle.describe(folder, {}, trusted=False)
+        bundle.describe(folder, {})
 
 
 def test_a_trusted_expression_that_fails_is_one_line(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(num_classes="$scripts.classes()"))
-    with pytest.raises(CheckpointError, match=r"num_classes cannot be resolved: .*PYTHONPATH") as caught:
-        bundle.describe(folder, {}, trusted=True)
+    with trusting(), pytest.raises(CheckpointError, match=r"num_classes cannot be resolved: .*PYTHONPATH") as caught:
+        bundle.describe(folder, {})
     assert "\n" not in str(caught.value)
 
 
 def test_weights_may_stand_under_the_name_model(write: Write) -> None:
     folder = write()
     torch.save({"model": trained().state_dict()}, Path(folder, "models", "model.pt"))
-    assert bundle.state_dict(folder, {}, False).keys() == trained().state_dict().keys()
+    assert bundle.state_dict(folder, {}).keys() == trained().state_dict().keys()
 
 
 @pytest.mark.parametrize("count", [forward_flops, step_bytes])

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.plugins import trusting
 from freqbench.models.foreign import frozen
 from freqbench.models.wrapper import SegmentationModel
 
 # Later torch releases deprecate TorchScript.
 pytestmark = [
+    pytest.mark.usefixtures("trusted"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
@@ -88,7 +90,7 @@ def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
 def test_logits_and_gradients_are_those_of_the_network(
     net: nn.Module, images: Tensor, files: Mapping[str, str], form: str
 ) -> None:
-    model = SegmentationModel(frozen.network(files[form], {}, trusted=True).requires_grad_(False), ROI)
+    model = SegmentationModel(frozen.network(files[form], {}).requires_grad_(False), ROI)
     weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
     found = []
     for each in (model.eval(), net):
@@ -103,39 +105,39 @@ def test_logits_and_gradients_are_those_of_the_network(
 
 @pytest.mark.parametrize("form", SAVES)
 def test_weights_have_no_gradients(files: Mapping[str, str], form: str) -> None:
-    model = frozen.network(files[form], {}, trusted=True)
+    model = frozen.network(files[form], {})
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert len(list(model.parameters())) == 6
 
 
 @pytest.mark.parametrize("form", SAVES)
 def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, str], form: str) -> None:
-    model = frozen.network(files[form], {}, trusted=True)
+    model = frozen.network(files[form], {})
     torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
 
 
 def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
-    model = frozen.network(files["any"], {}, trusted=True).to("meta")
+    model = frozen.network(files["any"], {}).to("meta")
     assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
 
 
 def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:
-    found = frozen.describe(files["one"], {}, trusted=True)
+    found = frozen.describe(files["one"], {})
     assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
     assert found.preprocess is None
 
 
 def test_a_script_says_what_the_job_says(files: Mapping[str, str]) -> None:
-    found = frozen.describe(files["script"], ARGS, trusted=True)
+    found = frozen.describe(files["script"], ARGS)
     assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
 
 
 def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
     for path in files.values():
         for function in (frozen.describe, frozen.network):
-            with pytest.raises(UserError, match="--trust-code"):
-                function(path, {}, trusted=False)
+            with pytest.raises(UserError, match="--trust-code"), trusting(False):
+                function(path, {})
 
 
 @pytest.mark.parametrize(
@@ -149,14 +151,14 @@ def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
 def test_refuses_what_contradicts_the_archive(files: Mapping[str, str], args: dict[str, object], message: str) -> None:
     path = files["one"]
     with pytest.raises(UserError, match=message):
-        frozen.describe(path, args, trusted=True)
+        frozen.describe(path, args)
 
 
 @pytest.mark.parametrize("missing", ["num_classes", "roi"])
 def test_a_script_needs_to_be_told(files: Mapping[str, str], missing: str) -> None:
     path = files["script"]
     with pytest.raises(UserError, match=f"{missing}: required"):
-        frozen.describe(path, {key: value for key, value in ARGS.items() if key != missing}, trusted=True)
+        frozen.describe(path, {key: value for key, value in ARGS.items() if key != missing})
 
 
 def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str], tmp_path: Path) -> None:
@@ -166,27 +168,27 @@ def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str
     half.write_bytes(Path(files["script"]).read_bytes()[:2000])
     for path in (weights, text, half):
         with pytest.raises(CheckpointError, match=r"expected a file of torch.jit.save or torch.export.save"):
-            frozen.network(str(path), {}, trusted=True)
+            frozen.network(str(path), {})
     with pytest.raises(CheckpointError, match="found none"):
-        frozen.network(str(tmp_path / "gone.pt"), {}, trusted=True)
+        frozen.network(str(tmp_path / "gone.pt"), {})
 
 
 def test_refuses_a_script_whose_weights_were_made_constants(net: nn.Module, tmp_path: Path) -> None:
     torch.jit.save(torch.jit.freeze(torch.jit.trace(net, torch.rand(1, 1, *ROI))), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"torch.jit.freeze"):
-        frozen.network(str(tmp_path / "a.pt"), {}, trusted=True)
+        frozen.network(str(tmp_path / "a.pt"), {})
 
 
 def test_refuses_a_batch_of_two_built_in(net: nn.Module, tmp_path: Path) -> None:
     torch.export.save(torch.export.export(net, (torch.rand(2, 1, *ROI),)), tmp_path / "a.pt2")
     with pytest.raises(UserError, match=r"got 2: export it with a dynamic batch"):
-        frozen.network(str(tmp_path / "a.pt2"), {}, trusted=True)
+        frozen.network(str(tmp_path / "a.pt2"), {})
 
 
 def test_refuses_several_outputs(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"got 1 in and 2 out"):
-        frozen.network(export_for_one(Twice().eval(), tmp_path / "a.pt2"), {}, trusted=True)
-    model = frozen.network(script(Twice().eval(), tmp_path / "a.pt"), {}, trusted=True)
+        frozen.network(export_for_one(Twice().eval(), tmp_path / "a.pt2"), {})
+    model = frozen.network(script(Twice().eval(), tmp_path / "a.pt"), {})
     with pytest.raises(UserError, match=r"returns one tensor, got list"):
         model(images)
 
@@ -198,6 +200,6 @@ class Closed(Small):
 
 @pytest.mark.parametrize("save", [script, export_for_one])
 def test_refuses_what_lets_no_gradient_through(images: Tensor, tmp_path: Path, save: Save) -> None:
-    model = frozen.network(save(Closed().eval(), tmp_path / "a.pt2"), {}, trusted=True)
+    model = frozen.network(save(Closed().eval(), tmp_path / "a.pt2"), {})
     with pytest.raises(UserError, match="gradients to its input"):
         model(images.requires_grad_())

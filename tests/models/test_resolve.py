@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, ModelSpec, build, load, resolve
 
 CPU = torch.device("cpu")
@@ -24,7 +25,8 @@ UNETR = {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2}
 
 
 def spec(trusted: bool = False, **entry: Any) -> ModelSpec:
-    return resolve(ModelEntry(**{"name": "m", **entry}), num_classes=3, trusted=trusted)
+    with trusting(trusted):
+        return resolve(ModelEntry(**{"name": "m", **entry}), num_classes=3)
 
 
 def volume(*shape: int) -> Tensor:
@@ -89,9 +91,10 @@ def test_a_frozen_file_is_a_model_under_trust_alone(arch: str, save: Any, tmp_pa
     assert found.needs_trust
     with torch.no_grad():
         expected = frozen_net()(volume(*FROZEN_ROI))
-        torch.testing.assert_close(load(found, CPU, trusted=True)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
+        with trusting():
+            torch.testing.assert_close(load(found, CPU)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
     for run in (lambda: spec(**entry), lambda: load(found, CPU)):
-        with pytest.raises(UserError, match=r"expected leave to run its code.*--trust-code"):
+        with pytest.raises(UserError, match=r"needs --trust-code"):
             run()
 
 

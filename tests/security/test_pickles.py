@@ -22,6 +22,7 @@ from security.hostile import Trap, line_of, works
 from torch import nn
 
 from freqbench.core.errors import CheckpointError, DataError, UserError
+from freqbench.core.plugins import trusting
 from freqbench.data import nifti
 from freqbench.models import ModelEntry, read_metadata, resolve
 from freqbench.models.checkpoints import archive
@@ -36,12 +37,17 @@ RUNS_CODE = {
     "pickle.load": [],
     "pickle.loads": [],
     "pickle.Unpickler": ["metrics/weights.py"],  # restricted to arrays, of content whose hash is pinned
-    "torch.jit.load": ["models/frozen.py"],  # behind require_trust
-    "torch.export.load": ["models/frozen.py"],
+    "torch.jit.load": ["models/foreign/frozen.py"],  # behind require_trust
+    "torch.export.load": ["models/foreign/frozen.py"],
     "torch.hub.load": [],
     "torch.package.PackageImporter": [],
     # The first behind require_trust, the others of names in a table of the package's own.
-    "importlib.import_module": ["plugins.py", "__init__.py", "models/nets.py", "models/nnunet.py"],
+    "importlib.import_module": [
+        "core/plugins.py",
+        "__init__.py",
+        "models/networks/architectures.py",
+        "models/foreign/nnunet.py",
+    ],
     "yaml.load": [],
     "yaml.unsafe_load": [],
     "yaml.full_load": [],
@@ -135,7 +141,7 @@ def test_a_checkpoint_runs_nothing_whatever_it_is_called(sprung: Path, tmp_path:
 @pytest.mark.parametrize("arch", ["torchscript", "torch_export"])
 def test_a_program_is_not_opened_without_trust(tmp_path: Path, arch: str) -> None:
     torch.jit.script(nn.Conv3d(1, 3, 1)).save(str(tmp_path / "m.pt"))
-    with pytest.raises(UserError, match="expected leave to run its code"):
+    with pytest.raises(UserError, match="needs --trust-code"):
         resolve(ModelEntry(name="m", arch=arch, checkpoint=str(tmp_path / "m.pt"), roi=(8, 8, 8)), 3)
     assert "TorchScript file, which is a program" in refused(tmp_path / "m.pt")
 
@@ -154,7 +160,7 @@ def test_a_bundle_runs_nothing(sprung: Path, tmp_path: Path) -> None:
     expression = f"$__import__('pathlib').Path({str(sprung)!r}).touch()"
     (tmp_path / "configs" / "inference.json").write_text(json.dumps({"network_def": expression}))
     torch.save({"trap": Trap(sprung)}, tmp_path / "models" / "model.pt")
-    with pytest.raises(UserError, match="expected leave to run its code") as caught:
+    with pytest.raises(UserError, match="needs --trust-code") as caught:
         resolve(ModelEntry(name="m", bundle=str(tmp_path)), 3)
     line_of(caught)
 
@@ -234,8 +240,11 @@ def test_a_checkpoint_names_no_class_to_import(tmp_path: Path) -> None:
     checkpoint.save_checkpoint(
         tmp_path / "m.safetensors", {"w": torch.ones(1)}, {"arch": "booby:Trap", "args": {}}, half=False
     )
-    with pytest.raises(UserError, match="trained as booby:Trap, code of another package, which a job must name itself"):
-        resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 3, trusted=True)
+    with (
+        trusting(),
+        pytest.raises(UserError, match="trained as booby:Trap, code of another package, which a job must name itself"),
+    ):
+        resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 3)
 
 
 def test_a_table_s_own_types_run_nothing(sprung: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tiny import expanded, small
 
+from freqbench.core.plugins import trusting
 from freqbench.job.grid import Unit
 from freqbench.models import ModelEntry, ModelSpec, resolve
 
@@ -24,7 +25,8 @@ def units(**changes: Any) -> list[Unit]:
 
 
 def spec(**changes: Any) -> ModelSpec:
-    return resolve(ModelEntry(**{**OWN["models"][0], **changes}), num_classes=2, trusted=True)
+    with trusting():
+        return resolve(ModelEntry(**{**OWN["models"][0], **changes}), num_classes=2)
 
 
 def module(folder: Path, text: str) -> None:

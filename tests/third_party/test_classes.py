@@ -14,6 +14,7 @@ from toy.net import Tiny
 from freqbench.attacks import attack_class, make
 from freqbench.core import plugins
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.plugins import trusting
 from freqbench.job.grid import attack_identity
 from freqbench.models import load, save_checkpoint
 
@@ -59,8 +60,11 @@ def test_an_edited_source_file_is_another_identity_and_another_cell(editable: Pa
 def test_a_network_whose_code_changed_since_the_plan_is_not_loaded(editable: Path) -> None:
     planned = spec(arch="edited.net:Tiny")
     edit(editable / "net.py")
-    with pytest.raises(UserError, match=r"tiny: edited.net:Tiny is not the code that was planned with: plan anew"):
-        load(planned, CPU, trusted=True)
+    with (
+        trusting(),
+        pytest.raises(UserError, match=r"tiny: edited.net:Tiny is not the code that was planned with: plan anew"),
+    ):
+        load(planned, CPU)
 
 
 IMPORTS = "from typing import ClassVar\nfrom dataclasses import dataclass\nfrom freqbench.attacks import PGD, Attack\n"
@@ -182,7 +186,8 @@ def test_a_checkpoint_is_loaded_into_the_network(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"module.{key}": value for key, value in trained().state_dict().items()}}, tmp_path / "a.pt"
     )
-    model = load(spec(checkpoint=str(tmp_path / "a.pt")), CPU, trusted=True)
+    with trusting():
+        model = load(spec(checkpoint=str(tmp_path / "a.pt")), CPU)
     images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.equal(model(images), trained()(images))
@@ -227,5 +232,6 @@ def test_a_migration_of_a_network_that_has_none_is_refused(tmp_path: Path) -> No
 
 
 def test_a_path_means_the_class_that_python_imports() -> None:
-    assert attack_class("toy.attack:Walk", trusted=True) is Walk
+    with trusting():
+        assert attack_class("toy.attack:Walk") is Walk
     assert make(Walk, eps=0.1).steps == 5

@@ -59,8 +59,7 @@ def test_each_is_refused_without_trust_in_one_line_that_says_why(foreign: str) -
     path = OWN[key][0].get("loader") or OWN[key][0].get("arch") or OWN[key][0]["name"]
     text = str(caught.value)
     assert text.startswith(f"job.yaml: {key}[0]")
-    assert f"{path}: expected leave to run its code, as it can do all that you can" in text
-    assert "--trust-code or set trust_code: true in the job" in text
+    assert f"{path}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can" in text
     assert "\n" not in text
 
 
@@ -71,7 +70,7 @@ def test_the_command_refuses_with_exit_code_2_and_writes_nothing(
     code, out, err = bench(capsys, "run", write(tmp_path, small(**OWN)), "--out", "out")
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
-    expected = "datasets[0].loader: toy.data:Balls: expected leave to run its code"
+    expected = "datasets[0].loader: toy.data:Balls: needs --trust-code"
     assert line.startswith(f"error: {tmp_path / 'job.yaml'}: {expected}")
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
@@ -80,7 +79,7 @@ def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "booby.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     for key, name in (("datasets", "loader"), ("models", "arch"), ("attacks", "name")):
-        with pytest.raises(UserError, match="booby:Trap: expected leave to run its code"):
+        with pytest.raises(UserError, match="booby:Trap: needs --trust-code"):
             expanded(small(**{key: [{**OWN[key][0], name: "booby:Trap"}]}))
     assert not (tmp_path / "sprung").exists()
 
@@ -89,7 +88,7 @@ def test_trust_of_a_store_is_not_the_user_s(store: Path, capsys: pytest.CaptureF
     assert Store(str(store)).job()["spec"]["trust_code"] is True
     code, _, err = bench(capsys, "score", str(store), "--targets", "tiny")
     assert code == 2
-    assert "toy.data:Balls: expected leave to run its code" in err
+    assert "toy.data:Balls: needs --trust-code" in err
     assert len(err.splitlines()) == 1
 
 
@@ -100,9 +99,9 @@ def test_a_store_is_scored_with_the_flag(store: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("foreign", "reason"),
     [
-        ("dataset", "balls: expected leave"),
-        ("attack", "walk: expected leave"),
-        ("model", "tiny: toy.net:Tiny: expected"),
+        ("dataset", "balls: needs --trust-code"),
+        ("attack", "walk: needs --trust-code"),
+        ("model", "tiny: toy.net:Tiny: needs --trust-code"),
     ],
 )
 def test_a_worker_that_is_not_told_to_trust_makes_failed_rows(foreign: str, reason: str) -> None:

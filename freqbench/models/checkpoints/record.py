@@ -10,7 +10,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata
-from freqbench.models.load import READERS
+from freqbench.models.loading import READERS
 from freqbench.models.spec import ENSEMBLE, ModelSpec
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Shape
 from freqbench.models.adapter import Description, InputAdapter
 from freqbench.models.checkpoints import files as checkpoints
@@ -46,13 +47,12 @@ class _Inferer(BaseModel):
     mode: Literal["constant", "gaussian"] = "constant"
 
 
-def describe(path: str, args: Mapping[str, Any], trusted: bool) -> Description:
+def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a bundle says of its model.
 
     Args:
         path: the bundle's folder.
         args: see `BundleArgs`.
-        trusted: whether its `$` expressions may be run.
 
     Returns:
         `preprocess` is None, and `input` leaves the volume as it is, where the transforms do more, or other, than
@@ -64,7 +64,7 @@ def describe(path: str, args: Mapping[str, Any], trusted: bool) -> Description:
         UserError: an expression or a class of others' without trust; overlapping classes; no window size.
     """
     validate(dict(args), BundleArgs, path)
-    config = _config(path, trusted)
+    config = _config(path)
     told = _network(config)
     _refuse_overlapping_classes(config)
     inferer = _inferer(config)
@@ -85,16 +85,16 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     return "configs/*", _WEIGHTS, "*.py"
 
 
-def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
+def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     """The network of `network_def` with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
 
     Raises:
         CheckpointError, UserError: as `describe`; or not a class of `monai.networks.nets`, or it refuses its arguments.
     """
     validate(dict(args), BundleArgs, path)
-    config = _config(path, trusted)
+    config = _config(path)
     _network(config)
-    if trusted:
+    if is_trusted():
         return construct(f"{config.file}: network_def", lambda: _resolved(config))
     name = str(config.find("network_def::_target_"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
@@ -105,7 +105,7 @@ def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
     return construct(f"{config.file}: network_def", lambda: cls(**kwargs))
 
 
-def state_dict(path: str, args: Mapping[str, Any], trusted: bool) -> dict[str, Tensor]:
+def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of `models/model.pt`, on the CPU: weights only, trusted or not.
 
     Raises:
@@ -116,7 +116,7 @@ def state_dict(path: str, args: Mapping[str, Any], trusted: bool) -> dict[str, T
     return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
 
 
-def _config(path: str, trusted: bool) -> Config:
+def _config(path: str) -> Config:
     names = [f"configs/inference{suffix}" for suffix in (".json", ".yaml", ".yml")]
     file = next((file for name in names if (file := Path(path, name)).is_file()), None)
     if file is None:
@@ -130,7 +130,7 @@ def _config(path: str, trusted: bool) -> Config:
         "bundle_root": path,
         "_meta_": read_object(metadata) if metadata.is_file() else {},
     }
-    return Config(file=file, content=content, trusted=trusted)
+    return Config(file=file, content=content)
 
 
 def _weights(path: str) -> Path:

@@ -22,12 +22,10 @@ class Config:
     Attributes:
         file: it was read from, for messages.
         content: its keys, with the metadata under `_meta_`.
-        trusted: whether `$` expressions may be run, by MONAI's parser.
     """
 
     file: Path
     content: Mapping[str, Any]
-    trusted: bool
 
     def find(self, id: str) -> Any:
         """What stands under an id, its own reference or expression resolved and those inside it left; None if nothing.
@@ -65,7 +63,7 @@ class Config:
             UserError: no trust.
             CheckpointError: it fails.
         """
-        require_trust(f"{self.file}: {id}", self.trusted)
+        require_trust(f"{self.file}: {id}")
         try:
             return self._parser.get_parsed_content(id)
         except _FAILURES as error:
@@ -81,7 +79,7 @@ class Config:
         return ConfigParser(dict(self.content))
 
     def _made(self, id: str, target: str) -> Any:
-        require_trust(f"{self.file}: {id} is an object of {target}", self.trusted)
+        require_trust(f"{self.file}: {id} is an object of {target}")
         return self.parsed(id)
 
     def _find(self, id: str, seen: tuple[str, ...]) -> Any:
@@ -101,7 +99,7 @@ class Config:
         if not isinstance(node, str) or not node.startswith(("$", "@", "%")):
             return node
         if node.startswith("$"):
-            require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}", self.trusted)
+            require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}")
             return self.parsed(id)
         target = node[1:].replace("#", _SEPARATOR)
         found = self._find(target, (*seen, id))

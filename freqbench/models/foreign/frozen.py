@@ -107,20 +107,19 @@ class _Signature:
     num_classes: int | None
 
 
-def describe(path: str, args: Mapping[str, Any], trusted: bool) -> Description:
+def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a frozen network takes and gives: what its file says, or else the job.
 
     Args:
         path: a TorchScript file, or a `.pt2` of `torch.export.save`.
         args: see `FrozenArgs`.
-        trusted: whether the file may run.
 
     Raises:
         UserError: no trust; an unknown or missing argument, or one that contradicts the file.
         CheckpointError: no such file, unreadable, or neither of the two formats.
     """
     given = validate(dict(args), FrozenArgs, path)
-    _, told = _load(path, trusted)
+    _, told = _load(path)
     roi = _agreed(path, "roi", given.roi, told.roi)
     num_classes = _agreed(path, "num_classes", given.num_classes, told.num_classes)
     num_channels = _agreed(path, "num_channels", given.num_channels, told.num_channels, default=1)
@@ -135,7 +134,7 @@ def describe(path: str, args: Mapping[str, Any], trusted: bool) -> Description:
     )
 
 
-def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
+def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     """The network of a file with its weights, on the CPU, its parameters without gradients.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
@@ -145,15 +144,15 @@ def network(path: str, args: Mapping[str, Any], trusted: bool) -> nn.Module:
         UserError, CheckpointError: as `describe`.
     """
     validate(dict(args), FrozenArgs, path)
-    net, told = _load(path, trusted)
+    net, told = _load(path)
     return Frozen(net, path, singly=told.batch == 1)
 
 
-def _load(path: str, trusted: bool) -> tuple[nn.Module, _Signature]:
+def _load(path: str) -> tuple[nn.Module, _Signature]:
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
-    require_trust(path, trusted)
+    require_trust(path)
     entries = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
     scripted = any(entry.endswith("/constants.pkl") for entry in entries)
     exported = any(entry.endswith("archive_format") or entry == "serialized_exported_program.json" for entry in entries)

@@ -71,7 +71,7 @@ class NnunetArgs(Strict):
         return codes
 
 
-def describe(path: str, args: Mapping[str, Any], trusted: bool = False) -> Description:
+def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a folder says of its model.
 
     Args:
@@ -126,7 +126,7 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     return "plans.json", "dataset.json", f"fold_{fold}/{given.checkpoint}"
 
 
-def network(path: str, args: Mapping[str, Any], trusted: bool = False) -> nn.Module:
+def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
 
     Its deep-supervision heads are there, as checkpoints hold them, and unused: one tensor of full resolution comes out.
@@ -147,7 +147,7 @@ def network(path: str, args: Mapping[str, Any], trusted: bool = False) -> nn.Mod
     return construct(where, lambda: cls(input_channels=plan.num_channels, num_classes=plan.num_classes, **kwargs))
 
 
-def state_dict(path: str, args: Mapping[str, Any], trusted: bool = False) -> dict[str, Tensor]:
+def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of a fold, on the CPU; deep-supervision heads included.
 
     Raises:

@@ -33,9 +33,7 @@ READERS: Mapping[str, ModuleType] = {
 FOLDERS: Mapping[str, ModuleType] = {"nnunet": nnunet, "bundle": bundle}
 
 
-def load(
-    spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False, trusted: bool = False
-) -> SegmentationModel:
+def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
     """The model of a spec on a device, in eval mode, its parameters without gradients.
 
     Args:
@@ -43,7 +41,6 @@ def load(
         device: where it is to run.
         precision: `fp32`, `tf32` or `bf16`.
         compile: run the network through `torch.compile`.
-        trusted: whether code of others may run here.
 
     Raises:
         CheckpointError: the checkpoint is not the one that was resolved.
@@ -51,22 +48,22 @@ def load(
         StorageRefused, StorageUnavailable: object storage does not give it.
     """
     if spec.members:
-        members = [load(member, device, precision, compile, trusted) for member in spec.members]
+        members = [load(member, device, precision, compile) for member in spec.members]
         return _behind_defence(spec, MeanOfProbabilities(members)).to(device).eval()
     given = spec.checkpoint
     if not spec.is_random:
         # From here on the files that were looked at, whatever is put in their place meanwhile.
         spec = replace(spec, checkpoint=located(spec.arch, given, spec.args, spec.checkpoint_sha256))
     with named(given, spec.checkpoint):
-        if not spec.is_random and content_sha256(spec, trusted) != spec.checkpoint_sha256:
+        if not spec.is_random and content_sha256(spec) != spec.checkpoint_sha256:
             raise CheckpointError(
                 f"{spec.name}: {given} is not the file that was planned with (sha256 "
                 f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
             )
-        net = network(spec, trusted)
+        net = network(spec)
         if not spec.is_random and spec.arch not in FROZEN:
             # Strict, and casts float16 weights to the network's float32.
-            net.load_state_dict(weights(spec, net.state_dict(), trusted))
+            net.load_state_dict(weights(spec, net.state_dict()))
     net.requires_grad_(False)
     model = _behind_defence(spec, net, precision=precision, compile=compile, adapter=spec.input)
     return model.to(device).eval()
@@ -111,19 +108,19 @@ def named(given: str, local: str) -> Iterator[None]:
         raise type(error)(str(error).replace(local, given)) from None
 
 
-def network(spec: ModelSpec, trusted: bool) -> nn.Module:
+def network(spec: ModelSpec) -> nn.Module:
     """The bare network on the CPU, its weights not loaded (a frozen file has them).
 
     Raises:
         UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
     """
     if spec.needs_trust:
-        plugins.require_trust(f"{spec.name}: {spec.arch}", trusted)
+        plugins.require_trust(f"{spec.name}: {spec.arch}")
     if spec.arch in READERS:
-        net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args, trusted)
+        net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args)
         return net
     if plugins.names_class(spec.arch):
-        cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module, trusted)
+        cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module)
         if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
             raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
         return architectures.build_class(cls, spec.args, spec.seed or 0)
@@ -138,7 +135,7 @@ def network(spec: ModelSpec, trusted: bool) -> nn.Module:
     )
 
 
-def skeleton(spec: ModelSpec, trusted: bool) -> nn.Module:
+def skeleton(spec: ModelSpec) -> nn.Module:
     """The bare network on the meta device, shapes and keys alone; not of a frozen file, which has a device of its own.
 
     Raises:
@@ -149,7 +146,7 @@ def skeleton(spec: ModelSpec, trusted: bool) -> nn.Module:
             spec.arch, spec.num_classes, network_roi(spec), spec.args, spec.num_channels, _migration(spec).extra
         )
     # Constructors of others may read numbers off tensors, which the meta device does not have.
-    return network(spec, trusted).to("meta").eval()
+    return network(spec).to("meta").eval()
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:
@@ -161,25 +158,24 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
     architectures.trace(spec.arch, net, spec.num_classes, network_roi(spec), spec.num_channels)
 
 
-def weights(spec: ModelSpec, wanted: Mapping[str, Tensor], trusted: bool) -> dict[str, Tensor]:
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a checkpoint under the network's names, migrated.
 
     Args:
         spec: of a network that is not frozen.
         wanted: the network's state dict; the meta device will do.
-        trusted: whether code of others may run.
     """
     if spec.arch in READERS:
-        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args, trusted)
+        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
         return found
     found = checkpoints.read_state_dict(spec.checkpoint, wanted)
     return _migration(spec).convert(found, wanted)
 
 
-def content_sha256(spec: ModelSpec, trusted: bool) -> str:
+def content_sha256(spec: ModelSpec) -> str:
     """SHA-256 of what a model is read from: a file, or the files of a folder."""
     if spec.arch in READERS:
-        found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args, trusted)
+        found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
         return found.sha256
     return checkpoints.content_sha256(spec.checkpoint)
 
