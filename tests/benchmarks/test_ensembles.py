@@ -28,7 +28,7 @@ NETWORKS = ("unet", "unetr", "unet-vaft")
 SETTINGS: dict[str, dict[str, Any]] = {"autoattack": {"steps": 40, "queries": 200}, "sea": {"steps": 40}}
 FAST: dict[str, dict[str, Any]] = {"autoattack": {"steps": 6, "queries": 20}, "sea": {"steps": 6}}
 SLACK = 0.2
-"""Points of DSC: less than what `bench.py converge` calls converged. PGD has all passes of the ensemble for one loss."""
+"""Points of DSC, what `bench.py converge` calls converged: PGD has all passes of the ensemble for one loss."""
 PGD_LOSSES = ("dicece", "dice", "ce")
 
 
