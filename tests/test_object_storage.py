@@ -123,7 +123,8 @@ def test_a_put_that_takes_too_long_is_given_up_and_leaves_a_whole_object(s3: S3,
     s3.fault("slow", match=s3_root.rpartition("/")[2], times=99, seconds=60.0)
     config = {"connect_timeout": 2, "read_timeout": 0.5, "retries": {"mode": "standard", "total_max_attempts": 1}}
     code = (
-        "import sys\nfrom freqbench import filesystems, storage\nfrom freqbench.core.errors import StorageUnavailable\n"
+        "import sys\nfrom freqbench.core import filesystems, storage\n"
+        "from freqbench.core.errors import StorageUnavailable\n"
         f"filesystems.S3_CONFIG, filesystems.S3_RETRIES = {config!r}, 1\n"
         f"try:\n    storage.write_atomic({path!r}, {NEW!r})\n"
         "except StorageUnavailable as error:\n    sys.exit(str(error))"
@@ -217,7 +218,7 @@ def test_two_processes_fetch_an_object_once(s3: S3, s3_root: str) -> None:
     storage.write_atomic(path, OLD)
     s3.requests()
     s3.fault("slow", method="GET", seconds=2.0)
-    command = [sys.executable, "-c", f"from freqbench import storage; print(storage.fetch({path!r}))"]
+    command = [sys.executable, "-c", f"from freqbench.core import storage; print(storage.fetch({path!r}))"]
     started = [subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     first, second = (process.communicate(timeout=60)[0].strip() for process in started)
     assert first == second

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.cli import doctor
+from freqbench.cli.doctor import examine
 from freqbench.core import storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.names import ALIASES
@@ -59,7 +59,7 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
     if data:
         layout = recognise_layout(data)
         return iter(layout.lines()), not layout.problems
-    return doctor.examine(), True
+    return examine(), True
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:

@@ -89,7 +89,7 @@ def test_a_bound_that_nothing_reaches_changes_nothing(name: str) -> None:
 
 @OPTIMAL
 def test_without_it_nobody_looks_at_the_ssim(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("ssim_bound", "frequency_apgd"):
+    for module in ("core.ssim_bound", "frequency_apgd"):
         monkeypatch.delattr(f"freqbench.attacks.{module}.body_ssim")
     attack(name)(Net(), *bodies())
 

@@ -130,7 +130,7 @@ def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(
     names = ("cell_id", "case_key", "target_model_id", "source_model_id")
     crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
     with trusting():
-        made = Reproducer(Store(root_of(out)), None).each([(key[0], key[1], key[2]) for key in crossed[:2]])
+        made = list(Reproducer(Store(root_of(out)), None).each([(key[0], key[1], key[2]) for key in crossed[:2]]))
     assert [each.verdict for each in made] == ["equal", "equal"]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.core.errors import UserError
+from freqbench.models.checkpoints import files
 from freqbench.training import TrainJob, identities, train
 from freqbench.training import loop as loops
 from freqbench.training.lists import job_lists
@@ -47,7 +48,7 @@ def trained(tiny_job: MakeJob, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def weights(path: str | Path) -> dict[str, Tensor]:
-    return models.checkpoint.read_state_dict(str(path))
+    return files.read_state_dict(str(path))
 
 
 def largest(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:

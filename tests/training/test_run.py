@@ -9,6 +9,7 @@ import torch
 
 from freqbench import models
 from freqbench.core.errors import UserError
+from freqbench.models.checkpoints import files
 from freqbench.training import TrainJob, run, train
 from freqbench.training.lists import job_lists
 from freqbench.training.validation import case_dice, mean_foreground
@@ -60,7 +61,7 @@ def test_the_stored_file_says_how_it_was_made(trained: tuple[TrainJob, str]) -> 
 def test_half_precision_halves_the_file(trained: tuple[TrainJob, str], tiny_job: MakeJob, tmp_path: Path) -> None:
     _, out = trained
     train(tiny_job(steps=3), str(tmp_path), progress=False)
-    stored = [models.checkpoint.read_state_dict(f"{folder}/net/best.safetensors") for folder in (out, tmp_path)]
+    stored = [files.read_state_dict(f"{folder}/net/best.safetensors") for folder in (out, tmp_path)]
     assert {tensor.dtype for tensor in stored[0].values()} == {torch.float16}
     assert {tensor.dtype for tensor in stored[1].values()} == {torch.float32}
 
