@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Best, Task, across
 from freqbench.core.errors import ParameterError
 from freqbench.ops.projections import linf_ball
 
@@ -140,7 +139,7 @@ class APGD(LinfGradientAttack):
             x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
         offered = task.best
         for radius, count in wider:
-            task.best = task.new_best()  # its volumes are no results: they may lie outside the ball
+            task.best = Best()  # its volumes are no results: they may lie outside the ball
             x = self._climb(task, x, radius, count)
             task.best.offer(task.value(x), x)
             (x,) = task.best.kept

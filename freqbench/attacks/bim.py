@@ -33,11 +33,6 @@ class BIM(LinfGradientAttack):
     steps: int = 20
     step_size: float | str = 0.01
 
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step."""
-        return self.steps, self.steps
-
     def run(self, task: Task) -> Tensor:
         """The paper's iteration."""
         project = linf_ball(task.clean, self.eps)

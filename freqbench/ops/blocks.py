@@ -40,6 +40,11 @@ def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
     return F.pad(x, widths, mode="reflect")
 
 
+def tiled(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask of a block, `[h, w, d]`, repeated over a padded volume `[B, C, H, W, D]`, on its device."""
+    return mask.repeat([size // side for size, side in zip(like.shape[2:], mask.shape, strict=True)]).to(like.device)
+
+
 def split(x: Tensor, block: Block) -> Tensor:
     """Voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`.
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from freqbench.attacks import make
 from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
-from freqbench.core.errors import ParameterError
 from freqbench.models import SegmentationModel, SlidingWindowModel
 from freqbench.ops.quantisation import reach
 
@@ -151,14 +150,6 @@ def test_at_equal_passes_and_bounds_the_loss_is_higher_than_the_papers(weak: str
     assert losses[1] > losses[0]
 
 
-def test_stretching_and_dc_make_threat_models_of_their_own() -> None:
-    assert VAFAOpt().threat_model == make("vafa", block=8).threat_model == "dct-quantization-stretched"
-    assert VAFAOpt(renormalize=False).threat_model == make("vafa", renormalize=False).threat_model == "dct-quantization"
-    assert make("vafa", variant="paper", q_max=10).threat_model == "dct-quantization"
-    assert SA2Opt().threat_model == make("sa2").threat_model == "dct-scaling"
-    assert SA2Opt(variant="paper").threat_model == make("sa2", variant="paper").threat_model == "dct-scaling-with-dc"
-
-
 def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
     images = drawn(7)
     for attack in (VAFAOpt(block=4, steps=2), SA2Opt(block=4, steps=2)):
@@ -195,20 +186,6 @@ def test_a_whole_volume_is_attacked_through_the_sliding_window(name: str) -> Non
     assert result.adversarial.shape == images.shape
     assert result.state is not None
     assert result.state.shape == (1, 1, 3 * 2 * 2, 4, 4, 4)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"q_max": 4.0}, "q_max: expected at least q_min = 5, got 4"),
-        ({"q_min": 0.0}, "q_min: expected a number above 0"),
-        ({"renormalize": None}, "renormalize: expected true or false, got None"),
-        ({"control": "none at all"}, "control: expected none, uniform or random"),
-    ],
-)
-def test_bad_parameters_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParameterError, match=message):
-        make("vafa_opt", **changes)
 
 
 def test_blocks_of_one_voxel_quantise_intensities() -> None:

@@ -13,7 +13,6 @@ from tiny import Collector, expanded, small
 from torch import Tensor
 
 from freqbench.attacks import make
-from freqbench.core.errors import ParameterError
 from freqbench.engine import serial
 from freqbench.engine.worker import WorkerSpec
 from freqbench.metrics.image import l2
@@ -141,22 +140,3 @@ def test_records_hold_the_budget_of_the_one_that_is_given() -> None:
     found = [tuple(outcome.records[0][column] for column in columns) for outcome in listener.outcomes]
     assert found == [("linf", "linf", 8 / 255, 0, 0), ("l2", "l2", 2.0, 0, 0)]
     assert [outcome.records[0]["eps_native"] for outcome in listener.outcomes] == [pytest.approx(8 / 255 * 425), None]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({}, "linf: expected exactly one of linf and l2, got none"),
-        ({"linf": 0.1, "l2": 1.0}, "linf: expected exactly one of linf and l2, got both"),
-        ({"linf": 0.0, "l2": 0.0}, "linf: expected exactly one of linf and l2, got both"),
-        ({"linf": -0.1}, "linf: expected a number in [0, 1] or a fraction like 8/255, got -0.1"),
-        ({"l2": -1.0}, "l2: expected a number of at least 0, got -1.0"),
-        ({"l2": float("inf")}, "l2: expected a number of at least 0, got inf"),
-        ({"l2": "8/255"}, "l2: expected a number of at least 0, got '8/255'"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(parameters: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make("random_noise", **parameters)
-    assert str(caught.value) == f"random_noise: {expected}"

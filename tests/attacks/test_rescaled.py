@@ -1,16 +1,13 @@
 """Difgsm and dynamic scaling: what the network is asked, what counts of its answer, by torch's own interpolation."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.examples import SmallNet, generators, volumes
+from attacks.examples import SmallNet, generators
 from attacks.test_transfer import EPS, doubles, run
 from torch import Tensor
 
 from freqbench.attacks import make
-from freqbench.core.errors import ParameterError, UserError
 
 
 class Watched(SmallNet):
@@ -134,18 +131,3 @@ def test_the_best_is_judged_at_volumes_as_they_are(name: str) -> None:
     values = torch.stack([F.cross_entropy(z, labels[:, 0], reduction="none").flatten(1).mean(1) for z in said])
     for i, k in enumerate(values.argmax(0).tolist()):
         assert torch.equal(result.adversarial[i], asked[k][i])
-
-
-@pytest.mark.parametrize(("name", "layout"), [("difgsm", "10, 5"), ("dynamic_scaling", "10, 4")])
-def test_draws_of_another_layout_are_refused(name: str, layout: str) -> None:
-    images, _ = volumes()
-    with pytest.raises(UserError, match=rf"^{name}: expected a start of shape \(2, {layout}\), got \(2, 1, 8, 6, 4\)$"):
-        run(name, start=images)
-
-
-@pytest.mark.parametrize(
-    ("name", "still"), [("difgsm", {"probability": 0.0}), ("dynamic_scaling", {"min_scale": 1.0, "max_scale": 1.0})]
-)
-def test_restarts_where_nothing_is_drawn_are_refused(name: str, still: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=f"^{name}: restarts: expected 1, got 2: without a random draw"):
-        make(name, eps=EPS, restarts=2, **still)

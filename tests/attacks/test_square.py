@@ -12,7 +12,6 @@ from torch import Tensor
 
 from freqbench.attacks import AttackResult, make
 from freqbench.attacks.square import share
-from freqbench.core.errors import ParameterError
 
 
 def search(**changes: Any) -> tuple[Asked, AttackResult]:
@@ -165,21 +164,3 @@ def test_a_start_takes_the_place_of_the_stripes() -> None:
     model, noise = Asked(), 0.01 * torch.ones_like(images)
     make("square", eps=EPS, queries=3)(model, images, labels, start=noise)
     assert torch.equal(model.volumes[0], (images + noise).clamp(0, 1))
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
-        ({"queries": 10.5}, "queries: expected a whole number of at least 1, got 10.5"),
-        ({"p_init": 0}, "p_init: expected a number above 0 and at most 1, got 0"),
-        ({"p_init": 1.5}, "p_init: expected a number above 0 and at most 1, got 1.5"),
-        ({"p_init": float("nan")}, "p_init: expected a number above 0 and at most 1, got nan"),
-        ({"steps": 10}, "steps: unknown parameter 'steps'."),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make("square", eps=EPS, **changes)
-    assert str(caught.value).startswith(f"square: {expected}")

@@ -8,11 +8,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.draws import Generators
 from freqbench.attacks.core.parameters import PARAMETERS, Parameter, as_channels
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Generators, Task
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
-from freqbench.ops.filters import keep_cube
+from freqbench.ops.dct import keep_cube
 
 SLACK = 1e-6
 
@@ -72,7 +71,7 @@ class Attack(ABC):
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
         filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
-            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.filters.keep_cube`); the volume is then clamped to
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to
             [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
             larger at single voxels, as the `linf` of a record says.
         scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
@@ -223,13 +222,13 @@ class Attack(ABC):
                 channels=self.channels,
                 check_classes=self.check_classes,
             )
-            with task.network.evaluation_mode():
+            with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
             self._verify(task.clean, adversarial, task.state)
             if self.filter is not None:
                 adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
-            adversarial = task.network.whole(adversarial)
+            adversarial = task.whole(adversarial)
         forwards, backwards = task.passes
         return AttackResult(
             adversarial=adversarial,

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import APGD, Schedule
 from freqbench.attacks.core.base import LinfAttack
-from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import SCOPES
 from freqbench.attacks.core.targets import LEAST_LIKELY
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Task, across
 from freqbench.core.errors import ParameterError, UserError
+from freqbench.ops.losses import FEWEST_CLASSES
 
 SCHEDULE: Schedule = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))
 """The radii of SEA's runs, as factors of eps, and their shares of the steps."""
@@ -84,6 +85,13 @@ class Ensemble(LinfAttack):
     def is_stochastic(self) -> bool:
         """Members draw."""
         return True
+
+    def require_classes(self, parameter: str, losses: Mapping[str, str], num_classes: int) -> None:
+        """Refuse entries of a parameter whose losses, by entry, take more classes than there are."""
+        for entry, loss in losses.items():
+            if num_classes < FEWEST_CLASSES.get(loss, 0):
+                complaint = f"expected at least {FEWEST_CLASSES[loss]} classes for {entry}, got {num_classes}"
+                raise ParameterError(self.name, parameter, f"{complaint}: leave it out")
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for every member."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from freqbench.attacks import make
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.ssim_bound import SUFFIX
+from freqbench.attacks.core.threat_models import SSIM_SUFFIX
 
 FEWEST_STEPS, RESTARTS = 20, 3
 LOSSES = ("dice", "ce")
@@ -63,7 +63,7 @@ _WITHOUT_SSIM: Mapping[str, Strongest] = {
 STRONGEST: Mapping[str, Strongest] = {
     **_WITHOUT_SSIM,
     **{
-        f"{name}{SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
+        f"{name}{SSIM_SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
         for name, strongest in _WITHOUT_SSIM.items()
         if strongest.has_slices
     },
