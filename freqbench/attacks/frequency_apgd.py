@@ -47,19 +47,22 @@ class FrequencySpace(Space):
 class FrequencyAPGD(BlockAttack, GradientAttack):
     """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
 
-    Points are kept in voxel layout over the volume padded to whole blocks (`freqbench.attacks.core.frequency`); starts
-    come in, and the final state goes out, in blocked layout. An author writes `space`, `bounds` and `null_state`.
-
-    Loss and number of steps are those that `bench.py converge` found on the packaged UNet of the phantom: the Dice loss
-    is ahead of the cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to 2.3 points.
+    Points are kept in voxel layout over the volume padded to whole blocks; starts come in, and the final state goes
+    out, in blocked layout `[B, C, N, h, w, d]`. An author writes `space`, `bounds` and `null_state`. Loss and number of
+    steps are those that `bench.py converge` found on the packaged UNet of the phantom: the Dice loss is ahead of the
+    cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to 2.3 points.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
         block: see `BlockAttack`.
         random_start: begin at a uniform draw between the bounds; false: halfway between them.
-        control: `none`, or a null row in place of the attack: no gradient is taken.
+        control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the mildest or largest
+            state everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
-            makes a threat model of its own, `...-ssim`; None: it is not bounded.
+            adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest that the
+            threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
+
+    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice and `keep` is `best`.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -171,23 +174,14 @@ class VAFAOpt(FrequencyAPGD):
 
     VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
     rounding that says little about where the error goes; its volumes bound the harm of its optimiser, not of its threat
-    model. There is no SSIM term here: it is a penalty of VAFA's attacker, no bound; `ssim_min` is one.
+    model. Its SSIM term is a penalty of VAFA's attacker, no bound, and left out; `ssim_min` is a bound.
 
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
         q_min: smallest.
-        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
-        block: side of the DCT block in voxels, or three.
         renormalize: stretch every slice, as VAFA's code does: threat model `dct-quantization-stretched`. False:
             `dct-quantization`.
-        random_start: begin at uniform draws from the errors' range.
-        control: `uniform`: the table is q_max everywhere; `random`: every coefficient at its lowest or highest error,
-            by a draw; neither takes a gradient.
-        ssim_min: the least SSIM inside the body, which adds `-ssim` to the threat model. Errors shrink together
-            towards 0, each to the nearest one that some q makes, as far as the bound asks (`within_ssim`). None: no
-            bound.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice and `keep` is `best`.
+        control: `uniform`: the table is q_max everywhere; see `FrequencyAPGD` for it and what else there is.
 
     `start`: the table, `[B, C, N, h, w, d]`.
 
@@ -275,23 +269,13 @@ class SA2Opt(FrequencyAPGD):
 
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5
 
-    clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `state` is m.
-
-    SA2 (Hanif et al., ISBI 2025) weighs the loss by 0.2 against an SSIM loss, takes ten steps of fixed length and keeps
-    the last volume. The SSIM is a penalty of its attacker, no bound, and left out here; `ssim_min` is a bound.
+    clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `state` is m. SA2 (Hanif et al.,
+    ISBI 2025) weighs the loss by 0.2 against an SSIM loss, takes ten steps of fixed length and keeps the last volume.
 
     Args:
         rho: how far a multiplier may leave 1, in [0, 1).
-        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
-        block: side of the DCT block in voxels, or three.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
-        random_start: begin at uniform draws from the bounds; false: at 1.
-        control: `uniform`: every multiplier is 1 - rho; `random`: each at its lower or upper bound, by a draw; neither
-            takes a gradient.
-        ssim_min: the least SSIM inside the body, which adds `-ssim` to the threat model. Multipliers are brought nearer
-            to 1 together, as far as the bound asks (`within_ssim`). None: no bound.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice and `keep` is `best`.
+        control: `uniform`: every multiplier is 1 - rho; see `FrequencyAPGD` for it and what else there is.
 
     `start`: the multipliers, `[B, C, N, h, w, d]`.
 
@@ -362,10 +346,10 @@ def within_ssim(
 ) -> Callable[[Tensor], Tensor]:
     r"""A function that draws points towards the origin until the SSIM of their volumes is at least `ssim_min`.
 
-    With o the origin, P the projection and S the SSIM of a point's volume with the clean one
-    (`freqbench.ops.ssim.body_ssim`), x becomes P(o + t (x - o)). t is the largest number in [0, 1] at which S is still
-    `ssim_min`, found to 1/256 by halving. As t depends on x, the gradient has a term for it: with g the gradient at the
-    new point, s that of S, P taken for the identity, and t below 1,
+    With o the origin, P the projection and S the SSIM of a point's volume with the clean one, x becomes P(o + t (x -
+    o)). t is the largest number in [0, 1] at which S is still `ssim_min`, found to 1/256 by halving. As t depends on x,
+    the gradient has a term for it: with g the gradient at the new point, s that of S, P taken for the identity, and t
+    below 1,
 
     .. math:: \frac{dL}{dx} = t \Bigl(g - \frac{g \cdot (x - o)}{s \cdot (x - o)} \, s\Bigr),
 

@@ -38,15 +38,12 @@ class SA2(FrequencyAttack):
 
     Args:
         rho: how far a multiplier may leave 1, in [0, 1).
-        steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step of a multiplier; not scaled by rho.
-        block: side of the DCT block in voxels, or three.
         dice_weight: weight of the task loss.
-        ssim_weight: weight of the SSIM loss; 0 leaves it out.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 
-    `start`: the initial multipliers, `[B, C, N, h, w, d]`.
+    Further parameters: `freqbench.attacks.core.frequency`. `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
     **Threat model.** `dct-scaling`; in `paper`, where the mean of a block may move too, `dct-scaling-with-dc`
     (`freqbench.attacks.core.threat_models`). The strongest multipliers of both are `sa2_opt`'s.
@@ -143,13 +140,8 @@ class SA2(FrequencyAttack):
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
     """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
 
-    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit.
-
-    Args:
-        clean: `[B, C, H, W, D]`.
-        block: from `cut_block`.
-        band: the coefficients that the multipliers reach.
-        with_dc: DC too, where the band holds it.
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, where the
+    band holds it.
     """
     transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
     mask[0, 0, 0] &= with_dc

@@ -44,21 +44,18 @@ class VAFA(FrequencyAttack):
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
         q_min: smallest; None: 5, in `paper` 1.
-        steps: gradient steps; one forward and one backward pass each.
-        block: side of the DCT block in voxels, or three.
-        ssim_weight: weight of the SSIM loss; 0 leaves it out.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
             of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
         control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
             step, no gradient. What the attack does beyond these rows is the optimisation's.
 
-    `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
+    Further parameters: `freqbench.attacks.core.frequency`. `start`: with `control: random`, the table in place of its
+    draw, `[B, C, N, h, w, d]`.
 
-    **Threat model.** Rounding is soft to the last step, so that each coefficient lies between the clean one and
-    q round(c / q): a volume is near those of the threat model (`freqbench.attacks.core.threat_models`), not exactly
-    one of them. Stretching is in the code alone, not in the paper's algorithm. It bounds no intensity, and makes a
-    threat model of its own. The strongest tables of both are `vafa_opt`'s.
+    **Threat model.** Rounding is soft to the last step: a volume is near those of the threat model
+    (`freqbench.attacks.core.threat_models`), not exactly one of them. Stretching is in the code alone, bounds no
+    intensity, and makes a threat model of its own. The strongest tables of both are `vafa_opt`'s.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
     (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
@@ -152,15 +149,9 @@ class VAFA(FrequencyAttack):
 
 
 def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The spectrum that is quantised, and a function that makes a volume on the 0..255 scale of errors added to it.
+    """The DCT of every block of 255 clean - 128, and a function of errors added to it that makes a volume.
 
-    Args:
-        clean: `[B, C, H, W, D]` in [0, 1].
-        block: from `cut_block`.
-
-    Returns:
-        The DCT of every block of 255 clean - 128, in voxel layout, padded to whole blocks; and a function of errors of
-        its shape.
+    The spectrum is in voxel layout, padded to whole blocks, and so are the errors; the volume is on the 0..255 scale.
     """
     scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
     spectrum = transform.spectrum(scaled.clone())  # of blocks of one voxel the volume itself
