@@ -90,9 +90,6 @@ ATTACKS: Mapping[str, type[Attack]] = {
 def attack_class(name: str) -> type[Attack]:
     """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`.
 
-    Args:
-        name: of the attack.
-
     Raises:
         UserError: unknown attack, or a class that is not trusted, not found, no attack, or not named as one.
     """

@@ -131,10 +131,7 @@ class ALMAProx(AimedAttack):
 def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, Tensor]:
     """What each voxel lacks for success, `[B, 1, H, W, D]`, at most 0 where it lacks nothing; and whether it succeeds.
 
-    Args:
-        logits: `[B, K, H, W, D]`.
-        labels: `[B, 1, H, W, D]`.
-        towards: labels are to be predicted, not to be left.
+    `towards`: labels are to be predicted, not to be left.
     """
     num_classes = logits.shape[1]
     top = logits.topk(min(num_classes, 4 if towards else 3), dim=1).values

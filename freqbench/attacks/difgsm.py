@@ -23,26 +23,20 @@ class RescaledMIFGSM(MIFGSM):
 
     The network is asked about the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`).
     Its logits are brought back to the voxels that they belong to before the loss sees them, so that labels, organs and
-    target rules fit as they are: the gradient is that of L(Z' f(Z x), y), through network, Z and Z'. Logits of what was
-    filled up are left out; voxels out of sight do not count in L.
-
-    With `keep: best`, and for restarts, volumes are compared as they are, not resized: for one forward pass more a
-    volume.
+    target rules fit as they are: the gradient is that of L(Z' f(Z x), y). Logits of what was filled up are left out;
+    voxels out of sight do not count in L. With `keep: best`, and for restarts, volumes are compared as they are, not
+    resized: for one forward pass more a volume.
     """
 
     num_draws: ClassVar[int]
 
     @abstractmethod
     def ratio(self, *draws: float) -> float:
-        """Sides of the resized volume to those of the window.
-
-        Args:
-            draws: numbers in [0, 1), as many as `num_draws` beside the three that say where.
-        """
+        """Sides of the resized volume to those of the window, from `num_draws` numbers in [0, 1)."""
 
     @property
     def may_cut(self) -> bool:
-        """Whether voxels may get out of sight: a property of the attack, lest a sample's loss hang on its batch."""
+        """Whether voxels may get out of sight: a property of the attack, lest a sample's loss depend on its batch."""
         return False
 
     @property

@@ -348,8 +348,8 @@ def within_ssim(
 
     With o the origin, P the projection and S the SSIM of a point's volume with the clean one, x becomes P(o + t (x -
     o)). t is the largest number in [0, 1] at which S is still `ssim_min`, found to 1/256 by halving. As t depends on x,
-    the gradient has a term for it: with g the gradient at the new point, s that of S, P taken for the identity, and t
-    below 1,
+    the gradient has a term for it: with g the gradient at the new point, s that of S, P as if it were the identity, and
+    t below 1,
 
     .. math:: \frac{dL}{dx} = t \Bigl(g - \frac{g \cdot (x - o)}{s \cdot (x - o)} \, s\Bigr),
 

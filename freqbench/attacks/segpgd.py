@@ -81,14 +81,6 @@ class SegPGD(PGD):
 
 
 def right_before_wrong(logits: Tensor, labels: Tensor, resists: Tensor, share: float, scope: Scope) -> Tensor:
-    """J of `SegPGD`, `[B]`.
-
-    Args:
-        logits: `[B, K, H, W, D]`.
-        labels: `[B, 1, H, W, D]`.
-        resists: the voxels that are still to be changed, bool `[B, 1, H, W, D]`.
-        share: lambda.
-        scope: what counts of it.
-    """
+    """J of `SegPGD` with lambda = `share`, `[B]`; `resists` are the voxels that are still to be changed."""
     weights = share + (1 - 2 * share) * resists[:, 0].to(logits)
     return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)

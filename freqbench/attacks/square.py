@@ -107,10 +107,8 @@ class Square(LinfGradientAttack):
 def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
     """The voxels of one cube a sample, `[B, 1, H, W, D]`, and in which channels it goes up, `[B, C, 1, 1, 1]`.
 
-    Args:
-        like: the windows.
-        p: the share of a window that it covers.
-        draw: numbers in [0, 1) for its place on each axis and its sign in each channel, `[B, 3 + C]`.
+    It covers the share p of a window; numbers in [0, 1) for its place on each axis and its sign in each channel are in
+    `draw`, `[B, 3 + C]`.
     """
     window = like.shape[2:]
     side = max(round((p * window.numel()) ** (1 / 3)), 1)

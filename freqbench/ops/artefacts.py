@@ -1,6 +1,6 @@
 """Degrades volumes as scanners do: blur, coarse voxels, a bias field, faults of k-space (MR), few photons (CT).
 
-Everything is made of the finished image, not of raw data. The second spatial axis (W) is taken for MR's phase-encoding
+Everything is made of the finished image, not of raw data. The second spatial axis (W) stands for MR's phase-encoding
 one, whose lines are acquired one after the other; CT's slices are the planes of the first two.
 """
 
@@ -15,14 +15,9 @@ from freqbench.ops.resampling import area_matrix, linear_matrix
 
 
 def blurred(volume: Tensor, sigma: float) -> Tensor:
-    """Volumes under a Gaussian of this standard deviation in voxels, up to 4 of them; borders go on as they end.
+    """Volumes `[B, C, H, W, D]` under a Gaussian of sigma voxels, up to 4 sigma; borders are repeated.
 
-    That is `scipy.ndimage.gaussian_filter(mode="nearest")`. MONAI's `GaussianSmooth` takes what lies beyond the border
-    for 0 and so darkens it; what it is made of does not.
-
-    Args:
-        volume: `[B, C, H, W, D]`.
-        sigma: above 0.
+    That is `scipy.ndimage.gaussian_filter(mode="nearest")`; MONAI's `GaussianSmooth` darkens borders, its parts do not.
     """
     from monai.networks.layers import gaussian_1d, separable_filtering
 
@@ -32,17 +27,12 @@ def blurred(volume: Tensor, sigma: float) -> Tensor:
 
 
 def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
-    r"""A volume times a smooth field, as the coils of an MR scanner leave it; the same field on all channels.
+    r"""A volume `[C, H, W, D]` times a smooth field, as MR coils leave it; the same field on all channels.
 
     .. math:: x' = x \exp \sum_{i + j + k \le 3} c_{ijk} P_i P_j P_k, \qquad c \sim U(-size, size)
 
     with Legendre's polynomials P over [-1, 1] on each axis: MONAI's `RandBiasField`, after Van Leemput et al., IEEE
-    Transactions on Medical Imaging 18 (1999).
-
-    Args:
-        volume: `[C, H, W, D]`.
-        size: bound of the coefficients.
-        seed: of the coefficients, which are the same but for their size whatever that is.
+    Transactions on Medical Imaging 18 (1999). Coefficients of one seed are the same but for their size.
     """
     from monai.transforms import RandBiasField
 
@@ -52,14 +42,10 @@ def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
 
 
 def coarser(volume: Tensor, factor: float) -> Tensor:
-    """Volumes as voxels so many times as large would have them, on the grid they had.
+    """Volumes `[B, C, H, W, D]` as voxels so many times as large (1 or more) would have them, on the grid they had.
 
-    Each axis is cut into round(n / factor) equal parts whose means are taken, of an even n and a factor of 2 those of
-    pairs; between the parts' middles the way back is linear, beyond the outermost flat.
-
-    Args:
-        volume: `[B, C, H, W, D]`.
-        factor: 1 or more.
+    Each axis is cut into round(n / factor) equal parts whose means are taken; between the parts' middles the way back
+    is linear, beyond the outermost flat.
     """
     parts = [(side, max(1, round(side / factor))) for side in volume.shape[2:]]
     return along_axes(volume, [(linear_matrix(few, side) @ area_matrix(side, few)).to(volume) for side, few in parts])
@@ -75,7 +61,7 @@ def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) 
     .. math:: x' = \Bigl| \mathcal F_W^{-1} \sum_s 1[k \in s] \, \mathcal F_W (T_s x) \Bigr|
 
     The scheme is that of Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019. Ours: sudden moves within
-    a plane, as voxels of thick slices are no cubes; segments mix along one axis, for which its own transform will do.
+    a plane, as voxels of thick slices are no cubes; segments mix along one axis.
 
     Args:
         volume: `[C, H, W, D]`.
@@ -112,19 +98,14 @@ def _moved(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
 
 
 def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
-    r"""Volumes of whose k-space lines every so manieth is weaker: shifted copies appear along the second axis.
+    r"""Volumes `[B, C, H, W, D]` whose every `period`-th k-space line is weaker: shifted copies along W.
 
-    With line k scaled by 1 - loss where k = period / 2 modulo period; for W a multiple of an even period that is
+    With line k scaled by 1 - loss (in [0, 1]) where k = period / 2 modulo period; for W a multiple of an even period
+    that is
 
     .. math:: x'(w) = \Bigl| x(w) - \frac{loss}{period} \sum_{j < period} (-1)^j x(w - j W / period) \Bigr|
 
-    The line k = 0 stays, and so does the mean, up to the sign that the magnitude drops. An axis of no more than
-    `period` / 2 voxels has no such line.
-
-    Args:
-        volume: `[B, C, H, W, D]`.
-        loss: share of their amplitude that these lines lose, in [0, 1].
-        period: lines from one weak line to the next.
+    The line k = 0 stays, and so does the mean, up to the sign that the magnitude drops.
     """
     width = volume.shape[3]
     lines = torch.fft.rfft(volume, dim=3)
@@ -134,15 +115,11 @@ def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
 
 
 def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor) -> Tensor:
-    r"""A volume with outliers in its k-space, each of which is a plane wave: stripes all over the volume.
+    r"""A volume `[C, H, W, D]` with outliers in its k-space, each a plane wave: stripes all over the volume.
 
     .. math:: x'(r) = x(r) + size \sum_j \cos(2 \pi \langle f_j, r \rangle + \varphi_j)
 
-    Args:
-        volume: `[C, H, W, D]`.
-        size: amplitude of each wave, on the intensity scale.
-        frequencies: f_j in cycles a voxel along H, W and D, `[n, 3]`.
-        phases: in turns, `[n]`.
+    Frequencies f_j are in cycles a voxel along H, W and D, `[n, 3]`, phases in turns, `[n]`.
     """
     axes = [torch.arange(side, dtype=volume.dtype, device=volume.device) for side in volume.shape[1:]]
     striped = volume
@@ -153,17 +130,13 @@ def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor
 
 
 def reconstructed_noise(normals: Tensor) -> Tensor:
-    r"""White noise with the spectrum that back projection gives to the noise of detectors, of unit variance.
+    r"""White noise `[..., H, W, D]` with the spectrum that back projection gives to detectors' noise, of unit variance.
 
-    A filter |f| A(f) on projections makes the power spectrum of a slice
+    A filter |f| A(f) on projections, here with Hann's window A, makes the power spectrum of a slice
 
     .. math:: N(f) \propto |f| \, A(f)^2
 
-    (Riederer, Pelc and Chesler, Physics in Medicine and Biology 23, 1978), here with Hann's window A. Slices are
-    independent of each other, and their mean is 0.
-
-    Args:
-        normals: `[..., H, W, D]`, standard normal.
+    (Riederer, Pelc and Chesler, Physics in Medicine and Biology 23, 1978). Slices are independent, their mean is 0.
     """
     axes = [torch.fft.fftfreq(count, dtype=normals.dtype, device=normals.device) for count in normals.shape[-3:-1]]
     radius = torch.hypot(axes[0][:, None], axes[1])

@@ -125,7 +125,7 @@ class _Dice(torch.autograd.Function):
         p, index, overlap, denominator = ctx.saved_tensors
         num_classes, num_voxels = p.shape[1], p.shape[2]
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
-        # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs hang on it.
+        # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs depend on it.
         # So does p - 1, which is exact there, while p / N - 1 / N is rounded where weight / N is no power of two.
         weight = upstream.double()[:, None]
         a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
@@ -194,10 +194,8 @@ def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
 
     .. math:: \frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
 
-    which is the paper's loss times -1: like every loss here it is high far from `labels`, and an attack on a target
-    lowers it. A voxel whose target is its true label adds 0. Same arguments as `ce`, mean over voxels.
-
-    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code.
+    which is the paper's loss times -1, high far from `labels` like every loss here. A voxel whose target is its true
+    label adds 0. Same arguments as `ce`, mean over voxels; 1e-12 as in `dlr`.
 
     Raises:
         UserError: fewer than 4 classes, or no `scope.truth`.
@@ -247,7 +245,7 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Jensen-Shannon divergence between softmax and one-hot label (Croce et al., ECCV 2024, arXiv:2306.12941).
 
     Half of KL(p, m) + KL(o, m) with m = (p + o) / 2, natural logarithm, mean over voxels. As o is one-hot, a voxel's
-    value hangs on p at its label alone:
+    value depends on p at its label alone:
 
     .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr) \in [0, \log 2]
 
@@ -263,8 +261,7 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: 1 - \frac{z_y}{\lVert z \rVert_2} \in [0, 2]
 
-    It does not change when logits are scaled, but, unlike a softmax, it does when they are shifted. Same arguments as
-    `ce`, mean over voxels.
+    Logits may be scaled, but, unlike a softmax's, not shifted. Same arguments as `ce`, mean over voxels.
     """
     norm = torch.linalg.vector_norm(logits, dim=1)
     return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
@@ -282,12 +279,7 @@ def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
 
 
 def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
-    """The mean over the voxels that count, `[B]`; 0 where none does.
-
-    Args:
-        values: of every voxel, `[B, H, W, D]`.
-        scope: which count.
-    """
+    """The mean of values of voxels, `[B, H, W, D]`, over those that count, `[B]`; 0 where none does."""
     if scope.voxels is None:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)
@@ -303,29 +295,18 @@ def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether a voxel is predicted as labelled, bool `[B, 1, H, W, D]`.
 
     Where two classes share the largest logit, both are taken as predicted: an argmax over classes is much slower.
-
-    Args:
-        logits: `[B, K, H, W, D]`.
-        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
     """
     return logits.gather(1, labels.long()) >= logits.amax(dim=1, keepdim=True)
 
 
 def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
-    r"""The cosine between softmax and one-hot label in every voxel, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`.
-
-    It grows with the label's probability, from 0 to 1.
-
-    Args:
-        p: softmax, `[B, K, H, W, D]`.
-        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
-    """
+    r"""The cosine between softmax p and one-hot label, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`."""
     squares: Tensor = torch.einsum("bk...,bk...->b...", p, p)  # seven times as fast as a norm over the second axis
     return p.gather(1, labels.long()) / squares.sqrt()[:, None]
 
 
 def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-    r"""One Dice loss over a set S of voxels of a whole batch, all classes and samples pooled.
+    r"""One Dice loss over a set S of voxels of a whole batch, all classes and samples pooled, a scalar.
 
     .. math:: 1 - \frac{2 \sum_S p_{label} + 10^{-5}}{|S| + \sum_S \sum_k p_k^2 + 10^{-5}}
 
@@ -335,9 +316,6 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
         p: softmax, `[B, K, H, W, D]`.
         labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
         members: of S, bool `[B, 1, H, W, D]`.
-
-    Returns:
-        A scalar.
     """
     weights = members.to(p)
     overlap = (weights * p.gather(1, labels)).sum()

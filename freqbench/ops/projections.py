@@ -9,15 +9,7 @@ HALVINGS = 24  # to 6e-8 of the largest change
 
 
 def linf_ball(clean: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
-    """The projection onto { x : |x - clean| <= eps, 0 <= x <= 1 }, voxel by voxel.
-
-    Args:
-        clean: volumes in [0, 1], any shape.
-        eps: radius on the same scale.
-
-    Returns:
-        A function that maps a tensor of the same shape to its nearest point of the set.
-    """
+    """The projection onto { x : |x - clean| <= eps, 0 <= x <= 1 }, voxel by voxel, a function of volumes."""
     low = (clean - eps).clamp_(min=0.0)
     high = (clean + eps).clamp_(max=1.0)
     return lambda x: x.clamp(low, high)

@@ -32,40 +32,31 @@ def alpha_schedule(steps: int) -> list[float]:
 
 
 def soft_round(u: Tensor, alpha: float) -> Tensor:
-    r"""Rounding that lets a gradient through.
+    r"""Rounding that lets a gradient through, softer with a larger alpha in (0, 1).
 
     .. math:: \varphi(u) = f + \tfrac12 \Bigl(1 + \tfrac{1}{1 - \alpha} \tanh\bigl(k (u - f - \tfrac12)\bigr)\Bigr),
               \quad f = \lfloor u \rfloor, \; k = \ln(2 / \alpha - 1)
 
-    It meets u at whole numbers and halfway between them, and is steep in between: the smaller alpha, the steeper. The
-    floor has no derivative, the tanh has. (Gong et al., ICCV 2019, arXiv 1908.05033; as used by VAFA.)
-
-    Args:
-        u: any shape.
-        alpha: in (0, 1).
+    It meets u at whole numbers and halfway between them, and is steep in between. The floor has no derivative, the tanh
+    has. (Gong et al., ICCV 2019, arXiv 1908.05033; as used by VAFA.)
     """
     rounded: Tensor = _SoftRound.apply(u, alpha)  # type: ignore[no-untyped-call]
     return rounded
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
-    r"""What quantising a spectrum by a table adds to it: :math:`\varphi(c / q) \, q - c`.
+    r"""What quantising a spectrum c, a constant, by a table q > 0 adds to it: :math:`\varphi(c / q) \, q - c`.
 
     The gradient reaches the table through the division and through the product: :math:`\varphi(u) - u \varphi'(u)` with
     u = c / q. The difference to the spectrum, not the quantised spectrum itself, keeps float32 exact where little
     changes.
-
-    Args:
-        spectrum: c, any shape; a constant, no gradient is returned for it.
-        table: q > 0, of the same shape.
-        alpha: softness of the rounding.
     """
     error: Tensor = _QuantisationError.apply(spectrum, table, alpha)  # type: ignore[no-untyped-call]
     return error
 
 
 def _constants(alpha: float) -> tuple[float, float]:
-    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs hang on it."""
+    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs depend on it."""
     softness = torch.tensor(alpha, dtype=torch.float32)
     return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
 

@@ -44,7 +44,7 @@ class Noting(nn.Module):
         return logits
 
 
-@every_attack
+@pytest.mark.parametrize("name", ["gn", "pgd", "ssa", "vafa", "sa2_2d", "vafa_opt", "dfb", "tifgsm", "almaprox", "sea"])
 def test_two_channels_are_both_attacked(name: str) -> None:
     """Inside the threat model, which every call checks: a violation raises."""
     images, labels = volumes(channels=2)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.job.grid import attack_identity
 from freqbench.ops.overlap import mean_dice
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -84,17 +83,3 @@ def test_pgd_is_not_stronger_at_the_same_passes_than_autoattack(loss: str) -> No
     own = scores(run("autoattack", **settings)[1].adversarial)
     _, pgd = run("pgd", steps=sum(make("autoattack", eps=EPS, **settings).passes) // 2, loss=loss)
     assert all(a <= b for a, b in zip(own, scores(pgd.adversarial), strict=True))
-
-
-@every_ensemble
-def test_what_is_one_attack_has_one_identity(name: str) -> None:
-    given = make(name, eps=EPS, **SMALL[name], organs=[2, 1, 2], restarts=1)
-    assert given == make(name, eps=EPS, **SMALL[name], organs=(1, 2))
-    assert hash(given) == hash(make(name, eps=EPS, **SMALL[name], organs=(1, 2)))
-    assert "restarts" not in attack_identity(given)
-
-
-@every_ensemble
-def test_the_case_is_attacked_as_one_by_default(name: str) -> None:
-    assert make(name, eps=EPS).attacks_volume
-    assert not make(name, eps=EPS, scope="window").attacks_volume

@@ -65,15 +65,6 @@ def test_too_many_open_bands_raise_instead_of_closing(monkeypatch: pytest.Monkey
         run(*volumes())
 
 
-def test_without_a_draw_above_a_half_nothing_is_taken() -> None:
-    """Uniform draws below 0.5 are logistic draws below 0."""
-    images, labels = volumes()
-    attack = make("faa", bands=BANDS, portion=0.5, steps=2, control="random")
-    draws = torch.full((2, 2, BANDS), 0.3)
-    result = attack(SmallNet(), images, labels, start=draws, reference=reference_of(images))
-    assert torch.equal(result.adversarial, images)
-
-
 def test_the_null_row_opens_the_highest_draws_above_a_half() -> None:
     images, labels = volumes()
     draws = torch.tensor([0.9, 0.2, 0.6, 0.8, 0.55, 0.1, 0.7, 0.95]).expand(2, 3, BANDS)
@@ -173,13 +164,3 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
     assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
     with torch.no_grad():
         assert torch.allclose(dice_ce(model(result.adversarial), labels), losses.amax(0), atol=1e-5)
-
-
-def test_the_reference_is_left_as_found() -> None:
-    images, labels = volumes()
-    reference = reference_of(images)
-    kept = reference.clone()
-    make("faa", steps=2)(SmallNet(), images, labels, reference=reference)
-    assert torch.equal(reference, kept)
-    task = Task("faa", SmallNet(), images.double(), labels, targeted=False, generator=None, start=None, reference=kept)
-    assert task.given_reference().dtype == torch.float64

@@ -57,13 +57,6 @@ def test_the_gradient_is_that_through_the_resizing() -> None:
     assert torch.equal((result.adversarial - images).sign()[clear], x.grad.sign()[clear])
 
 
-@pytest.mark.parametrize(("chance", "resizes"), [(0.29, True), (0.31, False)])
-def test_a_volume_is_resized_with_its_probability(chance: float, resizes: bool) -> None:
-    model = Watched()
-    run("difgsm", model, draws(chance, 0.0, 0.0, 0.0, 0.0), steps=1, probability=0.3, min_scale=0.5)
-    assert torch.equal(model.asked[0], doubles()[0]) != resizes
-
-
 def test_sizes_and_places_are_drawn_anew_for_every_step_and_sample() -> None:
     """Of a white volume the box is seen; by a ratio of 0.5 to 1, sides of 8 become 4 to 8."""
     model, images = Watched(), torch.ones(2, 1, 8, 8, 8, dtype=torch.float64)
@@ -110,15 +103,6 @@ def test_a_step_without_gradient_adds_nothing_and_the_next_one_goes_on() -> None
     result = attack(SmallNet().double(), images, labels, start=start)
     assert (result.losses > 0).tolist() == [[False, False], [True, True]]
     assert bool((result.adversarial != images).flatten(1).any(dim=1).all())
-
-
-@pytest.mark.parametrize(("draw", "sides"), [(0.0, (4, 3, 2)), (0.5, (8, 6, 4)), (0.9999, (12, 9, 6))])
-def test_scales_run_from_the_smallest_to_the_largest(draw: float, sides: tuple[int, int, int]) -> None:
-    (images, _), model = doubles(), Watched()
-    run("dynamic_scaling", model, draws(draw, 0.0, 0.0, 0.0), steps=1, min_scale=0.5, max_scale=1.5)
-    fill = [width for side, size in zip(sides[::-1], (4, 6, 8), strict=True) for width in (0, max(0, size - side))]
-    expected = F.pad(resized(images, *sides), fill)[:, :, :8, :6, :4]
-    assert torch.allclose(model.asked[0], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["difgsm", "dynamic_scaling"])

@@ -70,14 +70,6 @@ def test_the_worst_of_all_that_lies_in_the_ball_is_kept() -> None:
         assert found == min(value for value, is_inside in zip(told(model, i), inside, strict=True) if is_inside) < 1
 
 
-def test_is_at_least_as_strong_as_auto_pgd_with_each_of_its_losses() -> None:
-    """At the same steps, radii and draws, window by window, however Auto-PGD chooses among its volumes."""
-    own = scores(run("sea", steps=10)[1].adversarial)
-    for attack in SEA(eps=EPS, steps=10).attacks[:3]:
-        _, alone = run("apgd", steps=10, loss=attack.loss, eps_schedule=attack.eps_schedule)
-        assert all(a <= b for a, b in zip(own, scores(alone.adversarial), strict=True))
-
-
 def test_a_window_without_foreground_is_attacked_for_what_it_might_be_taken_for() -> None:
     """Its Dice is the share of voxels that are right, which falls where background becomes something."""
     images, labels = task()
@@ -90,11 +82,3 @@ def test_a_window_without_foreground_is_attacked_for_what_it_might_be_taken_for(
 def test_passes_are_those_of_all_runs_and_a_look_at_each() -> None:
     assert SEA(eps=EPS).passes == (4 * (300 + 2 + 1 + 1), 1200)
     assert SEA(eps=EPS, restarts=2).passes == (4 * (2 * 304 + 1), 2400)
-
-
-def test_a_window_with_nothing_left_to_lose_is_left_to_the_first_run() -> None:
-    """It is wrong from the start."""
-    images, labels = task()
-    labels[1] = torch.where(labels[1] == 1, 2, 1)
-    result = make("sea", eps=0.0, steps=10)(Net(), images, labels)
-    assert result.forwards == (4 * LOOKS, LOOKS, 4 * LOOKS)

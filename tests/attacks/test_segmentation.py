@@ -134,12 +134,6 @@ def test_cospgd_released_bmvc_goes_back_and_forth_towards_a_target() -> None:
     assert torch.equal(steps[2], steps[0])
 
 
-def test_without_a_target_both_released_cospgd_are_one() -> None:
-    images, labels = volumes()
-    ours, theirs = (attack("cospgd", Net(), images, labels, steps=3, variant=v) for v in ("released", "released-bmvc"))
-    assert torch.equal(ours.adversarial, theirs.adversarial)
-
-
 # Parameters
 
 

@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 from freqbench.attacks import Attack, frequency_apgd, make
 from freqbench.attacks.frequency_apgd import within_ssim
 from freqbench.core.errors import ThreatModelError, UserError
-from freqbench.job.grid import attack_identity
 
 OPTIMAL = pytest.mark.parametrize("name", ["vafa_opt", "vafa_opt_2d", "sa2_opt", "sa2_opt_2d"])
 STRONG = {"vafa_opt": {"q_max": 120, "renormalize": False}, "sa2_opt": {"rho": 0.9}}
@@ -90,13 +89,6 @@ def test_a_bound_that_nothing_reaches_changes_nothing(name: str) -> None:
 def test_without_it_nobody_looks_at_the_ssim(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("freqbench.attacks.frequency_apgd.body_ssim")
     attack(name)(Net(), *bodies())
-
-
-@OPTIMAL
-def test_it_is_in_the_identity_only_where_it_is_given(name: str) -> None:
-    plain, bounded = attack_identity(attack(name)), attack_identity(attack(name, ssim_min=0.9))
-    assert attack_identity(attack(name, ssim_min=None)) == plain
-    assert (bounded.pop("ssim_min"), bounded) == (0.9, plain)
 
 
 def test_an_ssim_of_one_leaves_multipliers_at_one() -> None:

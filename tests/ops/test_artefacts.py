@@ -99,14 +99,6 @@ def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
     assert np.allclose(with_spikes(x, 0.1, frequency, phase), expected.numpy(), atol=1e-8)
 
 
-def test_spikes_add_up() -> None:
-    frequencies, phases = torch.tensor([[0.1, 0.2, 0.0], [0.0, -0.3, 0.1]]), torch.tensor([0.1, 0.6])
-    both = with_spikes(volume(), 0.1, frequencies, phases) - volume()
-    each = [with_spikes(volume(), 0.1, frequencies[i : i + 1], phases[i : i + 1]) - volume() for i in range(2)]
-    assert torch.allclose(both, each[0] + each[1])
-    assert float(both.abs().max()) == pytest.approx(0.2, abs=0.02)
-
-
 # Blur, light, coarse voxels
 
 
@@ -195,13 +187,6 @@ def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
         powers.append(found / found.sum())
     assert np.abs(powers[0] - powers[1]).max() < 0.04
     assert powers[1].argmax() in (1, 2), "neither white nor smooth: the ramp takes the lowest, Hann's window high ones"
-
-
-def test_slices_are_independent() -> None:
-    noise = reconstructed_noise(normals(32, 32, 40))
-    neighbours = np.corrcoef(noise[:, :, :-1].flatten(), noise[:, :, 1:].flatten())[0, 1]
-    assert abs(neighbours) < 0.02
-    assert np.corrcoef(noise[:-1].flatten(), noise[1:].flatten())[0, 1] < 0.7
 
 
 def test_a_slice_of_one_voxel_has_no_noise() -> None:

@@ -30,19 +30,16 @@ class Ensemble(LinfAttack):
     The Dice is that of the predicted classes against the truth, over the foreground or over `organs`
     (`freqbench.ops.overlap.mean_dice`). It decides between members, of equal ones for the first, and which of the
     volumes that a member looked at count, of equal ones the last. A member moves as it does alone, from the draw that
-    it would have alone: with a generator a sample, no member is stronger on a sample by itself, by that Dice.
-
-    A sample without any Dice left is left alone by the members that follow.
+    it would have alone: with a generator a sample, no member is stronger on a sample by itself, by that Dice. A sample
+    without any Dice left is left alone by the members that follow.
 
     Args:
         steps: gradient steps of each run.
-        organs: class indices; as in `freqbench.attacks.core.gradient`, and the only classes in the Dice. None:
-        everything.
+        organs: class indices, as in `AimedAttack`, and the only classes in the Dice. None: everything.
         restarts: runs of every member that follows a gradient.
-        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice that decides is
-            the case's own, of its prediction as deployed; memory holds one batch of windows, and the logits of the
-            volume. `window`: a sample is a window, and of the Dice of a case, which is made of many, nothing follows.
-            Where a case is one window, both are one.
+        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
+            prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
+            is a window, and of the Dice of a case, which is made of many, nothing follows.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
@@ -113,12 +110,7 @@ class Ensemble(LinfAttack):
             raise ParameterError(self.name, "steps", complaint)
 
     def apgd(self, loss: str, schedule: Schedule | None = None) -> APGD:
-        """Auto-PGD as a member.
-
-        Args:
-            loss: a name of LOSSES; `dlr-targeted` aims for the class of least clean probability at each voxel.
-            schedule: as `APGD.eps_schedule`.
-        """
+        """Auto-PGD as a member; `dlr-targeted` aims for the class of least clean probability at each voxel."""
         return APGD(
             eps=self.eps,
             steps=self.steps,

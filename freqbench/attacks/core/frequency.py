@@ -114,12 +114,7 @@ class FrequencyAttack(BlockAttack, GradientAttack):
 
     @abstractmethod
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """The state after one step.
-
-        Args:
-            state: any layout.
-            direction: the sign of the raised objective's gradient, in the same layout.
-        """
+        """The state after one step along the sign of the raised objective's gradient; both in any, the same layout."""
 
     @abstractmethod
     def run(self, task: Task) -> tuple[Tensor, Tensor]:

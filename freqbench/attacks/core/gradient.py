@@ -183,13 +183,7 @@ class GradientAttack(AimedAttack):
     def strongest(
         self, task: Task, run: Callable[[], tuple[Tensor, ...]], render: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
-        """What a run ends with; of several, sample by sample, the tensors of the most successful one.
-
-        Args:
-            task: what is attacked.
-            run: one run; the first of its tensors makes volumes.
-            render: makes them.
-        """
+        """What a run ends with, volumes to `render` first; of several, sample by sample, the strongest's."""
         if self.restarts == 1:
             return run()
         best = Best()

@@ -118,10 +118,9 @@ class Task:
 
         Args:
             loss: a name of LOSSES.
-            organs: the classes whose voxels, by the truth, count alone. The Dice is the mean over these classes away
-                from the truth, and over all classes towards a target; None: everything counts.
-            rule: of the target, made from the labels in the first forward pass; `least-likely` makes one on the clean
-                volumes for it here.
+            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the mean
+                over these classes away from the truth, and over all classes towards a target.
+            rule: of the target, made from the labels in the first forward pass, which `least-likely` takes here.
         """
         self._loss, self._compared_by, self._rule = loss, COMPARED_BY.get(loss, loss), rule
         self._raises, self._organs = LOSSES[loss], organs
@@ -138,11 +137,7 @@ class Task:
         self._loss, self._raises = "", loss
 
     def keep_by_success(self, truth: Tensor) -> None:
-        """Let the Dice against the truth decide which volumes of a run are its result, wherever the run aims.
-
-        Args:
-            truth: labels, `[B, 1, H, W, D]`.
-        """
+        """Let the Dice against these labels decide which volumes of a run are its result, wherever the run aims."""
         self._truth = truth
 
     def new_result(self) -> Best:
@@ -205,16 +200,13 @@ class Task:
         return self.images.index_copy(1, torch.tensor(self._channels, device=x.device), x)
 
     def logits(self, x: Tensor, view: View | None = None) -> Tensor:
-        """One forward pass, `[B, K, H, W, D]`.
-
-        Args:
-            x: volumes like `clean`.
-            view: what the model is shown of them, all channels together: where it changes their geometry.
-        """
+        """One forward pass, `[B, K, H, W, D]`; `view` makes what the model is shown of whole volumes."""
         shown = self.whole(x) if view is None else view(self.whole(x))
-        keys = [int(digest(["attack", seed, self.num_forwards]), 16) >> 1 for seed in self._seeds]
-        takes_keys = getattr(self._model, "takes_keys", False) is True
-        logits: Tensor = self._model(shown, keys=keys) if takes_keys else self._model(shown)
+        if getattr(self._model, "takes_keys", False) is True:
+            keys = [int(digest(["attack", seed, self.num_forwards]), 16) >> 1 for seed in self._seeds]
+            logits: Tensor = self._model(shown, keys=keys)
+        else:
+            logits = self._model(shown)
         if self.num_forwards == 0:
             self._check_logits(logits)
             self._set_target(logits.detach())
@@ -222,20 +214,15 @@ class Task:
         return logits
 
     def loss(self, x: Tensor) -> Tensor:
-        """What the attacker raises, `[B]`: the attack's loss, or its negative for a target."""
+        """What the attacker raises, `[B]`."""
         return self.raised(self.logits(x))
 
     def raised(self, logits: Tensor) -> Tensor:
-        """The loss of logits and labels a sample, `[B]`, or its negative for a target."""
+        """What the attacker raises of logits, `[B]`: the loss, or its negative for a target."""
         return self.sign * self._raises(logits, self.labels, self.scope)
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
-        """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse.
-
-        Args:
-            logits: of the model.
-            raised: the loss that is raised, where it is known.
-        """
+        """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse."""
         if raised is not None and self._compared_by == self._loss:
             return raised.detach()
         with torch.no_grad():
@@ -250,8 +237,7 @@ class Task:
     def success(self, x: Tensor) -> Tensor:
         """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
 
-        Away from the truth, it is minus the mean Dice of the predicted classes (`freqbench.ops.overlap.mean_dice`),
-        that of the organs where some classes alone are attacked. Towards a target, it is what volumes are compared by.
+        Minus the mean Dice of the predicted classes, or of the organs; towards a target, what volumes are compared by.
         """
         with torch.no_grad():
             logits = self.logits(x)
@@ -266,21 +252,15 @@ class Task:
         return values
 
     def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
-        """Offer volumes as `best`, where they are compared.
-
-        Args:
-            logits: of the volumes.
-            x: the volumes, or the point that makes them.
-            values: what they are compared by, where it is known.
-        """
+        """Offer volumes, or a point that makes them, as `best`, where they are compared; by `values`, if known."""
         if self.best is not None:
             self.best.offer(self._worth(logits, self.compared(logits) if values is None else values), x.detach())
 
     def is_reached(self, logits: Tensor) -> Tensor:
-        """Whether no voxel of a sample is predicted as labelled, or all are as the target says; bool `[B]`.
+        """Whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
 
-        Voxels outside the attack's scope do not matter. Where two classes share the largest logit, both are taken as
-        predicted: an argmax over classes costs a tenth of the network's passes on a CPU.
+        Where two classes share the largest logit, both are taken as predicted: an argmax over classes costs a tenth of
+        the network's passes on a CPU.
         """
         as_labelled = is_as_labelled(logits.detach(), self.labels)
         is_open = self.scope.among(as_labelled if self.sign > 0 else ~as_labelled)
@@ -291,8 +271,7 @@ class Task:
 
         Args:
             x: where; any shape that the objective takes.
-            objective: maps `x` to a value a sample, `[B]`. None: the task's `loss`; where volumes are compared, `x` is
-                offered as `best`.
+            objective: maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
         """
         if objective is not None:
             return self.gradient_and(x, lambda point: (objective(point), None))[0]
@@ -301,12 +280,7 @@ class Task:
         return self.gradient_and_value(x)[0]
 
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
-        """The gradient of the task's loss at points, and what their volumes are compared by, `[B]`; they are offered.
-
-        Args:
-            x: `[B, ...]`.
-            render: makes the volumes of such points.
-        """
+        """The gradient of `loss` at points that `render` makes volumes of, and what these are compared by, `[B]`."""
 
         def objective(point: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             logits = self.logits(render(point))
@@ -329,11 +303,12 @@ class Task:
         return gradient, besides
 
     def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
-        """A draw for every sample from its own generator, stacked, in the dtype and on the device of the images.
+        """A draw of `torch.rand` or `torch.randn` for every sample from its own generator, stacked, like the images.
+
+        Always drawn in float32, so that float64 runs see the same numbers.
 
         Args:
-            sample: the sampler, `torch.rand` or `torch.randn`; always in float32, so that float64 runs see the same
-                numbers.
+            sample: the sampler.
             layout: shape of a sample's draw without the batch axis; that of the images where None.
         """
         shape = tuple(layout or self.clean.shape[1:])

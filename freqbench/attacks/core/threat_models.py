@@ -104,7 +104,7 @@ _WITHOUT_SSIM: Mapping[str, ThreatModel] = {
     ),
     "none": ThreatModel(
         volumes="all volumes",
-        free="whatever makes them: a dropped band (`dfb`), a tool beside freqbench",
+        free="whatever makes them: a dropped band (`dfb`), a third-party tool",
         bounded="nothing",
     ),
 }
