@@ -1,4 +1,4 @@
-"""Attacks: one paper a file, one table of them all."""
+"""Lists all attacks, one paper a file, and makes them by name."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields

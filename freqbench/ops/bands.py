@@ -1,4 +1,4 @@
-"""Low, middle and high frequencies of a block, and how a perturbation spreads over them."""
+"""Parts a block's frequencies into low, middle and high, and measures how a perturbation spreads over them."""
 
 import math
 

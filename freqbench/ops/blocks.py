@@ -1,4 +1,4 @@
-"""Blocks that tile a window: cutting, padding, the blocked layout, and small matrices applied along each axis."""
+"""Tiles a window by blocks: cutting, padding, the blocked layout, and small matrices applied along each axis."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The Fourier spectrum of a volume in nested bands, and amplitudes changed under a phase that stays."""
+"""Parts a volume's Fourier spectrum into nested bands, and changes amplitudes under a phase that stays."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Linear maps of volumes as one small matrix an axis: Gaussian smoothing, and resizing inside a window."""
+"""Resizes and smooths volumes by one small matrix an axis."""
 
 import math
 from collections.abc import Sequence

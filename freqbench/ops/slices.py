@@ -1,4 +1,4 @@
-"""Depth slices stretched to the full range of intensities, with a hand-written backward."""
+"""Stretches depth slices to the full range of intensities, with a hand-written backward."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Structural similarity as a loss: 3D, three taps, whole or block by block, with a hand-written backward."""
+"""Computes structural similarity as a loss: 3D, three taps, whole or block by block, with its own backward."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The contract of every attack: a final `__call__` that checks and counts, and one hook that an attack writes."""
+"""Defines the contract of every attack: a final `__call__` that checks and counts, and one method to write."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What ensembles of attacks share: members one after the other, and of all their volumes the worst for the model."""
+"""Runs members one after the other, as ensembles do, and keeps of all their volumes the worst for the model."""
 
 import math
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""What every attack that follows a gradient offers: loss, organs, target rule, restarts, the best iterate."""
+"""Adds what attacks that follow a gradient share: loss, organs, target rule, restarts, the best iterate."""
 
 from abc import abstractmethod
 from collections.abc import Callable

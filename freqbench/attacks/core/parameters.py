@@ -1,4 +1,4 @@
-"""What each parameter name means and which values it takes: the same in Python, job files and columns."""
+"""Says what each parameter means and which values it takes: the same in Python, job files and columns."""
 
 import math
 import re

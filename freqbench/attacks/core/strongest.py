@@ -1,4 +1,4 @@
-"""The strongest attacks known here in each threat model: what a claim of robustness is held against.
+"""Names the strongest attacks known here in each threat model, which a claim of robustness is held against.
 
 A model is robust in a threat model only as far as the strongest attack with the same bounds leaves something of it.
 `strongest_forms` says for any attack which attacks these are, `limits_of` which attacks have the same bounds.

@@ -1,4 +1,4 @@
-"""Target rules: which wrong label map an attack moves towards, made from the truth."""
+"""Makes the wrong label map that a target rule moves towards from the truth, and checks such rules."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain

@@ -1,4 +1,4 @@
-"""Every threat model as the set of volumes that an attacker may hand to the network."""
+"""Describes every threat model as the set of volumes that an attacker may hand to the network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
