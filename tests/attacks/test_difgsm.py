@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attacks.examples import SmallNet, generators
-from attacks.test_transfer import EPS, doubles, run
+from attacks.test_mifgsm import EPS, doubles, run
 from torch import Tensor
 
 from freqbench.attacks import make
