@@ -54,7 +54,7 @@ class AutoAttack(Ensemble):
     revision: ClassVar[int] = 2
 
     queries: int = 5000
-    threshold: float = 0.0
+    threshold: float = 0.0  # type: ignore[misc]  # A parameter here.
     members: tuple[str, ...] = ("apgd-dice", "apgd-dicece-shrinking", "apgd-mask-ce-balanced", "apgd-js", SQUARE)
 
     def __post_init__(self) -> None:
@@ -67,11 +67,6 @@ class AutoAttack(Ensemble):
     def attacks(self) -> tuple[LinfGradientAttack, ...]:
         """The members by name."""
         return tuple(self._square() if name == SQUARE else self._by_gradient(name) for name in self.members)
-
-    @property
-    def enough(self) -> float:
-        """The threshold."""
-        return self.threshold
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for the members' losses and for `organs`."""

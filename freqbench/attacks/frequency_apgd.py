@@ -48,7 +48,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
 
     Points are kept in voxel layout over the volume padded to whole blocks; starts come in, and the final state goes
-    out, in blocked layout `[B, C, N, h, w, d]`. An author writes `space`, `bounds` and `null_state`. Loss and number of
+    out, in blocked layout `[B, C, N, h, w, d]`. An author writes `space`, `bounds` and `null_end`. Loss and number of
     steps are those that `bench.py converge` found on the packaged UNet of the phantom: the Dice loss is ahead of the
     cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to 2.3 points.
 
@@ -56,8 +56,8 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
         block: see `BlockAttack`.
         random_start: begin at a uniform draw between the bounds; false: halfway between them.
-        control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the mildest or largest
-            state everywhere; `random`, each number at its lower or upper bound, by a draw.
+        control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
+            `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
             adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest that the
             threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
@@ -66,6 +66,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
+    null_end: ClassVar[int]
 
     steps: int = 40
     block: int | tuple[int, ...] = 32
@@ -95,11 +96,6 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         """Where the attack moves. What does not change between steps, the spectrum first of all, is computed here."""
 
     @property
-    @abstractmethod
-    def null_state(self) -> float:
-        """The value of the state everywhere with `control: uniform`."""
-
-    @property
     def is_stochastic(self) -> bool:
         """The start is drawn, or the ends of the random null row."""
         return self.control == "random" or (self.control == "none" and self.random_start)
@@ -116,7 +112,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
             )
         elif self.control == "uniform":
             # To the nearest that is reached in any arithmetic: a coefficient may lie halfway between two multiples.
-            x = space.project(space.point_of(torch.full_like(padded, self.null_state)))
+            x = space.project(space.point_of(torch.full_like(padded, self.bounds[self.null_end])))
         else:
             ends = 2 * task.draw(torch.rand, padded.shape[1:]).round() - 1
             x = space.project(space.centre + space.radius * ends)
@@ -196,6 +192,7 @@ class VAFAOpt(FrequencyAPGD):
     name: ClassVar[str] = "vafa_opt"
     threat_model: ClassVar[str] = "dct-quantization"
     budget_name: ClassVar[str | None] = "q_max"
+    null_end: ClassVar[int] = 1
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **PARAMETERS,
         "q_min": SMALLEST_STEP,
@@ -221,11 +218,6 @@ class VAFAOpt(FrequencyAPGD):
     def bounds(self) -> tuple[float, float]:
         """q_min and q_max."""
         return self.q_min, self.q_max
-
-    @property
-    def null_state(self) -> float:
-        """q_max."""
-        return self.q_max
 
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
         """All errors that a table can make."""
@@ -290,6 +282,7 @@ class SA2Opt(FrequencyAPGD):
     name: ClassVar[str] = "sa2_opt"
     threat_model: ClassVar[str] = "dct-scaling"
     budget_name: ClassVar[str | None] = "rho"
+    null_end: ClassVar[int] = 0
 
     rho: float = 0.4
     block: int | tuple[int, ...] = 16
@@ -304,11 +297,6 @@ class SA2Opt(FrequencyAPGD):
     def bounds(self) -> tuple[float, float]:
         """1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
-
-    @property
-    def null_state(self) -> float:
-        """1 - rho."""
-        return 1 - self.rho
 
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
         """The box of multipliers."""

@@ -47,6 +47,8 @@ class Ensemble(LinfAttack):
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     may_stop_early: ClassVar[bool] = True
+    threshold: ClassVar[float] = 0.0
+    """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
 
     steps: int = 100
     organs: tuple[int, ...] | None = None
@@ -66,11 +68,6 @@ class Ensemble(LinfAttack):
     @abstractmethod
     def attacks(self) -> tuple[LinfGradientAttack, ...]:
         """The members in their order."""
-
-    @property
-    def enough(self) -> float:
-        """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
-        return 0.0
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -127,7 +124,7 @@ class Ensemble(LinfAttack):
         worst = task.clean.clone()
         lowest = torch.full((len(worst),), math.inf, dtype=torch.float64, device=worst.device)
         for attack in self.attacks:
-            left = torch.nonzero(lowest > self.enough).flatten().tolist()
+            left = torch.nonzero(lowest > self.threshold).flatten().tolist()
             if left:
                 volumes, dice = self._run(attack, task, left)
                 is_worse = dice < lowest[left]
