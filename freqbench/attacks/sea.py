@@ -10,9 +10,7 @@ from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
 from freqbench.attacks.core.parameters import SEGPGD
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.segpgd import right_before_wrong
-from freqbench.core.errors import ParameterError
-from freqbench.ops.voxel_losses import FEWEST_CLASSES, Scope
-from freqbench.ops.voxelwise import is_as_labelled
+from freqbench.ops.losses import Scope, is_as_labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +69,7 @@ class SEA(Ensemble):
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for the losses and for `organs`."""
-        for loss in self.losses:
-            if num_classes < FEWEST_CLASSES.get(loss, 0):
-                complaint = (
-                    f"expected at least {FEWEST_CLASSES[loss]} classes for {loss}, got {num_classes}: leave it out"
-                )
-                raise ParameterError(self.name, "losses", complaint)
+        self.require_classes("losses", {loss: loss for loss in self.losses}, num_classes)
         super().check_classes(num_classes)
 
     def _segpgd(self) -> APGD:

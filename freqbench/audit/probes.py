@@ -129,7 +129,7 @@ def _look(
         return lambda point: task.raised(model(point, keys=[key]))
 
     objectives = [of_draw(1), of_draw(2)] if _draws(model) and not model.takes_keys else [None, None]
-    with torch.enable_grad(), task.network.evaluation_mode():
+    with torch.enable_grad(), task.evaluation_mode():
         first, second = (task.gradient(task.clean, objective) for objective in objectives)
     agreement = sign_agreement(first, second)
     result = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label)

@@ -1,16 +1,13 @@
 """Difgsm and dynamic scaling: what the network is asked, what counts of its answer, by torch's own interpolation."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.examples import SmallNet, generators, volumes
-from attacks.test_transfer import EPS, doubles, run
+from attacks.examples import SmallNet, generators
+from attacks.test_mifgsm import EPS, doubles, run
 from torch import Tensor
 
 from freqbench.attacks import make
-from freqbench.core.errors import ParameterError, UserError
 
 
 class Watched(SmallNet):
@@ -58,13 +55,6 @@ def test_the_gradient_is_that_through_the_resizing() -> None:
     assert x.grad is not None
     clear = x.grad.abs() > 1e-9
     assert torch.equal((result.adversarial - images).sign()[clear], x.grad.sign()[clear])
-
-
-@pytest.mark.parametrize(("chance", "resizes"), [(0.29, True), (0.31, False)])
-def test_a_volume_is_resized_with_its_probability(chance: float, resizes: bool) -> None:
-    model = Watched()
-    run("difgsm", model, draws(chance, 0.0, 0.0, 0.0, 0.0), steps=1, probability=0.3, min_scale=0.5)
-    assert torch.equal(model.asked[0], doubles()[0]) != resizes
 
 
 def test_sizes_and_places_are_drawn_anew_for_every_step_and_sample() -> None:
@@ -115,15 +105,6 @@ def test_a_step_without_gradient_adds_nothing_and_the_next_one_goes_on() -> None
     assert bool((result.adversarial != images).flatten(1).any(dim=1).all())
 
 
-@pytest.mark.parametrize(("draw", "sides"), [(0.0, (4, 3, 2)), (0.5, (8, 6, 4)), (0.9999, (12, 9, 6))])
-def test_scales_run_from_the_smallest_to_the_largest(draw: float, sides: tuple[int, int, int]) -> None:
-    (images, _), model = doubles(), Watched()
-    run("dynamic_scaling", model, draws(draw, 0.0, 0.0, 0.0), steps=1, min_scale=0.5, max_scale=1.5)
-    fill = [width for side, size in zip(sides[::-1], (4, 6, 8), strict=True) for width in (0, max(0, size - side))]
-    expected = F.pad(resized(images, *sides), fill)[:, :, :8, :6, :4]
-    assert torch.allclose(model.asked[0], expected, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("name", ["difgsm", "dynamic_scaling"])
 def test_the_best_is_judged_at_volumes_as_they_are(name: str) -> None:
     (images, labels), model = doubles(), Watched()
@@ -134,18 +115,3 @@ def test_the_best_is_judged_at_volumes_as_they_are(name: str) -> None:
     values = torch.stack([F.cross_entropy(z, labels[:, 0], reduction="none").flatten(1).mean(1) for z in said])
     for i, k in enumerate(values.argmax(0).tolist()):
         assert torch.equal(result.adversarial[i], asked[k][i])
-
-
-@pytest.mark.parametrize(("name", "layout"), [("difgsm", "10, 5"), ("dynamic_scaling", "10, 4")])
-def test_draws_of_another_layout_are_refused(name: str, layout: str) -> None:
-    images, _ = volumes()
-    with pytest.raises(UserError, match=rf"^{name}: expected a start of shape \(2, {layout}\), got \(2, 1, 8, 6, 4\)$"):
-        run(name, start=images)
-
-
-@pytest.mark.parametrize(
-    ("name", "still"), [("difgsm", {"probability": 0.0}), ("dynamic_scaling", {"min_scale": 1.0, "max_scale": 1.0})]
-)
-def test_restarts_where_nothing_is_drawn_are_refused(name: str, still: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=f"^{name}: restarts: expected 1, got 2: without a random draw"):
-        make(name, eps=EPS, restarts=2, **still)

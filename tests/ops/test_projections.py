@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from freqbench.ops.proximal import linf_prox
+from freqbench.ops.projections import linf_prox
 
 
 def task(batch: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
