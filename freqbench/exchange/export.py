@@ -1,4 +1,4 @@
-"""Adversarial volumes in the grid and unit of the files that they were made from: what tools of others read."""
+"""Exports adversarial volumes in the grid and unit of the files that they were made from, for third-party tools."""
 
 import json
 from collections.abc import Iterator

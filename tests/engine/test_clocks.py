@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from freqbench.engine.progress import Clock
 from freqbench.engine.rows import Outcome
-from freqbench.engine.timing import Clock
 
 
 @pytest.fixture

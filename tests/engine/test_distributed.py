@@ -15,7 +15,7 @@ from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import ray_actors, ray_engine, serial
+from freqbench.engine import ray_engine, serial
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
@@ -143,8 +143,8 @@ def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(t
 
 def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one: the run goes on with that."""
-    monkeypatch.setattr(ray_actors, "WAITING_S", 1.0)
-    monkeypatch.setattr(ray_actors, "WAITING_AGAIN_S", 1.0)
+    monkeypatch.setattr(ray_engine, "WAITING_S", 1.0)
+    monkeypatch.setattr(ray_engine, "WAITING_AGAIN_S", 1.0)
     units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
     listener = run_by_ray(units, ("dsc",), workers=2, threads=3)
     assert "waiting for Ray: 1 of 2 workers have not started: each wants 3 CPU, free are 1 CPU" in listener.said
@@ -152,7 +152,7 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_actors, "STARTS", 1)
+    monkeypatch.setattr(ray_engine, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

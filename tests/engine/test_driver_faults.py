@@ -21,7 +21,8 @@ from tiny import Collector, class_rows, execute, expanded, job, results, rows, w
 
 from freqbench.engine import serial
 from freqbench.engine.ray_cleanup import MARK
-from freqbench.engine.ray_cluster import existing, nodes
+from freqbench.engine.ray_cluster import existing
+from freqbench.engine.ray_cluster import machines as alive
 from freqbench.engine.worker import WorkerSpec
 from freqbench.results import Store
 
@@ -163,7 +164,7 @@ def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
 def test_a_machine_of_three_goes_away() -> None:
     units = list(expanded(CONTENT)[1].units())
     with machines(3, cpus=1) as cluster, existing(cluster.address):
-        lost = next(node for node in cluster.list_all_nodes() if not node.head)
+        lost = next(node for node in cluster.list_all_list(machines().values()) if not node.head)
         timer = threading.Timer(12, lambda: cluster.remove_node(lost, allow_graceful=False))
         timer.start()
         listener = run_by_ray(units, CONTENT["metrics"], workers=3)
@@ -182,7 +183,7 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
         (run,) = Store(str(tmp_path / "out")).runs()
         assert run["engine"] == {"name": "ray", "workers": 4, "threads": 1, "gpus_per_worker": 0}
         with existing(cluster.address):
-            assert len(nodes()) == 2
+            assert len(alive()) == 2
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import evaluate
-from freqbench.engine.budgets import FILE
-from freqbench.engine.matching import matched
+from freqbench.engine.matching import FILE, matched
 from freqbench.job.grid import Grid
 from freqbench.job.schema import JobSpec, expand
 from freqbench.metrics import image_scores

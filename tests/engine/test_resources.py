@@ -98,7 +98,7 @@ def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(ray_cluster, "existing", lambda address: nullcontext())
-    monkeypatch.setattr(ray_cluster, "nodes", lambda: EIGHT)
+    monkeypatch.setattr(ray_cluster, "machines", lambda: dict(enumerate(EIGHT)))
     monkeypatch.setattr(ray_engine, "run", run)
     attacks = [{"name": "fgsm", "eps": [0.001 * i for i in range(1, 11)]}]
     execute(job(attacks=attacks, resources={"gpus_per_worker": 0.5}), tmp_path, engine="ray")

@@ -23,10 +23,8 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import evaluate, serial
-from freqbench.engine.lru import Kept
-from freqbench.engine.masks import score_masks
 from freqbench.engine.rows import Outcome
-from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.engine.worker import LRU, Worker, WorkerSpec, score_masks
 from freqbench.job.grid import Unit
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
@@ -112,7 +110,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
 
 def test_what_does_not_fit_goes_least_recently_used_first() -> None:
     made: list[int] = []
-    kept: Kept[int] = Kept(10, lambda value: value)
+    kept: LRU[int] = LRU(10, lambda value: value)
     for key in (4, 5, 4, 3, 4, 5, 20, 4):
         kept.get(key, lambda key=key: made.append(key) or key)
     assert made == [4, 5, 3, 5, 20, 4], "5 goes for 3, 3 for 5, all for 20 which stays alone until 4"
