@@ -126,7 +126,8 @@ def shortage(wanted: Mapping[str, float]) -> str | None:
     free = ray.available_resources()
     if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
         return None
-    return f"each wants {_amounts(wanted)}, free are {_amounts({name: free.get(name, 0) for name in wanted})}"
+    wants, has = (" and ".join(f"{each.get(name, 0):g} {name}" for name in wanted) for each in (wanted, free))
+    return f"each wants {wants}, free are {has}"
 
 
 def cause(error: Exception) -> str:
@@ -138,10 +139,6 @@ def cause(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     raised_by_ours = isinstance(error, RayActorError) and error.actor_init_failed
     return f"{type(error).__name__}: {lines[-1 if raised_by_ours else 0][:200]}"
-
-
-def _amounts(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
 
 
 @cache

@@ -82,30 +82,19 @@ class RemoteWorker(Worker):
 
 @dataclass(kw_only=True)
 class Slot:
-    """A worker's place, which stays when its actor goes elsewhere.
+    """A worker's place, which stays when its actor goes elsewhere."""
 
-    Attributes:
-        clock: of the worker, with its number from 1.
-        ready: answers once the actor has started; None when it has.
-        since: when it was asked to start, or given its unit.
-        refusals: how often in a row its constructor raised.
-        crashes: how often in a row its process died before it had started.
-        node: id of the machine that it was last ready on.
-        attempt: the unit that it is working on, whose `outcome` and `masks` are awaited.
-        killed: whether it was killed over that unit.
-    """
-
-    clock: Clock
+    clock: Clock  # with the worker's number, from 1
     actor: Any
-    ready: Ref | None
-    since: float
-    refusals: int = 0
-    crashes: int = 0
-    node: str = ""
-    attempt: Attempt | None = None
+    ready: Ref | None  # answers once the actor has started; None when it has
+    since: float  # when it was asked to start, or given its unit
+    refusals: int = 0  # in a row, of its constructor
+    crashes: int = 0  # in a row, before it had started
+    node: str = ""  # id of the machine that it was last ready on
+    attempt: Attempt | None = None  # the unit that it is working on, with what is awaited
     outcome: Ref | None = None
     masks: Ref | None = None
-    killed: bool = False
+    killed: bool = False  # over that unit
 
     @property
     def is_idle(self) -> bool:

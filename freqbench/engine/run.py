@@ -46,21 +46,12 @@ Work = Callable[[WorkerSpec, Listener], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How a run ended.
+    """How a run ended, in records."""
 
-    Attributes:
-        run_id: None where there was nothing to do.
-        num_done: records that were there before.
-        num_new: records that this run stored.
-        num_failed: of those, the ones without scores.
-        seconds: of the run.
-        interrupted: whether the user stopped it.
-    """
-
-    run_id: str | None
-    num_done: int
+    run_id: str | None  # None where there was nothing to do
+    num_done: int  # before it
     num_new: int
-    num_failed: int
+    num_failed: int  # of the new ones
     seconds: float
     interrupted: bool
 
@@ -115,12 +106,7 @@ def execute(
 def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
 
-    Args:
-        job: that made the volumes.
-        grid: of cells with the targets that are wanted.
-        out: folder or URI of the store.
-        console: where progress goes.
-        added: what the store's job has beside its own grid; None: as the store says.
+    `added` replaces what the store's job has beside its own grid.
 
     Raises:
         UserError: the store cannot be read, or holds no volume of this grid; FREQBENCH_CACHE_GB is no number.
@@ -141,16 +127,7 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: "Additi
 
 
 def carry_out(job: JobSpec, plan: Plan, metrics: Sequence[str], out: str, console: Console, work: Work) -> Summary:
-    """One run whose rows are not made by an engine but by `work`: recorded, stored and added to the store's job alike.
-
-    Args:
-        job: of the store.
-        plan: what `work` will do.
-        metrics: that are computed.
-        out: folder or URI of the store.
-        console: where progress goes.
-        work: makes the rows.
-    """
+    """One run whose rows are made by `work` with `metrics`, not by an engine; recorded and stored all the same."""
     store = Store(out)
     summary = _Run(job, store, replace(plan, metrics=tuple(metrics)), console).carry_out(work)
     Additions.of(store).with_targets(plan.grid).write(store, job)

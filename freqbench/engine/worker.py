@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -135,36 +135,34 @@ class _Clean:
     certified: Mapping[str, float | int]
 
 
-class _Spaces:
-    """An adversarial volume in the spaces of several targets, each made once.
+def _in_spaces(
+    dataset: Dataset, case: Case, adversarial: Tensor, own: Preprocess | None
+) -> Callable[[Preprocess | None], tuple[Tensor, float | None]]:
+    """Takes a volume of space `own` into that of a target, with the resampling error; None where the spaces are one.
 
-    Between two spaces the perturbation goes through the file's grid and unit, as an exported volume would.
+    Between two spaces the perturbation goes through the file's grid and unit, as an exported volume would. A space of
+    None is the dataset's; each is made once.
     """
+    own_space, others = own or dataset.space, dict[str, Tensor]()
 
-    def __init__(self, dataset: Dataset, case: Case, adversarial: Tensor, space: Preprocess | None) -> None:
-        self._dataset = dataset
-        self._case = case
-        self._adversarial = adversarial
-        self._space = space or dataset.space
-        self._others: dict[str, Tensor] = {}
-
-    def volume(self, space: Preprocess | None) -> tuple[Tensor, float | None]:
-        """The volume in a target's space (None: the dataset's), and the resampling error; None in the attack's own."""
-        space = space or self._dataset.space
-        if space.identity() == self._space.identity():  # however either is spelled
-            return self._adversarial, None
-        native, attacked, error = self._native
-        key = digest(space.identity())
-        if key not in self._others:
-            self._others[key] = prepare(attacked, space, clean=native).image
-        return self._others[key], error
-
-    @cached_property
-    def _native(self) -> tuple[NativeCase, NativeCase, float]:
+    @cache
+    def native() -> tuple[NativeCase, NativeCase, float]:
         """The file's volume, the same attacked, and what is lost when that is prepared again."""
-        native = self._dataset.native(self._case.ref)
-        attacked = attacked_native(native, self._case, self._adversarial)
-        return native, attacked, resampling_error(native, attacked, self._adversarial, self._space)
+        clean = dataset.native(case.ref)
+        attacked = attacked_native(clean, case, adversarial)
+        return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
+
+    def volume(space: Preprocess | None) -> tuple[Tensor, float | None]:
+        space = space or dataset.space
+        if space.identity() == own_space.identity():  # however either is spelled
+            return adversarial, None
+        clean, attacked, error = native()
+        key = digest(space.identity())
+        if key not in others:
+            others[key] = prepare(attacked, space, clean=clean).image
+        return others[key], error
+
+    return volume
 
 
 class Worker:
@@ -226,12 +224,12 @@ class Worker:
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
-        spaces = _Spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
+        in_space = _in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         pairs, own, predictions = [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
-            adversarial, error = spaces.volume(target.space)
+            adversarial, error = in_space(target.space)
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
             prediction, label = self._predict(model, adversarial, unit.ref), seen.label[0]

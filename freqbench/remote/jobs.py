@@ -72,7 +72,7 @@ class Head:
             return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
     def submit(self, name: str, parcel: Parcel, out: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
-        """Send a job.
+        """Send a job with its parcel and the options of `run`, and return its id.
 
         Args:
             name: of the job.
@@ -80,9 +80,6 @@ class Head:
             out: folder or URI of the store.
             options: of `run`, as words.
             variables: of the environment that the job is to have on all nodes; everyone can read them.
-
-        Returns:
-            The job's id.
 
         Raises:
             UserError: the nodes cannot share `out`, or the head does not take the job.
@@ -127,11 +124,7 @@ class Head:
         return str(Path(out).expanduser().absolute())
 
     def details(self, job_id: str) -> JobDetails:
-        """What the head knows of a job.
-
-        Raises:
-            UserError: it knows none of this id.
-        """
+        """What the head knows of a job; raises UserError if it knows none of this id."""
         with self._explained(job_id):
             return self._client.get_job_info(job_id)
 
@@ -152,11 +145,7 @@ class Head:
                 raise
 
     def stop(self, job_id: str) -> JobDetails:
-        """Stop a job as Ctrl-C would, and wait until it has ended.
-
-        Returns:
-            What became of it; its status is not terminal if it takes longer than a run has to flush.
-        """
+        """Stop a job as Ctrl-C would, and wait until it has ended, or taken longer than a run has to flush."""
         with self._explained(job_id):
             self._client.stop_job(job_id)
         end = time.monotonic() + STOP_S + ANSWER_S
@@ -165,16 +154,10 @@ class Head:
         return details
 
     async def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
-        """Hand on what a job says, from its beginning, until it has ended.
-
-        A connection that breaks is taken up again, for RECONNECT_S at most.
-
-        Args:
-            job_id: the job.
-            write: is given text as it comes.
+        """Write what a job says, from its beginning until it has ended; a connection that breaks is made again.
 
         Raises:
-            UserError: no such job, or its head is gone.
+            UserError: no such job, or its head has been gone for RECONNECT_S.
         """
         written, heard, had_ended = 0, time.monotonic(), False
         while True:

@@ -58,12 +58,9 @@ def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float
 
 
 ATTACKS = [
-    ({"name": "gn"}, L2),
     ({"name": "fgsm"}, {"metric": "ssim_body", "value": 0.9}),
     ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
-    ({"name": "sa2", "steps": 2, "block": 8}, {"metric": "ssim_body", "value": 0.97}),
     ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
-    ({"name": "corruption", "kind": "motion"}, L2),
     ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
 ]
 
@@ -83,7 +80,8 @@ def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str
 
 
 def test_each_model_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
-    datasets = [{**JOB["datasets"][0], "name": name, "loader": "phantom", "split": name} for name in ("test", "train")]
+    one = {**JOB["datasets"][0], "loader": "phantom", "cases": 1}
+    datasets = [{**one, "name": name, "split": name} for name in ("test", "train")]
     attacks = [
         {"name": "gn", "std": 0.1},
         {"name": "bim", "steps": [1, 2], "step_size": "eps/2", "match": [ONE, {**ONE, "value": 3}]},
@@ -131,9 +129,7 @@ def test_a_second_time_nothing_is_attacked(tmp_path: Path, attacked: list[str]) 
     [
         (lambda c: c.update(name="other", metrics=["psnr"], targets="source", resources={"threads": 1}), 0),
         (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
-        (lambda c: c["attacks"].append({"name": "fgsm", "match": L2}), 2),
         (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
-        (lambda c: c["attacks"][0].update(match=ONE), 2),
         (lambda c: c["attacks"][0].update(variant="paper"), 2),
         (lambda c: c["datasets"][0].update(shape=[24, 20, 17]), 2),
         (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1),
@@ -145,13 +141,6 @@ def test_only_what_a_budget_depends_on_finds_it_anew(tmp_path: Path, change: Any
     found(content, tmp_path)
     change(content)
     assert len(found(content, tmp_path)[1]) == count
-
-
-def test_the_same_is_found_again_elsewhere(tmp_path: Path) -> None:
-    content = small(attacks=[{"name": "pgd", "steps": 2, "match": L2}])
-    for name in ("here", "there"):
-        found(content, tmp_path / name)
-    assert (tmp_path / "here" / FILE).read_text() == (tmp_path / "there" / FILE).read_text()
 
 
 def test_what_was_found_before_an_interruption_is_kept(

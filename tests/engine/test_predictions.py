@@ -97,14 +97,6 @@ def test_reports_know_the_tool_and_a_run_keeps_it(place: Path, made: tuple[Path,
     assert index_keys(Store(str(place / "out")).job()["index"]) == keys
 
 
-def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
-    score(place, made[1])
-    for path in attacked(place):
-        put(path, 10 * LABEL, AFFINE)
-    score(place, made[1])
-    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]
-
-
 def test_labels_that_are_not_listed_are_background(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
     (place / "map.yaml").write_text("10: left\n4: right\n")
     strange = 10 * LABEL.astype(np.float64)
@@ -194,3 +186,11 @@ def test_another_folder_or_a_model_s_name_is_one_line(place: Path, made: tuple[P
     shutil.rmtree(place / "tool")
     with pytest.raises(UserError, match=r"expected label maps under the names of `export`, such as gn-a-\w+/x.nii.gz"):
         score(place, made[1])
+
+
+def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    score(place, made[1])
+    for path in attacked(place):
+        put(path, 10 * LABEL, AFFINE)
+    score(place, made[1])
+    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]

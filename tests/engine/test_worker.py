@@ -170,14 +170,6 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
     assert [row["pred_voxels_clean"] for row in classes] == [int((pred_clean == k).sum()) for k in range(6)]
 
 
-def test_columns_that_nobody_asked_for_are_null() -> None:
-    (outcome,) = run_all(small(metrics=[]))
-    record = outcome.records[0]
-    assert (record["dsc"], record["hd95"], record["ssim"], record["lpips_distance"]) == (None,) * 4
-    assert record["linf"] == pytest.approx(8 / 255)
-    assert record["voxel_success"] is not None
-
-
 def test_a_unit_is_the_same_to_the_bit_in_another_worker_and_order() -> None:
     content = job(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2}])
     units = units_of(content)
@@ -210,12 +202,6 @@ def test_a_worker_lists_a_split_once_for_all_references(monkeypatch: pytest.Monk
     monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or real(self))
     assert [worker.run(unit)[0].failed for unit in units] == [False] * 4
     assert listed == ["phantom"]
-
-
-def test_the_row_of_a_reconstruction_says_so() -> None:
-    ((row,),) = faa_rows(1)
-    said = [row[name] for name in ("variant", "threat_model", "budget_name", "budget")]
-    assert said == ["'reconstruction'", "'fourier-bands'", "'portion'", "0.25"]
 
 
 def test_the_reference_is_another_case_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,15 +267,6 @@ def test_out_of_memory_halves_the_window_batch(fake: type[Fake], fits: int, trie
     assert not outcome.failed
     assert fake.batches == tried
     assert outcome.records[0]["window_batch"] == fits
-
-
-def test_the_smaller_batch_stays_for_the_next_unit(fake: type[Fake]) -> None:
-    fake.fits = 2
-    units = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5]}]))
-    one = make_worker(window_batch=4)
-    for unit in units:
-        one.run(unit)
-    assert fake.batches == [4, 2, 2, 2, 2]
 
 
 def test_no_memory_for_a_single_window_is_a_failed_row(fake: type[Fake]) -> None:
@@ -456,3 +433,20 @@ def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: 
     assert not outcome.failed
     outcome, _ = worker.run(second)
     assert outcome.records[0]["error"] == "OSError: disk on fire"
+
+
+def test_columns_that_nobody_asked_for_are_null() -> None:
+    (outcome,) = run_all(small(metrics=[]))
+    record = outcome.records[0]
+    assert (record["dsc"], record["hd95"], record["ssim"], record["lpips_distance"]) == (None,) * 4
+    assert record["linf"] == pytest.approx(8 / 255)
+    assert record["voxel_success"] is not None
+
+
+def test_the_smaller_batch_stays_for_the_next_unit(fake: type[Fake]) -> None:
+    fake.fits = 2
+    units = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5]}]))
+    one = make_worker(window_batch=4)
+    for unit in units:
+        one.run(unit)
+    assert fake.batches == [4, 2, 2, 2, 2]

@@ -23,6 +23,9 @@ SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
 WHOLE = [name for name, attack in ATTACKS.items() if len(attack.scopes) == 2]
 PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
 every_attack = pytest.mark.parametrize("name", WHOLE)
+a_few = pytest.mark.parametrize(
+    "name", ["pgd", "vafa_opt", "difgsm", "square", "autoattack"]
+)  # one function for all
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tenso
         return float(dice_ce(SlidingWindowModel(model)(adversarial[None]), case.label[None].long()))
 
 
-@every_attack
+@a_few
 @pytest.mark.parametrize("shape", [ROI, (6, 8, 3)])
 def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: SegmentationModel, shape: Shape) -> None:
     case = make_case(model, shape)
@@ -88,7 +91,7 @@ def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name:
     assert float((volume - case.image).abs().max()) <= 0.05 + 1e-6
 
 
-@every_attack
+@a_few
 def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     one, three = (attacked(name, model, case, "volume", batch).adversarial for batch in (1, 3))
@@ -110,13 +113,6 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     assert unit.passes == found.num_forwards + found.num_backwards
     windows = attack_windows if scope == "window" else sliding_windows
     assert unit.num_windows == found.num_windows == len(windows(SHAPE, ROI))
-
-
-def test_two_runs_are_equal_to_the_bit_and_seeds_differ(model: SegmentationModel) -> None:
-    case, attack = make_case(model, SHAPE), make("pgd", eps=0.05, steps=1, scope="volume")
-    first, again, other = (attack_case(attack, model, case, seed, 2).adversarial for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, other, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["sea", "autoattack"])
