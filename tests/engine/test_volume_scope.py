@@ -23,9 +23,7 @@ SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
 WHOLE = [name for name, attack in ATTACKS.items() if len(attack.scopes) == 2]
 PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
 every_attack = pytest.mark.parametrize("name", WHOLE)
-a_few = pytest.mark.parametrize(
-    "name", ["pgd", "vafa_opt", "difgsm", "square", "autoattack"]
-)  # one function for all
+a_few = pytest.mark.parametrize("name", ["pgd", "vafa_opt", "difgsm", "square", "autoattack"])  # one function for all
 
 
 @pytest.fixture(scope="module")

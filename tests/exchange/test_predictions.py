@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from exchange.elsewhere import AFFINE, case, folder, put
 from rich.console import Console
 from tiny import class_rows, execute, expanded, rows, small
 
@@ -15,8 +16,6 @@ from freqbench.core.errors import UserError
 from freqbench.exchange import export, predictions
 from freqbench.exchange.predictions import LabelMap, tool
 from freqbench.results import Store, index_keys
-
-from .elsewhere import AFFINE, case, folder, put
 
 MAP = "10: left\n20: 2\n"
 LABEL = case()[1]

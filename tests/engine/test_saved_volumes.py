@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from exchange import elsewhere
 from rich.console import Console
 from tiny import ARGS, ROI, class_rows, execute, expanded, job, rows, small
 
@@ -16,8 +17,6 @@ from freqbench.engine import evaluate, run, saved_volumes
 from freqbench.engine.run import Summary
 from freqbench.job.schema import further_targets
 from freqbench.results import Store, index_keys
-
-from . import elsewhere
 
 ONE = {
     "attacks": [{"name": "gn", "std": ["8/255", 0.1]}],

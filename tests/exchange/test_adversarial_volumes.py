@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from exchange.elsewhere import put, voxels_of
 from rich.console import Console
 from tiny import ARGS, execute, expanded, job, rows
 
@@ -20,8 +21,6 @@ from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.schema import further_targets
 from freqbench.reporting.report import report
 from freqbench.results import Store, index_keys
-
-from .elsewhere import put, voxels_of
 
 JOB = job(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc", "psnr"], resources={"workers": 1, "threads": 1})
 
