@@ -192,8 +192,8 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
         "missed_classes": missed_classes(counts),
         "hallucinated_classes": hallucinated_classes(counts),
     }
-    classes = {"label_voxels": counts.sum(dim=1), "pred_voxels": counts.sum(dim=0), "dsc": dice}
-    return PredictionScores(record=record, classes=_by_class(classes))
+    voxels = {"label_voxels": counts.sum(dim=1), "pred_voxels": counts.sum(dim=0)}
+    return PredictionScores(record=record, classes=_by_class({**voxels, "dsc": dice}))
 
 
 def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:

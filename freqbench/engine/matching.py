@@ -8,7 +8,7 @@ and stands as `matched` in the entry of the job that is returned: a job with num
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,12 +105,6 @@ def read_budgets(out: str) -> dict[str, Record]:
         raise UserError(f"{path}: expected budgets that a run found, got something else ({why}): delete it") from None
 
 
-def write_budgets(out: str, known: Mapping[str, Record]) -> None:
-    """Keep budgets in a store."""
-    content = {key: record.model_dump(mode="json") for key, record in known.items()}
-    storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())
-
-
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """A budget of three digits, the distance at it, and how many budgets were tried."""
@@ -198,15 +192,24 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         worker = Worker(spec)
         for key, each in missing.items():
             known[key] = each.find(worker)
-            write_budgets(out, {**read_budgets(out), key: known[key]})
+            kept = {
+                name: record.model_dump(mode="json") for name, record in (read_budgets(out) | {key: known[key]}).items()
+            }
+            storage.write_atomic(storage.join(out, FILE), json.dumps(kept, indent=2).encode())
             say(known[key].text)
         del worker
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
-    rows: dict[int, list[dict[str, Any]]] = {}
+    rows: dict[int, list[Budget]] = {}
     for each in asked:
-        rows.setdefault(each.number, []).append(each.row(known.get(each.key)).model_dump(mode="json"))
-    attacks = [{**entry, MATCHED: rows[i]} if i in rows else entry for i, entry in enumerate(job.attacks)]
+        rows.setdefault(each.number, []).append(each.row(known.get(each.key)))
+    return _with_rows(job, rows)
+
+
+def _with_rows(job: JobSpec, rows: Mapping[int, Sequence[Budget]]) -> JobSpec:
+    """A job whose entries of these numbers have budgets."""
+    found = {i: [budget.model_dump(mode="json") for budget in budgets] for i, budgets in rows.items()}
+    attacks = [{**entry, MATCHED: found[i]} if i in found else entry for i, entry in enumerate(job.attacks)]
     return job.model_copy(update={"attacks": attacks})
 
 
@@ -295,22 +298,21 @@ def _is_open(entry: Mapping[str, Any]) -> bool:
 
 def _asked(job: JobSpec, where: str) -> list[_Asked]:
     """Every budget to be found, in the order of the file."""
-    largest = [
-        {**entry, MATCHED: list(_largest(job, entry, f"{where}: attacks[{i}]"))} if _is_open(entry) else entry
+    largest = {
+        i: list(_largest(job, entry, f"{where}: attacks[{i}]"))
         for i, entry in enumerate(job.attacks)
-    ]
-    grid = expand(job.model_copy(update={"attacks": largest}), where=where)
+        if _is_open(entry)
+    }
+    grid = expand(_with_rows(job, largest), where=where)
     cells: dict[tuple[str, str, str], Cell] = {}
     for cell in grid.cells:  # the first seed's comes first
         cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
-    for i, entry in enumerate(job.attacks):
+    for i, budgets in largest.items():
         place = f"{where}: attacks[{i}]"
-        for row in largest[i][MATCHED] if _is_open(entry) else ():
-            budget = Budget.model_validate(row)
-            dataset = datasets[budget.dataset]
-            attack = attack_of(entry["name"], budget.parameters, dataset, place)
+        for budget in budgets:
+            attack = attack_of(job.attacks[i]["name"], budget.parameters, datasets[budget.dataset], place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             name = str(attack.budget_name)
@@ -329,8 +331,8 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     return asked
 
 
-def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
-    """Rows of an entry with the largest budget, for every dataset and source."""
+def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[Budget]:
+    """The largest budget of an entry for every dataset, source, combination and match."""
     name = entry.get("name")
     with at(place):
         budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name))).budget_name)
@@ -344,10 +346,5 @@ def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dic
         for source in sources_of(entry, models_for(job.models, dataset), [model.name for model in job.models], place):
             for parameters in combinations(entry, place):
                 for match in matches:
-                    yield {
-                        "dataset": dataset,
-                        "source": source,
-                        "parameters": {**parameters, budget: BOUNDS[budget][1]},
-                        "match": match.model_dump(),
-                        "reached": None,
-                    }
+                    at_most = {**parameters, budget: BOUNDS[budget][1]}
+                    yield Budget(dataset=dataset, source=source, parameters=at_most, match=match, reached=None)

@@ -86,8 +86,8 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     Raises:
         UserError: the store holds no volume of this grid.
     """
-    root, written = storage.join(out, VOLUMES), []
-    is_saved = saved_volumes.saved(root)
+    root = storage.join(out, VOLUMES)
+    is_saved, written = saved_volumes.saved(root), list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:  # a case's file is read once for all cells
