@@ -114,7 +114,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     """With a class and a checkpoint of one's own, which travel with it, as freqbench itself does."""
     (tmp_path / "walkabout.py").write_text(WALK)
     args = {**ARGS, "num_res_units": 1}
-    net = models.nets.build("unet", 6, (16, 16, 16), args, 3)
+    net = models.build("unet", 6, (16, 16, 16), args, 3)
     metadata = {"arch": "unet", "args": args, "roi": ROI, "num_classes": 6}
     models.save_checkpoint(str(tmp_path / "nets" / "a.safetensors"), net.state_dict(), metadata, half=False)
     model = {"name": "a", "checkpoint": "nets/a.safetensors"}
