@@ -1,4 +1,4 @@
-"""The line that says that a checkpoint does not fit the data: whom it is said of, and once."""
+"""The warning that a checkpoint does not fit the data: for which models it comes, and once."""
 
 import io
 import math

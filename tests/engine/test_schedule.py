@@ -43,11 +43,6 @@ def test_nothing_is_lost_or_doubled() -> None:
     assert len(schedule) == 0
 
 
-def test_the_model_with_most_work_comes_first() -> None:
-    units = [unit for unit in all_units() if unit.cell.source.name == "b" or unit.cell.attack.name == "fgsm"]
-    assert taken(Schedule(units))[0].cell.source.name == "b"
-
-
 def test_two_workers_begin_on_two_models() -> None:
     schedule = Schedule(all_units())
     first = [schedule.take(worker) for worker in ("v", "w")]
