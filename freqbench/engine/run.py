@@ -126,10 +126,10 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: "Additi
     return summary
 
 
-def carry_out(job: JobSpec, plan: Plan, metrics: Sequence[str], out: str, console: Console, work: Work) -> Summary:
-    """One run whose rows are made by `work` with `metrics`, not by an engine; recorded and stored all the same."""
+def carry_out(job: JobSpec, plan: Plan, out: str, console: Console, work: Work) -> Summary:
+    """One run of a plan whose rows are made by `work`, not by an engine; recorded and stored all the same."""
     store = Store(out)
-    summary = _Run(job, store, replace(plan, metrics=tuple(metrics)), console).carry_out(work)
+    summary = _Run(job, store, plan, console).carry_out(work)
     Additions.of(store).with_targets(plan.grid).write(store, job)
     return summary
 

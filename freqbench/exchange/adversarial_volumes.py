@@ -27,19 +27,14 @@ PREFIX = "adv_"  # of the files that the papers' code saved
 
 @dataclass(frozen=True, kw_only=True)
 class Imported(Attack):
-    """Whatever made volumes that are there already; no job can name it, as it makes none.
-
-    Args:
-        label: what tables call it.
-        content: digest of the volumes' files, so that other volumes are another cell.
-    """
+    """Whatever made volumes that are there already; no job can name it, as it makes none."""
 
     name: ClassVar[str] = "imported"
     threat_model: ClassVar[str] = "none"
     budget_name: ClassVar[str | None] = None
 
-    label: str
-    content: str
+    label: str  # what tables call it
+    content: str  # digest of the volumes' files, so that other volumes are another cell
 
     def perturb(self, task: Task) -> Tensor:
         """Raises UserError: there is nothing to make a volume by."""
@@ -131,10 +126,8 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     ((name, files),) = found.items()
     known = {ref.case_id for ref, _ in files}
     absent = [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
-    for text, words in (
-        ("files of no case of the job", sorted(by_case.keys() - known)),
-        ("cases without a file", absent),
-    ):
+    strange = sorted(by_case.keys() - known)
+    for text, words in (("files of no case of the job", strange), ("cases without a file", absent)):
         if words:
             more = ", ..." if len(words) > 3 else ""
             line = f"{len(words)} {text} are left out: {', '.join(words[:3])}{more}"

@@ -131,7 +131,7 @@ def score(
     cases = _found(grid, out, predictions, console)
     for case in cases:
         native = case.dataset.native(case.ref)
-        for path in (*case.paths, *filter(None, [case.clean])):
+        for path in filter(None, (*case.paths, case.clean)):
             _read(path, native, tables[case.dataset.name], case.dataset)
 
     def work(spec: WorkerSpec, listener: Listener) -> None:
@@ -143,9 +143,9 @@ def score(
                 listener.tick([])
 
     units = tuple(chain.from_iterable(case.units for case in cases))
-    plan = Plan(grid=grid, units=units, num_done=0, metrics=grid.metrics)
     metrics = tuple(metric for metric in grid.metrics if metric in OWN)
-    return run.carry_out(job, plan, metrics, out, console, work)
+    plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
+    return run.carry_out(job, plan, out, console, work)
 
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
@@ -190,9 +190,8 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     image = nifti.Header(path=Path(native.source), shape=(h, w, d), spacing=native.spacing, affine=native.affine)
     header.check_same_grid(image)
     labels = nifti.read_integers(header)
-    highest = int(labels.max())
     if table is None:
-        if highest >= dataset.num_classes:
+        if (highest := int(labels.max())) >= dataset.num_classes:
             raise DataError(
                 f"{header.path}: expected labels 0 to {dataset.num_classes - 1} of {dataset.name}, got {highest}: "
                 "give --label-map with the tool's labels"

@@ -162,7 +162,7 @@ class Head:
         written, heard, had_ended = 0, time.monotonic(), False
         while True:
             position, is_whole, tail = 0, False, self._client.tail_job_logs(job_id)
-            with suppress(ClientError, OSError, RuntimeError):  # whether the head is lost is asked below
+            with _silent(), suppress(ClientError, OSError, RuntimeError):  # whether the head is lost is asked below
                 while text := await asyncio.wait_for(anext(tail, ""), QUIET_S):
                     write(text[max(0, written - position) :])
                     position += len(text)
@@ -200,12 +200,11 @@ class Head:
 
     @contextmanager
     def _explained(self, job_id: str | None = None) -> Iterator[None]:
-        """What goes wrong between here and the head is one line, and what Ray's clients log beside it is not shown."""
+        """What goes wrong between here and the head is one line."""
         self._require_answer()
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
         try:
-            yield
+            with _silent():
+                yield
         except UserError:
             raise
         except (OSError, RuntimeError, ValueError, KeyError, RayStateApiException) as error:
@@ -215,8 +214,6 @@ class Head:
                     "the same --out goes on where the store ends"
                 ) from None
             raise self._lost(_line(str(error)) or type(error).__name__) from None
-        finally:
-            logging.disable(before)
 
     def _lost(self, got: str) -> LostError:
         return LostError(
@@ -265,6 +262,17 @@ def _preferred(url: str) -> Iterator[None]:
         os.environ.pop(_SERVER)
         if before is not None:
             os.environ[_SERVER] = before
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's clients log tokens, uploads and connections; what matters is said here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _line(text: str) -> str:
