@@ -6,12 +6,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from engine.cases import case_of, volume
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
 from freqbench.attacks.core.task import Task
 from freqbench.core.identity import window_generator
-from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.core.types import Case, Shape
 from freqbench.engine.evaluate import attack_case
 from freqbench.models import SegmentationModel, attack_windows, build
 
@@ -19,17 +20,8 @@ ROI: Shape = (8, 8, 4)
 
 
 def make_case(shape: Shape = (12, 8, 4), fingerprint: str = "case") -> Case:
-    generator = torch.Generator().manual_seed(0)
-    image = 0.2 + 0.6 * torch.rand((1, *shape), generator=generator)
-    return Case(
-        ref=CaseRef(case_id="c", patient_id="p", fingerprint=fingerprint, shape=shape),
-        image=image,
-        label=(image > 0.5).to(torch.uint8),
-        spacing=(1.0, 1.0, 1.0),
-        affine=np.eye(4),
-        native_ranges=((-175.0, 250.0),),
-        original_spacing=(1.0, 1.0, 1.0),
-    )
+    image = volume(shape)
+    return case_of(image, image > 0.5, fingerprint)
 
 
 class Threshold(nn.Module):

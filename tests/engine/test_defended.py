@@ -1,4 +1,4 @@
-"""Defended models in a run: rows do not depend on engine, order or batch, passes are counted, certificates are stored."""
+"""Defended models in a run: rows depend on no engine, order or batch, passes are counted, certificates are stored."""
 
 import json
 from collections.abc import Sequence

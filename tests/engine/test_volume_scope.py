@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from attacks.examples import EXAMPLES
+from engine.cases import case_of, volume
 from tiny import expanded, small
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.core.types import Case, Shape
 from freqbench.engine.evaluate import AttackedVolume, attack_case
 from freqbench.job.grid import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
@@ -43,18 +43,9 @@ def counted(model: SegmentationModel) -> Iterator[list[int]]:
 
 def make_case(model: SegmentationModel, shape: Shape) -> Case:
     """Labelled as the model predicts it: what is raised begins at its lowest."""
-    image = 0.2 + 0.6 * torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+    image = volume(shape)
     with torch.no_grad():
-        label = SlidingWindowModel(model)(image[None]).argmax(1).to(torch.uint8)
-    return Case(
-        ref=CaseRef(case_id="c", patient_id="p", fingerprint="case", shape=shape),
-        image=image,
-        label=label,
-        spacing=(1.0, 1.0, 1.0),
-        affine=np.eye(4),
-        native_ranges=((0.0, 1.0),),
-        original_spacing=(1.0, 1.0, 1.0),
-    )
+        return case_of(image, SlidingWindowModel(model)(image[None]).argmax(1))
 
 
 def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
