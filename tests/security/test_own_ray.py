@@ -1,4 +1,4 @@
-"""The Ray that `run` starts listens on this machine alone, and says nothing of processes that die."""
+"""The Ray that `run` starts listens on this machine alone, leaves SIGTERM alone, and is quiet about deaths."""
 
 import os
 import subprocess
@@ -7,13 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LISTENING = """
-import os, sys, time
+import os, signal, sys, time
 import psutil
 from freqbench.engine import ray_cleanup, ray_cluster
 
 with ray_cluster.own(1):
     import ray
 
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "Ray has kept it"
     kill = ray.remote(lambda: os._exit(1)).options(max_retries=0)
     try:
         ray.get(kill.remote())
@@ -25,7 +26,7 @@ with ray_cluster.own(1):
 """
 
 
-def test_it_listens_on_loopback_and_is_quiet() -> None:
+def test_it_listens_on_loopback_leaves_sigterm_alone_and_is_quiet() -> None:
     """In a process that has not imported Ray, as that of a command."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True)
