@@ -26,7 +26,7 @@ with ray_cluster.own(1):
 """
 
 
-def test_it_listens_on_loopback_leaves_sigterm_alone_and_is_quiet() -> None:
+def test_it_listens_on_loopback() -> None:
     """In a process that has not imported Ray, as that of a command."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True)
