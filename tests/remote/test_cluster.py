@@ -225,8 +225,8 @@ def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
 @pytest.mark.parametrize(
     ("words", "variables", "complaint"),
     [
-        (["list"], {"RAY_AUTH_TOKEN": "wrong"}, "expected a token that this head takes (Authentication failed"),
-        (["list"], {"RAY_AUTH_MODE": "disabled"}, "expected a token that this head takes (Authentication required"),
+        (["list"], {"RAY_AUTH_TOKEN": "wrong"}, "expected a token that this head takes (Forbidden: Invalid"),
+        (["list"], {"RAY_AUTH_MODE": "disabled"}, "expected a token that this head takes (Unauthorized: Missing"),
         (["status", "freqbench-a-1"], {}, "freqbench-a-1: expected a job that "),
         (["stop", "freqbench-a-1"], {}, "freqbench-a-1: expected a job that "),
     ],
