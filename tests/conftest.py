@@ -10,10 +10,10 @@ from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 from xdist.scheduler import LoadFileScheduling
 
 WITH_RAY = [
-    "tests/engine/test_distributed.py",
+    "tests/engine/test_ray_engine.py",
     "tests/cli/test_cli.py",
-    "tests/cli/test_remote.py",
-    "tests/engine/test_volumes.py",
+    "tests/remote/test_cluster.py",
+    "tests/engine/test_saved_volumes.py",
     "tests/engine/test_driver_faults.py",
     "tests/security/test_own_ray.py",
 ]

@@ -18,7 +18,7 @@ from freqbench.core import downloads, filesystems, storage
 from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
 from freqbench.core.plugins import trusting
 from freqbench.data import Dataset
-from freqbench.engine import run, waiting
+from freqbench.engine import retry, run
 from freqbench.job.schema import build_dataset
 from freqbench.models import ModelEntry, ModelSpec, resolve
 from freqbench.models.checkpoints.files import save_checkpoint
@@ -223,7 +223,7 @@ def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
     s3: S3, there: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    monkeypatch.setattr(waiting, "WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "WAITS_S", (0.0, 0.0, 0.0))
     spec, grid = tiny.expanded(content(there, save_adversarial="nifti"))
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)

@@ -18,7 +18,7 @@ from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import evaluate, memory
-from freqbench.engine.fit import CAUSES
+from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
@@ -228,7 +228,7 @@ def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:
     if not found[best] >= entry.min_dice:
         which = "none of them" if len(found) > 1 else "it does not"
         reach = "reaches" if len(found) > 1 else "reach"
-        return f"{which} {reach} min_dice {entry.min_dice:g}: {CAUSES}"
+        return f"{which} {reach} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
     if len(found) == 1:
         return f"it reaches min_dice {entry.min_dice:g}"
     if entry.migration == best:

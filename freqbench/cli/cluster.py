@@ -1,5 +1,6 @@
 """The commands for jobs on a cluster: submit, status, stop, list."""
 
+import asyncio
 import json
 import os
 import re
@@ -185,7 +186,7 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
         sys.stdout.flush()
 
     try:
-        details = head.follow(job_id, write)
+        details = asyncio.run(head.follow(job_id, write))
     except KeyboardInterrupt:
         common.say(f"{job_id} goes on: bench.py status {job_id}{_hint(head)}, or stop")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -13,7 +13,7 @@ from freqbench import models
 from freqbench.cli.checkups import SIGNS, findings
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.engine.fit import CAUSES
+from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
@@ -142,7 +142,7 @@ def test_the_clean_dice_of_a_swin_unetr_is_shown_under_both_and_the_better_one_i
 
 
 def test_a_model_that_fits_under_none_is_told_the_causes(swin: Path) -> None:
-    assert said(swin, swin_job(swin, min_dice=0.9))[-1][1] == f"none of them reaches min_dice 0.9: {CAUSES}"
+    assert said(swin, swin_job(swin, min_dice=0.9))[-1][1] == f"none of them reaches min_dice 0.9: {MISFIT_CAUSES}"
 
 
 def test_any_other_model_is_looked_at_once_and_by_its_name_too(own: Path) -> None:
@@ -155,7 +155,7 @@ def test_any_other_model_is_looked_at_once_and_by_its_name_too(own: Path) -> Non
         ]
         assert lines[-1] == ("verdict", "it reaches min_dice 0")
     high = small(models=[{"name": "m", "checkpoint": str(own), "min_dice": 0.9}])
-    assert said(own, high)[-1][1] == f"it does not reach min_dice 0.9: {CAUSES}"
+    assert said(own, high)[-1][1] == f"it does not reach min_dice 0.9: {MISFIT_CAUSES}"
 
 
 def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tiny folder of NIfTI files on a grid of its own, and NIfTI files as tools of others write them."""
+"""A tiny folder of NIfTI files on a grid of its own, and NIfTI files as third-party tools write them."""
 
 import json
 from pathlib import Path

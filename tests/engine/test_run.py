@@ -61,16 +61,6 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, monkeypat
     assert storage.list_files(str(tmp_path / "runs"), ".json") == files
 
 
-def test_a_changed_job_adds_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(small(**TWO), tmp_path)
-    before, done = rows(tmp_path), attacks_counted(monkeypatch)
-    more = {**TWO, "attacks": [{"name": "fgsm", "eps": ["8/255", "16/255"]}]}
-    summary = execute(small(**more), tmp_path)
-    assert done == ["fgsm 0.063"]
-    assert (summary.num_done, summary.num_new) == (1, 1)
-    assert before.items() <= rows(tmp_path).items()
-
-
 def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:
     execute(job(models=job()["models"][:1]), tmp_path)
     summary = execute(job(), tmp_path)
@@ -201,11 +191,6 @@ def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
     assert Store(str(tmp_path)).runs()[-1]["engine"]["name"] == "serial"
 
 
-def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
-    ids = [provenance.new_run_id() for _ in range(50)]
-    assert ids == sorted(ids)
-
-
 @pytest.mark.usefixtures("no_lpips")
 def test_without_lpips_weights_the_columns_are_null_with_a_reason_and_covered(tmp_path: Path) -> None:
     content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
@@ -269,3 +254,8 @@ def test_rows_do_not_depend_on_the_order_of_the_job(tmp_path: Path) -> None:
     execute(content, tmp_path / "forth")
     execute(turned, tmp_path / "back")
     assert rows(tmp_path / "forth") == rows(tmp_path / "back")
+
+
+def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
+    ids = [provenance.new_run_id() for _ in range(50)]
+    assert ids == sorted(ids)

@@ -15,7 +15,7 @@ from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import ray_actors, ray_engine, serial
+from freqbench.engine import ray_engine, serial
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
@@ -68,12 +68,13 @@ def every_attack() -> tuple[list[Unit], Any]:
     return units, results(run_serially(units).outcomes)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.integration)])
 def test_rows_are_those_of_the_serial_engine(workers: int, every_attack: tuple[list[Unit], Any]) -> None:
     units, expected = every_attack
     assert results(run_by_ray(units, METRICS, workers).outcomes) == expected
 
 
+@pytest.mark.integration
 def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "die")
     listener = run_by_ray(units, METRICS, workers=2)
@@ -96,6 +97,7 @@ def test_a_unit_that_always_kills_its_worker_is_a_failed_row_after_three_tries(t
     assert results(kept) == results(run_serially(good).outcomes)
 
 
+@pytest.mark.integration
 def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "hang")
     listener = run_by_ray(units, METRICS, workers=2, timeout=15)
@@ -103,6 +105,7 @@ def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
+@pytest.mark.integration
 def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "memory")
     listener = run_by_ray(units, METRICS, workers=1, batch=4)
@@ -116,7 +119,7 @@ def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(
             assert float(row[column]) == pytest.approx(float(expected[key][column]), abs=1e-3), column
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 def test_masks_that_a_process_cannot_read_are_scored_elsewhere(tmp_path: Path) -> None:
     place = tmp_path / "faults"
     place.mkdir()
@@ -128,7 +131,7 @@ def test_masks_that_a_process_cannot_read_are_scored_elsewhere(tmp_path: Path) -
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", ["load", "score"])
 def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(tmp_path: Path, fault: str) -> None:
     place = tmp_path / "faults"
@@ -141,10 +144,11 @@ def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(t
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
+@pytest.mark.integration
 def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one: the run goes on with that."""
-    monkeypatch.setattr(ray_actors, "WAITING_S", 1.0)
-    monkeypatch.setattr(ray_actors, "WAITING_AGAIN_S", 1.0)
+    monkeypatch.setattr(ray_engine, "WAITING_S", 1.0)
+    monkeypatch.setattr(ray_engine, "WAITING_AGAIN_S", 1.0)
     units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
     listener = run_by_ray(units, ("dsc",), workers=2, threads=3)
     assert "waiting for Ray: 1 of 2 workers have not started: each wants 3 CPU, free are 1 CPU" in listener.said
@@ -152,7 +156,7 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_actors, "STARTS", 1)
+    monkeypatch.setattr(ray_engine, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

@@ -133,7 +133,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     assert rows(tmp_path / "out") == rows(tmp_path / "serial")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_submitted_again(
     bench: Bench, tmp_path: Path
@@ -160,7 +160,7 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     assert re.search(rf"{id_in(again)} .*tiny .*SUCCEEDED", listed)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 def test_ctrl_c_stops_following_and_the_job_goes_on(bench: Bench, tmp_path: Path) -> None:
     write(tmp_path, job())
@@ -180,7 +180,7 @@ def test_ctrl_c_stops_following_and_the_job_goes_on(bench: Bench, tmp_path: Path
     assert re.search(r"not done yet\W+0\W", shown)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 def test_a_followed_job_ends_with_the_exit_code_that_run_has(bench: Bench, tmp_path: Path) -> None:
     write(tmp_path, small())
@@ -193,7 +193,7 @@ def test_a_followed_job_ends_with_the_exit_code_that_run_has(bench: Bench, tmp_p
     assert "1 records failed" in said(bench("submit", "job.yaml", "--follow"), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 def test_variables_reach_the_job_only_if_they_are_named(bench: Bench, tmp_path: Path) -> None:
     write(tmp_path, small())
@@ -202,7 +202,7 @@ def test_variables_reach_the_job_only_if_they_are_named(bench: Bench, tmp_path: 
     assert "1 ok" in said(bench(*words, "--env", "NET_OF_MINE", NET_OF_MINE="random"))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
     head: Head, bench: Bench, tmp_path: Path
@@ -220,13 +220,13 @@ def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
     assert text.count("1 ok, 0 failed, 0 not done") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("words", "variables", "complaint"),
     [
-        (["list"], {"RAY_AUTH_TOKEN": "wrong"}, "expected a token that this head takes (Authentication failed"),
-        (["list"], {"RAY_AUTH_MODE": "disabled"}, "expected a token that this head takes (Authentication required"),
+        (["list"], {"RAY_AUTH_TOKEN": "wrong"}, "expected a token that this head takes (Forbidden: Invalid"),
+        (["list"], {"RAY_AUTH_MODE": "disabled"}, "expected a token that this head takes (Unauthorized: Missing"),
         (["status", "freqbench-a-1"], {}, "freqbench-a-1: expected a job that "),
         (["stop", "freqbench-a-1"], {}, "freqbench-a-1: expected a job that "),
     ],
@@ -240,7 +240,7 @@ def test_a_head_that_refuses_is_one_line(
     assert text.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.timeout(1200)
 def test_a_plain_path_for_results_is_refused_where_the_cluster_has_several_nodes(
     head: Head, bench: Bench, tmp_path: Path

@@ -49,7 +49,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("status", "body", "complaint"),
     [
-        (404, b"", "expected the dashboard of a Ray head, got Version check returned 404"),
+        (404, b"", "expected the dashboard of a Ray head, got an answer without its version .status 404"),
         (200, b"<html>", "expected the dashboard of a Ray head, got "),
         (200, b'{"version": "4", "ray_version": "2.59.1"}', "expected Ray 2.60.*, got a cluster of Ray 2.59.1"),
     ],

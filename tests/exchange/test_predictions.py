@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from exchange.elsewhere import AFFINE, case, folder, put
 from rich.console import Console
 from tiny import class_rows, execute, expanded, rows, small
 
@@ -15,8 +16,6 @@ from freqbench.core.errors import UserError
 from freqbench.exchange import export, predictions
 from freqbench.exchange.predictions import LabelMap, tool
 from freqbench.results import Store, index_keys
-
-from .elsewhere import AFFINE, case, folder, put
 
 MAP = "10: left\n20: 2\n"
 LABEL = case()[1]
@@ -95,14 +94,6 @@ def test_reports_know_the_tool_and_a_run_keeps_it(place: Path, made: tuple[Path,
     assert len(keys) == 4
     assert execute(made[1], place / "out").num_new == 0
     assert index_keys(Store(str(place / "out")).job()["index"]) == keys
-
-
-def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
-    score(place, made[1])
-    for path in attacked(place):
-        put(path, 10 * LABEL, AFFINE)
-    score(place, made[1])
-    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]
 
 
 def test_labels_that_are_not_listed_are_background(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
@@ -194,3 +185,11 @@ def test_another_folder_or_a_model_s_name_is_one_line(place: Path, made: tuple[P
     shutil.rmtree(place / "tool")
     with pytest.raises(UserError, match=r"expected label maps under the names of `export`, such as gn-a-\w+/x.nii.gz"):
         score(place, made[1])
+
+
+def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    score(place, made[1])
+    for path in attacked(place):
+        put(path, 10 * LABEL, AFFINE)
+    score(place, made[1])
+    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]

@@ -8,13 +8,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from exchange.elsewhere import AFFINE, SHAPE, case, folder, voxels_of
 from rich.console import Console
 from tiny import execute, expanded, small
 
 from freqbench.core.errors import UserError
 from freqbench.exchange import export
-
-from .elsewhere import AFFINE, SHAPE, case, folder, voxels_of
 
 ONE = {"attacks": [{"name": "gn", "std": 0.1}], "metrics": ["dsc"], "save_adversarial": "nifti"}
 

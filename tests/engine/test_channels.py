@@ -2,13 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
+from engine.cases import case_of, volume
 from torch import Tensor, nn
 
 from freqbench.attacks import make
-from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.core.types import Case, Shape
 from freqbench.engine.evaluate import attack_case, score_volume
 from freqbench.models import SegmentationModel
 
@@ -39,16 +39,8 @@ def case() -> Case:
 
 
 def make_case(seed: int) -> Case:
-    image = 0.2 + 0.6 * torch.rand((2, *SHAPE), generator=torch.Generator().manual_seed(seed))
-    return Case(
-        ref=CaseRef(case_id="c", patient_id="p", fingerprint="case", shape=SHAPE),
-        image=image,
-        label=(image.sum(dim=0, keepdim=True) > 1).to(torch.uint8),
-        spacing=(1.0, 1.0, 1.0),
-        affine=np.eye(4),
-        native_ranges=((0.0, 1.0),) * 2,
-        original_spacing=(1.0, 1.0, 1.0),
-    )
+    image = volume(SHAPE, 2, seed)
+    return case_of(image, image.sum(dim=0, keepdim=True) > 1)
 
 
 @pytest.mark.parametrize("scope", ["window", "volume"])

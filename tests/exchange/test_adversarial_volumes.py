@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from exchange.elsewhere import put, voxels_of
 from rich.console import Console
 from tiny import ARGS, execute, expanded, job, rows
 
@@ -20,8 +21,6 @@ from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.schema import further_targets
 from freqbench.reporting.report import report
 from freqbench.results import Store, index_keys
-
-from .elsewhere import put, voxels_of
 
 JOB = job(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc", "psnr"], resources={"workers": 1, "threads": 1})
 
@@ -145,13 +144,6 @@ def test_a_wrong_volume_or_source_is_one_line_and_nothing_is_stored(
     assert not (tmp_path / "out").exists()
 
 
-def test_files_of_no_case_are_one_line(tmp_path: Path) -> None:
-    put(tmp_path / "imagesTsAdv" / "adv_img0035.nii.gz", released())
-    expected = "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"
-    with pytest.raises(UserError, match=expected):
-        bring(tmp_path)
-
-
 def test_nothing_is_made_by_it() -> None:
     from freqbench import models
 
@@ -159,3 +151,10 @@ def test_nothing_is_made_by_it() -> None:
     volume = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     with pytest.raises(UserError, match="vafa: expected the volumes that were brought in, found none"):
         Imported(label="vafa", content="0")(net, volume, torch.zeros_like(volume, dtype=torch.int64))
+
+
+def test_files_of_no_case_are_one_line(tmp_path: Path) -> None:
+    put(tmp_path / "imagesTsAdv" / "adv_img0035.nii.gz", released())
+    expected = "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"
+    with pytest.raises(UserError, match=expected):
+        bring(tmp_path)
