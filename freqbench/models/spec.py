@@ -1,4 +1,4 @@
-"""What a job says of a model, and what it resolves to."""
+"""Defines what a job says of a model, and what that resolves to."""
 
 import json
 from collections.abc import Mapping
@@ -13,11 +13,10 @@ from freqbench.core.config import FileName, Strict
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
 from freqbench.models.checkpoints.files import TRAIN, seed_of
 from freqbench.models.defences import Defence, defence_of
 from freqbench.models.networks.architectures import MODELS
-from freqbench.models.settings import DEFAULT_INFERENCE, Inference
+from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
 ENSEMBLE = "ensemble"
 FROZEN = ("torchscript", "torch_export")

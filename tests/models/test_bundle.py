@@ -19,7 +19,7 @@ from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
 from freqbench.models.checkpoints.files import check_fit
 from freqbench.models.foreign import bundle
-from freqbench.models.foreign.bundle_config import Config
+from freqbench.models.foreign.bundle import Config
 
 ROI = (8, 16, 24)
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}

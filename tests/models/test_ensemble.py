@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, load, resolve, resolve_ensemble
-from freqbench.models.ensemble import MeanOfProbabilities
+from freqbench.models.wrapper import MeanOfProbabilities
 
 CPU = torch.device("cpu")
 SHAPE = (2, 3, 4)

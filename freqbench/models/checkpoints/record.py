@@ -1,4 +1,4 @@
-"""What a checkpoint of freqbench's own says of itself, and what speaks against scoring it on a dataset."""
+"""Reads what a checkpoint of freqbench's own says of itself, and warns of what speaks against scoring it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata
-from freqbench.models.loading import READERS
+from freqbench.models.foreign import READERS
 from freqbench.models.spec import ENSEMBLE, ModelSpec
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}

@@ -1,8 +1,8 @@
-"""Networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
+"""Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
 Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes. Save the whole network in eval mode: what its file does in
-training, dropout say, cannot be switched off afterwards.
+not be traced or counted on shapes. Save the whole network in eval mode: what its file does in training, dropout say,
+cannot be switched off afterwards.
 """
 
 import zipfile
@@ -21,8 +21,9 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Shape
-from freqbench.models.adapter import Description, InputAdapter
+from freqbench.models.foreign.common import Description
 from freqbench.models.networks.architectures import one_line
+from freqbench.models.settings import InputAdapter
 
 # What torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
@@ -75,7 +76,7 @@ class Frozen(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Nothing, but for the flag: what a frozen network does was settled when it was saved."""
+        """Set the flag and nothing else: what a frozen network does was settled when it was saved."""
         self.training = mode
         return self
 
@@ -101,10 +102,10 @@ class Frozen(nn.Module):
 class _Signature:
     """Sizes in the graph of an ExportedProgram; None where it takes any."""
 
-    batch: int | None
-    num_channels: int | None
-    roi: Shape | None
-    num_classes: int | None
+    batch: int | None = None
+    num_channels: int | None = None
+    roi: Shape | None = None
+    num_classes: int | None = None
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
@@ -120,13 +121,10 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     """
     given = validate(dict(args), FrozenArgs, path)
     _, told = _load(path)
-    roi = _agreed(path, "roi", given.roi, told.roi)
-    num_classes = _agreed(path, "num_classes", given.num_classes, told.num_classes)
-    num_channels = _agreed(path, "num_channels", given.num_channels, told.num_channels, default=1)
     return Description(
-        roi=roi,
-        num_classes=num_classes,
-        num_channels=num_channels,
+        roi=_agreed(path, "roi", given.roi, told.roi),
+        num_classes=_agreed(path, "num_classes", given.num_classes, told.num_classes),
+        num_channels=_agreed(path, "num_channels", given.num_channels, told.num_channels, default=1),
         input=InputAdapter(),
         preprocess=None,
         inference={},
@@ -174,7 +172,7 @@ def _load_script(path: str) -> tuple[nn.Module, _Signature]:
         net: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-    return net.eval(), _Signature(batch=None, num_channels=None, roi=None, num_classes=None)
+    return net.eval(), _Signature()
 
 
 def _load_export(path: str) -> tuple[nn.Module, _Signature]:
@@ -199,13 +197,8 @@ def _load_export(path: str) -> tuple[nn.Module, _Signature]:
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
     h, w, d = sizes
-    told = _Signature(
-        batch=batch,
-        num_channels=channels,
-        roi=(h, w, d) if h is not None and w is not None and d is not None else None,
-        num_classes=_known(given.shape[1]),
-    )
-    return net, told
+    roi = (h, w, d) if h is not None and w is not None and d is not None else None
+    return net, _Signature(batch=batch, num_channels=channels, roi=roi, num_classes=_known(given.shape[1]))
 
 
 def _known(size: Any) -> int | None:

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
 from freqbench.models import DefendedModel, SegmentationModel, SlidingWindowModel, predict, prediction
-from freqbench.models.adapter import InputAdapter
 from freqbench.models.defences import defence_of
-from freqbench.models.defences.random_resize_pad import RandomResizePad
-from freqbench.models.settings import Inference
+from freqbench.models.defences.transforms import RandomResizePad
+from freqbench.models.settings import Inference, InputAdapter
 
 ROI = (8, 8, 8)
 RANDOM = [{"name": "random_resize_pad", "smallest": 0.5}, {"name": "randomized_smoothing", "sigma": 0.3, "samples": 20}]

@@ -8,8 +8,7 @@ from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
 from freqbench.models.defences import DEFENCES, Defence, defence_of
-from freqbench.models.defences.dct_quantization import DctQuantization
-from freqbench.models.defences.random_resize_pad import RandomResizePad
+from freqbench.models.defences.transforms import DctQuantization, RandomResizePad
 
 SHAPE = (9, 8, 7)
 QUANTISING = [{"name": "bit_depth", "bits": 3}, {"name": "dct_quantization"}]
