@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from freqbench.core.errors import UserError
-from freqbench.metrics import _directed, hd95, hd95_penalised, surface_scores, undefined_classes
+from freqbench.metrics import hd95, hd95_penalised, surface, surface_scores, undefined_classes
 
 CASES = ("normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin")
 SPACING = (0.8, 0.8, 2.5)
@@ -66,7 +66,7 @@ def golden(shared: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 @pytest.mark.parametrize("background", [0, 1])
 def test_monai_convention_is_the_stored_one(golden: Any, case: str, unit: str, spacing: Any, background: int) -> None:
     arrays, values = golden
-    expected = [float(v) for v in values[case][f"monai_hd95_{unit}_directed0_bg{background}"]]
+    expected = [float(v) for v in values[case][f"monai_hd95_{unit}surface0_bg{background}"]]
     found = hd95(arrays[f"{case}__pred"], arrays[f"{case}__label"], 4, spacing)
     np.testing.assert_allclose(found[1 - background :], expected, rtol=2e-6)  # MONAI interpolates in float32
 
@@ -111,7 +111,7 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
     label = blobs(3, shape=(40, 36, 30))
     pred = noisy(np.roll(label, 2, 0), 4, 0.05)
     for name, value in force.items():
-        monkeypatch.setattr(_directed, name, value)
+        monkeypatch.setattr(surface, name, value)
     for convention, reference in (("monai", monai_hd95), ("medpy", medpy_hd95)):
         rtol = 5e-6 if convention == "monai" else 1e-12
         found = hd95(pred, label, 4, spacing, convention=convention)  # type: ignore[arg-type]
@@ -131,8 +131,8 @@ def test_far_false_voxels_are_exact_in_both_conventions(
     monkeypatch: pytest.MonkeyPatch, scattered: Any, spacing: Any
 ) -> None:
     """P95 of one direction and of both pooled lie far apart here, so that each needs other distances exactly."""
-    monkeypatch.setattr(_directed, "FEW", 0)
-    monkeypatch.setattr(_directed, "CELL", 2)
+    monkeypatch.setattr(surface, "FEW", 0)
+    monkeypatch.setattr(surface, "CELL", 2)
     found = [hd95(*scattered, 2, spacing, convention)[1] for convention in ("monai", "medpy")]  # type: ignore[arg-type]
     assert found[0] == pytest.approx(monai_hd95(*scattered, 2, spacing)[1], rel=5e-6)
     assert found[1] == pytest.approx(medpy_hd95(*scattered, 2, spacing)[1], rel=1e-12)
@@ -141,12 +141,12 @@ def test_far_false_voxels_are_exact_in_both_conventions(
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
 def test_bounds_by_cells_hold(monkeypatch: pytest.MonkeyPatch, scattered: Any, spacing: Any) -> None:
-    monkeypatch.setattr(_directed, "FEW", 0)
+    monkeypatch.setattr(surface, "FEW", 0)
     pred, label = (
-        _directed.Surface(points=np.stack(np.nonzero(mask)).astype(np.int32), shared=np.zeros(mask.sum(), bool))
+        surface._Surface(points=np.stack(np.nonzero(mask)).astype(np.int32), shared=np.zeros(mask.sum(), bool))
         for mask in scattered
     )
-    bounds = _directed._Search(pred, label, np.array(spacing)).bounds
+    bounds = surface._Search(pred, label, np.array(spacing)).bounds
     exact = cdist(pred.points.T * spacing, label.points.T * spacing).min(axis=1)
     assert (bounds.lower < bounds.upper).all()
     assert (bounds.lower <= exact).all()
