@@ -1,4 +1,4 @@
-"""Preprocessed volumes kept on the node's disk: by content, each whole or not at all, within a bound."""
+"""Keeps preprocessed volumes on the node's disk: by content, each whole or not at all, within a bound."""
 
 import contextlib
 import json
@@ -104,7 +104,7 @@ def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
     A disk that is full or refuses costs time, not the case: that is logged.
 
     Args:
-        key: digest of all that the case hangs on.
+        key: digest of all that the case depends on.
         ref: of the case, as the caller knows it: the same content may go by another name elsewhere.
         make: reads and preprocesses it.
 

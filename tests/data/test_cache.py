@@ -18,7 +18,6 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.phantom import Phantom
 
 from .conftest import Folder, volume
 
@@ -230,10 +229,6 @@ def test_a_bound_that_is_no_number_is_refused(folder: Folder, monkeypatch: pytes
     )
 
 
-def test_the_bound_is_20_gigabytes() -> None:
-    assert cache.limit() == 20_000_000_000
-
-
 def test_many_readers_and_writers_of_one_volume(folder: Folder, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each thread removes the file now and then, so that all write and read at once."""
     dataset = folder.dataset()
@@ -285,9 +280,3 @@ def test_clear_leaves_nothing_and_says_how_much_it_was(folder: Folder, kept: Pat
     assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
     assert cache.clear() == taken + 4
     assert list(kept.iterdir()) == []
-
-
-def test_phantoms_are_drawn_and_not_kept(kept: Path) -> None:
-    phantom = Phantom(name="p", shape=(16, 16, 16))
-    phantom.load(phantom.refs()[0])
-    assert not kept.exists()

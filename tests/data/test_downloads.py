@@ -12,7 +12,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS
 from freqbench.data.loaders.amos import AMOS
-from freqbench.data.loaders.msd import MSD, TASKS
+from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 
@@ -37,10 +37,6 @@ def test_a_task_is_called_by_folder_or_number(tmp_path: Path, task: object, belo
     dataset = MSD(name="x", root=str(tmp_path if below else own), task=task, cases=1)
     assert [ref.case_id for ref in dataset.refs()] == ["spleen_2"]
     assert dataset.class_names == ("air", "left", "right")
-
-
-def test_there_are_ten_tasks_in_order() -> None:
-    assert [task[:6] for task in TASKS] == [f"Task{number:02d}" for number in range(1, 11)]
 
 
 def test_every_task_has_its_own_scale() -> None:

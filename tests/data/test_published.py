@@ -159,12 +159,6 @@ def test_released_is_a_name_of_its_window() -> None:
     assert ACDC(name="acdc", root=".").recipe() != window.recipe()
 
 
-@pytest.mark.parametrize("loader", [Synapse, ACDC])
-def test_a_dumped_dataset_validates_again(loader: type[Synapse | ACDC]) -> None:
-    dataset = loader(name="x", root=".", intensity="percentile", spacing=None)
-    assert loader.model_validate(dataset.model_dump(mode="json")) == dataset
-
-
 @pytest.mark.parametrize("name", ["synapse", "acdc"])
 def test_it_may_not_be_passed_on(name: str) -> None:
     assert not DATASETS[name].redistributable

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from freqbench.core.errors import DataError
-from freqbench.data import nifti
 
 from .conftest import SHAPE, Folder, volume
 
@@ -281,14 +280,6 @@ def test_every_label_that_fits_is_taken(folder: Folder) -> None:
     folder.write("b", image[..., None], label[..., None])
     dataset = folder.dataset(cases=("b",))
     assert dataset.load(dataset.refs()[0]).label.max() == 2
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [("x/a.nii.gz", "a"), ("a.b.nii", "a.b"), ("s3://bucket/img0001.nii.gz", "img0001"), ("plain", "plain")],
-)
-def test_stem(path: str, expected: str) -> None:
-    assert nifti.stem(path) == expected
 
 
 def test_list_may_lie_elsewhere(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -47,20 +47,6 @@ def test_probabilities_are_the_mean_of_the_members() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
 
 
-def test_it_gives_logarithms_of_probabilities() -> None:
-    found = ensemble(Linear(3, 1, 2), Linear(0, 5, 1))(volume()).exp().sum(dim=1)
-    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-13, atol=0)
-
-
-def test_the_gradient_is_that_of_the_closed_form() -> None:
-    """d/dx log((s(2x) + s(-5x)) / 2) with s' = s (1 - s)."""
-    x = volume().requires_grad_()
-    ensemble(Linear(3, 1), Linear(0, 5))(x)[:, 0].sum().backward()
-    rising, falling = (1 / (1 + torch.exp(-k * x.detach())) for k in (2, -5))
-    expected = (2 * rising * (1 - rising) - 5 * falling * (1 - falling)) / (rising + falling)
-    torch.testing.assert_close(x.grad, expected, rtol=1e-12, atol=0)
-
-
 def test_the_gradient_stays_where_all_members_are_sure() -> None:
     """Probabilities of exp(-2000) are 0 in floating point; their logarithm has the slope all the same."""
     x = torch.ones(1, 1, *SHAPE, dtype=torch.float64, requires_grad=True)

@@ -34,31 +34,6 @@ def test_windows_cover_every_voxel_inside_the_volume(shape: tuple[int, int, int]
     assert seen.min() == 1
 
 
-def test_windows_of_a_multiple_do_not_overlap() -> None:
-    assert len(attack_windows((192, 96, 288), (96, 96, 96))) == 2 * 1 * 3
-
-
-@pytest.mark.parametrize("size", [(56, 33, 20), (32, 32, 16), (20, 40, 16)])
-def test_prediction_is_that_of_monai_on_the_bare_network(tiny_unet: nn.Module, size: tuple[int, int, int]) -> None:
-    from monai.inferers import SlidingWindowInferer
-
-    image = torch.rand(1, *size)
-    with torch.no_grad():
-        logits = SlidingWindowInferer(ROI, sw_batch_size=4, overlap=0.5, mode="constant")(image[None], tiny_unet)
-    assert isinstance(logits, Tensor)
-    found = predict(SegmentationModel(tiny_unet, ROI), image, window_batch=4)
-    assert found.dtype == torch.uint8
-    assert torch.equal(found.long(), logits.argmax(1)[0])
-
-
-def test_small_volume_is_predicted_as_the_wrapper_pads_it(tiny_unet: nn.Module) -> None:
-    model = SegmentationModel(tiny_unet, ROI)
-    image = torch.rand(1, 1, 27, 32, 9)
-    with torch.no_grad():
-        expected = model(image).argmax(1)[0]
-    assert torch.equal(predict(model, image).long(), expected)
-
-
 def test_prediction_may_become_labels_of_an_attack(tiny_unet: nn.Module) -> None:
     assert not predict(SegmentationModel(tiny_unet, ROI), torch.rand(1, *ROI)).is_inference()
 

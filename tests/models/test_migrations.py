@@ -12,7 +12,7 @@ from torch import Tensor
 
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.types import Shape
-from freqbench.models import MODELS, build
+from freqbench.models import build
 from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, migrations_of, recognise
 from freqbench.models.networks.architectures import skeleton
 
@@ -97,14 +97,6 @@ def test_unetr_of_older_monai_gives_its_outputs(
     assert_same(logits_of("unetr", unetr_files[migration], migration), legacy(f"unetr_monai{release}"))
 
 
-def test_entries_of_unetr_are_as_many_as_the_releases_had(unetr_files: dict[str, Weights]) -> None:
-    assert {name: len(weights) for name, weights in unetr_files.items()} == {
-        "monai-0.7": 174,
-        "monai-1.3": 170,
-        "monai-1.4": 254,
-    }
-
-
 @pytest.mark.parametrize("migration", MIGRATIONS["unetr"])
 def test_age_of_unetr_is_recognised_from_the_keys(
     unetr_files: dict[str, Weights], wanted: Weights, migration: str
@@ -134,27 +126,6 @@ def test_migration_hides_no_other_difference(unetr_files: dict[str, Weights], wa
         assert recognise("unetr", damaged, wanted) is None
 
 
-@pytest.mark.parametrize("migration", MIGRATIONS["unetr"])
-def test_migration_keeps_every_weight_that_the_network_has(
-    unetr_files: dict[str, Weights], wanted: Weights, migration: str
-) -> None:
-    """Among them `conv3` of the blocks that do change channels."""
-    found = unetr_files[migration]
-    converted = MIGRATIONS["unetr"][migration].convert(found, wanted)
-    kept = found.keys() & wanted.keys()
-    assert any(".conv3." in key for key in kept)
-    assert all(converted[key] is found[key] for key in kept)
-
-
-def test_added_norms_are_those_of_a_fresh_network(unetr_files: dict[str, Weights], wanted: Weights) -> None:
-    roi, args = NETS["unetr"]
-    fresh = build("unetr", 4, roi, args).state_dict()
-    converted = MIGRATIONS["unetr"]["monai-1.3"].convert(unetr_files["monai-1.3"], wanted)
-    added = [key for key in converted if key not in unetr_files["monai-1.3"]]
-    assert len(added) == 24
-    assert all(torch.equal(converted[key], fresh[key]) for key in added)
-
-
 @pytest.fixture(scope="module")
 def old_merging(legacy: Legacy) -> Tensor:
     return logits_of("swin_unetr", weights_in(legacy("swinunetr_monai1.3.2")), "monai-1.4")
@@ -172,13 +143,6 @@ def test_swin_unetr_of_older_monai_gives_its_outputs(legacy: Legacy, old_merging
 
 def test_swin_unetr_of_newer_monai_gives_its_outputs_as_it_is(legacy: Legacy, as_is: Tensor) -> None:
     assert_same(as_is, legacy("swinunetr_monai1.5.0_output_only"))
-
-
-def test_swin_unetr_of_the_wrong_age_predicts_other_classes(old_merging: Tensor, as_is: Tensor) -> None:
-    """The figures of two installed releases: largest difference of logits, and voxels that change class."""
-    assert float((old_merging - as_is).abs().max()) == pytest.approx(0.816, abs=5e-4)
-    changed = int((old_merging.argmax(0) != as_is.argmax(0)).sum())
-    assert changed == pytest.approx(16_996, abs=3)  # some voxels lie between two classes to the last bit
 
 
 def test_old_merging_pads_odd_sizes_with_zeros() -> None:
@@ -219,12 +183,3 @@ def test_argument_that_the_migration_gives_is_refused_in_args() -> None:
 def test_unknown_migration_is_refused() -> None:
     with pytest.raises(UserError, match=r"m: unknown migration of unetr 'monai-13'\. Did you mean 'monai-1.3'\?"):
         choose("m", "unetr", "monai-13", {}, {})
-
-
-def test_every_architecture_can_be_read_as_it_is() -> None:
-    weights = {"a": torch.ones(1)}
-    assert all(migrations_of(arch)["none"].convert(weights, {}) == weights for arch in MODELS)
-
-
-def test_migrations_are_of_known_architectures() -> None:
-    assert MIGRATIONS.keys() <= MODELS.keys()

@@ -179,19 +179,6 @@ def test_keys_shapes_and_types_are_the_authors_in_their_order(shared: Path, conf
     assert [pair for pair in tied if weights[pair[0]] is weights[pair[1]]] == golden["aliased_pairs"]
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_formula_of_these_tests_is_that_of_the_golden_files(shared: Path, configuration: str) -> None:
-    golden = contents(shared, configuration)
-    for index, key, first, second, last, total in golden["fill_check"]["hash"]["rows"]:
-        values = filled(index, *golden["entries"][index]).flatten()
-        assert key == golden["entries"][index][0]
-        assert [float(values[place]) for place in (0, 1, -1)] == [first, second, last]
-        assert float(values.double().sum()) == pytest.approx(total, abs=1e-6)
-    image, check = golden_input(CONFIGURATIONS[configuration][1]), golden["input_check"]
-    assert [float(image.flatten()[place]) for place in (0, -1)] == [check["first"], check["last"]]
-    assert float(image.double().sum()) == pytest.approx(check["sum_float64"], abs=1e-3)
-
-
 def tiny(**args: Any) -> ModelEntry:
     return ModelEntry(name="m", arch="unetr_pp", checkpoint="random", args=TINY | args, roi=TINY_ROI)
 

@@ -13,8 +13,7 @@ from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import Entry, expanded, join
-from freqbench.data.loaders.listed import ListedFolder, UnlabelledError
+from freqbench.data.loaders.folder import Entry, ListedFolder, UnlabelledError, expanded, join
 
 
 class Decathlon(ListedFolder):

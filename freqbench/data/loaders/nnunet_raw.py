@@ -9,8 +9,7 @@ from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import Entry, expanded, join
-from freqbench.data.loaders.listed import ListedFolder
+from freqbench.data.loaders.folder import Entry, ListedFolder, expanded, join
 
 IGNORE = "ignore"
 

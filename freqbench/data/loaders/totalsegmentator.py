@@ -16,8 +16,7 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import ClassName, Entry
-from freqbench.data.loaders.listed import ListedFolder
+from freqbench.data.loaders.folder import ClassName, Entry, ListedFolder
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 

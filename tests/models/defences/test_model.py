@@ -1,6 +1,5 @@
 """A network behind a defence: what an attacker follows, what is predicted, and the draws of both."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
-from freqbench.models import DefendedModel, SegmentationModel, SlidingWindowModel, predict, prediction
+from freqbench.models import DefendedModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.settings import Inference, InputAdapter
@@ -203,16 +202,3 @@ def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
     assert first.any()
     assert found.vote is not None
     assert found.vote.radius == pytest.approx(0.3 * 0.6744897501960817)
-
-
-def test_a_model_without_defence_predicts_without_a_vote() -> None:
-    model = SegmentationModel(Recorder(), ROI)
-    found = prediction(model, images(1, 1, *ROI))
-    assert found.vote is None
-    assert torch.equal(found.labels.long(), labels_of(images(1, 1, *ROI))[0, 0])
-
-
-def test_one_draw_alone_leaves_the_logits_as_they_are() -> None:
-    model = defended({"name": "bit_depth", "bits": 8})
-    x = images(1, 1, *ROI)
-    assert math.isclose(float(model(x).abs().max()), float(model.net(model.defence.filtered(x)).abs().max()))
