@@ -94,13 +94,6 @@ def test_a_models_own_space_is_kept_apart(folder: Folder) -> None:
     assert the_same(folder.dataset(intensity="minmax", crop_foreground=False).load(ref), dataset.load(ref, space))
 
 
-@pytest.mark.parametrize("arguments", [{"intensity": "minmax"}, {"pad_to": (20, 20, 20)}, {"labels": 4}])
-def test_another_recipe_is_another_volume(folder: Folder, kept: Path, arguments: dict[str, object]) -> None:
-    load(folder.dataset())
-    load(folder.dataset(**arguments))
-    assert len(list(kept.iterdir())) == 2
-
-
 def test_another_release_of_a_library_is_another_volume(
     folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,12 +196,6 @@ def test_a_raw_case_is_read(raw: Path) -> None:
     assert dataset.class_names == ("background", "left", "right")
 
 
-def test_an_image_has_a_file_a_channel(tmp_path: Path) -> None:
-    downloads.nnunet(tmp_path, ["a"], channels=3)
-    entry = nnunet(tmp_path)._entry("a")
-    assert [Path(path).name for path in (entry.image, *entry.further)] == [f"a_000{c}.nii.gz" for c in range(3)]
-
-
 def test_a_folds_cases_are_those_of_its_file(raw: Path) -> None:
     folds = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["patient001_frame01"]}]
     (raw / "splits_final.json").write_text(json.dumps(folds))

@@ -1,7 +1,5 @@
 """nnU-Net's resampling: against skimage and scipy as its code calls them, and closed forms."""
 
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +8,6 @@ import torch
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
-from freqbench.core.input_space import Preprocess
 from freqbench.data import nnunet_resampling as nnunet
 
 from .conftest import Folder, volume
@@ -184,19 +181,3 @@ def test_the_header_bounds_the_shape(folder: Folder) -> None:
     dataset = _dataset(folder, volume()[0] + 1, spacing=(0.7, 1.1, 2.0))
     ref = dataset.refs()[0]
     assert dataset.load(ref).image.shape == (1, *ref.shape)
-
-
-def test_it_is_in_the_recipe_and_its_absence_is_not(folder: Folder) -> None:
-    assert folder.dataset(resampling="nnunet").recipe() != folder.dataset().recipe()
-    assert "resampling" not in folder.dataset(resampling="linear").recipe()
-
-
-def test_hippocampus_keeps_its_organ(shared: Path) -> None:
-    """A real label map, to half the spacing and as the file has it: the same volume of each class to 5 %."""
-    from freqbench.data.loaders.decathlon import Decathlon
-
-    dataset = Decathlon(name="h", root=str(shared / "data/hippocampus"), split="validation", cases=1)
-    (ref,) = dataset.refs()
-    fine = dataset.load(ref, Preprocess(resampling="nnunet", spacing=(0.5, 0.5, 0.5)))
-    counts = [np.bincount(case.label.flatten().numpy(), minlength=3) for case in (fine, dataset.load(ref))]
-    assert counts[0][1:] / 8 == pytest.approx(counts[1][1:], rel=0.05)

@@ -30,11 +30,6 @@ def test_lists_of_a_job_file_are_tuples_inside() -> None:
     assert complete_args("unet", {"channels": [4, 8], "strides": [[2, 2, 1]]})["strides"] == ((2, 2, 1),)
 
 
-def test_any_argument_of_the_class_can_be_set() -> None:
-    net = build("unet", 2, (16, 16, 16), {"channels": [4, 8], "strides": [2], "norm": ["GROUP", {"num_groups": 2}]})
-    assert any(isinstance(module, torch.nn.GroupNorm) for module in net.modules())
-
-
 def test_build_leaves_the_global_random_state_alone() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(99)

@@ -144,24 +144,3 @@ def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch
     hook.remove()
     assert kept == [images.numel()] * 2
     assert (max(passed), sum(passed)) == (window_batch, 2 * len(sliding_windows((20, 9, 7), ROI)))
-
-
-def test_parameters_are_left_alone(net: nn.Module) -> None:
-    model = sliding(build("unet", 3, ROI, {"channels": [4, 8], "strides": [2]}).eval())
-    images = volume((20, 9, 7)).float().requires_grad_()
-    model(images).sum().backward()
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert images.grad is not None
-
-
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_arithmetic_is_the_wrapper_s_and_its_switches_are_left_off(net: nn.Module, precision: str) -> None:
-    single = build("unet", 3, ROI, {"channels": [4, 8], "strides": [2]}).eval()
-    model = SlidingWindowModel(SegmentationModel(single, ROI, precision), 2)
-    images = volume((20, 9, 7)).float().requires_grad_()
-    logits = model(images)
-    (gradient,) = torch.autograd.grad(logits.sum(), images)
-    assert (logits.dtype, gradient.dtype) == (torch.float32, torch.float32)
-    assert bool(gradient.isfinite().all())
-    assert not torch.backends.cuda.matmul.allow_tf32
-    assert not torch.backends.cudnn.allow_tf32

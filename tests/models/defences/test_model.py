@@ -13,7 +13,6 @@ from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
 from freqbench.models import DefendedModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
-from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.settings import Inference, InputAdapter
 
 ROI = (8, 8, 8)
@@ -127,37 +126,6 @@ def test_attack_and_prediction_have_no_noise_in_common() -> None:
     seen = {each.numpy().tobytes() for each in net.shown}
     assert (len(attack), len(seen)) == (4 * 8, 10 + 20)
     assert not attack & seen
-
-
-def test_attack_and_prediction_have_no_seed_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes and places are few, so that draws of different seeds may be the same."""
-    seeds: list[int] = []
-    drawn = RandomResizePad._drawn
-
-    def spy(self: RandomResizePad, window: Tensor, seed: int) -> Any:
-        seeds.append(seed)
-        return drawn(self, window, seed)
-
-    monkeypatch.setattr(RandomResizePad, "_drawn", spy)
-    model, x = defended(RANDOM[0]), images(1, 1, 12, 8, 8)
-    first = x[:, :, :8]
-    PGD(eps=0.0, steps=4)(model, first, labels_of(first), generator=window_generator(0, "case", 0))
-    predict(model, x, case="case")
-    assert len(seeds) == len(set(seeds)) == 4 * 8 + 2
-
-
-@pytest.mark.parametrize("adaptive", [True, False])
-@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
-def test_a_batch_is_attacked_as_its_windows_alone(content: dict[str, Any], adaptive: bool) -> None:
-    model, x = defended(content, adaptive=adaptive), images(3, 1, *ROI)
-    attack = PGD(eps=0.1, steps=3)
-
-    def attacked(chosen: list[int]) -> Tensor:
-        generators = [window_generator(0, "case", i) for i in chosen]
-        return attack(model, x[chosen], labels_of(x[chosen]), generator=generators).adversarial
-
-    together, alone = attacked([0, 1, 2]), torch.cat([attacked([i]) for i in range(3)])
-    assert ((together - alone).abs() > 1e-6).double().mean() < 1e-3
 
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
