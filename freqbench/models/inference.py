@@ -39,9 +39,9 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
 
 
 def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE.overlap) -> tuple[Window, ...]:
-    """The windows that `predict` runs: as `attack_windows`, but each over a part of its neighbour, half by default.
+    """The windows that `predict` runs, MONAI's: as `attack_windows`, but each over a part of its neighbour.
 
-    They are MONAI's: a step is the whole voxels in `roi * (1 - overlap)`, at least one.
+    A step is the whole voxels in `roi * (1 - overlap)`, at least one.
 
     >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
     [0, 2, 4, 6]
@@ -94,16 +94,19 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
     """What a model says of a volume: one sliding window, or of randomised smoothing the vote of many.
 
     Args:
-        model: as for `predict`, like all that follow.
+        model: in eval mode.
         image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
         window_batch: windows a forward pass.
-        case: what the draws of a random defence hang on, such as the case's fingerprint, and on the window, or on the
+        case: what the draws of a random defence depend on, such as the case's fingerprint, and on the window, or on the
             sample of the vote, and on nothing else: the same for a clean and an adversarial volume.
 
     Raises:
-        ValueError, UserError: as `predict`.
+        ValueError: more than one volume.
+        UserError: more classes than a label map holds.
     """
-    volume = _one_volume(image)
+    volume = image[None] if image.dim() == 4 else image
+    if volume.dim() != 5 or len(volume) != 1:
+        raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
         return Prediction(labels=_stitched(model, volume, window_batch, case))
     vote = model.smoothing.vote(
@@ -128,26 +131,12 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     holds to one batch of windows.
 
     Args:
-        model: in eval mode.
-        image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
-        window_batch: windows a forward pass.
-        case: see `prediction`.
+        model, image, window_batch, case: as `prediction`, which says what is refused too.
 
     Returns:
         uint8 `[H, W, D]` on the device of `image`; of randomised smoothing, the majority of its votes.
-
-    Raises:
-        ValueError: more than one volume.
-        UserError: more classes than a label map holds.
     """
     return prediction(model, image, window_batch, case).labels
-
-
-def _one_volume(image: Tensor) -> Tensor:
-    volume = image[None] if image.dim() == 4 else image
-    if volume.dim() != 5 or len(volume) != 1:
-        raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
-    return volume
 
 
 def _stitched(model: SegmentationModel, volume: Tensor, window_batch: int, case: str) -> Tensor:
@@ -262,7 +251,7 @@ class SlidingWindowModel(nn.Module):
 
         Args:
             images: `[B, C, H, W, D]`; B times as many windows go through at once.
-            keys: what the draws of each volume hang on, where the model `takes_keys`.
+            keys: what the draws of each volume depend on, where the model `takes_keys`.
         """
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         if self.model.inference.average == "probabilities":
@@ -283,7 +272,9 @@ class SlidingWindowModel(nn.Module):
 
     def scores(self, crops: Tensor, keys: Sequence[int] | None, windows: Sequence[Window]) -> Tensor:
         """What is averaged where windows overlap, of windows as `_cut` has them: logits, or probabilities."""
-        own = None if keys is None else [draw_seed(key, *_corner(window)) for window in windows for key in keys]
+        own = None
+        if keys is not None:
+            own = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
         return self.model.averaged(self.model(crops, own))
 
 
@@ -325,11 +316,6 @@ class _Stitched(torch.autograd.Function):
 def _cut(volumes: Tensor, windows: tuple[Window, ...]) -> Tensor:
     """All windows of all volumes, window by window."""
     return torch.cat([volumes[:, :, h, w, d] for h, w, d in windows])
-
-
-def _corner(window: Window) -> list[int]:
-    """Where a window begins on each axis."""
-    return [axis.start for axis in window]
 
 
 def _add(total: Tensor, parts: Tensor, windows: tuple[Window, ...]) -> None:

@@ -92,11 +92,7 @@ class InputAdapter(Strict):
         return h, w, d
 
     def to_network(self, images: Tensor) -> Tensor:
-        """What the network is given.
-
-        Args:
-            images: `[B, C, h, w, d]` in [0, 1].
-        """
+        """What the network is given for images `[B, C, h, w, d]` in [0, 1]."""
         low, high = self.scale
         # Nothing is computed where nothing is asked for, so that a plain network sees the volume to the bit.
         if (low, high) != (0.0, 1.0):

@@ -83,7 +83,7 @@ class SegmentationModel(nn.Module):
 
         Args:
             images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window hang on; without a random defence there are none.
+            keys: what the draws of each window depend on; without a random defence there are none.
 
         Raises:
             UserError: an axis is longer than the ROI.
@@ -107,9 +107,6 @@ class SegmentationModel(nn.Module):
 
         Returns:
             `[B, K, h, w, d]`.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
         """
         h, w, d = self.inside(images.shape[2:])
         padded = self._padded(images)
@@ -127,11 +124,7 @@ class SegmentationModel(nn.Module):
         return logits.softmax(dim=1) if self.inference.average == "probabilities" else logits
 
     def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
-        """Where a window of such a size lies in the ROI.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
-        """
+        """Where a window of such a size lies in the ROI; a UserError where an axis is longer."""
         if any(given > full for full, given in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
         low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
@@ -188,11 +181,9 @@ class DefendedModel(SegmentationModel):
     `scores` is what predicts: one draw a window, others than an attacker's.
 
     Args:
-        net: the bare network.
-        roi: the window it was built for.
-        defence: what stands before it.
+        net, roi, settings: as `SegmentationModel` takes them.
+        defence: what stands before the network.
         adaptive: whether `forward` is for an attacker who knows of the defence.
-        settings: as `SegmentationModel` takes them.
     """
 
     def __init__(self, net: nn.Module, roi: Shape, defence: Defence, adaptive: bool = True, **settings: Any) -> None:
@@ -220,10 +211,7 @@ class DefendedModel(SegmentationModel):
 
         Args:
             images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window hang on; None: the same fixed one for all.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
+            keys: what the draws of each window depend on; None: the same fixed one for all.
         """
         keys = [FIXED] * len(images) if keys is None else keys
         draws = [self._once(images, [draw_seed(key, draw) for key in keys]) for draw in range(self.passes)]

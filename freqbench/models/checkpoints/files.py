@@ -1,4 +1,4 @@
-"""Checkpoints: untrusted files in, state dicts out; safetensors with a training record for those of freqbench's own.
+"""Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
 `.pt` and `.pth` are read with `weights_only=True` (numpy scalars allowed, as released checkpoints hold them beside
 their weights) and `.safetensors` by its own library, so that no file can run code.
@@ -60,26 +60,18 @@ def seed_of(checkpoint: str) -> int | None:
 
 
 def content_sha256(checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's file.
-
-    Raises:
-        CheckpointError: no such file.
-    """
+    """SHA-256 of a checkpoint's file."""
     return storage.sha256(str(_local(checkpoint)))
 
 
 def weights_sha256(path: str) -> str:
-    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values.
-
-    Raises:
-        CheckpointError: as `read_state_dict`.
-    """
+    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values."""
     return _weights_sha256(path, content_sha256(path))
 
 
 @cache
 def _weights_sha256(path: str, content: str) -> str:
-    """The same, once for each content of the file."""
+    """Once for each content of the file."""
     found = hashlib.sha256()
     for key, value in sorted(read_state_dict(path).items()):
         found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
@@ -109,7 +101,7 @@ def read_metadata(path: str) -> dict[str, Any]:
             text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
         metadata = json_of(text, "metadata")
     except (SafetensorError, UserError) as error:
-        raise CheckpointError(unreadable(path, error)) from None
+        raise CheckpointError(_unreadable(path, error)) from None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: expected its metadata to be a JSON object, got {type(metadata).__name__}")
     return metadata
@@ -154,7 +146,15 @@ def read_content(path: str) -> Any:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
     local = _local(path)
-    return _read_safetensors(path, local) if local.suffix == ".safetensors" else read_torch(path, local)
+    if local.suffix != ".safetensors":
+        return read_torch(path, local)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(local)
+    except SafetensorError as error:
+        raise CheckpointError(_unreadable(path, error)) from None
 
 
 def read_state_dict(
@@ -173,9 +173,8 @@ def read_state_dict(
     """
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(
-            f"{path}: expected a state dict, at the top or under {_either(keys)}, got {_describe(content)}"
-        )
+        places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
+        raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
     found = {str(key): value for key, value in content.items()}
     return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
 
@@ -216,17 +215,10 @@ def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
 ) -> None:
-    """Compare keys and shapes of a checkpoint with those of its network.
-
-    Args:
-        name: of the model, to begin the message.
-        path: of the checkpoint, for the message.
-        wanted: the network's state dict; the meta device will do.
-        found: the checkpoint's.
-        num_classes: output classes of the network.
+    """Refuse a checkpoint whose keys or shapes are not those of its network (the meta device will do).
 
     Raises:
-        CheckpointError: they differ; one line with the counts, the first key of each kind, and a likely cause.
+        CheckpointError: one line with the counts, the first key of each kind, and a likely cause.
     """
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
@@ -258,25 +250,10 @@ def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes:
 
 
 def _local(checkpoint: str) -> Path:
-    """A local copy of its file."""
     try:
         return storage.fetch(locate(checkpoint))
     except NoFileError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _read_safetensors(path: str, local: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(local)
-    except SafetensorError as error:
-        raise CheckpointError(unreadable(path, error)) from None
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _describe(content: Any) -> str:
@@ -320,7 +297,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
                 f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, which could run code: "
                 "save its state dict alone"
             ) from None
-        raise CheckpointError(unreadable(path, error)) from None
+        raise CheckpointError(_unreadable(path, error)) from None
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 (of damaged bytes a pickle makes whatever its opcodes meet)
@@ -328,7 +305,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
             raise CheckpointError(
                 f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
             ) from None
-        raise CheckpointError(unreadable(path, error)) from None
+        raise CheckpointError(_unreadable(path, error)) from None
 
 
 def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
@@ -345,7 +322,6 @@ def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
         )
 
 
-def unreadable(path: str, error: Exception) -> str:
-    """The line for a checkpoint that cannot be read."""
+def _unreadable(path: str, error: Exception) -> str:
     reason = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
     return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
