@@ -18,7 +18,7 @@ from freqbench.data.loaders.published_split import Published, is_averaged
 ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Kind:
     """A layout that is known, and what tells it apart.
 
@@ -63,67 +63,60 @@ def _is_nnunet(folder: Path) -> bool:
 
 KINDS: tuple[Kind, ...] = (
     Kind(
-        title="TotalSegmentator",
-        sign="s0000/ct.nii.gz and s0000/segmentations",
-        here=_has("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
-        loader="totalsegmentator",
+        "TotalSegmentator",
+        "s0000/ct.nii.gz and s0000/segmentations",
+        _has("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
+        "totalsegmentator",
         keys=_classes,
     ),
+    Kind("raw folder of nnU-Net", "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz", _is_nnunet, "nnunet_raw"),
     Kind(
-        title="raw folder of nnU-Net",
-        sign="imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
-        here=_is_nnunet,
-        loader="nnunet_raw",
-    ),
-    Kind(
-        title="BTCV as downloaded",
-        sign="RawData/Training/img/img0001.nii.gz",
-        here=_has(
+        "BTCV as downloaded",
+        "RawData/Training/img/img0001.nii.gz",
+        _has(
             *(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
             *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
             "averaged-*/DET*_avg*.nii*",
         ),
-        loader="synapse",
+        "synapse",
     ),
     Kind(
-        title="ACDC as downloaded",
-        sign="training/patient001/patient001_frame01.nii.gz",
-        here=_has(
-            "database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"
-        ),
-        loader="acdc",
+        "ACDC as downloaded",
+        "training/patient001/patient001_frame01.nii.gz",
+        _has("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
+        "acdc",
     ),
     Kind(
-        title="AMOS",
-        sign="imagesTr/amos_0001.nii.gz",
-        here=_has("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
-        loader="amos",
+        "AMOS",
+        "imagesTr/amos_0001.nii.gz",
+        _has("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
+        "amos",
         all_cases=(("modality", "all"),),
     ),
     Kind(
-        title="Synapse (BTCV) in the Decathlon layout",
-        sign="imagesTr/img0001.nii.gz",
-        here=_has("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
-        loader="synapse",
+        "Synapse (BTCV) in the Decathlon layout",
+        "imagesTr/img0001.nii.gz",
+        _has("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
+        "synapse",
     ),
     Kind(
-        title="ACDC in the Decathlon layout",
-        sign="imagesTr/patient001_frame01.nii.gz",
-        here=_has("imagesTr/patient[0-9]*_frame*.nii.gz"),
-        loader="acdc",
+        "ACDC in the Decathlon layout",
+        "imagesTr/patient001_frame01.nii.gz",
+        _has("imagesTr/patient[0-9]*_frame*.nii.gz"),
+        "acdc",
     ),
     Kind(
-        title="task of the Medical Segmentation Decathlon",
-        sign="a folder called Task09_Spleen or so",
-        here=lambda folder: folder.name in TASKS,
-        loader="msd",
+        "task of the Medical Segmentation Decathlon",
+        "a folder called Task09_Spleen or so",
+        lambda folder: folder.name in TASKS,
+        "msd",
         keys=lambda folder: {"task": folder.name},
     ),
     Kind(
-        title="folder in the layout of the Decathlon",
-        sign="dataset.json or imagesTr",
-        here=_has("dataset.json", "imagesTr"),
-        loader="decathlon",
+        "folder in the layout of the Decathlon",
+        "dataset.json or imagesTr",
+        _has("dataset.json", "imagesTr"),
+        "decathlon",
     ),
 )
 
@@ -144,8 +137,6 @@ class Layout:
     """What a folder is.
 
     Attributes:
-        title: of its layout.
-        loader: of DATASETS.
         entry: of a job file's `datasets`.
         surveys: of each split.
         problems: a line each on what is missing or damaged.
@@ -172,17 +163,12 @@ class Layout:
         yield "job line", self.job_line
         for survey in self.surveys:
             yield survey.split, f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
-        for note in self.notes:
-            yield "note", note
-        for problem in self.problems:
-            yield "problem", problem
+        yield from (("note", note) for note in self.notes)
+        yield from (("problem", problem) for problem in self.problems)
 
 
 def recognise(root: str) -> Layout:
-    """Find out which loader reads a folder and look at the headers of all its cases.
-
-    Args:
-        root: local folder; `~` and environment variables are filled in.
+    """Find out which loader reads a local folder and look at the headers of all its cases.
 
     Raises:
         UserError: no such folder, or none that is known.

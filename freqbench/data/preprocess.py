@@ -85,7 +85,6 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
 
 
 def _as_case(native: NativeCase, image: Any, label: Any, ranges: tuple[tuple[float, float], ...]) -> Case:
-    """The case that two MetaTensors make."""
     h, w, d = (float(step) for step in image.pixdim)
     return Case(
         ref=native.ref,
@@ -195,11 +194,7 @@ def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> Nati
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: Tensor, space: Preprocess) -> float:
     """How far the attacked native volume, prepared in the space of its attack again, is from what was attacked there.
 
-    Args:
-        native: what the file holds.
-        attacked: from `attacked_native`.
-        adversarial: what it was made from.
-        space: of the attack.
+    `attacked` is what `attacked_native` made of `native` and `adversarial`.
 
     Returns:
         Root mean square over all voxels and channels on the [0, 1] scale. 0 to rounding where the space keeps the

@@ -89,8 +89,7 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-@pytest.mark.parametrize("trusted", [False, True])
-@pytest.mark.parametrize("suffix", ["json", "yaml"])
+@pytest.mark.parametrize(("trusted", "suffix"), [(False, "json"), (True, "yaml")])
 def test_computes_what_the_class_built_directly_computes(write: Write, trusted: bool, suffix: str) -> None:
     folder = write(suffix=suffix)
     with trusting(trusted):

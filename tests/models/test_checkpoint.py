@@ -30,8 +30,17 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "network_weights", "model", "net", None])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        ("state_dict", "module."),
+        ("model_state_dict", ""),
+        ("network_weights", ""),
+        ("model", ""),
+        ("net", ""),
+        (None, ""),
+    ],
+)
 def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: str | None, prefix: str) -> None:
     weights = {prefix + name: value + 1 for name, value in tiny_unet.state_dict().items()}
     optimizer = torch.optim.SGD(tiny_unet.parameters(), momentum=0.9).state_dict()
@@ -129,15 +138,14 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 not really", b"\x80\x02}q\x00."])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\x80\x02}q\x00."])
 def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     text = refused(tmp_path / name)
     assert "not a checkpoint, or a truncated one" in text or "expected a state dict" in text
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize(("zipped", "kept"), [(True, 0.1), (True, 0.999), (False, 0.5)])
 def test_truncated_checkpoint_is_refused(tmp_path: Path, tiny_unet: nn.Module, zipped: bool, kept: float) -> None:
     path = tmp_path / "m.pt"
     torch.save(tiny_unet.state_dict(), path, _use_new_zipfile_serialization=zipped)

@@ -69,8 +69,10 @@ def monais(predictor: Any, image: Tensor, settings: Inference, window_batch: int
     return scores.argmax(1)[0]
 
 
-@pytest.mark.parametrize("weighting", ["constant", "gaussian"])
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.6, 0.95])
+@pytest.mark.parametrize(
+    ("overlap", "weighting"),
+    [(0.0, "constant"), (0.25, "gaussian"), (0.5, "constant"), (0.6, "gaussian"), (0.95, "constant")],
+)
 def test_label_map_is_monais_on_all_voxels(small_net: nn.Module, weighting: Any, overlap: float) -> None:
     """Whichever axes are shorter than the window, and wherever a batch of windows passes from one slab to the next."""
     settings = Inference(overlap=overlap, weighting=weighting)
@@ -118,8 +120,7 @@ def over_mirrors(net: nn.Module, axes: str, average: str) -> Any:
     return predictor
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-@pytest.mark.parametrize("mirror", ["", "H", "WD", "HWD"])
+@pytest.mark.parametrize(("mirror", "average"), [("", "probabilities"), ("H", "logits"), ("HWD", "probabilities")])
 def test_mirror_images_are_averaged_before_windows(small_net: nn.Module, mirror: str, average: Any) -> None:
     """In double precision, as the order of the sum over mirror images is not said; axes are padded by an odd number."""
     net, settings = deepcopy(small_net).double(), Inference(mirror=mirror, average=average, weighting="gaussian")

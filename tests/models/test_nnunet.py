@@ -42,8 +42,9 @@ def plain(write: Callable[..., str]) -> Callable[[Change | None], str]:
     return lambda change=None: write(new_architecture("PlainConvUNet"), direct("PlainConvUNet"), change)
 
 
-@pytest.mark.parametrize("architecture", [old_architecture, new_architecture])
-@pytest.mark.parametrize("cls", ["PlainConvUNet", "ResidualEncoderUNet"])
+@pytest.mark.parametrize(
+    ("architecture", "cls"), [(old_architecture, "PlainConvUNet"), (new_architecture, "ResidualEncoderUNet")]
+)
 def test_computes_what_the_class_built_directly_computes(
     write: Callable[..., str], architecture: Callable[[str], dict[str, Any]], cls: str
 ) -> None:
@@ -77,8 +78,7 @@ def test_describes_its_window_channels_classes_and_inference(plain: Callable[...
     assert found.inference == {"overlap": 0.5, "weighting": "gaussian", "mirror": "WD"}
 
 
-@pytest.mark.parametrize("transpose", [[0, 1, 2], [2, 0, 1]])
-@pytest.mark.parametrize("args", [{}, {"orientation": "RAS"}])
+@pytest.mark.parametrize(("transpose", "args"), [([0, 1, 2], {}), ([2, 0, 1], {"orientation": "RAS"})])
 def test_the_network_is_given_the_array_that_itk_reads(
     plain: Callable[..., str], tmp_path: Path, transpose: list[int], args: dict[str, str]
 ) -> None:

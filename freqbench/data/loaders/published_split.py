@@ -1,4 +1,4 @@
-"""Datasets whose split was published: the package ships the list, the files lie where the download puts them."""
+"""Reads datasets whose split was published: the package ships the list, files lie where the download puts them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
