@@ -41,7 +41,7 @@ SLACK = 1e-9  # voxels: far above rounding, far below any difference of two dist
 VOXELS_A_QUERY = 25
 FAR = 500_000
 VOXELS_A_POINT = 8
-# Building a tree of many targets for few points is dearer than looking around each of them.
+# Building a tree of many targets for few points costs more than looking around each of them.
 TARGETS_A_LOOKUP = 8
 
 
@@ -255,8 +255,8 @@ class _Search:
         asked = self.points[:, which]
         distance = lower[which].mean() / self.spacing.mean()
         price = VOXELS_A_QUERY * (1 + self.target.shape[1] * distance / FAR)
-        dear = len(which) * price > _box(asked, self.target)[1].prod()
-        self._set(self.open[which], self._transform(asked) if dear else self._nearest(asked))
+        is_costly = len(which) * price > _box(asked, self.target)[1].prod()
+        self._set(self.open[which], self._transform(asked) if is_costly else self._nearest(asked))
 
     def _set(self, which: npt.NDArray[np.intp], exact: Values) -> None:
         self.bounds.lower[which] = self.bounds.upper[which] = exact

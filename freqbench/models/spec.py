@@ -264,7 +264,7 @@ class ModelSpec:
 
     @property
     def needs_trust(self) -> bool:
-        """Whether to load it runs code of others."""
+        """Whether loading it runs third-party code."""
         return (
             self.arch in FROZEN or plugins.names_class(self.arch) or any(member.needs_trust for member in self.members)
         )

@@ -1,4 +1,4 @@
-"""Folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
+"""Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
 
 Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too.
 """
@@ -53,7 +53,6 @@ class Decathlon(ListedFolder):
         return join(self._root(), expanded(self.list_file, self.name))
 
     def _content(self) -> dict[str, Any]:
-        """The list file's content."""
         path = self._list_path()
         try:
             return _read_list(path, storage.sha256(path))
@@ -94,7 +93,7 @@ class Decathlon(ListedFolder):
 
 @lru_cache(maxsize=64)
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
-    """A list file's content, parsed once for as long as it stays."""
+    """Parsed once for as long as the file stays."""
     try:
         content = json_of(storage.fetch(path, content_sha256).read_bytes(), path)
     except NoFileError:

@@ -1,4 +1,4 @@
-"""The phantom in the place of another dataset, for grids that are tried before their data are there."""
+"""Puts the phantom in the place of another dataset, for grids that are tried before their data are there."""
 
 from typing import Annotated, Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""TotalSegmentator: CT of the whole body, a mask file a structure.
+"""Reads TotalSegmentator: CT of the whole body, a mask file a structure.
 
 Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 """

@@ -198,7 +198,7 @@ class TotalVariation(Defence):
 
 def _gradient(x: Tensor) -> Tensor:
     """Forward differences along H, W and D, 0 at the far ends, `[3, B, C, H, W, D]`."""
-    return torch.stack([F.pad(x.diff(dim=axis), _at_end(axis)) for axis in (2, 3, 4)])
+    return torch.stack([x.diff(dim=axis, append=x.narrow(axis, x.shape[axis] - 1, 1)) for axis in (2, 3, 4)])
 
 
 def _divergence(field: Tensor) -> Tensor:
@@ -206,18 +206,9 @@ def _divergence(field: Tensor) -> Tensor:
     parts = []
     for axis, part in zip((2, 3, 4), field, strict=True):
         inner = part.narrow(axis, 0, part.shape[axis] - 1)
-        parts.append(F.pad(inner, _at_end(axis)) - F.pad(inner, _at_start(axis)))
+        outside = torch.zeros_like(part.narrow(axis, 0, 1))
+        parts.append(inner.diff(dim=axis, prepend=outside, append=outside))
     return torch.stack(parts).sum(dim=0)
-
-
-def _at_end(axis: int) -> list[int]:
-    """One more voxel on an axis's high side, as `F.pad` wants it."""
-    return [0, 0] * (4 - axis) + [0, 1]
-
-
-def _at_start(axis: int) -> list[int]:
-    """One more on its low side."""
-    return [0, 0] * (4 - axis) + [1, 0]
 
 
 class RandomResizePad(Defence):

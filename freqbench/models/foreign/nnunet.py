@@ -336,7 +336,7 @@ def _with_classes(where: str, architecture: _Architecture) -> dict[str, Any]:
 
 
 def _class(where: str, name: Any) -> Any:
-    """A layer of `torch.nn`, or a block of the package: nothing else is looked up, as plans are of others."""
+    """A layer of `torch.nn`, or a block of the package: nothing else is looked up, as plans are untrusted."""
     package, _, last = str(name).rpartition(".")
     if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
         return _imported(where, f"{package}:{last}")
