@@ -66,30 +66,20 @@ def test_the_number_of_channels_is_known_without_voxels(layout: str, request: py
 
 def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
     """MONAI from the same file; the box is that of voxels above 0 in either channel."""
-    from monai.transforms import (
-        Compose,
-        CropForeground,
-        EnsureChannelFirst,
-        LoadImage,
-        Orientation,
-        ScaleIntensityRange,
-        Spacing,
-    )
+    from monai import transforms
 
     dataset = fourth.model_copy(
         update={"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
     )
-    pipeline = Compose(
-        [
-            LoadImage(),
-            EnsureChannelFirst(),
-            Orientation("RAS", labels=None),
-            Spacing(dataset.spacing, mode="bilinear"),
-            ScaleIntensityRange(60, 900, 0, 1, clip=True),
-            CropForeground(),
-        ]
-    )
-    expected = pipeline(f"{dataset.root}/imagesTr/a.nii.gz")
+    steps = [
+        transforms.LoadImage(),
+        transforms.EnsureChannelFirst(),
+        transforms.Orientation("RAS", labels=None),
+        transforms.Spacing(dataset.spacing, mode="bilinear"),
+        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True),
+        transforms.CropForeground(),
+    ]
+    expected = transforms.Compose(steps)(f"{dataset.root}/imagesTr/a.nii.gz")
     assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
 
 

@@ -75,23 +75,11 @@ def test_case_key_ignores_name_split_and_selection() -> None:
     assert len({one.case_key(ref) for ref in Phantom(name="a").refs()}) == 20
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"split": "testing"}, "phantom: unknown split 'testing'. Did you mean 'test'? Known: test, train, validation"),
-        ({"cases": 21}, "phantom: expected at most 20 `cases`, got 21: ask for fewer"),
-        ({"cases": ["phantm_2000"]}, "phantom: unknown case 'phantm_2000'. Did you mean 'phantom_2000'? "),
-        (
-            {"cases": ["phantom_2001"] * 2},
-            "phantom: expected each of `cases` once, got 'phantom_2001' twice: remove one",
-        ),
-    ],
-)
-def test_refusal(arguments: dict[str, object], text: str) -> None:
-    with pytest.raises(DataError) as error:
-        Phantom(name="phantom", **arguments).refs()  # type: ignore[arg-type]
-    assert str(error.value).startswith(text)
-    assert "\n" not in str(error.value)
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"^phantom: unknown split 'testing'\. Did you mean 'test'\? Known: test, train, "
+    ):
+        Phantom(name="phantom", split="testing").refs()
 
 
 def test_drawing_is_that_of_its_revision(test_cases: list[Case]) -> None:

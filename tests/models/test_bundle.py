@@ -100,16 +100,6 @@ def test_computes_what_the_class_built_directly_computes(write: Write, trusted: 
         torch.testing.assert_close(network(images), trained()(images), rtol=0, atol=0)
 
 
-def test_describes_itself(write: Write) -> None:
-    found = bundle.describe(write(), {})
-    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
-    assert found.inference == {"overlap": 0.625, "weighting": "gaussian"}
-    assert found.preprocess is not None
-    assert (found.preprocess.spacing, found.preprocess.intensity) == ((1.5, 1.6, 2.0), {"window": (-175.0, 250.0)})
-    assert not found.preprocess.crop_foreground
-    assert (found.input.scale, found.input.axes) == ((-1.0, 1.0), "HWD")
-
-
 def swin(config: dict[str, Any]) -> None:
     definition = {"_target_": "monai.networks.nets.swin_unetr.SwinUNETR", "in_channels": 1, "out_channels": 2}
     config["network_def"] = {**definition, "feature_size": 12}

@@ -121,11 +121,6 @@ def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> 
     assert found.preprocess is None
 
 
-def test_a_script_says_what_the_job_says(files: Mapping[str, str]) -> None:
-    found = frozen.describe(files["script"], ARGS)
-    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
-
-
 def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
     for path in files.values():
         for function in (frozen.describe, frozen.network):

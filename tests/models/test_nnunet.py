@@ -68,16 +68,6 @@ def test_fresh_weights_are_the_same_each_time_and_leave_the_global_generator_alo
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_describes_its_window_channels_classes_and_inference(plain: Callable[..., str]) -> None:
-    found = nnunet.describe(plain(), {})
-    assert (found.roi, found.num_classes, found.num_channels) == (PATCH, 3, 1)
-    assert found.preprocess is not None
-    assert found.preprocess.spacing == (0.8, 1.0, 5.0)
-    assert found.preprocess.resampling == "nnunet"
-    # Array axes 0 and 1 are the volume's D and W.
-    assert found.inference == {"overlap": 0.5, "weighting": "gaussian", "mirror": "WD"}
-
-
 @pytest.mark.parametrize(("transpose", "args"), [([0, 1, 2], {}), ([2, 0, 1], {"orientation": "RAS"})])
 def test_the_network_is_given_the_array_that_itk_reads(
     plain: Callable[..., str], tmp_path: Path, transpose: list[int], args: dict[str, str]
