@@ -27,8 +27,7 @@ def forward_flops(spec: ModelSpec) -> int:
 
     if spec.members:
         return sum(map(forward_flops, spec.members))
-    net = _countable(spec)
-    if net is None:
+    if (net := _countable(spec)) is None:
         return FROZEN_FLOPS
     with FlopCounterMode(display=False) as counter:
         trace(spec, net)
@@ -42,8 +41,7 @@ def step_bytes(spec: ModelSpec) -> int:
     """
     if spec.members:
         return sum(map(step_bytes, spec.members))
-    net = _countable(spec)
-    if net is None:
+    if (net := _countable(spec)) is None:
         return FROZEN_BYTES
     with _CountBytes() as counter:  # type: ignore[no-untyped-call]
         trace(spec, net)

@@ -60,7 +60,7 @@ def _msd(root: Path) -> None:
 LAYOUTS: dict[str, tuple[str, Callable[[Path], object], str, str, dict[str, int]]] = {
     **{
         f"BTCV {place}": ("btcv", _synapse(place), "BTCV as downloaded", "synapse", {"training": 18, "validation": 12})
-        for place in ("raw", "training", "flat")
+        for place in ("raw", "flat")
     },
     "Synapse": (
         "btcv",
@@ -77,7 +77,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], object], str, str, dict[str, int]
             "acdc",
             {"training": 140, "validation": 20, "test": 40},
         )
-        for place in ("decathlon", "database", "patients")
+        for place in ("decathlon", "patients")
     },
     "Decathlon": (
         "mine",
