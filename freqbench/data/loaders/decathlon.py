@@ -41,19 +41,16 @@ class Decathlon(ListedFolder):
         count = len(listed) if isinstance(listed, dict) else 0
         if not isinstance(listed, dict) or count < 2 or set(listed) != {str(index) for index in range(count)}:
             raise DataError(
-                f"{self._list_path()}: expected `labels` with the names of classes 0, 1, ..., got {listed!r}: "
+                f"{self._source()}: expected `labels` with the names of classes 0, 1, ..., got {listed!r}: "
                 "give `labels` in the job file"
             )
         return tuple(str(listed[str(index)]) for index in range(count))
 
     def _source(self) -> str:
-        return self._list_path()
-
-    def _list_path(self) -> str:
         return join(self._root(), expanded(self.list_file, self.name))
 
     def _content(self) -> dict[str, Any]:
-        path = self._list_path()
+        path = self._source()
         try:
             return _read_list(path, storage.sha256(path))
         except NoFileError:
@@ -71,7 +68,7 @@ class Decathlon(ListedFolder):
         """An entry's image as the list names it."""
         image = line.get("image") if isinstance(line, dict) else line
         if not isinstance(image, str) or not image:
-            raise DataError(f"{self._list_path()}: expected {{image, label}} or an image's name, got {line!r}")
+            raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
         return image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}"
 
     def _parsed(self, line: Any) -> Entry:
@@ -79,7 +76,7 @@ class Decathlon(ListedFolder):
         label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
         if not isinstance(label, str) or not label:
             raise UnlabelledError(
-                f"{self._list_path()}: expected a label map for {image}, got none: choose a labelled split"
+                f"{self._source()}: expected a label map for {image}, got none: choose a labelled split"
             )
         case_id = self._case_id(line)
         patient = line.get("patient") if isinstance(line, dict) else None

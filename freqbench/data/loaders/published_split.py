@@ -57,8 +57,8 @@ class Published(Decathlon):
     def _listed_class_names(self) -> tuple[str, ...]:
         return self.names
 
-    def _list_path(self) -> str:
-        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._list_path()
+    def _source(self) -> str:
+        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._source()
 
     def _parsed(self, line: Any) -> Entry:
         if self.list_file != PUBLISHED:
