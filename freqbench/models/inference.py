@@ -158,8 +158,7 @@ def _run(
     model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int], slab: "_Slab"
 ) -> None:
     """A batch of windows: by its end all that it made is let go, before the next one is run."""
-    crops = torch.cat([volume[:, :, h, w, d] for h, w, d in windows])
-    scores = model.scores(crops.to(next(model.parameters()).device), model.inference.mirror, keys)
+    scores = model.scores(_cut(volume, windows).to(next(model.parameters()).device), model.inference.mirror, keys)
     weights = window_weights(model, scores)
     for window, part in zip(windows, scores, strict=True):
         slab.add(window, (part * weights).to(volume.device), weights.to(volume.device))
@@ -313,7 +312,7 @@ class _Stitched(torch.autograd.Function):
         return gradient, None, None
 
 
-def _cut(volumes: Tensor, windows: tuple[Window, ...]) -> Tensor:
+def _cut(volumes: Tensor, windows: Sequence[Window]) -> Tensor:
     """All windows of all volumes, window by window."""
     return torch.cat([volumes[:, :, h, w, d] for h, w, d in windows])
 

@@ -28,8 +28,7 @@ def refused(loader: str, text: str, **arguments: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("task", ["Task09_Spleen", 9, "9", "09"])
-@pytest.mark.parametrize("below", [True, False])
+@pytest.mark.parametrize(("task", "below"), [("Task09_Spleen", True), (9, False), ("09", True)])
 def test_a_task_is_called_by_folder_or_number(tmp_path: Path, task: object, below: bool) -> None:
     own = tmp_path / "Task09_Spleen"
     own.mkdir()

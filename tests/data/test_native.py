@@ -48,10 +48,12 @@ def _noisy(case: Case, eps: float = 8 / 255) -> Tensor:
     return (case.image + eps * torch.randn(case.image.shape, generator=generator).sign()).clamp(0, 1)
 
 
+PADDED = KEPT.model_copy(update={"resampling": "nnunet", "pad_to": (20, 16, 16)})
+
+
 @pytest.mark.parametrize(
-    "space", [KEPT, KEPT.model_copy(update={"resampling": "nnunet", "pad_to": (20, 16, 16)}), Preprocess()]
+    ("grid", "space"), [*zip(GRIDS, [KEPT, PADDED, Preprocess(), KEPT, PADDED], strict=True), ("SRA", KEPT)]
 )
-@pytest.mark.parametrize("grid", GRIDS)
 def test_what_was_attacked_comes_back_where_the_grid_is_kept(grid: str, space: Preprocess) -> None:
     """Beyond the window's ends too, as the perturbation goes on from the bound."""
     native = _native(GRIDS[grid], channels=2)
@@ -77,8 +79,7 @@ def test_only_the_image_is_another() -> None:
     assert not torch.equal(attacked.image, before)
 
 
-@pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 2.0)])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("grid", "spacing"), [("LPS", None), ("sheared", None), ("oblique", (1.5, 1.5, 2.0))])
 def test_nothing_added_leaves_every_bit(grid: str, spacing: object) -> None:
     native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
     case = prepare(native, space)
