@@ -81,15 +81,12 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
             case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
     if preprocess.pad_to is not None:
         case = SpatialPadd(keys, preprocess.pad_to)(case)
-    return _as_case(native, case["image"], case["label"], ranges)
-
-
-def _as_case(native: NativeCase, image: Any, label: Any, ranges: tuple[tuple[float, float], ...]) -> Case:
+    image = case["image"]
     h, w, d = (float(step) for step in image.pixdim)
     return Case(
         ref=native.ref,
         image=image.as_tensor().to(torch.float32).contiguous(),
-        label=label.as_tensor().to(torch.uint8).contiguous(),
+        label=case["label"].as_tensor().to(torch.uint8).contiguous(),
         spacing=(h, w, d),
         affine=image.affine.numpy().astype(np.float64),
         native_ranges=ranges,

@@ -214,12 +214,11 @@ class DefendedModel(SegmentationModel):
             keys: what the draws of each window depend on; None: the same fixed one for all.
         """
         keys = [FIXED] * len(images) if keys is None else keys
-        draws = [self._once(images, [draw_seed(key, draw) for key in keys]) for draw in range(self.passes)]
+        draws = []
+        for draw in range(self.passes):
+            seen, back = self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
+            draws.append(back(super().forward(seen)))
         return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
-
-    def _once(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        seen, back = self.defence.seen(images, seeds, self.adaptive)
-        return back(super().forward(seen))
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
         """As `SegmentationModel.scores`, of one draw; mirror images of a window share it.

@@ -220,7 +220,14 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     _network(config)
     where = f"{config.file}: network_def"
     if is_trusted():
-        return construct(where, lambda: _resolved(config))
+
+        def resolved() -> nn.Module:
+            found = config.parsed("network_def")
+            if not isinstance(found, nn.Module):
+                raise TypeError(f"expected a network, got {type(found).__name__}")
+            return found
+
+        return construct(where, resolved)
     name = str(config.find("network_def::_target_"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
@@ -300,13 +307,6 @@ def _class(where: str, name: str) -> Any:
     return found
 
 
-def _resolved(config: Config) -> nn.Module:
-    found = config.parsed("network_def")
-    if not isinstance(found, nn.Module):
-        raise TypeError(f"expected a network, got {type(found).__name__}")
-    return found
-
-
 def _inferer(config: Config) -> _Inferer | None:
     if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
         return None
@@ -340,8 +340,9 @@ def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
     """
     steps: dict[str, str] = {}
     for id in config.items(_TRANSFORMS):
-        name = _transform(config, id)
-        if name in _NEUTRAL or not _touches_image(config, id) or config.find(f"{id}::_disabled_") is True:
+        name, keys = _transform(config, id), config.value(f"{id}::keys")
+        is_on_image = keys is None or "image" in ([keys] if isinstance(keys, str) else keys)
+        if name in _NEUTRAL or not is_on_image or config.find(f"{id}::_disabled_") is True:
             continue
         if name not in _ORDER or name in steps or not _usual(config, id, name):
             return None
@@ -371,11 +372,6 @@ def _transform(config: Config, id: str) -> str:
         if last.endswith(suffix):
             return last.removesuffix(suffix)
     return ""
-
-
-def _touches_image(config: Config, id: str) -> bool:
-    keys = config.value(f"{id}::keys")
-    return keys is None or "image" in ([keys] if isinstance(keys, str) else keys)
 
 
 def _usual(config: Config, id: str, name: str) -> bool:

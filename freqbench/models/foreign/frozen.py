@@ -159,7 +159,15 @@ def _load(path: str) -> tuple[nn.Module, _Signature]:
             f"{path}: expected a file of torch.jit.save or torch.export.save, got neither, or a truncated one: weights "
             "alone need their arch"
         )
-    net, told = _load_script(path) if scripted else _load_export(path)
+    try:
+        if scripted:
+            net, told = torch.jit.load(path, map_location="cpu").eval(), _Signature()  # type: ignore[no-untyped-call]
+        else:
+            net, told = _load_export(path)
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again") from None
     if next(net.parameters(), None) is None:
         raise CheckpointError(
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
@@ -167,24 +175,13 @@ def _load(path: str) -> tuple[nn.Module, _Signature]:
     return net, told
 
 
-def _load_script(path: str) -> tuple[nn.Module, _Signature]:
-    try:
-        net: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    return net.eval(), _Signature()
-
-
 def _load_export(path: str) -> tuple[nn.Module, _Signature]:
     from torch.export.passes import move_to_device_pass
 
-    try:
-        # As a stream: of a path, torch wants the suffix .pt2.
-        with Path(path).open("rb") as stream:
-            program = move_to_device_pass(torch.export.load(stream), "cpu")
-        net: nn.Module = program.module()
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
+    # As a stream: of a path, torch wants the suffix .pt2.
+    with Path(path).open("rb") as stream:
+        program = move_to_device_pass(torch.export.load(stream), "cpu")
+    net: nn.Module = program.module()
     nodes = {node.name: node for node in program.graph.nodes}
     signature = program.graph_signature
     inputs, outputs = signature.user_inputs, signature.user_outputs
@@ -223,7 +220,3 @@ def _agreed(path: str, name: str, given: Any, told: Any, default: Any = None) ->
     if found is None and default is None:
         raise UserError(f"{path}: {name}: required, as the file does not say it")
     return default if found is None else found
-
-
-def _unreadable(path: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again")

@@ -223,7 +223,10 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     if not package.startswith(f"{_PACKAGE}.") or last not in _NETWORKS:
         raise UserError(f"{where}: {unknown('network', name, _NETWORKS)}")
     cls = _imported(where, f"{_PACKAGE}.architectures.unet:{last}")
-    kwargs = _with_classes(where, plan.architecture) | {"deep_supervision": False}
+    kwargs = {**plan.architecture.arch_kwargs, "deep_supervision": False}
+    for key in plan.architecture.requires_import:
+        if kwargs.get(key) is not None:
+            kwargs[key] = _class(f"{where}.{key}", kwargs[key])
     return construct(where, lambda: cls(input_channels=plan.num_channels, num_classes=plan.num_classes, **kwargs))
 
 
@@ -324,15 +327,6 @@ def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
         raise CheckpointError(f"{file}: inference_allowed_mirroring_axes: expected some of 0, 1, 2, got {allowed!r}")
     letters = axes.replace("-", "")
     return "".join(sorted((letters[axis] for axis in set(allowed)), key=AXES.index))
-
-
-def _with_classes(where: str, architecture: _Architecture) -> dict[str, Any]:
-    """The network's arguments, names of classes replaced by the classes."""
-    kwargs = dict(architecture.arch_kwargs)
-    for key in architecture.requires_import:
-        if kwargs.get(key) is not None:
-            kwargs[key] = _class(f"{where}.{key}", kwargs[key])
-    return kwargs
 
 
 def _class(where: str, name: Any) -> Any:
