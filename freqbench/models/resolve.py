@@ -310,8 +310,10 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
     for what in ("mean", "std"):
         value = getattr(draft.input, what)
         if isinstance(value, tuple) and len(value) != draft.num_channels:
-            wanted = f"one number or {draft.num_channels} (one a channel)"
-            raise UserError(f"{draft.name}: input.{what}: expected {wanted}, got {len(value)}: give as many")
+            raise UserError(
+                f"{draft.name}: input.{what}: expected one number or {draft.num_channels} (one a channel), got "
+                f"{len(value)}: give as many"
+            )
     if draft.arch in FROZEN:
         return draft
     net = skeleton(draft)
