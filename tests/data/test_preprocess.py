@@ -33,7 +33,7 @@ def _turned(affine: npt.ArrayLike) -> list[list[float]]:
 GRIDS["oblique LPS"] = _turned(GRIDS["LPS"])
 
 
-@pytest.mark.parametrize(("grid", "crop"), zip(GRIDS, [False, True, False, True], strict=True))
+@pytest.mark.parametrize(("grid", "crop"), list(zip(GRIDS, [False, True, False, True], strict=True)))
 def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, crop: bool) -> None:
     """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
     image, label = volume()

@@ -95,7 +95,7 @@ def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -
     assert bool(gradient.isfinite().all())
 
 
-@pytest.mark.parametrize(("shape", "window_batch"), zip(SHAPES, [1, 4, 99, 4], strict=True))
+@pytest.mark.parametrize(("shape", "window_batch"), list(zip(SHAPES, [1, 4, 99, 4], strict=True)))
 def test_gradient_is_that_through_the_whole_graph(net: nn.Module, shape: Shape, window_batch: int) -> None:
     assert_exact_gradient(net, shape, window_batch)
 
