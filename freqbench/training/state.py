@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.storage import exists, join, read_bytes, write_atomic
-from freqbench.models.checkpoints.archive import read_torch
+from freqbench.models.checkpoints.files import read_torch
 
 LAST = "last.pt"
 BEST = "best.safetensors"

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_fill_holes
 
 from freqbench.core.errors import UserError
-from freqbench.metrics import body_mask, image_scores, l2, linf, psnr, ssim
+from freqbench.metrics import body_mask, image_scores, psnr, ssim
 
 
 @pytest.mark.parametrize("pair", ["int0", "int1", "int2"])
@@ -47,15 +46,6 @@ def test_identical_volumes_have_the_ideal_scores_without_a_warning() -> None:
     }
 
 
-def test_norms_of_a_known_difference() -> None:
-    clean = np.full((8, 8, 8), 0.25, np.float32)
-    adversarial = clean.copy()
-    adversarial[0, 0, 0], adversarial[1, 1, 1] = 0.25 + 0.375, 0.25 - 0.5 * 0.5 + 0.0
-    assert linf(clean, adversarial) == 0.375
-    assert l2(clean, adversarial) == pytest.approx(math.hypot(0.375, 0.25))
-    assert psnr(clean, adversarial) == pytest.approx(10 * math.log10(512 / (0.375**2 + 0.25**2)), rel=1e-6)
-
-
 def test_body_is_the_largest_component_with_its_holes() -> None:
     volume = np.zeros((20, 20, 20), np.float32)
     volume[3:13, 3:13, 3:13] = 0.5
@@ -72,13 +62,6 @@ def test_a_dent_open_to_the_air_is_not_body() -> None:
     volume[2:10, 2:10, 2:10] = 1
     volume[2:6, 5, 5] = 0
     assert body_mask(volume).sum() == 8**3 - 4
-
-
-def test_body_fills_holes_as_scipy_does() -> None:
-    volume = (np.random.default_rng(1).random((24, 24, 24)) > 0.28).astype(np.float32)
-    body = body_mask(volume)
-    np.testing.assert_array_equal(binary_fill_holes(body), body)
-    assert (binary_fill_holes(volume > 0) & ~body).sum() < 0.01 * body.size
 
 
 def test_body_scores_see_the_body_only() -> None:
@@ -133,6 +116,6 @@ print(image_scores(*np.random.default_rng(0).random((2, 48, 48, 48), np.float32)
             text=True,
             check=True,
         ).stdout
-        for threads in ("1", "2", "3")
+        for threads in ("1", "3")
     }
     assert len(said) == 1
