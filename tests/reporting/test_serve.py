@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit.planted import gradients
 from fastapi.testclient import TestClient
-from reporting.audit.planted import gradients
 
 from freqbench.audit.measurements import write
 from freqbench.core.errors import UserError

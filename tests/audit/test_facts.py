@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from reporting.audit.planted import CASES, EPS, HEALTHY, classes_of, evidence, finding, gradients, healthy, rows
+from audit.planted import CASES, EPS, HEALTHY, classes_of, evidence, finding, gradients, healthy, rows
 
 from freqbench.audit.checks import audited
 from freqbench.audit.checks.table import CHECKS

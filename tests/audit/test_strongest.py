@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from reporting.audit.planted import CASES, EPS, evidence, rows
+from audit.planted import CASES, EPS, evidence, rows
 from reporting.conftest import make_row
 from scipy import stats
 

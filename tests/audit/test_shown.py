@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.audit.planted import gradients, healthy, rows
+from audit.planted import gradients, healthy, rows
 
 from freqbench.audit.checks import audited, gathered
 from freqbench.audit.measurements import GRADIENTS, read_gradients, root_of, write
