@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table
-from freqbench.analysis.worst import worst_case
+from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.reporting import audit, render

@@ -1,4 +1,4 @@
-"""Values are written as people write them."""
+"""Values are written as people write them, and attacks are named by what tells them apart."""
 
 import json
 from typing import Any
@@ -18,60 +18,71 @@ from freqbench.analysis.labels import attack_labels, value_text
         ("eps", 0.0, "0"),
         ("eps", 1.0, "1"),
         ("q_max", 20.0, "20"),
-        ("rho", 0.4, "0.4"),
         ("block", [8, 16, 32], "8x16x32"),
         ("random_start", True, "true"),
         ("band", None, "none"),
-        ("control", "uniform", "uniform"),
         ("step_size", "eps/4", "eps/4"),
         ("organs", [1, 4], "1+4"),
-        ("channels", [0, 2], "0+2"),
-        ("members", ["apgd-ce", "square"], "apgd-ce+square"),
         ("target", ["swap", 1, 2], "swap:1:2"),
-        ("target", "next-class", "next-class"),
     ],
 )
 def test_values(name: str, value: Any, text: str) -> None:
     assert value_text(name, value) == text
 
 
-def labels_of(*settings: dict[str, Any]) -> list[str]:
-    same = {"attack": "segpgd", "budget_name": "eps", "budget": 8 / 255, "precision": "fp32", "compile": False}
-    rows = [
-        same | {"variant": params["variant"], "params": json.dumps({"eps": 8 / 255} | params)} for params in settings
-    ]
-    return attack_labels(pd.DataFrame(rows)).tolist()
+KINDS: dict[str, dict[str, Any]] = {
+    "segpgd": {"budget_name": "eps", "budget": 8 / 255},
+    "vafa": {"budget_name": "q_max", "budget": 20.0},
+    "corruption": {"budget_name": "severity", "budget": 3.0},
+    "random_noise": {"budget_name": "l2", "budget": 20.0},
+    "faa": {"budget_name": "portion", "budget": 0.1},
+    "fgsm": {"budget_name": None, "budget": None},
+}
 
 
-def test_a_corruption_s_kind_is_always_said_and_its_scope_never() -> None:
-    same = {"attack": "corruption", "variant": "released", "budget_name": "severity", "precision": "fp32"}
-    params = {"kind": "blur", "severity": 3.0, "scope": "volume", "targeted": False, "filter": None}
-    frame = pd.DataFrame([same | {"compile": False, "budget": 3.0, "params": json.dumps(params)}])
-    assert attack_labels(frame).tolist() == ["corruption severity=3 kind=blur"]
+def labels_of(attack: str, *settings: dict[str, Any]) -> list[str]:
+    """Labels of rows of one attack; each setting may have columns beside its parameters."""
+    kind = {"attack": attack, "variant": "released", "precision": "fp32", "compile": False, **KINDS[attack]}
+    rows = []
+    for setting in settings:
+        columns = {name: setting[name] for name in kind if name in setting}
+        params = {name: value for name, value in setting.items() if name not in kind}
+        own = kind | columns
+        budget = {own["budget_name"]: own["budget"]} if own["budget_name"] else {}
+        rows.append(own | {"params": json.dumps(budget | params)})
+    return attack_labels(pd.DataFrame(rows)).astype(object).tolist()
 
 
-def test_a_filter_is_always_said() -> None:
-    assert labels_of({"variant": "paper", "filter": ["low", 8]}) == ["segpgd eps=8/255 filter=low:8"]
-    assert labels_of({"variant": "paper", "filter": None}) == ["segpgd eps=8/255"]
+LINF = {"budget_name": "linf", "budget": 8 / 255}
+STEPS = {"variant": "paper", "steps": 10}
 
 
 @pytest.mark.parametrize(
-    ("changed", "text"), [({"precision": "bf16"}, "precision=bf16"), ({"compile": True}, "compile=true")]
+    ("attack", "settings", "labels"),
+    [
+        ("segpgd", [{"variant": "paper"}, STEPS], ["segpgd eps=8/255", "segpgd eps=8/255 steps=10"]),
+        ("segpgd", [STEPS], ["segpgd eps=8/255"]),
+        ("segpgd", [{"variant": "paper", "filter": ["low", 8]}], ["segpgd eps=8/255 filter=low:8"]),
+        ("segpgd", [{"variant": "paper", "filter": None}], ["segpgd eps=8/255"]),
+        ("vafa", [{"control": "uniform"}], ["vafa q_max=20 control=uniform"]),
+        ("vafa", [{"control": "none"}, {"control": "random"}], ["vafa q_max=20", "vafa q_max=20 control=random"]),
+        ("vafa", [{"variant": "paper"}], ["vafa q_max=20 variant=paper"]),
+        ("corruption", [{"kind": "blur", "scope": "volume", "targeted": False}], ["corruption severity=3 kind=blur"]),
+        ("faa", [{"variant": "reconstruction"}], ["faa portion=0.1 variant=reconstruction"]),
+        ("fgsm", [{"variant": "paper", "precision": "bf16"}], ["fgsm variant=paper precision=bf16"]),
+        ("fgsm", [{"variant": "paper", "compile": True}], ["fgsm variant=paper compile=true"]),
+        # windows at once are parameters of coupled attacks alone, and are said where they tell rows apart
+        ("vafa", [{"window_batch": n} for n in (2, 4)], [f"vafa q_max=20 window_batch={n}" for n in (2, 4)]),
+        ("vafa", [{"window_batch": 2}], ["vafa q_max=20"]),
+        # sources that cut a block differently stand side by side in a transfer matrix
+        ("vafa", [{}, {"block_cut": "16x32x32"}], ["vafa q_max=20"] * 2),
+        ("random_noise", [{"linf": None}, {"l2": None, **LINF}], ["random_noise l2=20", "random_noise linf=8/255"]),
+    ],
 )
-def test_a_reduced_precision_is_said_although_all_rows_have_it(changed: dict[str, Any], text: str) -> None:
-    same = {"attack": "fgsm", "variant": "paper", "budget_name": None, "budget": None, "params": "{}"}
-    frame = pd.DataFrame([same | {"precision": "fp32", "compile": False} | changed])
-    assert [label.split()[-1] for label in attack_labels(frame)] == [text]
-
-
-def test_windows_at_once_are_said_where_they_tell_rows_apart() -> None:
-    """Only coupled attacks have them among their parameters."""
-    two, four = ({"variant": "released", "window_batch": n} for n in (2, 4))
-    assert labels_of(two, four) == [f"segpgd eps=8/255 variant=released window_batch={n}" for n in (2, 4)]
-    assert labels_of(four) == ["segpgd eps=8/255 variant=released"]
-
-
-def test_a_block_that_sources_cut_differently_is_one_attack() -> None:
-    """Their rows stand side by side in a transfer matrix; each record says what became of its block."""
-    whole, cut = ({"variant": "released"} | more for more in ({}, {"block_cut": "16x32x32"}))
-    assert labels_of(whole, cut) == ["segpgd eps=8/255 variant=released"] * 2
+def test_what_differs_is_said_and_what_is_the_same_is_not(
+    attack: str, settings: list[dict[str, Any]], labels: list[str]
+) -> None:
+    """What makes another attack of it (a null row, a variant, a filter, a precision) always, other parameters where
+    rows differ in them, in whatever order they come."""
+    assert labels_of(attack, *settings) == labels
+    assert labels_of(attack, *settings[::-1]) == labels[::-1]
