@@ -151,7 +151,7 @@ def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] 
     """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
     if isinstance(sources, pa.Table):
         records = found_records(sources, job_keys, checks.COLUMNS)[1]
-        return audit.sections(checks.audited(checks.evidence_of(records)))
+        return audit.sections(checks.audited(checks.Evidence(records=current(checked(records)))))
     return audit.sections(checks.audited(checks.gathered(sources, job_keys, always_classes=True)))
 
 
