@@ -133,7 +133,7 @@ def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(
     names = ("cell_id", "case_key", "target_model_id", "source_model_id")
     crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
     with trusting():
-        made = Reproducer(Store(root_of(out)), None).each([(key[0], key[1], key[2]) for key in crossed[:2]])
+        made = list(Reproducer(Store(root_of(out)), None).each([(key[0], key[1], key[2]) for key in crossed[:2]]))
     assert [each.verdict for each in made] == ["equal", "equal"]
 
 
@@ -148,8 +148,9 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
 
 
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
+    """PGD is, as it is to be scored on the other model too."""
     spec, grid = expanded(job())
-    stored = {cell.cell_id for cell in grid.cells}
+    stored = {cell.cell_id for cell in grid.cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (str(tmp_path / "empty"), True)):
         planned = extra_cells.planned(spec, place, 3, None, print, compute=False)
         assert bool(stored & {cell.cell_id for cell in planned.grid.cells}) == is_there
