@@ -42,11 +42,12 @@ def audit(
     if plan and (to is not None or format != "terminal"):
         raise UserError("audit: expected --format and --to without --plan, which shows no table")
     if run or plan:
-        from freqbench.audit import extended
+        from freqbench.audit import extra_cells
 
         spec = common.spec_of(out, job, trust_code)
-        asked = extended.Asked(cases=cases, eps=eps, engine=engine, address=address, compute=not plan)
-        failed = extended.carry_out(spec, out, asked, common.console())
+        failed = extra_cells.carry_out(
+            spec, out, common.console(), cases=cases, eps=eps, engine=engine, address=address, compute=not plan
+        )
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
         if plan:

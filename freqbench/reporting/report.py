@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table
-from freqbench.analysis.worst import worst_case
+from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.reporting import audit, render
@@ -152,7 +151,7 @@ def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] 
     """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
     if isinstance(sources, pa.Table):
         records = found_records(sources, job_keys, checks.COLUMNS)[1]
-        return audit.sections(checks.audited(checks.evidence_of(records)))
+        return audit.sections(checks.audited(checks.Evidence(records=current(checked(records)))))
     return audit.sections(checks.audited(checks.gathered(sources, job_keys, always_classes=True)))
 
 

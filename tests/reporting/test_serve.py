@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit.planted import gradients
 from fastapi.testclient import TestClient
-from reporting.audit.planted import gradients
 
-from freqbench.audit.measurements import write
+from freqbench.audit.probes import write
 from freqbench.core.errors import UserError
 from freqbench.reporting.page import serve
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.statistics import mean_intervals, spreads
+from freqbench.analysis.statistics import group_spreads, mean_intervals
 from freqbench.analysis.strength import PLAIN
 from freqbench.core.documents import object_of
 from freqbench.reporting.papers.recipes import SCORES, Cell, Recipe, setting_of
@@ -209,13 +209,13 @@ def _found(cell: int, rows: pd.DataFrame, known: Found, intervals: pd.DataFrame)
     """What is known of a cell with its mean, interval and spread between seeds."""
     if cell not in intervals.index or not intervals["n"][cell]:
         return known
-    spread = spreads(rows["value"], rows["case_id"], rows["seed"])[1] if known.seeds > 1 else math.nan
+    spreads = group_spreads(rows.assign(cell=cell), ["cell"], "value")["between_seeds"]
     return replace(
         known,
         mean=float(intervals["mean"][cell]),
         low=float(intervals["low"][cell]),
         high=float(intervals["high"][cell]),
-        seed_spread=spread,
+        seed_spread=float(spreads.iloc[0]) if known.seeds > 1 else math.nan,
         undefined=int(rows["value"].isna().sum()),
         values=rows.dropna(subset="value")
         .groupby(["case_id", "patient_id"], observed=True)["value"]

@@ -18,7 +18,7 @@ from freqbench.analysis.groups import (
     scored,
 )
 from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
-from freqbench.analysis.worst import case_minima, complete_cases
+from freqbench.analysis.tables import case_minima, complete_cases
 from freqbench.reporting.render import Section
 from freqbench.reporting.views import methods
 

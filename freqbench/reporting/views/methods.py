@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from freqbench.analysis.nested import nested_intervals
+from freqbench.analysis.statistics import nested_intervals
 
 HOW = (
     "Networks that differ in the seed of their training alone are one method: its mean is over patients and networks, "

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from freqbench.analysis.clusters import Array, Statistic, intervals
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import (
     ATTACK,
@@ -27,6 +26,7 @@ from freqbench.analysis.groups import (
     scored,
     with_settings,
 )
+from freqbench.analysis.statistics import Array, Statistic, statistic_intervals
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.matched import matched_by_distance
 
@@ -113,7 +113,7 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
         is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
         known = np.array([len(names), *(counts > 0).sum(axis=1)])
-        found = intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
+        found = statistic_intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
         of_attacks.append((label, threat_model, *found[0], len(pairs), int((~is_defined).sum())))
         of_pairs.append(
             pairs.assign(

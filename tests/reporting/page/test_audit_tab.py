@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit.planted import evidence, healthy
 from generated_page import browser, data_of, grid
-from reporting.audit.planted import evidence, healthy
 
 from freqbench.audit.checks import audited
 from freqbench.reporting.audit import page_part

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from freqbench.analysis.nested import nested_interval
+from freqbench.analysis.statistics import nested_interval
 from freqbench.reporting import render
 from freqbench.reporting.views.leaderboard import leaderboard
 from freqbench.reporting.views.methods import methods_of

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 from reporting.conftest import make_row
 
-from freqbench.audit.checks import Evidence, evidence_of
-from freqbench.audit.checks.findings import Finding
-from freqbench.audit.checks.table import CHECKS
-from freqbench.audit.measurements import GradientFacts, Gradients
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
+from freqbench.audit.checks import CHECKS, Evidence, Finding
+from freqbench.audit.probes import GradientFacts, Gradients
 from freqbench.results import RECORDS, to_table
 
 CASES = 6
@@ -84,7 +84,7 @@ def but_for(found: list[dict[str, Any]], name: str) -> frozenset[str]:
 
 
 def evidence(found: list[dict[str, Any]], **parts: Any) -> Evidence:
-    return evidence_of(to_table(RECORDS, found).to_pandas(), **parts)
+    return Evidence(records=current(checked(to_table(RECORDS, found).to_pandas())), **parts)
 
 
 def finding(check: str, found: list[dict[str, Any]], model: str = "m", **parts: Any) -> Finding:

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
-from freqbench.analysis.tables import attack_table, failures, summary, transfer_table
-from freqbench.analysis.worst import worst_case
+from freqbench.analysis.tables import attack_table, failures, summary, transfer_table, worst_case
 from freqbench.results import CLASS_RECORDS, KEY, Store, to_table
 from freqbench.results.writer import commit
 
@@ -33,8 +32,7 @@ def rows(row: Rows) -> list[dict[str, Any]]:
 def store(tmp_path: Path, row: Rows, table: Callable[..., pa.Table]) -> Store:
     """Those rows as a run commits them, and a failed one that is superseded."""
     made = rows(row)
-    failed = made[0] | {"status": "failed", "error": "no", "minute": 0, "dsc": None}
-    failed.pop("minute")
+    failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
     commit(str(tmp_path), "run0-000000.parquet", table(failed), to_table(CLASS_RECORDS, []))
     commit(str(tmp_path), "run1-000000.parquet", table(*made), to_table(CLASS_RECORDS, []))
     return Store(str(tmp_path))
@@ -52,10 +50,6 @@ def test_texts_sort_as_texts_and_models_compare(store: Store) -> None:
     assert int((frame["source_model"] == frame["target_model"]).sum()) == 8
 
 
-def test_only_what_is_asked_for_is_read(store: Store) -> None:
-    assert set(records_frame([store], ["dsc"]).columns) == {*IDENTITY, "dsc"}
-
-
 def test_of_several_stores_the_best_row_of_a_key_counts(tmp_path: Path, store: Store, table: Any, row: Rows) -> None:
     better = rows(row)[0] | {"dsc": 0.1, "run_id": "run2"}
     commit(str(tmp_path / "b"), "run2-000000.parquet", table(better), to_table(CLASS_RECORDS, []))
@@ -64,15 +58,11 @@ def test_of_several_stores_the_best_row_of_a_key_counts(tmp_path: Path, store: S
     assert both["dsc"].min() == pytest.approx(0.1)
 
 
-def test_rows_of_a_job_are_those_with_its_keys(store: Store) -> None:
+def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_read(store: Store) -> None:
     frame = records_frame([store], ["dsc"])
     key = tuple(frame[list(KEY)].astype(str).iloc[3])
     assert len(of_job(frame, {key, ("x", "y", "z")})) == 1  # type: ignore[arg-type]
-
-
-def test_an_empty_frame_keeps_its_columns(store: Store) -> None:
-    frame = of_job(records_frame([store], ["dsc"]).iloc[:0], {("x", "y", "z")})
-    assert set(frame.columns) == {*IDENTITY, "dsc"}
+    assert set(of_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
 
 
 def test_classes_of_several_stores_are_those_of_the_rows_that_count(tmp_path: Path, row: Rows, table: Any) -> None:
