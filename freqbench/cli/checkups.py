@@ -1,6 +1,7 @@
-"""What `bench.py doctor` says: of this machine, of a dataset's folder, of a checkpoint and how it fits a job's data."""
+"""Examines this machine, a dataset's folder, or a checkpoint and how it fits a job's data, for `bench.py doctor`."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,19 +11,21 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.cli import doctor
+from freqbench.attacks import ATTACKS
 from freqbench.core import storage
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES
 from freqbench.core.types import CaseRef
-from freqbench.data import Dataset
+from freqbench.data import DATASETS, Dataset
 from freqbench.data.layouts import recognise as recognise_layout
-from freqbench.engine import evaluate, memory
+from freqbench.engine import evaluate, memory, provenance
 from freqbench.engine.fit import CAUSES
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
-from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve
+from freqbench.metrics import lpips_weights
+from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.networks.architectures import skeleton
@@ -59,7 +62,31 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
     if data:
         layout = recognise_layout(data)
         return iter(layout.lines()), not layout.problems
-    return doctor.examine(), True
+    return _machine(), True
+
+
+def _machine() -> Lines:
+    """What works on this machine."""
+    yield "devices", ", ".join(provenance.devices())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
+    code = provenance.git_state()
+    yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
+    weights = lpips_weights()
+    yield "LPIPS weights", str(weights) if weights else "not here: fetched at the first run that wants LPIPS"
+    yield "cache", str(storage.cache_dir())
+    yield "attacks", ", ".join(ATTACKS)
+    yield "models", ", ".join(MODELS)
+    yield "zoo", ", ".join(zoo_names()) or "empty"
+    yield "datasets", ", ".join(DATASETS)
+    root = os.environ.get("FREQBENCH_DATA")
+    yield "FREQBENCH_DATA", _folders(Path(root)) if root else "not set: name your data's root in the job file"
+
+
+def _folders(root: Path) -> str:
+    if not root.is_dir():
+        return f"{root}: no such folder"
+    found = sorted(path.parent.name for path in root.glob("*/dataset.json"))
+    return f"{root}: {', '.join(found) if found else 'no folder with a dataset.json'}"
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:

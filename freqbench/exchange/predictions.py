@@ -27,7 +27,8 @@ from freqbench.engine.summary import Summary
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
 from freqbench.job import remaining
-from freqbench.job.grid import Grid, Plan, Unit
+from freqbench.job.grid import Grid, Unit
+from freqbench.job.plan import Plan
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec

@@ -52,7 +52,7 @@ class Missing:
 
 
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
-    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.trained`).
+    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.link`).
 
     `where` begins the line of a mistake in the job.
 

@@ -58,7 +58,7 @@ class JobSpec(Strict):
             and `sources` say what an entry is for, all by default.
         training: jobs that train the networks of `train://NAME` checkpoints (`train://JOB/NAME` where two train one of
             that name): paths of training jobs, their content, or `{job: either, out: where its networks are}`, by
-            default `runs/<name>`; `freqbench.training.trained` reads them.
+            default `runs/<name>`; `freqbench.training.link` reads them.
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
@@ -92,7 +92,7 @@ class JobSpec(Strict):
 
     @property
     def trains(self) -> bool:
-        """Whether it has to do with training: see `freqbench.training.trained`."""
+        """Whether it has to do with training: see `freqbench.training.link`."""
         return bool(self.training) or any(entry.is_to_train for entry in self.models)
 
     @field_validator("models")

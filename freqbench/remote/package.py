@@ -72,7 +72,7 @@ def pack(path: str, job: JobSpec) -> Parcel:
 
     Args:
         path: the job file.
-        job: its content, overrides applied, and training jobs described (`freqbench.training.trained`): their content
+        job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
             travels as an override, and their data as the job's own do.
 
     Raises:

@@ -200,7 +200,7 @@ def test_a_mistake_is_one_line(
 
 
 def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from freqbench.cli import doctor
+    from freqbench.cli.doctor import doctor
 
     path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own)}]))
     doctor(data=None, checkpoint=str(own), job=path, trust_code=False)

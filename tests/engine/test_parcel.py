@@ -17,7 +17,7 @@ from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec
 from freqbench.remote import package
 from freqbench.remote.package import Parcel
-from freqbench.training import trained
+from freqbench.training import link
 
 ROOT = Path(__file__).parents[2]
 Pack = Callable[..., Parcel]
@@ -159,7 +159,7 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
         pytest.skip("a training job")
     monkeypatch.chdir(ROOT)
     place = f"jobs/{path.name}"
-    spec = trained.described(config.load(place, JobSpec), place)
+    spec = link.described(config.load(place, JobSpec), place)
     package.check(place, spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
     if any(not (ROOT / checkpoint).exists() for checkpoint in own):
@@ -235,7 +235,7 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
 def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, JobSpec]:
     """What travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    found = package.pack("jobs/job.yaml", trained.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
+    found = package.pack("jobs/job.yaml", link.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
     (folder / "adv.yaml").unlink()
     return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
 
@@ -244,7 +244,7 @@ def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, Job
 def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
     found, there = pack_training(folder, with_training(entry, root="data"))
     assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
-    (kept,) = trained.described(there, "jobs/job.yaml").training
+    (kept,) = link.described(there, "jobs/job.yaml").training
     assert isinstance(kept, dict)
     assert kept["job"]["dataset"]["root"] == "data"
     assert kept["out"] == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")

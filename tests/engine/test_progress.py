@@ -8,7 +8,7 @@ from rich.console import Console
 from tiny import expanded, small
 
 from freqbench.engine import progress
-from freqbench.job.grid import make_plan
+from freqbench.job.plan import make_plan
 
 
 def test_how_long_it_takes_is_told_by_the_passes_of_the_units_that_are_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from tiny import expanded, job, small
 
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.job.grid import Grid, make_plan
+from freqbench.job.grid import Grid
+from freqbench.job.plan import make_plan
 from freqbench.results import Key, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
