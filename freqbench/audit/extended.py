@@ -62,7 +62,7 @@ def carry_out(job: JobSpec, out: str, asked: Asked, console: Console) -> int | N
     Store(out).job()  # refused here where there is none
     probe = extra_cells.planned(job, out, asked.cases or CASES, _eps(asked.eps), say, asked.compute)
     place = root_of(out)
-    console.print(plan.overview(probe.job, probe.grid))
+    console.print(plan.table(probe.job.name, probe.grid))
     cases = max(map(len, probe.own.cases.values()))
     units, passes = sum(1 for _ in probe.grid.units()), Counter[str]()
     for unit in probe.grid.units():

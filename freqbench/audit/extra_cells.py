@@ -20,6 +20,7 @@ from freqbench.core.errors import UserError
 from freqbench.engine import matching
 from freqbench.job.grid import Cell, Grid, attack_entry
 from freqbench.job.schema import JobSpec, expand
+from freqbench.job.sweep import AttackEntry
 from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
 
@@ -92,7 +93,7 @@ def planned(
     grid = Grid(cells=missing, cases=own.cases, metrics=wanted, warnings=own.warnings)
     content = {
         "name": f"{job.name}-audit",
-        "attacks": [attack_entry(cell.attack) for cell in missing] or job.attacks,
+        "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
         "seeds": (seed,),
         "metrics": wanted,
         "save_adversarial": "none",
@@ -186,12 +187,12 @@ def _noise(
     """Noise with the mean L2 in the body of each optimised attack that is bounded otherwise than by L-infinity."""
     sizes = _sizes(own, store)
     entries = [
-        {
-            "name": "random_noise",
-            "match": {"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
-            "datasets": [dataset],
-            "sources": [source],
-        }
+        AttackEntry(
+            name="random_noise",
+            match={"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
+            datasets=[dataset],
+            sources=[source],
+        )
         for (dataset, source), found in sizes.items()
         for size in sorted(set(found))
     ]

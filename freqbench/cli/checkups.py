@@ -213,7 +213,7 @@ def _is_same(one: str, other: str) -> bool:
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     """The foreground Dice of the first clean case under each migration that the file may be of, and what follows."""
     number, written = next(
-        (i, each) for i, each in enumerate(job.datasets) if each.get("name") in (entry.datasets or [each.get("name")])
+        (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):

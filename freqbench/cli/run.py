@@ -1,5 +1,6 @@
-"""Plans and runs a job file: the commands `plan`, `run` and `converge`."""
+"""Plans and runs a job file: the commands `plan`, `run`, `converge` and `schema`."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -125,6 +126,23 @@ def converge(
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
+
+
+@app.command()
+def schema(
+    training: Annotated[bool, typer.Option("--training", help="Of a training job, not of a job file.")] = False,
+) -> None:
+    """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
+    from freqbench.job.json_schema import schema_of
+    from freqbench.job.schema import JobSpec
+
+    if training:
+        from freqbench.training import TrainJob
+
+        found = schema_of(TrainJob)
+    else:
+        found = schema_of(JobSpec)
+    common.put(json.dumps(found, indent=1) + "\n", None)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
-from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
 from freqbench.engine.budgets import Record, read_budgets, write_budgets
@@ -27,18 +26,7 @@ from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Cell, attack_identity
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, attack_of, expand
-from freqbench.job.sweep import (
-    DATASETS,
-    MATCH,
-    MATCHED,
-    Budget,
-    Match,
-    at,
-    combinations,
-    matches_of,
-    names_of,
-    sources_of,
-)
+from freqbench.job.sweep import AttackEntry, Budget, Match, at
 from freqbench.metrics import prepare_lpips
 
 METHOD = 1  # raised by hand when a change finds other budgets
@@ -70,7 +58,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     Raises:
         UserError: an entry that cannot be, a value that no budget leads to, or a `match.json` that cannot be read.
     """
-    if not any(map(_is_open, job.attacks)):
+    if not any(entry.is_open for entry in job.attacks):
         return job
     with trusting(job.trust_code):
         asked, known = _asked(job, where), read_budgets(out)
@@ -88,10 +76,12 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         del worker
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
-    rows: dict[int, list[dict[str, Any]]] = {}
+    rows: dict[int, tuple[Budget, ...]] = {}
     for each in asked:
-        rows.setdefault(each.number, []).append(each.row(known.get(each.key)).model_dump(mode="json"))
-    attacks = [{**entry, MATCHED: rows[i]} if i in rows else entry for i, entry in enumerate(job.attacks)]
+        rows[each.number] = (*rows.get(each.number, ()), each.row(known.get(each.key)))
+    attacks = [
+        entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
+    ]
     return job.model_copy(update={"attacks": attacks})
 
 
@@ -187,28 +177,26 @@ class _Asked:
         return 1 - mean if metric == "ssim_body" else mean
 
 
-def _is_open(entry: Mapping[str, Any]) -> bool:
-    return MATCH in entry and MATCHED not in entry
-
-
 def _asked(job: JobSpec, where: str) -> list[_Asked]:
     """Every budget to be found, in the order of the file."""
-    largest = [
-        {**entry, MATCHED: list(_largest(job, entry, f"{where}: attacks[{i}]"))} if _is_open(entry) else entry
+    largest = {
+        i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
+    }
+    attacks = [
+        entry.model_copy(update={"matched": largest[i]}) if i in largest else entry
         for i, entry in enumerate(job.attacks)
     ]
-    grid = expand(job.model_copy(update={"attacks": largest}), where=where)
+    grid = expand(job.model_copy(update={"attacks": attacks}), where=where)
     cells: dict[tuple[str, str, str], Cell] = {}
     for cell in grid.cells:  # the first seed's comes first
         cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
-    for i, entry in enumerate(job.attacks):
+    for i, budgets in largest.items():
         place = f"{where}: attacks[{i}]"
-        for row in largest[i][MATCHED] if _is_open(entry) else ():
-            budget = Budget.model_validate(row)
+        for budget in budgets:
             dataset = datasets[budget.dataset]
-            attack = attack_of(entry["name"], budget.parameters, dataset, place)
+            attack = attack_of(job.attacks[i].name, budget.parameters, dataset, place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             name = str(attack.budget_name)
@@ -216,7 +204,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
             asked.append(
                 _Asked(
                     number=i,
-                    place=f"{place}.{MATCH}",
+                    place=f"{place}.match",
                     written=written,
                     match=budget.match,
                     budget_name=name,
@@ -227,28 +215,22 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     return asked
 
 
-def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
+def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
     """Rows of an entry with the largest budget, for every dataset and source."""
-    name = entry.get("name")
     with at(place):
-        budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name))).budget_name)
-    if budget not in BOUNDS:
-        raise UserError(f"{place}.{MATCH}: expected an attack with a budget {', '.join(BOUNDS)}, got {name}")
-    if budget in entry:
-        raise UserError(f"{place}.{budget}: expected none beside match, which finds it, got {entry[budget]!r}")
-    matches = list(matches_of(entry, place))
-    names = [str(dataset.get("name")) for dataset in job.datasets]
-    for dataset in names_of(entry, DATASETS, names, place):
-        for source in sources_of(entry, models_for(job.models, dataset), [model.name for model in job.models], place):
-            for parameters in combinations(entry, place):
+        name = str(attack_class(entry.class_name).budget_name)
+    if name not in BOUNDS:
+        raise UserError(f"{place}.match: expected an attack with a budget {', '.join(BOUNDS)}, got {entry.name}")
+    if name in entry.own:
+        raise UserError(f"{place}.{name}: expected none beside match, which finds it, got {entry.own[name]!r}")
+    matches, models = list(entry.matches(place)), [model.name for model in job.models]
+    for dataset in entry.only("datasets", [each.name for each in job.datasets], place):
+        named = entry.only("sources", models, place)
+        for source in (source for source in models_for(job.models, dataset) if source in named):
+            for parameters in entry.combinations(place):
                 for match in matches:
-                    yield {
-                        "dataset": dataset,
-                        "source": source,
-                        "parameters": {**parameters, budget: BOUNDS[budget][1]},
-                        "match": match.model_dump(),
-                        "reached": None,
-                    }
+                    largest = {**parameters, name: BOUNDS[name][1]}
+                    yield Budget(dataset=dataset, source=source, parameters=largest, match=match, reached=None)
 
 
 def _worker_spec(job: JobSpec) -> WorkerSpec:

@@ -26,13 +26,13 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.summary import Summary
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
-from freqbench.job import remaining
 from freqbench.job.grid import Grid, Unit
 from freqbench.job.plan import Plan
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
+from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
 OWN = ("dsc", "hd95", "voxel_success")  # of a prediction, and so computed here; the other metrics are the volume's
@@ -155,7 +155,7 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """The cases with label maps; what is not there is said."""
     found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
     missing: list[str] = []
-    is_saved = saved_volumes.saved(storage.join(out, remaining.VOLUMES))
+    is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.adversarial_path(grid, unit.cell, unit.ref)
         if storage.exists(storage.join(folder, name)):

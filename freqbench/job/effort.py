@@ -1,4 +1,4 @@
-"""Multiplies the gradient attacks of a job by steps, losses and restarts: the grid of `bench.py converge`."""
+"""Multiplies the gradient attacks of a job by steps, losses and restarts, for `bench.py converge`."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.job.grid import Cell, Grid, attack_entry
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, expand
-from freqbench.job.sweep import at_parameter
+from freqbench.job.sweep import AttackEntry, at_parameter
 from freqbench.ops.losses import LOSSES
 
 METRICS = ("dsc",)
@@ -142,7 +142,7 @@ def _entry(attack: Attack) -> dict[str, Any]:
     return {"name": name, **budget, **others, **effort}
 
 
-def _attacks(job: JobSpec, grid: Grid) -> Iterator[dict[str, Any]]:
+def _attacks(job: JobSpec, grid: Grid) -> Iterator[AttackEntry]:
     """Entries that expand to the grid's cells: each attack once, or once for each dataset where it is not for all."""
     whole = {name: set(models_for(job.models, name)) for name in grid.cases}
     places: dict[Attack, dict[str, set[str]]] = {}
@@ -150,7 +150,7 @@ def _attacks(job: JobSpec, grid: Grid) -> Iterator[dict[str, Any]]:
         places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)
     for attack, found in places.items():
         if found == whole:
-            yield _entry(attack)
+            yield AttackEntry(**_entry(attack))
         else:
             for name, sources in found.items():
-                yield {**_entry(attack), "datasets": [name], "sources": sorted(sources)}
+                yield AttackEntry(**_entry(attack), datasets=[name], sources=sorted(sources))

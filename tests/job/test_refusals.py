@@ -35,7 +35,7 @@ def refusal(folder: Path, spoil: Spoil, overrides: tuple[str, ...] = ()) -> str:
 MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "attack": (lambda c: c["attacks"][0].update(name="pdg"), "attacks[0]: unknown attack 'pdg'.", "'pgd'?"),
     "second attack": (lambda c: c["attacks"][1].update(name="fgms"), "attacks[1]: unknown attack 'fgms'.", "'fgsm'?"),
-    "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: expected the name", "got None"),
+    "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: required", "not given"),
     "list of attack names": (lambda c: c["attacks"][0].update(name=["pgd"]), "attacks[0].name:", "got ['pgd']"),
     "attack as a word": (lambda c: c["attacks"].insert(0, "pgd"), "attacks[0]:", "got 'pgd'"),
     "top key": (lambda c: c.update(dataset=[]), "unknown key 'dataset'.", "'datasets'?"),

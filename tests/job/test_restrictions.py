@@ -8,6 +8,7 @@ from tiny import ARGS, JOB, ROI, SHAPE, expanded, job
 from freqbench.core.errors import UserError
 from freqbench.core.names import ALIASES
 from freqbench.engine.matching import matched
+from freqbench.job.sweep import AttackEntry
 
 DATASETS = [
     {"name": "x", "loader": "phantom", "shape": SHAPE, "cases": 1},
@@ -77,9 +78,11 @@ def test_a_source_that_is_for_another_dataset_is_passed_over_here() -> None:
 def test_so_it_is_where_a_budget_is_matched(tmp_path: Any) -> None:
     models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
     attack = {"name": "fgsm", "match": {"metric": "l2_body", "value": 1.0}, "sources": ["a"]}
-    spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(update={"attacks": [attack]})
+    spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(
+        update={"attacks": [AttackEntry(**attack)]}
+    )
     (entry,) = matched(spec, str(tmp_path), lambda text: None, "job", compute=False).attacks
-    assert [(row["dataset"], row["source"]) for row in entry["matched"]] == [("x", "a")]
+    assert [(row.dataset, row.source) for row in entry.matched or ()] == [("x", "a")]
 
 
 def test_a_restriction_is_in_no_identity() -> None:
