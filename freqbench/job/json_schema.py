@@ -12,6 +12,7 @@ from freqbench.attacks import ATTACKS, Attack
 from freqbench.core.names import ALIASES
 from freqbench.data import DATASETS
 from freqbench.job.sweep import AttackEntry, DatasetEntry, Match
+from freqbench.models import DEFENCES, Defence
 
 Schema = dict[str, Any]
 
@@ -29,37 +30,36 @@ OPEN: Mapping[str, type[BaseModel]] = {"dataset": DatasetEntry, "attack": Attack
 def schema_of(model: type[BaseModel]) -> Schema:
     """The JSON Schema of a job file, or of a training job, whose `dataset` and `attack` are entries as in the former.
 
-    Datasets are told apart by `loader` or `name` and attacks by `name`, each with the keys of its own class; a class of
-    another package, `module:Class`, may have any.
+    Datasets are told apart by `loader` or `name`, attacks and defences by `name`, each with the keys of its own class;
+    a class of another package, `module:Class`, may have any.
     """
-    asked: list[type[BaseModel]] = [model, DatasetEntry, AttackEntry, Match, *DATASETS.values()]
+    entries = (DatasetEntry, AttackEntry, Match, Defence)
+    asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
     places, found = models_json_schema([(each, "validation") for each in asked])
     refs = {each: places[each, "validation"] for each in asked}
     defs: dict[str, Schema] = found["$defs"]
-    at = {each: ref["$ref"].rpartition("/")[2] for each, ref in refs.items()}
-    loaders = []
-    for name, dataset in DATASETS.items():
-        own = defs[at[dataset]]
-        own["properties"]["loader"] = {"type": "string"}
-        by_loader = {"properties": {"loader": _names("datasets", name)}, "required": ["loader"]}
-        by_name = {"properties": {"name": _names("datasets", name)}, "not": {"required": ["loader"]}}
-        loaders.append({"if": {"anyOf": [by_loader, by_name]}, "then": refs[dataset]})
-    known = {"anyOf": [_names("datasets", *DATASETS), CLASS_PATH]}
-    unnamed = {"if": {"not": {"required": ["loader"]}}, "then": {"properties": {"name": known}}}
-    defs[at[DatasetEntry]] |= {
-        "properties": {"name": {"type": "string"}, "loader": known},
-        "allOf": [*loaders, unnamed],
-    }
-    attacks = []
-    common = defs[at[AttackEntry]]["properties"] | {"match": {"anyOf": _one_or_more([refs[Match]])}}
+    schemas = {each: defs[ref["$ref"].rpartition("/")[2]] for each, ref in refs.items()}
+    common = schemas[AttackEntry]["properties"] | {"match": {"anyOf": _one_or_more([refs[Match]])}}
     for name, attack in ATTACKS.items():
         defs[f"attack {name}"] = _attack(name, attack, common)
-        attacks.append(
-            {"if": {"properties": {"name": _names("attacks", name)}}, "then": {"$ref": f"#/$defs/attack {name}"}}
-        )
-    named = {"name": {"anyOf": [_names("attacks", *ATTACKS), CLASS_PATH]}}
-    defs[at[AttackEntry]] |= {"properties": common | named, "allOf": attacks}
-    root = defs.pop(at[model])
+    for each in (*DATASETS.values(), *DEFENCES.values()):
+        schemas[each]["properties"] |= {"name": {"type": "string"}}
+    for dataset in DATASETS.values():
+        schemas[dataset]["properties"] |= {"loader": {"type": "string"}}
+    attacks = {name: {"$ref": f"#/$defs/attack {name}"} for name in ATTACKS}
+    schemas[AttackEntry] |= _told_apart("name", "attacks", attacks) | {"required": ["name"]}
+    defences = {name: refs[defence] for name, defence in DEFENCES.items()}
+    schemas[Defence] |= _told_apart("name", "", defences) | {"required": ["name"], "additionalProperties": True}
+    loaders = {name: refs[dataset] for name, dataset in DATASETS.items()}
+    has_loader = {"required": ["loader"]}
+    schemas[DatasetEntry] |= {
+        "properties": {},
+        "if": has_loader,
+        "then": _told_apart("loader", "datasets", loaders),
+        "else": _told_apart("name", "datasets", loaders),
+    }
+    root = schemas[model]
+    del defs[refs[model]["$ref"].rpartition("/")[2]]
     for part in (root, *defs.values()):
         for key, entry in OPEN.items():
             if key in part.get("properties", {}):
@@ -67,30 +67,35 @@ def schema_of(model: type[BaseModel]) -> Schema:
     return {"$schema": DIALECT, **root, "$defs": defs}
 
 
+def _told_apart(key: str, kind: str, parts: Mapping[str, Schema]) -> Schema:
+    """Objects of which a key names the schema that they follow, or a class of another package."""
+    known = {"anyOf": [_names(kind, *parts), CLASS_PATH]} if kind else _names(kind, *parts)
+    chosen = [{"if": {"properties": {key: _names(kind, name)}}, "then": part} for name, part in parts.items()]
+    return {"properties": {key: known}, "allOf": chosen}
+
+
 def _names(kind: str, *own: str) -> Schema:
     """Names of a table, and what the code released with the papers calls the same."""
-    return {"enum": [*own, *(alias for alias, name in ALIASES[kind].items() if name in own)]}
+    return {"enum": [*own, *(alias for alias, name in ALIASES.get(kind, {}).items() if name in own)]}
 
 
 def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Schema:
     """The schema of an attack's entry: each parameter is a value or a list of them that multiplies."""
-    hints = get_type_hints(attack)
-    required = [field.name for field in fields(attack) if field.default is MISSING and field.name != attack.budget_name]
+    hints, budget = get_type_hints(attack), attack.budget_name
+    required = [field.name for field in fields(attack) if field.default is MISSING]
     own = {}
     for field in fields(attack):
         own[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
         if field.name in attack.parameters:
             own[field.name]["description"] = attack.parameters[field.name].meaning
-    budget = [{"required": [attack.budget_name]}, {"required": ["match"]}]
-    needs_budget = any(field.name == attack.budget_name and field.default is MISSING for field in fields(attack))
     return {
         "title": name,
         "description": (attack.__doc__ or "").partition("\n\n")[0],
         "type": "object",
         "properties": {**common, **own},
-        "required": ["name", *required],
+        "required": ["name", *(parameter for parameter in required if parameter != budget)],
         "additionalProperties": False,
-        **({"anyOf": budget} if needs_budget else {}),
+        **({"anyOf": [{"required": [budget]}, {"required": ["match"]}]} if budget in required else {}),
     }
 
 
