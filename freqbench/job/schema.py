@@ -49,14 +49,12 @@ class JobSpec(Strict):
 
     Attributes:
         name: of the job; results go to `runs/<name>` unless told otherwise.
-        datasets: each a `name`, a `loader` of DATASETS or `package.module:Class` (default: the name) and the loader's
-            own keys.
+        datasets: see DatasetEntry; further keys are the loader's own.
         models: sources and targets; `datasets` of an entry says which it is for. An entry with `replicates` stands for
             as many models.
-        attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into
-            cells, a value that is a list itself stands in one more. Names of classes in `organs` and `target` are each
-            dataset's own. `match` in place of the budget asks for a distance (`freqbench.job.sweep.Match`); `datasets`
-            and `sources` say what an entry is for, all by default.
+        attacks: see AttackEntry; further keys are the attack's parameters. A list of values multiplies into cells, a
+            value that is a list itself stands in one more. Names of classes in `organs` and `target` are each dataset's
+            own.
         training: jobs that train the networks of `train://NAME` checkpoints (`train://JOB/NAME` where two train one of
             that name): paths of training jobs, their content, or `{job: either, out: where its networks are}`, by
             default `runs/<name>`; `freqbench.training.link` reads them.
@@ -121,7 +119,9 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 
 def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
-    datasets = _datasets(job, where)
+    sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
+    datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
+    coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
@@ -149,15 +149,10 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     precision=job.precision,
                     compile=job.compile,
                     targets=_targets(job, models, source, where),
-                    window_batch=_coupled_windows(job) if attack.couples_batch else None,
+                    window_batch=coupled if attack.couples_batch else None,
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
     return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said)))
-
-
-def _datasets(job: JobSpec, where: str) -> list[Dataset]:
-    sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
-    return [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
@@ -208,10 +203,6 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
     if loader not in DATASETS:
         raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
     return config.validate(content, DATASETS[loader], where)
-
-
-def _coupled_windows(job: JobSpec) -> int:
-    return COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
