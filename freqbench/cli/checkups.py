@@ -44,13 +44,8 @@ SIGNS: Mapping[str, str] = {
 
 
 def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
-    """A name and a line each, and whether all is as it should be.
-
-    Args:
-        data: a dataset's folder; None: not asked for.
-        checkpoint: a file, or the name of a model of the job; None: not asked for.
-        job: that has the checkpoint's model.
-        where: the job's file, for errors.
+    """A name and a line each, and whether all is as it should be: of a dataset's folder, of a checkpoint (a file, or a
+    model's name in the job), or of this machine.
 
     Raises:
         UserError: a job without a checkpoint, or what either turns out not to be.
@@ -142,21 +137,18 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         "dataset": made.get("dataset"),
         "steps": made.get("steps"),
         "seed": made.get("seed"),
-        "select Dice": _rounded(made.get("dice_select")),
-        "test Dice": _rounded(made.get("dice_test")),
+        "select Dice": made.get("dice_select"),
+        "test Dice": made.get("dice_test"),
     }
     if made:
-        yield "training", ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in known.items()}
+        yield "training", ", ".join(f"{name} {value}" for name, value in rounded.items() if value is not None)
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
         counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
         yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
     if licence:
         yield "licence", str(licence)
-
-
-def _rounded(value: object) -> object:
-    return round(value, 3) if isinstance(value, float) else value
 
 
 def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:

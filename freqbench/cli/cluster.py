@@ -3,9 +3,9 @@
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -177,13 +177,8 @@ def _jobs() -> Any:
 
 def _follow(jobs: Any, head: Any, job_id: str) -> None:
     """Show what a job says, and leave as it leaves."""
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
     try:
-        details = head.follow(job_id, write)
+        details = head.follow(job_id, partial(print, end="", flush=True))
     except KeyboardInterrupt:
         common.say(f"{job_id} goes on: bench.py status {job_id}{_hint(head)}, or stop")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -75,13 +75,7 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
 
     The other parameters stay: a step size as a number is the same whatever the steps. Null rows and attacks without
     steps along a gradient are left out, and those of the threat model `linf-minimal`, whose steps lessen the change.
-    Rows are computed in fp32.
-
-    Args:
-        job: whose attacks have their budgets.
-        effort: what they are multiplied by.
-        cases: the first so many of each dataset.
-        where: begins the line of an error.
+    Rows are computed in fp32, on the first so many cases of each dataset.
 
     Raises:
         UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.

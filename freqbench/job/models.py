@@ -30,12 +30,7 @@ def require_models(given: Sequence[ModelEntry], datasets: Sequence[str], where: 
 
 
 def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
-    """The models of a job for one dataset, in the job's order; an ensemble may stand before its members.
-
-    Args:
-        given: of the job, all of them.
-        dataset: which they are for.
-        where: begins the line of an error.
+    """Of all models of a job those for one dataset, in the job's order; an ensemble may stand before its members.
 
     Raises:
         UserError: as `resolve`, or the same network twice.

@@ -47,13 +47,7 @@ class Plan:
 
 
 def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collection[Key] = ()) -> Plan:
-    """What is left of a grid.
-
-    Args:
-        grid: all of it.
-        covered: the keys that have a good row, and the metrics that each row covers.
-        again: keys to compute anew all the same.
-    """
+    """What is left of a grid, given the metrics that each good row covers, and keys to compute anew all the same."""
     wanted = frozenset(grid.metrics)
     units, num_done, former = [], 0, set[str]()
     for cell in grid.cells:
@@ -76,11 +70,8 @@ def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collecti
 def current_plan(grid: Grid, store: Store, is_saved: Saved | None = None) -> Plan:
     """What is left of a grid in a store.
 
-    Args:
-        grid: all of it.
-        store: with the rows that are there.
-        is_saved: whether the volume of a cell and case is there, without which a unit does not count as done; None: its
-            rows are enough.
+    `is_saved` tells whether the volume of a cell and case is there, without which a unit does not count as done; None:
+    its rows are enough.
     """
     covered = store.covered()
     unsaved = set()
@@ -112,14 +103,7 @@ def table(name: str, grid: Grid) -> Table:
 
 
 def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str) -> Iterator[str]:
-    """What is warned of, missing, done and left.
-
-    Args:
-        grid: with stand-ins for what is missing.
-        lacking: what is.
-        is_saved: as of `current_plan`.
-        out: the result store.
-    """
+    """What is warned of, missing (the grid has stand-ins for it), done and left; `is_saved` as of `current_plan`."""
     for warning in grid.warnings:
         yield f"warning: {warning}"
     if lacking:

@@ -53,32 +53,23 @@ class Missing:
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
     """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.link`).
 
-    `where` begins the line of a mistake in the job.
-
     Raises:
-        UserError: the job itself is wrong.
+        UserError: the job itself is wrong; `where` begins the line.
     """
     with trusting(job.trust_code):
         return (*_missing_datasets(job, where), *_missing_models(job))
 
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
-    """The job with stand-ins for what is missing: cells, cases and passes are as they will be, but for the shapes of
-    volumes that are not there.
-    """
+    """The job with stand-ins for what is missing: but for the shapes of volumes, all is counted as it will be."""
     names = {each.what for each in lacking}
     with trusting(job.trust_code):
-        return job.model_copy(
-            update={
-                "datasets": [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets],
-                "models": [
-                    _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
-                    if name_of(entry) in names
-                    else entry
-                    for number, entry in enumerate(job.models)
-                ],
-            }
-        )
+        datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
+    models = [
+        _untrained(entry, number, entry.args if _own(entry) in MODELS else {}) if name_of(entry) in names else entry
+        for number, entry in enumerate(job.models)
+    ]
+    return job.model_copy(update={"datasets": datasets, "models": models})
 
 
 def rehearsed(job: JobSpec) -> JobSpec:
@@ -86,19 +77,17 @@ def rehearsed(job: JobSpec) -> JobSpec:
 
     LPIPS is left out, as its weights may have to be fetched.
     """
+    tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+    models = [
+        entry if entry.ensemble else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(update=tiny)
+        for number, entry in enumerate(job.models)
+    ]
     with trusting(job.trust_code):
         return job.model_copy(
             update={
                 "name": f"{job.name}-dry",
                 "datasets": [_stand_in(entry, shape=[SMALL] * 3, cases=1) for entry in job.datasets],
-                "models": [
-                    entry
-                    if entry.ensemble
-                    else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
-                        update={"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
-                    )
-                    for number, entry in enumerate(job.models)
-                ],
+                "models": models,
                 "attacks": [_easy(entry) for entry in job.attacks],
                 "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
                 "resources": job.resources.model_copy(update={"threads": 1}),
@@ -165,12 +154,10 @@ def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> Model
 
 
 def _arch(entry: ModelEntry) -> str:
-    """The architecture of a model, or a UNet where it is not in the table."""
     return _own(entry) if _own(entry) in MODELS else "unet"
 
 
 def _own(entry: ModelEntry) -> str:
-    """freqbench's own name of what a model's `arch` says."""
     return ALIASES["models"].get(str(entry.arch), str(entry.arch))
 
 

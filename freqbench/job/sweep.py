@@ -163,11 +163,7 @@ class AttackEntry(Entry):
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
         """The parameters of each attack on a dataset, and the models that it is made on.
 
-        Args:
-            dataset: its name.
-            sources: the models of the dataset.
-            models: those of the job, which the entry may name though they are for other datasets.
-            place: where it stands.
+        `sources` are the models of the dataset, `models` those of the job, which the entry may name, too.
 
         Raises:
             UserError: a list without values, no such source, or a budget that has not been found yet.
@@ -241,12 +237,7 @@ def require_distinct(what: str, names: Sequence[str], where: str) -> None:
 
 
 def with_own_files(refs: tuple[CaseRef, ...]) -> tuple[CaseRef, ...]:
-    """The cases of a dataset, refused where ids are the same or differ in capitals alone: some disks would keep one
-    file for both.
-
-    Raises:
-        UserError: naming two of them.
-    """
+    """Cases, refused where the ids of two differ in capitals alone or not at all: some disks keep one file for both."""
     seen: dict[str, str] = {}
     for ref in refs:
         first = seen.get(ref.case_id.casefold())

@@ -49,9 +49,6 @@ class _Training:
     job: TrainJob
     out: str
 
-    def content(self) -> dict[str, Any]:
-        return {"job": self.job.model_dump(mode="json", exclude_unset=True), "out": self.out}
-
     def folder(self) -> str:
         return storage.filled_in(self.out, f"{self.place}.out")
 
@@ -62,19 +59,6 @@ class _Network:
 
     training: _Training
     recipe: ModelRecipe
-
-    def __str__(self) -> str:
-        job = self.training.job
-        return f"{self.recipe.name}, {job.schedule(self.recipe).steps} steps of {job.name}, into {self.training.out}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _State:
-    """A described job with the weights that are trained, the models whose are not, and those of which none can tell."""
-
-    job: JobSpec
-    todo: Mapping[int, _Network]
-    missing: tuple[Missing, ...]
 
 
 def described(job: JobSpec, where: str) -> JobSpec:
@@ -100,12 +84,14 @@ def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
     Raises:
         UserError: as `described`; lists of a training job that share cases.
     """
-    found = _state(job, where)
-    untrained = [
-        Missing(what=name_of(job.models[i]), complaint=str(network), source="", word=TRAINED_FIRST)
-        for i, network in found.todo.items()
-    ]
-    return found.job, (*untrained, *found.missing)
+    found, todo, missing = _state(job, where)
+    untrained = []
+    for i, network in todo.items():
+        training, recipe = network.training, network.recipe
+        steps = training.job.schedule(recipe).steps
+        complaint = f"{recipe.name}, {steps} steps of {training.job.name}, into {training.out}"
+        untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word=TRAINED_FIRST))
+    return found, (*untrained, *missing)
 
 
 def present(job: JobSpec, where: str) -> JobSpec:
@@ -136,14 +122,14 @@ def fulfilled(
         UserError: as `planned`, the data of a training are not on this machine, or a training fails.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
-    found = _state(job, where)
-    if found.missing:
-        raise UserError(f"{where}: {found.missing[0]}; or give the trained file as its checkpoint")
-    if not found.todo:
-        return found.job
-    trainings = {network.training.place: network.training for network in found.todo.values()}
+    found, todo, missing = _state(job, where)
+    if missing:
+        raise UserError(f"{where}: {missing[0]}; or give the trained file as its checkpoint")
+    if not todo:
+        return found
+    trainings = {network.training.place: network.training for network in todo.values()}
     wanted: dict[str, dict[str, None]] = {place: {} for place in trainings}
-    for network in found.todo.values():
+    for network in todo.values():
         wanted[network.training.place][network.recipe.name] = None
     if shard and shard.number > 1:
         names = ", ".join(name for each in wanted.values() for name in each)
@@ -178,13 +164,15 @@ def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
         yield
 
 
-def _state(job: JobSpec, where: str) -> _State:
-    """How far the networks of a job are; nothing is trained."""
+def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list[Missing]]:
+    """A described job with the weights that are trained, the models whose are not, and those of which none can tell."""
     if not job.trains:
-        return _State(job=job, todo={}, missing=())
+        return job, {}, []
     trainings = _read(job, where)
     found: dict[str, dict[str, Trained | None] | MissingDataError] = {}
-    models, todo, missing = {}, {}, []
+    models: dict[int, ModelEntry] = {}
+    todo: dict[int, _Network] = {}
+    missing: list[Missing] = []
     networks = _networks(job, trainings, where)
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
@@ -205,7 +193,7 @@ def _state(job: JobSpec, where: str) -> _State:
         else:
             todo[i] = network
         models[i] = entry
-    return _State(job=_with(job, trainings, models), todo=todo, missing=tuple(missing))
+    return _with(job, trainings, models), todo, missing
 
 
 def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
@@ -226,12 +214,9 @@ def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained |
 
 
 def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
-    return job.model_copy(
-        update={
-            "training": tuple(training.content() for training in trainings),
-            "models": [models.get(i, entry) for i, entry in enumerate(job.models)],
-        }
-    )
+    content = [{"job": each.job.model_dump(mode="json", exclude_unset=True), "out": each.out} for each in trainings]
+    networks = [models.get(i, entry) for i, entry in enumerate(job.models)]
+    return job.model_copy(update={"training": tuple(content), "models": networks})
 
 
 def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
@@ -290,9 +275,16 @@ def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
         )
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
-    found = [each for each in known if each.recipe.name == name and owner in ("", each.training.job.name)]
-    if not found:
-        _refuse_replicate(name, [each for each in known if owner in ("", each.training.job.name)], place)
+    candidates = [each for each in known if owner in ("", each.training.job.name)]
+    found = [each for each in candidates if each.recipe.name == name]
+    first, _, number = name.rpartition(".")
+    for each in candidates if not found and number.isdecimal() else ():
+        if each.recipe.name == first:
+            job = each.training.job
+            raise UserError(
+                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
+                f"{job.replicates}: say replicates: {int(number) + 1} there"
+            )
     if not found or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in known}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")
@@ -302,23 +294,14 @@ def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
     return found[0]
 
 
-def _refuse_replicate(name: str, known: Sequence[_Network], place: str) -> None:
-    """Refuse a replicate that a network's training job does not train."""
-    first, _, number = name.rpartition(".")
-    for each in known:
-        if each.recipe.name == first and number.isdecimal():
-            job = each.training.job
-            raise UserError(
-                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{job.replicates}: say replicates: {int(number) + 1} there"
-            )
-
-
 def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dict[str, Any], str]:
-    """What a training job says, and where it says it."""
+    """What a training job says, and where; a path may begin beside the job file, or where the command runs."""
     if isinstance(written, dict):
         return written, place
-    path = next(_candidates(storage.filled_in(written, place), where))
+    path = storage.filled_in(written, place)
+    beside = Path(where).parent / path
+    if "://" not in path and beside.is_file():
+        path = str(beside)
     try:
         content = yaml_of(storage.fetch(path).read_bytes(), path)
     except NoFileError:
@@ -326,11 +309,3 @@ def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dic
     if not isinstance(content, dict):
         raise UserError(f"{place}: {path}: expected keys and values at the top, got {type(content).__name__}")
     return content, f"{place}: {path}"
-
-
-def _candidates(path: str, where: str) -> Iterator[str]:
-    """A path as it is below the job file's folder, where it is there, else as given."""
-    beside = Path(where).parent / path
-    if "://" not in path and beside.is_file():
-        yield str(beside)
-    yield path
