@@ -41,12 +41,12 @@ def schema_of(model: type[BaseModel]) -> Schema:
     schemas = {each: defs[ref["$ref"].rpartition("/")[2]] for each, ref in refs.items()}
     common = schemas[AttackEntry]["properties"] | {"match": {"anyOf": _one_or_more([refs[Match]])}}
     for name, attack in ATTACKS.items():
-        defs[f"attack {name}"] = _attack(name, attack, common)
+        defs[f"attack-{name}"] = _attack(name, attack, common)
     for each in (*DATASETS.values(), *DEFENCES.values()):
         schemas[each]["properties"] |= {"name": {"type": "string"}}
     for dataset in DATASETS.values():
         schemas[dataset]["properties"] |= {"loader": {"type": "string"}}
-    attacks = {name: {"$ref": f"#/$defs/attack {name}"} for name in ATTACKS}
+    attacks = {name: {"$ref": f"#/$defs/attack-{name}"} for name in ATTACKS}
     schemas[AttackEntry] |= _told_apart("name", "attacks", attacks) | {"required": ["name"]}
     defences = {name: refs[defence] for name, defence in DEFENCES.items()}
     schemas[Defence] |= _told_apart("name", "", defences) | {"required": ["name"], "additionalProperties": True}
@@ -83,7 +83,7 @@ def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Sc
     """The schema of an attack's entry: each parameter is a value or a list of them that multiplies."""
     hints, budget = get_type_hints(attack), attack.budget_name
     required = [field.name for field in fields(attack) if field.default is MISSING]
-    own = {}
+    own: dict[str, Schema] = {}
     for field in fields(attack):
         own[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
         if field.name in attack.parameters:
@@ -126,8 +126,9 @@ def _entries(written: Schema, entry: Schema) -> Schema:
     """A schema whose open objects are entries of a job file."""
     if written.get("type") == "object":
         return entry
-    nested = {
-        key: [_entries(each, entry) for each in written[key]] for key in ("anyOf", "prefixItems") if key in written
-    }
-    items = {"items": _entries(written["items"], entry)} if isinstance(written.get("items"), dict) else {}
-    return {**written, **nested, **items}
+    found = dict(written)
+    for key in {"anyOf", "prefixItems"} & set(written):
+        found[key] = [_entries(each, entry) for each in written[key]]
+    if isinstance(written.get("items"), dict):
+        found["items"] = _entries(written["items"], entry)
+    return found

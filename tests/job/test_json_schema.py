@@ -75,4 +75,4 @@ def test_what_a_job_file_may_say_is_taken(checks: Checks) -> None:
 
 def test_all_of_the_tables_are_in_it() -> None:
     found = schema_of(JobSpec)["$defs"]
-    assert {f"attack {name}" for name in ATTACKS} | {each.__name__ for each in DATASETS.values()} <= set(found)
+    assert {f"attack-{name}" for name in ATTACKS} | {each.__name__ for each in DATASETS.values()} <= set(found)
