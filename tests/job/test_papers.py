@@ -83,13 +83,6 @@ def test_every_published_number_has_its_cell(shared: Path, name: str) -> None:
     assert [row for row in rows if not any(stands_for(cell, row) for cell in cells)] == []
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_job_says_what_it_reproduces_and_what_is_unsaid(name: str) -> None:
-    header = (JOBS / f"{name}.yaml").read_text().split("\nname:")[0]
-    assert all(line.startswith("#") for line in header.splitlines())
-    assert ("leaves unsaid" in header) == (name != "transfer")
-
-
 def test_steps_of_table_3_are_those_published() -> None:
     (entry,) = job("vafa_table3").attacks
     assert entry.own["steps"] == [10, 20, 30, 40, 50, 60]
