@@ -13,8 +13,7 @@ from toy_training import benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.data import DATASETS
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.remote import package
 from freqbench.remote.package import Parcel
 from freqbench.training import link
@@ -126,8 +125,7 @@ def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
     monkeypatch.chdir(tmp_path / "node")
     monkeypatch.setenv("FREQBENCH_DATA", "/nowhere")
     (entry,) = config.load(found.job, JobSpec, found.overrides).datasets
-    entry.pop("loader")
-    assert DATASETS["decathlon"].model_validate(entry).listed_cases() == 1
+    assert build_dataset(entry, "job").listed_cases() == 1
 
 
 def test_a_list_in_the_root_is_the_nodes_own(folder: Path) -> None:
