@@ -24,7 +24,7 @@ from freqbench.engine import matching, run
 from freqbench.job import plan
 from freqbench.job.grid import Cell, Grid, attack_entry
 from freqbench.job.schema import JobSpec, expand
-from freqbench.job.sweep import parse_value
+from freqbench.job.sweep import AttackEntry, parse_value
 from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
 
@@ -77,7 +77,7 @@ def carry_out(
     Store(out).job()  # refused here where there is none
     extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
     root = root_of(out)
-    console.print(plan.overview(extra.job, extra.grid))
+    console.print(plan.table(extra.job.name, extra.grid))
     units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
     passes = Counter[str]()
     for unit in units:
@@ -169,7 +169,7 @@ def planned(
     grid = Grid(cells=missing, cases=own.cases, metrics=wanted, warnings=own.warnings)
     content = {
         "name": f"{job.name}-audit",
-        "attacks": [attack_entry(cell.attack) for cell in missing] or job.attacks,
+        "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
         "seeds": (seed,),
         "metrics": wanted,
         "save_adversarial": "none",
@@ -261,8 +261,12 @@ def _noise(
     """Noise with the mean L2 in the body of each optimised attack that is bounded otherwise than by L-infinity."""
     sizes = _sizes(own, store)
     entries = [
-        {"name": "random_noise", "datasets": [dataset], "sources": [source]}
-        | {"match": {"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases}}
+        AttackEntry(
+            name="random_noise",
+            match={"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
+            datasets=[dataset],
+            sources=[source],
+        )
         for (dataset, source), found in sizes.items()
         for size in sorted(set(found))
     ]

@@ -8,7 +8,7 @@ and stands as `matched` in the entry of the job that is returned: a job with num
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,25 +22,13 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
-from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Cell, attack_identity
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, attack_of, expand
-from freqbench.job.sweep import (
-    DATASETS,
-    MATCH,
-    MATCHED,
-    Budget,
-    Match,
-    at,
-    combinations,
-    matches_of,
-    names_of,
-    sources_of,
-)
+from freqbench.job.sweep import AttackEntry, Budget, Match, at
 from freqbench.metrics import prepare_lpips
 
 FILE = "match.json"
@@ -171,7 +159,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     Raises:
         UserError: a mistake in an entry, a value that no budget leads to, or a `match.json` that cannot be read.
     """
-    if not any(map(_is_open, job.attacks)):
+    if not any(entry.is_open for entry in job.attacks):
         return job
     with trusting(job.trust_code):
         asked, known = _asked(job, where), read_budgets(out)
@@ -200,16 +188,17 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         del worker
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
-    rows: dict[int, list[Budget]] = {}
+    rows: dict[int, tuple[Budget, ...]] = {}
     for each in asked:
-        rows.setdefault(each.number, []).append(each.row(known.get(each.key)))
+        rows[each.number] = (*rows.get(each.number, ()), each.row(known.get(each.key)))
     return _with_rows(job, rows)
 
 
-def _with_rows(job: JobSpec, rows: Mapping[int, Sequence[Budget]]) -> JobSpec:
+def _with_rows(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
     """A job whose entries of these numbers have budgets."""
-    found = {i: [budget.model_dump(mode="json") for budget in budgets] for i, budgets in rows.items()}
-    attacks = [{**entry, MATCHED: found[i]} if i in found else entry for i, entry in enumerate(job.attacks)]
+    attacks = [
+        entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
+    ]
     return job.model_copy(update={"attacks": attacks})
 
 
@@ -292,16 +281,10 @@ class _Asked:
         return 1 - mean if metric == "ssim_body" else mean
 
 
-def _is_open(entry: Mapping[str, Any]) -> bool:
-    return MATCH in entry and MATCHED not in entry
-
-
 def _asked(job: JobSpec, where: str) -> list[_Asked]:
     """Every budget to be found, in the order of the file."""
     largest = {
-        i: list(_largest(job, entry, f"{where}: attacks[{i}]"))
-        for i, entry in enumerate(job.attacks)
-        if _is_open(entry)
+        i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
     }
     grid = expand(_with_rows(job, largest), where=where)
     cells: dict[tuple[str, str, str], Cell] = {}
@@ -312,7 +295,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     for i, budgets in largest.items():
         place = f"{where}: attacks[{i}]"
         for budget in budgets:
-            attack = attack_of(job.attacks[i]["name"], budget.parameters, datasets[budget.dataset], place)
+            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             name = str(attack.budget_name)
@@ -320,7 +303,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
             asked.append(
                 _Asked(
                     number=i,
-                    place=f"{place}.{MATCH}",
+                    place=f"{place}.match",
                     written=written,
                     match=budget.match,
                     budget_name=name,
@@ -331,20 +314,19 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     return asked
 
 
-def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[Budget]:
+def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
     """The largest budget of an entry for every dataset, source, combination and match."""
-    name = entry.get("name")
     with at(place):
-        budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name))).budget_name)
-    if budget not in BOUNDS:
-        raise UserError(f"{place}.{MATCH}: expected an attack with a budget {', '.join(BOUNDS)}, got {name}")
-    if budget in entry:
-        raise UserError(f"{place}.{budget}: expected none beside match, which finds it, got {entry[budget]!r}")
-    matches = list(matches_of(entry, place))
-    names = [str(dataset.get("name")) for dataset in job.datasets]
-    for dataset in names_of(entry, DATASETS, names, place):
-        for source in sources_of(entry, models_for(job.models, dataset), [model.name for model in job.models], place):
-            for parameters in combinations(entry, place):
+        name = str(attack_class(entry.class_name).budget_name)
+    if name not in BOUNDS:
+        raise UserError(f"{place}.match: expected an attack with a budget {', '.join(BOUNDS)}, got {entry.name}")
+    if name in entry.own:
+        raise UserError(f"{place}.{name}: expected none beside match, which finds it, got {entry.own[name]!r}")
+    matches, models = list(entry.matches(place)), [model.name for model in job.models]
+    for dataset in entry.only("datasets", [each.name for each in job.datasets], place):
+        named = entry.only("sources", models, place)
+        for source in (source for source in models_for(job.models, dataset) if source in named):
+            for parameters in entry.combinations(place):
                 for match in matches:
-                    at_most = {**parameters, budget: BOUNDS[budget][1]}
+                    at_most = {**parameters, name: BOUNDS[name][1]}
                     yield Budget(dataset=dataset, source=source, parameters=at_most, match=match, reached=None)

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from freqbench.engine.rows import Outcome
-from freqbench.job.grid import Plan, Unit
+from freqbench.job.grid import Unit
+from freqbench.job.plan import Plan
 
 LINE_EVERY_S = 10.0
 PASSES_TO_SCORE = 10  # what predicting and scoring take on one target, about

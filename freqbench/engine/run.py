@@ -25,12 +25,13 @@ from freqbench.engine.resources import Node, room, share
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Grid, Plan, Unit
-from freqbench.job.remaining import VOLUMES, current_plan, volumes_root
+from freqbench.job.grid import Grid, Unit
+from freqbench.job.plan import Plan, current_plan, volumes_root
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
 from freqbench.results import Lease, Shard, Store
+from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
 COMMIT_EVERY_S = 5.0

@@ -17,10 +17,10 @@ from freqbench.data import nifti
 from freqbench.engine import run, saved_volumes
 from freqbench.engine.evaluate import AttackedVolume
 from freqbench.engine.run import Additions, ImportedCell, Summary
-from freqbench.job import remaining
 from freqbench.job.grid import Cell, Grid
 from freqbench.job.schema import JobSpec
 from freqbench.results import Store
+from freqbench.results.volumes import VOLUMES
 
 PREFIX = "adv_"  # of the files that the papers' code saved
 
@@ -71,7 +71,7 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
     template, files = _matched(grid, folder, source, console)
     content = digest(sorted((ref.case_id, storage.sha256(path)) for ref, path in files))
     cell = _cell(template, label, content)
-    root = storage.join(out, remaining.VOLUMES)
+    root = storage.join(out, VOLUMES)
     is_saved = saved_volumes.saved(root)
     for saving in (False, True):  # every file is looked at before anything is written
         for ref, path in files:

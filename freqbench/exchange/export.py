@@ -14,7 +14,7 @@ from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import attacked_native, resampling_error
 from freqbench.engine import saved_volumes
 from freqbench.job.grid import Cell, Grid
-from freqbench.job.remaining import VOLUMES
+from freqbench.results.volumes import VOLUMES
 
 CLEAN = "clean"
 MANIFEST = "manifest.json"

@@ -26,12 +26,13 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
-from freqbench.job import remaining
-from freqbench.job.grid import Grid, Plan, Unit
+from freqbench.job.grid import Grid, Unit
+from freqbench.job.plan import Plan
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
+from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
 OWN = ("dsc", "hd95", "voxel_success")  # of a prediction, and so computed here; the other metrics are the volume's
@@ -152,7 +153,7 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """The cases with label maps; tells what is missing."""
     found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
     missing: list[str] = []
-    is_saved = saved_volumes.saved(storage.join(out, remaining.VOLUMES))
+    is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.adversarial_path(grid, unit.cell, unit.ref)
         if storage.exists(storage.join(folder, name)):

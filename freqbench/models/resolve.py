@@ -192,7 +192,7 @@ def _weights_path(entry: ModelEntry) -> str:
     if entry.is_to_train and not entry.trained:
         raise UserError(
             f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
-            "none: use bench.py run or freqbench.training.trained"
+            "none: use bench.py run or freqbench.training.link"
         )
     path = storage.filled_in(str(entry.path), entry.name)
     if entry.trained:

@@ -23,7 +23,7 @@ FROZEN = ("torchscript", "torch_export")
 
 
 class Trained(Strict):
-    """What a `train://` checkpoint came to; `freqbench.training.trained` adds it, and a store's job keeps it.
+    """What a `train://` checkpoint came to; `freqbench.training.link` adds it, and a store's job keeps it.
 
     Attributes:
         checkpoint: the file that the training left.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freqbench.attacks import attack_class
-from freqbench.core import names, plugins
+from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.job import sweep
 from freqbench.job.schema import JobSpec, build_dataset
@@ -72,7 +72,7 @@ def pack(path: str, job: JobSpec) -> Parcel:
 
     Args:
         path: the job file.
-        job: its content, overrides applied, and training jobs described (`freqbench.training.trained`): their content
+        job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
             travels as an override, and their data as the job's own do.
 
     Raises:
@@ -102,13 +102,12 @@ def pack(path: str, job: JobSpec) -> Parcel:
 def check(path: str, job: JobSpec) -> None:
     """Raises UserError for what nodes would refuse: keys of a dataset, an unknown attack or checkpoint of the zoo."""
     for i, entry in enumerate(job.datasets):
-        if not plugins.names_class(str(entry.get("loader", entry.get("name")))):
+        if not plugins.names_class(entry.class_name):
             build_dataset(entry, f"{path}: datasets[{i}]")
     for i, attack in enumerate(job.attacks):
-        name = str(attack.get("name"))
-        if not plugins.names_class(name):
+        if not plugins.names_class(attack.class_name):
             with sweep.at(f"{path}: attacks[{i}].name"):
-                attack_class(names.ALIASES["attacks"].get(name, name))
+                attack_class(attack.class_name)
     for i, model in enumerate(job.models):
         with sweep.at(f"{path}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
@@ -154,7 +153,7 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
     """`root` of datasets, also of those to train on, and `list` where it lies elsewhere."""
-    own = ((f"datasets[{i}]", f"datasets.{i}", entry) for i, entry in enumerate(job.datasets))
+    own = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
     trained_on = (
         (f"training[{i}].dataset", f"training.{i}.job.dataset", entry["job"]["dataset"])
         for i, entry in enumerate(job.training)
@@ -172,9 +171,9 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
 def _modules(job: JobSpec) -> list[str]:
     """Top-level names of the modules whose classes a job names."""
     named = [
-        *(str(entry.get("loader", entry.get("name"))) for entry in job.datasets),
+        *(entry.class_name for entry in job.datasets),
         *(str(model.arch) for model in job.models),
-        *(str(attack.get("name")) for attack in job.attacks),
+        *(attack.class_name for attack in job.attacks),
     ]
     tops = (text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text))
     return sorted({top for top in tops if top != "freqbench"})

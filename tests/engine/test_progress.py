@@ -11,7 +11,7 @@ from tiny import expanded, small
 from freqbench.engine import progress
 from freqbench.engine.progress import Clock
 from freqbench.engine.rows import Outcome
-from freqbench.job.grid import make_plan
+from freqbench.job.plan import make_plan
 
 
 def test_how_long_it_takes_is_told_by_the_passes_of_the_units_that_are_through(monkeypatch: pytest.MonkeyPatch) -> None:

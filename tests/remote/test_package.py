@@ -13,11 +13,10 @@ from toy_training import benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.data import DATASETS
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.remote import package
 from freqbench.remote.package import Parcel
-from freqbench.training import trained
+from freqbench.training import link
 
 ROOT = Path(__file__).parents[2]
 Pack = Callable[..., Parcel]
@@ -120,8 +119,7 @@ def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
     monkeypatch.chdir(tmp_path / "node")
     monkeypatch.setenv("FREQBENCH_DATA", "/nowhere")
     (entry,) = config.load(found.job, JobSpec, found.overrides).datasets
-    entry.pop("loader")
-    assert DATASETS["decathlon"].model_validate(entry).listed_cases() == 1
+    assert build_dataset(entry, "job").listed_cases() == 1
 
 
 def test_a_list_in_the_root_is_the_nodes_own(folder: Path) -> None:
@@ -153,7 +151,7 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
         pytest.skip("a training job")
     monkeypatch.chdir(ROOT)
     place = f"jobs/{path.name}"
-    spec = trained.described(config.load(place, JobSpec), place)
+    spec = link.described(config.load(place, JobSpec), place)
     package.check(place, spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
     if any(not (ROOT / checkpoint).exists() for checkpoint in own):
@@ -226,7 +224,7 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
 def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, JobSpec]:
     """What travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    found = package.pack("jobs/job.yaml", trained.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
+    found = package.pack("jobs/job.yaml", link.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
     (folder / "adv.yaml").unlink()
     return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
 
@@ -236,7 +234,7 @@ def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
     root = "data" if entry == "adv.yaml" else str(folder / "data")  # which is made relative on the nodes
     found, there = pack_training(folder, with_training(entry, root=root))
     assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
-    (kept,) = trained.described(there, "jobs/job.yaml").training
+    (kept,) = link.described(there, "jobs/job.yaml").training
     assert isinstance(kept, dict)
     assert kept["job"]["dataset"]["root"] == "data"
     assert kept["out"] == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")

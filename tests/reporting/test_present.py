@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from freqbench.cli import common
+from freqbench.cli import report
 from freqbench.cli.report import app
 from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
@@ -130,6 +130,6 @@ def test_the_page_is_made_though_rows_are_left_out_that_labels_tell_apart(tmp_pa
 def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path, row: Rows) -> None:
     out = write(tmp_path / "kept", [row(case=0, dsc=0.5)], redistributable=False)
     with pytest.raises(UserError, match="phantom: expected leave"):
-        common.write_page([out], None, with_volumes=True, yes=False)
+        report.write_page([out], None, with_volumes=True, yes=False)
     called("report", out, "--format", "html", "--volumes", "--yes")
     assert (Path(out) / "report" / "index.html").exists()

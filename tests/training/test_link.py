@@ -19,7 +19,7 @@ from freqbench.engine import run as runner
 from freqbench.job.schema import JobSpec, expand
 from freqbench.models import ModelSpec
 from freqbench.results import Shard, Store
-from freqbench.training import loop, plan, run, trained
+from freqbench.training import link, loop, plan, run
 
 Said = pytest.CaptureFixture[str]
 
@@ -41,7 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(here, "job.yaml", benchmark("train://net", save_adversarial="nifti"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        spec = trained.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print)
+        spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print)
         runner.execute(spec, expand(spec), "runs/tiny", Console(quiet=True), "serial")
     return here
 
@@ -67,7 +67,7 @@ def started(capsys: Said, *words: str, code: int = 0) -> str:
 
 def model(where: str = "job.yaml") -> ModelSpec:
     """The source model of a job whose networks are trained."""
-    return expand(trained.present(config.load(where, JobSpec), where)).cells[0].source
+    return expand(link.present(config.load(where, JobSpec), where)).cells[0].source
 
 
 def test_run_trains_what_the_job_names_and_nothing_else_then_attacks_it(folder: Path, capsys: Said) -> None:
@@ -221,8 +221,8 @@ def test_of_several_shards_the_first_trains(folder: Path, capsys: Said) -> None:
         "error: --shard 2/2: expected networks that are trained, got some that are not (net): shard 1 trains them; "
         "start the others once it attacks\n"
     )
-    spec = trained.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print, Shard(number=1, count=2))
-    assert trained.fulfilled(spec, "job.yaml", refuse, Shard(number=2, count=2)).models[0].trained is not None
+    spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print, Shard(number=1, count=2))
+    assert link.fulfilled(spec, "job.yaml", refuse, Shard(number=2, count=2)).models[0].trained is not None
 
 
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
@@ -276,7 +276,7 @@ def test_rows_of_replicates_share_their_method_however_they_are_named(folder: Pa
 
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:
     spec = config.validate(tiny.small(), JobSpec, "job.yaml")
-    assert trained.described(spec, "x") is trained.present(spec, "x") is trained.fulfilled(spec, "x", print) is spec
+    assert link.described(spec, "x") is link.present(spec, "x") is link.fulfilled(spec, "x", print) is spec
 
 
 def test_a_grid_without_the_training_is_refused(folder: Path) -> None:

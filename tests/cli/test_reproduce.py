@@ -53,16 +53,3 @@ def test_a_sound_store_is_0_and_another_1(store: Path, tmp_path: Path, capsys: p
     code, out, _ = bench(capsys, "verify", str(altered))
     assert code == 1
     assert "wrong" in out
-
-
-def test_no_store_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = bench(capsys, "verify", str(tmp_path / "gone"))
-    assert code == 2
-    assert "expected a result store, found no such file" in err
-
-
-@pytest.mark.parametrize("command", ["reproduce", "verify"])
-def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = bench(capsys, command, "--help")
-    assert (code, err) == (0, "")
-    assert "Usage:" in out

@@ -8,7 +8,8 @@ from tiny import expanded, job, small
 
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.job.grid import Grid, make_plan
+from freqbench.job.grid import Grid
+from freqbench.job.plan import make_plan
 from freqbench.results import Key, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
@@ -18,17 +19,12 @@ def keys_of(grid: Grid) -> list[Key]:
     return [unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets]
 
 
-def test_an_empty_store_leaves_everything() -> None:
-    _, grid = expanded(job())
-    plan = make_plan(grid, {})
-    assert (plan.num_done, plan.num_todo) == (0, 24)
-    assert plan.units == tuple(grid.units())
-
-
-def test_a_full_store_leaves_nothing() -> None:
-    _, grid = expanded(job())
-    plan = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
-    assert (plan.num_done, plan.num_todo, plan.units) == (24, 0, ())
+def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
+    """Also where no metric is asked for: a row that is not there is not done."""
+    _, grid = expanded(job(metrics=[]))
+    empty, full = make_plan(grid, {}), make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
+    assert (empty.num_done, empty.num_todo, empty.units) == (0, 24, tuple(grid.units()))
+    assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
 
 def test_a_unit_is_left_with_the_targets_that_it_lacks() -> None:
@@ -55,12 +51,6 @@ def test_a_row_that_covers_more_is_done() -> None:
     assert plan.metrics == ("dsc",)
 
 
-def test_a_row_that_is_not_there_is_not_done_even_without_metrics() -> None:
-    _, grid = expanded(job(metrics=[]))
-    assert make_plan(grid, {}).num_todo == 24
-    assert make_plan(grid, dict.fromkeys(keys_of(grid), frozenset())).num_todo == 0
-
-
 def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     _, grid = expanded(job())
     real, asked = Dataset.case_key, []
@@ -74,12 +64,6 @@ def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.M
     grid.index()
     assert len(grid.cells) == 6
     assert asked == [ref.case_id for ref in grid.cases["phantom"]]
-
-
-def test_rows_of_other_jobs_do_not_count() -> None:
-    _, grid = expanded(job())
-    _, other = expanded(job(attacks=[{"name": "gn", "std": 0.1}]))
-    assert make_plan(grid, dict.fromkeys(keys_of(other), METRICS)).num_done == 0
 
 
 def test_the_index_spells_out_all_keys() -> None:

@@ -10,7 +10,7 @@ from toy_training import TRAINING, benchmark, training, write
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
-from freqbench.training import TrainJob, identities, trained
+from freqbench.training import TrainJob, identities, link
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def described(*checkpoints: str, **changes: Any) -> JobSpec:
     spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
-    return trained.described(spec, "jobs/b.yaml")
+    return link.described(spec, "jobs/b.yaml")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
     spec = described("train://net", "train://adv/other")
     again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
     (folder / "adv.yaml").unlink()
-    assert trained.described(again, "store") == spec
+    assert link.described(again, "store") == spec
     assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
         ("unet", 1, (16, 16, 16)),
         ("unet", 0, (16, 16, 16)),
@@ -125,7 +125,7 @@ def test_replicates_that_are_not_trained_are_one_line(
 def test_the_job_s_own_word_on_a_network_stays() -> None:
     content = benchmark("train://net")
     content["models"][0] |= {"roi": [8, 8, 8], "args": {"dropout": 0.5}}
-    (entry,) = trained.described(config.validate(content, JobSpec, "b"), "jobs/b.yaml").models
+    (entry,) = link.described(config.validate(content, JobSpec, "b"), "jobs/b.yaml").models
     assert entry.roi == (8, 8, 8)
     assert entry.args == {**TRAINING["models"][0]["args"], "dropout": 0.5}
 
@@ -188,8 +188,8 @@ def test_a_job_file_does_not_say_itself_what_was_trained() -> None:
     [("hippocampus_table6", 8), ("hippocampus_strongest", 8), ("vafa_table6_synapse", 16), ("vafa_table6_acdc", 8)],
 )
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
-    path = str(Path(__file__).parents[1] / "jobs" / f"{name}.yaml")
-    job = trained.described(config.load(path, JobSpec), path)
+    path = str(Path(__file__).parents[2] / "jobs" / f"{name}.yaml")
+    job = link.described(config.load(path, JobSpec), path)
     [training] = [config.validate(dict(entry)["job"], TrainJob, path) for entry in job.training]
     named = [str(model.checkpoint) for model in job.models]
     assert len(set(named)) == len(named) == networks
