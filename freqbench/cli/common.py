@@ -211,10 +211,9 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     from freqbench.audit import checks
     from freqbench.core import storage
     from freqbench.reporting import audit
-    from freqbench.reporting.colors import class_colors
     from freqbench.reporting.contents import contents, keys_of
     from freqbench.reporting.page import build_page, page_data, viewer_script
-    from freqbench.reporting.page.volumes import write_volumes
+    from freqbench.reporting.page.manifest import write_volumes
     from freqbench.results import Store
 
     outs = _unique(outs)
@@ -229,7 +228,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     if with_volumes:
         _ask_for(found.restricted, yes)
         file, viewer = storage.join(place, "index.html"), viewer_script()
-        volumes = write_volumes(found.records, found.classes, outs, place, class_colors())
+        volumes = write_volumes(found.records, found.classes, outs, place)
     page = build_page(data, viewer, volumes)
     storage.write_atomic(file, page.encode())
     say(f"written: {file} ({len(page) / 1e6:.1f} MB)")

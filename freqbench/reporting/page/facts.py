@@ -1,4 +1,4 @@
-"""What was run and how, and what to keep in mind when reading it.
+"""Says what was run and how, and what to keep in mind when reading it.
 
 `runs` of the page's data: one object a run, `store run_id status started_at heartbeat planned done failed warnings
 versions code host devices engine models datasets seeds`, where `planned`, `done` and `failed` count records of the

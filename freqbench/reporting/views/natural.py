@@ -1,11 +1,11 @@
-"""Natural beside adversarial robustness: what corruptions leave of each model, and what attacks do."""
+"""Compares natural with adversarial robustness: what corruptions leave of each model, and what attacks do."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 from freqbench.analysis.groups import COUNTS, bounds
-from freqbench.reporting.prepared import NUMBERS, intervals, places, shown_rows
+from freqbench.reporting.figure_data import NUMBERS, intervals, places, shown_rows
 from freqbench.reporting.render import Section
 
 COLUMNS = tuple(name for name in NUMBERS if name != "budget")
@@ -52,7 +52,7 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
     a model's own row counts. Seeds are averaged, but the worst attack is that of any seed.
 
     Args:
-        rows: of `prepared.shown_rows`, of one dataset.
+        rows: of `figure_data.shown_rows`, of one dataset.
     """
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
@@ -114,14 +114,11 @@ def natural(records: pd.DataFrame) -> list[Section]:
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
         found = compared(rows)
         if isinstance(found, str):
-            sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=f"{_sentence(found)}."))
+            text = f"{found[0].upper()}{found[1:]}."
+            sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
             sections += [_left(str(dataset), found), _drops(str(dataset), found)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
-
-
-def _sentence(reason: str) -> str:
-    return f"{reason[0].upper()}{reason[1:]}"
 
 
 def _left(dataset: str, found: Comparison) -> Section:

@@ -11,8 +11,8 @@ from reporting.conftest import make_row
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.reporting.colors import series_style
+from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.figures import corruptions
-from freqbench.reporting.prepared import shown_rows
 from freqbench.reporting.views import natural
 from freqbench.reporting.views.natural import Comparison
 

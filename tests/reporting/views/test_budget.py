@@ -72,11 +72,3 @@ def test_rows_that_failed_or_are_left_out_do_not_count(row: Row, shown: Frame) -
     assert section.data is not None
     assert section.data["cases"].tolist() == [1, 1]
     assert section.data["dsc"].tolist() == pytest.approx([90, 50])
-
-
-def test_each_dataset_has_its_table(row: Row, shown: Frame) -> None:
-    rows = [row("pgd", dataset=name, dsc=0.5, dsc_clean=0.9) for name in ("acdc", "synapse")]
-    assert [section.title for section in budget(shown(*rows))] == [
-        "acdc: DSC against the budget",
-        "synapse: DSC against the budget",
-    ]

@@ -64,9 +64,12 @@ def test_runs_whose_records_are_gone_tell_nothing(row: Row, shown: Frame) -> Non
     assert first.text.startswith("Nothing: the same")
 
 
-def test_a_store_without_run_files_says_so(row: Row, shown: Frame) -> None:
-    frame = shown(*pgd(row, {0: 0.5}))
-    assert "No run file tells what made B" in compare(frame, frame, [FACTS], [])[0].text
+def test_a_store_without_run_files_says_so_and_attacks_without_seeds_pair(row: Row, shown: Frame) -> None:
+    frame = shown(*pgd(row, {0: 0.5}, seed=None))
+    first, paired, only = compare(frame, frame, [FACTS], [])
+    assert "No run file tells what made B" in first.text
+    assert lines(paired)["pgd eps=8/255"]["pairs"] == 1
+    assert only.text == "Both have the same volumes."
 
 
 def test_differences_are_paired_by_case_and_b_minus_a(row: Row, shown: Frame) -> None:
@@ -119,13 +122,6 @@ def test_seeds_sources_and_targets_do_not_pair_across(row: Row, shown: Frame) ->
     assert "No volume is in both" in paired.text
     assert only.data is not None
     assert only.data[["both", "only_a", "only_b"]].to_numpy().tolist() == [[0, 1, 0], [0, 0, 1], [0, 1, 1]]
-
-
-def test_attacks_without_seeds_pair(row: Row, shown: Frame) -> None:
-    frame = shown(*pgd(row, {0: 0.5}, seed=None))
-    _, paired, only = compare(frame, frame, [], [])
-    assert lines(paired)["pgd eps=8/255"]["pairs"] == 1
-    assert only.text == "Both have the same volumes."
 
 
 def test_categoricals_of_other_categories_pair(row: Row, shown: Frame, coded: Frame) -> None:

@@ -57,12 +57,6 @@ def test_volumes_count_once_though_several_models_scored_them(row: Row, shown: F
     assert section.table[["model", "cases"]].to_numpy().tolist() == [["unet", 1]]
 
 
-def test_without_a_white_box_there_is_a_sentence(row: Row, shown: Frame) -> None:
-    (section,) = cost(shown(row("pgd", target="unetr", dsc=0.6, dsc_clean=0.8)))
-    assert section.table is None
-    assert "no drop to pay for" in section.text
-
-
 def test_the_foreground_leads_and_the_papers_drop_stands_beside_it(row: Row, shown: Frame) -> None:
     foreground = {"dsc_foreground": 0.3, "dsc_foreground_clean": 0.8}
     (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8, hd95_penalised=7.0, **foreground, **SPENT)))

@@ -137,15 +137,3 @@ def test_models_that_share_no_case_have_no_ranks(row: Row, shown: Frame) -> None
     (section,) = leaderboard(shown(*rows))
     assert section.table is None
     assert "no ranks" in section.text
-
-
-def test_attacks_without_a_budget_have_a_sentence_instead(row: Row, shown: Frame) -> None:
-    (section,) = leaderboard(shown(row("dfb", dsc=0.4, dsc_clean=0.9)))
-    assert section.table is None
-    assert "nothing to rank by" in section.text
-
-
-def test_categoricals_give_the_same_as_texts(shown: Frame, coded: Frame, two_models: Any) -> None:
-    frame = shown(*two_models)
-    assert board(coded(frame))[0][1]["behind"] == pytest.approx(board(frame)[0][1]["behind"])
-    assert board(coded(frame))[1] == board(frame)[1]

@@ -152,24 +152,11 @@ def test_settings_of_one_attack_are_no_match(row: Row, shown: Frame) -> None:
     assert "No two different attacks" in section.text
 
 
-def test_categoricals_give_the_same_as_texts(shown: Frame, coded: Frame, two_patients: Any) -> None:
-    frame = shown(*two_patients)
-    for plain, categorical in zip(transfer(frame), transfer(coded(frame)), strict=True):
-        assert plain.title == categorical.title
-        if plain.table is not None and categorical.table is not None:
-            pd.testing.assert_frame_equal(plain.table, categorical.table, check_dtype=False)
-
-
-def test_one_model_has_a_sentence_instead(row: Row, shown: Frame) -> None:
-    (section,) = transfer(shown(row("pgd", dsc=0.5, dsc_clean=0.9)))
+@pytest.mark.parametrize(("pair", "advice"), [("aa", "targets: all"), ("ab", "run the sources as targets too")])
+def test_one_model_or_no_white_box_has_a_sentence_instead(row: Row, shown: Frame, pair: str, advice: str) -> None:
+    (section,) = transfer(shown(*volumes(row, "pgd", 0, {pair: 10})))
     assert section.table is None
-    assert "targets: all" in section.text
-
-
-def test_transfer_without_its_white_box_has_a_sentence_instead(row: Row, shown: Frame) -> None:
-    (section,) = transfer(shown(*volumes(row, "pgd", 0, {"ab": 10})))
-    assert section.table is None
-    assert "run the sources as targets too" in section.text
+    assert advice in section.text
 
 
 def test_one_patient_has_no_interval_and_the_text_says_so(row: Row, shown: Frame) -> None:

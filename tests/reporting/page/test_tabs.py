@@ -1,4 +1,4 @@
-"""Defences, certificates and corruptions as a reader of the page has them: a chart a dataset, and the views' tables."""
+"""The tabs of robustness and of the audit as a reader of the page has them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from generated_page import browser, data_of, grid
+from generated_page import data_of, grid
+from reporting.audit.planted import evidence, healthy
 from reporting.conftest import make_row
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
-from freqbench.reporting.page import build_page, robustness
+from freqbench.audit.checks import audited
+from freqbench.reporting.audit import page_part
+from freqbench.reporting.page import build_page, page_data
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DEFENCE = '{"name": "bit_depth", "bits": 3, "adaptive": ADAPTIVE, "undefended": "id"}'
@@ -36,34 +39,34 @@ def rows() -> list[dict[str, Any]]:
     return [row | {"dsc_clean": 0.9} for row in (*severities, *attacked, *defended)]
 
 
-@pytest.fixture
-def parts(records: Frame) -> dict[str, Any]:
-    shown = current(checked(records(*rows())))
-    return {"tables": robustness.tables(shown), "natural": robustness.charts(shown)}
+def parts(records: Frame, *rows: dict[str, Any]) -> dict[str, Any]:
+    data = page_data(current(checked(records(*rows))), None, [])
+    return {name: data[name] for name in ("tables", "natural")}
 
 
-def test_the_chart_has_a_drop_and_its_interval_a_row_and_model(parts: dict[str, Any]) -> None:
-    (chart,) = parts["natural"]
+def test_the_chart_has_a_drop_and_its_interval_a_row_and_model(records: Frame) -> None:
+    (chart,) = parts(records, *rows())["natural"]
     assert (chart["models"], chart["cases"]) == ([HOSTILE], 2)
     assert chart["rows"] == [["corruptions", "blur"], ["attacks", "pgd eps=8/255"]]
     assert chart["drops"] == {HOSTILE: [[1.5, 1.5, 1.5], [40.0, 40.0, 40.0]]}
 
 
 def test_a_store_without_defence_and_corruption_has_nothing_of_it(records: Frame) -> None:
-    shown = current(checked(records(make_row("pgd"))))
-    assert (robustness.tables(shown), robustness.charts(shown)) == ([], [])
+    assert parts(records, make_row("pgd")) == {"tables": [], "natural": []}
 
 
 @pytest.fixture
-def tab(parts: dict[str, Any], tmp_path: Path) -> Iterator[Any]:
+def tab(records: Frame, chromium: Any, tmp_path: Path) -> Iterator[Any]:
+    """A page with a model of a hostile name that is flagged."""
+    audit = page_part(audited(evidence(healthy(HOSTILE, {"twice": {"left": 45}}))))
     path = tmp_path / "page.html"
-    path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | parts))
-    with browser() as chromium:
-        page = chromium.new_page()
-        page.set_default_timeout(20_000)
-        page.goto(f"file://{path}#tab=robustness")
-        page.wait_for_selector("#panel-robustness h3")
-        yield page
+    path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | parts(records, *rows()) | {"audit": audit}))
+    page = chromium.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(f"file://{path}#tab=robustness")
+    page.wait_for_selector("#panel-robustness h3")
+    yield page
+    page.close()
 
 
 def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) -> None:
@@ -76,3 +79,22 @@ def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) ->
     assert tab.locator("#panel-robustness img").count() == 0
     tab.click("text=Dark")
     assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1
+
+
+def test_a_flagged_model_is_read_in_the_audit_and_the_address_keeps_its_filter(tab: Any) -> None:
+    tab.click("#tab-audit")
+    tab.wait_for_selector("#panel-audit table")
+    models = tab.locator("#panel-audit table").first.inner_text()
+    assert "flagged" in models
+    assert "budget (1 sign of masked gradients" in models
+    text = tab.locator("#panel-audit").inner_text()
+    assert HOSTILE in text
+    assert "leaves 5.0 points more DSC than" in text
+    assert tab.locator("#panel-audit img").count() == 0
+    tab.select_option("#panel-audit select", "violated")
+    lines = tab.locator("#panel-audit table").nth(1).locator("tbody tr:not(.heading)")
+    assert lines.count() == 1
+    assert "a larger budget hurts more" in lines.first.inner_text()
+    assert "verdict=violated" in tab.evaluate("location.hash")
+    tab.select_option("#panel-audit select", "")
+    assert lines.count() > 10

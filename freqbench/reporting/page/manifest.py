@@ -1,4 +1,4 @@
-"""The saved volumes of stores for the viewer: what there is, as a manifest, and the files that a browser reads."""
+"""Lists the saved volumes of stores for the viewer, as a manifest, and packs the files that a browser reads."""
 
 import base64
 import gzip
@@ -15,6 +15,7 @@ import pandas as pd
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
+from freqbench.reporting.colors import class_colors
 from freqbench.results import volumes
 
 Manifest = dict[str, Any]
@@ -24,12 +25,11 @@ INT16 = 32767
 PACKING = 6  # of 9: the noise of an attack packs no better with more
 
 _COLUMNS = ["cell_id", "case_key", "dataset", "case_id", "label", "source_model", "target_model", "seed", "num_classes"]
+_KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 _WRITTEN = re.compile(r"[0-9a-f]{16}\.js")
 
 
-def write_volumes(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str, colors: Sequence[str]
-) -> Manifest:
+def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> Manifest:
     """Write the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
@@ -41,7 +41,6 @@ def write_volumes(
         classes: columns of CLASS_RECORDS, for the names of classes.
         stores: folders or URIs.
         folder: that of the page.
-        colors: `#rrggbb` a class by its index.
 
     Returns:
         What `freqbenchViewer.open` is given: `bytes` in all, `rounding` (largest change of a voxel), `notes` on what
@@ -67,20 +66,18 @@ def write_volumes(
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
             storage.remove(storage.join(folder, FOLDER, name))
-    manifest = _manifest("script", cases, notes, colors)
+    manifest = _manifest("script", cases, notes)
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
-def live_manifest(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], colors: Sequence[str]
-) -> Manifest:
+def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> Manifest:
     """The same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; no volume is read."""
 
     def key(store: int, place: str, name: str) -> str:
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
         return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
 
-    return _manifest("fetch", *_cases(records, classes, stores, key), colors)
+    return _manifest("fetch", *_cases(records, classes, stores, key))
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
@@ -144,21 +141,15 @@ def _write(folder: str, key: str, content: bytes) -> int:
     return len(script)
 
 
-def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str], colors: Sequence[str]) -> Manifest:
-    return {"kind": kind, "base": f"{FOLDER}/", "colors": list(colors), "cases": cases, "notes": notes}
+def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str]) -> Manifest:
+    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
 
 
 def _cases(
     records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One entry a saved volume that rows speak of, and a line on those that could not be read.
-
-    Args:
-        records: after `tables.current`.
-        classes: columns of CLASS_RECORDS.
-        stores: folders or URIs.
-        key: of a file, by its store's number, its folder and its name.
-    """
+    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` is that of a
+    file, by its store's number, its folder and its name."""
     rows = _saved_rows(records, stores)
     class_names = _class_names(classes, rows)
     cases, faults = [], []
@@ -204,13 +195,7 @@ def _class_names(classes: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[in
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """The entry of one saved volume.
-
-    Args:
-        group: its rows, one a target.
-        class_names: by cell and index.
-        store: folder or URI.
-        key: of a file, by its folder and name.
+    """The entry of one saved volume, from its rows, one a target.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -227,7 +212,6 @@ def _case(
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     known = class_names.get(str(row["cell_id"]), {})
-    targets = _targets(group)
     return {
         "dataset": str(row["dataset"]),
         "case": str(row["case_id"]),
@@ -238,11 +222,8 @@ def _case(
             "adversarial": keys[volumes.ADVERSARIAL],
             "label": keys.get(volumes.LABEL),
             "predictions": {
-                shown: {
-                    "clean": keys.get(of_targets[name].get(volumes.ON_CLEAN, "")),
-                    "adversarial": keys.get(of_targets[name].get(volumes.ON_ADVERSARIAL, "")),
-                }
-                for shown, name in targets.items()
+                shown: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
+                for shown, name in _targets(group).items()
                 if name in of_targets
             },
         },

@@ -1,15 +1,20 @@
-"""What the figures show, from records: pure functions from data frames to small data frames, all in the units shown."""
+"""Makes of records the small tables that figures show, in the units shown."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
+from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
-from freqbench.analysis.statistics import mean_intervals
+from freqbench.analysis.statistics import mean_intervals, t_intervals
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
+from freqbench.core import storage
+from freqbench.core.documents import object_of
 from freqbench.reporting.colors import SeriesStyle, series_style
-from freqbench.results import KEY
+from freqbench.results import KEY, volumes
 
 DISTANCES: Mapping[str, str] = {
     "ssim_body": "SSIM inside the body (%)",
@@ -23,6 +28,47 @@ NUMBERS = (
     *("budget", "attack_seconds", "num_forwards", "num_backwards"),
 )
 _ORDER = ["threat_model", "attack", "budget", "label"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What figures are made of.
+
+    Attributes:
+        rows: of `shown_rows`.
+        classes: CLASS_RECORDS of these rows; others do no harm.
+        root: where saved volumes lie, `OUT/volumes`; None: nowhere.
+    """
+
+    rows: pd.DataFrame
+    classes: pd.DataFrame
+    root: str | None
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """The attacks, each with its place."""
+        return places(self.rows, "label")
+
+    @cached_property
+    def styles(self) -> dict[str, SeriesStyle]:
+        """The attacks, each with its style."""
+        return attack_styles(self.rows)
+
+    @cached_property
+    def families(self) -> dict[str, int]:
+        """The attacks without their budgets, each with its place."""
+        return places(self.rows, "family")
+
+    @cached_property
+    def threats(self) -> dict[str, int]:
+        """The threat models, each with its place."""
+        return places(self.rows, "threat_model")
+
+    @cached_property
+    def folders(self) -> Mapping[tuple[str, str], str]:
+        """Of saved volumes, by `cell_id` and `case_key`."""
+        found = volumes.whole(self.root) if self.root else {}
+        return {key: storage.join(str(self.root), folder) for key, folder in found.items()}
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
@@ -59,8 +105,8 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
-    """The values of `label`, `family` or `threat_model`, ordered by threat model, attack and budget, each with its
-    place: the same series is drawn the same in all figures of a report."""
+    """The values of `label`, `family` or `threat_model` by threat model, attack and budget, each with its place, so
+    that a series is drawn the same in all figures of a report."""
     ordered = rows[[*_ORDER, "family"]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
 
@@ -78,32 +124,16 @@ def attack_styles(rows: pd.DataFrame) -> dict[str, SeriesStyle]:
 
 def white_box(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     """Dataset, model and rows of each white-box group, ordered."""
-    own = rows[rows["is_white_box"]]
-    groups = own.groupby(["dataset", "source_model"], observed=True)
+    groups = rows[rows["is_white_box"]].groupby(["dataset", "source_model"], observed=True)
     return [(str(dataset), str(model), group) for (dataset, model), group in groups]
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Mean over cases and 95 % interval over patients of each group.
-
-    Args:
-        rows: of `shown_rows`.
-        by: columns that tell the groups apart; kept in the result.
-        column: whose mean.
-
-    Returns:
-        As `mean_intervals`, texts as plain texts, but `n` counts cases (a case has a value a seed); groups without a
-        defined value are left out.
-    """
+    """Mean over cases and 95 % interval over patients of a column, a row a group, as of `mean_intervals`; but `n`
+    counts cases (a case has a value a seed), and groups without a defined value are left out."""
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
-    return _plain(mean_intervals(defined, by, column).assign(n=cases.to_numpy()))
-
-
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """A small table whose coded texts are plain texts."""
-    coded = [name for name in table.columns if isinstance(table[name].dtype, pd.CategoricalDtype)]
-    return table.astype(dict.fromkeys(coded, object))
+    return plain(mean_intervals(defined, by, column).assign(n=cases.to_numpy()))
 
 
 def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
@@ -120,13 +150,31 @@ def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Means over cases and seeds of each attack: columns `label`, `family`, `threat_model`, `budget`, those asked for,
+    """Means over cases and seeds of each attack: `label`, `family`, `threat_model`, `budget`, the columns asked for,
     and `n`, the cases."""
     by = ["label", "family", "threat_model", "budget"]
     groups = rows.groupby(by, observed=True, dropna=False, sort=False)
-    table = _plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
+    table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
     order = places(rows, "label")
     return table.sort_values("label", key=lambda label: label.map(order), kind="stable", ignore_index=True)
+
+
+def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop of foreground DSC and distance: a row an attack that has both, in the attacks' order.
+
+    Args:
+        rows: of `shown_rows`, of one dataset and model.
+
+    Returns:
+        As `means` with `l2_body`, and `drop` in points with `low` and `high` of its 95 % interval over patients
+        (Student's t), and `is_null`: whether it is a null row, the same change without optimisation.
+    """
+    both = rows[rows["drop_foreground"].notna() & rows["l2_body"].notna()]
+    drops = plain(t_intervals(both, ["label"], "drop_foreground")).rename(columns={"mean": "drop"})
+    table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
+    params = both.drop_duplicates("label").set_index("label")["params"]
+    controls = [object_of(params[label], f"{label}: params").get("control", "none") for label in table["label"]]
+    return table.assign(is_null=[control != "none" for control in controls])
 
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -176,5 +224,5 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """Clean and attacked DSC of each case under each attack, means over seeds: `label`, `case_key`, `clean`,
     `attacked`, cases by their clean DSC."""
     groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
-    table = _plain(groups.agg(clean=("dsc_clean", "mean"), attacked=("dsc", "mean")))
+    table = plain(groups.agg(clean=("dsc_clean", "mean"), attacked=("dsc", "mean")))
     return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

@@ -11,10 +11,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from volumes_page import COLORS, make_store, rows_of
+from volumes_page import make_store, rows_of
 
 from freqbench.core.errors import DataError, UserError
-from freqbench.reporting.page.volumes import browser_file, live_manifest, volume_bytes, write_volumes
+from freqbench.reporting.page.manifest import browser_file, live_manifest, volume_bytes, write_volumes
 from freqbench.results import volumes
 
 
@@ -46,7 +46,7 @@ def image(store: str, case: dict[str, Any], cells: pd.DataFrame, name: str) -> A
 
 
 def test_each_saved_volume_is_a_case_with_all_its_targets(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+    manifest = write_volumes(*rows, [store], str(tmp_path))
     listed = {(case["source"], case["attack"]) for case in manifest["cases"]}
     assert listed == {(source, attack) for source in "ab" for attack in ("fgsm eps=8/255", "gn std=8/255")}
     assert all(set(case["files"]["predictions"]) == {"a", "b"} for case in manifest["cases"])
@@ -56,7 +56,7 @@ def test_each_saved_volume_is_a_case_with_all_its_targets(store: str, rows: Any,
 
 
 def test_volumes_keep_grid_and_values_to_half_a_step(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+    manifest = write_volumes(*rows, [store], str(tmp_path))
     assert manifest["rounding"] == pytest.approx(1 / 65534)
     for case in manifest["cases"]:
         for name in ("clean", "adversarial"):
@@ -67,7 +67,7 @@ def test_volumes_keep_grid_and_values_to_half_a_step(store: str, rows: Any, tmp_
 
 
 def test_label_maps_are_exact(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+    manifest = write_volumes(*rows, [store], str(tmp_path))
     for case in manifest["cases"]:
         for kind in ("clean", "adversarial"):
             for target in "ab":
@@ -79,7 +79,7 @@ def test_label_maps_are_exact(store: str, rows: Any, tmp_path: Path) -> None:
 
 
 def test_what_attacks_share_is_written_once_and_the_size_is_told(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+    manifest = write_volumes(*rows, [store], str(tmp_path))
     assert len({case["files"]["clean"] for case in manifest["cases"]}) == 1
     assert len({case["files"]["adversarial"] for case in manifest["cases"]}) == 3  # noise knows no source model
     assert manifest["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("volumes/*"))
@@ -89,7 +89,7 @@ def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_pa
     records, classes = rows
     [case] = [
         case
-        for case in live_manifest(records, classes, [store], COLORS)["cases"]
+        for case in live_manifest(records, classes, [store])["cases"]
         if (case["source"], case["attack"]) == ("a", "gn std=8/255")
     ]
     names = classes.sort_values("class_index")["class_name"].unique().tolist()
@@ -101,7 +101,7 @@ def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_pa
 
 def test_a_score_that_is_undefined_is_none(store: str, rows: Any) -> None:
     records = rows[0].assign(dsc=np.nan)
-    manifest = live_manifest(records, rows[1], [store], COLORS)
+    manifest = live_manifest(records, rows[1], [store])
     assert all(case["dsc"]["a"][1] is None for case in manifest["cases"])
     json.dumps(manifest, allow_nan=False)
 
@@ -110,24 +110,24 @@ def test_rows_that_are_not_shown_have_no_volumes(store: str, rows: Any) -> None:
     records = rows[0].copy()
     records.loc[records["attack"] == "gn", "status"] = "failed"
     records.loc[(records["attack"] == "fgsm") & (records["source_model"] == "a"), "left_out"] = "not run in fp32"
-    cases = live_manifest(records, rows[1], [store], COLORS)["cases"]
+    cases = live_manifest(records, rows[1], [store])["cases"]
     assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
 
 
 def test_a_store_without_volumes_gives_none(rows: Any, tmp_path: Path) -> None:
-    assert write_volumes(*rows, [str(tmp_path / "none")], str(tmp_path), COLORS)["cases"] == []
+    assert write_volumes(*rows, [str(tmp_path / "none")], str(tmp_path))["cases"] == []
 
 
 def test_targets_of_one_name_have_no_predictions(store: str, rows: Any) -> None:
     """A file is called by the name alone: whose it is cannot be told."""
     records = rows[0].assign(target_model=rows[0]["target_model"].map({"a": "a#123456", "b": "a#abcdef"}))
-    cases = live_manifest(records, rows[1], [store], COLORS)["cases"]
+    cases = live_manifest(records, rows[1], [store])["cases"]
     assert all(case["files"]["predictions"] == {} for case in cases)
 
 
 def test_seeds_are_told_where_there_are_several(store: str, rows: Any) -> None:
     records = rows[0].assign(label="noise", seed=rows[0]["attack"].map({"fgsm": 0, "gn": 1}))
-    attacks = {case["attack"] for case in live_manifest(records, rows[1], [store], COLORS)["cases"]}
+    attacks = {case["attack"] for case in live_manifest(records, rows[1], [store])["cases"]}
     assert attacks == {"noise seed=0", "noise seed=1"}
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_volume_costs_its_case_and_is_told(rows: Any, tmp_path: Path) 
     broken = make_store(tmp_path / "store")
     path = sorted(Path(broken).glob("volumes/gn-a-*/*/adversarial.nii.gz"))[0]
     path.write_bytes(path.read_bytes()[:100])
-    manifest = write_volumes(*rows_of(broken), [broken], str(tmp_path / "page"), COLORS)
+    manifest = write_volumes(*rows_of(broken), [broken], str(tmp_path / "page"))
     assert len(manifest["cases"]) == 3
     assert "1 saved volumes are left out" in manifest["notes"][0]
     assert str(path) in manifest["notes"][0]
@@ -145,7 +145,7 @@ def test_volumes_of_a_former_page_go_and_other_files_stay(store: str, rows: Any,
     (tmp_path / "volumes").mkdir()
     for name in ("0123456789abcdef.js", "mine.js"):
         (tmp_path / "volumes" / name).write_text("")
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+    manifest = write_volumes(*rows, [store], str(tmp_path))
     names = {path.name for path in (tmp_path / "volumes").iterdir()}
     assert "mine.js" in names
     assert "0123456789abcdef.js" not in names
@@ -171,7 +171,7 @@ def test_infinite_voxels_are_refused() -> None:
 
 
 def test_a_live_key_gives_the_saved_file(store: str, rows: Any) -> None:
-    for case in live_manifest(*rows, ["nowhere", store], COLORS)["cases"]:
+    for case in live_manifest(*rows, ["nowhere", store])["cases"]:
         kept = image(store, case, rows[0], "adversarial").get_fdata()
         found = volume_bytes(["nowhere", store], case["files"]["adversarial"])
         assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(found)).get_fdata(), kept)
