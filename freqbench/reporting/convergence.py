@@ -96,17 +96,14 @@ def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFr
 
 def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[str, Any]:
     """Budget, attack and effort of an entry, each as tables show it."""
-    words = [
-        f"{key}={value_text(key, value[0] if isinstance(value, list) else value)}"
-        for key, value in entry.items()
-        if key not in ("name", budget_name, *EFFORT)
-    ]
+    others = {key: value for key, value in entry.items() if key not in ("name", budget_name, *EFFORT)}
+    words = [f"{key}={value_text(key, v[0] if isinstance(v, list) else v)}" for key, v in others.items()]
     return {
         "budget": "" if pd.isna(budget) else f"{budget_name}={value_text(str(budget_name), budget)}",
         "attack": " ".join([str(entry["name"]), *words]),
-        "loss": entry.get("loss", ""),
-        "restarts": entry.get("restarts", 1),
-        "steps": entry["steps"],
+        "loss": "",
+        "restarts": 1,
+        **{key: entry[key] for key in EFFORT if key in entry},
     }
 
 

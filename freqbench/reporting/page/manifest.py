@@ -7,6 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,9 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
     sizes: dict[str, int] = {}
     rounding = 0.0
 
-    def key(path: str) -> str:
+    def key(_: int, place: str, name: str) -> str:
         nonlocal rounding
+        path = storage.join(place, name)
         if path not in known:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
@@ -62,7 +64,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
             sizes[known[path]] = _write(folder, known[path], content)
         return known[path]
 
-    cases, notes = _cases(records, classes, stores, lambda store, place, name: key(storage.join(place, name)))
+    cases, notes = _cases(records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
             storage.remove(storage.join(folder, FOLDER, name))
@@ -153,10 +155,10 @@ def _cases(
     rows = _saved_rows(records, stores)
     class_names = _class_names(classes, rows)
     cases, faults = [], []
-    for (_, _), group in rows.groupby(["cell_id", "case_key"], sort=False):
+    for _, group in rows.groupby(["cell_id", "case_key"], sort=False):
         store = int(group["store"].iloc[0])
         try:
-            cases.append(_case(group, class_names, stores[store], lambda *file, store=store: key(store, *file)))
+            cases.append(_case(group, class_names, stores[store], partial(key, store)))
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
@@ -212,6 +214,7 @@ def _case(
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     known = class_names.get(str(row["cell_id"]), {})
+    targets = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}  # as files are called
     return {
         "dataset": str(row["dataset"]),
         "case": str(row["case_id"]),
@@ -223,19 +226,13 @@ def _case(
             "label": keys.get(volumes.LABEL),
             "predictions": {
                 shown: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
-                for shown, name in _targets(group).items()
-                if name in of_targets
+                for shown, name in targets.items()
+                if name in of_targets and list(targets.values()).count(name) == 1  # else whose it is cannot be told
             },
         },
         "class_names": [known.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         "dsc": _scores(group),
     }
-
-
-def _targets(group: pd.DataFrame) -> dict[str, str]:
-    """Targets as they are shown, and as their files are called; none of those whose name two models share."""
-    plain = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}
-    return {shown: name for shown, name in plain.items() if list(plain.values()).count(name) == 1}
 
 
 def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:

@@ -1,7 +1,7 @@
 """Finds the records behind each cell of a recipe, and what they say: mean, interval, counts, or why nothing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -115,8 +115,8 @@ def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["target_model_id", "case_id", "status", "left_out", "_has"], keep="last")
 
 
-def _groups(frame: pd.DataFrame, by: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
-    return {tuple(map(str, key)): rows for key, rows in frame.groupby(list(by), observed=True)}
+def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    return {tuple(map(str, key)): rows for key, rows in frame.groupby(by, observed=True)}
 
 
 def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[pd.DataFrame, Found]:
@@ -134,7 +134,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
     ok = _clean(ok, cell) if cell.is_clean else _one_precision(ok)
     failed = rows[rows["status"] == "failed"]
     if len(ok) and not cell.is_clean:
-        failed = failed[(failed["precision"] == ok["precision"].iloc[0]) & (failed["compile"] == ok["compile"].iloc[0])]
+        failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
     known = Found(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),

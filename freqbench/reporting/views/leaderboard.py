@@ -69,12 +69,8 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """The models of one threat model and budget in their order, tests of all pairs, and what could not be compared.
-
-    Args:
-        rows: of one threat model and budget.
-        known: the method of each model, where methods are to be ranked in the place of models.
-    """
+    """The models of one threat model and budget in their order, tests of all pairs, and what could not be compared;
+    with the method of each model, methods in the place of models."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     common, lacking = runs.index[runs == models], list(runs.index[runs < models])
@@ -165,8 +161,8 @@ def _by_method(
     """A board of networks as one of methods, tests of all pairs of methods, and which have one network.
 
     Args:
-        board: a row a network, with `target_model`, `cases`, `seeds`, `num_attacks` and `strongest`.
-        minima: a row a network and case, with `target_model`, `patient_id` and the scores.
+        board: a row a network.
+        minima: a row a network and case, with the scores.
         methods: of `methods_of`.
         scores: columns whose means are shown; the first has the interval and the rank.
 

@@ -147,8 +147,6 @@ def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Fra
 
 def test_the_tables_say_what_the_figure_shows(records: Frame) -> None:
     left, by_row = natural.natural(current(checked(records(*both_kinds(), *attacks()))))
-    assert left.table is not None
-    assert by_row.table is not None
     first = left.table.iloc[0].to_dict()
     assert first["model"] == "a"
     numbers = {name: first[name] for name in first if name not in ("model", *INTERVALS)}

@@ -53,7 +53,6 @@ def rows(row: Row) -> list[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
     (section,) = defences(frame)
-    assert section.data is not None
     lines = section.data.to_dict("records")
     assert len({line["model"] for line in lines}) == len(lines)
     return {line["model"]: {str(key): value for key, value in line.items()} for line in lines}, section.text
@@ -105,7 +104,6 @@ def test_attacks_that_no_defended_model_had_are_left_out(shown: Frame, row: Row)
         "pgd", source="bits", target="bits", dsc=0.4, dsc_clean=0.9, source_defence=text, target_defence=text
     )
     (section,) = defences(shown(defended, *(row(attack, dsc=0.3, dsc_clean=0.9) for attack in ("pgd", "corruption"))))
-    assert section.table is not None
     assert list(section.table["model"]) == ["unet", "bits"]
 
 
@@ -117,7 +115,6 @@ def test_certificates_are_means_over_cases(shown: Frame, row: Row) -> None:
         for case, share in enumerate((0.2, 0.4))
     ]
     (section,) = certified(shown(*made, row("pgd", dsc=0.5, dsc_clean=0.9)))
-    assert section.table is not None
     (line,) = section.table.to_dict("records")
     assert (line["model"], line["made on"], line["cases"], line["radius"], line["l2"]) == ("s", "unet", 2, "0.1", 4.0)
     assert (line["share\nclean"], line["share\nattacked"]) == pytest.approx((90, 30))

@@ -34,7 +34,6 @@ def two_models(row: Row) -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    assert section.data is not None
     return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
 
 

@@ -35,7 +35,6 @@ def rows(row: Row) -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    assert section.data is not None
     return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
 
 
