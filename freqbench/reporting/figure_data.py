@@ -22,8 +22,9 @@ DISTANCES: Mapping[str, str] = {
     "l2_body": "L2 of the change inside the body (intensity)",
 }
 BANDS = ("energy_low", "energy_middle", "energy_high")
+SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean")
 NUMBERS = (
-    *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean"),
+    *SCORES,
     *("ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
     *("budget", "attack_seconds", "num_forwards", "num_backwards"),
 )
@@ -79,9 +80,8 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
             `strength.checked`, or they are added.
 
     Returns:
-        The same rows with `family` (the label without its budget), `dsc`, `dsc_clean`, `ssim_body` x100, `drop` in
-        points and `drop_foreground`, that of foreground DSC, `budget` x255 where it is an intensity, and `passes`
-        (forward and backward).
+        The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
+        DSC in points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
     """
     frame = records if "label" in records else current(checked(records))
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
@@ -92,12 +92,11 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
         for label, name, budget in settings.itertuples(index=False, name=None)
     }
     is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)
-    percent = {name: 100 * frame[name] for name in ("dsc", "dsc_clean", "ssim_body")}
+    percent = {name: 100 * frame[name] for name in (*SCORES, "ssim_body")}
     return frame.assign(
         **percent,
         family=frame["label"].astype(str).map(families).astype("category"),
-        drop=percent["dsc_clean"] - percent["dsc"],
-        drop_foreground=100 * (frame["dsc_foreground_clean"] - frame["dsc_foreground"]),
+        drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
         budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
         passes=frame["num_forwards"] + frame["num_backwards"],
         is_white_box=frame["source_model"].astype(str) == frame["target_model"].astype(str),
@@ -137,13 +136,15 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
 
 
 def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """DSC against budget: a row a family and budget, of the budgets of which some family has two or more.
+    """Foreground DSC against budget: a row a family and budget, of the budgets of which some family has two or more.
 
     Returns:
         `threat_model`, `budget_name`, `family`, `budget`, then as `intervals`; ordered by budget.
     """
     by = ["threat_model", "budget_name", "family", "budget"]
-    table = intervals(rows[rows["budget"].notna()], by, "dsc").sort_values(by, kind="stable", ignore_index=True)
+    table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground").sort_values(
+        by, kind="stable", ignore_index=True
+    )
     counts = table.groupby(by[:3], observed=True)["budget"].transform("nunique")
     lengths = counts.groupby([table["threat_model"], table["budget_name"]], observed=True).transform("max")
     return table[lengths > 1].reset_index(drop=True)
@@ -160,7 +161,7 @@ def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drop of foreground DSC and distance: a row an attack that has both, in the attacks' order.
+    """Drop and distance: a row an attack that has both, in the attacks' order.
 
     Args:
         rows: of `shown_rows`, of one dataset and model.
@@ -169,8 +170,8 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
         As `means` with `l2_body`, and `drop` in points with `low` and `high` of its 95 % interval over patients
         (Student's t), and `is_null`: whether it is a null row, the same change without optimisation.
     """
-    both = rows[rows["drop_foreground"].notna() & rows["l2_body"].notna()]
-    drops = plain(t_intervals(both, ["label"], "drop_foreground")).rename(columns={"mean": "drop"})
+    both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
+    drops = plain(t_intervals(both, ["label"], "drop")).rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
     params = both.drop_duplicates("label").set_index("label")["params"]
     controls = [object_of(params[label], f"{label}: params").get("control", "none") for label in table["label"]]
@@ -221,8 +222,8 @@ def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Clean and attacked DSC of each case under each attack, means over seeds: `label`, `case_key`, `clean`,
+    """Clean and attacked foreground DSC of each case under each attack, means over seeds: `label`, `case_key`, `clean`,
     `attacked`, cases by their clean DSC."""
     groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
-    table = plain(groups.agg(clean=("dsc_clean", "mean"), attacked=("dsc", "mean")))
+    table = plain(groups.agg(clean=("dsc_foreground_clean", "mean"), attacked=("dsc_foreground", "mean")))
     return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

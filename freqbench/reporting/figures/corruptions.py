@@ -12,7 +12,7 @@ from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, chunks
-from freqbench.reporting.figures.style import GREY, GRID, PAGE, counted, legend, line_handle, plain, reach
+from freqbench.reporting.figures.style import DROP, GREY, GRID, PAGE, SCORE, counted, legend, line_handle, plain, reach
 from freqbench.reporting.views.natural import GROUPS, Comparison, compared
 
 Styles = Mapping[str, SeriesStyle]
@@ -61,7 +61,7 @@ def _severities(axis: Axes, found: Comparison, styles: Styles) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.axhline(0, color=GREY, linewidth=0.6)
     axis.set_xlabel("severity, mean over kinds")
-    axis.set_ylabel("drop of DSC (points)")
+    axis.set_ylabel(DROP)
     axis.grid(axis="y", **GRID)
 
 
@@ -73,8 +73,8 @@ def _against(axis: Axes, found: Comparison, styles: Styles) -> None:
     values = found.left[["mean", "low", "high"]].to_numpy(float)
     ends = [np.nanmin(values), np.nanmax(values)]
     axis.plot(ends, ends, color=GREY, linestyle="dotted")
-    axis.set_xlabel("DSC (%) under corruptions, mean; dotted: equal")
-    axis.set_ylabel("DSC (%) under the worst attack")
+    axis.set_xlabel(f"{SCORE} under corruptions, mean; dotted: equal")
+    axis.set_ylabel(f"{SCORE} under the worst attack")
     axis.grid(axis="both", **GRID)
 
 
@@ -98,7 +98,7 @@ def _listing(
         label.set_fontweight("normal" if row else "bold")
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(len(lines) - 0.4, -0.6)
-    axis.set_xlabel("drop of DSC (points), of corruptions the mean over severities")
+    axis.set_xlabel(f"{DROP}, of corruptions the mean over severities")
     axis.grid(axis="both", **GRID)
 
 

@@ -16,13 +16,12 @@ from freqbench.reporting.colors import DASHES, MARKERS, SeriesStyle, series_styl
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
-from freqbench.reporting.figures.style import COLUMN, GREY, GRID, PAGE, counted, legend, line_handle, plain
+from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, counted, legend, line_handle, plain
 
 MOST_LISTED = 30  # attacks of one figure; more go on in a further one
 MOST_LINES = 14
 LARGE = 6.5
 RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
-DROP = "drop of DSC fg (points)"
 
 Styles = Mapping[str, SeriesStyle]
 
@@ -34,8 +33,8 @@ def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
 
 
 def mean_clean(rows: pd.DataFrame) -> float:
-    """Mean DSC of the clean volumes, each case once."""
-    return float(rows.groupby("case_key", observed=True)["dsc_clean"].first().mean())
+    """Mean foreground DSC of the clean volumes, each case once."""
+    return float(rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean())
 
 
 def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -62,7 +61,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         axis.xaxis.set_major_formatter("{x:.4g}")
         axis.grid(axis="y", **GRID)
     for axis in axes[:, 0]:
-        axis.set_ylabel("DSC (%)")
+        axis.set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
     figure.suptitle(f"{title}: {style.interval_words(table)}")
     handles = [*map(line_handle, styles.values()), _dotted()]
@@ -85,7 +84,7 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
     Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend.
     """
-    table = figure_data.means(rows, ("dsc", *DISTANCES))
+    table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
     columns = [name for name in DISTANCES if table[name].notna().any()]
     if not columns:
         yield "no distance was measured inside the body"
@@ -100,12 +99,12 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             for threat, part in series.groupby("threat_model", sort=False):
                 marker = _marker(threats[str(threat)])
-                _numbered(axis, part[column], part["dsc"], number, series_style(families[family]), marker)
+                _numbered(axis, part[column], part["dsc_foreground"], number, series_style(families[family]), marker)
         axis.set_xlabel(DISTANCES[column])
         axis.grid(axis="x", **GRID)
         if column == "ssim_body":
             axis.invert_xaxis()
-    axes[0].set_ylabel("DSC (%)")
+    axes[0].set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}, {counted(table['n'].tolist())}; grid lines: equal distance; more change to the right")
     handles = [Line2D([], [], color="black", marker=_marker(threats[k]), linestyle="none", mfc="w") for k in kinds]
@@ -153,7 +152,7 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         axis.set_xlabel(costs[column])
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    axes[0, 0].set_ylabel("drop of DSC (points)")
+    axes[0, 0].set_ylabel(DROP)
     figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {counted(table['n'].tolist())}")
     legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(shown))
     yield figure

@@ -18,7 +18,7 @@ from freqbench.reporting.colors import OKABE_ITO, class_color
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, chunks
-from freqbench.reporting.figures.style import COLUMN, GREY, GRID, PAGE, counted, plain
+from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, counted, plain
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
 MOST_PAIRS = 14
@@ -28,7 +28,7 @@ _ATTACKED, _CLEAN = OKABE_ITO[1:3]
 
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Source x target of each attack: drop of DSC in points, one scale for all; white-box cells have a frame."""
+    """Source x target of each attack: mean drop of foreground DSC, one scale for all; white-box cells have a frame."""
     matrices = figure_data.transfers(rows)
     if not matrices:
         yield "no attack was scored on another model than its source"
@@ -78,7 +78,7 @@ def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         for column, index in enumerate(indices):
             swatch = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
             axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
-        _bar(figure, image, np.array([axis]))
+        _bar(figure, image, np.array([axis]), "drop of Dice (points)")
         figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
         yield figure
 
@@ -108,14 +108,14 @@ def _ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
 
 
-def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_]) -> None:
+def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label: str = DROP) -> None:
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
-    bar.set_label("drop of DSC (points)")
+    bar.set_label(label)
     bar.outline.set_linewidth(0.5)
 
 
 def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Every case under every attack: a ring for its clean DSC, a dot for what is left, joined.
+    """Every case under every attack: a ring for its clean foreground DSC, a dot for what is left, joined.
 
     Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
     """
@@ -139,7 +139,7 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.hlines(np.arange(1, len(shown)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
         axis.margins(x=0.02)
-        axis.set_xlabel("DSC (%)")
+        axis.set_xlabel(SCORE)
         figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {counted(counts.tolist())}")
         axis.grid(axis="x", **GRID)
         handles = [

@@ -21,6 +21,8 @@ COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both
 MIDDLE = 5.0  # where a column leaves too little beside long names
 LONGEST = 44  # letters of a label; what is longer loses its middle
+SCORE = "DSC fg (%)"
+DROP = "drop of DSC fg (points)"
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 

@@ -19,11 +19,12 @@ Frame = Callable[..., pd.DataFrame]
 
 def test_rows_are_in_the_units_shown(row: Make, records: Frame) -> None:
     failed = row(case=1, status="failed", error="died")
-    ok = row(dsc=0.5, dsc_clean=0.75, ssim_body=0.9, num_forwards=3, num_backwards=2)
+    scores = {"dsc_foreground": 0.5, "dsc_foreground_clean": 0.75, "dsc": 0.6, "dsc_clean": 0.8, "ssim_body": 0.9}
+    ok = row(**scores, num_forwards=3, num_backwards=2)
     (shown,) = shown_rows(records(ok, failed)).to_dict("records")
     assert (shown["label"], shown["family"], shown["is_white_box"]) == ("pgd eps=8/255", "pgd", True)
-    numbers = [shown[name] for name in ("dsc", "dsc_clean", "drop", "ssim_body", "budget", "passes")]
-    assert numbers == pytest.approx([50, 75, 25, 90, 8, 5])
+    names = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "drop", "ssim_body", "budget", "passes")
+    assert [shown[name] for name in names] == pytest.approx([50, 75, 60, 80, 25, 90, 8, 5])
 
 
 def test_a_budget_that_is_no_intensity_stays_as_it_is(row: Make, records: Frame) -> None:
