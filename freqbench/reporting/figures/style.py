@@ -64,7 +64,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def panels(
     count: int, most: int, inches: tuple[float, float], entries: int, **shared: bool
-) -> tuple[Figure, NDArray[np.object_]]:
+) -> tuple[Figure, np.ndarray]:
     """A figure of panels and its axes, [rows, columns]; those beyond the last panel are off.
 
     Args:

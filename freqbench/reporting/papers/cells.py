@@ -100,9 +100,10 @@ def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["attack"].isin(names)]
     frame = frame[frame["source_model_id"].astype(str) == frame["target_model_id"].astype(str)]
     number = frame.groupby(["attack", "params"], observed=True, dropna=False, sort=False).ngroup()  # few, of many rows
-    distinct = frame.loc[~number.duplicated(), ["attack", "params"]].itertuples(index=False, name=None)
-    known = [setting_of(*map(str, pair)) for pair in distinct]
-    frame = frame.assign(_setting=number.map(dict(enumerate(known))))
+    first = ~number.duplicated()
+    distinct = zip(frame.loc[first, "attack"], frame.loc[first, "params"], strict=True)
+    settings_of = dict(zip(number[first], (setting_of(*map(str, pair)) for pair in distinct), strict=True))
+    frame = frame.assign(_setting=number.map(settings_of))
     return frame[frame["_setting"].isin(settings)]
 
 

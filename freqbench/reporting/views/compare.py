@@ -121,14 +121,14 @@ def _text(values: set[str] | None) -> str:
     return "; ".join(sorted(values or ())) or ABSENT
 
 
-def _changed_files(a: Runs, b: Runs) -> list[tuple[str, str, str]]:
+def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
     """A row a dataset that has cases of one name and other files."""
     of_a, of_b = _fingerprints(a), _fingerprints(b)
     changed: dict[str, list[str]] = {}
     for dataset, case in sorted(of_a.keys() & of_b.keys()):
         if of_a[dataset, case] != of_b[dataset, case]:
             changed.setdefault(dataset, []).append(case)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for dataset, cases in changed.items():
         first_a, first_b = (_text({each[:_DIGITS] for each in of[dataset, cases[0]]}) for of in (of_a, of_b))
         rows.append((f"files of {len(cases)} cases of {dataset}, {cases[0]} first", first_a, first_b))

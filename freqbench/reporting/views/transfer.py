@@ -112,11 +112,8 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         known = np.array([len(names), *(counts > 0).sum(axis=1)])
         found = intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
         of_attacks.append((label, threat_model, *found[0], len(pairs), int((~is_defined).sum())))
-        of_pairs.append(
-            pairs.assign(
-                label=str(label), threat_model=str(threat_model), rate=found[1:, 0], low=found[1:, 1], high=found[1:, 2]
-            )
-        )
+        pairs[["rate", "low", "high"]] = found[1:]
+        of_pairs.append(pairs.assign(label=str(label), threat_model=str(threat_model)))
     columns = [*ATTACK, "rate", "rate_low", "rate_high", "pairs", "undefined"]
     return pd.DataFrame(of_attacks, columns=columns), pd.concat(of_pairs, ignore_index=True)
 
@@ -144,32 +141,17 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     budgets = ranked.groupby(["threat_model", "budget_name", "budget_text"])
     rows["rank"] = budgets["rate"].rank(ascending=False, method="min").astype("Int64")
     rows = rows.sort_values(["threat_model", "budget_name", "budget", "rank"], kind="stable", ignore_index=True)
-    columns = {
-        "threat_model": rows["threat_model"],
-        "rank": rows["rank"],
-        "attack": rows["label"],
-        **{name: rows[name] for name in ("cases", "seeds", "patients")},
-        "rate %": rows["rate"],
-        "interval": groups.bounds(rows, "rate_low", "rate_high"),
-        "pairs": rows["pairs"],
-        "undefined": rows["undefined"],
-        "white-box drop": rows["white_box"],
-        "transferred drop": rows[DROP],
-        **groups.beside(rows),
-        "dsc_drop": rows["drop"],
-        "ssim_body": 100 * rows["ssim_body"].astype(float),
-        "lpips_body": 100 * (1 - rows["lpips_body"].astype(float)),
-        "l2_body": rows["l2_body"],
-    }
-    table = pd.DataFrame(columns)
-    scaled = {name: table[name] for name in DISTANCES}
-    data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset, **scaled)
-    return Section(
-        f"{dataset}: transfer rate of each attack",
-        table,
-        HOW_RATES + groups.COUNTS + groups.one_patient_note(rows),
-        data,
-    )
+    rows = rows.astype(dict.fromkeys(DISTANCES, float))
+    rows["ssim_body"], rows["lpips_body"] = 100 * rows["ssim_body"], 100 * (1 - rows["lpips_body"])
+    names = {"label": "attack", "rate": "rate %"}
+    table = rows[["threat_model", "rank", "label", "cases", "seeds", "patients", "rate"]].rename(columns=names)
+    table["interval"] = groups.bounds(rows, "rate_low", "rate_high")
+    drops = {"white-box drop": rows["white_box"], "transferred drop": rows[DROP]}
+    table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.beside(rows))
+    table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
+    data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
+    text = HOW_RATES + groups.COUNTS + groups.one_patient_note(rows)
+    return Section(f"{dataset}: transfer rate of each attack", table, text, data)
 
 
 def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
@@ -177,9 +159,8 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     rates = pairs.rename(columns={"low": "rate_low", "high": "rate_high", "own": "white_box_drop"})
     keys = [*ATTACK, *PAIR]
     rows = rows.merge(rates[[*keys, "rate", "rate_low", "rate_high", "white_box_drop"]], on=keys, how="left")
-    rows = groups.by_attack(rows).assign(
-        cell=[_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)]
-    )
+    rows = groups.by_attack(rows)
+    rows["cell"] = [_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)]
     lines = [*ATTACK, "source_model"]
     wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("")
     wide = wide.rename(columns={name: f"{name} (model)" for name in _HEADINGS})
@@ -261,9 +242,8 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, number: np.ndarray, co
 def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
     """With a and b exchanged where b drops more."""
     swap = rows["mean"] < 0
-    turned = rows.rename(
-        columns={"a": "b", "b": "a", "drop_a": "drop_b", "drop_b": "drop_a", "low": "high", "high": "low"}
-    )
+    other = {"a": "b", "drop_a": "drop_b", "low": "high"}
+    turned = rows.rename(columns=other | {b: a for a, b in other.items()})
     turned = turned.assign(mean=-turned["mean"], low=-turned["low"], high=-turned["high"])
     return rows.where(~swap, turned[rows.columns])
 

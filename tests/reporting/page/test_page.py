@@ -146,6 +146,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes(visit: Callable[..., Any])
     page.wait_for_function("!location.hash.includes('row=')")
 
 
+@pytest.mark.integration
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
@@ -205,6 +206,7 @@ def test_a_curve_has_a_text_and_a_table(visit: Callable[..., Any]) -> None:
     assert page.locator("figure table").first.locator("tbody tr").count() == 2
 
 
+@pytest.mark.integration
 def test_dark_follows_the_system_and_the_button_stays(visit: Callable[..., Any]) -> None:
     page = visit(color_scheme="dark")
     shade = "getComputedStyle(document.documentElement).backgroundColor"
@@ -216,6 +218,7 @@ def test_dark_follows_the_system_and_the_button_stays(visit: Callable[..., Any])
     assert page.evaluate(shade) == "rgb(246, 247, 249)"
 
 
+@pytest.mark.integration
 def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None:
     page = visit()
     for _ in range(10):
@@ -249,6 +252,7 @@ def test_a_narrow_screen_scrolls_down_only(visit: Callable[..., Any]) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
 
 
+@pytest.mark.integration
 def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_path: Path) -> None:
     fields = {"=1+1": "'=1+1", "  @x": "'  @x", "+a": "'+a", "-b": "'-b", 'a"b,c': '"a""b,c"', "\t=2": "' =2"}
     records, classes = grid(1, ["a"], ["a"], len(fields), 2)
@@ -271,6 +275,7 @@ def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], t
     visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
 
 
+@pytest.mark.integration
 def test_print_shows_the_rows_as_a_table(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
