@@ -138,15 +138,8 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """What each curve comes to.
-
-    Args:
-        table: of `settings`.
-
-    Returns:
-        A row a curve: the columns of CURVE, then `steps` and `passes` that are enough (of a curve that still rises:
-        its last), `drop` there, `best` of the curve, and `still_gains`.
-    """
+    """A row a curve of `settings`: CURVE, then `steps` and `passes` that are enough (of a curve that still rises: its
+    last), `drop` there, `best` of the curve, and `still_gains`."""
     columns, rows = [*CURVE, "steps", "passes", "drop"], []
     for _, curve in table.groupby(CURVE, sort=False):
         drops = curve["drop"].tolist()
@@ -158,13 +151,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 def recommended(table: pd.DataFrame) -> pd.DataFrame:
     """For each dataset, model, threat model and budget the setting with the fewest passes among the strongest ones.
 
-    The strongest are those less than ENOUGH points below the largest drop; of equal passes the larger drop counts.
-
-    Args:
-        table: of `settings`.
-
-    Returns:
-        Rows of `table`, with `largest`, the largest drop, and `note`: whether the curve that it is on still rises.
+    The strongest are those less than ENOUGH points below the largest drop; of equal passes the larger drop counts. Rows
+    are those of `settings`, with `largest`, the largest drop, and `note`: whether the curve that it is on still rises.
     """
     gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
     rows = []

@@ -161,15 +161,8 @@ def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drop and distance: a row an attack that has both, in the attacks' order.
-
-    Args:
-        rows: of `shown_rows`, of one dataset and model.
-
-    Returns:
-        As `means` with `l2_body`, and `drop` in points with `low` and `high` of its 95 % interval over patients
-        (Student's t), and `is_null`: whether it is a null row, the same change without optimisation.
-    """
+    """Drop and distance, a row an attack that has both: as `means` with `l2_body`, and `drop` in points with `low` and
+    `high` of its 95 % interval over patients (Student's t), and `is_null`: the same change without optimisation."""
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
     drops = plain(t_intervals(both, ["label"], "drop")).rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
@@ -205,8 +198,7 @@ def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.
         classes: CLASS_RECORDS, of these rows and others.
 
     Returns:
-        A matrix with index `label` and columns (class_index, class_name), NaN where a class is in no case; and the
-        cases by the same columns.
+        A matrix with columns (class_index, class_name), NaN where a class is in no case; the cases by these columns.
     """
     keys = list(KEY)
     left = rows[[*keys, "label"]].astype(dict.fromkeys([*keys, "label"], str))

@@ -31,14 +31,8 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
 
 
 def natural_figure(found: Comparison, title: str, rows: Sequence[tuple[str, str]], styles: Styles) -> Figure:
-    """Drop by severity, what is left under corruptions against what attacks leave, and the drop of each row.
-
-    Args:
-        found: of `compared`.
-        title: the dataset.
-        rows: those of `found` that this figure shows.
-        styles: of the models.
-    """
+    """Drop by severity, what is left under corruptions against what attacks leave, and the drop of the given rows; with
+    the styles of the models."""
     groups = [group for group in GROUPS if any(own == group for own, _ in rows)]
     height = max(4.2, 1.1 + 0.17 * (len(rows) + len(groups)) + 0.1 * len(found.models))
     figure = style.new_figure(PAGE, height)

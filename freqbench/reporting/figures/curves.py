@@ -190,13 +190,7 @@ def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 
 def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, styles: Styles) -> Figure:
-    """Radial DCT spectra of the changes of one case, one line an attack.
-
-    Args:
-        spectra: of each attack, frequencies (cycles a voxel) and amplitudes, as of `slices.radial_spectrum`.
-        title: dataset, model and case.
-        styles: of `Material`.
-    """
+    """Radial DCT spectra (of `slices.radial_spectrum`) of the changes of one case, one line an attack."""
     figure, axis = _lines(spectra, f"{plain(title, 50)}, n = 1", styles, markevery=4)
     axis.set_xlabel("radial frequency (cycles a voxel)")
     axis.set_ylabel("rms DCT coefficient (intensity)")
@@ -252,11 +246,7 @@ def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]
     """Drop against L2 inside the body, one panel a threat model; budgets of an attack are joined, null rows hollow.
 
     Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
-
-    Args:
-        table: of `figure_data.drops_by_distance`.
-        title: dataset and model.
-        families: of `Material`.
+    The table is of `figure_data.drops_by_distance`, the families of `Material`.
     """
     groups = list(table.groupby("threat_model", sort=False))
     shown = _shown(families, table["family"])
@@ -296,10 +286,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     """Drop against passes, one panel a dataset, model, threat model and budget, one line an attack and loss.
 
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line.
-
-    Args:
-        table: of `convergence.settings`.
+    setting; several restarts are hollow markers on a thin line. The table is of `convergence.settings`.
     """
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}

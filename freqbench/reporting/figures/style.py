@@ -68,11 +68,9 @@ def panels(
     """A figure of panels and its axes, [rows, columns]; those beyond the last panel are off.
 
     Args:
-        count: of panels.
-        most: beside each other; one alone takes a column, several a page.
+        count: of panels, at most `most` beside each other; one alone takes a column, several a page.
         inches: the height of all but panels and legend, and that of a row of panels.
         entries: of the legend, in one column or three.
-        shared: `sharex`, `sharey`.
     """
     across = min(count, most)
     down = -(-count // across)

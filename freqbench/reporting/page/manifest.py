@@ -83,11 +83,7 @@ def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
-    """The content of a saved volume, a packed NIfTI file.
-
-    Args:
-        stores: as `live_manifest` was given them.
-        key: of its manifest.
+    """The content of a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
 
     Raises:
         UserError: no such key, no such file, or links lead out of the store.
@@ -109,11 +105,8 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """A packed NIfTI file small enough for a page, and how much a voxel may have changed by rounding.
-
-    Args:
-        content: of a `.nii.gz`.
-        path: where it is, for errors.
+    """A packed NIfTI file (its content and, for errors, path) made small enough for a page, and how much a voxel may
+    have changed by rounding.
 
     Raises:
         DataError: damaged, or not finite.

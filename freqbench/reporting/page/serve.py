@@ -120,10 +120,10 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
 
 
 def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until it is interrupted.
+    """Serve stores until it is interrupted.
 
     Args:
-        roots: folders or URIs of stores.
+        roots: folders or URIs.
         host: to listen on; LOOPBACK: only this machine's programs reach it.
         port: 0: any that is free.
         ready: is told the address.

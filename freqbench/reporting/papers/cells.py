@@ -59,11 +59,7 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     """What is found for each of `recipe.cells`.
 
     White-box records only: the model that made the volume is the one that is scored. Clean scores are those of every
-    record of the model, each case once, whatever attacked it.
-
-    Args:
-        recipe: the table.
-        records: rows of `RECORDS` after `tables.current(strength.checked(...))`.
+    record of the model, each case once, whatever attacked it. Records are those after `current(checked(...))`.
     """
     frame = _of_recipe(recipe, records)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)

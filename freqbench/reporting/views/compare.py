@@ -45,10 +45,8 @@ def compare(
     """What differs between what made two stores, the paired differences of their scores, and what only one of them has.
 
     Args:
-        records_a: of the first store, after `tables.current(strength.checked(...))`.
-        records_b: of the second store, likewise.
-        facts_a: what the first store's runs say about themselves, `Store.runs()`.
-        facts_b: the second's.
+        records_a, records_b: of the stores, after `tables.current(strength.checked(...))`.
+        facts_a, facts_b: what their runs say about themselves, `Store.runs()`.
     """
     first = _origins(_own_runs(facts_a, records_a), _own_runs(facts_b, records_b))
     both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))

@@ -141,9 +141,6 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
 
     Methods are told apart by `target_method`, not by names, so that replicates of several stores are one method and
     trainings of one name are not; a network without it is a method of its own.
-
-    Args:
-        frame: with `target_model` and `target_method`.
     """
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
     known = pairs[pairs["target_method"].notna()]
@@ -158,18 +155,8 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
 def _by_method(
     board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """A board of networks as one of methods, tests of all pairs of methods, and which have one network.
-
-    Args:
-        board: a row a network.
-        minima: a row a network and case, with the scores.
-        methods: of `methods_of`.
-        scores: columns whose means are shown; the first has the interval and the rank.
-
-    Returns:
-        The columns of the board, a row a method under `target_model`, ranked, with `networks`, the number of them; and
-        of every pair how far `target_model` is behind `ahead`: `mean`, `low`, `high` and `p`.
-    """
+    """A board of networks as one of methods (under `target_model`) with `networks`, their number; of every pair how far
+    `target_model` is behind `ahead`; and which have one network. The first score has the interval and the rank."""
     score, *others = scores
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
     own = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")

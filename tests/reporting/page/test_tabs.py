@@ -52,7 +52,7 @@ def test_the_chart_has_a_drop_and_its_interval_a_row_and_model(records: Frame) -
 
 
 def test_a_store_without_defence_and_corruption_has_nothing_of_it(records: Frame) -> None:
-    assert parts(records, make_row("pgd")) == {"tables": [], "natural": []}
+    assert parts(records, make_row("pgd", dsc=0.5)) == {"tables": [], "natural": []}
 
 
 @pytest.fixture
