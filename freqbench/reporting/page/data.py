@@ -289,8 +289,8 @@ def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
     """`{dataset models rows: [[group, name], ...] drops: {model: [[mean, low, high] or null, ...]} series cases}` of
-    each dataset that has natural and adversarial rows to compare: the drop of DSC in points, of a kind the mean over
-    severities; `series`: `{model: [colour, marker, dash]}`."""
+    each dataset that has natural and adversarial rows to compare: the drop of foreground DSC in points, of a kind the
+    mean over severities; `series`: `{model: [colour, marker, dash]}`."""
     if not natural.applies(records):
         return []
     groups = shown_rows(records).groupby("dataset", observed=True)
