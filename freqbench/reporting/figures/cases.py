@@ -14,9 +14,9 @@ from matplotlib.patheffects import withStroke
 from freqbench.core.errors import UserError
 from freqbench.reporting.colors import class_color, class_colors
 from freqbench.reporting.figure_data import Material
-from freqbench.reporting.figures import case_volumes, curves, slices
+from freqbench.reporting.figures import case_volumes, curves, planes
 from freqbench.reporting.figures.case_volumes import Saved
-from freqbench.reporting.figures.slices import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
+from freqbench.reporting.figures.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
@@ -79,15 +79,15 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
             continue
         index = busiest([each.change for each in found.values()], AXIAL)
         ratio = aspect(next(iter(found.values())).spacing, AXIAL)
-        planes = {label: plane(each.change, AXIAL, index) for label, each in found.items()}
-        most = 255 * slices.span(list(planes.values()))
-        across = min(len(planes), 5)
-        lines = 1 + max(heading(label, 18).count("\n") for label in planes)
-        shape = next(iter(planes.values())).shape
-        figure, axes = _grid(-(-len(planes) // across), across, shape, ratio, 0.1 + 0.1 * lines)
-        for axis in axes.flat[len(planes) :]:
+        seen = {label: plane(each.change, AXIAL, index) for label, each in found.items()}
+        most = 255 * planes.span(list(seen.values()))
+        across = min(len(seen), 5)
+        lines = 1 + max(heading(label, 18).count("\n") for label in seen)
+        shape = next(iter(seen.values())).shape
+        figure, axes = _grid(-(-len(seen) // across), across, shape, ratio, 0.1 + 0.1 * lines)
+        for axis in axes.flat[len(seen) :]:
             axis.axis("off")
-        for axis, (label, change) in zip(axes.flat, planes.items(), strict=False):
+        for axis, (label, change) in zip(axes.flat, seen.items(), strict=False):
             image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
             axis.set_title(heading(label, 18), fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
@@ -109,7 +109,7 @@ def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             if isinstance(found, str):
                 yield found
                 break
-            spectra[row["label"]] = slices.radial_spectrum(found[row["label"]].change)
+            spectra[row["label"]] = planes.radial_spectrum(found[row["label"]].change)
         else:
             yield curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
 
@@ -131,7 +131,7 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     saved = found[row["label"]]
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
-    factor = max(1, round(0.5 / slices.span([saved.change])))
+    factor = max(1, round(0.5 / planes.span([saved.change])))
     texts = ("clean", "adversarial", f"change x{factor}", "label", "prediction, clean", "prediction, adversarial")
     shapes = [(plane(saved.clean, axis, 0).shape, aspect(saved.spacing, axis)) for axis in PLANES]
     ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
@@ -272,7 +272,7 @@ def _overlay(axis: Axes, mask: Array) -> None:
     shown = np.ma.masked_equal(mask, 0)
     look = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
     axis.imshow(shown, aspect=axis.get_aspect(), **look)
-    for index, row, column in slices.class_places(mask):
+    for index, row, column in planes.class_places(mask):
         axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
         number = axis.text(column, row, str(index), ha="center", va="center", fontsize=4.5, color="white")
         number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])

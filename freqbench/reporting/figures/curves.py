@@ -190,7 +190,7 @@ def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 
 def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, styles: Styles) -> Figure:
-    """Radial DCT spectra (of `slices.radial_spectrum`) of the changes of one case, one line an attack."""
+    """Radial DCT spectra (of `planes.radial_spectrum`) of the changes of one case, one line an attack."""
     figure, axis = _lines(spectra, f"{plain(title, 50)}, n = 1", styles, markevery=4)
     axis.set_xlabel("radial frequency (cycles a voxel)")
     axis.set_ylabel("rms DCT coefficient (intensity)")

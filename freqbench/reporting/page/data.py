@@ -46,7 +46,7 @@ from freqbench.core.documents import object_of
 from freqbench.reporting.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
-from freqbench.reporting.page.scores import SCORES, described, shown_scores
+from freqbench.reporting.page.score_columns import SCORES, described, shown_scores
 from freqbench.reporting.render.columns import columns_of, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY

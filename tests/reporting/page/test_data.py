@@ -14,7 +14,7 @@ from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page import packed
 from freqbench.reporting.page.data import numbers, texts
-from freqbench.reporting.page.scores import SCORES, shown_scores
+from freqbench.reporting.page.score_columns import SCORES, shown_scores
 from freqbench.results import RECORDS
 
 
