@@ -36,7 +36,9 @@ def rows() -> list[dict[str, Any]]:
             ("naive", 0.88, DEFENCE.replace("ADAPTIVE", "false")),
         )
     ]
-    return [row | {"dsc_clean": 0.9} for row in (*severities, *attacked, *defended)]
+    return [
+        row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in (*severities, *attacked, *defended)
+    ]
 
 
 def parts(records: Frame, *rows: dict[str, Any]) -> dict[str, Any]:
