@@ -270,7 +270,7 @@ def _grey(axis: Axes, image: Array, ratio: float) -> None:
 def _overlay(axis: Axes, mask: Array) -> None:
     """Classes in their colours, outlined and with their numbers for print in grey; the background is left clear."""
     shown = np.ma.masked_equal(mask, 0)
-    look = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
+    look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
     axis.imshow(shown, aspect=axis.get_aspect(), **look)
     for index, row, column in planes.class_places(mask):
         axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)

@@ -1,6 +1,7 @@
 """Draws heat maps with their numbers written in, and cases as pairs of dots."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         image = _heat(axis, values, _scale([values]))
         _ticks(axis, [plain(label) for label in matrix.index], texts)
         for column, index in enumerate(indices):
-            swatch = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
+            swatch: dict[str, Any] = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
             axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
         _bar(figure, image, np.array([axis]), "drop of Dice (points)")
         figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
@@ -127,7 +128,7 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         most = int(counts.max())
         figure = style.new_figure(style.listing_width(shown), 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
         axis = figure.subplots()
-        dots = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
         for place, label in enumerate(shown):
             cases = table[table["label"] == label]
             height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))

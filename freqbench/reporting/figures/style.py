@@ -63,7 +63,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(
-    count: int, most: int, inches: tuple[float, float], entries: int, **shared: bool
+    count: int, most: int, inches: tuple[float, float], entries: int, sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
     """A figure of panels and its axes, [rows, columns]; those beyond the last panel are off.
 
@@ -76,7 +76,7 @@ def panels(
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
     figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
-    axes = figure.subplots(down, across, squeeze=False, **shared)
+    axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes
@@ -86,13 +86,14 @@ def error_bars(
     axis: Axes, x: Any, y: Any, table: pd.DataFrame, style: SeriesStyle, mean: str = "mean", **options: Any
 ) -> None:
     """A series with upright bars from `low` to `high` of the table, which has the mean under that name."""
-    options = {"elinewidth": 0.7, "capsize": 1.5, "linestyle": style.dash} | options
-    axis.errorbar(x, y, yerr=reach(table, mean), color=style.color, marker=style.marker, **options)
+    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.dash}
+    axis.errorbar(x, y, yerr=reach(table, mean), **({"elinewidth": 0.7, "capsize": 1.5} | look | options))
 
 
 def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
     """How far each interval reaches below and above its mean, [2, rows]; 0 where there is none."""
-    return np.nan_to_num(np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float)))
+    found: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
+    return np.where(np.isnan(found), 0.0, found)
 
 
 def interval_words(table: pd.DataFrame) -> str:

@@ -99,7 +99,9 @@ def page_data(
         "scores": described(),
         "summary": _summary(rows, records),
         "clean": _frame(
-            len(clean), {"dataset": clean["dataset"], "target": clean["target_model"]}, dict(clean[_CLEAN].items())
+            len(clean),
+            {"dataset": clean["dataset"], "target": clean["target_model"]},
+            {name: clean[name] for name in _CLEAN},
         ),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},

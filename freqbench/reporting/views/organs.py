@@ -42,7 +42,8 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
         own = own.assign(class_name=own["class_index"].map(known))
         data = own[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
         text = ("" if sections else HOW) + groups.most(own) + groups.one_patient_note(own)
-        table = _table(own, known, clean.loc[dataset, model])
+        of_clean = clean[(clean["dataset"] == dataset) & (clean["target_model"] == model)]
+        table = _table(own, known, of_clean.set_index("class_index"))
         sections.append(Section(f"{dataset}: drop of each organ of {model}", table, text, data))
     return sections
 
@@ -89,10 +90,10 @@ def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
 
 
 def _clean(joined: pd.DataFrame) -> pd.DataFrame:
-    """Mean clean Dice of each class and `n`, each case once, by dataset, model and class."""
+    """Mean clean Dice of each class and `n`, each case once."""
     keys = ["dataset", "target_model", "class_index"]
     once = plain(joined.drop_duplicates([*keys, "case_id"])[[*keys, "clean"]])
-    return once.groupby(keys)["clean"].agg(clean="mean", n="count")
+    return once.groupby(keys).agg(clean=("clean", "mean"), n=("clean", "count")).reset_index()
 
 
 def _table(own: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd.DataFrame:
