@@ -56,10 +56,9 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     from freqbench.audit import checks
     from freqbench.core import storage
     from freqbench.reporting import audit
-    from freqbench.reporting.colors import class_colors
     from freqbench.reporting.contents import contents, keys_of
     from freqbench.reporting.page import build_page, page_data, viewer_script
-    from freqbench.reporting.page.volumes import write_volumes
+    from freqbench.reporting.page.manifest import write_volumes
     from freqbench.results import Store
 
     place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
@@ -73,7 +72,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     if with_volumes:
         common.ask_to_write(found.restricted, yes)
         file, viewer = storage.join(place, "index.html"), viewer_script()
-        volumes = write_volumes(found.records, found.classes, outs, place, class_colors())
+        volumes = write_volumes(found.records, found.classes, outs, place)
     page = build_page(data, viewer, volumes)
     storage.write_atomic(file, page.encode())
     common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")

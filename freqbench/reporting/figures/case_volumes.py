@@ -1,4 +1,4 @@
-"""Saved volumes as figures see them: axes turned to right, anterior and superior."""
+"""Reads saved volumes as figures show them, their axes turned to right, anterior and superior."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from freqbench.reporting.convergence import SETTING
-from freqbench.reporting.figures.drops import LARGE, convergence_figure, distance_figure
+from freqbench.reporting.figures.curves import LARGE, convergence_figure, distance_figure
 
 POINTS = ["threat_model", "family", "budget", "l2_body", "drop", "low", "high", "n", "is_null"]
 

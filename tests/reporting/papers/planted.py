@@ -1,4 +1,4 @@
-"""Records with the papers' numbers planted, made from the papers' jobs: nothing here knows of recipes."""
+"""Records with the papers' numbers planted, made from the papers' jobs, and the cells that recipes find in them."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -16,9 +16,12 @@ from freqbench.core import config
 from freqbench.job.grid import Cell, Grid
 from freqbench.job.rehearsal import counted, missing
 from freqbench.job.schema import JobSpec, expand
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.paper_table import Facts, paper_table
+from freqbench.reporting.papers.recipes import Recipe
 from freqbench.results import RECORDS, to_table
 
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = Path(__file__).parents[3] / "jobs"
 FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
 MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
 ATTACKS = {"VAFA-2D": "vafa_2d", "SSA": "ssa_2d"}  # the others by their name in small letters
@@ -29,6 +32,13 @@ UNITS = {
     "patch": ("block", 1),
     "steps": ("steps", 1),
 }
+
+JOB_OF = {
+    **{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)},
+    "sa2_synapse": "sa2_main",
+    "sa2_acdc": "sa2_main",
+}
+"""Each recipe's job."""
 
 Published = dict[str, str]
 Change = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -96,6 +106,23 @@ def table(found: list[dict[str, Any]]) -> pa.Table:
 
 def frame_of(found: list[dict[str, Any]]) -> pd.DataFrame:
     return current(checked(table(found).to_pandas()))
+
+
+def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
+    """A row a cell of a recipe, over a frame of records."""
+    data = paper_table(recipes.load(recipe) if isinstance(recipe, str) else recipe, frame, facts)[0].data
+    assert data is not None
+    return data
+
+
+def cells_of(papers: list[Published], name: str, change: Change = unchanged) -> pd.DataFrame:
+    """The same of a recipe by its name, over planted records."""
+    return cells(name, frame_of(records(JOB_OF[name], papers, change)))
+
+
+def one(data: pd.DataFrame, **labels: str) -> pd.Series:
+    (found,) = [row for _, row in data.iterrows() if all(row[key] == value for key, value in labels.items())]
+    return found
 
 
 def _record(cell: Cell, case: int) -> dict[str, Any]:

@@ -55,9 +55,14 @@ def called(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("table", ["transfer", "organs", "budget", "cost", "leaderboard", "vafa_table5", "sa2_acdc"])
-@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "html"])
-def test_each_table_in_each_format(out: str, table: str, format: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "format"),
+    [
+        *(("transfer", "terminal"), ("organs", "md"), ("budget", "csv"), ("cost", "latex"), ("leaderboard", "html")),
+        *(("vafa_table5", "latex"), ("sa2_acdc", "terminal")),
+    ],
+)
+def test_tables_have_formats(out: str, table: str, format: str) -> None:
     text = called("report", out, "--table", table, "--format", format)
     begins = {"md": "## ", "csv": "", "latex": "%", "html": "<!doctype html>", "terminal": ""}[format]
     assert text.lower().startswith(begins), text[:80]

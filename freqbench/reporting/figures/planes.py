@@ -1,4 +1,4 @@
-"""What of a volume a figure shows: which slice, where the error is, how fine the change is."""
+"""Chooses what of a volume a figure shows: which slice, where the error is, how fine the change is."""
 
 from collections.abc import Sequence
 

@@ -8,7 +8,7 @@ import torch
 
 from freqbench.core.errors import UserError
 from freqbench.engine.saved_volumes import write
-from freqbench.reporting.figures.volumes import read
+from freqbench.reporting.figures.case_volumes import read
 from freqbench.results.volumes import whole
 
 SHAPE = (3, 4, 5)
@@ -54,11 +54,7 @@ def test_axes_are_turned_with_their_spacing(folder: Path) -> None:
     assert saved.spacing == (3, 4, 2)
     assert saved.clean[3, 4, 2] == 0.5  # right, anterior and superior are the last indices
     assert saved.label[3, 4, 2] == 2
-
-
-def test_of_several_channels_the_most_changed_is_shown(folder: Path) -> None:
-    saved = read(str(folder.parents[1]), str(folder))
-    assert saved.change[0, 0, 0] == 0.75
+    assert saved.change[0, 0, 0] == 0.75  # of two channels the one that was changed more
     assert np.count_nonzero(saved.change) == 1
 
 

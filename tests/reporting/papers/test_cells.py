@@ -4,12 +4,10 @@ import math
 from typing import Any
 
 import pytest
-from reporting import planted
-from reporting.planted import Published
-from reporting.tabled import cells_of, one
+from reporting.papers import planted
+from reporting.papers.planted import Published, cells, cells_of, one
 
-from freqbench.reporting.papers import recipes
-from freqbench.reporting.papers.tables import cell_frame
+NO_WEIGHTS = '{"lpips_similarity": "no weights"}'
 
 
 def test_a_cell_never_run_is_empty_and_says_so(papers: list[Published]) -> None:
@@ -17,12 +15,6 @@ def test_a_cell_never_run_is_empty_and_says_so(papers: list[Published]) -> None:
     cell = one(data, attack="FGSM", metric="dsc")
     assert math.isnan(cell["ours"])
     assert (cell["published"], cell["cases"], cell["verdict"], cell["reason"]) == (62.77, 0, "", "never run")
-
-
-def test_an_empty_store_has_only_cells_that_were_never_run(papers: list[Published]) -> None:
-    data = cells_of(papers, "vafa_table1", lambda row: None if row["attack"] != "gn" else row | {"dataset": "other"})
-    assert set(data["reason"]) == {"never run"}
-    assert data["ours"].isna().all()
 
 
 def test_failed_cases_are_counted_with_the_first_reason(papers: list[Published]) -> None:
@@ -40,36 +32,29 @@ def test_failed_cases_are_counted_with_the_first_reason(papers: list[Published])
 
 def test_a_cell_that_failed_wholly_has_no_number(papers: list[Published]) -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        failed = {
-            "status": "failed",
-            "error": "out of memory",
-            "dsc": None,
-            "dsc_clean": None,
-            "lpips_similarity": None,
-        }
-        return row | failed if row["attack"] == "pgd" else row
+        empty = dict.fromkeys(("dsc", "dsc_clean", "lpips_similarity"))
+        return row | {"status": "failed", "error": "out of memory", **empty} if row["attack"] == "pgd" else row
 
     cell = one(cells_of(papers, "vafa_table1", change), attack="PGD", metric="dsc")
     assert math.isnan(cell["ours"])
     assert (cell["verdict"], cell["reason"]) == ("", "12 failed: out of memory")
 
 
-def test_a_reduced_precision_alone_is_left_out(papers: list[Published]) -> None:
-    data = cells_of(papers, "vafa_table1", lambda row: row | {"precision": "bf16"} if row["attack"] == "pgd" else row)
-    assert one(data, attack="PGD", metric="dsc")["reason"].startswith("left out: not run in fp32")
-
-
-def test_a_metric_that_was_not_asked_for_is_no_zero(papers: list[Published]) -> None:
-    data = cells_of(papers, "vafa_table1", lambda row: row | {"lpips_similarity": None, "metrics": "dsc"})
-    cell = one(data, attack="PGD", metric="lpips_similarity")
+@pytest.mark.parametrize(
+    ("values", "metric", "reason"),
+    [
+        ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
+        ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
+        ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights"),
+    ],
+)
+def test_a_cell_without_a_number_is_no_zero_and_says_why(
+    papers: list[Published], values: dict[str, Any], metric: str, reason: str
+) -> None:
+    data = cells_of(papers, "vafa_table1", lambda row: row | values if row["attack"] == "pgd" else row)
+    cell = one(data, attack="PGD", metric=metric)
     assert math.isnan(cell["ours"])
-    assert cell["reason"] == "lpips was not among the job's metrics"
-
-
-def test_a_metric_that_could_not_be_computed_says_why(papers: list[Published]) -> None:
-    reasons = {"lpips_similarity": None, "null_reasons": '{"lpips_similarity": "no weights"}'}
-    cell = one(cells_of(papers, "vafa_table1", lambda row: row | reasons), attack="GN", metric="lpips_similarity")
-    assert cell["reason"] == "not computed: no weights"
+    assert cell["reason"].startswith(reason)
 
 
 def test_undefined_distances_drop_out_and_are_counted(papers: list[Published]) -> None:
@@ -90,7 +75,7 @@ def test_seeds_have_a_spread_and_each_case_counts_with_all_of_them(papers: list[
         for row in rows
         if row["attack"] == "gn"
     ]
-    cell = one(cell_frame(recipes.load("vafa_table1"), planted.frame_of(rows + second)), attack="GN", metric="dsc")
+    cell = one(cells("vafa_table1", planted.frame_of(rows + second)), attack="GN", metric="dsc")
     assert cell["ours"] == pytest.approx(74.19 + 0.5)
     assert (cell["cases"], cell["seeds"], cell["seed_spread"]) == (12, 2, pytest.approx(math.sqrt(0.5)))
 
@@ -101,7 +86,7 @@ def test_transferred_volumes_are_not_in_the_table(papers: list[Published]) -> No
         row | {"source_model": "other", "source_model_id": "ff", "cell_id": row["cell_id"] + "x", "dsc": 0.0}
         for row in rows
     ]
-    cell = one(cell_frame(recipes.load("vafa_table1"), planted.frame_of(rows + further)), attack="PGD", metric="dsc")
+    cell = one(cells("vafa_table1", planted.frame_of(rows + further)), attack="PGD", metric="dsc")
     assert cell["ours"] == pytest.approx(62.67)
 
 
@@ -128,7 +113,7 @@ def test_two_checkpoints_of_one_name_are_never_averaged(papers: list[Published])
         row | {"source_model_id": "ffff", "target_model_id": "ffff", "cell_id": row["cell_id"] + "x", "dsc": 0.9}
         for row in rows
     ]
-    data = cell_frame(recipes.load("vafa_table1"), planted.frame_of(rows + other))
+    data = cells("vafa_table1", planted.frame_of(rows + other))
     assert data["ours"].isna().all()
     assert all("2 models are called unetr (" in reason for reason in data["reason"])
 

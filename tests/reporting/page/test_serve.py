@@ -92,30 +92,15 @@ def test_a_store_is_not_read_again_at_once(
     assert data_of(client.get("/data"))["counts"]["ok"] == 1
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example"])
-def test_a_page_of_others_cannot_reach_it_by_a_name_of_its_own(client: TestClient, host: str) -> None:
-    assert client.get("/data", headers={"Host": host}).status_code == 400
+def test_others_cannot_reach_it_by_their_name_change_it_or_ask_for_more(client: TestClient) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example"):
+        assert client.get("/data", headers={"Host": host}).status_code == 400
     assert client.get("/data", headers={"Host": "localhost:8760"}).status_code == 200
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/", "/data", "/volumes/0-YQ"])
-def test_nothing_can_be_changed(client: TestClient, method: str, path: str) -> None:
-    assert client.request(method, path).status_code == 405
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/volumes/..%2f..%2frun.json",
-        "/volumes/0-Li4vLi4vcnVuLmpzb24",
-        "/volumes/9-YS9iL2M.nii.gz",
-        "/run.json",
-        "/records",
-    ],
-)
-def test_nothing_else_is_given(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 404
+    for method, path in (("POST", "/"), ("PUT", "/data"), ("DELETE", "/volumes/0-YQ"), ("PATCH", "/data")):
+        assert client.request(method, path).status_code == 405
+    outside = ("/volumes/..%2f..%2frun.json", "/volumes/0-Li4vLi4vcnVuLmpzb24", "/volumes/9-YS9iL2M.nii.gz")
+    for path in (*outside, "/run.json", "/records"):
+        assert client.get(path).status_code == 404
 
 
 def test_headers_keep_it_out_of_other_pages(client: TestClient) -> None:
@@ -152,7 +137,6 @@ def test_the_command_says_where_it_is_answers_there_and_ends_with_ctrl_c(
     add(tmp_path / "out", "a", rows, rows)
     command = [sys.executable, "-m", "freqbench", "serve", str(tmp_path / "out"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         address = process.stdout.readline().split()[0]
         try:
             assert address.startswith("http://127.0.0.1:")

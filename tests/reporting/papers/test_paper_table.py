@@ -1,6 +1,7 @@
 """A store in which the papers' numbers are planted gives back the papers' tables, and what it lacks has its reason."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +9,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting import planted
-from reporting.planted import Published
-from reporting.tabled import JOBS, cells_of, one
+from reporting.papers import planted
+from reporting.papers.planted import Published, cells, cells_of, one
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
 from freqbench.reporting.papers.recipes import Recipe
-from freqbench.reporting.papers.tables import NOT_OURS, cell_frame, paper_table
 from freqbench.reporting.report import FORMATS, report
 from freqbench.results import Store
+
+
+@pytest.fixture(scope="module")
+def table5(papers: list[Published]) -> pd.DataFrame:
+    """Records of VAFA's Table 5 with its numbers planted."""
+    return planted.frame_of(planted.records("vafa_table5", papers))
+
 
 PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
 SHA = "ab" * 32
@@ -28,15 +35,10 @@ def is_ours(row: Mapping[str, Any]) -> bool:
     return str(row["training"]).endswith("(not in the paper)")
 
 
-def table_number(recipe: Recipe) -> tuple[str, str]:
-    assert recipe.published is not None
-    return recipe.published.source, recipe.published.table
-
-
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", planted.JOB_OF)
 def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
     data = cells_of(papers, name)
-    wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == JOBS[name]}
+    wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == planted.JOB_OF[name]}
     found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
     assert found
     for place, row in found.items():
@@ -50,28 +52,19 @@ def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
 
 
 def test_all_400_numbers_stand_in_one_table_once(papers: list[Published]) -> None:
-    places = Counter(
-        (*table_number(recipe), *(row[key] for key in PLACE))
-        for recipe in map(recipes.load, recipes.RECIPES)
-        for row in cell_frame(recipe, planted.frame_of(planted.records("vafa_table2", papers))).to_dict("records")
-        if not is_ours(row)
-    )
+    places = Counter()
+    for recipe in map(recipes.load, recipes.RECIPES):
+        for cell in recipe.cells:
+            place = cell.labels | {"params": cell.attack.printed, "metric": cell.metric.name}
+            if not is_ours(place):
+                places[recipe.published.source, recipe.published.table, *(place[key] for key in PLACE)] += 1
     assert len(papers) == 400
     assert places == Counter((row["source"], row["table"], *(row[key] for key in PLACE)) for row in papers)
 
 
-def test_arms_that_the_paper_lacks_have_no_published_number(papers: list[Published]) -> None:
-    ours = [row for row in cells_of(papers, "vafa_table6").to_dict("records") if is_ours(row)]
-    assert len(ours) == 2 * (5 + 5) * 2
-    assert {row["dataset"] for row in ours} == {"Synapse", "ACDC"}
-    assert all(pd.isna(row["published"]) for row in ours)
-
-
-def test_the_layout_is_the_papers(papers: list[Published]) -> None:
+def test_the_layout_is_the_papers(table5: pd.DataFrame) -> None:
     """VAFA's Table 5: models and attacks down, metrics and budgets across; UNETR++ starred, as its space is guessed."""
-    layout = paper_table(recipes.load("vafa_table5"), planted.frame_of(planted.records("vafa_table5", papers)))[0]
-    table = layout.table
-    assert table is not None
+    table = paper_table(recipes.load("vafa_table5"), table5)[0].table
     assert [*table["model"]] == ["UNETR"] * 6 + ["UNETR++*"] * 6
     assert [*table["attack"]] == ["Clean", "PGD", "FGSM", "BIM", "GN", "VAFA"] * 2
     assert [*table.columns[2:]] == [
@@ -81,10 +74,9 @@ def test_the_layout_is_the_papers(papers: list[Published]) -> None:
     assert [*table.iloc[0, 2:]] == ["74.3 (74.3)"] * 2 + ["14.0 (14.0)"] * 2 + ["", ""]
 
 
-def test_the_strongest_of_a_column_is_marked(papers: list[Published]) -> None:
+def test_the_strongest_of_a_column_is_marked(papers: list[Published], table5: pd.DataFrame) -> None:
     """By DSC and HD95; LPIPS says how far an attack went, not how well. Among attacks that bound the same."""
-    layout = paper_table(of_linf("vafa_table5"), planted.frame_of(planted.records("vafa_table5", papers)))[0]
-    assert layout.table is not None
+    layout = paper_table(of_linf("vafa_table5"), table5)[0]
     assert {name.partition("\n")[0] for _, name in layout.marks} == {"DSC", "HD95"}
     printed = {row["attack"]: float(row["value"]) for row in papers if is_dsc_of_unetr(row)}
     (lowest,) = [layout.table["attack"][row] for row, name in layout.marks if name.startswith("DSC\n4") and row < 4]
@@ -113,22 +105,16 @@ def test_a_best_that_other_patients_may_undo_is_not_marked(papers: list[Publishe
     assert [bool(names) for names in marked] == [True, False, False]
 
 
-@pytest.mark.parametrize("name", ["vafa_table1", "vafa_table5"])
-def test_no_best_is_marked_across_threat_models(papers: list[Published], name: str) -> None:
-    sections = paper_table(recipes.load(name), planted.frame_of(planted.records(name, papers)))
+def test_no_best_is_marked_across_threat_models(table5: pd.DataFrame) -> None:
+    sections = paper_table(recipes.load("vafa_table5"), table5)
+    assert "No best is marked" not in paper_table(of_linf("vafa_table5"), table5)[-1].text
     assert sections[0].marks == frozenset()
     assert "No best is marked among dct-quantization-stretched and gaussian and linf" in sections[-1].text
-
-
-def test_a_table_of_one_threat_model_says_nothing_of_others(papers: list[Published]) -> None:
-    sections = paper_table(of_linf("vafa_table5"), planted.frame_of(planted.records("vafa_table5", papers)))
-    assert "No best is marked" not in sections[-1].text
 
 
 def test_the_clean_row_is_never_marked(papers: list[Published]) -> None:
     records = planted.frame_of(planted.records("vafa_table5", papers, lambda row: row | {"dsc_clean": 0.01}))
     layout = paper_table(of_linf("vafa_table5"), records)[0]
-    assert layout.table is not None
     assert layout.marks
     assert "Clean" not in {layout.table["attack"][row] for row, _ in layout.marks}
 
@@ -148,7 +134,6 @@ def is_dsc_of_unetr(row: Published) -> bool:
 
 def test_the_strongest_defence_is_marked_in_table_6(papers: list[Published]) -> None:
     layout = paper_table(recipes.load("vafa_table6"), planted.frame_of(planted.records("vafa_table6", papers)))[0]
-    assert layout.table is not None
     marked = {
         (layout.table["dataset"][row], layout.table["training"][row])
         for row, name in layout.marks
@@ -169,31 +154,24 @@ def facts_of(records: pd.DataFrame, sha256: str) -> list[dict[str, Any]]:
     return [{"models": {key: {"name": "x", "sha256": sha256} for key in records["source_model_id"].unique()}}]
 
 
-def test_the_authors_checkpoint_makes_numbers_comparable(papers: list[Published]) -> None:
-    records = planted.frame_of(planted.records("vafa_table5", papers))
-    data = cell_frame(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
+def test_the_authors_checkpoint_makes_numbers_comparable(table5: pd.DataFrame) -> None:
+    data = cells(with_checkpoint("vafa_table5"), table5, facts_of(table5, SHA))
     by_model = data.groupby("model")["verdict"].unique()
     assert [*by_model["UNETR"]] == ["parity"]
     assert [*by_model["UNETR++"]] == ["not comparable"]
     assert {*data[data["model"] == "UNETR++"]["reason"]} == {"guessed: preprocessing"}
 
 
-@pytest.mark.parametrize("sha256", ["cd" * 32, "random:0"])
-def test_another_checkpoint_is_not_comparable(papers: list[Published], sha256: str) -> None:
-    records = planted.frame_of(planted.records("vafa_table5", papers))
-    data = cell_frame(with_checkpoint("vafa_table5"), records, facts_of(records, sha256))
+@pytest.mark.parametrize("sha256", ["cd" * 32, "random:0", None])
+def test_another_or_unknown_checkpoint_is_not_comparable(table5: pd.DataFrame, sha256: str | None) -> None:
+    data = cells(with_checkpoint("vafa_table5"), table5, facts_of(table5, sha256) if sha256 else [])
     assert {*data["verdict"]} == {"not comparable"}
     assert all(NOT_OURS in reason for reason in data["reason"])
 
 
-def test_without_facts_nothing_is_comparable(papers: list[Published]) -> None:
-    data = cells_of(papers, "vafa_table5")
-    assert {*data["verdict"]} == {"not comparable"}
-
-
 def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint(papers: list[Published]) -> None:
     records = planted.frame_of(planted.records("sa2_main", papers))
-    data = cell_frame(with_checkpoint("sa2_synapse"), records, facts_of(records, SHA))
+    data = cells(with_checkpoint("sa2_synapse"), records, facts_of(records, SHA))
     comparable = data[data["verdict"] != "not comparable"]
     assert {*comparable["attack"]} == {"Clean", "SA2"}
     assert {*comparable["verdict"]} == {"parity"}
@@ -204,42 +182,36 @@ def test_a_number_that_is_far_off_differs(papers: list[Published]) -> None:
         return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
 
     records = planted.frame_of(planted.records("vafa_table5", papers, change))
-    data = cell_frame(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
+    data = cells(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
     assert one(data, model="UNETR", attack="PGD", params="eps=4", metric="dsc")["verdict"] == "differs"
     assert one(data, model="UNETR", attack="FGSM", params="eps=4", metric="dsc")["verdict"] == "parity"
-
-
-def store_of(folder: Path, rows: list[dict[str, Any]], sha256: str) -> Store:
-    store = Store(str(folder))
-    with store.writer("run0") as writer:
-        writer.add(rows, [])
-    store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": sha256} for row in rows}})
-    return store
 
 
 def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(papers: list[Published], tmp_path: Path) -> None:
     text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
     own = tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
-    store = store_of(tmp_path / "out", planted.records("vafa_table5", papers), SHA)
+    store, rows = Store(str(tmp_path / "out")), planted.records("vafa_table5", papers)
+    with store.writer("run0") as writer:
+        writer.add(rows, [])
+    store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": SHA} for row in rows}})
     data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
     assert data.groupby("model")["verdict"].unique().to_dict() == {"UNETR": ["parity"], "UNETR++": ["not comparable"]}
     assert data["ours"].tolist() == pytest.approx(data["published"].tolist())
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_every_format_has_every_number(papers: list[Published], format: str) -> None:
-    text = report(planted.table(planted.records("vafa_table3", papers)), format=format, table="vafa_table3")
+def test_every_format_has_every_number(papers: list[Published]) -> None:
+    rows = planted.table(planted.records("vafa_table3", papers))
     wanted = [row["value"] for row in papers if row["table"] == "3"]
-    assert [value for value in wanted if value.rstrip("0") not in text] == []
+    for format in FORMATS:
+        text = report(rows, format=format, table="vafa_table3")
+        assert [value for value in wanted if value.rstrip("0") not in text] == [], format
 
 
 def test_a_recipe_without_published_numbers_has_no_verdicts(papers: list[Published]) -> None:
     content = recipes.load("vafa_table1").model_dump() | {"published": None}
     records = planted.frame_of(planted.records("vafa_table1", papers))
     layout, evidence, _ = paper_table(Recipe.model_validate(content), records)
-    assert layout.table is not None
-    assert evidence.table is not None
     assert layout.table["DSC"].tolist()[:2] == ["74.31", "62.67"]
     assert not {"publ.", "diff.", "verdict", "why"} & {*evidence.table}
 
@@ -256,8 +228,42 @@ def test_every_reason_has_its_letter(papers: list[Published]) -> None:
         planted.records("vafa_table1", papers, lambda row: None if row["attack"] == "bim" else row)
     )
     evidence = paper_table(recipes.load("vafa_table1"), records)[1]
-    assert evidence.table is not None
     lines = dict(line.removeprefix("- ").split(": ", 1) for line in evidence.text.splitlines())
     (letter,) = [key for key, reason in lines.items() if reason == "never run"]
     assert [*evidence.table[evidence.table["attack"] == "BIM"]["why"]] == [letter] * 2
     assert [*evidence.table[evidence.table["attack"] == "BIM"]["ours"]] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("ours", "printed", "metric", "spread", "verdict"),
+    [
+        (63.25, "62.7", "dsc", math.nan, "parity"),  # 0.05 + 0.5
+        (63.26, "62.7", "dsc", math.nan, "differs"),
+        (62.15, "62.7", "dsc", math.nan, "parity"),
+        (62.14, "62.7", "dsc", math.nan, "differs"),
+        (63.175, "62.67", "dsc", math.nan, "parity"),  # 0.005 + 0.5
+        (63.18, "62.67", "dsc", math.nan, "differs"),
+        (63.55, "62.7", "dsc", 0.3, "parity"),
+        (63.56, "62.7", "dsc", 0.3, "differs"),
+        (12.4975, "7.897", "hd95", math.nan, "parity"),  # 0.0005 + 4.6
+        (12.498, "7.897", "hd95", math.nan, "differs"),
+        (96.205, "95.50", "lpips_similarity", math.nan, "parity"),
+        (96.21, "95.50", "lpips_similarity", math.nan, "differs"),
+        (68.685, "68.68", "ssim", math.nan, "parity"),  # of SSIM no rerun is known
+        (68.69, "68.68", "ssim", math.nan, "differs"),
+        (68.79, "68.68", "ssim", 0.11, "parity"),
+    ],
+)
+def test_verdicts_at_their_boundaries(ours: float, printed: str, metric: str, spread: float, verdict: str) -> None:
+    assert judge(ours, printed, metric, spread).verdict == verdict
+
+
+def test_obstacles_come_before_the_numbers() -> None:
+    found = judge(62.7, "62.7", "dsc", math.nan, ["guessed: steps", "9 cases, not 12"])
+    assert (found.verdict, found.reasons) == ("not comparable", ("guessed: steps", "9 cases, not 12"))
+    assert found.tolerance == pytest.approx(0.55)
+
+
+def test_a_missing_number_has_no_verdict() -> None:
+    assert judge(math.nan, "62.7", "dsc", math.nan, ["guessed: steps"]).verdict == ""
+    assert judge(62.7, "", "dsc", math.nan).reasons == ("no published number",)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from freqbench.reporting.figures.slices import (
+from freqbench.reporting.figures.planes import (
     AXIAL,
     aspect,
     busiest,

@@ -8,7 +8,7 @@ import yaml
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.papers import recipes
-from freqbench.reporting.papers.published import published
+from freqbench.reporting.papers.recipes import published
 
 OWN = """
 title: mine
@@ -27,10 +27,6 @@ def own(folder: Path, text: str = OWN) -> str:
     path = folder / "mine.yaml"
     path.write_text(text)
     return str(path)
-
-
-def test_the_packages_recipes_are_those_of_the_papers() -> None:
-    assert ("sa2_acdc", "sa2_synapse", *(f"vafa_table{number}" for number in range(1, 7))) == recipes.RECIPES
 
 
 def test_the_published_numbers_are_those_of_the_reference(shared: Path) -> None:

@@ -1,4 +1,4 @@
-"""The saved volumes of stores for the viewer: what there is, as a manifest, and the files that a browser reads."""
+"""Lists the saved volumes of stores for the viewer, as a manifest, and packs the files that a browser reads."""
 
 import base64
 import gzip
@@ -7,6 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
+from freqbench.reporting.colors import class_colors
 from freqbench.results import volumes
 
 Manifest = dict[str, Any]
@@ -24,12 +26,11 @@ INT16 = 32767
 PACKING = 6  # of 9: the noise of an attack packs no better with more
 
 _COLUMNS = ["cell_id", "case_key", "dataset", "case_id", "label", "source_model", "target_model", "seed", "num_classes"]
+_KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 _WRITTEN = re.compile(r"[0-9a-f]{16}\.js")
 
 
-def write_volumes(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str, colors: Sequence[str]
-) -> Manifest:
+def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> Manifest:
     """Write the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
@@ -41,7 +42,6 @@ def write_volumes(
         classes: columns of CLASS_RECORDS, for the names of classes.
         stores: folders or URIs.
         folder: that of the page.
-        colors: `#rrggbb` a class by its index.
 
     Returns:
         What `freqbenchViewer.open` is given: `bytes` in all, `rounding` (largest change of a voxel), `notes` on what
@@ -54,8 +54,9 @@ def write_volumes(
     sizes: dict[str, int] = {}
     rounding = 0.0
 
-    def key(path: str) -> str:
+    def key(_: int, place: str, name: str) -> str:
         nonlocal rounding
+        path = storage.join(place, name)
         if path not in known:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
@@ -63,32 +64,26 @@ def write_volumes(
             sizes[known[path]] = _write(folder, known[path], content)
         return known[path]
 
-    cases, notes = _cases(records, classes, stores, lambda store, place, name: key(storage.join(place, name)))
+    cases, notes = _cases(records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
             storage.remove(storage.join(folder, FOLDER, name))
-    manifest = _manifest("script", cases, notes, colors)
+    manifest = _manifest("script", cases, notes)
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
-def live_manifest(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], colors: Sequence[str]
-) -> Manifest:
+def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> Manifest:
     """The same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; no volume is read."""
 
     def key(store: int, place: str, name: str) -> str:
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
         return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
 
-    return _manifest("fetch", *_cases(records, classes, stores, key), colors)
+    return _manifest("fetch", *_cases(records, classes, stores, key))
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
-    """The content of a saved volume, a packed NIfTI file.
-
-    Args:
-        stores: as `live_manifest` was given them.
-        key: of its manifest.
+    """The content of a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
 
     Raises:
         UserError: no such key, no such file, or links lead out of the store.
@@ -110,11 +105,8 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """A packed NIfTI file small enough for a page, and how much a voxel may have changed by rounding.
-
-    Args:
-        content: of a `.nii.gz`.
-        path: where it is, for errors.
+    """A packed NIfTI file (its content and, for errors, path) made small enough for a page, and how much a voxel may
+    have changed by rounding.
 
     Raises:
         DataError: damaged, or not finite.
@@ -144,28 +136,22 @@ def _write(folder: str, key: str, content: bytes) -> int:
     return len(script)
 
 
-def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str], colors: Sequence[str]) -> Manifest:
-    return {"kind": kind, "base": f"{FOLDER}/", "colors": list(colors), "cases": cases, "notes": notes}
+def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str]) -> Manifest:
+    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
 
 
 def _cases(
     records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One entry a saved volume that rows speak of, and a line on those that could not be read.
-
-    Args:
-        records: after `tables.current`.
-        classes: columns of CLASS_RECORDS.
-        stores: folders or URIs.
-        key: of a file, by its store's number, its folder and its name.
-    """
+    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` is that of a
+    file, by its store's number, its folder and its name."""
     rows = _saved_rows(records, stores)
     class_names = _class_names(classes, rows)
     cases, faults = [], []
-    for (_, _), group in rows.groupby(["cell_id", "case_key"], sort=False):
+    for _, group in rows.groupby(["cell_id", "case_key"], sort=False):
         store = int(group["store"].iloc[0])
         try:
-            cases.append(_case(group, class_names, stores[store], lambda *file, store=store: key(store, *file)))
+            cases.append(_case(group, class_names, stores[store], partial(key, store)))
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
@@ -204,13 +190,7 @@ def _class_names(classes: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[in
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """The entry of one saved volume.
-
-    Args:
-        group: its rows, one a target.
-        class_names: by cell and index.
-        store: folder or URI.
-        key: of a file, by its folder and name.
+    """The entry of one saved volume, from its rows, one a target.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -227,7 +207,7 @@ def _case(
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     known = class_names.get(str(row["cell_id"]), {})
-    targets = _targets(group)
+    targets = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}  # as files are called
     return {
         "dataset": str(row["dataset"]),
         "case": str(row["case_id"]),
@@ -238,23 +218,14 @@ def _case(
             "adversarial": keys[volumes.ADVERSARIAL],
             "label": keys.get(volumes.LABEL),
             "predictions": {
-                shown: {
-                    "clean": keys.get(of_targets[name].get(volumes.ON_CLEAN, "")),
-                    "adversarial": keys.get(of_targets[name].get(volumes.ON_ADVERSARIAL, "")),
-                }
+                shown: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
                 for shown, name in targets.items()
-                if name in of_targets
+                if name in of_targets and list(targets.values()).count(name) == 1  # else whose it is cannot be told
             },
         },
         "class_names": [known.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         "dsc": _scores(group),
     }
-
-
-def _targets(group: pd.DataFrame) -> dict[str, str]:
-    """Targets as they are shown, and as their files are called; none of those whose name two models share."""
-    plain = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}
-    return {shown: name for shown, name in plain.items() if list(plain.values()).count(name) == 1}
 
 
 def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:

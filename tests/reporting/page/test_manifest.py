@@ -11,11 +11,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from volumes_page import COLORS, make_store, rows_of
+from volumes_page import make_store, rows_of
 
 from freqbench.core.errors import DataError, UserError
-from freqbench.reporting.page.volumes import browser_file, live_manifest, volume_bytes, write_volumes
-from freqbench.results import volumes
+from freqbench.reporting.page.manifest import browser_file, live_manifest, volume_bytes, write_volumes
 
 
 @pytest.fixture(scope="module")
@@ -45,51 +44,49 @@ def image(store: str, case: dict[str, Any], cells: pd.DataFrame, name: str) -> A
     return nibabel.load(path)
 
 
-def test_each_saved_volume_is_a_case_with_all_its_targets(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+@pytest.fixture(scope="module")
+def written(store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a page, and its manifest."""
+    folder = tmp_path_factory.mktemp("page")
+    return folder, write_volumes(*rows, [store], str(folder))
+
+
+def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
+    manifest = written[1]
     listed = {(case["source"], case["attack"]) for case in manifest["cases"]}
     assert listed == {(source, attack) for source in "ab" for attack in ("fgsm eps=8/255", "gn std=8/255")}
     assert all(set(case["files"]["predictions"]) == {"a", "b"} for case in manifest["cases"])
-    assert manifest["kind"] == "script"
-    assert manifest["notes"] == []
+    assert (manifest["kind"], manifest["notes"]) == ("script", [])
     json.dumps(manifest, allow_nan=False)
 
 
-def test_volumes_keep_grid_and_values_to_half_a_step(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(store: str, rows: Any, written: Any) -> None:
+    folder, manifest = written
     assert manifest["rounding"] == pytest.approx(1 / 65534)
     for case in manifest["cases"]:
+        files = case["files"]
         for name in ("clean", "adversarial"):
-            shown, kept = content(tmp_path, case["files"][name]), image(store, case, rows[0], name)
+            shown, kept = content(folder, files[name]), image(store, case, rows[0], name)
             assert shown.get_data_dtype() == np.int16
             assert np.allclose(shown.affine, kept.affine)
             assert np.abs(shown.get_fdata() - kept.get_fdata()).max() <= 1.01 / 65534  # and float32 of the header
+        maps = {f"prediction_{kind}-{t}": key for t in "ab" for kind, key in files["predictions"][t].items()}
+        for name, key in (maps | {"label": files["label"]}).items():
+            assert np.array_equal(content(folder, key).get_fdata(), image(store, case, rows[0], name).get_fdata())
 
 
-def test_label_maps_are_exact(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
-    for case in manifest["cases"]:
-        for kind in ("clean", "adversarial"):
-            for target in "ab":
-                shown = content(tmp_path, case["files"]["predictions"][target][kind])
-                kept = image(store, case, rows[0], f"prediction_{kind}-{target}")
-                assert np.array_equal(shown.get_fdata(), kept.get_fdata())
-        shown = content(tmp_path, case["files"]["label"])
-        assert np.array_equal(shown.get_fdata(), image(store, case, rows[0], "label").get_fdata())
-
-
-def test_what_attacks_share_is_written_once_and_the_size_is_told(store: str, rows: Any, tmp_path: Path) -> None:
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+def test_what_attacks_share_is_written_once_and_the_size_is_told(written: Any) -> None:
+    folder, manifest = written
     assert len({case["files"]["clean"] for case in manifest["cases"]}) == 1
     assert len({case["files"]["adversarial"] for case in manifest["cases"]}) == 3  # noise knows no source model
-    assert manifest["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("volumes/*"))
+    assert manifest["bytes"] == sum(path.stat().st_size for path in folder.glob("volumes/*"))
 
 
 def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_path: Path) -> None:
     records, classes = rows
     [case] = [
         case
-        for case in live_manifest(records, classes, [store], COLORS)["cases"]
+        for case in live_manifest(records, classes, [store])["cases"]
         if (case["source"], case["attack"]) == ("a", "gn std=8/255")
     ]
     names = classes.sort_values("class_index")["class_name"].unique().tolist()
@@ -101,7 +98,7 @@ def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_pa
 
 def test_a_score_that_is_undefined_is_none(store: str, rows: Any) -> None:
     records = rows[0].assign(dsc=np.nan)
-    manifest = live_manifest(records, rows[1], [store], COLORS)
+    manifest = live_manifest(records, rows[1], [store])
     assert all(case["dsc"]["a"][1] is None for case in manifest["cases"])
     json.dumps(manifest, allow_nan=False)
 
@@ -110,24 +107,20 @@ def test_rows_that_are_not_shown_have_no_volumes(store: str, rows: Any) -> None:
     records = rows[0].copy()
     records.loc[records["attack"] == "gn", "status"] = "failed"
     records.loc[(records["attack"] == "fgsm") & (records["source_model"] == "a"), "left_out"] = "not run in fp32"
-    cases = live_manifest(records, rows[1], [store], COLORS)["cases"]
+    cases = live_manifest(records, rows[1], [store])["cases"]
     assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
-
-
-def test_a_store_without_volumes_gives_none(rows: Any, tmp_path: Path) -> None:
-    assert write_volumes(*rows, [str(tmp_path / "none")], str(tmp_path), COLORS)["cases"] == []
 
 
 def test_targets_of_one_name_have_no_predictions(store: str, rows: Any) -> None:
     """A file is called by the name alone: whose it is cannot be told."""
     records = rows[0].assign(target_model=rows[0]["target_model"].map({"a": "a#123456", "b": "a#abcdef"}))
-    cases = live_manifest(records, rows[1], [store], COLORS)["cases"]
+    cases = live_manifest(records, rows[1], [store])["cases"]
     assert all(case["files"]["predictions"] == {} for case in cases)
 
 
 def test_seeds_are_told_where_there_are_several(store: str, rows: Any) -> None:
     records = rows[0].assign(label="noise", seed=rows[0]["attack"].map({"fgsm": 0, "gn": 1}))
-    attacks = {case["attack"] for case in live_manifest(records, rows[1], [store], COLORS)["cases"]}
+    attacks = {case["attack"] for case in live_manifest(records, rows[1], [store])["cases"]}
     assert attacks == {"noise seed=0", "noise seed=1"}
 
 
@@ -135,7 +128,7 @@ def test_a_damaged_volume_costs_its_case_and_is_told(rows: Any, tmp_path: Path) 
     broken = make_store(tmp_path / "store")
     path = sorted(Path(broken).glob("volumes/gn-a-*/*/adversarial.nii.gz"))[0]
     path.write_bytes(path.read_bytes()[:100])
-    manifest = write_volumes(*rows_of(broken), [broken], str(tmp_path / "page"), COLORS)
+    manifest = write_volumes(*rows_of(broken), [broken], str(tmp_path / "page"))
     assert len(manifest["cases"]) == 3
     assert "1 saved volumes are left out" in manifest["notes"][0]
     assert str(path) in manifest["notes"][0]
@@ -145,7 +138,7 @@ def test_volumes_of_a_former_page_go_and_other_files_stay(store: str, rows: Any,
     (tmp_path / "volumes").mkdir()
     for name in ("0123456789abcdef.js", "mine.js"):
         (tmp_path / "volumes" / name).write_text("")
-    manifest = write_volumes(*rows, [store], str(tmp_path), COLORS)
+    manifest = write_volumes(*rows, [store], str(tmp_path))
     names = {path.name for path in (tmp_path / "volumes").iterdir()}
     assert "mine.js" in names
     assert "0123456789abcdef.js" not in names
@@ -171,7 +164,7 @@ def test_infinite_voxels_are_refused() -> None:
 
 
 def test_a_live_key_gives_the_saved_file(store: str, rows: Any) -> None:
-    for case in live_manifest(*rows, ["nowhere", store], COLORS)["cases"]:
+    for case in live_manifest(*rows, ["nowhere", store])["cases"]:
         kept = image(store, case, rows[0], "adversarial").get_fdata()
         found = volume_bytes(["nowhere", store], case["files"]["adversarial"])
         assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(found)).get_fdata(), kept)
@@ -204,10 +197,3 @@ def test_links_out_of_the_store_are_refused(rows: Any, tmp_path: Path) -> None:
     (place / "clean.nii.gz").symlink_to(tmp_path / "outside.nii.gz")
     with pytest.raises(UserError, match="leads out"):
         volume_bytes([str(tmp_path / "store")], key_of("cell-1/case-2/clean"))
-
-
-def test_a_folder_that_is_not_whole_does_not_count(tmp_path: Path) -> None:
-    for name, is_whole in (("a-b-1/c-2", True), ("a-b-3/c-4", False)):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / (volumes.FACTS if is_whole else volumes.CLEAN)).write_bytes(b"{}")
-    assert volumes.whole(str(tmp_path)) == {("1", "2"): "a-b-1/c-2"}
