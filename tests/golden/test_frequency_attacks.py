@@ -1,4 +1,4 @@
-"""vafa, sa2, their 2D forms and dfb against the arrays of the authors' released code (README of shared/golden, 4)."""
+"""vafa, sa2, their 2D forms and dfb against the arrays of the authors' released code (arrays/README.md)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,10 +1,7 @@
 """gn, fgsm, bim and pgd against the arrays that the authors' released code produced."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from conftest import GUARD
 from golden.network import Find, Golden, load, reference_network
 
 from freqbench.attacks import Attack, make
@@ -68,8 +65,3 @@ def test_losses_equal_the_released_ones(golden: Find, name: str) -> None:
     )
     expected = torch.from_numpy(reference.arrays["losses"])
     assert torch.allclose(result.losses.mean(dim=1).double(), expected, rtol=2e-6, atol=2e-6)
-
-
-@pytest.mark.parametrize("path", sorted(GUARD.glob("*.npz"), key=str), ids=lambda path: str(path.stem))
-def test_the_arrays_that_the_repository_carries_are_the_originals(shared: Path, path: Path) -> None:
-    assert path.read_bytes() == (shared / "golden" / path.name).read_bytes()
