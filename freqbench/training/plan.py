@@ -169,7 +169,7 @@ def _training(
 
 def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
     """What a stored file says of a training before it ran."""
-    found = {
+    found: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
         "recipe": dataset.recipe(),

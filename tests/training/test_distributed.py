@@ -44,7 +44,10 @@ def test_two_processes_that_share_crops_learn_what_one_learns(alone: list[Row], 
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=toy_training.take_part, args=(rank, 2, JOB.model_dump(mode="json"), str(tmp_path)))
+            context.Process(
+                target=toy_training.take_part,
+                args=(rank, 2, JOB.model_dump(mode="json", exclude_none=True), str(tmp_path)),
+            )
             for rank in range(2)
         ]
         for process in processes:
