@@ -4,6 +4,7 @@
     python tests/mutation/run.py run --out results.json         runs the whole sample on this checkout, or `--only 3 7`
 
 A mutant is known by its function and the text of its statement, so that it is found again where files have moved.
+The options of pytest can be given more by PYTEST_ADDOPTS, such as `-m "integration or not integration"`.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import ast
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -149,13 +151,17 @@ def changed(source: str, node: ast.AST, after: str) -> str:
 
 
 def test_files(mutant: dict[str, Any], copy: Path, module: str) -> list[str]:
-    """The files of the folders that concern the mutant; those that import its module first."""
+    """The files of the folders that concern the mutant: first those that import its module, then those that name it."""
     folders = [folder for name in TESTS[mutant["room"]] for folder in [copy / "tests" / name] if folder.is_dir()]
+    package, _, stem = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".").rpartition(".")
+    patterns = [rf"{package}\.{stem}\b|from {package} import .*\b{stem}\b", rf"\b{stem}\b"]
+
+    def rank(file: Path) -> int:
+        text = file.read_text(encoding="utf-8")
+        return next((place for place, pattern in enumerate(patterns) if re.search(pattern, text)), len(patterns))
+
     files = [file for folder in folders for file in sorted(folder.rglob("test_*.py"))]
-    dotted = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    words = (dotted, f"from {dotted.rpartition('.')[0]} import {dotted.rpartition('.')[2]}")
-    files.sort(key=lambda file: not any(word in file.read_text(encoding="utf-8") for word in words))
-    return [str(file.relative_to(copy)) for file in dict.fromkeys(files)]
+    return [str(file.relative_to(copy)) for file in sorted(dict.fromkeys(files), key=rank)]
 
 
 def outcome(mutant: dict[str, Any], copy: Path, workers: str, minutes: float) -> str:
