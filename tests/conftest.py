@@ -1,14 +1,19 @@
 """What several tests need."""
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 ARRAYS = Path(__file__).parent / "golden" / "arrays"
+
+hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("freqbench")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +51,17 @@ def arrays() -> Path:
 def golden() -> Callable[[str], Path]:
     """Path of a file of reference arrays by its name."""
     return lambda name: ARRAYS / f"{name}.npz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="files, and tests in a file, in a random order")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (seed := config.getoption("--shuffle")) is not None:
+        generator, places = random.Random(seed), dict[Path, float]()
+        items.sort(key=lambda item: (places.setdefault(item.path, generator.random()), generator.random()))
 
 
 def pytest_configure(config: pytest.Config) -> None:
