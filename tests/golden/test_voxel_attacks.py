@@ -51,17 +51,6 @@ def test_equals_the_released_code(golden: Find, name: str) -> None:
     difference = (result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs()
     print(f"\n{name}: largest difference {float(difference.max()):.2g}")
     assert float((difference > 1e-6).double().mean()) <= 1e-4, f"largest difference {float(difference.max()):.3g}"
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("gn")])
-def test_losses_equal_the_released_ones(golden: Find, name: str) -> None:
-    reference = load(golden, name)
-    start = reference.arrays.get("start")
-    result = as_attack(reference)(
-        reference_network(golden),
-        reference.images,
-        reference.labels,
-        start=None if start is None else torch.from_numpy(start),
-    )
-    expected = torch.from_numpy(reference.arrays["losses"])
-    assert torch.allclose(result.losses.mean(dim=1).double(), expected, rtol=2e-6, atol=2e-6)
+    if reference.arrays["losses"].size:  # gn has none
+        expected = torch.from_numpy(reference.arrays["losses"])
+        assert torch.allclose(result.losses.mean(dim=1).double(), expected, rtol=2e-6, atol=2e-6)
