@@ -223,8 +223,8 @@ class Trainer:
         dice = mean_foreground(self._scores(model, select, None))
         attacked, worst = under_attacks([self._scores(model, select, attack) for attack in training.quick])
         state.net.train()
-        losses = np.mean(state.losses, axis=0).tolist()
-        state.log.append(Row(state.step, rate, *losses, dice, attacked, worst))
+        row: list[Any] = [state.step, rate, *np.mean(state.losses, axis=0).tolist(), dice, attacked, worst]
+        state.log.append(Row(*row))
         state.losses = []
         score = choice(training.choose_by, dice, attacked, worst)
         better = score > state.score

@@ -127,7 +127,8 @@ def _training(
         # One attack stands as itself, so that identities of earlier files stay.
         judged = [attack_identity(each) for each in quick]
         about["validation"] = {"attack": judged[0] if len(judged) == 1 else judged, "choose_by": choose_by}
-    start, origin, taught = str(model.start), None, dict[str, tuple[str, ...]]()
+    start, taught = str(model.start), dict[str, tuple[str, ...]]()
+    origin = None
     if start in before:
         origin = before[start].method
         # Under the name of the first: a replicate is to the digit what a job of its seed trains.
