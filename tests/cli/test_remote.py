@@ -109,7 +109,6 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
     assert (place / "net" / "training.json").is_file()
 
 
-@pytest.mark.integration
 def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     head: Head, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,7 @@ def every_attack() -> tuple[list[Unit], Any]:
     return units, results(run_serially(units).outcomes)
 
 
-@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.integration) for n in (1, 3))])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_rows_are_those_of_the_serial_engine(workers: int, every_attack: tuple[list[Unit], Any]) -> None:
     units, expected = every_attack
     assert results(run_by_ray(units, METRICS, workers).outcomes) == expected
@@ -82,7 +82,6 @@ def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: P
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
-@pytest.mark.integration
 def test_a_unit_that_always_kills_its_worker_is_a_failed_row_after_three_tries(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "die", times=99)
     outcomes = run_by_ray(units, METRICS, workers=2).outcomes
@@ -97,7 +96,6 @@ def test_a_unit_that_always_kills_its_worker_is_a_failed_row_after_three_tries(t
     assert results(kept) == results(run_serially(good).outcomes)
 
 
-@pytest.mark.integration
 def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "hang")
     listener = run_by_ray(units, METRICS, workers=2, timeout=15)
@@ -105,7 +103,6 @@ def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
-@pytest.mark.integration
 def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "memory")
     listener = run_by_ray(units, METRICS, workers=1, batch=4)
@@ -144,7 +141,6 @@ def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(t
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
-@pytest.mark.integration
 def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one: the run goes on with that."""
     monkeypatch.setattr(ray_actors, "WAITING_S", 1.0)
@@ -155,7 +151,6 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(listener.outcomes) == len(units)
 
 
-@pytest.mark.integration
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_actors, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")

@@ -185,7 +185,6 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
             assert len(nodes()) == 2
 
 
-@pytest.mark.integration
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     process = start(tmp_path, CONTENT, "--address", "127.0.0.1:1")
     assert process.wait(120) == 2

@@ -22,16 +22,17 @@ def golden_input() -> torch.Tensor:
     return torch.from_numpy(0.5 + 0.5 * np.sin(phase)).float()[None, None]
 
 
-def stored(arrays: Path, name: str, folder: Path) -> tuple[Path, dict[str, npt.NDArray[Any]]]:
+def stored(shared: Path, name: str, folder: Path) -> tuple[Path, dict[str, npt.NDArray[Any]]]:
     """A checkpoint file with the archive's weights, and its reference outputs."""
-    archive = dict(np.load(arrays / "models" / "legacy" / f"{name}.npz"))
+    archive = dict(np.load(shared / "golden" / "models" / "legacy" / f"{name}.npz"))
     outputs = {key: archive.pop(key) for key in list(archive) if key.startswith("__")}
     torch.save({key: torch.from_numpy(value) for key, value in archive.items()}, folder / "old.pt")
     return folder / "old.pt", outputs
 
 
-def test_unet_of_older_monai_gives_its_outputs(arrays: Path, tmp_path: Path) -> None:
-    path, expected = stored(arrays, "unet_monai1.3.2", tmp_path)
+@pytest.mark.parametrize("release", ["1.0.1", "1.3.2", "1.4.0"])
+def test_unet_of_older_monai_gives_its_outputs(shared: Path, tmp_path: Path, release: str) -> None:
+    path, expected = stored(shared, f"unet_monai{release}", tmp_path)
     entry = ModelEntry(name="unet", arch="unet", checkpoint=str(path), args=UNET, roi=ROI)
     with torch.no_grad():
         logits = load(resolve(entry, 4), torch.device("cpu"))(golden_input())[0]
@@ -40,11 +41,13 @@ def test_unet_of_older_monai_gives_its_outputs(arrays: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(whole, expected["__stats__"], rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(("release", "migration"), [("1.3.2", "monai-1.3"), ("1.4.0", "monai-1.4")])
+@pytest.mark.parametrize(
+    ("release", "migration"), [("1.0.1", "monai-1.3"), ("1.3.2", "monai-1.3"), ("1.4.0", "monai-1.4")]
+)
 def test_unetr_of_older_monai_is_migrated_by_name_and_gives_its_outputs(
-    arrays: Path, tmp_path: Path, release: str, migration: str
+    shared: Path, tmp_path: Path, release: str, migration: str
 ) -> None:
-    path, expected = stored(arrays, f"unetr_monai{release}", tmp_path)
+    path, expected = stored(shared, f"unetr_monai{release}", tmp_path)
     spec = resolve(ModelEntry(name="unetr", arch="unetr", checkpoint=str(path), args=UNETR, roi=ROI), 4)
     assert spec.migration == migration
     with torch.no_grad():
@@ -59,14 +62,14 @@ def swin(path: Path, **changes: str) -> ModelSpec:
     return resolve(entry, 4)
 
 
-def test_swin_unetr_of_unknown_age_is_refused_until_its_migration_is_stated(arrays: Path, tmp_path: Path) -> None:
-    path, _ = stored(arrays, "swinunetr_monai1.3.2", tmp_path)
+def test_swin_unetr_of_unknown_age_is_refused_until_its_migration_is_stated(shared: Path, tmp_path: Path) -> None:
+    path, _ = stored(shared, "swinunetr_monai1.3.2", tmp_path)
     with pytest.raises(CheckpointError, match=r"state migration: monai-1\.4 or migration: none"):
         swin(path)
     assert swin(path, migration="monai-1.4").migration == "monai-1.4"
     assert swin(path, migration="none").migration is None
 
 
-def test_swin_unetr_of_two_ages_are_two_models(arrays: Path, tmp_path: Path) -> None:
-    path, _ = stored(arrays, "swinunetr_monai1.3.2", tmp_path)
+def test_swin_unetr_of_two_ages_are_two_models(shared: Path, tmp_path: Path) -> None:
+    path, _ = stored(shared, "swinunetr_monai1.3.2", tmp_path)
     assert swin(path, migration="monai-1.4").model_id != swin(path, migration="none").model_id

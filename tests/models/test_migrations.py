@@ -25,9 +25,9 @@ Legacy = Callable[[str], dict[str, npt.NDArray[Any]]]
 
 
 @pytest.fixture(scope="module")
-def legacy(arrays: Path) -> Legacy:
+def legacy(shared: Path) -> Legacy:
     """Reads an archive of an old release: its weights, and its outputs between underscores."""
-    return lambda name: dict(np.load(arrays / "models" / "legacy" / f"{name}.npz"))
+    return lambda name: dict(np.load(shared / "golden" / "models" / "legacy" / f"{name}.npz"))
 
 
 def weights_in(archive: dict[str, npt.NDArray[Any]]) -> Weights:
@@ -81,7 +81,7 @@ def of_0_7(found: Weights) -> Weights:
 def unetr_files(legacy: Legacy) -> dict[str, Weights]:
     """Weights of UNETR by the migration that suits them."""
     return {
-        "monai-0.7": of_0_7(weights_in(legacy("unetr_monai1.3.2"))),
+        "monai-0.7": of_0_7(weights_in(legacy("unetr_monai1.0.1"))),
         "monai-1.3": weights_in(legacy("unetr_monai1.3.2")),
         "monai-1.4": weights_in(legacy("unetr_monai1.4.0")),
     }
@@ -89,7 +89,7 @@ def unetr_files(legacy: Legacy) -> dict[str, Weights]:
 
 @pytest.mark.parametrize(
     ("migration", "release"),
-    [("monai-0.7", "1.3.2"), ("monai-1.3", "1.3.2"), ("monai-1.4", "1.4.0")],
+    [("monai-0.7", "1.0.1"), ("monai-1.3", "1.3.2"), ("monai-1.4", "1.4.0")],
 )
 def test_unetr_of_older_monai_gives_its_outputs(
     legacy: Legacy, unetr_files: dict[str, Weights], migration: str, release: str
@@ -165,7 +165,7 @@ def as_is(legacy: Legacy) -> Tensor:
     return logits_of("swin_unetr", weights_in(legacy("swinunetr_monai1.3.2")), "none")
 
 
-@pytest.mark.parametrize("archive", ["1.3.2", "1.4.0_output_only"])
+@pytest.mark.parametrize("archive", ["1.0.1_output_only", "1.3.2", "1.4.0_output_only"])
 def test_swin_unetr_of_older_monai_gives_its_outputs(legacy: Legacy, old_merging: Tensor, archive: str) -> None:
     assert_same(old_merging, legacy(f"swinunetr_monai{archive}"))
 

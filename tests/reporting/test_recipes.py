@@ -1,5 +1,6 @@
 """Recipes are read strictly, whether of the package or a user's own, and say how they differ from what is known."""
 
+import filecmp
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def own(folder: Path, text: str = OWN) -> str:
 
 def test_the_packages_recipes_are_those_of_the_papers() -> None:
     assert ("sa2_acdc", "sa2_synapse", *(f"vafa_table{number}" for number in range(1, 7))) == recipes.RECIPES
+
+
+def test_the_published_numbers_are_those_of_the_reference(shared: Path) -> None:
+    assert filecmp.cmp(recipes.FOLDER / "papers.csv", shared / "published" / "papers.csv", shallow=False)
 
 
 def test_published_numbers_keep_their_digits() -> None:
