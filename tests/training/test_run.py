@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -25,7 +26,7 @@ Trained = tuple[TrainJob, Path]
 
 
 def weights(folder: Path, name: str = "net") -> dict[str, Tensor]:
-    return models.checkpoint.read_state_dict(str(folder / name / "best.safetensors"))
+    return load_file(folder / name / "best.safetensors")
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
