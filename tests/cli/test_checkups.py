@@ -97,11 +97,11 @@ def test_every_architecture_is_known_by_its_keys(arch: str, prefix: str, tmp_pat
 @pytest.mark.parametrize(
     ("release", "migration"), [("1.3.2", "monai-1.3 ("), ("1.4.0", "monai-1.4 ("), ("now", "none: as it is")]
 )
-def test_the_age_of_unetr_is_told_by_its_keys(shared: Path, tmp_path: Path, release: str, migration: str) -> None:
+def test_the_age_of_unetr_is_told_by_its_keys(arrays: Path, tmp_path: Path, release: str, migration: str) -> None:
     if release == "now":
         weights = dict.fromkeys(skeleton("unetr", 4, SIZE, SMALL_ARGS["unetr"]).state_dict(), torch.zeros(1))
     else:
-        archive = np.load(shared / "golden" / "models" / "legacy" / f"unetr_monai{release}.npz")
+        archive = np.load(arrays / "models" / "legacy" / f"unetr_monai{release}.npz")
         weights = {key: torch.from_numpy(archive[key]) for key in archive if not key.startswith("__")}
     torch.save(weights, tmp_path / "old.pt")
     assert dict(said(tmp_path / "old.pt"))["migration"].startswith(migration)

@@ -27,11 +27,6 @@ def cases_of(name: str, split: str) -> list[str]:
     return [Path(image).name.removesuffix(".nii.gz") for image in images]
 
 
-@pytest.mark.parametrize("name", ["synapse_18_12.json", "acdc_140_20.json"])
-def test_the_shipped_split_is_the_published_one(shared: Path, name: str) -> None:
-    assert (ROOT / "freqbench/data/splits" / name).read_bytes() == (shared / "data/splits" / name).read_bytes()
-
-
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

@@ -80,6 +80,7 @@ def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkey
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
 
 
+@pytest.mark.integration
 def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
     net = models.build("unet", 6, (16, 16, 16), ARGS, seed=5)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}

@@ -11,6 +11,7 @@ from freqbench.core import config
 from freqbench.job.grid import Cell, Grid
 from freqbench.job.rehearsal import counted, missing, rehearsed
 from freqbench.job.schema import JobSpec, expand
+from freqbench.reporting.papers import recipes
 
 JOBS = Path(__file__).parents[2] / "jobs"
 PAPERS = [f"vafa_table{number}" for number in range(1, 7)] + ["sa2_main", "transfer"]
@@ -46,10 +47,10 @@ def tried(name: str) -> Grid:
     return expand(rehearsed(job(name)))
 
 
-def published(shared: Path, name: str) -> Iterator[dict[str, str]]:
+def published(name: str) -> Iterator[dict[str, str]]:
     """Rows under attack of the published table that a job is for."""
     table = name.removeprefix("vafa_table") if name.startswith("vafa") else "main"
-    with (shared / "published" / "papers.csv").open() as stream:
+    with (recipes.FOLDER / "papers.csv").open() as stream:
         for row in csv.DictReader(stream):
             if row["table"] == table and row["attack"] != "Clean":
                 yield row
@@ -76,9 +77,9 @@ def stands_for(cell: Cell, row: dict[str, str]) -> bool:
 
 
 @pytest.mark.parametrize("name", PAPERS[:-1])
-def test_every_published_number_has_its_cell(shared: Path, name: str) -> None:
+def test_every_published_number_has_its_cell(name: str) -> None:
     cells = tried(name).cells
-    rows = list(published(shared, name))
+    rows = list(published(name))
     assert rows
     assert [row for row in rows if not any(stands_for(cell, row) for cell in cells)] == []
 

@@ -17,11 +17,11 @@ from freqbench.metrics import body_mask, image_scores, psnr, ssim
 
 
 @pytest.mark.parametrize("pair", ["int0", "int1", "int2"])
-def test_ssim_and_psnr_are_skimages_stored_ones(shared: Path, pair: str) -> None:
-    folder = shared / "golden" / "models"
+def test_ssim_and_psnr_are_skimages_stored_ones(arrays: Path, pair: str) -> None:
+    folder = arrays / "models"
     stored = json.loads((folder / "metrics_values.json").read_text())["intensity"][pair]
-    with np.load(folder / "metrics.npz") as arrays:
-        clean, adversarial = ((arrays[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
+    with np.load(folder / "metrics.npz") as volumes:
+        clean, adversarial = ((volumes[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
     assert ssim(clean, adversarial) == pytest.approx(stored["skimage_ssim_x255_channel_axis2_dr255"], abs=1e-7)
     assert psnr(clean, adversarial) == pytest.approx(stored["skimage_psnr_dr255_x255"], rel=1e-9)
     scores = image_scores(torch.as_tensor(clean)[None, None], torch.as_tensor(adversarial)[None, None]).values

@@ -32,10 +32,10 @@ def volumes() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.usefixtures("real_weights")
 @pytest.mark.parametrize("pair", PAIRS)
-def test_each_slice_is_the_stored_value(shared: Path, pair: str) -> None:
-    with np.load(shared / "golden" / "models" / "metrics.npz") as arrays:
-        clean, adversarial = ((arrays[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
-        expected = arrays[f"{pair}__lpips_per_slice"]
+def test_each_slice_is_the_stored_value(arrays: Path, pair: str) -> None:
+    with np.load(arrays / "models" / "metrics.npz") as stored:
+        clean, adversarial = ((stored[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
+        expected = stored[f"{pair}__lpips_per_slice"]
     slices = range(0, clean.shape[2], max(clean.shape[2] // 6, 1))
     found = [lpips(clean[..., k : k + 1], adversarial[..., k : k + 1]) for k in slices]
     np.testing.assert_allclose(found, expected[list(slices)], atol=2e-7)

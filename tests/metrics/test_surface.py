@@ -54,10 +54,9 @@ def medpy_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndar
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    folder = shared / "golden" / "models"
-    with np.load(folder / "metrics.npz") as arrays:
-        return dict(arrays), json.loads((folder / "metrics_values.json").read_text())["values"]
+def golden(arrays: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    values = json.loads((arrays / "models" / "metrics_values.json").read_text())["values"]
+    return dict(np.load(arrays / "models" / "metrics.npz")), values
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -26,8 +26,8 @@ from freqbench.ops.slices import stretch_slices, stretch_slices_offset
 
 
 @pytest.fixture(scope="module")
-def oracles(shared: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(shared / "golden" / "oracles.npz"))
+def oracles(arrays: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(arrays / "oracles.npz"))
 
 
 @pytest.fixture(scope="module")

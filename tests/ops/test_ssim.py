@@ -15,8 +15,8 @@ from freqbench.ops.ssim import body_ssim, gaussian_window, ssim_loss
 
 
 @pytest.fixture(scope="module")
-def oracles(shared: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(shared / "golden" / "oracles.npz"))
+def oracles(arrays: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(arrays / "oracles.npz"))
 
 
 def volumes(*shape: int, seed: int = 0, noise: float = 0.2) -> tuple[Tensor, Tensor]:

@@ -95,6 +95,7 @@ def id_in(text: str) -> str:
     return str(found)
 
 
+@pytest.mark.integration
 def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_results_go(
     bench: Bench, tmp_path: Path
 ) -> None:
