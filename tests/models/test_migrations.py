@@ -26,9 +26,9 @@ Legacy = Callable[[str], dict[str, npt.NDArray[Any]]]
 
 
 @pytest.fixture(scope="module")
-def legacy(shared: Path) -> Legacy:
+def legacy(arrays: Path) -> Legacy:
     """Reads an archive of an old release: its weights, and its outputs between underscores."""
-    return lambda name: dict(np.load(shared / "golden" / "models" / "legacy" / f"{name}.npz"))
+    return lambda name: dict(np.load(arrays / "models" / "legacy" / f"{name}.npz"))
 
 
 def weights_in(archive: dict[str, npt.NDArray[Any]]) -> Weights:

@@ -51,14 +51,14 @@ DECODER = {
 }
 
 
-def contents(shared: Path, configuration: str) -> dict[str, Any]:
-    text = (shared / "golden" / "models" / f"unetr_pp_{configuration}_state_dict.json").read_text(encoding="utf-8")
+def contents(arrays: Path, configuration: str) -> dict[str, Any]:
+    text = (arrays / "models" / f"unetr_pp_{configuration}_state_dict.json").read_text(encoding="utf-8")
     read: dict[str, Any] = json.loads(text)
     return read
 
 
-def outputs(shared: Path, configuration: str) -> dict[str, npt.NDArray[Any]]:
-    return dict(np.load(shared / "golden" / "models" / f"unetr_pp_{configuration}_hash.npz"))
+def outputs(arrays: Path, configuration: str) -> dict[str, npt.NDArray[Any]]:
+    return dict(np.load(arrays / "models" / f"unetr_pp_{configuration}_hash.npz"))
 
 
 def filled(index: int, key: str, shape: list[int], dtype: str) -> Tensor:
@@ -118,17 +118,17 @@ class Run:
 
 
 @pytest.fixture(scope="module", params=["synapse", pytest.param("acdc", marks=pytest.mark.slow)])
-def run(request: pytest.FixtureRequest, shared: Path) -> Run:
+def run(request: pytest.FixtureRequest, arrays: Path) -> Run:
     """One pass of a network under the formula's weights."""
     num_classes, size, args = CONFIGURATIONS[request.param]
     net = skeleton("unetr_pp", num_classes, size, args).to_empty(device="cpu")
-    entries = contents(shared, request.param)["entries"]
+    entries = contents(arrays, request.param)["entries"]
     net.load_state_dict({key: filled(i, key, shape, dtype) for i, (key, shape, dtype) in enumerate(entries)})
     assert isinstance(net, UNETRPP)
     with torch.no_grad(), watched(net, ENCODER | DECODER) as seen:
         logits = net(golden_input(size))
         heads = {"logits": logits, "ds2": net.out2(seen["decoder3"]), "ds3": net.out3(seen["decoder4"])}
-    return Run(heads, seen, outputs(shared, request.param))
+    return Run(heads, seen, outputs(arrays, request.param))
 
 
 @pytest.mark.parametrize(("head", "step", "atol"), [("logits", 8, 3e-4), ("ds2", 4, 1e-3), ("ds3", 4, 1e-3)])
@@ -146,11 +146,11 @@ def test_what_flows_inside_is_the_authors(run: Run, name: str) -> None:
     np.testing.assert_allclose(summary(run.seen[name]), run.expected[f"act_{name}"], rtol=1e-4, atol=3e-4)
 
 
-def test_encoder_of_acdc_gives_the_authors_activations(shared: Path) -> None:
+def test_encoder_of_acdc_gives_the_authors_activations(arrays: Path) -> None:
     """With projections of their own for keys and values, and two convolution blocks."""
     _, size, args = CONFIGURATIONS["acdc"]
     net = skeleton("unetr_pp", 4, size, args).get_submodule("unetr_pp_encoder").to_empty(device="cpu")
-    entries = contents(shared, "acdc")["entries"]
+    entries = contents(arrays, "acdc")["entries"]
     prefix = "unetr_pp_encoder."
     net.load_state_dict(
         {
@@ -162,14 +162,14 @@ def test_encoder_of_acdc_gives_the_authors_activations(shared: Path) -> None:
     places = {name: place.removeprefix(prefix) for name, place in ENCODER.items()}
     with torch.no_grad(), watched(net, places) as seen:
         net(golden_input(size))
-    expected = outputs(shared, "acdc")
+    expected = outputs(arrays, "acdc")
     for name, activation in seen.items():
         np.testing.assert_allclose(summary(activation), expected[f"act_{name}"], rtol=1e-4, atol=3e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_keys_shapes_and_types_are_the_authors_in_their_order(shared: Path, configuration: str) -> None:
-    golden = contents(shared, configuration)
+def test_keys_shapes_and_types_are_the_authors_in_their_order(arrays: Path, configuration: str) -> None:
+    golden = contents(arrays, configuration)
     net = skeleton("unetr_pp", *CONFIGURATIONS[configuration])
     weights = net.state_dict(keep_vars=True)
     found = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
