@@ -25,8 +25,8 @@ MOST_EXAMPLES = 3
 MOST_DOUBLES = 100_000
 """Keys with several rows that are compared at most: some 100 MB of rows."""
 
-MOST_AT_ONCE = 50_000
-"""Rows in memory with all their columns, some 30 MB."""
+MOST_AT_ONCE = 20_000
+"""Rows in memory with all their columns, some 15 MB."""
 
 CELL = (
     *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
@@ -86,12 +86,14 @@ class Findings:
 class Rule:
     """An SQL condition that no sound row meets, and a sentence on those that do, its braces for some of their values.
 
-    DuckDB takes NaN for equal to itself and larger than any number.
+    Rows break a rule with a column `null` only where that is null. DuckDB takes NaN for equal to itself and larger than
+    any number.
     """
 
     wrong: str
     text: str
     values: tuple[str, ...] = ()
+    null: str = ""
 
 
 # Values of single rows
@@ -113,7 +115,7 @@ def column_rules(columns: Sequence[Column]) -> list[Rule]:
     for column in columns:
         name, is_float = column.name, pa.types.is_floating(column.type)
         if column.required:
-            rules.append(Rule(f"{name} IS NULL", f"{name}: null"))
+            rules.append(Rule(f"{name} IS NULL", f"{name}: null", null=name))
         low, high = COLUMNS.get(name) or UNITS.get(column.unit, (-math.inf, math.inf))
         outside = [f"{name} < {low - SLACK}"] if low > -math.inf else []
         outside += [f"({name} > {high + SLACK} AND NOT isnan({name}))"] if high < math.inf else []
@@ -149,7 +151,11 @@ def word_rules(metrics: Mapping[str, Sequence[str]]) -> list[Rule]:
         Rule(f"NOT regexp_full_match(metrics, '(({words})?,)*({words})?')", "metrics: unknown"),
         Rule("reasons IS NULL", "null_reasons: not what it is"),
         *(
-            Rule(without.format(name, metric, f"list_contains(reasons, '{name}')"), f"{name}: null without a reason")
+            Rule(
+                without.format(name, metric, f"list_contains(reasons, '{name}')"),
+                f"{name}: null without a reason",
+                null=name,
+            )
             for metric, columns in metrics.items()
             for name in columns
         ),
@@ -353,13 +359,15 @@ class Survey:
         takes a moment to prepare."""
         if not self._waiting[kind]:
             return
-        self._database.register("piece", pa.concat_tables(self._waiting[kind]))
+        piece = pa.concat_tables(self._waiting[kind])
+        self._database.register("piece", piece)
         self._waiting[kind] = []
+        rules = [rule for rule in self._rules[kind] if not rule.null or piece[rule.null].null_count]
         if kind == "class_records":
-            self._judge("values", self._rules[kind], "piece", "rows of classes", kind)
+            self._judge("values", rules, "piece", "rows of classes", kind)
             self.ask(f"INSERT INTO sums {SUMS} FROM piece GROUP BY file, execution")
             return
-        self._judge("values", self._rules[kind], WITH_REASONS, "rows", kind)
+        self._judge("values", rules, WITH_REASONS, "rows", kind)
         key, volume = f"hash({', '.join(KEY)})", "hash(cell_id, case_key)"
         self.ask(f"INSERT INTO seen SELECT {key}, {volume}, coalesce(status = 'ok', false), file FROM piece")
         self.ask(f"INSERT INTO records SELECT {', '.join(NEEDED)}, file FROM piece")

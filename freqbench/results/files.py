@@ -168,6 +168,8 @@ class Files:
         path = storage.join(self.root, kind, name)
         try:
             yield path
+        except UserError:
+            raise
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # the file system's, not Arrow's: the file is gone or out of reach, nothing is wrong with it
