@@ -165,16 +165,17 @@ def word_rules(metrics: Mapping[str, Sequence[str]]) -> list[Rule]:
 # Records against their classes
 
 ROUNDING = 1e-9
+_FOREGROUND = " FILTER (class_index > 0)"
 MEANS: Mapping[str, tuple[str, str]] = {
-    "dsc": ("dsc", "true"),
-    "dsc_clean": ("dsc_clean", "true"),
-    "dsc_foreground": ("dsc", "class_index > 0"),
-    "dsc_foreground_clean": ("dsc_clean", "class_index > 0"),
-    "hd95": ("hd95", "true"),
-    "hd95_clean": ("hd95_clean", "true"),
-    "hd95_mm": ("hd95_mm", "class_index > 0"),
-    "hd95_mm_clean": ("hd95_mm_clean", "class_index > 0"),
-    "hd95_medpy_mm": ("hd95_medpy_mm", "class_index > 0"),
+    "dsc": ("dsc", ""),
+    "dsc_clean": ("dsc_clean", ""),
+    "dsc_foreground": ("dsc", _FOREGROUND),
+    "dsc_foreground_clean": ("dsc_clean", _FOREGROUND),
+    "hd95": ("hd95", ""),
+    "hd95_clean": ("hd95_clean", ""),
+    "hd95_mm": ("hd95_mm", _FOREGROUND),
+    "hd95_mm_clean": ("hd95_mm_clean", _FOREGROUND),
+    "hd95_medpy_mm": ("hd95_medpy_mm", _FOREGROUND),
 }
 """Columns of records: of which column of which classes they are the mean over defined values."""
 _HAS_VOXELS = "label_voxels IS NOT NULL AND pred_voxels IS NOT NULL"
@@ -187,21 +188,23 @@ COUNTS: Mapping[str, tuple[str, str]] = {
 NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
 _EXECUTION = f"hash({', '.join(COMMIT)})"
-SUMS = ", ".join(
-    [
-        *(f"SELECT file, {_EXECUTION} AS execution", "count(*) AS num_rows", "sum((class_index + 1) ** 2) AS squares"),
-        *(
-            f"count({column}) FILTER ({of}) AS asked_{name}, "
-            f"count({column}) FILTER ({of} AND NOT isnan({column})) AS defined_{name}, "
-            f"sum({column}) FILTER ({of} AND NOT isnan({column})) AS total_{name}"
-            for name, (column, of) in MEANS.items()
-        ),
-        *(
-            f"count_if({asked}) AS asked_{name}, count_if({asked} AND {counted}) AS expected_{name}"
-            for name, (asked, counted) in COUNTS.items()
-        ),
-    ]
+_DEFINED = ", ".join(
+    f"CASE WHEN NOT isnan({column}) THEN {column} END AS defined_{column}"
+    for column in dict.fromkeys(column for column, _ in MEANS.values())
 )
+SUMS = f"""
+    SELECT file, {_EXECUTION} AS execution, count(*)::DOUBLE AS num_rows, sum((class_index + 1) ** 2) AS squares, {
+    ", ".join(
+        f"count({column}){of}::DOUBLE AS asked_{name}, count(defined_{column}){of}::DOUBLE AS defined_{name}, "
+        f"sum(defined_{column}){of} AS total_{name}"
+        for name, (column, of) in MEANS.items()
+    )
+}, {
+    ", ".join(
+        f"count_if({asked})::DOUBLE AS asked_{name}, count_if({asked} AND {counted})::DOUBLE AS expected_{name}"
+        for name, (asked, counted) in COUNTS.items()
+    )
+} FROM (SELECT *, {_DEFINED} FROM piece) GROUP BY file, execution"""
 COMPARED = f"""(
     SELECT records.*, sums.* EXCLUDE (file, execution, num_rows, squares),
         coalesce(num_rows, 0) AS num_rows, coalesce(squares, 0) AS squares,
@@ -293,7 +296,7 @@ class Survey:
         self.ask("CREATE TABLE seen (key UBIGINT, volume UBIGINT, is_ok BOOLEAN, file INTEGER)")
         for table, columns in (("cells", CELL), ("origins", ORIGIN), ("records", (*NEEDED, "file"))):
             self.ask(f"CREATE TABLE {table} AS SELECT {', '.join(columns)} FROM piece", piece=empty["records"])
-        self.ask(f"CREATE TABLE sums AS {SUMS} FROM piece GROUP BY file, execution", piece=empty["class_records"])
+        self.ask(f"CREATE TABLE sums AS {SUMS}", piece=empty["class_records"])
         compared = 0
         for number, name in enumerate(self.names):
             try:
@@ -365,7 +368,7 @@ class Survey:
         rules = [rule for rule in self._rules[kind] if not rule.null or piece[rule.null].null_count]
         if kind == "class_records":
             self._judge("values", rules, "piece", "rows of classes", kind)
-            self.ask(f"INSERT INTO sums {SUMS} FROM piece GROUP BY file, execution")
+            self.ask(f"INSERT INTO sums {SUMS}")
             return
         self._judge("values", rules, WITH_REASONS, "rows", kind)
         key, volume = f"hash({', '.join(KEY)})", "hash(cell_id, case_key)"
@@ -387,7 +390,7 @@ class Survey:
             self._take(kind)
         for number, count in self.ask(ORPHANS):
             where = f"records/{self.names[number]}"
-            self._findings.wrong("classes", f"{where}: {count} rows of classes have no record in their file")
+            self._findings.wrong("classes", f"{where}: {count:g} rows of classes have no record in their file")
         self._judge("classes", class_rules(), COMPARED, "rows", "records")
         for table in ("records", "sums"):
             self.ask(f"DELETE FROM {table}")
