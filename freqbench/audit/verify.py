@@ -2,14 +2,25 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench.audit.queries import CELL, ORIGIN, Check, Findings, Row, Survey
+from freqbench.audit.store_checks import (
+    CELL,
+    MOST_KINDS,
+    Check,
+    Findings,
+    Hashes,
+    Row,
+    Survey,
+    among,
+    hash_texts,
+    mixed,
+)
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
@@ -98,16 +109,15 @@ def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
             found[run_id] = store.run(run_id)
         except UserError as error:
             findings.wrong("runs", str(error))
-    for (run_id,) in survey.ask("SELECT DISTINCT run_id FROM origins ORDER BY run_id"):
-        if run_id not in ids:
-            findings.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
+    for run_id in sorted({str(row["run_id"]) for row in survey.origins} - set(ids)):
+        findings.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
     return found
 
 
 def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
     """Models and keys of cases of rows against what their runs say; returns why some could not be checked."""
     unknown = 0
-    for row in survey.rows("origins", ORIGIN):
+    for row in survey.origins:
         run = runs.get(row["run_id"], {})
         models, datasets = run.get("models"), run.get("datasets")
         for name in ("source_model_id", "target_model_id"):
@@ -135,7 +145,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
     code runs for it.
     """
     known: dict[str, Row] = {}
-    for row in survey.rows("cells", CELL):
+    for row in survey.cells:
         first = known.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
             findings.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
@@ -166,6 +176,8 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
             unknown += 1
     why = reasons[0] if reasons else "they are of former jobs, or data and checkpoints are others here"
     missing = f"{unknown} of {len(known)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
+    if survey.left_out:
+        missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
     return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
 
 
@@ -214,34 +226,39 @@ def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: F
     index = job["index"]
     index_keys({**index, "cells": index["cells"][:1]})  # refuses what is no index, in one line
     shards = _shards(runs)
-    columns: dict[str, list[Any]] = {"cell_id": [], "cases": [], "targets": []}
-    later = 0
-    for cell in index["cells"]:
-        cases = cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]
-        if shards and not any(shard.holds(cell["cell_id"]) for shard in shards):
-            later += len(cases) * len(cell["targets"])
+    missing = failed = asked = later = 0
+    examples: list[str] = []
+    there, good = np.unique(survey.keys), np.unique(survey.keys[survey.is_ok])
+    for cell, cases, targets, hashes in _asked(index):
+        if shards and not any(shard.holds(cell) for shard in shards):
+            later += hashes.size
             continue
-        for column, value in zip(columns.values(), (cell["cell_id"], cases, cell["targets"]), strict=True):
-            column.append(value)
-    texts = pa.list_(pa.string())
-    schema = pa.schema({"cell_id": pa.string(), "cases": texts, "targets": texts})
-    asked = """
-        FROM (SELECT cell_id, case_key, unnest(targets) AS target
-              FROM (SELECT cell_id, targets, unnest(cases) AS case_key FROM cells_asked))
-        LEFT JOIN (SELECT key, bool_or(is_ok) AS is_ok FROM seen GROUP BY key)
-        ON key = hash(cell_id, case_key, target)"""
-    count = f"SELECT count(*), count_if(key IS NULL), count_if(NOT is_ok) {asked}"
-    ((total, missing, failed),) = survey.ask(count, cells_asked=pa.table(columns, schema=schema))
+        asked += hashes.size
+        lacks = ~among(hashes, there)
+        missing += int(lacks.sum())
+        if len(good) < len(there):
+            failed += int((~lacks & ~among(hashes, good)).sum())
+        for case, target in np.argwhere(lacks)[: MOST_KEYS - len(examples)]:
+            examples.append(row_id(cell, cases[case], targets[target]))
     states = sorted({str(run.get("status")) for run in runs.values()} - {"done"})
     why = f" (runs ended as {', '.join(states)})" if states else ""
     beside = f"; {failed} of them failed, for the reasons in their rows" if failed else ""
     beside += f"; {later} more are of shards that no run was for" if later else ""
     if missing:
-        keys = survey.ask(f"SELECT cell_id, case_key, target {asked} WHERE key IS NULL LIMIT {MOST_KEYS}")
-        examples = ", ".join(row_id(*key) for key in keys)
-        text = f"{missing} of {total} records that the job asks for have no row, such as {examples}{why}"
+        text = f"{missing} of {asked} records that the job asks for have no row, such as {', '.join(examples)}{why}"
         findings.wrong("holes", f"{text}: run the job again")
-    return findings.check("holes", f"{total} records that the job asks for have a row{beside}")
+    return findings.check("holes", f"{asked} records that the job asks for have a row{beside}")
+
+
+def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str], Hashes]]:
+    """Of each cell of an index its id, cases and targets, and the hashes of its keys, `[cases, targets]`."""
+    of_cases = {name: hash_texts(keys) for name, keys in index["cases"].items()}
+    for cell in index["cells"]:
+        cell_id, targets = cell["cell_id"], cell["targets"]
+        is_own = "cases" in cell
+        cases = cell["cases"] if is_own else index["cases"][cell["dataset"]]
+        hashes = hash_texts(cases) if is_own else of_cases[cell["dataset"]]
+        yield cell_id, cases, targets, mixed([hash_texts([cell_id]), hashes[:, None], hash_texts(targets)])
 
 
 def _shards(runs: Runs) -> list[Shard]:
@@ -271,10 +288,8 @@ def _check_volumes(
     spec = job.get("spec")
     if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
         cells, cases = zip(*there, strict=True) if there else ((), ())
-        saved = pa.table([pa.array(each, pa.string()) for each in (cells, cases)], names=["cell_id", "case_key"])
-        lacking = "SELECT count(*) FROM seen WHERE is_ok AND volume NOT IN (SELECT hash(cell_id, case_key) FROM saved)"
-        ((count,),) = survey.ask(lacking, saved=saved)
-        if count:
+        saved = mixed([hash_texts(cells), hash_texts(cases)])
+        if count := int((survey.is_ok & ~np.isin(survey.volumes, saved)).sum()):
             findings.wrong("volumes", f"{count} records have no whole volume, though the job saves them")
     if not there:
         return findings.check("volumes", "", "none are saved")

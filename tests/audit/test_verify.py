@@ -13,8 +13,8 @@ import pytest
 from altered import Rows, alter, alter_json, copied, run_file, set_first
 from tiny import execute, expanded, job
 
-from freqbench.audit import queries
-from freqbench.audit.queries import Check
+from freqbench.audit import store_checks
+from freqbench.audit.store_checks import Check
 from freqbench.audit.verify import verify
 from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Shard, Store
@@ -39,7 +39,7 @@ def store(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def all_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "MOST_EXAMPLES", 99)
+    monkeypatch.setattr(store_checks, "MOST_EXAMPLES", 99)
 
 
 def checks(store: Path, with_volumes: bool = False) -> dict[str, Check]:
@@ -194,10 +194,10 @@ def test_means_and_counts_that_are_not_those_of_the_classes_are_found(store: Pat
 
     def change(rows: Rows) -> None:
         unused = list(rows)
-        for name in (*queries.MEANS, *queries.COUNTS):
+        for name in (*store_checks.MEANS, *store_checks.COUNTS):
             row = next(row for row in unused if row[name] is not None and row[name] == row[name] and row[name] >= 0)
             unused.remove(row)
-            value, row[name] = row[name], row[name] + (1 if name in queries.COUNTS else 1e-5)
+            value, row[name] = row[name], row[name] + (1 if name in store_checks.COUNTS else 1e-5)
             expected.add(
                 f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, first of row {row_id(*key_of(row))}"
             )
