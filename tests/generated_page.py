@@ -18,7 +18,7 @@ from freqbench.results import CLASS_RECORDS, RECORDS
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
+    *("--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
 )
 FINISHED = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = "dsc,hd95,ssim,psnr,lpips"

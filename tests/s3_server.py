@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 BUCKET = "lab"
-START_S = 60.0
+START_S = 240.0
 WRITES = ("PUT", "POST", "DELETE")
 FAULTS, REQUESTS = "/_faults", "/_requests"
 

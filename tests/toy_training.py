@@ -38,3 +38,21 @@ def write(folder: Path, name: str, content: dict[str, Any]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return str(path)
+
+
+def take_part(rank: int, size: int, job: dict[str, Any], out: str) -> None:
+    """Train the first network of a job as one of several processes that find each other by a file in OUT."""
+    import torch
+
+    from freqbench.training import TrainJob
+    from freqbench.training.loop import fit
+    from freqbench.training.plan import prepare
+    from freqbench.training.team import Team
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=size)
+    prepared = prepare(TrainJob.model_validate(job), out)
+    (training,) = prepared.trainings
+    train, select = ([prepared.lists[role].load(ref) for ref in prepared.refs[role]] for role in ("train", "select"))
+    fit(training, train, select, f"{out}/{training.model.name}", lambda state: None, Team(rank=rank, size=size))
+    torch.distributed.destroy_process_group()

@@ -12,7 +12,6 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.results import Store
 
-COLORS = ["#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#f0e442"]
 DIST = Path(__file__).parent.parent / "freqbench" / "reporting" / "page" / "dist"
 VIEWER = DIST.parent / "viewer"
 

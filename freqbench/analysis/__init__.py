@@ -1,1 +1,1 @@
-"""From records to numbers: frames, tables, statistics over patients, labels."""
+"""Turns records into numbers: frames, tables, statistics over patients, names of attacks."""

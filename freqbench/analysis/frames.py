@@ -1,4 +1,4 @@
-"""Records and class records of stores as data frames: only the columns asked for, texts as categoricals.
+"""Reads records and class records of stores as data frames: only the columns asked for, texts as categoricals.
 
 A million records have few texts, so their frame is a tenth as large and grouped ten times as fast. Categories are
 sorted, so that sorting by a column sorts its texts; and those of source and target are the same, so that the two can be
@@ -53,16 +53,10 @@ def found_records(
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All rows of `records_frame`, and of these the ones with the keys of the job of interest.
-
-    Args:
-        sources: stores, or a table of RECORDS.
-        job_keys: None: all.
-        columns: of RECORDS, beside IDENTITY; None: all.
-        may_be_empty: whether no row is something to show, as of a run that has just begun.
+    """All rows of `records_frame`, and of these the ones with the keys of the job of interest (None: all).
 
     Raises:
-        UserError: a store that cannot be read, or no row.
+        UserError: a store that cannot be read, or no row, unless it `may_be_empty` as of a run that has just begun.
     """
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)
@@ -73,11 +67,9 @@ def found_records(
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
-    """The classes of the records, with those columns of CLASS_RECORDS that are shown.
+    """The classes of records of `records_frame`, with those columns of CLASS_RECORDS that are shown.
 
-    Args:
-        sources: the stores that the records are of.
-        records: of `records_frame`: of several stores that have a key, the classes are those of its row there.
+    Of several stores that have a key, the classes are those of its row in `records`.
 
     Raises:
         UserError: a store that cannot be read.

@@ -1,4 +1,4 @@
-"""What all views share: the rows that count, groups of them with intervals, and their cells as text."""
+"""Picks the rows that count, groups them with intervals, and writes their cells as text."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,6 +1,6 @@
-"""Short names that tell attacks and models apart: what differs is said, what is the same is not."""
+"""Names attacks and models shortly: what differs is said, what is the same is not."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -25,15 +25,11 @@ NOTABLE = frozenset(
 )
 RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
 JOINTS = {
-    "organs": "+",
-    "channels": "+",
-    "members": "+",
-    "losses": "+",
-    "target": ":",
-    "filter": ":",
+    **dict.fromkeys(("organs", "channels", "members", "losses"), "+"),
+    **dict.fromkeys(("target", "filter"), ":"),
     "eps_schedule": ",",
 }
-_SETTINGS = ("attack", "variant", "params", "budget_name", "budget", "precision", "compile")
+_SETTINGS = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]
 
 
 def value_text(name: str, value: Any) -> str:
@@ -62,12 +58,9 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
     What makes another attack of it (NOTABLE: a null row, a variant, a precision, ...) is said wherever it is not the
     default, and a reconstruction always; any other parameter where rows of the same attack differ in it.
     """
-    number = records.groupby(list(_SETTINGS), dropna=False, sort=False, observed=True).ngroup().to_numpy()
-    distinct = records[list(_SETTINGS)].loc[~pd.Series(number).duplicated().to_numpy()].astype(object)
-    settings = [
-        dict(zip(_SETTINGS, row, strict=True))
-        for row in distinct.where(distinct.notna(), None).itertuples(index=False, name=None)
-    ]
+    number = records.groupby(_SETTINGS, dropna=False, sort=False, observed=True).ngroup().to_numpy()
+    distinct = records[_SETTINGS].loc[~pd.Series(number).duplicated().to_numpy()].astype(object)
+    settings = distinct.where(distinct.notna(), None).to_dict("records")
     by_attack: dict[str, list[dict[str, Any]]] = {}
     for setting in settings:
         by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
@@ -90,15 +83,16 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
     return {key: name if taken.count(name) == 1 else f"{name}#{key[:6]}" for key, name in names.items()}
 
 
-def _parameters(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """All that can differ within an attack, but its budget, what is left open, and what follows from the source."""
-    given = {
-        name: value
-        for name, value in object_of(setting["params"], f"{setting['attack']}: params").items()
-        if value is not None
-    }
-    params = {name: value for name, value in given.items() if name not in (setting["budget_name"], BLOCK_CUT)}
-    return {name: setting[name] for name in ("variant", "precision", "compile")} | params
+def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, Any]:
+    """The parameters of a record but its budget, those left open, and what follows from the source."""
+    given = object_of(params, f"{attack}: params").items()
+    return {name: value for name, value in given if value is not None and name not in (budget_name, BLOCK_CUT)}
+
+
+def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """All that can differ within an attack."""
+    own = {name: setting[name] for name in ("variant", "precision", "compile")}
+    return own | parameters(setting["attack"], setting["params"], setting["budget_name"])
 
 
 def _varying(siblings: list[dict[str, Any]]) -> set[str]:
@@ -114,7 +108,7 @@ def _default(attack: str, parameter: str) -> Any:
     return {**PLAIN, **known}.get(parameter)
 
 
-def _label(setting: Mapping[str, Any], varying: Collection[str]) -> str:
+def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     words = [setting["attack"]]
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")

@@ -1,4 +1,4 @@
-"""The strength check: a reduced precision is shown only where fp32 gives the same DSC."""
+"""Leaves rows of a reduced precision out of tables unless fp32 gives the same DSC."""
 
 import math
 from collections.abc import Mapping

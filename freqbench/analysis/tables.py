@@ -1,16 +1,20 @@
-"""Tables of results: pure functions from records to data frames.
+"""Makes tables of results from records, and the worst case over attacks.
 
 Scores are means over cases and seeds that leave undefined values out (their number is stated), then x100 where the
 papers do so. Rows are ordered by threat model, attack and budget and never by score: attacks of different threat
-models are not comparable by DSC alone, so the distances stand in the same row. Rows of a reduced precision stand there
-where the strength check lets them (`freqbench.analysis.strength`).
+models are not comparable by DSC alone, so the distances stand in the same row. Rows of a reduced precision are kept
+where the strength check passes (`freqbench.analysis.strength`).
 """
+
+from collections.abc import Sequence
 
 import pandas as pd
 
 from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import budget_texts
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.strength import checked
+from freqbench.core.errors import UserError, unknown
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
@@ -67,6 +71,14 @@ ATTACK_TABLE = [
     *("linf_255", "l2_body"),
 ]
 
+CRITERIA = ("dsc_foreground", "dsc")
+_THREAT = [*PAIR, "threat_model", "budget"]
+WORST_CASE = [
+    *_THREAT,
+    *("num_attacks", "num_cases", "dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "dsc_drop"),
+    *("strongest", "strongest_dsc"),
+]
+
 
 def current(records: pd.DataFrame) -> pd.DataFrame:
     """Records with a `label` a row and unambiguous model names, without those of former versions.
@@ -116,14 +128,11 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """What each attack does, for each source model after its `clean` row.
+    """What each attack does, for each dataset and source model after the target's `clean` row: ATTACK_TABLE.
 
     Args:
         records: as in `summary`.
         target: the model whose prediction is scored; None: the source itself (white-box).
-
-    Returns:
-        The columns of ATTACK_TABLE, grouped by dataset and source model. The clean row is of the target.
     """
     rows = summary(records)
     attacked = rows[rows["attack"] != CLEAN]
@@ -138,15 +147,11 @@ def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFra
 def transfer_table(records: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
     """A score of every attack: a row an attack and source model, a column a target model, after the `clean` row.
 
+    The columns are `attack`, `threat_model`, `source_model`, then the targets by name.
+
     Args:
-        records: as in `summary`, of one dataset.
+        records: as in `summary`, of one dataset; ValueError for several.
         score: a column of SUMMARY.
-
-    Returns:
-        Columns `attack`, `threat_model`, `source_model`, then the targets by name.
-
-    Raises:
-        ValueError: records of several datasets.
     """
     if records["dataset"].nunique() > 1:
         raise ValueError("transfer_table: expected records of one dataset: filter them first")
@@ -159,35 +164,6 @@ def transfer_table(records: pd.DataFrame, score: str = "dsc_foreground") -> pd.D
     return order.merge(wide, on=keys, how="left")
 
 
-def transfer_matrix(records: pd.DataFrame, attack: str, drop: bool = False) -> pd.DataFrame:
-    """Source x target of one attack; the diagonal is white-box.
-
-    Args:
-        records: as in `summary`, of one dataset.
-        attack: its text in the `attack` column of the other tables, such as `pgd eps=8/255`.
-        drop: points lost against clean instead of the foreground DSC x100 that is left (which has a `clean` row first).
-
-    Returns:
-        Index `source_model`, a column a target model; NaN where nothing was scored.
-
-    Raises:
-        ValueError: records of several datasets, or no such attack.
-    """
-    rows = summary(records)
-    if rows["dataset"].nunique() > 1:
-        raise ValueError("transfer_matrix: expected records of one dataset: filter them first")
-    known = rows.loc[rows["attack"] != CLEAN, "attack"].unique()
-    if attack not in known:
-        raise ValueError(f"transfer_matrix: no attack {attack!r} among {', '.join(known)}")
-    found = rows[rows["attack"] == attack]
-    score = "dsc_foreground_drop" if drop else "dsc_foreground"
-    matrix = found.pivot(index="source_model", columns="target_model", values=score)
-    if not drop:
-        clean = rows[rows["attack"] == CLEAN].set_index("target_model")[score].reindex(matrix.columns)
-        matrix = pd.concat([clean.to_frame(CLEAN).T, matrix])
-    return matrix.rename_axis(index="source_model", columns="target_model")
-
-
 def failures(records: pd.DataFrame) -> pd.DataFrame:
     """Failed records: `dataset`, `source_model`, `target_model`, `attack`, their number and the first reason."""
     frame = current(records)
@@ -195,6 +171,68 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
     frame = plain(frame[[*PAIR, "attack", "status", "error"]])
     groups = frame.groupby([*PAIR, "attack"], as_index=False, dropna=False)
     return groups.agg(failed=("status", "size"), first_reason=("error", "first"))
+
+
+def worst_case(
+    records: pd.DataFrame, attacks: Sequence[str] | None = None, criterion: str = "dsc_foreground"
+) -> pd.DataFrame:
+    """Per case the strongest of several attacks of one threat model and budget, then the mean over cases.
+
+    An aggregate over rows that exist, not an attack: it costs nothing, and is never above any of its attacks. Seeds
+    count as attacks of their own. Only cases that every one of the attacks has a score for count, so that no attack is
+    flattered by cases that others lack; attacks without a budget, or alone in their threat model, have no row.
+
+    Args:
+        records: as in `summary`.
+        attacks: which, by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
+        criterion: `dsc_foreground` or the papers' `dsc`, by which attacks are compared: the lowest is the strongest.
+
+    Returns:
+        Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
+        against clean in the same points; `strongest` the single attack with the lowest mean of the criterion, and
+        that mean, `strongest_dsc`.
+
+    Raises:
+        UserError: no such criterion or attack.
+    """
+    if criterion not in CRITERIA:
+        raise UserError(unknown("criterion", criterion, CRITERIA))
+    frame = current(checked(records))
+    known = frame["label"].unique()
+    for name in attacks or ():
+        if name not in known:
+            raise UserError(unknown("attack", name, known))
+    is_wanted = frame["label"].isin(known if attacks is None else attacks)
+    frame = frame[is_wanted & (frame["left_out"] == "") & (frame["status"] == "ok") & frame["budget"].notna()]
+    frame = frame.assign(budget=budget_texts(frame).astype(object))
+    for name in CRITERIA:
+        frame[name] = 100 * frame[name].astype(float)
+        frame[f"{name}_drop"] = 100 * frame[f"{name}_clean"].astype(float) - frame[name]
+    frame = frame.assign(_score=frame[criterion], hd95_penalised_mm=frame["hd95_penalised"].astype(float))
+    frame = frame.dropna(subset=["_score"])
+    frame = complete_cases(frame, _THREAT)
+    frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
+    cases = case_minima(frame, _THREAT)
+    groups = cases.groupby(_THREAT, observed=True)
+    means = groups[[*CRITERIA, *(f"{name}_drop" for name in CRITERIA), "hd95_penalised_mm"]].mean()
+    worst = means.assign(num_cases=groups.size()).reset_index()
+    single = frame.groupby([*_THREAT, "label"], as_index=False, observed=True).agg(score=("_score", "mean"))
+    strongest = single.sort_values("score", kind="stable").groupby(_THREAT, as_index=False, observed=True)
+    best = strongest.agg(num_attacks=("label", "size"), strongest=("label", "first"), strongest_dsc=("score", "first"))
+    return plain(worst.merge(best, on=_THREAT))[WORST_CASE]
+
+
+def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The rows of the cases that every attack (`label`) of their group has a score for; all rows have a score."""
+    own = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
+    all_of_them = frame.groupby(list(by), observed=True)["label"].transform("nunique")
+    return frame[own == all_of_them]
+
+
+def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The row of each case of each group that has the lowest `_score` of any attack and seed."""
+    lowest = frame.sort_values("_score", kind="stable").drop_duplicates([*by, "case_id"])
+    return lowest.sort_values([*by, "case_id"], kind="stable", ignore_index=True)
 
 
 def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:

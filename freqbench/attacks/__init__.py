@@ -1,4 +1,4 @@
-"""Attacks: one paper a file, one table of them all."""
+"""Lists all attacks, one paper a file, and makes them by name."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -9,8 +9,10 @@ from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.core.base import Attack, AttackResult
+from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS
 from freqbench.attacks.core.targets import with_indices
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.threat_models import THREAT_MODELS, ThreatModel
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
@@ -36,43 +38,15 @@ from freqbench.core import names, plugins
 from freqbench.core.errors import ParameterError, UserError, unknown
 
 __all__ = [
-    "APGD",
     "ATTACKS",
-    "BIM",
-    "DFB",
-    "DFB2D",
-    "DIFGSM",
-    "FAA",
-    "FGSM",
-    "MIFGSM",
     "PARAMETERS",
     "PGD",
-    "SA2",
-    "SEA",
-    "SSA",
-    "SSA2D",
     "THREAT_MODELS",
-    "TIFGSM",
-    "VAFA",
-    "VAFA2D",
-    "ALMAProx",
     "Attack",
     "AttackResult",
-    "AutoAttack",
-    "Corruption",
-    "CosPGD",
-    "DynamicScaling",
-    "GaussianNoise",
-    "PAdam",
-    "RandomNoise",
-    "SA2In2D",
-    "SA2Opt",
-    "SA2Opt2D",
-    "SegPGD",
-    "Square",
+    "LinfGradientAttack",
+    "Task",
     "ThreatModel",
-    "VAFAOpt",
-    "VAFAOpt2D",
     "attack_class",
     "make",
     "with_indices",
@@ -116,9 +90,6 @@ ATTACKS: Mapping[str, type[Attack]] = {
 def attack_class(name: str) -> type[Attack]:
     """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`.
 
-    Args:
-        name: of the attack.
-
     Raises:
         UserError: unknown attack, or a class that is not trusted, not found, no attack, or not named as one.
     """
@@ -154,8 +125,8 @@ def make(attack: str | type[Attack], **parameters: Any) -> Attack:
             raise ParameterError(cls.name, parameter, unknown("parameter", parameter, known))
     for parameter, field in known.items():
         if parameter not in parameters and field.default is MISSING:
-            known_parameter = cls.parameters.get(parameter)
-            meaning = known_parameter.meaning if known_parameter else "see the attack's docstring"
+            described = cls.parameters.get(parameter)
+            meaning = described.meaning if described else "see the attack's docstring"
             raise ParameterError(cls.name, parameter, f"required, but not given ({meaning})")
     try:
         return cls(**parameters)

@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import across
-from freqbench.attacks.core.loss_options import AimedAttack
+from freqbench.attacks.core.gradient import AimedAttack
 from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES, Parameter
 from freqbench.attacks.core.targets import LEAST_LIKELY
-from freqbench.attacks.core.task import Task
-from freqbench.ops.proximal import linf_prox
+from freqbench.attacks.core.task import Task, across
+from freqbench.ops.projections import linf_prox
 
 FIRST_MULTIPLIER, MULTIPLIERS = 1.0, (1e-12, 1.0)
 FIRST_PENALTY, LARGEST_PENALTY = 0.01, 1e12
@@ -35,7 +34,7 @@ class ALMAProx(AimedAttack):
 
     with the logits z of the voxel, its label y and the order pi of logits from the largest down. A step descends the
     augmented Lagrangian :math:`\sum_v P(c_v; \mu_v, \rho_v)` in the metric H, the root of a running mean of squared
-    gradients, and ends with the proximity operator of the norm in the same metric (`freqbench.ops.proximal`):
+    gradients, and ends with the proximity operator of the norm in the same metric (`freqbench.ops.projections`):
 
     .. math:: P(c) = \mu c + \mu \rho c^2 + \tfrac16 \rho^2 c^3 \;\; (c \ge 0), \qquad
               P(c) = \frac{\mu c}{1 - \max(\rho, 1) c} \;\; (c < 0)
@@ -132,10 +131,7 @@ class ALMAProx(AimedAttack):
 def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, Tensor]:
     """What each voxel lacks for success, `[B, 1, H, W, D]`, at most 0 where it lacks nothing; and whether it succeeds.
 
-    Args:
-        logits: `[B, K, H, W, D]`.
-        labels: `[B, 1, H, W, D]`.
-        towards: labels are to be predicted, not to be left.
+    `towards`: labels are to be predicted, not to be left.
     """
     num_classes = logits.shape[1]
     top = logits.topk(min(num_classes, 4 if towards else 3), dim=1).values

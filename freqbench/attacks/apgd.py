@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Best, Task, across
 from freqbench.core.errors import ParameterError
 from freqbench.ops.projections import linf_ball
 
@@ -22,9 +21,9 @@ Schedule = tuple[tuple[float, float], ...]
 def checkpoints(steps: int, *, released: bool) -> list[int]:
     """After how many steps the step size is looked at: ceil(p_j * steps) below `steps`.
 
-    p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps instead:
-    0.22, 0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, what a gap is shorter by than
-    the one before it, and the smallest gap.
+    p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps: 0.22,
+    0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, how much shorter each next one is,
+    and the smallest gap.
 
     >>> checkpoints(20, released=False), checkpoints(20, released=True)
     ([5, 9, 12, 14, 16, 18, 19], [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19])
@@ -140,7 +139,7 @@ class APGD(LinfGradientAttack):
             x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
         offered = task.best
         for radius, count in wider:
-            task.best = task.new_best()  # its volumes are no results: they may lie outside the ball
+            task.best = Best()  # its volumes are no results: they may lie outside the ball
             x = self._climb(task, x, radius, count)
             task.best.offer(task.value(x), x)
             (x,) = task.best.kept
@@ -176,17 +175,9 @@ class Space:
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
-    """The algorithm of `APGD` in any space: every point that it looks at is offered as `task.best`.
+    """The algorithm of `APGD` in any space, from a start `[B, ...]` to the last point; every point is offered.
 
-    Args:
-        task: whose loss is raised.
-        space: where.
-        start: `[B, ...]`, projected first.
-        steps: one forward and one backward pass each.
-        released: by the rules of the released code; else by the paper's.
-
-    Returns:
-        The last point.
+    `released`: by the rules of the released code; else by the paper's.
     """
     x = previous = space.project(start)
     factor = x.new_full((len(x), *[1] * (x.ndim - 1)), 2.0)
@@ -208,12 +199,7 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
 
 
 class Pace:
-    """Whether steps still pay, sample by sample, without asking the device.
-
-    Args:
-        steps: of the run.
-        released: by the rules of the released code; else by the paper's.
-    """
+    """Whether steps still pay, sample by sample, by the released code's rules or the paper's; asks no device."""
 
     def __init__(self, steps: int, *, released: bool) -> None:
         self._released = released

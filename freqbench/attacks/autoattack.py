@@ -8,8 +8,6 @@ from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import SHRINKING, SQUARE
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.square import Square
-from freqbench.core.errors import ParameterError
-from freqbench.ops.voxel_losses import FEWEST_CLASSES
 
 SQUARE_SHARE = 0.8
 
@@ -56,7 +54,7 @@ class AutoAttack(Ensemble):
     revision: ClassVar[int] = 2
 
     queries: int = 5000
-    threshold: float = 0.0
+    threshold: float = 0.0  # type: ignore[misc]  # A parameter here.
     members: tuple[str, ...] = ("apgd-dice", "apgd-dicece-shrinking", "apgd-mask-ce-balanced", "apgd-js", SQUARE)
 
     def __post_init__(self) -> None:
@@ -70,18 +68,10 @@ class AutoAttack(Ensemble):
         """The members by name."""
         return tuple(self._square() if name == SQUARE else self._by_gradient(name) for name in self.members)
 
-    @property
-    def enough(self) -> float:
-        """The threshold."""
-        return self.threshold
-
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for the members' losses and for `organs`."""
-        for name, attack in zip(self.members, self.attacks, strict=True):
-            fewest = FEWEST_CLASSES.get(attack.loss_name, 0)
-            if num_classes < fewest:
-                complaint = f"expected at least {fewest} classes for {name}, got {num_classes}: leave it out"
-                raise ParameterError(self.name, "members", complaint)
+        losses = (attack.loss_name for attack in self.attacks)
+        self.require_classes("members", dict(zip(self.members, losses, strict=True)), num_classes)
         super().check_classes(num_classes)
 
     def _by_gradient(self, name: str) -> LinfGradientAttack:

@@ -6,18 +6,18 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.attacks.core.segmentation import SegmentationAttack
+from freqbench.attacks.core.parameters import step_length
 from freqbench.attacks.core.task import Task
-from freqbench.ops.losses import dice_ce
-from freqbench.ops.voxel_losses import voxel_mean
-from freqbench.ops.voxelwise import cosine_to_label
+from freqbench.attacks.pgd import PGD
+from freqbench.ops.losses import cosine_to_label, dice_ce, voxel_mean
+from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosPGD(SegmentationAttack):
+class CosPGD(PGD):
     r"""PGD on a cross-entropy in which a voxel counts by how near its prediction is to its label.
 
-    With c the cosine between softmax and one-hot label of a voxel (`freqbench.ops.voxelwise.cosine_to_label`):
+    With c the cosine between softmax and one-hot label of a voxel (`freqbench.ops.losses.cosine_to_label`):
 
     .. math:: J = \frac1N \sum_v -c \log p_{label}; \qquad
               \text{targeted, lowered: } J = \frac1N \sum_v -(1 - c) \log p_{label}
@@ -25,7 +25,8 @@ class CosPGD(SegmentationAttack):
     c is a weight and has no gradient, as in the authors' code: differentiated too, the product falls again once the
     label's probability is small, and the attack would hold voxels there.
 
-    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
+    Parameters are those of `freqbench.attacks.pgd.PGD` but for `loss`, which J stands in for. As J lets go of voxels
+    that are wrong, volumes are compared by the cross-entropy, sample by sample.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
     whole Dice + cross-entropy of a batch is multiplied by the mean c of the batch (1 - c for a target), both
@@ -42,18 +43,35 @@ class CosPGD(SegmentationAttack):
     name: ClassVar[str] = "cospgd"
     variants: ClassVar[tuple[str, ...]] = ("paper", "released", "released-bmvc")
 
-    def objective(self, task: Task, logits: Tensor, i: int) -> Tensor:
-        """J of the variant; organs are what every mean is taken over."""
-        labels, scope = task.labels, task.scope
-        if self.variant == "paper":
-            log_p = F.log_softmax(logits, dim=1)
-            cosine = cosine_to_label(log_p.detach().exp(), labels)
-            weights = cosine if task.sign > 0 else 1 - cosine
-            return voxel_mean(weights[:, 0] * F.nll_loss(log_p, labels[:, 0].long(), reduction="none"), scope)
-        mean = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), labels)[:, 0], scope).mean()
-        return dice_ce(logits, labels, scope).mean() * (mean if task.sign > 0 else 1 - mean)
+    loss: ClassVar[str | None] = "ce"  # type: ignore[misc]  # No parameter any more.
 
-    def stride(self, task: Task, i: int) -> float:
-        """`step_size`; its sign alternates in BMVC's copy with a target."""
-        is_turned = self.variant == "released-bmvc" and task.sign < 0 and i % 2 == 0
-        return -super().stride(task, i) if is_turned else super().stride(task, i)
+    variant: str = "paper"
+
+    @property
+    def couples_batch(self) -> bool:
+        """The released copies multiply by means over the whole batch."""
+        return self.variant != "paper"
+
+    def run(self, task: Task) -> Tensor:
+        """The paper's iteration; organs are what every mean is taken over."""
+        project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
+
+        def objective(x: Tensor) -> Tensor:
+            logits = task.logits(x)
+            task.offer(logits, x)
+            if self.variant == "paper":
+                log_p = F.log_softmax(logits, dim=1)
+                cosine = cosine_to_label(log_p.detach().exp(), task.labels)
+                weights = cosine if task.sign > 0 else 1 - cosine
+                entropy = F.nll_loss(log_p, task.labels[:, 0].long(), reduction="none")
+                return task.sign * voxel_mean(weights[:, 0] * entropy, task.scope)
+            cosine = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), task.labels)[:, 0], task.scope).mean()
+            weight = cosine if task.sign > 0 else 1 - cosine
+            return task.sign * (dice_ce(logits, task.labels, task.scope).mean() * weight)
+
+        x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
+        for i in range(self.steps):
+            gradient = task.gradient(x, objective)
+            is_turned = self.variant == "released-bmvc" and task.sign < 0 and i % 2 == 0
+            x = project(x + (-step if is_turned else step) * gradient.sign())
+        return x

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import BlockAttack, band_scaler
+from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.sa2 import band_scaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,7 @@ class DFB(BlockAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class DFB2D(DFB):
-    """`DFB` on the two-dimensional DCT of every depth slice.
-
-    Args:
-        band: the frequencies of a slice that are dropped: `low`, `middle` or `high`.
-        block: side of the DCT block of a slice in voxels, or two.
+    """`DFB` on the two-dimensional DCT of every depth slice; `block` has one side or two.
 
     **Differs from the released code**: H and W may differ, where the released re-assembly takes one for the other and
     fails.

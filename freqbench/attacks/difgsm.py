@@ -1,9 +1,83 @@
 """DI2-FGSM, diverse inputs.  Xie et al., CVPR 2019, arXiv:1803.06978."""
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
-from freqbench.attacks.core.resized import RescaledMIFGSM
+import torch
+from torch import Tensor
+
+from freqbench.attacks.core.task import Task
+from freqbench.attacks.mifgsm import MIFGSM, Gradient
+from freqbench.ops.losses import LOSSES
+from freqbench.ops.resampling import Zoom
+
+Zooms = Sequence[Zoom | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaledMIFGSM(MIFGSM):
+    """`MIFGSM` along gradients taken at volumes that are resized anew in every step, each sample by its own draw.
+
+    The network is asked about the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`).
+    Its logits are brought back to the voxels that they belong to before the loss sees them, so that labels, organs and
+    target rules fit as they are: the gradient is that of L(Z' f(Z x), y). Logits of what was filled up are left out;
+    voxels out of sight do not count in L. With `keep: best`, and for restarts, volumes are compared as they are, not
+    resized: for one forward pass more a volume.
+    """
+
+    num_draws: ClassVar[int]
+
+    @abstractmethod
+    def ratio(self, *draws: float) -> float:
+        """Sides of the resized volume to those of the window, from `num_draws` numbers in [0, 1)."""
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether voxels may get out of sight: a property of the attack, lest a sample's loss depend on its batch."""
+        return False
+
+    @property
+    def passes_to_compare(self) -> int:
+        """One for the last volumes, and where the best are kept one for those before each step."""
+        return 1 + self.steps if self.keep == "best" else 1
+
+    def gradients(self, task: Task) -> Gradient:
+        """The gradients through the resized volumes."""
+        layout = self.steps, self.num_draws + 3
+        given = task.given_start(layout)
+        draws = (task.draw(torch.rand, layout) if given is None else given).tolist()
+        zooms = [[self._zoom(task.clean, *row[i]) for row in draws] for i in range(self.steps)]
+
+        def gradient(x: Tensor, i: int) -> Tensor:
+            if task.best is not None:
+                task.best.offer(task.value(x), x)
+            return task.gradient(x, partial(self._loss, task, zooms[i]))
+
+        return gradient
+
+    def _zoom(self, like: Tensor, *draws: float) -> Zoom | None:
+        return Zoom.of(like, self.ratio(*draws[:-3]), draws[-3:])
+
+    def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
+        """What is raised, `[B]`."""
+        logits = _mapped(Zoom.undo, zooms, task.logits(x, partial(_mapped, Zoom.zoom, zooms)))
+        if not self.may_cut:
+            return task.raised(logits)
+        everything = torch.ones_like(task.labels[:1], dtype=torch.bool)
+        voxels = torch.cat([everything if zoom is None else zoom.in_sight for zoom in zooms])
+        if task.scope.voxels is not None:
+            voxels = voxels & task.scope.voxels
+        scope = replace(task.scope, voxels=voxels)
+        return task.sign * LOSSES[self.loss_name](logits, task.labels, scope)
+
+
+def _mapped(change: Callable[[Zoom, Tensor], Tensor], zooms: Zooms, x: Tensor) -> Tensor:
+    """Each sample of a batch by its own zoom."""
+    samples = [x[i : i + 1] for i in range(len(x))]
+    return torch.cat([x if zoom is None else change(zoom, x) for zoom, x in zip(zooms, samples, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +87,7 @@ class DIFGSM(RescaledMIFGSM):
     In every step, with `probability`, the sides become r times the window's, r uniform in [`min_scale`, 1) and the same
     for all axes, by linear interpolation, and the place is uniform among those that fit. The logits of the part that
     holds the volume are enlarged to its old shape, linearly too: labels stay as they are, what stands in the zeros does
-    not count (`freqbench.attacks.core.resized`). This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM.
+    not count. This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM.
 
     Args:
         probability: of a step's volume being resized; 0 makes it `mifgsm`.

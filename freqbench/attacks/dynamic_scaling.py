@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from freqbench.attacks.core.resized import RescaledMIFGSM
+from freqbench.attacks.difgsm import RescaledMIFGSM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class DynamicScaling(RescaledMIFGSM):
     their own, and asks the source network at changing scales. Here, in every step, the sides become r times the
     window's, r uniform in [`min_scale`, `max_scale`] and the same for all axes, by linear interpolation. A smaller
     volume stands at a random place in zeros; of a larger one the window shows a random part. The logits are resized
-    back, and the loss is that of the voxels in sight (`freqbench.attacks.core.resized`).
+    back, and the loss is that of the voxels in sight (`freqbench.attacks.difgsm.RescaledMIFGSM`).
 
     Args:
         min_scale: the smallest r, at most 1.

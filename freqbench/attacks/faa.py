@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Best, Task
 from freqbench.ops.fourier import amplitude_swap, band_sums, fourier_bands, from_spectrum
 
 SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold to the image
@@ -86,16 +85,6 @@ class FAA(GradientAttack):
     def most(self) -> int:
         """How many gates of a channel may be open."""
         return int(self.portion * self.bands + 1e-9)
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step; none for the null row."""
-        return (self.steps, self.steps) if self.control == "none" else (0, 0)
-
-    @property
-    def compares(self) -> bool:
-        """Not for the null row."""
-        return self.control == "none" and super().compares
 
     @property
     def is_stochastic(self) -> bool:

@@ -26,11 +26,6 @@ class FGSM(LinfGradientAttack):
 
     name: ClassVar[str] = "fgsm"
 
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One of each."""
-        return 1, 1
-
     def run(self, task: Task) -> Tensor:
         """The paper's step."""
         project = linf_ball(task.clean, self.eps)

@@ -57,11 +57,6 @@ class MIFGSM(LinfGradientAttack):
         """alpha, on the [0, 1] intensity scale."""
         return self.eps / self.steps if self.step_size is None else step_length(self.step_size, self.eps)
 
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step."""
-        return self.steps, self.steps
-
     def gradients(self, task: Task) -> Gradient:
         """The gradient that a step adds, from its volumes and its number; what a run draws is drawn here."""
         return lambda x, i: task.gradient(x)

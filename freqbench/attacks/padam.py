@@ -30,7 +30,7 @@ class PAdam(PGD):
         random_start: begin at a uniform draw from the ball.
 
     What every gradient attack takes beside: `freqbench.attacks.core.gradient`. With `loss` the cross-entropy it is the
-    paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.voxel_losses.cosine`).
+    paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.losses.cosine`).
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 

@@ -48,11 +48,6 @@ class PGD(LinfGradientAttack):
     random_start: bool = True
 
     @property
-    def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step."""
-        return self.steps, self.steps
-
-    @property
     def is_stochastic(self) -> bool:
         """Only the start is drawn."""
         return self.random_start

@@ -1,21 +1,21 @@
 """SA2, the spectrum attack with scaled coefficients.  Hanif et al., ISBI 2025."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import Distance, FrequencyAttack, Render, band_scaler, given_table
+from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
 from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Best, Task, across
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
-from freqbench.ops.blocks import Block
+from freqbench.ops.blocks import Block, tiled
+from freqbench.ops.dct import BlockDCT
+from freqbench.ops.losses import cosine_to_label, voxel_mean
 from freqbench.ops.ssim import ssim_loss
-from freqbench.ops.voxel_losses import voxel_mean
-from freqbench.ops.voxelwise import cosine_to_label
 
 COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
 WITH_DC = "dct-scaling-with-dc"
@@ -38,15 +38,12 @@ class SA2(FrequencyAttack):
 
     Args:
         rho: how far a multiplier may leave 1, in [0, 1).
-        steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step of a multiplier; not scaled by rho.
-        block: side of the DCT block in voxels, or three.
         dice_weight: weight of the task loss.
-        ssim_weight: weight of the SSIM loss; 0 leaves it out.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 
-    `start`: the initial multipliers, `[B, C, N, h, w, d]`.
+    Further parameters: `freqbench.attacks.core.frequency`. `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
     **Threat model.** `dct-scaling`; in `paper`, where the mean of a block may move too, `dct-scaling-with-dc`
     (`freqbench.attacks.core.threat_models`). The strongest multipliers of both are `sa2_opt`'s.
@@ -94,53 +91,70 @@ class SA2(FrequencyAttack):
         """One `step_size` towards the direction, inside the bounds."""
         return (state + self.step_size * direction).clamp(*self.bounds)
 
-    def start(self, task: Task, layout: tuple[int, ...], block: Block) -> Tensor:
-        """Uniform in the bounds, or what was given; 1 - rho everywhere for the uniform null row."""
-        low, high = self.bounds
-        if self.control == "uniform":
-            multipliers = task.clean.new_full((len(task.clean), *layout), low)
-        else:
-            given = given_table(task, layout, self.bounds, self.name)
-            drawn = low + (high - low) * task.draw(torch.rand, layout) if given is None else given
-            multipliers = drawn.clamp(low, high)
-        if self.variant != "paper":
-            return multipliers
-        mask = band_mask(self.band, block).to(multipliers.device)
-        return torch.where(mask[..., 0] if self.per_slice else mask, multipliers, 1.0)
+    def run(self, task: Task) -> tuple[Tensor, Tensor]:
+        """The algorithm of the paper, or a null row: volumes a, not yet clamped, and their multipliers w."""
+        x, block, (low, _) = task.clean, self.cut(task.clean.shape[2:]), self.bounds
+        volume_of = band_scaler(x, block, self.band, with_dc=self.variant == "paper")  # w -> IDCT(c m) + 0.5
+        w = self.first_state(task, low if self.control == "uniform" else None)
+        if self.variant == "paper":
+            w = torch.where(tiled(band_mask(self.band, block), w), w, 1.0)
+        if self.control != "none":
+            return volume_of(w), w
+        dissimilarity = self.distance(x, block) if self.ssim_weight else no_loss
 
-    def renderer(self, clean: Tensor, block: Block) -> Render:
-        """Scale the band of the clean spectrum."""
-        scale = band_scaler(clean, block, self.band, with_dc=self.variant == "paper")
-        return lambda multipliers, i: scale(multipliers)
+        def objective(w: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+            a = volume_of(w)
+            logits = task.logits(a)
+            loss = task.raised(logits)
+            raised = self._task_term(task, logits, loss)
+            # After the network: its backward then runs before the network's, under this side's arithmetic.
+            price = self.ssim_weight * dissimilarity(a)
+            with torch.no_grad():
+                value = self._task_term(task, logits, task.compared(logits, loss)) - price
+            return raised - price, (a.detach(), value, task.is_reached(logits))
 
-    def task_term(self, task: Task, logits: Tensor, raised: Tensor) -> Tensor:
-        """Weighted by `dice_weight`, with the cosine where the variant has it."""
-        weighted = self.dice_weight * raised
+        a, value, best = x, x.new_zeros(len(x)), Best()
+        running = torch.ones_like(value, dtype=torch.bool)
+        for _ in range(self.steps):
+            gradient, (seen, worth, reached) = task.gradient_and(w, objective)
+            a, value = torch.where(across(running, a), seen, a), torch.where(running, worth, value)
+            if self.keep == "best":
+                best.offer(value, a, w)
+            w = torch.where(across(running, w), self.step(w, gradient.sign_()), w)
+            running = running & ~reached  # the early stop, sample by sample: what is reached stays as it is
+        return (best.kept[0], best.kept[1]) if self.keep == "best" else (a, w)
+
+    def _task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
+        """Weighted by `dice_weight`, with the cosine where the variant has it, `[B]`."""
+        weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
             return weighted
         apart = 1 - voxel_mean(cosine_to_label(torch.softmax(logits, dim=1), task.labels)[:, 0], task.scope)
         return weighted + COSINE_WEIGHT * apart if task.sign > 0 else COSINE_FACTOR * weighted * apart
 
-    def distance(self, clean: Tensor, block: Block) -> Distance:
-        """Over the whole window."""
+    def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
+        """The SSIM loss from the clean volumes, over the whole window, `[B]`."""
         return ssim_loss(clean)
+
+
+def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
+    """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
+
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, where the
+    band holds it.
+    """
+    transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
+    mask[0, 0, 0] &= with_dc
+    spectrum = transform.spectrum(clean - 0.5)
+    spectrum = spectrum * tiled(mask, spectrum)
+    return lambda multipliers: clean + transform.volume(spectrum * (multipliers - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SA2In2D(SA2):
-    """`SA2` on the two-dimensional DCT of every depth slice; the SSIM stays that of the whole window.
+    """`SA2` on the two-dimensional DCT of every depth slice; `block` has one side or two, the SSIM stays the window's.
 
-    Args:
-        rho: how far a multiplier may leave 1, in [0, 1).
-        steps: gradient steps; one forward and one backward pass each.
-        step_size: length of a step of a multiplier; not scaled by rho.
-        block: side of the DCT block of a slice in voxels, or two.
-        dice_weight: weight of the task loss.
-        ssim_weight: weight of the SSIM loss; 0 leaves it out.
-        band: `all`, or the only frequencies of a slice that change: `low`, `middle` or `high`.
-        control: as in `SA2`.
-
-    `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+    `start` and `state`: `[B, C, D, N, h, w]`.
 
     **Variants.** `released`: the code of SA2, whose SSIM is a mistake: it compares voxel (p, q, r) of the attacked
     volume with (q, r, p) of the clean one, which says nothing about their likeness, yet drives the gradient, and needs
@@ -158,7 +172,7 @@ class SA2In2D(SA2):
     parameters: ClassVar[Mapping[str, Parameter]] = {**SA2.parameters, "block": SLICE_BLOCK}
     per_slice: ClassVar[bool] = True
 
-    def distance(self, clean: Tensor, block: Block) -> Distance:
+    def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
         """Over the whole window; in `released` from the clean volume turned."""
         if self.variant == "paper":
             return super().distance(clean, block)

@@ -10,18 +10,17 @@ from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
 from freqbench.attacks.core.parameters import SEGPGD
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.segpgd import right_before_wrong
-from freqbench.core.errors import ParameterError
-from freqbench.ops.voxel_losses import FEWEST_CLASSES, Scope
-from freqbench.ops.voxelwise import is_as_labelled
+from freqbench.ops.losses import Scope, is_as_labelled
 
 
 @dataclass(frozen=True, kw_only=True)
 class SEA(Ensemble):
     """Runs of Auto-PGD, each with a loss of its own and radii that shrink to eps; the worst volumes are kept.
 
-    The losses let go of voxels that are wrong already, each in its way: the cross-entropy of those that are right, all
-    classes weighing the same (`mask-ce-balanced`) or every voxel (`mask-ce`), the Jensen-Shannon divergence (`js`), and
-    the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each radius. Every run begins at a uniform
+    The first loss is what the score is made of, the Dice. The others let go of voxels that are wrong already, each in
+    its way: the cross-entropy of those that are right, all classes weighing the same (`mask-ce-balanced`), the
+    Jensen-Shannon divergence (`js`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each
+    radius. Every run begins at a uniform
     draw and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 % within eps, each radius from the best
     volume of the one before it.
 
@@ -33,9 +32,11 @@ class SEA(Ensemble):
 
     What ensembles take beside: `freqbench.attacks.core.ensemble`. `passes` is what a sample takes that never falls.
 
-    **Losses of the paper and of its code**: the paper and the code of today run the first three. The code of the
-    paper's first version ran four: `mask-ce`, `js`, `segpgd` and a masked cosine; of these the default adds SegPGD's,
-    and the last one is not here.
+    **Losses of the paper and of its code**: the paper and the code of today run `mask-ce-balanced`, `mask-ce` and `js`.
+    The code of the paper's first version ran `mask-ce`, `js`, `segpgd` and a masked cosine, which is not here. The
+    default has the Dice in the place of `mask-ce`, which leaves 34.4 of the foreground Dice on the packaged UNet and
+    79.4 on the robust one (8/255, 40 steps, two cases), where `dice` leaves 23.2 and 73.2: without the Dice the
+    ensemble is weaker than PGD on it at the same passes.
 
     **Differs from the authors' code**: the mean Dice of the sample takes the place of its accuracy, which hardly feels
     an organ in a volume of background, where a volume of a run is picked, and of accuracy or the data set's mean IoU
@@ -51,10 +52,10 @@ class SEA(Ensemble):
 
     name: ClassVar[str] = "sea"
     variants: ClassVar[tuple[str, ...]] = ("paper",)
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     steps: int = 300
-    losses: tuple[str, ...] = ("mask-ce-balanced", "mask-ce", "js", SEGPGD)
+    losses: tuple[str, ...] = ("dice", "mask-ce-balanced", "js", SEGPGD)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,12 +69,7 @@ class SEA(Ensemble):
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for the losses and for `organs`."""
-        for loss in self.losses:
-            if num_classes < FEWEST_CLASSES.get(loss, 0):
-                complaint = (
-                    f"expected at least {FEWEST_CLASSES[loss]} classes for {loss}, got {num_classes}: leave it out"
-                )
-                raise ParameterError(self.name, "losses", complaint)
+        self.require_classes("losses", {loss: loss for loss in self.losses}, num_classes)
         super().check_classes(num_classes)
 
     def _segpgd(self) -> APGD:

@@ -1,19 +1,21 @@
 """SegPGD, which minds right voxels before wrong ones.  Gu et al., ECCV 2022, arXiv:2207.12391."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.segmentation import SegmentationAttack
+from freqbench.attacks.core.parameters import step_length
 from freqbench.attacks.core.task import Task
-from freqbench.ops.voxel_losses import Scope, voxel_cross_entropy, voxel_mean
-from freqbench.ops.voxelwise import dice_of_set, is_as_labelled
+from freqbench.attacks.pgd import PGD
+from freqbench.ops.losses import Scope, dice_of_set, is_as_labelled, voxel_cross_entropy, voxel_mean
+from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegPGD(SegmentationAttack):
+class SegPGD(PGD):
     r"""PGD on a cross-entropy that first minds the voxels still predicted right, later the wrong ones nearly as much.
 
     At step i of T (from 0), with the N voxels of a sample split into right R and wrong W by the prediction there:
@@ -24,10 +26,11 @@ class SegPGD(SegmentationAttack):
     Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
     paper attacks without a target; this is the reading of Agnihotri et al. (CosPGD).
 
-    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
+    Parameters are those of `freqbench.attacks.pgd.PGD` but for `loss`, which J stands in for. As J lets go of voxels
+    that are wrong, volumes are compared by the cross-entropy, sample by sample.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
-    sum is one Dice loss over the set (`freqbench.ops.voxelwise.dice_of_set`) and the sets are those of the whole batch,
+    sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`) and the sets are those of the whole batch,
     so that a window's result depends on the windows beside it; targeted, the weights stay where they are and -J is
     raised, which holds back the voxels that the target still lacks. `released-bmvc`: its copy in the code of Malik et
     al. (BMVC 2024), where J is the Dice of the wrong voxels alone at every step: where nothing is wrong, nothing moves.
@@ -43,29 +46,41 @@ class SegPGD(SegmentationAttack):
     name: ClassVar[str] = "segpgd"
     variants: ClassVar[tuple[str, ...]] = ("paper", "released", "released-bmvc")
 
-    def objective(self, task: Task, logits: Tensor, i: int) -> Tensor:
-        """J of the variant; organs are what every sum is taken over."""
-        share = i / (2 * self.steps)
-        labels, scope = task.labels, task.scope
-        right = is_as_labelled(logits.detach(), labels)
-        if self.variant == "paper":
-            return right_before_wrong(logits, labels, right if task.sign > 0 else ~right, share, scope)
-        p = torch.softmax(logits, dim=1)
-        of_wrong = dice_of_set(p, labels, scope.among(~right))
-        if self.variant == "released-bmvc":
-            return of_wrong
-        return (1 - share) * dice_of_set(p, labels, scope.among(right)) + share * of_wrong
+    loss: ClassVar[str | None] = "ce"  # type: ignore[misc]  # No parameter any more.
+
+    variant: str = "paper"
+
+    @property
+    def couples_batch(self) -> bool:
+        """The released copies sum over the whole batch before they divide."""
+        return self.variant != "paper"
+
+    def run(self, task: Task) -> Tensor:
+        """The paper's iteration; organs are what every sum is taken over."""
+        project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
+
+        def objective(weight: float, x: Tensor) -> Tensor:
+            logits = task.logits(x)
+            task.offer(logits, x)
+            right = is_as_labelled(logits.detach(), task.labels)
+            if self.variant == "paper":
+                resists = right if task.sign > 0 else ~right
+                return task.sign * right_before_wrong(logits, task.labels, resists, weight, task.scope)
+            p = torch.softmax(logits, dim=1)
+            of_wrong = dice_of_set(p, task.labels, task.scope.among(~right))
+            if self.variant == "released-bmvc":
+                return task.sign * of_wrong
+            of_right = dice_of_set(p, task.labels, task.scope.among(right))
+            return task.sign * ((1 - weight) * of_right + weight * of_wrong)
+
+        x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
+        for i in range(self.steps):
+            gradient = task.gradient(x, partial(objective, i / (2 * self.steps)))
+            x = project(x + step * gradient.sign())
+        return x
 
 
 def right_before_wrong(logits: Tensor, labels: Tensor, resists: Tensor, share: float, scope: Scope) -> Tensor:
-    """J of `SegPGD`, `[B]`.
-
-    Args:
-        logits: `[B, K, H, W, D]`.
-        labels: `[B, 1, H, W, D]`.
-        resists: the voxels that are still to be changed, bool `[B, 1, H, W, D]`.
-        share: lambda.
-        scope: what counts of it.
-    """
+    """J of `SegPGD` with lambda = `share`, `[B]`; `resists` are the voxels that are still to be changed."""
     weights = share + (1 - 2 * share) * resists[:, 0].to(logits)
     return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)

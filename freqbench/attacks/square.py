@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Task, across
 from freqbench.ops.projections import linf_ball
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -108,10 +107,8 @@ class Square(LinfGradientAttack):
 def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
     """The voxels of one cube a sample, `[B, 1, H, W, D]`, and in which channels it goes up, `[B, C, 1, 1, 1]`.
 
-    Args:
-        like: the windows.
-        p: the share of a window that it covers.
-        draw: numbers in [0, 1) for its place on each axis and its sign in each channel, `[B, 3 + C]`.
+    It covers the share p of a window; numbers in [0, 1) for its place on each axis and its sign in each channel are in
+    `draw`, `[B, 3 + C]`.
     """
     window = like.shape[2:]
     side = max(round((p * window.numel()) ** (1 / 3)), 1)

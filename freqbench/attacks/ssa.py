@@ -13,7 +13,7 @@ from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, SPREAD, P
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import pad_to_blocks
-from freqbench.ops.dct import dct, dct_matrices, idct
+from freqbench.ops.dct import BlockDCT
 from freqbench.ops.projections import linf_ball
 
 Draws = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -105,18 +105,14 @@ class SSA(BlockAttack, LinfGradientAttack):
 
     def _simulate(self, x: Tensor, noise: Tensor, factors: Tensor) -> Tensor:
         """The volume with noise and with its spectrum multiplied; all in voxel layout, factors of the padded window."""
-        h, w, d = x.shape[2:]
-        block = self.cut((h, w, d))
-        matrices = dct_matrices(block, x)
-        padded = pad_to_blocks(x + noise - self.grey, block)
-        return (idct(dct(padded, matrices) * factors, matrices) + self.grey)[:, :, :h, :w, :d]
+        transform = BlockDCT.of(x, self.cut(x.shape[2:]))
+        return transform.volume(transform.spectrum(x + noise - self.grey) * factors) + self.grey
 
     def _draws(self, task: Task) -> Draws:
         """A function of step and spectrum: the noise, and the factors, in voxel layout."""
-        block = self.cut(task.clean.shape[2:])
-        padded = pad_to_blocks(task.clean, block)
+        padded = pad_to_blocks(task.clean, self.cut(task.clean.shape[2:]))
         first = task.clean.movedim(4, 2) if self.per_slice else task.clean
-        layouts = {"gauss": tuple(first.shape[1:]), "unif": tuple(self.to_blocks(padded, block).shape[1:])}
+        layouts = {"gauss": tuple(first.shape[1:]), "unif": tuple(self.to_blocks(padded).shape[1:])}
         given = self._given(task, layouts)
 
         def draw(i: int, n: int) -> tuple[Tensor, Tensor]:

@@ -4,18 +4,19 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import Distance, FrequencyAttack, Render, given_table
+from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
 from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Best, Task, across
 from freqbench.core.errors import ParameterError
-from freqbench.ops.blocks import Block, pad_to_blocks
-from freqbench.ops.dct import dct, dct_matrices, idct
-from freqbench.ops.rounding import alpha_schedule, quantisation_error
+from freqbench.ops.blocks import Block
+from freqbench.ops.dct import BlockDCT
+from freqbench.ops.quantisation import alpha_schedule, quantisation_error
 from freqbench.ops.slices import stretch_slices, stretch_slices_offset
 from freqbench.ops.ssim import ssim_loss
 
@@ -29,7 +30,7 @@ class VAFA(FrequencyAttack):
     r"""Quantises the DCT of every block by a table that is learned to hurt.
 
     With c the spectrum of the clean block on the 0..255 scale less 128, q the table, :math:`\varphi` a rounding that
-    lets gradients through and that hardens from step to step (`freqbench.ops.rounding`), and R the stretching of every
+    lets gradients through and hardens from step to step (`freqbench.ops.quantisation`), and R the stretching of every
     depth slice by its minimum and maximum over H and W:
 
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \varphi(c / q)) + 128\bigr), \qquad
@@ -43,21 +44,18 @@ class VAFA(FrequencyAttack):
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
         q_min: smallest; None: 5, in `paper` 1.
-        steps: gradient steps; one forward and one backward pass each.
-        block: side of the DCT block in voxels, or three.
-        ssim_weight: weight of the SSIM loss; 0 leaves it out.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
             of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
         control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
             step, no gradient. What the attack does beyond these rows is the optimisation's.
 
-    `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
+    Further parameters: `freqbench.attacks.core.frequency`. `start`: with `control: random`, the table in place of its
+    draw, `[B, C, N, h, w, d]`.
 
-    **Threat model.** Rounding is soft to the last step, so that each coefficient lies between the clean one and
-    q round(c / q): a volume is near those of the threat model (`freqbench.attacks.core.threat_models`), not exactly
-    one of them. Stretching is in the code alone, not in the paper's algorithm. It bounds no intensity, and makes a
-    threat model of its own. The strongest tables of both are `vafa_opt`'s.
+    **Threat model.** Rounding is soft to the last step: a volume is near those of the threat model
+    (`freqbench.attacks.core.threat_models`), not exactly one of them. Stretching is in the code alone, bounds no
+    intensity, and makes a threat model of its own. The strongest tables of both are `vafa_opt`'s.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
     (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
@@ -112,24 +110,36 @@ class VAFA(FrequencyAttack):
         """One unit towards the direction, inside the bounds."""
         return (state + direction).clamp(*self.bounds)
 
-    def start(self, task: Task, layout: tuple[int, ...], block: Block) -> Tensor:
-        """One value everywhere; for the random null row a draw."""
-        low, high = self.bounds
-        if self.control == "random":
-            given = given_table(task, layout, self.bounds, self.name)
-            return (low + (high - low) * task.draw(torch.rand, layout)).clamp(low, high) if given is None else given
-        first = low if self.variant == "paper" and self.control == "none" else high
-        return task.clean.new_full((len(task.clean), *layout), first)
-
-    def renderer(self, clean: Tensor, block: Block) -> Render:
-        """Quantise the clean spectrum by a table and transform back."""
-        spectrum, changed = block_spectrum(clean, block)
+    def run(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Algorithm 1 of the paper, or a null row: volumes a, not yet clamped, and their table q."""
+        x, block, (q_min, q_max) = task.clean, self.cut(task.clean.shape[2:]), self.bounds
         alphas = alpha_schedule(self.steps)
-        return lambda table, i: self._normalise(changed(quantisation_error(spectrum, table, alphas[i])))
+        c, volume_of = block_spectrum(x, block)  # DCT of the blocks of 255 x - 128
+        first = q_min if self.variant == "paper" and self.control == "none" else q_max
+        q = self.first_state(task, None if self.control == "random" else first)
+        if self.control != "none":
+            return self._normalise(volume_of(quantisation_error(c, q, alphas[-1]))), q
+        dissimilarity = ssim_loss(x, block) if self.ssim_weight else no_loss
 
-    def distance(self, clean: Tensor, block: Block) -> Distance:
-        """Block by block."""
-        return ssim_loss(clean, block)
+        def objective(alpha: float, q: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+            a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
+            logits = task.logits(a)
+            loss = task.raised(logits)
+            # After the network: its backward then runs before the network's, under this side's arithmetic.
+            price = self.ssim_weight * dissimilarity(a)
+            value = task.compared(logits, loss) - price.detach()
+            return loss - price, (a.detach(), value, task.is_reached(logits))
+
+        a, value, best = x, x.new_zeros(len(x)), Best()
+        running = torch.ones_like(value, dtype=torch.bool)
+        for alpha in alphas:
+            gradient, (seen, worth, reached) = task.gradient_and(q, partial(objective, alpha))
+            a, value = torch.where(across(running, a), seen, a), torch.where(running, worth, value)
+            if self.keep == "best":
+                best.offer(value, a, q)
+            q = torch.where(across(running, q), self.step(q, gradient.sign_()), q)
+            running = running & ~reached  # the early stop, sample by sample: what is reached stays as it is
+        return (best.kept[0], best.kept[1]) if self.keep == "best" else (a, q)
 
     def _normalise(self, volume: Tensor) -> Tensor:
         """From the 0..255 scale to [0, 1], as the variant does."""
@@ -139,38 +149,22 @@ class VAFA(FrequencyAttack):
 
 
 def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The spectrum that is quantised, and a function that makes a volume on the 0..255 scale of errors added to it.
+    """The DCT of every block of 255 clean - 128, and a function of errors added to it that makes a volume.
 
-    Args:
-        clean: `[B, C, H, W, D]` in [0, 1].
-        block: from `cut_block`.
-
-    Returns:
-        The DCT of every block of 255 clean - 128, in voxel layout, padded to whole blocks; and a function of errors of
-        its shape.
+    The spectrum is in voxel layout, padded to whole blocks, and so are the errors; the volume is on the 0..255 scale.
     """
-    h, w, d = clean.shape[2:]
-    scaled = SCALE * clean
-    matrices = dct_matrices(block, clean)
-    spectrum = dct(pad_to_blocks(scaled.clone(), block), matrices)  # of blocks of one voxel the volume itself
+    scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
+    spectrum = transform.spectrum(scaled.clone())  # of blocks of one voxel the volume itself
     # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
     spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
-    return spectrum, lambda errors: scaled + idct(errors, matrices)[:, :, :h, :w, :d]
+    return spectrum, lambda errors: scaled + transform.volume(errors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAFA2D(VAFA):
-    """`VAFA` on the two-dimensional DCT of every depth slice, and without an SSIM term.
+    """`VAFA` on the two-dimensional DCT of every depth slice, and without an SSIM term; `block` has one side or two.
 
-    Args:
-        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
-        q_min: smallest; None: 5, in `paper` 1.
-        steps: gradient steps; one forward and one backward pass each.
-        block: side of the DCT block of a slice in voxels, or two.
-        renormalize: as in `VAFA`.
-        control: as in `VAFA`.
-
-    `start` and `state`: `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw of the slices in front.
+    `start` and `state`: `[B, C, D, N, h, w]`.
 
     **Variants.** `released`: the code of VAFA, whose copies do the same. `paper`: Algorithm 1 on blocks of a slice.
 

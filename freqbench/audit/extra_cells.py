@@ -1,4 +1,4 @@
-"""The few cells that an audit needs beside a store's own: planned for every dataset and source model of its job.
+"""Plans and runs the few cells that an audit needs beside a store's own (`audit --run`).
 
 They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay as they are, and what OUT has already
 is not computed again.
@@ -8,28 +8,32 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
+
+from rich.console import Console
 
 from freqbench.attacks import Attack, make
 from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
-from freqbench.audit.measurements import root_of
+from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS, measure_gradients, num_passes, rescore_saved, root_of
 from freqbench.core.errors import UserError
-from freqbench.engine import matching
+from freqbench.core.plugins import trusting
+from freqbench.engine import matching, run
+from freqbench.job import plan
 from freqbench.job.grid import Cell, Grid, attack_entry
 from freqbench.job.schema import JobSpec, expand
+from freqbench.job.sweep import AttackEntry, parse_value
 from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
 
 EPS = 8 / 255
-PRECISION: Literal["fp32"] = "fp32"
-"""Rows of a reduced precision count beside those of the full one only."""
-STEPS = 20
-STEP_SIZE = "eps/4"
+CASES = 5
+LARGEST = 3
+"""As many attacks are listed as taking most passes."""
 QUERIES = 1000
-"""Fewer prove nothing (`reporting.audit.masking`)."""
+"""Fewer prove nothing (`checks.gradients`)."""
 RESTARTS = 3
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
@@ -38,8 +42,81 @@ Place = tuple[str, str]
 """Dataset and source model."""
 
 
+def carry_out(
+    job: JobSpec,
+    out: str,
+    console: Console,
+    *,
+    cases: int | None = None,
+    eps: str | None = None,
+    engine: run.Engine = "auto",
+    address: str | None = None,
+    compute: bool = True,
+) -> int | None:
+    """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
+
+    Args:
+        job: of the store.
+        out: the store, of which nothing is changed.
+        console: told what is planned and done.
+        cases: the first so many of each dataset; None: CASES.
+        eps: radius as a job file writes it; None: as `usual_eps` finds it.
+        engine: as of `run.execute`, and `address`.
+        compute: False: only say what it would take.
+
+    Returns:
+        The number of records that failed; None where it was interrupted.
+
+    Raises:
+        UserError: no store, or options that cannot be.
+    """
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    Store(out).job()  # refused here where there is none
+    extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
+    root = root_of(out)
+    console.print(plan.table(extra.job.name, extra.grid))
+    units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
+    passes = Counter[str]()
+    for unit in units:
+        passes[unit.cell.attack.name] += unit.passes
+    say(f"{len(extra.grid.cells)} cells, {len(units)} units on at most {most} cases, {passes.total():,} window passes")
+    if passes:
+        say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
+    say(f"gradients: {num_passes(extra.own):,} window passes more, at most")
+    for line in plan.lines(extra.grid, (), None, root):
+        say(line)
+    if not compute:
+        return 0
+    with trusting(job.trust_code):
+        summary = run.execute(extra.job, extra.grid, root, console, engine, address)
+        try:
+            if not summary.interrupted:
+                measure_gradients(extra.own, extra.eps, out, say)
+                rescore_saved(extra.own, out, say)
+                return summary.num_failed
+        except KeyboardInterrupt:
+            pass
+    say(f"stopped: what was computed is in {root}, and the same command goes on")
+    return None
+
+
+def _eps(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(parse_value(text))
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise UserError(f"--eps: expected a number in (0, 1] or a fraction like 8/255, got {text}")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class ExtraCells:
     """What an audit computes.
 
     Attributes:
@@ -57,7 +134,7 @@ class Probe:
 
 def planned(
     job: JobSpec, out: str, cases: int, eps: float | None, say: Callable[[str], None], compute: bool = True
-) -> Probe:
+) -> ExtraCells:
     """The cells that the checks need and the store lacks.
 
     For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
@@ -92,14 +169,14 @@ def planned(
     grid = Grid(cells=missing, cases=own.cases, metrics=wanted, warnings=own.warnings)
     content = {
         "name": f"{job.name}-audit",
-        "attacks": [attack_entry(cell.attack) for cell in missing] or job.attacks,
+        "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
         "seeds": (seed,),
         "metrics": wanted,
         "save_adversarial": "none",
         "precision": PRECISION,
         "compile": False,
     }
-    return Probe(job=job.model_copy(update=content), grid=grid, own=own, eps=eps)
+    return ExtraCells(job=job.model_copy(update=content), grid=grid, own=own, eps=eps)
 
 
 def usual_eps(cells: Sequence[Cell]) -> float:
@@ -121,15 +198,18 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
         make("square", eps=eps, queries=QUERIES),
         make("random_noise", linf=eps),
     ]
-    for template in _templates(own).values():
-        name = template.dataset.name
-        models = {model.model_id: model for cell in own.cells if cell.dataset.name == name for model in _models(cell)}
+    templates: dict[Place, Cell] = {}
+    for cell in own.cells:
+        templates.setdefault((cell.dataset.name, cell.source.name), cell)
+    for (name, _), template in templates.items():
+        beside = [cell for cell in own.cells if cell.dataset.name == name]
+        models = {model.model_id: model for cell in beside for model in (cell.source, *cell.targets)}
         yield _with(template, everywhere, seed, tuple(models.values()))
         yield from (_with(template, attack, seed) for attack in attacks)
 
 
 def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
-    """What the job's claims are held against: for each bounds the strongest forms of its longest attack, and null rows.
+    """What tests the job's claims: for each bounds the strongest forms of its longest attack, and their null rows.
 
     A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
     """
@@ -142,10 +222,9 @@ def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
     for cell in longest.values():
         for form in strongest_forms(cell.attack):
             strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
-            nulls = CONTROLS if hasattr(form, "control") else ()
-            yield from (
-                _with(cell, each, seed) for each in (strong, *(_changed(strong, {"control": c}) for c in nulls))
-            )
+            yield _with(cell, strong, seed)
+            for control in CONTROLS if hasattr(form, "control") else ():
+                yield _with(cell, _changed(strong, {"control": control}), seed)
 
 
 def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
@@ -161,23 +240,19 @@ def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
     for cell in own.cells:
         if getattr(cell.attack, "control", "") != "none":
             continue
-        stretching = [True, False] if any(field.name == "renormalize" for field in fields(cell.attack)) else [None]
         parameter = type(cell.attack).parameters["control"]
         controls = [control for control in CONTROLS if parameter.check(control) is None]
-        for stretches, control in product(_spelled(cell.attack, stretching), ("none", *controls)):
-            attack = _changed(cell.attack, {**stretches, "control": control})
-            yield _with(cell, attack, seed)
+        for stretches, control in product(_stretchings(cell.attack), ("none", *controls)):
+            yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
 
 
-def _spelled(attack: Attack, stretching: Sequence[bool | None]) -> Iterator[dict[str, Any]]:
-    """Values of `renormalize` that leave the attack's own as it is written: None says the same as its variant's."""
-    own = getattr(attack, "renormalize", None)
-    usual = attack.variant != "paper"
-    for stretches in stretching:
-        if stretches is None:
-            yield {}
-        else:
-            yield {"renormalize": own if stretches == (usual if own is None else own) else stretches}
+def _stretchings(attack: Attack) -> list[dict[str, Any]]:
+    """Values of `renormalize` where an attack has it; its own as it is written, where None means its variant's."""
+    if not hasattr(attack, "renormalize"):
+        return [{}]
+    own = attack.renormalize
+    stretched = attack.variant != "paper" if own is None else own
+    return [{"renormalize": own if stretches == stretched else stretches} for stretches in (True, False)]
 
 
 def _noise(
@@ -186,19 +261,19 @@ def _noise(
     """Noise with the mean L2 in the body of each optimised attack that is bounded otherwise than by L-infinity."""
     sizes = _sizes(own, store)
     entries = [
-        {
-            "name": "random_noise",
-            "match": {"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
-            "datasets": [dataset],
-            "sources": [source],
-        }
+        AttackEntry(
+            name="random_noise",
+            match={"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
+            datasets=[dataset],
+            sources=[source],
+        )
         for (dataset, source), found in sizes.items()
         for size in sorted(set(found))
     ]
     if not entries:
         return
-    exact = {"precision": PRECISION, "compile": False}
-    noisy = job.model_copy(update={"attacks": entries, "targets": "source", "seeds": job.seeds[:1], **exact})
+    content = {"attacks": entries, "targets": "source", "seeds": job.seeds[:1]}
+    noisy = job.model_copy(update={**content, "precision": PRECISION, "compile": False})
     try:
         found = matching.matched(noisy, root_of(store.root), say, "audit", compute)
     except UserError as error:
@@ -220,18 +295,6 @@ def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
         if known:
             found.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(known) / len(known))
     return found
-
-
-def _templates(own: Grid) -> Mapping[Place, Cell]:
-    """A cell of each dataset and source model."""
-    found: dict[Place, Cell] = {}
-    for cell in own.cells:
-        found.setdefault((cell.dataset.name, cell.source.name), cell)
-    return found
-
-
-def _models(cell: Cell) -> tuple[ModelSpec, ...]:
-    return (cell.source, *cell.targets)
 
 
 def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, ...] | None = None) -> Cell:

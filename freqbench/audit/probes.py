@@ -1,24 +1,23 @@
-"""What an audit measures that no row has: gradients of each source model, and saved volumes scored once more."""
+"""Measures what no row has: gradients of each source model, and saved volumes scored once more.
+
+`audit --run` writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside
+GRADIENTS and SAVED; OUT itself is left as it is.
+"""
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
-from freqbench.audit.extra_cells import PRECISION, STEP_SIZE, STEPS, Probe
-from freqbench.audit.measurements import (
-    GradientFacts,
-    Gradients,
-    Saved,
-    SavedScore,
-    read_gradients,
-    write,
-)
-from freqbench.core import storage
+from freqbench.core import config, storage
+from freqbench.core.config import Strict
+from freqbench.core.documents import object_of
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef
 from freqbench.engine import evaluate, saved_volumes
@@ -28,29 +27,135 @@ from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
 
+FOLDER = "audit"
+GRADIENTS, SAVED = "gradients.json", "saved.json"
+PRECISION: Literal["fp32"] = "fp32"
+"""Rows of a reduced precision count beside those of the full one only."""
+STEPS = 20
+STEP_SIZE = "eps/4"
 WINDOWS = 2
 """Of each case, those with most foreground."""
 NO_GRADIENT = ("does not require grad", "not have been used in the graph")
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Found = TypeVar("Found", bound=Strict)
 Say = Callable[[str], None]
 
 
-def num_passes(probe: Probe) -> int:
+class _OfCase(Strict):
+    dataset: str
+    model: str
+    model_id: str
+    case_id: str
+    case_key: str
+
+
+class GradientFacts(_OfCase):
+    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD.
+
+    Attributes:
+        window: number of the window.
+        precision: arithmetic of the network.
+        zero_share: voxels whose gradient is exactly 0; None where there was no gradient at all.
+        sign_agreement: voxels with a gradient in either of two passes whose sign is the same in both; None where no
+            voxel has one.
+        draws: of a defence at random that an attacker averages at every pass; None where nothing is drawn.
+        eps: radius of the PGD.
+        losses: the loss before each step of PGD; none where one is not finite.
+        error: why there was no gradient, or no loss.
+    """
+
+    window: int
+    precision: str
+    zero_share: Share | None
+    sign_agreement: Share | None
+    draws: int | None = None
+    eps: float
+    losses: tuple[float, ...]
+    error: str | None = None
+
+
+class Gradients(Strict):
+    """The file GRADIENTS: all windows, what PGD was run with, and the versions of what computed it."""
+
+    steps: int
+    step_size: str
+    versions: dict[str, str]
+    windows: tuple[GradientFacts, ...]
+
+
+class SavedScore(_OfCase):
+    """One saved adversarial volume, predicted anew by the model that it was made on.
+
+    Attributes:
+        dsc: of the row, a fraction.
+        dsc_stored: of the volume as the store has it.
+        dsc_8bit: of the same rounded to 256 intensities, as the papers' code saves volumes.
+    """
+
+    attack: str
+    cell_id: str
+    dsc: float
+    dsc_stored: float
+    dsc_8bit: float
+
+
+class Saved(Strict):
+    """The file SAVED."""
+
+    versions: dict[str, str]
+    volumes: tuple[SavedScore, ...]
+
+
+def root_of(out: str) -> str:
+    """The store of what an audit of `out` computed."""
+    return storage.join(out, FOLDER)
+
+
+def read_gradients(out: str) -> Gradients | None:
+    """What was measured of gradients for the store `out`, if anything; UserError for a file that is not of `write`."""
+    return _read(out, GRADIENTS, Gradients)
+
+
+def read_saved(out: str) -> Saved | None:
+    """The rescored volumes of the store `out`, if any; UserError for a file that is not of `write`."""
+    return _read(out, SAVED, Saved)
+
+
+def _read(out: str, name: str, kind: type[Found]) -> Found | None:
+    path = storage.join(root_of(out), name)
+    if not storage.exists(path):
+        return None
+    return config.validate(object_of(storage.read_bytes(path), path), kind, path)
+
+
+def write(out: str, found: Gradients | Saved) -> None:
+    """Write either file, whole or not at all."""
+    name = GRADIENTS if isinstance(found, Gradients) else SAVED
+    storage.write_atomic(storage.join(root_of(out), name), found.model_dump_json(indent=1).encode())
+
+
+def num_passes(own: Grid) -> int:
     """Forward and backward passes over windows that `measure_gradients` takes at most."""
-    sources = {(cell.dataset.name, cell.source.model_id): cell for cell in probe.own.cells}
     windows = 0
-    for cell in sources.values():
-        for ref in probe.own.cases[cell.dataset.name]:
+    for cell in _sources(own):
+        for ref in own.cases[cell.dataset.name]:
             shape = cell.dataset.shape_in(ref, cell.source.space)
             windows += min(WINDOWS, len(attack_windows(shape, cell.source.roi)))
     return windows * (4 + 2 * STEPS)
 
 
-def measure_gradients(probe: Probe, out: str, say: Say) -> None:
-    """Look at gradients of every source model on the audit's cases, and write them to OUT/audit; what is there stays.
+def _sources(own: Grid) -> list[Cell]:
+    """A cell of each dataset and source model."""
+    return list({(cell.dataset.name, cell.source.model_id): cell for cell in own.cells}.values())
+
+
+def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
+    """Measure gradients of every source model of a store on the audit's cases, into OUT/audit; what is there stays.
 
     Args:
-        probe: whose cases and eps.
+        own: the store's own grid on these cases.
+        eps: radius of PGD.
         out: the store that is audited.
         say: told of each model, and of windows that could not be looked at.
     """
@@ -58,28 +163,30 @@ def measure_gradients(probe: Probe, out: str, say: Say) -> None:
     known = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
         known = {_key(each): each for each in former.windows}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sources = {(cell.dataset.name, cell.source.model_id): cell for cell in probe.own.cells}
-    for cell in sources.values():
+    for cell in _sources(own):
         model = None
-        for ref in probe.own.cases[cell.dataset.name]:
-            place = (cell.source.model_id, cell.dataset.case_key(ref), PRECISION, probe.eps)
+        for ref in own.cases[cell.dataset.name]:
+            place = (cell.source.model_id, cell.dataset.case_key(ref), PRECISION, eps)
             if any(key[:4] == place for key in known):
                 continue
             if model is None:
                 say(f"looking at the gradients of {cell.source.name} on {cell.dataset.name}")
-                model = models.load(cell.source, device, PRECISION)
-            known |= {_key(each): each for each in _of_case(model, cell, ref, probe.eps, say)}
+                model = models.load(cell.source, _device(), PRECISION)
+            known |= {_key(each): each for each in facts_of_case(model, cell, ref, eps, say)}
             windows = tuple(known.values())
             write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
     return window.model_id, window.case_key, window.precision, window.eps, window.window
 
 
-def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
-    """The windows of a case with most foreground."""
+def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
+    """Facts of the windows of a case with most foreground."""
     case = cell.dataset.load(ref, cell.source.space)
     height, width, depth = case.image.shape[1:]
     windows = attack_windows((height, width, depth), model.roi)
@@ -98,11 +205,7 @@ def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say
         if not all(map(math.isfinite, losses)):
             error, losses = "the loss is not finite", []
         yield GradientFacts(
-            dataset=cell.dataset.name,
-            model=cell.source.name,
-            model_id=cell.source.model_id,
-            case_id=ref.case_id,
-            case_key=cell.dataset.case_key(ref),
+            **_where(cell, ref),
             window=number,
             precision=PRECISION,
             zero_share=zero,
@@ -112,6 +215,17 @@ def _of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say
             losses=tuple(losses),
             error=error,
         )
+
+
+def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
+    """What both files say of a cell's model and case."""
+    return {
+        "dataset": cell.dataset.name,
+        "model": cell.source.name,
+        "model_id": cell.source.model_id,
+        "case_id": ref.case_id,
+        "case_key": cell.dataset.case_key(ref),
+    }
 
 
 def _look(
@@ -129,7 +243,7 @@ def _look(
         return lambda point: task.raised(model(point, keys=[key]))
 
     objectives = [of_draw(1), of_draw(2)] if _draws(model) and not model.takes_keys else [None, None]
-    with torch.enable_grad(), task.network.evaluation_mode():
+    with torch.enable_grad(), task.evaluation_mode():
         first, second = (task.gradient(task.clean, objective) for objective in objectives)
     agreement = sign_agreement(first, second)
     result = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label)
@@ -142,22 +256,21 @@ def _draws(model: SegmentationModel) -> bool:
     return isinstance(model, DefendedModel) and model.defence.is_random
 
 
-def rescore_saved(probe: Probe, out: str, say: Say) -> None:
+def rescore_saved(own: Grid, out: str, say: Say) -> None:
     """Score saved volumes of the audit's cases again, a few a source model, as stored and in 8 bits; nothing if none.
 
     Args:
-        probe: whose cases.
+        own: the store's own grid on these cases.
         out: the store that is audited, with its volumes.
         say: told how many volumes there are.
     """
     root = storage.join(out, VOLUMES)
-    chosen = list(_chosen(probe.own, root))
+    chosen = list(_chosen(own, root))
     if not chosen:
         return
     say(f"scoring {len(chosen)} saved volumes once more")
     columns = ("cell_id", "case_key", "target_model_id", "dsc", "status")
     scores = {tuple(key): dsc for *key, dsc, status in Store(out).rows(columns) if status == "ok"}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded: dict[str, SegmentationModel] = {}
     found = []
     for cell, ref in chosen:
@@ -165,28 +278,17 @@ def rescore_saved(probe: Probe, out: str, say: Say) -> None:
         if dsc is None or math.isnan(dsc):
             continue
         if cell.source.model_id not in loaded:
-            model = models.load(cell.source, device, cell.precision, cell.compile)
-            loaded = {cell.source.model_id: model}  # one at a time
+            loaded = {}  # one at a time
+            loaded[cell.source.model_id] = models.load(cell.source, _device(), cell.precision, cell.compile)
+        model = loaded[cell.source.model_id]
         stored = saved_volumes.read(root, cell, ref)[0].adversarial
-        case, model = cell.dataset.load(ref, cell.source.space), loaded[cell.source.model_id]
+        case = cell.dataset.load(ref, cell.source.space)
         anew = [_dsc(model, image, case, cell.dataset.num_classes) for image in (stored, (stored * 255).round() / 255)]
         if any(map(math.isnan, anew)):
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")
             continue
-        found.append(
-            SavedScore(
-                dataset=cell.dataset.name,
-                model=cell.source.name,
-                model_id=cell.source.model_id,
-                case_id=ref.case_id,
-                case_key=cell.dataset.case_key(ref),
-                attack=cell.attack.name,
-                cell_id=cell.cell_id,
-                dsc=dsc,
-                dsc_stored=anew[0],
-                dsc_8bit=anew[1],
-            )
-        )
+        scored = {"dsc": dsc, "dsc_stored": anew[0], "dsc_8bit": anew[1]}
+        found.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
     write(out, Saved(versions=versions(), volumes=tuple(found)))
 
 

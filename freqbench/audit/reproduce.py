@@ -20,12 +20,11 @@ from freqbench.engine import saved_volumes
 from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.grid import Cell, Grid, Unit
-from freqbench.job.remaining import VOLUMES
 from freqbench.job.schema import JobSpec, expand, further_targets
 from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
 from freqbench.results import Key, Store
 from freqbench.results.rowid import find_row, row_id, sample_rows
-from freqbench.results.volumes import ADVERSARIAL, FACTS
+from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
 Verdict = Literal["equal", "close", "different", "not recomputed"]
 

@@ -1,4 +1,4 @@
-"""The commands that say whether numbers can be believed: audit, reproduce, verify."""
+"""Checks whether numbers can be believed: the commands `audit`, `reproduce` and `verify`."""
 
 from typing import Annotated, Literal
 
@@ -9,15 +9,10 @@ from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
-Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
-Trust = Annotated[
-    bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
-]
-
 
 @app.command()
 def audit(
-    out: Out,
+    out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what --run would compute; computes nothing.")] = False,
     cases: Annotated[
@@ -29,9 +24,9 @@ def audit(
     job: Annotated[str | None, typer.Option("--job", help="Of --run: job file [default: OUT's].")] = None,
     engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of --run, as of `run`.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Of --run: Ray cluster.")] = None,
-    trust_code: Trust = False,
-    format: Annotated[str, typer.Option("--format", help="terminal, md, csv, latex or html.")] = "terminal",
-    to: Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")] = None,
+    trust_code: common.Trust = False,
+    format: common.Format = "terminal",
+    to: common.To = None,
 ) -> None:
     """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
     failed: int | None = 0
@@ -42,18 +37,19 @@ def audit(
     if plan and (to is not None or format != "terminal"):
         raise UserError("audit: expected --format and --to without --plan, which shows no table")
     if run or plan:
-        from freqbench.audit import extended
+        from freqbench.audit import extra_cells
 
         spec = common.spec_of(out, job, trust_code)
-        asked = extended.Asked(cases=cases, eps=eps, engine=engine, address=address, compute=not plan)
-        failed = extended.carry_out(spec, out, asked, common.console())
+        failed = extra_cells.carry_out(
+            spec, out, common.console(), cases=cases, eps=eps, engine=engine, address=address, compute=not plan
+        )
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
         if plan:
             return
     elif given:
         raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
-    common.put(common.report([out], format, "audit"), to)
+    common.put(common.tables([out], format, "audit"), to)
     if failed:
         common.say(f"{failed} records of the audit failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
@@ -61,7 +57,7 @@ def audit(
 
 @app.command()
 def reproduce(
-    out: Out,
+    out: common.Out,
     row: Annotated[
         str | None, typer.Option("--row", help="Id of a row, 6 digits or more: the page has it in a case's details.")
     ] = None,
@@ -70,7 +66,7 @@ def reproduce(
     job: Annotated[
         str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: OUT's].")
     ] = None,
-    trust_code: Trust = False,
+    trust_code: common.Trust = False,
 ) -> None:
     """Compute rows of a store again, compare them with what is stored, and name what differs; stores nothing."""
     from freqbench.audit import reproduce
@@ -85,7 +81,7 @@ def reproduce(
 
 @app.command()
 def verify(
-    out: Out,
+    out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
 ) -> None:
     """Check a whole store: files, columns, values, doubles, holes, classes, identities; changes nothing."""

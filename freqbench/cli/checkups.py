@@ -1,6 +1,7 @@
-"""What `bench.py doctor` says: of this machine, of a dataset's folder, of a checkpoint and how it fits a job's data."""
+"""Examines this machine, a dataset's folder, or a checkpoint and how it fits a job's data, for `bench.py doctor`."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,19 +11,21 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.cli import doctor
+from freqbench.attacks import ATTACKS
 from freqbench.core import storage
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES
 from freqbench.core.types import CaseRef
-from freqbench.data import Dataset
+from freqbench.data import DATASETS, Dataset
 from freqbench.data.layouts import recognise as recognise_layout
-from freqbench.engine import evaluate, memory
-from freqbench.engine.fit import CAUSES
+from freqbench.engine import evaluate, memory, provenance
+from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
-from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve
+from freqbench.metrics import lpips_weights
+from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.networks.architectures import skeleton
@@ -41,13 +44,8 @@ SIGNS: Mapping[str, str] = {
 
 
 def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
-    """A name and a line each, and whether all is as it should be.
-
-    Args:
-        data: a dataset's folder; None: not asked for.
-        checkpoint: a file, or the name of a model of the job; None: not asked for.
-        job: that has the checkpoint's model.
-        where: the job's file, for errors.
+    """A name and a line each, and whether all is as it should be: of a dataset's folder, of a checkpoint (a file, or a
+    model's name in the job), or of this machine.
 
     Raises:
         UserError: a job without a checkpoint, or what either turns out not to be.
@@ -59,7 +57,31 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
     if data:
         layout = recognise_layout(data)
         return iter(layout.lines()), not layout.problems
-    return doctor.examine(), True
+    return _machine(), True
+
+
+def _machine() -> Lines:
+    """What works on this machine."""
+    yield "devices", ", ".join(provenance.devices())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
+    code = provenance.git_state()
+    yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
+    weights = lpips_weights()
+    yield "LPIPS weights", str(weights) if weights else "not here: fetched at the first run that wants LPIPS"
+    yield "cache", str(storage.cache_dir())
+    yield "attacks", ", ".join(ATTACKS)
+    yield "models", ", ".join(MODELS)
+    yield "zoo", ", ".join(zoo_names()) or "empty"
+    yield "datasets", ", ".join(DATASETS)
+    root = os.environ.get("FREQBENCH_DATA")
+    yield "FREQBENCH_DATA", _folders(Path(root)) if root else "not set: name your data's root in the job file"
+
+
+def _folders(root: Path) -> str:
+    if not root.is_dir():
+        return f"{root}: no such folder"
+    found = sorted(path.parent.name for path in root.glob("*/dataset.json"))
+    return f"{root}: {', '.join(found) if found else 'no folder with a dataset.json'}"
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
@@ -115,21 +137,18 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         "dataset": made.get("dataset"),
         "steps": made.get("steps"),
         "seed": made.get("seed"),
-        "select Dice": _rounded(made.get("dice_select")),
-        "test Dice": _rounded(made.get("dice_test")),
+        "select Dice": made.get("dice_select"),
+        "test Dice": made.get("dice_test"),
     }
     if made:
-        yield "training", ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in known.items()}
+        yield "training", ", ".join(f"{name} {value}" for name, value in rounded.items() if value is not None)
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
         counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
         yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
     if licence:
         yield "licence", str(licence)
-
-
-def _rounded(value: object) -> object:
-    return round(value, 3) if isinstance(value, float) else value
 
 
 def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
@@ -186,7 +205,7 @@ def _is_same(one: str, other: str) -> bool:
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     """The foreground Dice of the first clean case under each migration that the file may be of, and what follows."""
     number, written = next(
-        (i, each) for i, each in enumerate(job.datasets) if each.get("name") in (entry.datasets or [each.get("name")])
+        (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):
@@ -228,7 +247,7 @@ def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:
     if not found[best] >= entry.min_dice:
         which = "none of them" if len(found) > 1 else "it does not"
         reach = "reaches" if len(found) > 1 else "reach"
-        return f"{which} {reach} min_dice {entry.min_dice:g}: {CAUSES}"
+        return f"{which} {reach} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
     if len(found) == 1:
         return f"it reaches min_dice {entry.min_dice:g}"
     if entry.migration == best:

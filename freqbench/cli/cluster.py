@@ -1,11 +1,12 @@
-"""The commands for jobs on a cluster: submit, status, stop, list."""
+"""Sends jobs to a cluster and follows them: the commands `submit`, `status`, `stop` and `list`."""
 
+import asyncio
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JO
 
 @app.command()
 def submit(
-    job: Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")],
+    job: common.JobFile,
     address: Address = None,
     out: Annotated[
         str | None, typer.Option("--out", help="Where results go: a URI, or file:///path that all nodes share.")
@@ -36,10 +37,8 @@ def submit(
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what the job says, and end with its exit code.")
     ] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override the job file: a.b=c.")] = None,
-    limit_cases: Annotated[
-        int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")
-    ] = None,
+    set_: common.Overrides = None,
+    limit_cases: common.Limit = None,
     shard: Annotated[str | None, typer.Option(help="Only this part of the cells: 2/8.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run though another run writes to OUT.")] = False,
     trust_code: Annotated[
@@ -53,9 +52,9 @@ def submit(
     jobs = _jobs()
     from freqbench.remote import package
     from freqbench.results import Shard
-    from freqbench.training import trained
+    from freqbench.training import link
 
-    spec = trained.described(common.job_of(job, set_, trust_code), job)
+    spec = link.described(common.job_of(job, set_, trust_code), job)
     for text in (Path(job).read_text(encoding="utf-8"), *(set_ or ()), str(spec.training)):
         package.refuse_credentials(text, job)
     package.check(job, spec)
@@ -179,13 +178,8 @@ def _jobs() -> Any:
 
 def _follow(jobs: Any, head: Any, job_id: str) -> None:
     """Show what a job says, and leave as it leaves."""
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
     try:
-        details = head.follow(job_id, write)
+        details = asyncio.run(head.follow(job_id, partial(print, end="", flush=True)))
     except KeyboardInterrupt:
         common.say(f"{job_id} goes on: bench.py status {job_id}{_hint(head)}, or stop")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,37 +1,58 @@
-"""What works on this machine."""
+"""Shows what works on this machine and what it keeps: the commands `doctor` and `cache`."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Annotated
 
-from freqbench.attacks import ATTACKS
-from freqbench.core import storage
-from freqbench.core.machine import versions
-from freqbench.data import DATASETS
-from freqbench.engine import provenance
-from freqbench.metrics import lpips_weights
-from freqbench.models import MODELS, zoo_names
+import typer
 
+from freqbench.cli import common
 
-def examine() -> Iterator[tuple[str, str]]:
-    """Findings, a name and a line each."""
-    yield "devices", ", ".join(provenance.devices())
-    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
-    code = provenance.git_state()
-    yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
-    weights = lpips_weights()
-    yield "LPIPS weights", str(weights) if weights else "not here: fetched at the first run that wants LPIPS"
-    yield "cache", str(storage.cache_dir())
-    yield "attacks", ", ".join(ATTACKS)
-    yield "models", ", ".join(MODELS)
-    yield "zoo", ", ".join(zoo_names()) or "empty"
-    yield "datasets", ", ".join(DATASETS)
-    root = os.environ.get("FREQBENCH_DATA")
-    yield "FREQBENCH_DATA", _folders(Path(root)) if root else "not set: name your data's root in the job file"
+app = typer.Typer()
+cache = typer.Typer(
+    help="Preprocessed volumes that are kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none).",
+    no_args_is_help=True,
+)
+app.add_typer(cache, name="cache")
 
 
-def _folders(root: Path) -> str:
-    if not root.is_dir():
-        return f"{root}: no such folder"
-    found = sorted(path.parent.name for path in root.glob("*/dataset.json"))
-    return f"{root}: {', '.join(found) if found else 'no folder with a dataset.json'}"
+@app.command()
+def doctor(
+    data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, what it lacks.")] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Its file, or a model of --job.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Job file: the checkpoint's Dice on its first case.")] = None,
+    trust_code: common.Trust = False,
+) -> None:
+    """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
+    from freqbench.cli import checkups
+    from freqbench.core.plugins import trusting
+    from freqbench.training import link
+
+    spec = link.planned(common.job_of(job, None, trust_code), job)[0] if job else None
+    with trusting(trust_code or bool(spec and spec.trust_code)):
+        lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
+        for name, finding in lines:
+            common.say(f"{name + ':':<16} {finding}")
+    if not is_sound:
+        raise typer.Exit(common.EXIT_FAILED)
+
+
+@cache.command("show")
+def cache_show() -> None:
+    """Show how many volumes and copies of remote files are kept, where, and how much room they take."""
+    from freqbench.core import downloads
+    from freqbench.data import cache
+
+    if copies := downloads.total():
+        common.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {downloads.root()}")
+    size = f"{cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB"
+    common.say(f"{len(cache.entries())} volumes, {size}: {cache.folder()}")
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Remove all volumes and copies of remote files; they are made, or fetched, anew when they are wanted."""
+    from freqbench.core import downloads
+    from freqbench.data import cache
+
+    if copies := downloads.clear():
+        common.say(f"{copies / 1e9:.2f} GB freed: {downloads.root()}")
+    common.say(f"{cache.clear() / 1e9:.2f} GB freed: {cache.folder()}")

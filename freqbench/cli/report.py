@@ -1,4 +1,4 @@
-"""The commands that show results: report, compare, serve."""
+"""Shows results: the commands `report`, `compare` and `serve`."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
+PAGE, PAGE_FOLDER = "report.html", "report"
+
 Outs = Annotated[list[str], typer.Argument(help="One result store or several.", metavar="OUT...")]
-Format = Annotated[str, typer.Option("--format", help="terminal, md, csv, latex or html.")]
-To = Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")]
 
 
 @app.command()
@@ -21,7 +21,7 @@ def report(
         str | None,
         typer.Option("--table", help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML)."),
     ] = None,
-    format: Format = "terminal",
+    format: common.Format = "terminal",
     to: Annotated[
         str | None,
         typer.Option("--to", help="File to write to; of the page: OUT/report.html, with --volumes a folder."),
@@ -29,7 +29,7 @@ def report(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, though the data must not be passed on.")] = False,
+    yes: common.Yes = False,
     figures: Annotated[
         str | None, typer.Option("--figures", help="Folder for every picture that the results allow, PDF and PNG.")
     ] = None,
@@ -38,24 +38,83 @@ def report(
     if figures:
         if table or to or volumes or format != "terminal":
             raise UserError("report: --figures: expected no other option beside it: run report twice")
-        common.write_figures(outs, figures)
+        _write_figures(common.unique(outs), figures)
     elif format == "html" and not table:
-        common.write_page(outs, to, volumes, yes)
+        write_page(common.unique(outs), to, volumes, yes)
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
-        common.put(common.report(outs, format, table), to)
+        common.put(common.tables(outs, format, table), to)
+
+
+def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
+    """Write the page of stores: one file, or a folder with the volumes that the stores hold.
+
+    Raises:
+        UserError: nothing to show, or volumes that must not be passed on, it cannot ask, and there is no `yes`.
+    """
+    from freqbench.audit import checks
+    from freqbench.core import storage
+    from freqbench.reporting import audit
+    from freqbench.reporting.contents import contents, keys_of
+    from freqbench.reporting.page import build_page, page_data, viewer_script
+    from freqbench.reporting.page.manifest import write_volumes
+    from freqbench.results import Store
+
+    place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
+    if not with_volumes:
+        common.require_file(place)
+    stores = [Store(out) for out in outs]
+    found = contents(stores)
+    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in found.facts)))
+    data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+    file, volumes, viewer = place, None, ""
+    if with_volumes:
+        common.ask_to_write(found.restricted, yes)
+        file, viewer = storage.join(place, "index.html"), viewer_script()
+        volumes = write_volumes(found.records, found.classes, outs, place)
+    page = build_page(data, viewer, volumes)
+    storage.write_atomic(file, page.encode())
+    common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
+    if volumes is not None:
+        size = f"{volumes['bytes'] / 1e6:.0f} MB"
+        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder whole")
+
+
+def _write_figures(outs: list[str], folder: str) -> None:
+    from freqbench.core import storage
+    from freqbench.reporting.contents import contents
+    from freqbench.reporting.figures import write_figures
+    from freqbench.results import Store
+    from freqbench.results import volumes as saved
+
+    found = contents([Store(out) for out in outs])
+    volumes = storage.join(outs[0], saved.VOLUMES) if len(outs) == 1 else None
+    written = write_figures(found.records, found.classes, volumes, folder)
+    for path in written.paths:
+        common.say(path)
+    for name, reason in written.reasons.items():
+        common.say(f"no {name}: {reason}")
 
 
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A")],
     second: Annotated[str, typer.Argument(help="Another one.", metavar="OUT_B")],
-    format: Format = "terminal",
-    to: To = None,
+    format: common.Format = "terminal",
+    to: common.To = None,
 ) -> None:
     """Compare two stores case by case: what made them first, then differences with intervals."""
-    common.put(common.compare(first, second, format), to)
+    from freqbench.analysis.groups import SCORES
+    from freqbench.reporting import views
+    from freqbench.reporting.contents import contents
+    from freqbench.reporting.report import renderer
+    from freqbench.results import Store
+
+    render = renderer(common.FORMATS.get(format, format))
+    a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
+    sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
+    common.put(render(sections).rstrip() + "\n", to)
 
 
 @app.command()
@@ -65,4 +124,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it can read.")] = "127.0.0.1",
 ) -> None:
     """Show the page live over stores, also of runs that go on; read-only, until Ctrl-C."""
-    common.serve(outs, host, port)
+    try:
+        from freqbench.reporting.page import serve as server
+    except ImportError as error:
+        raise UserError(f"serve: expected the package {error.name}: pip install 'freqbench[serve]'") from None
+
+    if host not in server.LOOPBACK:
+        common.say(f"whoever reaches {host} can read these results: there is no login")
+    server.serve(common.unique(outs), host, port, lambda address: common.say(f"{address} (Ctrl-C ends it)"))

@@ -1,4 +1,4 @@
-"""YAML files to validated pydantic models: every mistake is one line with its place, what was expected and a hint."""
+"""Reads YAML files into pydantic models; a mistake is one line with its place, what was expected and a hint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +25,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file into a pydantic model.
-
-    Args:
-        path: YAML file, read by `freqbench.core.documents.yaml_of`.
-        model: what it must hold.
-        overrides: `a.b=c` or `a.0.b=c`, applied before validation; the value is YAML.
+    """Read a YAML file into a model, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML.
 
     Raises:
         UserError: no such file, not YAML, or not what the model wants.
@@ -94,16 +89,15 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     place = _place(location)
     if first["type"] == "missing":
         return f"{place}: required, but not given"
-    alternatives = [each["msg"] for each in errors if each["loc"][: len(location)] == location]
-    message = " or ".join(
-        [first["msg"], *(text.removeprefix("Input should be ") for text in dict.fromkeys(alternatives[1:]))]
-    ).removeprefix("Value error, ")
+    said = [each["msg"].partition(" or instance of ")[0] for each in errors if each["loc"][: len(location)] == location]
+    others = (text.removeprefix("Input should be ") for text in dict.fromkeys(said[1:]))
+    message = " or ".join([said[0], *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
     return f"{place}: {message}{got}" if place else message
 
 
 def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The place in the file: pydantic appends which alternative of a union it tried."""
+    """The place in the file, to which pydantic appends the alternative of a union that it tried."""
     for i, part in enumerate(location):
         owner = _model_at(model, location[:i])
         if isinstance(part, str) and i and owner is None:

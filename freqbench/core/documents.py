@@ -1,11 +1,11 @@
-"""YAML and JSON of unknown origin, read within limits of size, depth and what aliases multiply into."""
+"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values."""
 
 import json
 from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from freqbench.core.errors import UserError
 
@@ -18,37 +18,34 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses what is too much and what is said twice before anything is made of it."""
+    """PyYAML's safe loader, which refuses too many nodes or levels and a key that stands twice while it composes.
+
+    An alias counts as all the nodes that it stands for, so that nothing multiplies unseen.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._depth = 0
-        self._weights: dict[int, int] = {}
+        self._depth = self._nodes = 0
+        self._sizes: dict[str, int] = {}  # nodes behind each anchor, once its node has ended
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        mark, is_alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)  # type: ignore[no-untyped-call]
+        event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
+        is_alias = isinstance(event, yaml.AliasEvent)
+        if is_alias and event.anchor in self.anchors and event.anchor not in self._sizes:
+            raise ComposerError(None, None, "an alias of what it stands in", event.start_mark)
+        self._nodes += self._sizes.get(event.anchor, 1) if is_alias else 1
         self._depth += 1
+        if self._nodes > YAML_NODES:
+            raise ComposerError(None, None, f"more than {YAML_NODES:,} values, aliases spelt out", event.start_mark)
         if self._depth > DEPTH:
-            raise ComposerError(None, None, f"more than {DEPTH} levels", mark)
+            raise ComposerError(None, None, f"more than {DEPTH} levels", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if node is not None and not is_alias:
-            self._weights[id(node)] = self._weight(node, mark)
-        return node
-
-    def _weight(self, node: Node, mark: Any) -> int:
-        """Nodes that a node stands for, itself included."""
-        if isinstance(node, MappingNode):
+        if isinstance(node, MappingNode) and not is_alias:
             _refuse_twice(node)
-            parts = [part for pair in node.value for part in pair]
-        else:
-            parts = node.value if isinstance(node, SequenceNode) else []
-        if any(id(part) not in self._weights for part in parts):
-            raise ComposerError(None, None, "an alias of what it stands in", mark)
-        weight = 1 + sum(self._weights[id(part)] for part in parts)
-        if weight > YAML_NODES:
-            raise ComposerError(None, None, f"more than {YAML_NODES:,} values, aliases spelt out", mark)
-        return weight
+        if event.anchor and not is_alias:
+            self._sizes[event.anchor] = self._nodes - before
+        return node
 
 
 def _refuse_twice(node: MappingNode) -> None:
@@ -61,11 +58,7 @@ def _refuse_twice(node: MappingNode) -> None:
 
 
 def yaml_of(content: bytes | str, where: str) -> Any:
-    """What a YAML text holds, as plain values.
-
-    Args:
-        content: the text.
-        where: begins the line of an error.
+    """What a YAML text holds, as plain values; `where` begins the line of an error.
 
     Raises:
         UserError: not YAML, a tag that would make an object, a key twice, or more than YAML_BYTES, YAML_NODES or DEPTH
@@ -85,11 +78,7 @@ def yaml_of(content: bytes | str, where: str) -> Any:
 
 
 def json_of(content: bytes | str, where: str) -> Any:
-    """What a JSON text holds.
-
-    Args:
-        content: the text.
-        where: begins the line of an error.
+    """What a JSON text holds; `where` begins the line of an error.
 
     Raises:
         UserError: not JSON, or more than JSON_BYTES or DEPTH levels.
@@ -102,8 +91,13 @@ def json_of(content: bytes | str, where: str) -> Any:
         raise UserError(f"{where}: not readable as JSON: {' '.join(str(error).split()):.300}") from None
     except RecursionError:
         raise UserError(f"{where}: not readable as JSON: more than {DEPTH} levels") from None
-    _refuse_depth(found, where)
-    return found
+    level = [found] if isinstance(found, dict | list) else []
+    for _ in range(DEPTH):  # whoever walks through it calls itself once a level
+        parts = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
+        level = [part for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return found
+    raise UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
 
 
 def object_of(content: bytes | str, where: str) -> dict[str, Any]:
@@ -116,19 +110,3 @@ def object_of(content: bytes | str, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(found).__name__}: restore or delete it")
     return found
-
-
-def _refuse_depth(found: Any, where: str) -> None:
-    """Whoever walks through it calls itself once a level."""
-    level = [found]
-    for _ in range(DEPTH):
-        level = [
-            part
-            for each in level
-            if isinstance(each, dict | list)
-            for part in (each.values() if isinstance(each, dict) else each)
-            if isinstance(part, dict | list)
-        ]
-        if not level:
-            return
-    raise UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")

@@ -1,4 +1,4 @@
-"""Ctrl-C, or SIGTERM, that waits for a consistent moment."""
+"""Lets Ctrl-C, or SIGTERM, wait for a consistent moment."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""What numbers depend on beside the job: this machine's cores, and the versions of what computes."""
+"""Tells what results depend on beside the job: this machine's cores, and the versions of what computes."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Names and paths from files of unknown origin: which may become part of a file name, and which may be opened."""
+"""Checks names and paths from files of unknown origin before they become file names or are opened."""
 
 import re
 import unicodedata
@@ -25,17 +25,10 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 
 
 def required(name: str, what: str = "") -> str:
-    """A name that may become part of a file name, refused where it may not.
+    """A name, refused where it may not become part of a file name; `what` begins the line of the error.
 
     Nothing is escaped, so that two names are two files and a file says its name: letters of any script in their
     composed form (Unicode NFC), as some disks take other spellings for the same name.
-
-    Args:
-        name: of a job, a list of cases, a store.
-        what: begins the line of an error.
-
-    Raises:
-        UserError: it may not.
     """
     fits = len(name.encode(errors="replace")) <= LONGEST
     if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
@@ -50,10 +43,7 @@ def required(name: str, what: str = "") -> str:
 def require_plain(path: str) -> None:
     """Refuse paths and URIs that would do more than name an object.
 
-    Chains (`::`) and the file systems that are made of others' instructions (`reference://` ...) run code of their own.
-
-    Raises:
-        UserError: such a one, or one with control characters.
+    Chains (`::`) and file systems that follow instructions (`reference://` ...) run code of their own.
     """
     if _CONTROL.search(path):
         raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
@@ -64,11 +54,7 @@ def require_plain(path: str) -> None:
 
 
 def require_open(variable: str, where: str) -> None:
-    """Refuse to put a secret of the environment into a path, which errors, rows and servers would tell on.
-
-    Raises:
-        UserError: the variable's name says that it is one; `where` begins the line.
-    """
+    """Refuse a variable that sounds secret in a path, which errors and rows repeat; `where` begins the line."""
     if _SECRET.search(variable):
         raise UserError(
             f"{where}: expected a variable that may be told, got {variable}, which sounds secret: name it otherwise"
@@ -76,15 +62,7 @@ def require_open(variable: str, where: str) -> None:
 
 
 def require_inside(root: str, path: str) -> None:
-    """Refuse a path below a local folder that links lead out of; the folder itself may be a link.
-
-    Args:
-        root: folder or URI; on storage of the net there are no links.
-        path: below it, there or not.
-
-    Raises:
-        UserError: it leads elsewhere.
-    """
+    """Refuse a path below a local folder that links lead out of; the folder itself may be a link, URIs have none."""
     protocol, separator, folder = root.rpartition("://")
     if protocol not in ("", "file", "local"):
         return

@@ -1,4 +1,4 @@
-"""Classes of other packages by `module:Class`, imported only where the user trusts their code.
+"""Imports classes of other packages by `module:Class`, only where the user trusts their code.
 
 Trust belongs to the context that the code runs in: a command or a worker opens it once, with `trusting`, and nothing
 in between hands it on.
@@ -42,11 +42,7 @@ def is_trusted() -> bool:
 
 
 def require_trust(what: str) -> None:
-    """Refuse what runs third-party code, unless it is trusted.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Refuse what runs third-party code, unless it is trusted."""
     if not is_trusted():
         raise UserError(
             f"{what}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can: read "
@@ -55,11 +51,7 @@ def require_trust(what: str) -> None:
 
 
 def load_class(path: str, base: type) -> type[Any]:
-    """The class that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
-
-    Args:
-        path: `package.module:Class`.
-        base: what it must be a subclass of.
+    """The subclass of `base` that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
 
     Raises:
         UserError: not trusted, not importable, no such class, not a subclass, or an abstract one.
@@ -89,9 +81,7 @@ def is_foreign(cls: type) -> bool:
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """What identifies a class of another package beside its parameters: path and SHA-256 of its source file; empty for
-    freqbench's own, whose revisions are raised by hand.
-    """
+    """Path and source SHA-256 of a class of another package; empty for freqbench's own, which have revisions."""
     if not is_foreign(cls):
         return {}
     return {"class": f"{cls.__module__}:{cls.__qualname__}", "source_sha256": _sha256(inspect.getfile(cls))}

@@ -1,4 +1,4 @@
-"""Text for terminals and tables: what files and stores say is shown as it is and never interpreted."""
+"""Shows what files and stores say as it is: nothing in it is markup, and no control character comes through."""
 
 import re
 from collections.abc import Iterable

@@ -1,7 +1,9 @@
-"""Datasets: cases on a preprocessed grid with intensities in [0, 1]."""
+"""Reads datasets: cases on a preprocessed grid with intensities in [0, 1]."""
 
 from collections.abc import Mapping
 
+from freqbench.core.identity import digest
+from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data.base import Dataset, case_key_of
 from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.amos import AMOS
@@ -12,8 +14,7 @@ from freqbench.data.loaders.phantom import Phantom
 from freqbench.data.loaders.standin import StandIn
 from freqbench.data.loaders.synapse import Synapse
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
-from freqbench.data.native import attacked_native, resampling_error
-from freqbench.data.preprocess import prepare
+from freqbench.data.preprocess import attacked_native, prepare, resampling_error
 
 DATASETS: Mapping[str, type[Dataset]] = {
     "phantom": Phantom,
@@ -27,4 +28,14 @@ DATASETS: Mapping[str, type[Dataset]] = {
     "nnunet_raw": NnunetRaw,
 }
 
-__all__ = ["DATASETS", "Dataset", "attacked_native", "case_key_of", "prepare", "resampling_error"]
+__all__ = [
+    "DATASETS",
+    "CaseRef",
+    "Dataset",
+    "NativeCase",
+    "attacked_native",
+    "case_key_of",
+    "digest",
+    "prepare",
+    "resampling_error",
+]

@@ -1,4 +1,4 @@
-"""What every dataset offers: case references that are cheap to list, and cases on the preprocessed grid."""
+"""Defines what every dataset offers: case references that are cheap to list, cases on the preprocessed grid."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -95,16 +95,14 @@ class Dataset(Strict, abc.ABC):
             space: of a model that has its own; None: the dataset's.
 
         Raises:
-            DataError: the case cannot be read or its voxels are not what they should be.
+            DataError: as `native`.
         """
         return prepare(self.native(ref), space or self.space)
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
-        """Voxels of a case in a space before any cropping: an upper bound, for estimates, without reading the case.
+        """Voxels of a case in a space (None: the dataset's) before any cropping: an upper bound, without reading it.
 
-        Args:
-            ref: the case.
-            space: of a model that has its own; None: the dataset's. Where the case has no `grid`, the dataset's too.
+        Where the case has no `grid`, those in the dataset's space.
         """
         return ref.shape if space is None or ref.grid is None else prepared_shape(*ref.grid, space)
 

@@ -1,4 +1,4 @@
-"""Preprocessed volumes kept on the node's disk: by content, each whole or not at all, within a bound."""
+"""Keeps preprocessed volumes on the node's disk: by content, each whole or not at all, within a bound."""
 
 import contextlib
 import json
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -40,13 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """One volume on disk.
-
-    Attributes:
-        path: its file.
-        num_bytes: its size.
-        used: when it was last written or read, seconds since 1970.
-    """
+    """One volume on disk; `used` is when it was last written or read, seconds since 1970."""
 
     path: Path
     num_bytes: int
@@ -104,7 +97,7 @@ def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
     A disk that is full or refuses costs time, not the case: that is logged.
 
     Args:
-        key: digest of all that the case hangs on.
+        key: digest of all that the case depends on.
         ref: of the case, as the caller knows it: the same content may go by another name elsewhere.
         make: reads and preprocesses it.
 
@@ -140,21 +133,24 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
         return None
     with contextlib.suppress(OSError):  # a cache that another user owns, or clears just now, is good enough to read
         os.utime(path)
-    return _case(ref, image, label, json.loads(facts))
+    told = json.loads(facts)
+    return Case(
+        ref=ref,
+        image=image,
+        label=label,
+        spacing=_triple(told["spacing"]),
+        affine=np.array(told["affine"], np.float64),
+        native_ranges=tuple((low, high) for low, high in told["native_ranges"]),
+        original_spacing=_triple(told["original_spacing"]),
+    )
 
 
 def _keep(path: Path, case: Case, most: int) -> None:
     """Write a case; what was used least recently gives way where all would take more than `most` bytes."""
     from safetensors.torch import save
 
-    facts = json.dumps(
-        {
-            "spacing": case.spacing,
-            "affine": case.affine.tolist(),
-            "native_ranges": case.native_ranges,
-            "original_spacing": case.original_spacing,
-        }
-    )
+    stated = {"spacing": case.spacing, "affine": case.affine.tolist(), "native_ranges": case.native_ranges}
+    facts = json.dumps({**stated, "original_spacing": case.original_spacing})
     metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
     content = save({"image": case.image, "label": case.label}, metadata)
     if len(content) > most:
@@ -192,18 +188,6 @@ def _checksum(facts: str, image: Tensor, label: Tensor) -> str:
     for tensor in (image, label):
         checksum = zlib.crc32(tensor.numpy().data, checksum)
     return f"{checksum:08x}"
-
-
-def _case(ref: CaseRef, image: Tensor, label: Tensor, facts: dict[str, Any]) -> Case:
-    return Case(
-        ref=ref,
-        image=image,
-        label=label,
-        spacing=_triple(facts["spacing"]),
-        affine=np.array(facts["affine"], np.float64),
-        native_ranges=tuple((low, high) for low, high in facts["native_ranges"]),
-        original_spacing=_triple(facts["original_spacing"]),
-    )
 
 
 def _triple(values: list[float]) -> Spacing:

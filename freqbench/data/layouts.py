@@ -1,6 +1,6 @@
-"""Which loader reads a folder, and what is missing in it, by name."""
+"""Recognises which loader reads a folder, and says what is missing in it, by name."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,122 @@ import yaml
 
 from freqbench.core import config, storage
 from freqbench.core.errors import DataError, UserError
-from freqbench.data import DATASETS
-from freqbench.data.kinds import KINDS, classes, kind_of, structures
-from freqbench.data.loaders.folder import expanded
-from freqbench.data.loaders.listed import ListedFolder, Survey
+from freqbench.data import DATASETS, nifti
+from freqbench.data.loaders.folder import ListedFolder, Survey, expanded
+from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.published_split import Published, is_averaged
+
+ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A layout that is known, and what tells it apart.
+
+    Attributes:
+        title: what it is called.
+        sign: what is looked for, in words.
+        here: whether a folder has it.
+        loader: of DATASETS.
+        keys: of the loader, beside its root, as the folder asks for them.
+        all_cases: keys that take in what the job line leaves out, to look at every case.
+    """
+
+    title: str
+    sign: str
+    here: Callable[[Path], bool]
+    loader: str
+    keys: Callable[[Path], dict[str, Any]] = lambda _: {}
+    all_cases: tuple[tuple[str, Any], ...] = ()
+
+
+def _structures(case: Path) -> list[str]:
+    """The structures that a case of TotalSegmentator has masks of."""
+    return sorted(nifti.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
+
+
+def _classes(folder: Path) -> dict[str, Any]:
+    """Structures for a job line: abdominal organs where there are any."""
+    cases = sorted(folder.glob("s[0-9]*/segmentations"))
+    there = max((_structures(case.parent) for case in cases), key=len, default=[])
+    return {"classes": [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)}
+
+
+def _has(*patterns: str) -> Callable[[Path], bool]:
+    return lambda folder: any(next(folder.glob(pattern), None) for pattern in patterns)
+
+
+def _is_nnunet(folder: Path) -> bool:
+    """Images end in the number of their channel and label maps do not."""
+    image = next(folder.glob("imagesTr/*_0000.nii*"), None)
+    return image is not None and not (folder / "labelsTr" / image.name).exists()
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "TotalSegmentator",
+        "s0000/ct.nii.gz and s0000/segmentations",
+        _has("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
+        "totalsegmentator",
+        keys=_classes,
+    ),
+    Kind("raw folder of nnU-Net", "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz", _is_nnunet, "nnunet_raw"),
+    Kind(
+        "BTCV as downloaded",
+        "RawData/Training/img/img0001.nii.gz",
+        _has(
+            *(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
+            *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
+            "averaged-*/DET*_avg*.nii*",
+        ),
+        "synapse",
+    ),
+    Kind(
+        "ACDC as downloaded",
+        "training/patient001/patient001_frame01.nii.gz",
+        _has("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
+        "acdc",
+    ),
+    Kind(
+        "AMOS",
+        "imagesTr/amos_0001.nii.gz",
+        _has("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
+        "amos",
+        all_cases=(("modality", "all"),),
+    ),
+    Kind(
+        "Synapse (BTCV) in the Decathlon layout",
+        "imagesTr/img0001.nii.gz",
+        _has("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
+        "synapse",
+    ),
+    Kind(
+        "ACDC in the Decathlon layout",
+        "imagesTr/patient001_frame01.nii.gz",
+        _has("imagesTr/patient[0-9]*_frame*.nii.gz"),
+        "acdc",
+    ),
+    Kind(
+        "task of the Medical Segmentation Decathlon",
+        "a folder called Task09_Spleen or so",
+        lambda folder: folder.name in TASKS,
+        "msd",
+        keys=lambda folder: {"task": folder.name},
+    ),
+    Kind(
+        "folder in the layout of the Decathlon",
+        "dataset.json or imagesTr",
+        _has("dataset.json", "imagesTr"),
+        "decathlon",
+    ),
+)
+
+
+def _kind_of(folder: Path) -> Kind | None:
+    """The first layout that a folder has."""
+    return next((kind for kind in KINDS if kind.here(folder)), None)
+
 
 MOST_NAMES = 40
 
@@ -27,8 +137,6 @@ class Layout:
     """What a folder is.
 
     Attributes:
-        title: of its layout.
-        loader: of DATASETS.
         entry: of a job file's `datasets`.
         surveys: of each split.
         problems: a line each on what is missing or damaged.
@@ -55,17 +163,12 @@ class Layout:
         yield "job line", self.job_line
         for survey in self.surveys:
             yield survey.split, f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
-        for note in self.notes:
-            yield "note", note
-        for problem in self.problems:
-            yield "problem", problem
+        yield from (("note", note) for note in self.notes)
+        yield from (("problem", problem) for problem in self.problems)
 
 
 def recognise(root: str) -> Layout:
-    """Find out which loader reads a folder and look at the headers of all its cases.
-
-    Args:
-        root: local folder; `~` and environment variables are filled in.
+    """Find out which loader reads a local folder and look at the headers of all its cases.
 
     Raises:
         UserError: no such folder, or none that is known.
@@ -76,7 +179,7 @@ def recognise(root: str) -> Layout:
     folder = Path(storage.local_path(given)).resolve()
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder, found none: check --data")
-    kind = kind_of(folder)
+    kind = _kind_of(folder)
     if kind is None:
         raise UserError(_unrecognised(folder))
     name = kind.loader if issubclass(DATASETS[kind.loader], Published) else folder.name
@@ -105,7 +208,7 @@ def recognise(root: str) -> Layout:
 
 def _unrecognised(folder: Path) -> str:
     found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    below = {name: kind.title for name in found if (folder / name).is_dir() and (kind := kind_of(folder / name))}
+    below = {name: kind.title for name in found if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
     there = f"{_named(found, 3)}" if found else "nothing"
     if below:
         hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
@@ -146,8 +249,8 @@ def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
 
 def _lacking_structures(folder: Path) -> Iterator[str]:
     """Cases that lack masks which others have, beside those that the survey looked at."""
-    there = {case: set(structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
-    everything = set().union(*there.values()) - set(classes(folder)["classes"])
+    there = {case: set(_structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
+    everything = set().union(*there.values()) - set(_classes(folder)["classes"])
     for case, own in there.items():
         if lacking := sorted(everything - own):
             yield f"{case.name}: {len(lacking)} masks are missing that other cases have: {_named(lacking)}"

@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 files: header checks that read no voxels, and voxels with every fault as one line."""
+"""Reads NIfTI-1 and NIfTI-2 files: header checks without voxels, and voxels with every fault as one line."""
 
 import gzip
 import io
@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,8 @@ class Header:
                 f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
                 f"give the {what} of this image"
             )
-        corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [
-            *(np.array(self.shape) - 1),
-            1,
-        ]
+        last = [*(size - 1 for size in self.shape), 1]
+        corners = np.array([(*corner, 1) for corner in product((0, 1), repeat=3)]) * last
         apart = float(np.abs(corners @ (self.affine - image.affine).T).max())
         if apart > min(image.spacing) / 2:
             raise DataError(
@@ -82,11 +81,7 @@ def stem(path: str) -> str:
 
 
 def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
-    """Refuse a grid that would not fit in memory.
-
-    Raises:
-        DataError: more than MAX_BYTES as float32.
-    """
+    """Refuse a grid that would not fit in memory: more than MAX_BYTES as float32."""
     if 4 * math.prod(shape) > MAX_BYTES:
         raise DataError(
             f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, got {tuple(shape)}: "
@@ -95,11 +90,7 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
-    """Read and check a header.
-
-    Args:
-        path: the file.
-        multichannel: whether the file may have channels along a fourth axis.
+    """Read and check a header; `multichannel` allows channels along a fourth axis.
 
     Raises:
         DataError: not NIfTI, not 3D (trailing axes of length 1 and channels aside), empty, too large, or without a
@@ -150,11 +141,7 @@ def check_length(path: Path) -> None:
 
 
 def joined(headers: Sequence[Header]) -> Header:
-    """One header for an image whose channels are files of their own.
-
-    Raises:
-        DataError: a channel lies elsewhere than the first.
-    """
+    """One header for an image whose channels are files of their own, all on the grid of the first."""
     first, *further = headers
     for header in further:
         header.check_same_grid(first, "channel")
@@ -214,11 +201,7 @@ def read_integers(header: Header) -> npt.NDArray[np.float32]:
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
-    """Voxels of a packed file in memory, `[H, W, D]` or with channels on a fourth axis.
-
-    Args:
-        content: of a `.nii.gz`.
-        path: where it is, for errors.
+    """Voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; `path` is for errors.
 
     Raises:
         DataError: damaged, or a header that promises more than there is.

@@ -1,4 +1,4 @@
-"""nnU-Net's way to another grid: cubic for images, class by class for label maps, the coarse axis by itself.
+"""Resamples as nnU-Net does: cubic for images, class by class for label maps, the coarse axis by itself.
 
 Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): where the spacing is anisotropic, slices
 are resampled in their plane and the nearest slice is taken along the coarse axis.
@@ -52,13 +52,7 @@ def resample_image(image: Tensor, shape: Shape, coarse: int | None) -> Tensor:
     **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume, or of the slice where slices
     are taken; both move with a perturbation, and what is attacked would differ from the clean by more than that.
 
-    Args:
-        image: float32 `[C, H, W, D]` in [0, 1].
-        shape: voxels of the new grid, edges aligned.
-        coarse: from `coarse_axis`.
-
-    Returns:
-        Float32 `[C, *shape]`.
+    From float32 `[C, H, W, D]` in [0, 1] to float32 `[C, *shape]`, edges aligned.
     """
     channels = np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()])
     return torch.from_numpy(channels.clip(0, 1, out=channels))
@@ -69,13 +63,7 @@ def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
 
     **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
 
-    Args:
-        label: uint8 `[1, H, W, D]`.
-        shape: voxels of the new grid, edges aligned.
-        coarse: from `coarse_axis`.
-
-    Returns:
-        Uint8 `[1, *shape]`.
+    From uint8 `[1, H, W, D]` to uint8 `[1, *shape]`, edges aligned.
     """
     old = label[0].numpy()
     new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
@@ -94,7 +82,7 @@ def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Vo
         return _interpolated(volume, shape, order)
     slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
-    # The slice in which the middle of the new one lies, in integers: ties must not hang on rounding.
+    # The slice in which the middle of the new one lies, in integers: ties must not depend on rounding.
     nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
     taken, place = np.unique(nearest, return_inverse=True)
     planes = np.stack([_interpolated(slices[z], plane, order) for z in taken])

@@ -1,9 +1,10 @@
-"""From raw voxels to the grid that networks see: orientation, spacing, intensity, crop, by MONAI's transforms.
+"""Prepares raw voxels on the grid that networks see, by MONAI's transforms, and leads back from there.
 
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,16 +81,12 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
             case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
     if preprocess.pad_to is not None:
         case = SpatialPadd(keys, preprocess.pad_to)(case)
-    return _as_case(native, case["image"], case["label"], ranges)
-
-
-def _as_case(native: NativeCase, image: Any, label: Any, ranges: tuple[tuple[float, float], ...]) -> Case:
-    """The case that two MetaTensors make."""
+    image = case["image"]
     h, w, d = (float(step) for step in image.pixdim)
     return Case(
         ref=native.ref,
         image=image.as_tensor().to(torch.float32).contiguous(),
-        label=label.as_tensor().to(torch.uint8).contiguous(),
+        label=case["label"].as_tensor().to(torch.uint8).contiguous(),
         spacing=(h, w, d),
         affine=image.affine.numpy().astype(np.float64),
         native_ranges=ranges,
@@ -157,3 +154,63 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
         ]
     h, w, d = (max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
     return h, w, d
+
+
+Volume = npt.NDArray[np.float32]
+
+# Of the range: less is rounding of the affines, which lets the border leak one voxel out and would lift air to `low`.
+LEAST = 1e-5
+
+
+def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> NativeCase:
+    """The volume of the file with the perturbation carried back to its grid and unit.
+
+    The perturbation `(adversarial - case.image) * (high - low)` of each channel is interpolated trilinearly at the
+    native voxels, 0 outside the case's grid, and added. Where a native intensity was clipped it is added to the bound,
+    so that `prepare` finds it again; where it would lead further out, or in by less than LEAST of the range, the voxel
+    stays as it is, as where it is 0.
+
+    Args:
+        native: what the file holds.
+        case: the same case in the space of the attack.
+        adversarial: `[C, H, W, D]` on the grid of `case`, in [0, 1].
+
+    Returns:
+        `native` with another image; `prepare(result, preprocess, clean=native)` brings it into any space.
+    """
+    if adversarial.shape != case.image.shape:
+        raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
+    to_case = np.linalg.inv(case.affine) @ native.affine
+    attacked = torch.empty(native.image.shape)
+    for channel, (low, high) in enumerate(case.native_ranges):
+        delta = (adversarial[channel] - case.image[channel]).mul_(high - low).numpy()
+        attacked[channel] = torch.from_numpy(_added(native.image[channel].numpy(), delta, to_case, low, high))
+    return replace(native, image=attacked)
+
+
+def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: Tensor, space: Preprocess) -> float:
+    """How far the attacked native volume, prepared in the space of its attack again, is from what was attacked there.
+
+    `attacked` is what `attacked_native` made of `native` and `adversarial`.
+
+    Returns:
+        Root mean square over all voxels and channels on the [0, 1] scale. 0 to rounding where the space keeps the
+        file's grid; what was added to voxels that `pad_to` made is lost and counts too.
+    """
+    again = prepare(attacked, space, clean=native).image
+    return float((again - adversarial).square_().mean(dtype=torch.float64).sqrt())
+
+
+def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low: float, high: float) -> Volume:
+    """One channel `[H, W, D]` with the perturbation, whose grid `to_delta` leads to from voxels of the image."""
+    from scipy.ndimage import affine_transform
+
+    change: Volume = affine_transform(
+        delta, to_delta[:3, :3], to_delta[:3, 3], image.shape, np.float32, order=1, mode="grid-constant"
+    )
+    moved = np.clip(image, np.float32(low), np.float32(high))
+    moved += change
+    least = LEAST * (high - low)
+    stays = (change == 0) | ((image > high) & (change > -least)) | ((image < low) & (change < least))
+    np.copyto(moved, image, where=stays)
+    return moved

@@ -1,1 +1,1 @@
-"""How a plan is carried out: a plain worker, the order of units, and the engines that feed it."""
+"""Carries a plan out: workers, the order of units, the engines that feed them, and the rows that are stored."""

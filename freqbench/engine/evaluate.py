@@ -1,8 +1,9 @@
-"""Attack one case, score one case: knows no files, no processes and no grid."""
+"""Attacks one case and scores one case, without files, processes or a grid."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -34,25 +35,24 @@ from freqbench.metrics import (
     undefined_classes,
 )
 from freqbench.models import Prediction, SegmentationModel, SlidingWindowModel, attack_windows
-from freqbench.results import CLASS_RECORDS, RECORDS
+from freqbench.results import CLASS_RECORDS, RECORDS, Column
 
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 INTENSITY_BUDGETS = ("linf", "gaussian")
+PASSES = ("num_windows", "num_forwards", "num_backwards")  # of AttackedVolume, and columns of RECORDS
 
 Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedVolume:
-    """An adversarial volume and what it took.
+    """An adversarial volume and what it took; numbers are None where the volume was made elsewhere.
 
     Attributes:
         adversarial: float32 `[C, H, W, D]` in [0, 1], on the CPU.
-        num_windows: windows that were attacked, or that a volume attacked as one was predicted by; None, as the passes,
-            where others made the volume and did not say.
-        num_forwards: forward passes of the network over all windows: where a random defence is averaged over draws,
-            each draw is one.
-        num_backwards: backward passes over all windows, likewise.
+        num_windows: windows that were attacked, or by which a volume attacked as one was predicted.
+        num_forwards: forward passes of the network over all windows; each draw of a random defence is one.
+        num_backwards: backward passes, likewise.
     """
 
     adversarial: Tensor
@@ -77,21 +77,30 @@ def attack_case(
     attacked as one has the generator of its first window; where it is a single window, the two are the same.
 
     Args:
-        attack: what to do.
+        attack: any.
         model: whose gradients, on the device to compute on.
-        case: the clean volume, of one channel or several, and its label.
+        case: the clean volume and its label.
         seed: of the draws; None where the attack draws nothing.
         window_batch: windows that go through the model at once.
-        reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape and cut into
-            the same windows.
+        reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape.
     """
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
     shape = tuple(image.shape[1:])
     windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    generators = partial(window_generator, seed or 0, case.ref.fingerprint)
     if attack.attacks_volume and len(windows) > 1:
-        return _attack_volume(attack, SlidingWindowModel(model, window_batch), image, label, case, seed)
-    other = None if reference is None else _stretched(reference.image.to(device), shape)
+        whole = SlidingWindowModel(model, window_batch)
+        result = attack(whole, image[None], label[None], generator=generators(0))
+        return AttackedVolume(
+            adversarial=result.adversarial[0].cpu(),
+            num_windows=len(whole.windows(image[None])),
+            num_forwards=whole.num_forwards,
+            num_backwards=whole.num_backwards,
+        )
+    other = None
+    if reference is not None:
+        other = F.interpolate(reference.image[None].to(device), size=shape, mode="trilinear", align_corners=True)[0]
     adversarial = image.clone()
     num_forwards = num_backwards = 0
     for first in range(0, len(windows), window_batch):
@@ -100,7 +109,7 @@ def attack_case(
             model,
             _cut(image, batch),
             _cut(label, batch),
-            generator=[window_generator(seed or 0, case.ref.fingerprint, first + i) for i in range(len(batch))],
+            generator=[generators(first + i) for i in range(len(batch))],
             reference=None if other is None else _cut(other, batch),
         )
         for (h, w, d), window in zip(batch, result.adversarial, strict=True):
@@ -116,27 +125,7 @@ def attack_case(
 
 
 def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:
-    """Windows of a volume `[C, H, W, D]`, stacked."""
     return torch.stack([volume[:, h, w, d] for h, w, d in windows])
-
-
-def _stretched(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """A volume `[C, H, W, D]` on another grid, corners on corners."""
-    return F.interpolate(volume[None], size=tuple(shape), mode="trilinear", align_corners=True)[0]
-
-
-def _attack_volume(
-    attack: Attack, model: SlidingWindowModel, image: Tensor, label: Tensor, case: Case, seed: int | None
-) -> AttackedVolume:
-    """A volume attacked as one, counted in windows."""
-    generator = window_generator(seed or 0, case.ref.fingerprint, 0)
-    result = attack(model, image[None], label[None], generator=generator)
-    return AttackedVolume(
-        adversarial=result.adversarial[0].cpu(),
-        num_windows=len(model.windows(image[None])),
-        num_forwards=model.num_forwards,
-        num_backwards=model.num_backwards,
-    )
 
 
 def score_volume(
@@ -147,74 +136,64 @@ def score_volume(
     device: torch.device,
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
-    """How far an adversarial volume is from the clean one, whatever any model makes of it.
+    """How far an adversarial volume is from the clean one, in the columns of `metrics` and of ALWAYS.
 
     Args:
         case: the clean volume.
         adversarial: float32, of the clean volume's shape.
-        metrics: names of METRICS; columns of the others are left out; L-inf, L2, energy and seams are always there.
-        roi: voxels of the source model's window: the tiling whose seams are looked for, whatever the attack's scope.
+        metrics: names of METRICS.
+        roi: voxels of the source model's window, whose tiling the seams are sought on, whatever the attack's scope.
         device: where LPIPS, energy and seams are computed.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
     height, width, depth = case.image.shape[1:]
-    windows = attack_windows((height, width, depth), roi)
-    parts = [
-        image_scores(case.image, adversarial, body),
-        energy_scores(clean, attacked),
-        seam_scores(clean, attacked, windows),
-    ]
+    seams = seam_scores(clean, attacked, attack_windows((height, width, depth), roi))
+    parts = [image_scores(case.image, adversarial, body), energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
-        parts.append(_missing("lpips", unavailable["lpips"]))
+        columns = METRICS["lpips"].columns
+        reasons = dict.fromkeys(columns, unavailable["lpips"])
+        parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
     elif "lpips" in metrics:
         parts.append(lpips_scores(clean, attacked, body))
     values = {column: value for part in parts for column, value in part.values.items()}
     reasons = {column: reason for part in parts for column, reason in part.reasons.items()}
-    wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
+    wanted = [column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns]
     return Scores(
-        values={column: value for column, value in values.items() if column in wanted},
-        reasons={column: reason for column, reason in reasons.items() if column in wanted},
+        values={column: values[column] for column in values if column in wanted},
+        reasons={column: reasons[column] for column in reasons if column in wanted},
     )
-
-
-def _missing(metric: str, reason: str) -> Scores:
-    columns = METRICS[metric].columns
-    return Scores(values=dict.fromkeys(columns, math.nan), reasons=dict.fromkeys(columns, reason))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """What a prediction is worth.
-
-    Attributes:
-        record: columns of RECORDS.
-        classes: columns of CLASS_RECORDS, one mapping a class.
-    """
+    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping a class."""
 
     record: Mapping[str, float | int]
     classes: tuple[Mapping[str, float | int], ...]
+
+
+def score_prediction(
+    pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float], metrics: Sequence[str]
+) -> list[PredictionScores]:
+    """Overlap and surface distances of a predicted label map `[H, W, D]`, as far as `metrics` ask for them."""
+    overlap = [score_overlap(pred, label, num_classes)] if "dsc" in metrics else []
+    return overlap + ([score_surfaces(pred, label, num_classes, spacing)] if "hd95" in metrics else [])
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
     """Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
     counts = confusion(pred, label, num_classes)
     dice = dice_from_confusion(counts)
-    columns: dict[str, Tensor | Vector] = {
-        "label_voxels": counts.sum(dim=1),
-        "pred_voxels": counts.sum(dim=0),
-        "dsc": dice,
+    record = {
+        "dsc": class_mean(dice),
+        "dsc_foreground": foreground_mean(dice),
+        "missed_classes": missed_classes(counts),
+        "hallucinated_classes": hallucinated_classes(counts),
     }
-    return PredictionScores(
-        record={
-            "dsc": class_mean(dice),
-            "dsc_foreground": foreground_mean(dice),
-            "missed_classes": missed_classes(counts),
-            "hallucinated_classes": hallucinated_classes(counts),
-        },
-        classes=_by_class(columns),
-    )
+    voxels = {"label_voxels": counts.sum(dim=1), "pred_voxels": counts.sum(dim=0)}
+    return PredictionScores(record=record, classes=_by_class({**voxels, "dsc": dice}))
 
 
 def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
@@ -244,16 +223,13 @@ def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -
 
 def as_clean(scores: PredictionScores) -> PredictionScores:
     """The scores of the clean volume's prediction as the `_clean` columns that the tables have."""
-    record_columns = {column.name for column in RECORDS}
-    class_columns = {column.name for column in CLASS_RECORDS}
-    return PredictionScores(
-        record=_suffixed(scores.record, record_columns),
-        classes=tuple(_suffixed(row, class_columns) for row in scores.classes),
-    )
 
+    def suffixed(values: Mapping[str, float | int], columns: Sequence[Column]) -> dict[str, float | int]:
+        known = {column.name for column in columns}
+        return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in known}
 
-def _suffixed(values: Mapping[str, float | int], known: set[str]) -> dict[str, float | int]:
-    return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in known}
+    classes = tuple(suffixed(row, CLASS_RECORDS) for row in scores.classes)
+    return PredictionScores(record=suffixed(scores.record, RECORDS), classes=classes)
 
 
 def _by_class(columns: Mapping[str, Tensor | Vector]) -> tuple[dict[str, float | int], ...]:

@@ -1,10 +1,11 @@
-"""Budgets found instead of given, so that attacks of different threat models are compared at equal distance.
+"""Finds budgets instead of being given them, so that attacks of different threat models are compared at equal distance.
 
-For every dataset, source model and attack of an entry with `match`, that budget is sought at which the volumes of a few
-cases have the asked mean distance. What was found is kept in `OUT/match.json` under a key of all that it depends on,
-and stands as `matched` in the entry of the job that comes back: a job with numbers like any other.
+For every dataset, source model and attack of an entry with `match`, it seeks the budget at which the volumes of a few
+cases have the wanted mean distance. What was found is kept in `OUT/match.json` under a key of all that it depends on,
+and stands as `matched` in the entry of the job that is returned: a job with numbers like any other.
 """
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,33 +16,28 @@ import torch
 
 from freqbench.attacks import attack_class
 from freqbench.attacks.core.frequency import FrequencyAttack
+from freqbench.core import config, storage
+from freqbench.core.config import Strict
+from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
-from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
-from freqbench.engine.budgets import Record, read_budgets, write_budgets
-from freqbench.engine.search import UnreachableError, search
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Cell, attack_identity
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, attack_of, expand
-from freqbench.job.sweep import (
-    DATASETS,
-    MATCH,
-    MATCHED,
-    Budget,
-    Match,
-    at,
-    combinations,
-    matches_of,
-    names_of,
-    sources_of,
-)
+from freqbench.job.sweep import AttackEntry, Budget, Match, at
 from freqbench.metrics import prepare_lpips
 
+FILE = "match.json"
 METHOD = 1  # raised by hand when a change finds other budgets
+TOLERANCE = 0.01  # of the distance: near enough to stop
+MISS = 0.05  # of the distance: too far off to count as equal
+WIDTH = 0.002  # of the budget: where the search gives up
+STRIDE = 4.0  # from budget to budget until one leads beyond the value
+NOTHING = 1e-12  # a distance that counts as 0
 
 INTENSITY = (2**-12, 1.0)
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -56,6 +52,99 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
 
 
+class Record(Strict):
+    """What `match.json` holds of one budget: what it was sought for, and the `cases` whose mean metric it `reached`."""
+
+    dataset: str
+    source: str
+    attack: str
+    match: Match
+    cases: tuple[str, ...]
+    budget_name: str
+    budget: float
+    reached: float
+    tried: int
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        cases = f"{len(self.cases)} case{'s' if len(self.cases) > 1 else ''}"
+        return (
+            f"{self.attack} on {self.source}, {self.dataset}: {self.budget_name}={self.budget:g} has "
+            f"{self.match.metric} {self.reached:.4g}, asked {self.match.value:g} (mean of {cases}, "
+            f"{self.tried} budgets tried)"
+        )
+
+
+def read_budgets(out: str) -> dict[str, Record]:
+    """The budgets that a store knows, by key.
+
+    Raises:
+        UserError: `match.json` cannot be read.
+    """
+    path = storage.join(out, FILE)
+    if not storage.exists(path):
+        return {}
+    try:
+        content = object_of(storage.read_bytes(path), path)
+        return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
+    except UserError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: expected budgets that a run found, got something else ({why}): delete it") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A budget of three digits, the distance at it, and how many budgets were tried."""
+
+    budget: float
+    distance: float
+    tried: int
+
+
+def search(distance: Callable[[float], float], value: float, low: float, high: float) -> Found:
+    """The least budget that leads to a distance, by bisection; where none does, the one that comes nearest.
+
+    Budgets grow by STRIDE from the least on until one leads beyond the value, as not every distance grows all the way:
+    that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be
+    missed). Between this one and the one before, scipy's `brentq` (R. P. Brent, "Algorithms for Minimization without
+    Derivatives", 1973) searches on logarithmic scales, on which most distances are nearly straight lines.
+
+    Args:
+        distance: of a budget; at least 0.
+        value: the distance that is sought, above 0.
+        low: the least budget, above 0.
+        high: the largest.
+
+    >>> search(lambda eps: 100 * eps, 3.0, 0.001, 1.0)
+    Found(budget=0.03, distance=3.0, tried=5)
+    """
+    from scipy.optimize import brentq
+
+    tried: dict[float, float] = {}
+
+    def gap(exponent: float) -> float:
+        budget = min(max(float(f"{math.exp(exponent):.3g}"), low), high)
+        if budget not in tried:
+            tried[budget] = distance(budget)
+        off = _off(tried[budget], value)
+        return 0.0 if abs(off) <= TOLERANCE else off  # at 0 the search ends
+
+    below, last = math.log(low), math.log(high)
+    while gap(below) < 0 and below < last:
+        above = min(below + math.log(STRIDE), last)
+        if gap(above) >= 0:
+            brentq(gap, below, above, xtol=WIDTH)
+            break
+        below = above
+    nearest = min(tried, key=lambda budget: abs(_off(tried[budget], value)))
+    return Found(budget=nearest, distance=tried[nearest], tried=len(tried))
+
+
+def _off(distance: float, value: float) -> float:
+    return math.log(max(distance, NOTHING) / value)
+
+
 def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "job", compute: bool = True) -> JobSpec:
     """A job whose budgets are all known.
 
@@ -63,14 +152,14 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         job: from a file.
         out: the store, whose `match.json` holds what was found before and is given what is found now.
         say: told of every budget that is found.
-        where: what a complaint begins with.
-        compute: False: nothing is attacked, and a budget that is not known yet is the largest there is, so that cells
-            and passes are counted rightly.
+        where: begins the line of an error.
+        compute: False: nothing is attacked, and a budget that is not known yet is set to the largest, so that cells
+            and passes are counted right.
 
     Raises:
-        UserError: an entry that cannot be, a value that no budget leads to, or a `match.json` that cannot be read.
+        UserError: a mistake in an entry, a value that no budget leads to, or a `match.json` that cannot be read.
     """
-    if not any(map(_is_open, job.attacks)):
+    if not any(entry.is_open for entry in job.attacks):
         return job
     with trusting(job.trust_code):
         asked, known = _asked(job, where), read_budgets(out)
@@ -80,34 +169,42 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     elif missing:
         if any(each.match.metric == "lpips_body" for each in missing.values()):
             prepare_lpips()
-        worker = Worker(_worker_spec(job))
+        threads, batch = job.resources.threads, job.window_batch
+        spec = WorkerSpec(
+            run_id="",
+            metrics=(),
+            threads=available_cores() if threads == "auto" else threads,
+            window_batch=None if batch == "auto" else batch,
+            trust_code=job.trust_code,
+        )
+        worker = Worker(spec)
         for key, each in missing.items():
             known[key] = each.find(worker)
-            write_budgets(out, {**read_budgets(out), key: known[key]})
+            kept = {
+                name: record.model_dump(mode="json") for name, record in (read_budgets(out) | {key: known[key]}).items()
+            }
+            storage.write_atomic(storage.join(out, FILE), json.dumps(kept, indent=2).encode())
             say(known[key].text)
         del worker
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
-    rows: dict[int, list[dict[str, Any]]] = {}
+    rows: dict[int, tuple[Budget, ...]] = {}
     for each in asked:
-        rows.setdefault(each.number, []).append(each.row(known.get(each.key)).model_dump(mode="json"))
-    attacks = [{**entry, MATCHED: rows[i]} if i in rows else entry for i, entry in enumerate(job.attacks)]
+        rows[each.number] = (*rows.get(each.number, ()), each.row(known.get(each.key)))
+    return _with_rows(job, rows)
+
+
+def _with_rows(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
+    """A job whose entries of these numbers have budgets."""
+    attacks = [
+        entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
+    ]
     return job.model_copy(update={"attacks": attacks})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """One budget to be found.
-
-    Attributes:
-        number: of the entry.
-        place: of the entry's `match`.
-        written: the attack's parameters as the file has them.
-        match: what is asked for.
-        budget_name: the parameter to be found.
-        cell: the attack at its largest budget.
-        refs: the cases.
-    """
+    """One budget to be found: for entry `number`, at `place` in the file, with `cell` at the largest budget."""
 
     number: int
     place: str
@@ -136,18 +233,15 @@ class _Asked:
         cell, match, name = self.cell, self.match, self.budget_name
         low, high = self.bounds
         turned = match.metric == "ssim_body"  # a similarity: 1 less it is the distance
-        try:
-            found = search(
-                lambda budget: self._distance(worker, budget), 1 - match.value if turned else match.value, low, high
-            )
-        except UnreachableError as error:
-            nearest = error.nearest
-            reached = 1 - nearest.distance if turned else nearest.distance
+        value = 1 - match.value if turned else match.value
+        found = search(lambda budget: self._distance(worker, budget), value, low, high)
+        reached = 1 - found.distance if turned else found.distance
+        if abs(_off(found.distance, value)) > MISS:
             raise UserError(
                 f"{self.place}.value: expected a {match.metric} that {name} from {low:g} to {high:g} leads to on "
                 f"{cell.source.name}, {cell.dataset.name}, got {match.value:g}: the nearest is {reached:.4g}, at "
-                f"{name}={nearest.budget:g}"
-            ) from None
+                f"{name}={found.budget:g}"
+            )
         return Record(
             dataset=cell.dataset.name,
             source=cell.source.name,
@@ -156,7 +250,7 @@ class _Asked:
             cases=tuple(ref.case_id for ref in self.refs),
             budget_name=name,
             budget=found.budget,
-            reached=1 - found.distance if turned else found.distance,
+            reached=reached,
             tried=found.tried,
         )
 
@@ -187,28 +281,21 @@ class _Asked:
         return 1 - mean if metric == "ssim_body" else mean
 
 
-def _is_open(entry: Mapping[str, Any]) -> bool:
-    return MATCH in entry and MATCHED not in entry
-
-
 def _asked(job: JobSpec, where: str) -> list[_Asked]:
     """Every budget to be found, in the order of the file."""
-    largest = [
-        {**entry, MATCHED: list(_largest(job, entry, f"{where}: attacks[{i}]"))} if _is_open(entry) else entry
-        for i, entry in enumerate(job.attacks)
-    ]
-    grid = expand(job.model_copy(update={"attacks": largest}), where=where)
+    largest = {
+        i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
+    }
+    grid = expand(_with_rows(job, largest), where=where)
     cells: dict[tuple[str, str, str], Cell] = {}
     for cell in grid.cells:  # the first seed's comes first
         cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
-    for i, entry in enumerate(job.attacks):
+    for i, budgets in largest.items():
         place = f"{where}: attacks[{i}]"
-        for row in largest[i][MATCHED] if _is_open(entry) else ():
-            budget = Budget.model_validate(row)
-            dataset = datasets[budget.dataset]
-            attack = attack_of(entry["name"], budget.parameters, dataset, place)
+        for budget in budgets:
+            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             name = str(attack.budget_name)
@@ -216,7 +303,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
             asked.append(
                 _Asked(
                     number=i,
-                    place=f"{place}.{MATCH}",
+                    place=f"{place}.match",
                     written=written,
                     match=budget.match,
                     budget_name=name,
@@ -227,36 +314,19 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     return asked
 
 
-def _largest(job: JobSpec, entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
-    """Rows of an entry with the largest budget, for every dataset and source."""
-    name = entry.get("name")
+def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
+    """The largest budget of an entry for every dataset, source, combination and match."""
     with at(place):
-        budget = str(attack_class(ALIASES["attacks"].get(str(name), str(name))).budget_name)
-    if budget not in BOUNDS:
-        raise UserError(f"{place}.{MATCH}: expected an attack with a budget {', '.join(BOUNDS)}, got {name}")
-    if budget in entry:
-        raise UserError(f"{place}.{budget}: expected none beside match, which finds it, got {entry[budget]!r}")
-    matches = list(matches_of(entry, place))
-    names = [str(dataset.get("name")) for dataset in job.datasets]
-    for dataset in names_of(entry, DATASETS, names, place):
-        for source in sources_of(entry, models_for(job.models, dataset), [model.name for model in job.models], place):
-            for parameters in combinations(entry, place):
+        name = str(attack_class(entry.class_name).budget_name)
+    if name not in BOUNDS:
+        raise UserError(f"{place}.match: expected an attack with a budget {', '.join(BOUNDS)}, got {entry.name}")
+    if name in entry.own:
+        raise UserError(f"{place}.{name}: expected none beside match, which finds it, got {entry.own[name]!r}")
+    matches, models = list(entry.matches(place)), [model.name for model in job.models]
+    for dataset in entry.only("datasets", [each.name for each in job.datasets], place):
+        named = entry.only("sources", models, place)
+        for source in (source for source in models_for(job.models, dataset) if source in named):
+            for parameters in entry.combinations(place):
                 for match in matches:
-                    yield {
-                        "dataset": dataset,
-                        "source": source,
-                        "parameters": {**parameters, budget: BOUNDS[budget][1]},
-                        "match": match.model_dump(),
-                        "reached": None,
-                    }
-
-
-def _worker_spec(job: JobSpec) -> WorkerSpec:
-    threads, batch = job.resources.threads, job.window_batch
-    return WorkerSpec(
-        run_id="",
-        metrics=(),
-        threads=available_cores() if threads == "auto" else threads,
-        window_batch=None if batch == "auto" else batch,
-        trust_code=job.trust_code,
-    )
+                    at_most = {**parameters, name: BOUNDS[name][1]}
+                    yield Budget(dataset=dataset, source=source, parameters=at_most, match=match, reached=None)

@@ -1,4 +1,4 @@
-"""How many windows go through a device at once: as many as its memory holds, fewer where it runs out after all."""
+"""Fits as many windows as possible into a device's memory, and fewer where it runs out after all."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from freqbench.models import SegmentationModel, attack_windows
 logger = logging.getLogger(__name__)
 
 MOST_WINDOWS = 32  # at 96^3 and 64 channels, more have above 2^31 numbers in a feature map, which kernels refuse
-HEADROOM = 0.8  # of what is free: the rest for fragments, and for what an attack holds beside a step
+HEADROOM = 0.8  # of the free memory: the rest is for fragments, and for what an attack holds beside a step
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # as CUDA, its libraries and the CPU say it
 
 V = TypeVar("V")
@@ -25,13 +25,8 @@ V = TypeVar("V")
 def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> tuple[V, int]:
     """What an action returns for so many windows at once, halved until they fit, and the number that did.
 
-    Args:
-        action: of a number of windows.
-        windows: to begin with.
-        hint: what to do where not even one fits.
-
     Raises:
-        UserError: not even one fits, and there is a hint.
+        UserError: not even one fits, and there is a `hint` on what to do then.
     """
     while True:
         try:
@@ -48,7 +43,7 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> t
 
 
 def hint_for(attack: Attack) -> str:
-    """What to do where an attack on one window at once does not fit: of a whole volume the logits are kept too."""
+    """What to do where one window at once does not fit: an attack on a whole volume keeps its logits too."""
     return "set scope: window (its volumes will differ)" if attack.attacks_volume else ""
 
 
@@ -72,13 +67,8 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def fitting_windows(attack: Attack, model: SegmentationModel, case: Case, share: float) -> int:
     """How many windows of a case an attack may take at once; 1 on a CPU, which gains nothing from more.
 
-    On a GPU, what the attack's first step on one window takes is measured, and what is free divided by it.
-
-    Args:
-        attack: any.
-        model: whose gradients.
-        case: what is to be attacked.
-        share: the part of the card that this process may take.
+    On a GPU, the memory of the attack's first step on one window is measured, and the free memory divided by it;
+    `share` is the part of the card that this process may take.
     """
     device = next(model.parameters()).device
     if device.type != "cuda":
@@ -98,14 +88,9 @@ def fitting_windows(attack: Attack, model: SegmentationModel, case: Case, share:
 
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:
-    """What further tensors of this process may take.
+    """What further tensors of this process may take on a card with `free` of `total` bytes, of which it has a `share`.
 
-    Args:
-        free: of the card, as its driver says.
-        total: of the card.
-        reserved: of the card by this process: its tensors, and what it keeps for further ones.
-        allocated: of that, its tensors.
-        share: the part of the card that this process may take.
+    It has `reserved` some: for its tensors, which are `allocated`, and for further ones.
     """
     return max(0, min(free + reserved, int(share * total)) - allocated)
 

@@ -1,4 +1,4 @@
-"""What a run's file says beside its rows: versions, code, devices, fingerprints."""
+"""Collects what a run's file says beside its rows: versions, code, devices, fingerprints."""
 
 import json
 import os
@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from freqbench.core.machine import available_cores, versions
 from freqbench.job.grid import Grid
 
 SENT_CODE = "FREQBENCH_CODE"
-"""Variable of a job on a cluster: what `git_state` said where its code came from."""
+"""Variable of a job on a cluster: `git_state` of the machine that its code came from."""
 
 
 def new_run_id() -> str:
@@ -29,7 +30,7 @@ def now() -> str:
 
 
 def collect(grid: Grid) -> dict[str, Any]:
-    """Versions, code, devices, and the fingerprints of what goes in."""
+    """Versions, code, devices, and the fingerprints of models and data."""
     models = {model.model_id: model for cell in grid.cells for model in (cell.source, *cell.targets)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     return {
@@ -75,11 +76,7 @@ def processor() -> str:
 
 def available_memory() -> int:
     """Bytes that are free on this machine, or in the container that this process is in."""
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    meminfo, cgroup = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free.append(1024 * int(fields["MemAvailable"].split()[0]))
+    free, cgroup = [psutil.virtual_memory().available], Path("/sys/fs/cgroup")
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),

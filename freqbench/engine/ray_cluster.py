@@ -1,20 +1,18 @@
-"""The Ray that workers run on: one of this process's own, or a cluster that is there already."""
+"""Connects to the Ray that workers run on: one of this process's own, or a cluster that is there already.
+
+Ray itself is imported within the functions, as it reads some variables of the environment only when it is imported.
+"""
 
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-
-import ray
-import ray._private.services
-import ray._private.utils
-import ray._private.worker
-from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from freqbench.core.errors import UserError
 from freqbench.core.interrupt import deferred_interrupt
@@ -23,14 +21,17 @@ from freqbench.engine.resources import Node
 
 STORE_BYTES = 512 << 20
 CONNECT_S = 20.0
+# Ray prints a paragraph for every process that dies, whatever its log settings: the engine says so in a line.
+QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 
 
 @contextmanager
 def own(cpus: int) -> Iterator[None]:
     """A Ray of this process's own with so many CPUs to give away, which ends with it.
 
-    Nothing of it listens beyond this machine, and whoever calls it needs a token that only its processes know. As Ray
-    does not bear an exception while it starts, Ctrl-C is heeded when it has.
+    Nothing of it listens beyond this machine, unless Ray was imported before: then it also prints a paragraph for every
+    process that dies. Where this version of Ray has tokens, whoever calls it needs one that only its processes know. As
+    Ray does not bear an exception while it starts, Ctrl-C is heeded when it has; SIGTERM ends the driver meanwhile.
 
     Raises:
         KeyboardInterrupt: Ctrl-C meanwhile.
@@ -42,9 +43,13 @@ def own(cpus: int) -> Iterator[None]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_worker_niceness": "0",  # the default of 15 starves workers on a machine that does anything else
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: not one of several machines, so on loopback
+        **QUIET,
     }
     with ray_cleanup.nothing_left(mark), _environment(environment):
-        with deferred_interrupt() as interrupt, _termination_kept(), _on_loopback(), _quiet():
+        import ray
+
+        with deferred_interrupt() as interrupt, _termination_kept():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -52,7 +57,6 @@ def own(cpus: int) -> Iterator[None]:
                 object_store_memory=STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
             )
         try:
             if interrupt.requested:
@@ -69,9 +73,14 @@ def existing(address: str) -> Iterator[None]:
     Raises:
         UserError: it cannot be reached, or does not take this driver.
     """
+    with _environment(QUIET):
+        import ray
     try:
-        _require_an_answer(address)
-        with _termination_kept(), _quiet():
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal() and "/" not in address:
+            # Ray tries an address for many minutes; a server that is there answers at once.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        with _termination_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
@@ -84,24 +93,14 @@ def existing(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_an_answer(address: str) -> None:
-    """Ray tries an address for many minutes; a server that is there answers at once."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal() and "/" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-
-
 def machines() -> dict[str, Node]:
     """The machines that are alive, by id."""
+    import ray
+
     return {
         node["NodeID"]: Node(cores=found.get("CPU", 0), gpus=found.get("GPU", 0), memory=found.get("memory", 0))
         for node, found in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
     }
-
-
-def nodes() -> list[Node]:
-    """The machines that are alive."""
-    return list(machines().values())
 
 
 def sign_of_life(node_id: str) -> Any:
@@ -110,6 +109,8 @@ def sign_of_life(node_id: str) -> Any:
     Processes of a machine that goes away are missed at once, the machine itself only when Ray's health check has failed
     several times. This is answered at once or after that, but not wrongly.
     """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     def answer() -> None: ...
 
@@ -119,24 +120,25 @@ def sign_of_life(node_id: str) -> Any:
 
 def shortage(wanted: Mapping[str, float]) -> str | None:
     """What one more worker wants and what is free, where that is not enough; None where it is."""
+    import ray
+
     wanted = {name: amount for name, amount in wanted.items() if amount}
     free = ray.available_resources()
     if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
         return None
-    return f"each wants {_amounts(wanted)}, free are {_amounts({name: free.get(name, 0) for name in wanted})}"
+    wants, has = (" and ".join(f"{each.get(name, 0):g} {name}" for name in wanted) for each in (wanted, free))
+    return f"each wants {wants}, free are {has}"
 
 
-def cause(error: RayError) -> str:
-    """One line of what Ray tells: what code of ours raised, or its own first line."""
+def cause(error: Exception) -> str:
+    """One line of a RayError: what code of ours raised, or its own first line."""
+    from ray.exceptions import RayActorError, RayTaskError
+
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     raised_by_ours = isinstance(error, RayActorError) and error.actor_init_failed
     return f"{type(error).__name__}: {lines[-1 if raised_by_ours else 0][:200]}"
-
-
-def _amounts(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
 
 
 @cache
@@ -158,26 +160,12 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update({name: before[name] for name in ("RAY_AUTH_MODE", *values) if name in before})
 
 
-def _termination_kept() -> Any:
-    """Ray takes SIGTERM for itself when it starts, and would end the driver at once with an exit code of its own."""
-    return _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None)
-
-
-def _on_loopback() -> Any:
-    """Ray replaces 127.0.0.1 by the host's address, and then listens on every interface: not so here."""
-    return _replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
-
-
-def _quiet() -> Any:
-    """Ray prints a paragraph for every process that dies, whatever its log settings: the engine says so in a line."""
-    return _replaced(ray._private.worker, "listen_error_messages", lambda worker, stopped: None)
-
-
 @contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
+def _termination_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, and would end the driver at once with an exit code of its own."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        setattr(module, name, before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

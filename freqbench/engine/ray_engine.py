@@ -1,9 +1,10 @@
-"""The Ray engine: workers as actors, one unit in flight on each, surface distances as tasks beside them.
+"""Runs units on Ray: workers as actors with one unit each, surface distances as tasks beside them.
 
 Ray places, starts and restarts the workers. What is tried again is decided here, with Ray's own retries off: only
 because a worker has one unit at a time is it known which unit a dying worker had.
 """
 
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,24 +15,29 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, NodeDiedError, ObjectLostError, RayError, RayTaskError
+from ray.util.metrics import Counter
 
+from freqbench.core.errors import UserError
 from freqbench.core.interrupt import Interrupt, deferred_interrupt
 from freqbench.engine import ray_cluster, rows
-from freqbench.engine.attempt import Attempt
-from freqbench.engine.listener import Listener
-from freqbench.engine.masks import score_masks
-from freqbench.engine.prometheus import Meters
-from freqbench.engine.ray_actors import Fleet, Ref, Slot
+from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, Pool
+from freqbench.engine.retry import Attempt
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.worker import WorkerSpec
+from freqbench.engine.worker import Worker, WorkerSpec, score_masks
 from freqbench.job.grid import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
 SCORINGS_A_WORKER = 2
+STARTS, CRASHES, START_S = 3, 10, 300.0
+WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
+FOLLOW_S = 5.0
+
+Ref = Any  # ray.ObjectRef
+Room = Callable[[Sequence[Node]], int]
 
 
 def run(
@@ -40,7 +46,7 @@ def run(
     pool: Pool,
     listener: Listener,
     case_timeout: float | None = None,
-    room: Callable[[Sequence[Node]], int] | None = None,
+    room: Room | None = None,
 ) -> None:
     """Carry out units on the Ray that this process is connected to.
 
@@ -66,6 +72,179 @@ def run(
         driver.close()
 
 
+class RemoteWorker(Worker):
+    """A worker that says where it is."""
+
+    def ready(self) -> tuple[str, str]:
+        """The id and the name of its machine, as soon as it can work."""
+        return str(ray.get_runtime_context().get_node_id()), platform.node()
+
+
+@dataclass(kw_only=True)
+class Slot:
+    """A worker's place, which stays when its actor goes elsewhere."""
+
+    clock: Clock  # with the worker's number, from 1
+    actor: Any
+    ready: Ref | None  # answers once the actor has started; None when it has
+    since: float  # when it was asked to start, or given its unit
+    refusals: int = 0  # in a row, of its constructor
+    crashes: int = 0  # in a row, before it had started
+    node: str = ""  # id of the machine that it was last ready on
+    attempt: Attempt | None = None  # the unit that it is working on, with what is awaited
+    outcome: Ref | None = None
+    masks: Ref | None = None
+    killed: bool = False  # over that unit
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be given a unit."""
+        return self.ready is None and self.outcome is None
+
+
+class Fleet:
+    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units.
+
+    Args:
+        spec: of the workers.
+        pool: how many are asked for at first, and what each takes.
+        listener: told of what is waited for, and of machines that join and go.
+        room: see `run`.
+    """
+
+    def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
+        self._pool = pool
+        self._listener = listener
+        self._room = room
+        self._machines = ray_cluster.machines()
+        actor = ray.remote(RemoteWorker).options(
+            num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=0
+        )
+        self._start: Callable[[], Any] = partial(actor.remote, spec)
+        self._given_up = 0
+        self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
+        self._followed = self._said_waiting = time.monotonic()
+        self.slots: list[Slot] = []
+        self._resize(pool.workers)
+
+    @property
+    def spare_cores(self) -> float:
+        """What the machines have beside what the workers take."""
+        return sum(node.cores for node in self._machines.values()) - len(self.slots) * self._pool.threads
+
+    def awaited(self) -> dict[Ref, Slot]:
+        """The workers that start or work, by what is awaited of them.
+
+        Raises:
+            UserError: none is left.
+        """
+        if not self.slots:
+            raise UserError("no worker starts: see the warnings above and the logs of Ray, as a rule in /tmp/ray")
+        pairs = ((slot.ready or slot.outcome, slot) for slot in self.slots)
+        return {ref: slot for ref, slot in pairs if ref is not None}
+
+    def started(self, slot: Slot) -> None:
+        """A worker is ready, or failed to start: then it is started again, or given up."""
+        ready, slot.ready = slot.ready, None
+        try:
+            slot.node, name = ray.get(ready)
+        except RayError as error:
+            slot.refusals += isinstance(error, ActorDiedError)
+            slot.crashes += not isinstance(error, ActorDiedError)
+            crashed_for_long = slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S
+            if slot.refusals <= STARTS and not crashed_for_long:
+                self.restart(slot, error)
+                return
+            number, why = slot.clock.worker, ray_cluster.cause(error)
+            self._listener.warn(f"worker {number} does not start, and is done without: {why}")
+            self._remove(slot)
+            self._given_up += 1
+        else:
+            slot.refusals = slot.crashes = 0
+            slot.clock.start(name)
+
+    def restart(self, slot: Slot, error: RayError) -> None:
+        """Ray starts a process that died again, and answers that it is unavailable meanwhile; a constructor that raised
+        ends an actor for good."""
+        if isinstance(error, ActorDiedError):
+            slot.actor = self._start()
+        slot.ready = slot.actor.ready.remote()
+
+    def follow_machines(self, num_units: int) -> None:
+        """Now and then: ask for workers on machines that joined, at most one a unit, and give up those of lost ones."""
+        now = time.monotonic()
+        if self._room is None or now - self._followed < FOLLOW_S:
+            return
+        self._followed, before, self._machines = now, self._machines, ray_cluster.machines()
+        room = max(1, self._room(list(self._machines.values()))) - self._given_up
+        self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
+        joined, gone = self._machines.keys() - before.keys(), before.keys() - self._machines.keys()
+        for count, what in ((len(joined), "joined"), (len(gone), "gone")):
+            if count:
+                self._listener.tell(
+                    f"{count} {'machine' if count == 1 else 'machines'} {what}: {len(self.slots)} workers on "
+                    f"{len(self._machines)} from now on"
+                )
+
+    def report_waiting(self) -> None:
+        """Say it if workers have not started for long, as there is no room for them."""
+        now = time.monotonic()
+        waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
+        if waiting and now >= self._said_waiting:
+            lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus})
+            if lack:
+                self._said_waiting = now + WAITING_AGAIN_S
+                self._listener.tell(
+                    f"waiting for Ray: {len(waiting)} of {len(self.slots)} workers have not started: {lack}"
+                )
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Where the time of each worker went so far."""
+        waits = {slot.clock.worker: slot.is_idle for slot in self.slots}
+        clocks = sorted([*(slot.clock for slot in self.slots), *self._free], key=lambda clock: clock.worker)
+        return [clock.facts(waits=waits.get(clock.worker, False)) for clock in clocks if clock.node]
+
+    def close(self) -> None:
+        """End the workers."""
+        for slot in self.slots:
+            ray.kill(slot.actor)
+
+    def _resize(self, wanted: int) -> None:
+        """Ask for further workers, or end some that have not started, those of lost machines first."""
+        waiting = [slot for slot in self.slots if slot.ready is not None]
+        waiting.sort(key=lambda slot: slot.node in self._machines)
+        for slot in waiting[: max(0, len(self.slots) - wanted)]:
+            self._remove(slot)
+        while len(self.slots) < wanted:
+            clock = self._free.pop() if self._free else Clock(worker=len(self.slots) + self._given_up + 1)
+            actor = self._start()
+            self.slots.append(Slot(clock=clock, actor=actor, ready=actor.ready.remote(), since=time.monotonic()))
+
+    def _remove(self, slot: Slot) -> None:
+        ray.kill(slot.actor)
+        self.slots.remove(slot)
+        self._free.append(slot.clock)
+
+
+class _Meters:
+    """Counts by attack, which Ray shows to Prometheus where its metrics are on, as `ray_freqbench_records_total`."""
+
+    def __init__(self) -> None:
+        self._records = Counter("freqbench_records", "records that came through, failed ones too", ("attack",))
+        self._failures = Counter("freqbench_failures", "of those, the ones without scores", ("attack",))
+        self._seconds = Counter("freqbench_device_seconds", "seconds of workers on them, without loading", ("attack",))
+
+    def worked(self, attack: str, seconds: float) -> None:
+        if seconds > 0:  # Ray refuses to count nothing
+            self._seconds.inc(seconds, {"attack": attack})
+
+    def stored(self, outcome: Outcome) -> None:
+        for record in outcome.records:
+            self._records.inc(1, {"attack": record["attack"]})
+            if outcome.failed:
+                self._failures.inc(1, {"attack": record["attack"]})
+
+
 @dataclass(kw_only=True)
 class _Scoring:
     """An outcome that waits for its surface distances."""
@@ -73,14 +252,6 @@ class _Scoring:
     attempt: Attempt
     outcome: Outcome
     masks: Ref
-
-
-@dataclass(kw_only=True)
-class _Doubt:
-    """A unit whose worker died: its own doing, unless the machine is gone too."""
-
-    attempt: Attempt
-    reason: str
 
 
 class _Driver:
@@ -91,11 +262,12 @@ class _Driver:
         self._spec = spec
         self._fleet = fleet
         self._listener = listener
-        self._meters = Meters()
+        self._meters = _Meters()
         self._timeout = case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit, of those that were put back
         self._scorings: dict[Ref, _Scoring] = {}
-        self._doubts: dict[Ref, _Doubt] = {}  # by the sign of life of the machine
+        # Units whose worker died, and why, by the sign of life of the machine: was it the unit, or is that gone too?
+        self._doubts: dict[Ref, tuple[Attempt, str]] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writes: deque[Future[None]] = deque()
         self._ticked = time.monotonic()
@@ -117,7 +289,7 @@ class _Driver:
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Everything that came through is handed over; the workers go."""
+        """Hand over everything that came through, and end the workers."""
         self._write(partial(self._listener.tick, self._fleet.facts()))
         self._fleet.close()
         self._writer.shutdown(wait=True)
@@ -129,7 +301,7 @@ class _Driver:
         return at_work + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
-        """Give work, wait for something to happen, and see to it."""
+        """Give work, wait for something to happen, and handle it."""
         if feed:
             for slot in self._fleet.slots:
                 self._feed(slot)
@@ -143,36 +315,37 @@ class _Driver:
             elif slots[ref].ready is not None:
                 self._fleet.started(slots[ref])
             else:
-                self._came_through(slots[ref], feed)
+                self._ended(slots[ref], feed)
         now = time.monotonic()
         if now - self._ticked >= TICK_S:
             self._ticked = now
             self._write(partial(self._listener.tick, self._fleet.facts()))
             self._kill_overdue(now)
-            self._fleet.say_what_is_waited_for()
+            self._fleet.report_waiting()
             self._fleet.follow_machines(len(self._schedule) + self._in_flight() if feed else 0)
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        """The next unit of an idle worker, unless scoring lags behind."""
+        """Give an idle worker its next unit, unless scoring lags behind."""
         if not slot.is_idle or len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
             return
-        unit = self._schedule.take(slot.number)
+        unit = self._schedule.take(slot.clock.worker)
         if unit is None:
             return
         slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
         run = slot.actor.run.options(num_returns=2)
-        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_unit(slot.number))
+        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_unit(slot.clock.worker))
         slot.since = time.monotonic()
         self._listener.begin(unit)
 
-    def _came_through(self, slot: Slot, feed: bool) -> None:
-        attempt, outcome_ref, masks = slot.attempt, slot.outcome, slot.masks
+    def _ended(self, slot: Slot, feed: bool) -> None:
+        """A worker answered, or died over its unit."""
+        attempt, outcome_ref, masks, killed = slot.attempt, slot.outcome, slot.masks, slot.killed
         if attempt is None:
-            raise RuntimeError(f"worker {slot.number} answered without having been asked")
-        killed, slot.killed = slot.killed, False
+            raise RuntimeError(f"worker {slot.clock.worker} answered without having been asked")
         slot.attempt = slot.outcome = slot.masks = None
+        slot.killed = False
         try:
             outcome: Outcome = ray.get(outcome_ref)
         except RayTaskError as error:
@@ -209,31 +382,32 @@ class _Driver:
             self._lost(scoring.attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
 
     def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
-        """A worker died over a unit: begin it anew, and see whose fault it was."""
-        self._schedule.leave(slot.number)
+        """Start the worker again, and find out whether its unit or its machine is at fault."""
+        self._schedule.leave(slot.clock.worker)
         slot.since = time.monotonic()
         self._fleet.restart(slot, error)
         if killed:
             self._lost(attempt, f"it took longer than case_timeout = {self._timeout:g} s")
-            return
-        doubt = _Doubt(attempt=attempt, reason=f"its worker died ({ray_cluster.cause(error)})")
-        self._doubts[ray_cluster.sign_of_life(slot.node)] = doubt
+        else:
+            reason = f"its worker died ({ray_cluster.cause(error)})"
+            self._doubts[ray_cluster.sign_of_life(slot.node)] = attempt, reason
 
     def _judge(self, ref: Ref) -> None:
         """A machine answered after the death of one of its workers, or is gone."""
-        doubt = self._doubts.pop(ref)
+        attempt, reason = self._doubts.pop(ref)
         try:
             ray.get(ref)
         except RayError:
-            self._lost(doubt.attempt, "its machine is gone", node_loss=True)
+            self._lost(attempt, "its machine is gone", node_loss=True)
         else:
-            self._lost(doubt.attempt, doubt.reason)
+            self._lost(attempt, reason)
 
     def _lost(self, attempt: Attempt, reason: str, node_loss: bool = False) -> None:
-        """What a unit was about to give is lost: it waits again, or is given up."""
-        attempt.lose(node_loss)
+        """Put a unit back whose outcome is lost, or give it up."""
+        attempt.node_losses += node_loss
+        attempt.deaths += not node_loss
         if attempt.is_hopeless:
-            self._give_up(attempt, f"{reason}, {attempt.losses} times")
+            self._give_up(attempt, f"{reason}, {attempt.deaths + attempt.node_losses} times")
             return
         self._listener.warn(f"{attempt.name}: {reason}: it is tried again")
         self._attempts[id(attempt.unit)] = attempt

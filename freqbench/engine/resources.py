@@ -1,4 +1,4 @@
-"""How many workers, and what each may take: pure."""
+"""Decides how many workers there are, and what each may take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,7 @@ PROCESS_BYTES = 1 << 30  # interpreter, libraries, a case and its predictions
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A machine.
-
-    Attributes:
-        cores: CPUs to give away.
-        gpus: GPUs to give away.
-        memory: bytes free.
-    """
+    """What a machine has to give: cores, GPUs, and bytes of memory."""
 
     cores: float
     gpus: float
@@ -26,13 +20,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Workers that are alike.
-
-    Attributes:
-        workers: how many.
-        threads: CPU threads of each.
-        gpus: GPUs, or the share of one, of each.
-    """
+    """So many workers, each with `threads` CPU threads and `gpus` GPUs or a share of one."""
 
     workers: int
     threads: int
@@ -51,7 +39,7 @@ def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_byt
     single machine at least two; fewer where memory is short. Threads are a machine's cores over its workers.
 
     Args:
-        resources: what the job says; its numbers are taken as they are, but there is no worker without a unit.
+        resources: of the job, whose numbers are taken as they are, but there is no worker without a unit.
         nodes: the machines, one at least.
         num_units: what there is to do.
         model_bytes: of the models and one attack step.
@@ -72,14 +60,7 @@ def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_byt
 
 
 def room(resources: Resources, pool: Pool, model_bytes: int, nodes: Sequence[Node]) -> int:
-    """How many workers like those of a pool the machines of now have room for; a job's own number is taken as it is.
-
-    Args:
-        resources: what the job says.
-        pool: the workers.
-        model_bytes: as for `share`.
-        nodes: the machines of now.
-    """
+    """How many workers like those of a pool some machines have room for; a job's own number is taken as it is."""
     if resources.workers != "auto":
         return pool.workers
     return sum(min(_room(resources, node, pool.gpus, model_bytes), int(node.cores // pool.threads)) for node in nodes)

@@ -1,18 +1,65 @@
-"""How long a run bears a store that refuses: its rows wait meanwhile, and the work goes on."""
+"""Retries what failed: a unit whose worker died, storage that does not answer, a store that refuses rows."""
 
+import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import StorageUnavailable, UserError
+from freqbench.job.grid import Unit
 
+TRIES = 3
+NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also be what ends machines
+# Between tries, each of which has tried a few times itself: a server that starts again, a network that is mended.
+WAITS_S = (5.0, 15.0, 40.0, 60.0)
 PATIENCE_S = 600.0
 
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@dataclass(kw_only=True)
+class Attempt:
+    """A unit, and how often it was lost: with its worker alone, or with the whole machine."""
+
+    unit: Unit
+    deaths: int = 0
+    node_losses: int = 0
+
+    @property
+    def name(self) -> str:
+        """What a user calls the unit."""
+        cell = self.unit.cell
+        return f"{cell.attack.name} on {cell.source.name}, {self.unit.ref.case_id}"
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it has been tried often enough."""
+        return self.deaths >= TRIES or self.node_losses >= NODE_LOSSES
+
+
+def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
+    """The same function, called again after each of `WAITS_S` while storage is unavailable; then it raises."""
+
+    @wraps(run)
+    def patient(*args: P.args, **kwargs: P.kwargs) -> T:
+        for seconds in WAITS_S:
+            try:
+                return run(*args, **kwargs)
+            except StorageUnavailable as error:
+                logger.warning("%s: the unit is done again in %g s", error, seconds)
+                time.sleep(seconds)
+        return run(*args, **kwargs)
+
+    return patient
+
+
 class Patience:
-    """Bears what a store refuses, until nothing has worked for `PATIENCE_S` seconds.
+    """Keeps a run going while its store refuses rows, until nothing has worked for `PATIENCE_S` seconds.
 
     A full disk, credentials that are being renewed and a server that starts again look alike from here.
 
@@ -32,7 +79,7 @@ class Patience:
         """What an action returns; None where the store refused it, and it is to be tried again.
 
         Raises:
-            UserError: for too long.
+            UserError: it has refused for too long.
         """
         try:
             value = action()

@@ -1,4 +1,4 @@
-"""From a unit and its scores to rows of the two tables."""
+"""Makes rows of the two tables from a unit and its scores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a unit: one record a target, with its class rows, and whether it failed.
+    """What came of a unit.
 
     Attributes:
-        records: rows of RECORDS; one a target of the unit, in their order.
+        records: rows of RECORDS, one a target of the unit.
         class_records: rows of CLASS_RECORDS, one list a record; empty where the unit failed.
         failed: whether the records say why there are no scores.
-        load_seconds: of the worker's time, what went to reading and writing: models, cases, volumes.
-        device_seconds: the rest of it: attack, prediction and scores.
+        load_seconds: the worker's time for reading and writing models, cases and volumes.
+        device_seconds: the rest of its time: attack, prediction and scores.
     """
 
     records: tuple[Row, ...]
@@ -35,14 +35,12 @@ class Outcome:
 
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """The same with further columns, one PredictionScores a record."""
-        return replace(
-            self,
-            records=tuple({**row, **new.record} for row, new in zip(self.records, scores, strict=True)),
-            class_records=tuple(
-                [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]
-                for rows, new in zip(self.class_records, scores, strict=True)
-            ),
+        records = tuple({**row, **new.record} for row, new in zip(self.records, scores, strict=True))
+        classes = tuple(
+            [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]
+            for rows, new in zip(self.class_records, scores, strict=True)
         )
+        return replace(self, records=records, class_records=classes)
 
     def measured(self) -> Row:
         """The columns of this execution."""
@@ -71,10 +69,10 @@ def scored(
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:
-    """Rows of a unit that went through.
+    """Rows of a unit that succeeded.
 
     Args:
-        unit: what was asked.
+        unit: what was to do.
         case: the clean case; None where `own` has the budget in the data's unit.
         volume: distances of the adversarial volume, the same for every target.
         predictions: for each target, the parts that its columns come from.

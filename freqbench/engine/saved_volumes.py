@@ -1,7 +1,5 @@
-"""Saved volumes: what a unit made, as NIfTI files on the preprocessed grid with its true affine.
-
-The grid is that of the source model's space, predictions are on their target's. Channels lie along a fourth axis.
-"""
+"""Saves what a unit made as NIfTI files: volumes on the source model's preprocessed grid with its true affine,
+predictions on their target's. Channels lie along a fourth axis."""
 
 import gzip
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
-from freqbench.engine.evaluate import AttackedVolume
+from freqbench.engine.evaluate import PASSES, AttackedVolume
 from freqbench.job.grid import Cell
 from freqbench.results import volumes as layout
 from freqbench.results.volumes import FACTS
@@ -44,14 +42,14 @@ def folder(root: str, cell: Cell, ref: CaseRef) -> str:
 
 
 def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
-    """The same, refused where links lead out of `root`'s parent, the store."""
+    """The folder, refused where links lead out of `root`'s parent, the store."""
     place = folder(root, cell, ref)
     names.require_inside(root.rpartition("/")[0] or ".", place)
     return place
 
 
 def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
-    """Whether the adversarial volume of a cell and case lies below `root` now: one listing for however many."""
+    """Tells whether the adversarial volume of a cell and case lies below `root`, by one listing for all of them."""
     there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
     return lambda cell, ref: storage.join(folder(root, cell, ref), FACTS) in there
 
@@ -62,12 +60,8 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     write(storage.join(place, layout.ADVERSARIAL), attacked.adversarial, case.affine)
     write(storage.join(place, layout.CLEAN), case.image, case.affine)
     write(storage.join(place, layout.LABEL), case.label, case.affine)
-    facts = AttackFacts(
-        num_windows=attacked.num_windows,
-        num_forwards=attacked.num_forwards,
-        num_backwards=attacked.num_backwards,
-        attack_seconds=attack_seconds,
-    )
+    passes = {name: getattr(attacked, name) for name in PASSES}
+    facts = AttackFacts(**passes, attack_seconds=attack_seconds)
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
 
@@ -87,22 +81,17 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
     facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)
-    attacked = AttackedVolume(
-        adversarial=torch.from_numpy(_read(storage.join(place, layout.ADVERSARIAL))),
-        num_windows=facts.num_windows,
-        num_forwards=facts.num_forwards,
-        num_backwards=facts.num_backwards,
-    )
-    return attacked, facts.attack_seconds
+    path = storage.join(place, layout.ADVERSARIAL)
+    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    adversarial = torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])
+    passes = {name: getattr(facts, name) for name in PASSES}
+    return AttackedVolume(adversarial=adversarial, **passes), facts.attack_seconds
 
 
 def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
-    """Write one NIfTI file of the volume's type, whole or not at all.
+    """Write a volume, `[H, W, D]` or `[C, H, W, D]`, as one `.nii.gz` file of its type, whole or not at all.
 
-    Args:
-        path: ends in `.nii.gz`.
-        volume: `[H, W, D]` or `[C, H, W, D]`; several channels become the file's fourth axis.
-        affine: voxel to world millimetres (RAS+).
+    `affine` is voxel to world millimetres (RAS+).
     """
     import nibabel
 
@@ -113,18 +102,8 @@ def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
     storage.write_atomic(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
-def _read(path: str) -> npt.NDArray[np.float32]:
-    """The channels of a file, `[C, H, W, D]`."""
-    voxels = nifti.read_packed(storage.read_bytes(path), path)
-    return np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None]
-
-
 def require_shared(volumes: str | None, num_nodes: int) -> None:
-    """Refuse to save volumes where each machine would save its own.
-
-    Raises:
-        UserError: there are several machines, and `volumes` is a plain path.
-    """
+    """Raises UserError where several machines would each save volumes at a plain path of their own."""
     if volumes and num_nodes > 1 and "://" not in volumes:
         raise UserError(
             f"save_adversarial: expected --out as a URI, or as file:///... on a file system that all {num_nodes} nodes "

@@ -1,4 +1,4 @@
-"""Which unit a worker takes next: pure, the same for every engine."""
+"""Chooses which unit a worker takes next, the same way for every engine."""
 
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
@@ -33,12 +33,9 @@ class Schedule:
             source: {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
             for source, cases in sorted(waiting.items())
         }
-        self._work = {
-            source: sum(work for case in cases.values() for work, _ in case) for source, cases in waiting.items()
-        }
-        self._longest = {
-            source: max(work for case in cases.values() for work, _ in case) for source, cases in waiting.items()
-        }
+        works = {source: [work for case in cases.values() for work, _ in case] for source, cases in waiting.items()}
+        self._work = {source: sum(each) for source, each in works.items()}
+        self._longest = {source: max(each) for source, each in works.items()}
         self._at: dict[Hashable, Place] = {}
         self._left = len(units)
 
@@ -64,9 +61,7 @@ class Schedule:
     def next_unit(self, worker: Hashable) -> Unit | None:
         """The unit that `take` would give now."""
         place = self._choose(worker)
-        if place is None:
-            return None
-        return self._waiting[place[0]][place[1]][0][1]
+        return self._waiting[place[0]][place[1]][0][1] if place else None
 
     def put_back(self, unit: Unit) -> None:
         """A unit that was taken and not done waits again, behind the others of its case."""

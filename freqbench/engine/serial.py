@@ -1,25 +1,18 @@
-"""The serial engine: one worker in this process, one unit after another."""
+"""Runs units one after another in this process."""
 
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from freqbench.engine.listener import Listener
+from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.timing import Clock
 from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
 from freqbench.job.grid import Unit
 
 
 def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
-    """Carry out units.
-
-    Args:
-        units: in any order.
-        spec: of the worker.
-        listener: told of every unit, and given what came of it.
-    """
+    """Carry out units, in the schedule's order; the listener is told of each, and given what came of it."""
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
     clock.start(platform.node())
     while unit := schedule.take("serial"):

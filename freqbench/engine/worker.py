@@ -1,14 +1,16 @@
-"""A worker: keeps models, cases and clean predictions, attacks a unit once and scores it on every target."""
+"""Does units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
 
 import logging
 import resource
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,18 +20,13 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
-from freqbench.core.types import Case, CaseRef
-from freqbench.data import Dataset
+from freqbench.core.types import Case, CaseRef, NativeCase, Spacing
+from freqbench.data import Dataset, attacked_native, prepare, resampling_error
 from freqbench.engine import evaluate, memory, rows
 from freqbench.engine import saved_volumes as volumes
-from freqbench.engine.clean import CleanPrediction, scored_clean
-from freqbench.engine.evaluate import AttackedVolume
-from freqbench.engine.lru import Kept
-from freqbench.engine.masks import Masks, score_masks
+from freqbench.engine.evaluate import AttackedVolume, PredictionScores
+from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Outcome
-from freqbench.engine.timing import Stopwatch
-from freqbench.engine.transfer import Passage
-from freqbench.engine.waiting import waiting_for_storage
 from freqbench.job.grid import Cell, Unit, attack_identity
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
@@ -41,10 +38,12 @@ CASE_BYTES = 4 << 30
 PREDICTION_BYTES = 1 << 30
 INFERENCE_WINDOWS = 12
 
+V = TypeVar("V")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker is told once.
+    """What a worker is told when it starts.
 
     Attributes:
         run_id: of the run whose rows it makes.
@@ -52,11 +51,11 @@ class WorkerSpec:
         unavailable: metrics that cannot be computed here, with the reason.
         device: `cpu`, `cuda` or `cuda:N`; `auto`: a GPU where the worker sees one.
         threads: CPU threads of torch.
-        window_batch: windows attacked at once; None: what the device holds (`memory.fitting_windows`).
-        gpu_share: the part of a GPU's memory that the worker may take, where several share it.
+        window_batch: windows attacked at once; None: as many as the device holds.
+        gpu_share: the part of a GPU's memory that the worker may take.
         volumes: folder or URI of saved volumes; None to save none.
-        reuse: take adversarial volumes from there instead of attacking.
-        trust_code: whether code of other packages and of frozen models may run here.
+        reuse: read adversarial volumes from there instead of attacking.
+        trust_code: whether third-party code and code of frozen models may run.
     """
 
     run_id: str
@@ -69,6 +68,24 @@ class WorkerSpec:
     volumes: str | None = None
     reuse: bool = False
     trust_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """What surface distances are computed from, by any core: all that leaves a worker beside rows.
+
+    Attributes:
+        pairs: of each target, the label and its prediction, uint8 `[H, W, D]`, and the millimetres a voxel.
+        num_classes: background included.
+    """
+
+    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]
+    num_classes: int
+
+
+def score_masks(masks: Masks) -> list[PredictionScores]:
+    """Surface distances of every prediction."""
+    return [evaluate.score_surfaces(pred, label, masks.num_classes, spacing) for label, pred, spacing in masks.pairs]
 
 
 def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
@@ -88,6 +105,66 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
+class LRU(Generic[V]):
+    """Values that are made once and kept; the least recently used go first when all together exceed a size."""
+
+    def __init__(self, capacity: int, size: Callable[[V], int]) -> None:
+        self._capacity = capacity
+        self._size = size
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value of a key, made if it is not there."""
+        if key not in self._values:
+            self._values[key] = make()
+            while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._capacity:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clean:
+    """A model's label map of a clean case, uint8 `[H, W, D]`, and its scores as `_clean` columns."""
+
+    pred: Tensor
+    scores: tuple[PredictionScores, ...]
+    certified: Mapping[str, float | int]
+
+
+def _in_spaces(
+    dataset: Dataset, case: Case, adversarial: Tensor, own: Preprocess | None
+) -> Callable[[Preprocess | None], tuple[Tensor, float | None]]:
+    """Takes a volume of space `own` into that of a target, with the resampling error; None where the spaces are one.
+
+    Between two spaces the perturbation goes through the file's grid and unit, as an exported volume would. A space of
+    None is the dataset's; each is made once.
+    """
+    own_space, others = own or dataset.space, dict[str, Tensor]()
+
+    @cache
+    def native() -> tuple[NativeCase, NativeCase, float]:
+        """The file's volume, the same attacked, and what is lost when that is prepared again."""
+        clean = dataset.native(case.ref)
+        attacked = attacked_native(clean, case, adversarial)
+        return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
+
+    def volume(space: Preprocess | None) -> tuple[Tensor, float | None]:
+        space = space or dataset.space
+        if space.identity() == own_space.identity():  # however either is spelled
+            return adversarial, None
+        clean, attacked, error = native()
+        key = digest(space.identity())
+        if key not in others:
+            others[key] = prepare(attacked, space, clean=clean).image
+        return others[key], error
+
+    return volume
+
+
 class Worker:
     """Runs units one after another; its own exceptions become failed rows, only a dying process raises."""
 
@@ -102,44 +179,32 @@ class Worker:
         self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = INFERENCE_WINDOWS
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
-        self._models: Kept[SegmentationModel] = Kept(MODEL_BYTES, _model_bytes)
-        self._cases: Kept[Case] = Kept(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
-        self._clean: Kept[CleanPrediction] = Kept(PREDICTION_BYTES, lambda kept: kept.pred.nbytes)
+        self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
+        self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
+        self._clean: LRU[_Clean] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
-        self._load = Stopwatch()
+        self._load_seconds = 0.0
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
-        """Attack a unit's case once and score it on every target.
+        """Attack a unit's case once and score it on every target; meanwhile the case of unit `prefetch` is read.
 
-        Args:
-            unit: what to do.
-            prefetch: a unit that is likely to come next: its case is read in the background meanwhile.
-
-        Returns:
-            Rows without surface distances, and the masks that those are computed from; None where they are not wanted
-            or the unit failed.
+        Returns rows without surface distances, and the masks that those are computed from; None where they are not
+        wanted or the unit failed.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        self._load, started = Stopwatch(), time.perf_counter()
-        masks = None
+        self._load_seconds, started, masks = 0.0, time.perf_counter(), None
         try:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             outcome = rows.failed(unit, _reason(error), self._measured(unit.cell))
-        loaded = self._load.seconds
+        loaded = self._load_seconds
         return replace(outcome, load_seconds=loaded, device_seconds=time.perf_counter() - started - loaded), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
-        """How far a cell's volume of a case is from the clean one; nothing is predicted or written, errors are raised.
-
-        Args:
-            cell: what to attack with.
-            ref: the case.
-            metrics: as in `evaluate.score_volume`.
-        """
+        """How far a cell's volume of a case is from the clean one: `evaluate.score_volume`. Errors are raised."""
         with trusting(self.spec.trust_code):
             case = self._case(cell.dataset, ref, cell.source.space)
             attacked, _ = self._attack(cell, case)
@@ -159,12 +224,12 @@ class Worker:
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
-        passage = Passage(cell.dataset, case, attacked.adversarial, cell.source.space)
+        in_space = _in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         pairs, own, predictions = [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
-            adversarial, error = passage.into(target.space)
+            adversarial, error = in_space(target.space)
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
             prediction, label = self._predict(model, adversarial, unit.ref), seen.label[0]
@@ -173,17 +238,26 @@ class Worker:
             pairs.append((label, pred, seen.spacing))
             predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
             if self.spec.volumes:
-                with self._load:
+                with self._timed():
                     volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
             facts = {"voxel_success": voxel_success(clean.pred, pred), "resampling_error": error}
             own.append({**facts, **certified, **clean.certified, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
-        passes = {name: getattr(attacked, name) for name in ("num_windows", "num_forwards", "num_backwards")}
+        passes = {name: getattr(attacked, name) for name in evaluate.PASSES}
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
         if "hd95" not in metrics:
             return outcome, None
         return outcome, Masks(pairs=tuple(pairs), num_classes=cell.dataset.num_classes)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """What is done within counts as reading and writing."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._load_seconds += time.perf_counter() - started
 
     def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
         return evaluate.score_volume(case, adversarial, metrics, cell.source.roi, self._device, self.spec.unavailable)
@@ -191,11 +265,11 @@ class Worker:
     def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
         key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
-        with self._load:
+        with self._timed():
             return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
 
     def _load_early(self, unit: Unit) -> None:
-        """Begin to read a unit's case; what goes wrong is told when the case is asked for."""
+        """Begin to read a unit's case; errors are raised when the case is asked for."""
         dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
         key = _case_key(dataset, ref, space)
         if is_foreign(type(dataset)) and not is_trusted():
@@ -206,7 +280,7 @@ class Worker:
     def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
-            with self._load:
+            with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
         model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
 
@@ -215,19 +289,17 @@ class Worker:
 
         if cell.window_batch is None:
             kind = _kind(cell)
-            if kind not in self._window_batches:
-                wanted = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
-                self._window_batches[kind] = wanted
+            wanted = self._window_batches.get(kind) or self.spec.window_batch
+            wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
             started = time.perf_counter()
-            wanted, hint = self._window_batches[kind], memory.hint_for(cell.attack)
-            attacked, self._window_batch = memory.within_memory(attack, wanted, hint)
+            attacked, self._window_batch = memory.within_memory(attack, wanted, memory.hint_for(cell.attack))
             self._window_batches[kind] = self._window_batch
         else:
             started = time.perf_counter()
             attacked = memory.at_once(attack, cell.window_batch)
         seconds = time.perf_counter() - started
         if self.spec.volumes:
-            with self._load:
+            with self._timed():
                 volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
 
@@ -236,7 +308,7 @@ class Worker:
         if not cell.attack.needs_reference:
             return None
         name = cell.dataset.name
-        with self._load:
+        with self._timed():
             if name not in self._splits:
                 self._splits[name] = cell.dataset.whole_split()
         other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
@@ -252,13 +324,17 @@ class Worker:
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         key = spec.model_id, cell.precision, cell.compile
         load = partial(models.load, spec, self._device, cell.precision, cell.compile)
-        with self._load:
+        with self._timed():
             return self._models.get(key, load)
 
-    def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanPrediction:
-        def make() -> CleanPrediction:
-            found = self._predict(model, case.image, case.ref)
-            return scored_clean(found, case, cell.dataset.num_classes, self.spec.metrics)
+    def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> _Clean:
+        def make() -> _Clean:
+            prediction = self._predict(model, case.image, case.ref)
+            pred, label, num_classes = prediction.labels, case.label[0], cell.dataset.num_classes
+            scores = evaluate.score_prediction(pred, label, num_classes, case.spacing, self.spec.metrics)
+            certificate = evaluate.score_certificate(prediction, label, num_classes)
+            certified = evaluate.as_clean(PredictionScores(record=certificate, classes=())).record
+            return _Clean(pred=pred, scores=tuple(map(evaluate.as_clean, scores)), certified=certified)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)
@@ -278,7 +354,7 @@ class Worker:
 
 
 def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
-    """What tells prepared cases apart."""
+    """Identifies a prepared case."""
     return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 

@@ -1,1 +1,1 @@
-"""Volumes and label maps from and for third-party tools."""
+"""Exchanges volumes and label maps with third-party tools."""

@@ -1,8 +1,6 @@
-"""Adversarial volumes that others made: brought into a store as if a cell had saved them, and scored as its own."""
+"""Imports adversarial volumes of third-party code into a store as if a cell had saved them, and scores them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,57 +14,48 @@ from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
-from freqbench.engine import additions, run, saved_volumes
+from freqbench.engine import run, saved_volumes
 from freqbench.engine.evaluate import AttackedVolume
-from freqbench.engine.summary import Summary
-from freqbench.job import remaining
+from freqbench.engine.run import Additions, ImportedCell, Summary
 from freqbench.job.grid import Cell, Grid
 from freqbench.job.schema import JobSpec
 from freqbench.results import Store
+from freqbench.results.volumes import VOLUMES
 
 PREFIX = "adv_"  # of the files that the papers' code saved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported(Attack):
-    """What made volumes that are there already; no attack of a job, as nothing can be made by it.
-
-    Args:
-        label: what tables call it.
-        content: digest of the volumes' files, so that other volumes are another cell.
-    """
+    """Whatever made volumes that are there already; no job can name it, as it makes none."""
 
     name: ClassVar[str] = "imported"
     threat_model: ClassVar[str] = "none"
     budget_name: ClassVar[str | None] = None
 
-    label: str
-    content: str
+    label: str  # what tables call it
+    content: str  # digest of the volumes' files, so that other volumes are another cell
 
     def perturb(self, task: Task) -> Tensor:
-        """There is nothing to do it by.
-
-        Raises:
-            UserError: always.
-        """
+        """Raises UserError: there is nothing to make a volume by."""
         raise UserError(f"{self.label}: expected the volumes that were brought in, found none: bring them in again")
 
     @property
     def passes(self) -> tuple[int, int]:
-        """None here."""
+        """No forward and no backward pass."""
         return 0, 0
 
 
 def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label: str, console: Console) -> Summary:
-    """Save volumes of others in a store and score them on the job's targets.
+    """Save volumes of third-party code in a store and score them on the job's targets.
 
     The released code saves `imagesTsAdv/adv_<image>.nii.gz`: uint8 0..255, identity affine, on the preprocessed grid;
-    they are divided by 255. Floats in [0, 1] are taken as they are. A file belongs to the case of its name; its affine
-    is not looked at.
+    they are divided by 255. Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its
+    affine.
 
     Args:
-        job: that knows data, source and targets.
-        grid: its own.
+        job: with the data and the targets.
+        grid: the job's.
         out: folder or URI of the store.
         folder: folder or URI of the volumes.
         source: the job's model whose gradients made them.
@@ -82,46 +71,42 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
     template, files = _matched(grid, folder, source, console)
     content = digest(sorted((ref.case_id, storage.sha256(path)) for ref, path in files))
     cell = _cell(template, label, content)
-    root = storage.join(out, remaining.VOLUMES)
+    root = storage.join(out, VOLUMES)
     is_saved = saved_volumes.saved(root)
     for saving in (False, True):  # every file is looked at before anything is written
         for ref, path in files:
             if saving and is_saved(cell, ref):
                 continue
             case = cell.dataset.load(ref, cell.source.space)
-            attacked = AttackedVolume(
-                adversarial=_read(path, case), num_windows=None, num_forwards=None, num_backwards=None
-            )
+            voxels = _read(path, case)
             if saving:
+                attacked = AttackedVolume(adversarial=voxels, num_windows=None, num_forwards=None, num_backwards=None)
                 saved_volumes.save(root, cell, case, attacked, attack_seconds=None)
     own = Grid(cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, metrics=grid.metrics)
     entry = {**own.index()["cells"][0], "cases": list(own.case_keys[cell.dataset.name])}
-    added = additions.of_store(Store(out)).with_imported(entry | {"source": source, "label": label, "content": content})
+    added = Additions.of(Store(out)).with_imported(ImportedCell(**entry, source=source, label=label, content=content))
     return run.rescore(job, own, out, console, added)
 
 
 def joined(grid: Grid, out: str) -> Grid:
-    """A job's grid with the cells that were brought into its store."""
-    cells = [_again(entry, grid) for entry in additions.of_store(Store(out)).imported]
-    return replace(grid, cells=(*grid.cells, *(cell for cell in cells if cell)))
-
-
-def _again(entry: Mapping[str, Any], grid: Grid) -> Cell | None:
-    """A cell that was brought in; None where it is of other data or another model than the grid's."""
-    for template in grid.cells:
-        if (template.dataset.name, template.source.name) == (entry["dataset"], entry["source"]):
-            cell = _cell(template, entry["label"], entry["content"])
-            return cell if cell.cell_id == entry["cell_id"] else None
-    return None
+    """A job's grid with the cells that were brought into its store, as far as they are of its data and models."""
+    templates = {(cell.dataset.name, cell.source.name): cell for cell in reversed(grid.cells)}
+    further = []
+    for entry in Additions.of(Store(out)).imported:
+        template = templates.get((entry.dataset, entry.source))
+        cell = template and _cell(template, entry.label, entry.content)
+        if cell and cell.cell_id == entry.cell_id:
+            further.append(cell)
+    return replace(grid, cells=(*grid.cells, *further))
 
 
 def _cell(template: Cell, label: str, content: str) -> Cell:
-    """The cell beside another of the same data, source and targets."""
+    """The cell of imported volumes beside one of the same data, source and targets."""
     return replace(template, attack=Imported(label=label, content=content), seed=None, window_batch=None)
 
 
 def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:
-    """A cell of the source on the data of the files, and the file of each case; what does not match is said."""
+    """A cell of the source on the data of the files, and the file of each case; tells what does not match."""
     names = [name for suffix in nifti.SUFFIXES for name in storage.list_files(folder, suffix)]
     by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
@@ -141,10 +126,8 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     ((name, files),) = found.items()
     known = {ref.case_id for ref, _ in files}
     absent = [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
-    for text, words in (
-        ("files of no case of the job", sorted(by_case.keys() - known)),
-        ("cases without a file", absent),
-    ):
+    strange = sorted(by_case.keys() - known)
+    for text, words in (("files of no case of the job", strange), ("cases without a file", absent)):
         if words:
             more = ", ..." if len(words) > 3 else ""
             line = f"{len(words)} {text} are left out: {', '.join(words[:3])}{more}"
@@ -158,6 +141,8 @@ def _read(path: str, case: Case) -> Tensor:
     Raises:
         DataError: another shape, or other values than uint8 or [0, 1].
     """
+    import nibabel
+
     local = storage.fetch(path)
     header = nifti.read_header(local, multichannel=True)
     shape, expected = (header.num_channels, *header.shape), tuple(case.image.shape)
@@ -167,17 +152,10 @@ def _read(path: str, case: Case) -> Tensor:
             "spacing, crop_foreground, pad_to and size of the dataset against the code that saved it"
         )
     voxels = nifti.read_image(header)
-    if _is_uint8(local):
+    raw: Any = nibabel.load(local).dataobj
+    if str(raw.dtype) == "uint8" and (raw.slope, raw.inter) == (1, 0):  # scaled bytes stand for floats
         voxels /= 255
     low, high = float(voxels.min()), float(voxels.max())
     if low < 0 or high > 1:
         raise DataError(f"{path}: expected uint8 0..255 or floats in [0, 1], got {low:g} to {high:g}: convert the file")
     return torch.from_numpy(voxels)
-
-
-def _is_uint8(path: Path) -> bool:
-    """Whether the file's bytes are its values: scaled ones stand for floats."""
-    import nibabel
-
-    voxels: Any = nibabel.load(path).dataobj
-    return str(voxels.dtype) == "uint8" and (voxels.slope, voxels.inter) == (1, 0)

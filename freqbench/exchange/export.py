@@ -1,4 +1,4 @@
-"""Adversarial volumes in the grid and unit of the files that they were made from: what tools of others read."""
+"""Exports adversarial volumes in the grid and unit of the files that they were made from, for third-party tools."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import attacked_native, resampling_error
 from freqbench.engine import saved_volumes
 from freqbench.job.grid import Cell, Grid
-from freqbench.job.remaining import VOLUMES
+from freqbench.results.volumes import VOLUMES
 
 CLEAN = "clean"
 MANIFEST = "manifest.json"
@@ -24,20 +24,15 @@ LEAST_STEPS = 256  # of the whole range: fewer would be coarser than the 8 bits 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One file of an export, as `manifest.json` has it.
+    """One file of an export, as `manifest.json` has it; the names are those of `freqbench.results.schema`.
 
     Attributes:
         path: below the export's folder.
-        case_id: of the case.
-        case_key: see `freqbench.results.schema`.
         cell_id: of the cell that made it; this and the next three are None of a clean volume.
-        attack: its name.
-        params: its parameters, JSON text.
-        source: name of the model whose gradients made it.
         dtype: `int16`, or `float32` where the data would not fit.
         rounding_max: largest change of a voxel by rounding, in the data's own unit.
         rounding_rms: root mean square of that over all voxels and channels.
-        resampling_error: as in `freqbench.results.schema`, before rounding.
+        resampling_error: before rounding.
     """
 
     path: str
@@ -91,12 +86,15 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     Raises:
         UserError: the store holds no volume of this grid.
     """
-    written = [
-        each for cells, ref in _by_case(grid, storage.join(out, VOLUMES)) for each in _case(grid, cells, ref, out, to)
-    ]
+    root = storage.join(out, VOLUMES)
+    is_saved, written = saved_volumes.saved(root), list[Exported]()
+    for name, refs in grid.cases.items():
+        of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
+        for ref in refs:  # a case's file is read once for all cells
+            if cells := [cell for cell in of_dataset if is_saved(cell, ref)]:
+                written.extend(_case(grid, cells, ref, root, to))
     if not written:
-        place = storage.join(out, VOLUMES)
-        raise UserError(f"{place}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
+        raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     manifest = {"space": "native", "units": "HU", "store": out, "files": [asdict(each) for each in written]}
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
@@ -111,47 +109,32 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     return written
 
 
-def _by_case(grid: Grid, root: str) -> Iterator[tuple[list[Cell], CaseRef]]:
-    """Each case of each dataset with the cells that have a volume of it: a file is read once for all of them."""
-    is_saved = saved_volumes.saved(root)
-    for name, refs in grid.cases.items():
-        of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
-        for ref in refs:
-            cells = [cell for cell in of_dataset if is_saved(cell, ref)]
-            if cells:
-                yield cells, ref
-
-
-def _case(grid: Grid, cells: list[Cell], ref: CaseRef, out: str, to: str) -> Iterator[Exported]:
-    """The files of one case."""
+def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> Iterator[Exported]:
+    """Write the files of one case."""
     dataset = cells[0].dataset
     native = dataset.native(ref)
-    kind = _stored_as(native.image)
+    low, high = (float(bound) for bound in native.image.aminmax())
+    fits = low >= INT16.min and high <= INT16.max and high - low >= LEAST_STEPS
+    kind = torch.int16 if fits else torch.float32
     path = clean_path(grid, cells[0], ref)
     yield _write(to, path, native.image, kind, native, cells[0])
     for cell in cells:
         space = cell.source.space or dataset.space
-        attacked, _ = saved_volumes.read(storage.join(out, VOLUMES), cell, ref)
+        attacked, _ = saved_volumes.read(root, cell, ref)
         case = dataset.load(ref, space)
         if attacked.adversarial.shape != case.image.shape:
             shapes = tuple(case.image.shape), tuple(attacked.adversarial.shape)
-            place = saved_volumes.folder(storage.join(out, VOLUMES), cell, ref)
+            place = saved_volumes.folder(root, cell, ref)
             raise DataError(
                 f"{place}: expected the shape of the prepared case, {shapes[0]}, got {shapes[1]}: "
                 "the volume was made elsewhere: delete it and run the job again"
             )
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
-        low, high = changed.image.aminmax()
+        low, high = (float(bound) for bound in changed.image.aminmax())
         fits = low >= INT16.min and high <= INT16.max
         path = adversarial_path(grid, cell, ref)
         yield _write(to, path, changed.image, kind if fits else torch.float32, native, cell, error)
-
-
-def _stored_as(image: Tensor) -> torch.dtype:
-    low, high = (float(bound) for bound in image.aminmax())
-    fits = low >= INT16.min and high <= INT16.max and high - low >= LEAST_STEPS
-    return torch.int16 if fits else torch.float32
 
 
 def _write(

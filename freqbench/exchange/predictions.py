@@ -1,4 +1,4 @@
-"""Label maps that tools of others predicted for exported volumes, scored on the files' own grid."""
+"""Scores label maps that third-party tools predicted for exported volumes, on the files' own grid."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,17 +21,18 @@ from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import Dataset, nifti
 from freqbench.engine import evaluate, rows, run, saved_volumes
 from freqbench.engine.evaluate import PredictionScores
-from freqbench.engine.listener import Listener
+from freqbench.engine.progress import Listener
 from freqbench.engine.rows import Outcome
-from freqbench.engine.summary import Summary
+from freqbench.engine.run import Summary
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
-from freqbench.job import remaining
-from freqbench.job.grid import Grid, Plan, Unit
+from freqbench.job.grid import Grid, Unit
+from freqbench.job.plan import Plan
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
+from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
 OWN = ("dsc", "hd95", "voxel_success")  # of a prediction, and so computed here; the other metrics are the volume's
@@ -73,9 +74,9 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
 
 
 def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
-    """A tool as a target: its `model_id` is a digest of its name, its label map by class numbers and their number.
+    """A tool as a target, whose `model_id` is a digest of its name, its label map and the number of classes.
 
-    What it predicted is no part of that: scoring new files of the same name and map replaces the rows of the old ones.
+    So scoring new files under the same name and map replaces the rows of the old ones.
     """
     args = {} if table is None else {"label_map": table}
     return ModelSpec(
@@ -85,7 +86,7 @@ def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
-    """What there is of one case: files of the clean volume's label map (None: none) and of each unit's."""
+    """Files of one case: the label maps of each unit's volume, and of the clean one if there is one."""
 
     units: tuple[Unit, ...]
     paths: tuple[str, ...]
@@ -93,12 +94,10 @@ class _Case:
 
     @property
     def dataset(self) -> Dataset:
-        """Whose it is."""
         return self.units[0].cell.dataset
 
     @property
     def ref(self) -> CaseRef:
-        """Which it is."""
         return self.units[0].ref
 
 
@@ -107,8 +106,8 @@ def score(
 ) -> Summary:
     """Score label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
 
-    Files are called as `export` calls the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
-    do not depend on who looks at it: they are those of the store's record of the same cell and case.
+    Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
+    do not depend on a target: they are copied from the store's record of the same cell and case.
 
     Args:
         job: of the store.
@@ -133,7 +132,7 @@ def score(
     cases = _found(grid, out, predictions, console)
     for case in cases:
         native = case.dataset.native(case.ref)
-        for path in (*case.paths, *filter(None, [case.clean])):
+        for path in filter(None, (*case.paths, case.clean)):
             _read(path, native, tables[case.dataset.name], case.dataset)
 
     def work(spec: WorkerSpec, listener: Listener) -> None:
@@ -145,16 +144,16 @@ def score(
                 listener.tick([])
 
     units = tuple(chain.from_iterable(case.units for case in cases))
-    plan = Plan(grid=grid, units=units, num_done=0, metrics=grid.metrics)
     metrics = tuple(metric for metric in grid.metrics if metric in OWN)
-    return run.carry_out(job, plan, WorkerSpec(run_id="", metrics=metrics), out, console, work)
+    plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
+    return run.carry_out(job, plan, out, console, work)
 
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
-    """The cases with label maps; what is not there is said."""
+    """The cases with label maps; tells what is missing."""
     found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
     missing: list[str] = []
-    is_saved = saved_volumes.saved(storage.join(out, remaining.VOLUMES))
+    is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.adversarial_path(grid, unit.cell, unit.ref)
         if storage.exists(storage.join(folder, name)):
@@ -192,9 +191,8 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     image = nifti.Header(path=Path(native.source), shape=(h, w, d), spacing=native.spacing, affine=native.affine)
     header.check_same_grid(image)
     labels = nifti.read_integers(header)
-    highest = int(labels.max())
     if table is None:
-        if highest >= dataset.num_classes:
+        if (highest := int(labels.max())) >= dataset.num_classes:
             raise DataError(
                 f"{header.path}: expected labels 0 to {dataset.num_classes - 1} of {dataset.name}, got {highest}: "
                 "give --label-map with the tool's labels"
@@ -216,11 +214,15 @@ def _outcomes(
     """The rows of one case."""
     dataset, native = case.dataset, case.dataset.native(case.ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
-    parts = [] if clean is None else [evaluate.as_clean(part) for part in _scores(clean, native, spec, dataset)]
+
+    def scores_of(pred: Tensor) -> list[PredictionScores]:
+        return evaluate.score_prediction(pred, native.label[0], dataset.num_classes, native.spacing, spec.metrics)
+
+    parts = [] if clean is None else [evaluate.as_clean(part) for part in scores_of(clean)]
     for unit, path in zip(case.units, case.paths, strict=True):
         started = time.perf_counter()
         pred = _read(path, native, table, dataset)
-        scores = (*parts, *_scores(pred, native, spec, dataset))
+        scores = (*parts, *scores_of(pred))
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
@@ -232,18 +234,8 @@ def _outcomes(
         yield unit, rows.scored(unit, None, volume, [scores], [own | beside], kept, measured)
 
 
-def _scores(pred: Tensor, native: NativeCase, spec: WorkerSpec, dataset: Dataset) -> list[PredictionScores]:
-    """What is asked for of one label map."""
-    label, scores = native.label[0], []
-    if "dsc" in spec.metrics:
-        scores.append(evaluate.score_overlap(pred, label, dataset.num_classes))
-    if "hd95" in spec.metrics:
-        scores.append(evaluate.score_surfaces(pred, label, dataset.num_classes, native.spacing))
-    return scores
-
-
 def _volume(row: Mapping[str, Any] | None, without_clean: bool) -> Scores:
-    """The distances of a volume as its record has them, and why others are not there."""
+    """The distances of a volume as its record has them, and why others are missing."""
     reasons = {"resampling_error": NOT_ASKED}
     if row is None:
         reasons |= dict.fromkeys((*COPIED, *BESIDE), NO_ROW)

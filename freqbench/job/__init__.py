@@ -1,1 +1,1 @@
-"""From a job file to a grid of cells, and the plan of what is left of it."""
+"""Turns a job file into a grid of cells, and plans what is left of it."""

@@ -1,4 +1,4 @@
-"""Multiplies the gradient attacks of a job by steps, losses and restarts: the grid of `bench.py converge`."""
+"""Multiplies the gradient attacks of a job by steps, losses and restarts, for `bench.py converge`."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.job.grid import Cell, Grid, attack_entry
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, expand
-from freqbench.job.sweep import at_parameter
+from freqbench.job.sweep import AttackEntry, at_parameter
 from freqbench.ops.losses import LOSSES
 
 METRICS = ("dsc",)
@@ -75,13 +75,7 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
 
     The other parameters stay: a step size as a number is the same whatever the steps. Null rows and attacks without
     steps along a gradient are left out, and those of the threat model `linf-minimal`, whose steps lessen the change.
-    Rows are computed in fp32.
-
-    Args:
-        job: whose attacks have their budgets.
-        effort: what they are multiplied by.
-        cases: the first so many of each dataset.
-        where: begins the line of an error.
+    Rows are computed in fp32, on the first so many cases of each dataset.
 
     Raises:
         UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.
@@ -142,7 +136,7 @@ def _entry(attack: Attack) -> dict[str, Any]:
     return {"name": name, **budget, **others, **effort}
 
 
-def _attacks(job: JobSpec, grid: Grid) -> Iterator[dict[str, Any]]:
+def _attacks(job: JobSpec, grid: Grid) -> Iterator[AttackEntry]:
     """Entries that expand to the grid's cells: each attack once, or once for each dataset where it is not for all."""
     whole = {name: set(models_for(job.models, name)) for name in grid.cases}
     places: dict[Attack, dict[str, set[str]]] = {}
@@ -150,7 +144,7 @@ def _attacks(job: JobSpec, grid: Grid) -> Iterator[dict[str, Any]]:
         places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)
     for attack, found in places.items():
         if found == whole:
-            yield _entry(attack)
+            yield AttackEntry(**_entry(attack))
         else:
             for name, sources in found.items():
-                yield {**_entry(attack), "datasets": [name], "sources": sorted(sources)}
+                yield AttackEntry(**_entry(attack), datasets=[name], sources=sorted(sources))

@@ -1,7 +1,7 @@
-"""The grid of a job: cells, units, their identities, and the plan of what is left to do."""
+"""Holds the grid of a job: cells, units, and the identities that their records are kept under."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -49,7 +49,7 @@ class Cell:
                 "precision": self.precision,
                 "compile": self.compile,
                 **self._coupling,
-                # What the reference is drawn from, not which it is: that hangs on the seed and the case.
+                # What the reference is drawn from, not which it is: that depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
             }
         )
@@ -152,55 +152,6 @@ class Grid:
             ],
             "cases": {name: list(keys) for name, keys in self.case_keys.items()},
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is left of a grid.
-
-    Attributes:
-        grid: all of it.
-        units: what is to do, with the targets that have no row yet.
-        num_done: records that are there already.
-        metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
-    """
-
-    grid: Grid
-    units: tuple[Unit, ...]
-    num_done: int
-    metrics: tuple[str, ...]
-
-    @property
-    def num_todo(self) -> int:
-        """Records that are still to come."""
-        return sum(len(unit.targets) for unit in self.units)
-
-
-def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collection[Key] = ()) -> Plan:
-    """What is left of a grid.
-
-    Args:
-        grid: all of it.
-        covered: the keys that have a good row, and the metrics that each row covers.
-        again: keys to compute anew all the same.
-    """
-    wanted = frozenset(grid.metrics)
-    units, num_done, former = [], 0, set[str]()
-    for cell in grid.cells:
-        name = cell.dataset.name
-        for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
-            missing = []
-            for target in cell.targets:
-                key = cell.cell_id, case_key, target.model_id
-                present = covered.get(key)
-                if present is None or not wanted <= present or key in again:
-                    missing.append(target)
-                    former |= present or frozenset()
-            num_done += len(cell.targets) - len(missing)
-            if missing:
-                units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
-    metrics = (*grid.metrics, *sorted(former - wanted))
-    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:

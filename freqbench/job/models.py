@@ -1,13 +1,11 @@
-"""The models of a job for one dataset: resolved, told apart, and held against what they were trained on."""
+"""Resolves the models of a job for one dataset, and refuses two that cannot be told apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
-from freqbench.models.checkpoints import record
 
 
 def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
@@ -15,7 +13,7 @@ def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
     return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
-def check(given: Sequence[ModelEntry], datasets: Sequence[str], where: str) -> None:
+def require_models(given: Sequence[ModelEntry], datasets: Sequence[str], where: str) -> None:
     """Every dataset has models, each of its own name.
 
     Raises:
@@ -31,13 +29,8 @@ def check(given: Sequence[ModelEntry], datasets: Sequence[str], where: str) -> N
             raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
 
 
-def resolved(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
-    """The models of a job for one dataset, in the job's order; an ensemble may stand before its members.
-
-    Args:
-        given: of the job, all of them.
-        dataset: which they are for.
-        where: begins the line of an error.
+def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
+    """Of all models of a job those for one dataset, in the job's order; an ensemble may stand before its members.
 
     Raises:
         UserError: as `resolve`, or the same network twice.
@@ -60,9 +53,3 @@ def resolved(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[
                     )
             models[entry.name] = model
     return {entry.name: models[entry.name] for _, entry in asked}
-
-
-def concerns(models: Mapping[str, ModelSpec], dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
-    """What a user should know before these models are scored on these cases, a line each."""
-    for model in models.values():
-        yield from record.concerns(model, dataset.name, dataset.class_names, refs)

@@ -1,34 +1,109 @@
-"""What `plan` says of a job: its grid, what is done, what is missing on this machine, how long the rest may take."""
+"""Plans what is left of a grid in a store, and estimates what that costs; resuming and `status` start here too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import pyarrow.compute as pc
 from rich.table import Table
 
-from freqbench.job import estimate
-from freqbench.job.grid import Grid
+from freqbench.core import storage
+from freqbench.core.machine import available_cores
+from freqbench.core.types import CaseRef
+from freqbench.job.grid import Cell, Grid, Unit
 from freqbench.job.rehearsal import Missing
-from freqbench.job.remaining import Saved, current_plan
 from freqbench.job.schema import JobSpec
-from freqbench.results import Store
+from freqbench.models import forward_flops, sliding_windows
+from freqbench.results import Key, Store
+from freqbench.results.volumes import VOLUMES
+
+CORE_FLOPS = 30e9
+GPU_FLOPS = 10e12
+SCORING_S = 0.5  # distances of a small volume
+MEASURED = ("status", "source_model_id", "num_forwards", "num_backwards", "attack_seconds", "score_seconds")
+
+Saved = Callable[[Cell, CaseRef], bool]
 
 
-def overview(spec: JobSpec, grid: Grid) -> Table:
-    """The grid by dataset, source and attack."""
-    table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{spec.name}: the grid")
-    for row in estimate.overview(grid):
-        table.add_row(*map(str, row))
-    return table
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is left of a grid.
+
+    Attributes:
+        grid: all of it.
+        units: what is to do, with the targets that have no row yet.
+        num_done: records that are there already.
+        metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
+    """
+
+    grid: Grid
+    units: tuple[Unit, ...]
+    num_done: int
+    metrics: tuple[str, ...]
+
+    @property
+    def num_todo(self) -> int:
+        """Records that are still to come."""
+        return sum(len(unit.targets) for unit in self.units)
+
+
+def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collection[Key] = ()) -> Plan:
+    """What is left of a grid, given the metrics that each good row covers, and keys to compute anew all the same."""
+    wanted = frozenset(grid.metrics)
+    units, num_done, former = [], 0, set[str]()
+    for cell in grid.cells:
+        name = cell.dataset.name
+        for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
+            missing = []
+            for target in cell.targets:
+                key = cell.cell_id, case_key, target.model_id
+                present = covered.get(key)
+                if present is None or not wanted <= present or key in again:
+                    missing.append(target)
+                    former |= present or frozenset()
+            num_done += len(cell.targets) - len(missing)
+            if missing:
+                units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
+    metrics = (*grid.metrics, *sorted(former - wanted))
+    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
+
+
+def current_plan(grid: Grid, store: Store, is_saved: Saved | None = None) -> Plan:
+    """What is left of a grid in a store.
+
+    `is_saved` tells whether the volume of a cell and case is there, without which a unit does not count as done; None:
+    its rows are enough.
+    """
+    covered = store.covered()
+    unsaved = set()
+    if is_saved and covered:
+        units = (unit for unit in grid.units() if not is_saved(unit.cell, unit.ref))
+        unsaved = {unit.cell.key(unit.ref, target) for unit in units for target in unit.targets}
+    return make_plan(grid, covered, again=unsaved)
+
+
+def volumes_root(job: JobSpec, out: str) -> str | None:
+    """Where a job saves its volumes; None if it saves none."""
+    return storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
+
+
+def table(name: str, grid: Grid) -> Table:
+    """Cells, cases and passes over windows of each dataset, source and attack of a job."""
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for unit in grid.units():
+        key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
+        row = rows.setdefault(key, [0, 0, 0])
+        row[1] += 1
+        row[2] += unit.passes
+    for cell in grid.cells:
+        rows[cell.dataset.name, cell.source.name, cell.attack.name][0] += 1
+    found = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{name}: the grid")
+    for key, (cells, units, passes) in rows.items():
+        found.add_row(*key, str(cells), str(units // cells), str(passes))
+    return found
 
 
 def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str) -> Iterator[str]:
-    """What is warned of, missing, done and left.
-
-    Args:
-        grid: with stand-ins for what is missing.
-        lacking: what is.
-        is_saved: as of `current_plan`.
-        out: the result store.
-    """
+    """What is warned of, missing (the grid has stand-ins for it), done and left; `is_saved` as of `current_plan`."""
     for warning in grid.warnings:
         yield f"warning: {warning}"
     if lacking:
@@ -45,5 +120,59 @@ def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: s
     todo = current_plan(grid, store, is_saved)
     yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
     if todo.units:
-        hours, basis = estimate.hours(todo, store)
-        yield f"about {estimate.text(hours)} left on one worker ({basis})"
+        hours, basis = _hours(todo, store)
+        yield f"about {_spoken(hours)} left on one worker ({basis})"
+
+
+def _hours(plan: Plan, store: Store) -> tuple[float, str]:
+    """Hours that one worker needs for a rest that is not empty, and what that is based on.
+
+    Where the store has rows: their mean seconds a pass of each source model, and a record to score. Where it lacks
+    them: counted operations over a rate that a core or a card usually reaches, which is right to a factor of some five.
+    """
+    import torch
+
+    rate = GPU_FLOPS if torch.cuda.is_available() else CORE_FLOPS * available_cores()
+    a_pass, a_record = _measured(store)
+    models = {model.model_id: model for unit in plan.units for model in (unit.cell.source, *unit.targets)}
+    forward = {model_id: forward_flops(model) / rate for model_id, model in models.items()}
+    seconds, is_rough = 0.0, False
+    for unit in plan.units:
+        source = unit.cell.source.model_id
+        is_rough |= a_record is None or (unit.passes > 0 and source not in a_pass)
+        seconds += unit.passes * a_pass.get(source, forward[source])
+        for target in unit.targets:
+            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
+            windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
+            passes = windows * 2 ** len(target.inference.mirror) * target.predictions
+            predicting = passes * forward[target.model_id]
+            seconds += predicting + SCORING_S if a_record is None else a_record
+    return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"
+
+
+def _measured(store: Store) -> tuple[dict[str, float], float | None]:
+    """Seconds a pass of each source model, and seconds a record to score, from the rows of a store."""
+    rows = store.records(MEASURED)
+    rows = rows.filter(pc.equal(rows["status"], "ok"))
+    scoring = pc.mean(rows["score_seconds"]).as_py()
+    rows = rows.filter(pc.greater(rows["num_forwards"], 0))
+    passes = pc.add(rows["num_forwards"], rows["num_backwards"])
+    grouped = (
+        rows.append_column("passes", passes)
+        .group_by("source_model_id")
+        .aggregate([("attack_seconds", "sum"), ("passes", "sum")])
+        .to_pylist()
+    )
+    return {row["source_model_id"]: row["attack_seconds_sum"] / row["passes_sum"] for row in grouped}, scoring
+
+
+def _spoken(hours: float) -> str:
+    """Hours as a person says them.
+
+    >>> _spoken(0.001), _spoken(0.5), _spoken(12.34)
+    ('1 minute', '30 minutes', '12 hours')
+    """
+    if hours >= 1:
+        return f"{hours:.2g} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"

@@ -1,4 +1,4 @@
-"""A job where data or checkpoints are missing: what is, by name, and the same grid on stand-ins."""
+"""Finds the data and checkpoints of a job that are missing here, and makes the same grid on stand-ins."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,9 +11,8 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, StorageRefused, UserError
 from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
-from freqbench.data import Dataset
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import at
+from freqbench.job.sweep import AttackEntry, DatasetEntry, at
 from freqbench.models import MODELS, ModelEntry
 from freqbench.models.checkpoints import files as checkpoints
 
@@ -52,34 +51,25 @@ class Missing:
 
 
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
-    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.trained`).
-
-    `where` begins the line of a mistake in the job.
+    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.link`).
 
     Raises:
-        UserError: the job itself is wrong.
+        UserError: the job itself is wrong; `where` begins the line.
     """
     with trusting(job.trust_code):
         return (*_missing_datasets(job, where), *_missing_models(job))
 
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
-    """The job with stand-ins for what is missing: cells, cases and passes are as they will be, but for the shapes of
-    volumes that are not there.
-    """
+    """The job with stand-ins for what is missing: but for the shapes of volumes, all is counted as it will be."""
     names = {each.what for each in lacking}
     with trusting(job.trust_code):
-        return job.model_copy(
-            update={
-                "datasets": [_stand_in(job, entry) if _dataset(entry) in names else entry for entry in job.datasets],
-                "models": [
-                    _untrained(entry, number, entry.args if _own(entry) in MODELS else {})
-                    if name_of(entry) in names
-                    else entry
-                    for number, entry in enumerate(job.models)
-                ],
-            }
-        )
+        datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
+    models = [
+        _untrained(entry, number, entry.args if _own(entry) in MODELS else {}) if name_of(entry) in names else entry
+        for number, entry in enumerate(job.models)
+    ]
+    return job.model_copy(update={"datasets": datasets, "models": models})
 
 
 def rehearsed(job: JobSpec) -> JobSpec:
@@ -87,20 +77,17 @@ def rehearsed(job: JobSpec) -> JobSpec:
 
     LPIPS is left out, as its weights may have to be fetched.
     """
-    small = [SMALL] * 3
+    tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+    models = [
+        entry if entry.ensemble else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(update=tiny)
+        for number, entry in enumerate(job.models)
+    ]
     with trusting(job.trust_code):
         return job.model_copy(
             update={
                 "name": f"{job.name}-dry",
-                "datasets": [{**_stand_in(job, entry), "shape": small, "cases": 1} for entry in job.datasets],
-                "models": [
-                    entry
-                    if entry.ensemble
-                    else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(
-                        update={"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
-                    )
-                    for number, entry in enumerate(job.models)
-                ],
+                "datasets": [_stand_in(entry, shape=[SMALL] * 3, cases=1) for entry in job.datasets],
+                "models": models,
                 "attacks": [_easy(entry) for entry in job.attacks],
                 "metrics": tuple(metric for metric in job.metrics if metric != "lpips"),
                 "resources": job.resources.model_copy(update={"threads": 1}),
@@ -136,8 +123,8 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
             yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
 
 
-def _dataset(entry: Mapping[str, Any]) -> str:
-    return f"dataset {entry['name']}"
+def _dataset(entry: DatasetEntry) -> str:
+    return f"dataset {entry.name}"
 
 
 def name_of(entry: ModelEntry) -> str:
@@ -145,24 +132,18 @@ def name_of(entry: ModelEntry) -> str:
     return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
 
 
-def _stand_in(job: JobSpec, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of the phantom with a dataset's name, classes, channels and number of cases."""
+def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
+    """A phantom with a dataset's name, classes, channels and number of cases (1 where nothing says)."""
     dataset = build_dataset(entry, "datasets")
-    found: dict[str, Any] = {"name": dataset.name, "loader": "stand_in", "shape": list(dataset.typical_shape)}
+    found: dict[str, Any] = {"shape": list(dataset.typical_shape)}
     with suppress(DataError):
         found["classes"] = list(dataset.class_names)
     with suppress(DataError):
         found["channels"] = dataset.num_channels
     found["split"] = "train"  # the longest
-    found["cases"] = _number_of_cases(dataset)
-    return found
-
-
-def _number_of_cases(dataset: Dataset) -> int:
-    """As many as the split has, or as are asked for; 1 where nothing says."""
-    if isinstance(dataset.cases, tuple):
-        return len(dataset.cases)
-    return dataset.cases or dataset.listed_cases() or 1
+    asked = dataset.cases
+    found["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
+    return DatasetEntry(name=entry.name, loader="stand_in", **{**found, **changes})
 
 
 def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
@@ -173,21 +154,19 @@ def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> Model
 
 
 def _arch(entry: ModelEntry) -> str:
-    """The architecture of a model, or a UNet where it is not in the table."""
     return _own(entry) if _own(entry) in MODELS else "unet"
 
 
 def _own(entry: ModelEntry) -> str:
-    """freqbench's own name of what a model's `arch` says."""
     return ALIASES["models"].get(str(entry.arch), str(entry.arch))
 
 
-def _easy(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _easy(entry: AttackEntry) -> AttackEntry:
     """An attack with few steps, as many different numbers of them as before."""
-    attack = attack_class(ALIASES["attacks"].get(str(entry.get("name")), str(entry.get("name"))))
-    easy = dict(entry)
-    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in entry else 1
+    attack, own = attack_class(entry.class_name), entry.own
+    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in own else 1
+    easy = {}
     for name in {field.name for field in fields(attack)} & set(EFFORT):
-        given = entry.get(name, STEPS)
+        given = own.get(name, STEPS)
         easy[name] = [least + rank for rank in range(len(given))] if isinstance(given, list) else max(STEPS, least)
-    return easy
+    return entry.model_copy(update=easy)

@@ -1,4 +1,4 @@
-"""Job files: YAML to a validated JobSpec and its grid of cells."""
+"""Reads job files: YAML to a validated JobSpec, and from it to the grid of cells with all that they need resolved."""
 
 import re
 import warnings
@@ -16,12 +16,13 @@ from freqbench.core.config import FileName, Strict
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS, Dataset
-from freqbench.job import models as lineup
 from freqbench.job import sweep
 from freqbench.job.grid import Cell, Grid
-from freqbench.job.models import models_for
+from freqbench.job.models import models_for, models_of, require_models
+from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, ModelSpec
+from freqbench.models.checkpoints import record
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 COUPLED_WINDOWS = 4  # at once in the code released with SA2
@@ -48,17 +49,15 @@ class JobSpec(Strict):
 
     Attributes:
         name: of the job; results go to `runs/<name>` unless told otherwise.
-        datasets: each a `name`, a `loader` of DATASETS or `package.module:Class` (default: the name) and the loader's
-            own keys.
+        datasets: see DatasetEntry; further keys are the loader's own.
         models: sources and targets; `datasets` of an entry says which it is for. An entry with `replicates` stands for
             as many models.
-        attacks: each a `name` of ATTACKS or `package.module:Class` and its parameters; a list of values multiplies into
-            cells, a value that is a list itself stands in one more. Names of classes in `organs` and `target` are each
-            dataset's own. `match` in place of the budget asks for a distance (`freqbench.job.sweep.Match`); `datasets`
-            and `sources` say what an entry is for, all by default.
+        attacks: see AttackEntry; further keys are the attack's parameters. A list of values multiplies into cells, a
+            value that is a list itself stands in one more. Names of classes in `organs` and `target` are each dataset's
+            own.
         training: jobs that train the networks of `train://NAME` checkpoints (`train://JOB/NAME` where two train one of
             that name): paths of training jobs, their content, or `{job: either, out: where its networks are}`, by
-            default `runs/<name>`; `freqbench.training.trained` reads them.
+            default `runs/<name>`; `freqbench.training.link` reads them.
         targets: which models score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
@@ -75,9 +74,9 @@ class JobSpec(Strict):
     """
 
     name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]
-    datasets: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
-    attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    attacks: Annotated[list[AttackEntry], Field(min_length=1)]
     training: tuple[Annotated[str, Field(min_length=1)] | dict[str, Any], ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
@@ -92,7 +91,7 @@ class JobSpec(Strict):
 
     @property
     def trains(self) -> bool:
-        """Whether it has to do with training: see `freqbench.training.trained`."""
+        """Whether it has to do with training: see `freqbench.training.link`."""
         return bool(self.training) or any(entry.is_to_train for entry in self.models)
 
     @field_validator("models")
@@ -120,11 +119,13 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 
 def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
-    datasets = _datasets(job, where)
+    sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
+    datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
+    coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    lineup.check(job.models, [dataset.name for dataset in datasets], where)
+    require_models(job.models, [dataset.name for dataset in datasets], where)
     said = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
@@ -133,8 +134,9 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-        models = lineup.resolved(job.models, dataset, where)
-        said += lineup.concerns(models, dataset, cases[dataset.name])
+        models = models_of(job.models, dataset, where)
+        for model in models.values():
+            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name])
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
                 continue
@@ -147,21 +149,10 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     precision=job.precision,
                     compile=job.compile,
                     targets=_targets(job, models, source, where),
-                    window_batch=_coupled_windows(job) if attack.couples_batch else None,
+                    window_batch=coupled if attack.couples_batch else None,
                 )
                 cells.setdefault((dataset.name, cell.cell_id), cell)
     return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said)))
-
-
-def _datasets(job: JobSpec, where: str) -> list[Dataset]:
-    datasets = []
-    for i, entry in enumerate(job.datasets):
-        place = f"{where}: datasets[{i}]"
-        if not isinstance(entry.get("name"), str):
-            raise UserError(f"{place}.name: required, but not given")
-        datasets.append(build_dataset(entry, place))
-    sweep.require_distinct("datasets", [dataset.name for dataset in datasets], where)
-    return datasets
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
@@ -197,19 +188,14 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
     return job, replace(grid, cells=sources)
 
 
-def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
-    """The dataset of a job file's entry: `loader` (default: `name`) picks the class, the rest are its own keys.
-
-    Args:
-        entry: of a job file.
-        where: begins the line of an error.
+def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
+    """The dataset of a job file's entry, read or not; `where` begins the line of an error.
 
     Raises:
         UserError: unknown loader, or keys that it does not take.
     """
-    content = dict(entry)
-    name = str(content.pop("loader", content.get("name")))
-    loader = names.ALIASES["datasets"].get(name, name)
+    entry = config.validate(entry, DatasetEntry, where)
+    loader, content = entry.class_name, {"name": entry.name, **entry.own}
     if plugins.names_class(loader):
         with sweep.at(f"{where}.loader"):
             found: type[Dataset] = plugins.load_class(loader, Dataset)
@@ -217,10 +203,6 @@ def build_dataset(entry: Mapping[str, Any], where: str) -> Dataset:
     if loader not in DATASETS:
         raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
     return config.validate(content, DATASETS[loader], where)
-
-
-def _coupled_windows(job: JobSpec) -> int:
-    return COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
@@ -242,23 +224,20 @@ def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterato
     """
     with sweep.at(f"{where}: datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
+    names = [entry.name for entry in job.datasets]
+    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
-        if not isinstance(entry.get("name"), str):
-            raise UserError(f"{place}.name: expected the name of an attack, got {entry.get('name')!r}")
-        names = [str(other.get("name")) for other in job.datasets]
-        if dataset.name not in sweep.names_of(entry, sweep.DATASETS, names, place):
-            continue
-        sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
-        for written, only in sweep.attacks_on(dataset.name, sources, models, entry, place):
-            yield attack_of(entry["name"], written, dataset, place), only
+        if dataset.name in entry.only("datasets", names, place):
+            for written, only in entry.on(dataset.name, sources, models, place):
+                yield attack_of(entry.class_name, written, dataset, place), only
 
 
 def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
     """An attack with the parameters that a job file writes, for a dataset.
 
     Args:
-        name: of ATTACKS, an alias, or `package.module:Class`.
+        name: of ATTACKS, or `package.module:Class`.
         written: its parameters as the file gives them.
         dataset: whose classes and channels it is to take.
         place: begins the line of an error.

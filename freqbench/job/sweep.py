@@ -1,4 +1,4 @@
-"""What the entries of a job file mean: values, lists that multiply, budgets that are found, places of mistakes."""
+"""Reads the entries of a job file: values, lists that multiply, budgets that are found, and places of mistakes."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,17 +6,50 @@ from contextlib import contextmanager
 from itertools import product
 from typing import Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
-from freqbench.core import config
+from freqbench.core import config, names
 from freqbench.core.config import Strict
 from freqbench.core.errors import ParameterError, UserError, unknown
 from freqbench.core.types import CaseRef
 
-MATCH, MATCHED = "match", "matched"
-ONLY = DATASETS, SOURCES = "datasets", "sources"
-
 _NUMBER = r"(\d+\.?\d*|\.\d+)"
+
+
+class Entry(BaseModel):
+    """An entry that names a class, with further keys (`own`) that belong to it: its dump holds what was given."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The keys of the class that is named, as written."""
+        return dict(self.model_extra or {})
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: Any) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
+
+class DatasetEntry(Entry):
+    """A dataset: `loader` (default: the name) is one of DATASETS or `package.module:Class`."""
+
+    loader: str | None = None
+
+    @property
+    def class_name(self) -> str:
+        """freqbench's own name of the loader, or `package.module:Class`."""
+        return names.ALIASES["datasets"].get(self.loader or self.name, self.loader or self.name)
 
 
 class Match(Strict):
@@ -58,97 +91,97 @@ class Budget(Strict):
     reached: float | None
 
 
-def combinations(entry: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
-    """The parameters of each attack that an entry's lists multiply into, as the file writes them.
+class AttackEntry(Entry):
+    """An attack: `name` is one of ATTACKS or `package.module:Class`; lists of its parameters multiply into cells.
 
-    Raises:
-        UserError: a list without values.
+    Attributes:
+        datasets: which it is for, one or a list; None: all.
+        sources: the models whose gradients it follows, one or a list; None: all.
+        match: a distance or a list of them, in place of the budget: see Match.
+        matched: the budgets that were found for them.
     """
-    special = ("name", *ONLY, *((MATCH, MATCHED) if MATCH in entry else ()))
-    own = {str(key): value for key, value in entry.items() if key not in special}
-    values = {key: value if isinstance(value, list) else [value] for key, value in own.items()}
-    for key, choices in values.items():
-        if not choices:
-            raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
-    for choice in product(*values.values()):
-        yield dict(zip(values, choice, strict=True))
 
+    datasets: str | list[str] | None = None
+    sources: str | list[str] | None = None
+    match: Any = None
+    matched: tuple[Budget, ...] | None = None
 
-def matches_of(entry: Mapping[str, Any], place: str) -> Iterator[Match]:
-    """What an entry asks to match: one distance or a list of them.
+    @property
+    def class_name(self) -> str:
+        """freqbench's own name of the attack, or `package.module:Class`."""
+        return names.ALIASES["attacks"].get(self.name, self.name)
 
-    Raises:
-        UserError: no distance, or one that cannot be.
-    """
-    written = entry[MATCH] if isinstance(entry[MATCH], list) else [entry[MATCH]]
-    if not written:
-        raise UserError(f"{place}.{MATCH}: expected a value or a list of values, got an empty list")
-    for each in written:
-        if not isinstance(each, Mapping):
-            raise UserError(f"{place}.{MATCH}: expected {{metric: ..., value: ...}}, got {each!r}")
-        yield config.validate(each, Match, f"{place}.{MATCH}")
+    @property
+    def is_open(self) -> bool:
+        """Whether it has budgets that are not known yet."""
+        return self.match is not None and self.matched is None
 
+    def combinations(self, place: str) -> Iterator[dict[str, Any]]:
+        """The parameters of each attack that the lists multiply into, as the file writes them.
 
-def names_of(entry: Mapping[str, Any], key: str, known: Sequence[str], place: str) -> Sequence[str]:
-    """What an entry restricts itself to by `datasets` or `sources`, one name or a list; all that are known by default.
+        Raises:
+            UserError: a list without values.
+        """
+        found = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
+        for key, choices in found.items():
+            if not choices:
+                raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
+        for choice in product(*found.values()):
+            yield dict(zip(found, choice, strict=True))
 
-    Raises:
-        UserError: a name that is not known.
-    """
-    if key not in entry:
-        return known
-    names = entry[key] if isinstance(entry[key], list) and entry[key] else [entry[key]]
-    for name in names:
-        if name not in known:
-            raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
-    return names
+    def matches(self, place: str) -> Iterator[Match]:
+        """The distances that are asked for.
 
+        Raises:
+            UserError: none, or one that cannot be.
+        """
+        written = self.match if isinstance(self.match, list) else [self.match]
+        if not written:
+            raise UserError(f"{place}.match: expected a value or a list of values, got an empty list")
+        for each in written:
+            if not isinstance(each, Mapping):
+                raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {each!r}")
+            yield config.validate(each, Match, f"{place}.match")
 
-def sources_of(entry: Mapping[str, Any], sources: Sequence[str], models: Sequence[str], place: str) -> list[str]:
-    """The sources that an attack is for, of those that a dataset has.
+    def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
+        """The datasets or sources that it is for, of all that the job has.
 
-    Args:
-        entry: of a job file.
-        sources: the models of the dataset.
-        models: those of the job, which the entry may name though they are for other datasets.
-        place: where it stands.
+        Raises:
+            UserError: a name that is not known.
+        """
+        given = getattr(self, key)
+        if given is None:
+            return known
+        wanted = given if isinstance(given, list) and given else [given]
+        for name in wanted:
+            if name not in known:
+                raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
+        return wanted
 
-    Raises:
-        UserError: a name that is no model of the job.
-    """
-    named = names_of(entry, SOURCES, models, place)
-    return [name for name in sources if name in named]
+    def on(
+        self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
+    ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
+        """The parameters of each attack on a dataset, and the models that it is made on.
 
+        `sources` are the models of the dataset, `models` those of the job, which the entry may name, too.
 
-def attacks_on(
-    dataset: str, sources: Sequence[str], models: Sequence[str], entry: Mapping[str, Any], place: str
-) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
-    """The parameters of each attack of an entry on a dataset, and the models that it is made on.
-
-    Args:
-        dataset: its name.
-        sources: the models of the dataset.
-        models: those of the job.
-        entry: of a job file.
-        place: where it stands.
-
-    Raises:
-        UserError: a list without values, no such source, or a budget that has not been found yet.
-    """
-    only = sources_of(entry, sources, models, place)
-    if MATCH not in entry:
-        for parameters in combinations(entry, place):
-            yield parameters, only
-        return
-    if MATCHED not in entry:
-        raise UserError(
-            f"{place}.{MATCH}: expected budgets that were found before the grid is made, got none: use bench.py run or "
-            "freqbench.engine.matching.matched"
-        )
-    for i, row in enumerate(entry[MATCHED]):
-        budget = config.validate(row, Budget, f"{place}.{MATCHED}[{i}]")
-        if budget.dataset == dataset:
-            yield budget.parameters, [budget.source]
+        Raises:
+            UserError: a list without values, no such source, or a budget that has not been found yet.
+        """
+        named = self.only("sources", models, place)
+        if self.match is None:
+            more = {} if self.matched is None else {"matched": self.matched}  # refused, as any unknown parameter
+            for parameters in self.combinations(place):
+                yield parameters | more, [name for name in sources if name in named]
+            return
+        if self.matched is None:
+            raise UserError(
+                f"{place}.match: expected budgets that were found before the grid is made, got none: use bench.py run "
+                "or freqbench.engine.matching.matched"
+            )
+        for budget in self.matched:
+            if budget.dataset == dataset:
+                yield budget.parameters, [budget.source]
 
 
 def parse_value(value: Any) -> Any:
@@ -178,7 +211,7 @@ def parse_value(value: Any) -> Any:
 
 @contextmanager
 def at_parameter(place: str, owner: str = "") -> Iterator[None]:
-    """`_at`, down to the parameter, and for whom it does not do."""
+    """As `at`, down to the parameter; `owner` says for whom it does not do."""
     try:
         yield
     except ParameterError as error:
@@ -204,12 +237,7 @@ def require_distinct(what: str, names: Sequence[str], where: str) -> None:
 
 
 def with_own_files(refs: tuple[CaseRef, ...]) -> tuple[CaseRef, ...]:
-    """The cases of a dataset, refused where ids are the same or differ in capitals alone: some disks would keep one
-    file for both.
-
-    Raises:
-        UserError: naming two of them.
-    """
+    """Cases, refused where the ids of two differ in capitals alone or not at all: some disks keep one file for both."""
     seen: dict[str, str] = {}
     for ref in refs:
         first = seen.get(ref.case_id.casefold())

@@ -1,14 +1,14 @@
-"""What an attack did: overlap and surface distances of predictions, distances between clean and attacked volumes."""
+"""Measures what an attack did: overlap and surface distances of predictions, distances between volumes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from freqbench.metrics.certified import certified_scores
 from freqbench.metrics.frequency import energy_scores
 from freqbench.metrics.image import body_mask, image_scores, l2, linf, psnr, ssim
 from freqbench.metrics.overlap import (
+    certified_scores,
     class_mean,
     confusion,
     dice,
@@ -76,53 +76,26 @@ class Metric:
     columns: tuple[str, ...]
 
 
+def _metric(title: str, unit: str, direction: Literal["higher", "lower"], *columns: str) -> Metric:
+    return Metric(title=title, unit=unit, direction=direction, columns=columns)
+
+
+_DSC = ("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "missed_classes", "hallucinated_classes")
+_HD95 = ("hd95", "hd95_clean", "hd95_mm", "hd95_mm_clean", "hd95_medpy_mm")
+_PENALISED = ("hd95_penalised", "hd95_penalised_clean", "hd95_undefined_classes")
+_LPIPS = ("lpips_similarity", "lpips_distance", "lpips_body")
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "dsc": Metric(
-            title="DSC",
-            unit="fraction",
-            direction="higher",
-            columns=(
-                "dsc",
-                "dsc_clean",
-                "dsc_foreground",
-                "dsc_foreground_clean",
-                "missed_classes",
-                "hallucinated_classes",
-            ),
-        ),
-        "hd95": Metric(
-            title="HD95",
-            unit="voxel",
-            direction="lower",
-            columns=(
-                "hd95",
-                "hd95_clean",
-                "hd95_mm",
-                "hd95_mm_clean",
-                "hd95_medpy_mm",
-                "hd95_penalised",
-                "hd95_penalised_clean",
-                "hd95_undefined_classes",
-            ),
-        ),
-        "ssim": Metric(title="SSIM", unit="fraction", direction="higher", columns=("ssim", "ssim_body")),
-        "psnr": Metric(title="PSNR", unit="dB", direction="higher", columns=("psnr",)),
-        "lpips": Metric(
-            title="LPIPS",
-            unit="1",
-            direction="higher",
-            columns=("lpips_similarity", "lpips_distance", "lpips_body"),
-        ),
-        "linf": Metric(title="L-inf", unit="intensity", direction="lower", columns=("linf",)),
-        "l2": Metric(title="L2", unit="intensity", direction="lower", columns=("l2", "l2_body")),
-        "energy": Metric(
-            title="Energy",
-            unit="intensity",
-            direction="lower",
-            columns=("energy_low", "energy_middle", "energy_high"),
-        ),
-        "seam": Metric(title="Seams", unit="ratio", direction="lower", columns=("seam_energy",)),
-        "voxel_success": Metric(title="Changed voxels", unit="fraction", direction="lower", columns=("voxel_success",)),
+        "dsc": _metric("DSC", "fraction", "higher", *_DSC),
+        "hd95": _metric("HD95", "voxel", "lower", *_HD95, *_PENALISED),
+        "ssim": _metric("SSIM", "fraction", "higher", "ssim", "ssim_body"),
+        "psnr": _metric("PSNR", "dB", "higher", "psnr"),
+        "lpips": _metric("LPIPS", "1", "higher", *_LPIPS),
+        "linf": _metric("L-inf", "intensity", "lower", "linf"),
+        "l2": _metric("L2", "intensity", "lower", "l2", "l2_body"),
+        "energy": _metric("Energy", "intensity", "lower", "energy_low", "energy_middle", "energy_high"),
+        "seam": _metric("Seams", "ratio", "lower", "seam_energy"),
+        "voxel_success": _metric("Changed voxels", "fraction", "lower", "voxel_success"),
     }
 )

@@ -1,4 +1,4 @@
-"""Where in frequency an attack changed a volume: the mean absolute DCT coefficient of the change, band by band."""
+"""Measures where in frequency an attack changed a volume: the mean absolute DCT coefficient, band by band."""
 
 import math
 

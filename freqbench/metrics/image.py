@@ -1,6 +1,7 @@
-"""Distances between a clean and an attacked volume: SSIM, PSNR and norms, over the volume and inside the body.
+"""Measures distances between a clean and an attacked volume: SSIM, PSNR and norms, over the volume and in the body.
 
-Volumes are `[H, W, D]`, or `[C, H, W, D]` of several channels.
+Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]` of several channels, with intensities in [0, 1]. All
+functions of a pair raise a UserError where its shapes differ.
 """
 
 import math
@@ -23,9 +24,6 @@ def body_mask(clean: Volume) -> Mask:
     Voxels above 0, of several channels those where any of them is, as one may be black where tissue shows in another;
     their largest connected component with its holes filled (`freqbench.ops.body`).
 
-    Args:
-        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`.
-
     Returns:
         bool `[H, W, D]`; all False where no voxel is above 0.
 
@@ -42,15 +40,11 @@ def ssim(clean: Volume, adversarial: Volume) -> float:
     Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
     similarity", IEEE TIP 13(4), 2004. Of several channels each is an image of its own: the mean over channels.
 
-    Args:
-        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`, D across axial slices.
-        adversarial: the same.
-
     Returns:
         -1 to 1; 1 for identical volumes.
 
     Raises:
-        UserError: shapes differ, or a slice is smaller than the 7 x 7 window.
+        UserError: a slice is smaller than the 7 x 7 window.
     """
     return _ssim_with_map(_pair(clean, adversarial))[0]
 
@@ -60,53 +54,34 @@ def psnr(clean: Volume, adversarial: Volume) -> float:
 
     Identical volumes give positive infinity, which is what the formula says and what a float column stores. The MSE is
     that over all voxels of all channels: a mean over channels would be infinite wherever one of them is left alone.
-
-    Raises:
-        UserError: shapes differ.
     """
     return _psnr(_pair(clean, adversarial))
 
 
 def linf(clean: Volume, adversarial: Volume) -> float:
-    """Largest absolute difference of a voxel on the [0, 1] scale, in any channel.
-
-    Raises:
-        UserError: shapes differ.
-    """
+    """Largest absolute difference of a voxel on the [0, 1] scale, in any channel."""
     return float(np.abs(_difference(_pair(clean, adversarial))).max())
 
 
 def l2(clean: Volume, adversarial: Volume) -> float:
-    """Euclidean norm of the difference over all voxels of all channels, on the [0, 1] scale.
-
-    Raises:
-        UserError: shapes differ.
-    """
+    """Euclidean norm of the difference over all voxels of all channels, on the [0, 1] scale."""
     return _norm(_difference(_pair(clean, adversarial)))
 
 
 def _norm(values: npt.NDArray[np.float64]) -> float:
-    """The Euclidean norm; `np.linalg.norm` would add up by BLAS, whose last bits hang on its number of threads."""
+    """The Euclidean norm; `np.linalg.norm` would add up by BLAS, whose last bits depend on its number of threads."""
     return math.sqrt(float(np.square(values).sum()))
 
 
 def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """All distances of this file in one pass.
+    """All distances of this file in one pass; `body` is `body_mask(clean)`, computed here if None.
 
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
     mirroring), of several channels the mean over channels; `l2_body` is the norm of the difference there.
 
-    Args:
-        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`.
-        adversarial: the same.
-        body: `body_mask(clean)`, computed here if None.
-
     Returns:
         Columns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body`; NaN with a reason where slices are smaller than
         SSIM's window or there is no body.
-
-    Raises:
-        UserError: shapes differ.
     """
     pair = _pair(clean, adversarial)
     inside = body_mask(clean) if body is None else body
@@ -150,10 +125,6 @@ def _psnr(pair: Pair) -> float:
     return float(peak_signal_noise_ratio(pair[0] * 255, pair[1] * 255, data_range=255))
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
     """The mean over channels, and the map `[H, W, D]` of each."""
     from skimage.metrics import structural_similarity
@@ -171,3 +142,7 @@ def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
         means.append(float(mean))
         maps.append(similarity)
     return _mean(means), maps
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)  # not fmean, which rounds otherwise

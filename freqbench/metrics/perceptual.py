@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance, of volumes slice by slice.
+"""Measures LPIPS, the learned perceptual distance, of volumes slice by slice.
 
 R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a perceptual
 metric", CVPR 2018, arXiv:1801.03924.
@@ -27,9 +27,7 @@ def lpips(clean: Volume, adversarial: Volume) -> float:
 
     For each slice, scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers,
     normalised over channels; their squared differences, weighted by channel as learned; mean over places, sum over
-    layers. The similarity of the papers' tables is 1 - distance.
-
-    Of several channels each is an image of its own: the mean over channels.
+    layers. Of several channels the mean over channels. The similarity of the papers' tables is 1 - distance.
 
     Differs from the papers' code: slices smaller than 32 voxels, which AlexNet cannot take, are padded with their edge
     values on the high side.
@@ -54,17 +52,14 @@ def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
     slices. Of several channels the mean over channels.
 
     Args:
-        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`; computed on the device where it is.
-        adversarial: the same.
+        clean, adversarial: as `lpips`.
         body: `body_mask(clean)`, computed here if None.
 
     Returns:
-        Columns `lpips_similarity`, `lpips_distance`, `lpips_body`;
-        the last is NaN with a reason where there is no body.
+        Columns `lpips_similarity`, `lpips_distance`, `lpips_body`; the last NaN with a reason where there is no body.
 
     Raises:
-        LpipsUnavailable: the network's weights are not here and cannot be fetched.
-        UserError: shapes differ.
+        LpipsUnavailable, UserError: as `lpips`.
     """
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
     distance, within = _distances(channels_of(clean), channels_of(adversarial), inside)

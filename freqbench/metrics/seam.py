@@ -1,4 +1,4 @@
-"""Whether a change of a volume shows the windows that it was made in."""
+"""Measures whether a change of a volume shows the windows that it was made in."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import torch
 
 from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
-
-COLUMN = "seam_energy"
 
 
 def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slice, slice, slice]]) -> Scores:
@@ -50,6 +48,6 @@ def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slic
             across += sum(jumps[start - 1] for start in starts)
             expected += len(starts) * sum(within) / len(within)
     if expected:
-        return Scores(values={COLUMN: across / expected})
+        return Scores(values={"seam_energy": across / expected})
     reason = "the change does not vary within windows" if num_borders else "the volume is a single window"
-    return Scores(values={COLUMN: math.nan}, reasons={COLUMN: reason})
+    return Scores(values={"seam_energy": math.nan}, reasons={"seam_energy": reason})

@@ -1,4 +1,4 @@
-"""What every metric takes: one volume as an array or tensor, its channels in front or any axes of length one."""
+"""Reads what every metric takes: one volume as an array or tensor, channels or axes of length one in front."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,11 +33,8 @@ def as_tensor(volume: Volume) -> Tensor:
     Raises:
         UserError: not three axes after leading ones of length one, or no voxels.
     """
-    tensor = torch.as_tensor(volume).detach()
-    shape = tuple(tensor.shape)
-    if len(shape) < 3 or any(size != 1 for size in shape[:-3]) or 0 in shape:
-        raise UserError(f"expected one volume [H, W, D], leading axes of length 1 allowed, got {shape}: pass one case")
-    return tensor.reshape(shape[-3:])
+    tensor = _one_volume(volume, 3, "[H, W, D]")
+    return tensor.reshape(tensor.shape[-3:])
 
 
 def channels_of(volume: Volume) -> Tensor:
@@ -46,14 +43,16 @@ def channels_of(volume: Volume) -> Tensor:
     Raises:
         UserError: not `[H, W, D]` or `[C, H, W, D]` after leading axes of length one, or no voxels.
     """
+    tensor = _one_volume(volume, 4, "[H, W, D] or [C, H, W, D]")
+    return tensor.reshape(-1, *tensor.shape[-3:])
+
+
+def _one_volume(volume: Volume, axes: int, wanted: str) -> Tensor:
     tensor = torch.as_tensor(volume).detach()
     shape = tuple(tensor.shape)
-    if len(shape) < 3 or any(size != 1 for size in shape[:-4]) or 0 in shape:
-        raise UserError(
-            f"expected one volume [H, W, D] or [C, H, W, D], leading axes of length 1 allowed, got {shape}: "
-            "pass one case"
-        )
-    return tensor.reshape(-1, *shape[-3:])
+    if len(shape) < 3 or any(size != 1 for size in shape[:-axes]) or 0 in shape:
+        raise UserError(f"expected one volume {wanted}, leading axes of length 1 allowed, got {shape}: pass one case")
+    return tensor
 
 
 def as_array(volume: Volume) -> npt.NDArray[Any]:
@@ -63,21 +62,13 @@ def as_array(volume: Volume) -> npt.NDArray[Any]:
 
 
 def require_same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> None:
-    """Refuse a pair of volumes that do not lie on one grid.
-
-    Raises:
-        UserError: the shapes differ.
-    """
+    """Refuse a pair of volumes that do not lie on one grid."""
     if tuple(first) != tuple(second):
         raise UserError(f"expected two volumes of one shape, got {tuple(first)} and {tuple(second)}: use the same grid")
 
 
 def require_classes(volume: Tensor, num_classes: int) -> None:
-    """Refuse a label map with a value outside 0 to `num_classes - 1`.
-
-    Raises:
-        UserError: such a value, or floating-point labels.
-    """
+    """Refuse a label map with a value outside 0 to `num_classes - 1`, or of floating-point labels."""
     if volume.is_floating_point() or volume.is_complex():
         raise UserError(f"expected an integer label map, got {volume.dtype}: take the argmax, or cast")
     low, high = int(volume.min()), int(volume.max())

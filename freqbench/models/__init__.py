@@ -1,18 +1,22 @@
-"""Networks, their checkpoints, and inference: from a model's entry in a job file to label maps."""
+"""Leads from a model's entry in a job file to label maps: networks, checkpoints, defences, inference."""
 
-from freqbench.models.adapter import InputAdapter
 from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.cost import forward_flops, step_bytes
 from freqbench.models.defences import DEFENCES, Defence
-from freqbench.models.defences.model import DefendedModel
-from freqbench.models.inference import Prediction, attack_windows, predict, prediction, sliding_windows
-from freqbench.models.loading import READERS, load
+from freqbench.models.foreign import READERS
+from freqbench.models.inference import (
+    Prediction,
+    SlidingWindowModel,
+    attack_windows,
+    predict,
+    prediction,
+    sliding_windows,
+)
 from freqbench.models.networks.architectures import MODELS, Architecture, build
-from freqbench.models.resolve import resolve, resolve_ensemble
-from freqbench.models.settings import Inference
-from freqbench.models.sliding import SlidingWindowModel
+from freqbench.models.resolve import load, resolve, resolve_ensemble
+from freqbench.models.settings import Inference, InputAdapter
 from freqbench.models.spec import ModelEntry, ModelSpec
-from freqbench.models.wrapper import SegmentationModel
+from freqbench.models.wrapper import DefendedModel, SegmentationModel
 
 __all__ = [
     "DEFENCES",

@@ -1,4 +1,4 @@
-"""What a model takes, counted on shapes before anything is computed."""
+"""Counts what a model takes, on shapes, before anything is computed."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.models.loading import skeleton, trace
+from freqbench.models.resolve import skeleton, trace
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
@@ -27,8 +27,7 @@ def forward_flops(spec: ModelSpec) -> int:
 
     if spec.members:
         return sum(map(forward_flops, spec.members))
-    net = _countable(spec)
-    if net is None:
+    if (net := _countable(spec)) is None:
         return FROZEN_FLOPS
     with FlopCounterMode(display=False) as counter:
         trace(spec, net)
@@ -42,8 +41,7 @@ def step_bytes(spec: ModelSpec) -> int:
     """
     if spec.members:
         return sum(map(step_bytes, spec.members))
-    net = _countable(spec)
-    if net is None:
+    if (net := _countable(spec)) is None:
         return FROZEN_BYTES
     with _CountBytes() as counter:  # type: ignore[no-untyped-call]
         trace(spec, net)

@@ -1,10 +1,12 @@
-"""From what a job says of a model to a spec in which all that can be wrong has been checked."""
+"""Resolves a job's entry of a model to a spec in which all that can be wrong has been checked, and loads the spec."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from freqbench.core import plugins, storage
 from freqbench.core.config import validate
@@ -12,14 +14,15 @@ from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape
-from freqbench.models import loading
-from freqbench.models.adapter import Description, InputAdapter
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations, record
-from freqbench.models.loading import READERS
+from freqbench.models.foreign import READERS
+from freqbench.models.foreign.common import Description
+from freqbench.models.networks import architectures
 from freqbench.models.networks.architectures import MODELS, complete_args
-from freqbench.models.settings import DEFAULT_INFERENCE, Inference
+from freqbench.models.settings import DEFAULT_INFERENCE, Inference, InputAdapter
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
+from freqbench.models.wrapper import DefendedModel, MeanOfProbabilities, SegmentationModel
 
 DEFAULT_ROI: Shape = (96, 96, 96)
 
@@ -46,9 +49,9 @@ def resolve(
         CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
     """
     path = _weights_path(entry)
-    untrained = checkpoints.seed_of(path) is not None
+    seed = checkpoints.seed_of(path)
     arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
-    trained, is_own = (record.Record(), False) if untrained or arch in READERS else record.read(path)
+    trained, is_own = (record.Record(), False) if seed is not None or arch in READERS else record.read(path)
     record.require_order(entry.name, path, trained.class_names, class_names)
     arch = _agreed_arch(entry, arch, path, trained.arch)
     draft = ModelSpec(
@@ -58,20 +61,20 @@ def resolve(
         roi=entry.roi or trained.roi or DEFAULT_ROI,
         num_classes=num_classes,
         checkpoint=path,
-        checkpoint_sha256=f"random:{checkpoints.seed_of(path)}",
+        checkpoint_sha256=f"random:{seed}",
         num_channels=num_channels,
         input=entry.input or InputAdapter(),
         space=_space(entry, path, trained.preprocess, space),
         inference=entry.inference or DEFAULT_INFERENCE,
         defence=entry.defence,
         adaptive=entry.adaptive,
-        min_dice=0.0 if untrained else entry.min_dice,
+        min_dice=0.0 if seed is not None else entry.min_dice,
         training=entry.trained.identity if entry.trained else None,
         method=(entry.trained.method if entry.trained else None) or trained.training.method,
         weights_sha256=entry.trained.weights if entry.trained else None,
     )
     if arch in READERS:
-        return _resolve_read(entry, replace(draft, args=_told_to_reader(draft, entry)))
+        return _resolve_read(entry, draft)
     if plugins.names_class(arch):
         cls: type[nn.Module] = plugins.load_class(arch, nn.Module)
         sha256 = plugins.provenance(cls).get("source_sha256")
@@ -80,20 +83,7 @@ def resolve(
         adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
-    _require_applicable(entry, draft)
-    stated = entry.migration or (migrations.NONE if is_own else None)
-    return _checked(draft, stated)
-
-
-def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
-    """A model of a reader: what is at a URI is looked at where it was fetched to."""
-    given = draft.checkpoint
-    local = loading.located(draft.arch, given, draft.args)
-    with loading.named(given, local):
-        found = READERS[draft.arch].describe(local, draft.args)
-        draft = _as_described(replace(draft, checkpoint=local), entry, found)
-        _require_applicable(entry, draft)
-        return replace(_checked(draft, entry.migration), checkpoint=given)
+    return _checked(draft, entry.migration, migrations.NONE if is_own else None)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -138,75 +128,71 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     )
 
 
-def _told_to_reader(draft: ModelSpec, entry: ModelEntry) -> Mapping[str, Any]:
-    """Arguments of a reader; a frozen file may not say itself what it takes and gives."""
-    if draft.arch not in FROZEN:
-        return entry.args
-    roi = {"roi": draft.input.in_network_order(entry.roi)} if entry.roi else {}
-    return {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
+def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
+    """The model of a spec on a device, in eval mode, its parameters without gradients.
 
+    Args:
+        spec: from `resolve`.
+        device: where it is to run.
+        precision: `fp32`, `tf32` or `bf16`.
+        compile: run the network through `torch.compile`.
 
-def _as_described(draft: ModelSpec, entry: ModelEntry, found: Description) -> ModelSpec:
-    """What a folder says of itself, where the job says nothing else."""
-    for what in ("num_classes", "num_channels"):
-        theirs, ours = getattr(found, what), getattr(draft, what)
-        if theirs != ours:
-            words = "output classes" if what == "num_classes" else "input channels"
-            raise UserError(f"{entry.name}: {draft.checkpoint} has {theirs} {words}, dataset wants {ours}")
-    _require_whole_space(entry, draft, found)
-    adapter = _stated(entry.input, found.input)
-    return replace(
-        draft,
-        roi=entry.roi or adapter.in_volume_order(found.roi),
-        checkpoint_sha256=found.sha256,
-        input=adapter,
-        space=entry.preprocess or found.preprocess,
-        inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
-    )
-
-
-def _stated(given: InputAdapter | None, known: InputAdapter) -> InputAdapter:
-    """The job's `input`; axes that it does not state stay, as the wrong ones change the prediction alone."""
-    if given is None or "axes" in given.model_fields_set:
-        return given or known
-    return given.model_copy(update={"axes": known.axes})
-
-
-def _require_whole_space(entry: ModelEntry, draft: ModelSpec, found: Description) -> None:
-    """Refuse half a space: intensities of one window given to a network as those of another."""
-    if entry.input and entry.preprocess:
-        return
-    if draft.arch == "bundle" and found.preprocess is None:
-        raise UserError(
-            f"{entry.name}: expected preprocess and input, as the transforms of {draft.checkpoint} are not all known: "
-            "state both"
-        )
-    if found.preprocess:
-        _require_input(entry, draft.checkpoint, found.preprocess)
-
-
-def _require_input(entry: ModelEntry, path: str, trained: Preprocess) -> None:
-    """Refuse a job's space of other intensities than a network's own, where it does not say how these are given."""
-    if entry.preprocess and entry.input is None:
-        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, trained))
-        if ours != theirs:
-            raise UserError(
-                f"{entry.name}: expected input beside preprocess, as that of {path} is for the intensity "
-                f"{trained.intensity}: state both"
+    Raises:
+        CheckpointError: the checkpoint is not the one that was resolved.
+        UserError: likewise, of a URI; or it needs code that is not trusted.
+        StorageRefused, StorageUnavailable: object storage does not give it.
+    """
+    if spec.members:
+        members = [load(member, device, precision, compile) for member in spec.members]
+        return _behind_defence(spec, MeanOfProbabilities(members)).to(device).eval()
+    given = spec.checkpoint
+    if not spec.is_random:
+        # From here on the files that were looked at, whatever is put in their place meanwhile.
+        spec = replace(spec, checkpoint=_located(spec.arch, given, spec.args, spec.checkpoint_sha256))
+    with _named(given, spec.checkpoint):
+        if not spec.is_random and _content_sha256(spec) != spec.checkpoint_sha256:
+            raise CheckpointError(
+                f"{spec.name}: {given} is not the file that was planned with (sha256 "
+                f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
             )
+        net = _network(spec)
+        if not spec.is_random and spec.arch not in FROZEN:
+            # Strict, and casts float16 weights to the network's float32.
+            net.load_state_dict(_weights(spec, net.state_dict()))
+    net.requires_grad_(False)
+    model = _behind_defence(spec, net, precision=precision, compile=compile, adapter=spec.input)
+    return model.to(device).eval()
+
+
+def skeleton(spec: ModelSpec) -> nn.Module:
+    """The bare network on the meta device, shapes and keys alone; not of a frozen file, which has a device of its own.
+
+    Raises:
+        UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
+    """
+    if spec.arch in MODELS:
+        return architectures.skeleton(
+            spec.arch, spec.num_classes, _network_roi(spec), spec.args, spec.num_channels, _migration(spec).extra
+        )
+    # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
+    return _network(spec).to("meta").eval()
+
+
+def trace(spec: ModelSpec, net: nn.Module) -> None:
+    """Send one window of shapes through a network on the meta device.
+
+    Raises:
+        UserError: it cannot take such a window, or its logits are not those of the dataset's classes.
+    """
+    architectures.trace(spec.arch, net, spec.num_classes, _network_roi(spec), spec.num_channels)
 
 
 def _weights_path(entry: ModelEntry) -> str:
-    """Where a model's weights are, variables filled in; of a network that the job trains, they are those of the plan.
-
-    Raises:
-        UserError: it has not been trained yet.
-        CheckpointError: its weights are gone, or others.
-    """
+    """Where a model's weights are, variables filled in; of a network that the job trains, those of the plan."""
     if entry.is_to_train and not entry.trained:
         raise UserError(
             f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
-            "none: use bench.py run or freqbench.training.trained"
+            "none: use bench.py run or freqbench.training.link"
         )
     path = storage.filled_in(str(entry.path), entry.name)
     if entry.trained:
@@ -222,36 +208,6 @@ def _weights_path(entry: ModelEntry) -> str:
                 "changed or carried out anew: put that file back, or bench.py run JOB for what is there now"
             )
     return path
-
-
-def _space(entry: ModelEntry, path: str, trained: Preprocess | None, dataset: Preprocess | None) -> Preprocess | None:
-    """The job's space for a model, else the one it was trained in where that is not the dataset's."""
-    if trained is None or dataset is None:
-        return entry.preprocess
-    _require_input(entry, path, trained)
-    return entry.preprocess or (None if trained.identity() == dataset.identity() else trained)
-
-
-def _checked(draft: ModelSpec, stated: str | None) -> ModelSpec:
-    """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
-    if draft.arch in FROZEN:
-        return draft
-    net = loading.skeleton(draft)
-    if next(net.parameters(), None) is None:
-        raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
-    wanted = net.state_dict()
-    if not draft.is_random:
-        if draft.arch in MODELS:
-            found = checkpoints.read_state_dict(draft.checkpoint, wanted)
-            chosen = migrations.choose(draft.name, draft.arch, stated, found, wanted)
-            draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
-            found = migrations.migrations_of(draft.arch)[chosen].convert(found, wanted)
-        else:
-            found = loading.weights(draft, wanted)
-        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
-        draft = replace(draft, checkpoint_sha256=loading.content_sha256(draft))
-    loading.trace(draft, net)
-    return draft
 
 
 def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | None) -> str:
@@ -270,20 +226,6 @@ def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | 
     return agreed
 
 
-def _require_applicable(entry: ModelEntry, draft: ModelSpec) -> None:
-    """Refuse what would be passed over, or would not fit the dataset's channels."""
-    if entry.migration and (draft.is_random or draft.arch not in MODELS):
-        raise UserError(
-            f"{entry.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {entry.migration}: "
-            f"it is for checkpoints of {', '.join(MODELS)}"
-        )
-    for what in ("mean", "std"):
-        value = getattr(draft.input, what)
-        if isinstance(value, tuple) and len(value) != draft.num_channels:
-            wanted = f"one number or {draft.num_channels} (one a channel)"
-            raise UserError(f"{entry.name}: input.{what}: expected {wanted}, got {len(value)}: give as many")
-
-
 def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
     args = complete_args(arch, {**(trained or {}), **entry.args})
     if trained is not None:
@@ -295,3 +237,173 @@ def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None
                 "trained otherwise: leave it out"
             )
     return args
+
+
+def _space(entry: ModelEntry, path: str, trained: Preprocess | None, dataset: Preprocess | None) -> Preprocess | None:
+    """The job's space for a model, else the one it was trained in where that is not the dataset's."""
+    if trained is None or dataset is None:
+        return entry.preprocess
+    _require_input(entry, path, trained)
+    return entry.preprocess or (None if trained.identity() == dataset.identity() else trained)
+
+
+def _require_input(entry: ModelEntry, path: str, trained: Preprocess) -> None:
+    """Refuse a job's space of other intensities than a network's own, where it does not say how these are given."""
+    if entry.preprocess and entry.input is None:
+        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, trained))
+        if ours != theirs:
+            raise UserError(
+                f"{entry.name}: expected input beside preprocess, as that of {path} is for the intensity "
+                f"{trained.intensity}: state both"
+            )
+
+
+def _stated(given: InputAdapter | None, known: InputAdapter) -> InputAdapter:
+    """The job's `input`; axes that it does not state stay, as the wrong ones change the prediction alone."""
+    if given is None or "axes" in given.model_fields_set:
+        return given or known
+    return given.model_copy(update={"axes": known.axes})
+
+
+def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
+    """A model of a reader: what its folder says of itself, where the job says nothing else."""
+    if draft.arch in FROZEN:  # which may not say itself what it takes and gives
+        roi = {"roi": draft.input.in_network_order(entry.roi)} if entry.roi else {}
+        told = {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
+        draft = replace(draft, args=told)
+    given = draft.checkpoint
+    local = _located(draft.arch, given, draft.args)
+    with _named(given, local):
+        found: Description = READERS[draft.arch].describe(local, draft.args)
+        for what, words in (("num_classes", "output classes"), ("num_channels", "input channels")):
+            theirs, ours = getattr(found, what), getattr(draft, what)
+            if theirs != ours:
+                raise UserError(f"{entry.name}: {local} has {theirs} {words}, dataset wants {ours}")
+        if not (entry.input and entry.preprocess):  # half a space: intensities of one window given as another's
+            if draft.arch == "bundle" and found.preprocess is None:
+                raise UserError(
+                    f"{entry.name}: expected preprocess and input, as the transforms of {local} are not all known: "
+                    "state both"
+                )
+            if found.preprocess:
+                _require_input(entry, local, found.preprocess)
+        adapter = _stated(entry.input, found.input)
+        draft = replace(
+            draft,
+            checkpoint=local,
+            roi=entry.roi or adapter.in_volume_order(found.roi),
+            checkpoint_sha256=found.sha256,
+            input=adapter,
+            space=entry.preprocess or found.preprocess,
+            inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
+        )
+        return replace(_checked(draft, entry.migration), checkpoint=given)
+
+
+def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -> ModelSpec:
+    """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
+    if stated and (draft.is_random or draft.arch not in MODELS):
+        raise UserError(
+            f"{draft.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {stated}: "
+            f"it is for checkpoints of {', '.join(MODELS)}"
+        )
+    for what in ("mean", "std"):
+        value = getattr(draft.input, what)
+        if isinstance(value, tuple) and len(value) != draft.num_channels:
+            raise UserError(
+                f"{draft.name}: input.{what}: expected one number or {draft.num_channels} (one a channel), got "
+                f"{len(value)}: give as many"
+            )
+    if draft.arch in FROZEN:
+        return draft
+    net = skeleton(draft)
+    if next(net.parameters(), None) is None:
+        raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
+    wanted = net.state_dict()
+    if not draft.is_random:
+        if draft.arch in MODELS:
+            found = checkpoints.read_state_dict(draft.checkpoint, wanted)
+            chosen = migrations.choose(draft.name, draft.arch, stated or default, found, wanted)
+            draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
+            found = _migration(draft).convert(found, wanted)
+        else:
+            found = _weights(draft, wanted)
+        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
+        draft = replace(draft, checkpoint_sha256=_content_sha256(draft))
+    trace(draft, net)
+    return draft
+
+
+def _behind_defence(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+    if spec.defence is None:
+        return SegmentationModel(net, spec.roi, inference=spec.inference, **settings)
+    return DefendedModel(net, spec.roi, spec.defence, spec.adaptive, inference=spec.inference, **settings)
+
+
+def _located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
+    """Where a checkpoint's file or folder is on this machine: one at a URI is fetched to the node's cache.
+
+    Args:
+        arch: of its model.
+        path: a path, URI or `zoo://DATASET/NAME`.
+        args: of a reader, which say what of a folder is wanted.
+        sha256: that a file must have; None: whatever is there.
+    """
+    path = checkpoints.locate(path)
+    if storage.is_local(path):
+        return storage.local_path(path)
+    if arch in READERS and arch not in FROZEN:
+        return str(storage.fetch_folder(path, READERS[arch].files(args)))
+    return str(storage.fetch(path, sha256))
+
+
+@contextmanager
+def _named(given: str, local: str) -> Iterator[None]:
+    """Errors that name the copy of a checkpoint name what the job gave."""
+    try:
+        yield
+    except UserError as error:
+        if local in (given, ""):
+            raise
+        raise type(error)(str(error).replace(local, given)) from None
+
+
+def _network(spec: ModelSpec) -> nn.Module:
+    """The bare network on the CPU, its weights not loaded (a frozen file has them)."""
+    if spec.needs_trust:
+        plugins.require_trust(f"{spec.name}: {spec.arch}")
+    if spec.arch in READERS:
+        net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args)
+        return net
+    seed = spec.seed or 0
+    if plugins.names_class(spec.arch):
+        cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module)
+        if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
+            raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
+        return architectures.build_class(cls, spec.args, seed)
+    roi, extra = _network_roi(spec), _migration(spec).extra
+    return architectures.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)
+
+
+def _weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a checkpoint under the network's names (`wanted`, the meta device will do), migrated."""
+    if spec.arch in READERS:
+        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
+        return found
+    return _migration(spec).convert(checkpoints.read_state_dict(spec.checkpoint, wanted), wanted)
+
+
+def _content_sha256(spec: ModelSpec) -> str:
+    """SHA-256 of what a model is read from: a file, or the files of a folder."""
+    if spec.arch in READERS:
+        found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
+        return found.sha256
+    return checkpoints.content_sha256(spec.checkpoint)
+
+
+def _network_roi(spec: ModelSpec) -> Shape:
+    return spec.input.in_network_order(spec.roi)
+
+
+def _migration(spec: ModelSpec) -> migrations.Migration:
+    return migrations.migrations_of(spec.arch)[spec.migration or migrations.NONE]

@@ -1,10 +1,13 @@
-"""How a model wants whole volumes predicted: what a job file's `inference` of a model holds."""
+"""Describes what a network wants: its input's axes and intensities, and the sliding window of its predictions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+import torch
+from pydantic import Field, PositiveFloat, field_validator
+from torch import Tensor
 
 from freqbench.core.config import Strict
+from freqbench.core.types import Shape
 
 AXES = "HWD"
 
@@ -42,3 +45,86 @@ class Inference(Strict):
 
 
 DEFAULT_INFERENCE = Inference()
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class InputAdapter(Strict):
+    r"""How a network wants its input: `((low + (high - low) x) - mean) / std`, axes in its own order.
+
+    Attributes:
+        scale: the intensities, in the unit of `mean` and `std`, that 0 and 1 become.
+        axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis
+            turns it round: `DHW`, `D-W-H`.
+        mean: subtracted; one number, or one a channel.
+        std: divided by; one number, or one a channel.
+    """
+
+    scale: tuple[Finite, Finite] = (0.0, 1.0)
+    axes: str = AXES
+    mean: Finite | tuple[Finite, ...] = 0.0
+    std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+
+    @field_validator("scale")
+    @classmethod
+    def _keeps_differences(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] == scale[1]:
+            raise ValueError(f"expected two different numbers, got {scale[0]:g} twice")
+        return scale
+
+    @field_validator("axes")
+    @classmethod
+    def _each_axis_once(cls, axes: str) -> str:
+        letters = axes.replace("-", "")
+        if sorted(letters) != sorted(AXES) or "--" in axes or axes.endswith("-"):
+            raise ValueError(f"expected each of H, W and D once, a minus before what is turned round, got {axes!r}")
+        return axes
+
+    def in_network_order(self, shape: Shape) -> Shape:
+        """Lengths of the volume's axes H, W, D in the network's order."""
+        h, w, d = (shape[axis] for axis in self._order)
+        return h, w, d
+
+    def in_volume_order(self, shape: Shape) -> Shape:
+        """Lengths of the network's axes in the volume's order H, W, D."""
+        h, w, d = (shape[self._order.index(axis)] for axis in range(3))
+        return h, w, d
+
+    def to_network(self, images: Tensor) -> Tensor:
+        """What the network is given for images `[B, C, h, w, d]` in [0, 1]."""
+        low, high = self.scale
+        # Nothing is computed where nothing is asked for, so that a plain network sees the volume to the bit.
+        if (low, high) != (0.0, 1.0):
+            images = low + (high - low) * images
+        if self.mean != 0.0:
+            images = images - self._per_channel(self.mean, images)
+        if self.std != 1.0:
+            images = images / self._per_channel(self.std, images)
+        turned = images.flip([2 + axis for axis in self._turned]) if self._turned else images
+        return turned.permute(0, 1, *(2 + axis for axis in self._order))
+
+    def from_network(self, logits: Tensor) -> Tensor:
+        """Logits of the network in the volume's axes."""
+        back = logits.permute(0, 1, *(2 + self._order.index(axis) for axis in range(3)))
+        return back.flip([2 + axis for axis in self._turned]) if self._turned else back
+
+    def identity(self) -> dict[str, Any]:
+        """What differs from a network that takes the volume as it is, for digests."""
+        return self.model_dump(exclude_defaults=True)
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return tuple(AXES.index(letter) for letter in self.axes.replace("-", ""))
+
+    @property
+    def _turned(self) -> tuple[int, ...]:
+        return tuple(i for i, letter in enumerate(AXES) if f"-{letter}" in self.axes)
+
+    @staticmethod
+    def _per_channel(value: float | tuple[float, ...], images: Tensor) -> Tensor:
+        numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+        return numbers.reshape(1, -1, 1, 1, 1)
+
+
+DEFAULT_INPUT = InputAdapter()

@@ -1,4 +1,4 @@
-"""What a job says of a model, and what it resolves to."""
+"""Defines what a job says of a model, and what that resolves to."""
 
 import json
 from collections.abc import Mapping
@@ -13,18 +13,17 @@ from freqbench.core.config import FileName, Strict
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
 from freqbench.models.checkpoints.files import TRAIN, seed_of
 from freqbench.models.defences import Defence, defence_of
 from freqbench.models.networks.architectures import MODELS
-from freqbench.models.settings import DEFAULT_INFERENCE, Inference
+from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
 ENSEMBLE = "ensemble"
 FROZEN = ("torchscript", "torch_export")
 
 
 class Trained(Strict):
-    """What a `train://` checkpoint came to; `freqbench.training.trained` adds it, and a store's job keeps it.
+    """What a `train://` checkpoint came to; `freqbench.training.link` adds it, and a store's job keeps it.
 
     Attributes:
         checkpoint: the file that the training left.
@@ -98,15 +97,11 @@ class ModelEntry(Strict):
 
     def networks(self) -> list["ModelEntry"]:
         """The entry of each replicate."""
-        if self.replicates == 1:
-            return [self]
-        ends = ["", *(f".{number}" for number in range(1, self.replicates))]
-        return [
-            self.model_copy(
-                update={"name": f"{self.name}{end}", "checkpoint": f"{self.checkpoint}{end}", "replicates": 1}
-            )
-            for end in ends
-        ]
+        entries = [self.model_copy(update={"replicates": 1})] if self.replicates > 1 else [self]
+        for number in range(1, self.replicates):
+            named = {"name": f"{self.name}.{number}", "checkpoint": f"{self.checkpoint}.{number}", "replicates": 1}
+            entries.append(self.model_copy(update=named))
+        return entries
 
     @property
     def path(self) -> str | None:
@@ -158,24 +153,19 @@ class ModelEntry(Strict):
 class ModelSpec:
     """A model of which everything is known and checked; plain data that travels to workers.
 
+    Attributes that a `ModelEntry` has too mean the same here, defaults and variables filled in.
+
     Attributes:
-        name: what tables call it.
-        arch: a name of MODELS or READERS, `package.module:Class`, or `ensemble`.
+        arch: also `ensemble`.
         args: the network's arguments that are not its class's own defaults.
-        roi: voxels of a window on the volume's axes.
         num_classes: output classes, background included.
-        checkpoint: as given, variables filled in.
         checkpoint_sha256: hex, or `random:SEED`.
         num_channels: of its input.
         migration: that its checkpoint goes through; None: none changes it.
-        input: what its input becomes.
         space: in which it is attacked and scored; None: the dataset's.
-        inference: its sliding window.
         code_sha256: of the source file of a class of another package.
         members: of an ensemble.
-        defence: what stands before the network.
-        adaptive: whether attacks know of it.
-        min_dice: see ModelEntry; in no identity.
+        min_dice: in no identity.
         training: identity of the training job's say on its weights, where the job trains it.
         method: of the same without the seed, where that is known; in no identity.
         weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
@@ -205,10 +195,7 @@ class ModelSpec:
 
     @cached_property
     def model_id(self) -> str:
-        """16 hex digits that tell models apart by what they compute: neither name nor path enters.
-
-        What came later is left out where it is not asked for, so that ids of earlier runs stay.
-        """
+        """16 hex digits that tell models apart by what they compute: neither name nor path enters."""
         return self._identity(self.weights_sha256 or self.checkpoint_sha256, self.training)
 
     @cached_property
@@ -224,7 +211,7 @@ class ModelSpec:
         architecture = MODELS.get(self.arch)
         defaults = architecture.args if architecture else {}
         changed = {k: v for k, v in self.args.items() if k not in defaults or v != defaults[k]}
-        later = {
+        later = {  # left out where it is not asked for, so that ids of earlier runs stay
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,
             "input": self.input.identity() or None,
@@ -277,7 +264,7 @@ class ModelSpec:
 
     @property
     def needs_trust(self) -> bool:
-        """Whether to load it runs code of others."""
+        """Whether loading it runs third-party code."""
         return (
             self.arch in FROZEN or plugins.names_class(self.arch) or any(member.needs_trust for member in self.members)
         )

@@ -1,7 +1,9 @@
-"""The model that attacks and inference see: a network with its window size, padding and arithmetic."""
+"""Wraps a network as the model that attacks and inference see: window, padding, arithmetic, defence, ensemble."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,9 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape
-from freqbench.models.adapter import DEFAULT_INPUT, InputAdapter
+from freqbench.models.defences.base import FIXED, Defence, draw_seed
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.settings import AXES, DEFAULT_INFERENCE, Inference
+from freqbench.models.settings import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -81,7 +83,7 @@ class SegmentationModel(nn.Module):
 
         Args:
             images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window hang on; without a random defence there are none.
+            keys: what the draws of each window depend on; without a random defence there are none.
 
         Raises:
             UserError: an axis is longer than the ROI.
@@ -105,29 +107,24 @@ class SegmentationModel(nn.Module):
 
         Returns:
             `[B, K, h, w, d]`.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
         """
         h, w, d = self.inside(images.shape[2:])
         padded = self._padded(images)
         share = 0.5 ** len(mirror)
-        mean = self.averaged(self._run(padded)) * share if mirror else self.averaged(self._run(padded))
+        mean = self.averaged(self._run(padded))
+        if mirror:
+            mean = mean * share
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
                 mean.add_(self.averaged(self._run(padded.flip(axes))).flip(axes), alpha=share)
         return mean[:, :, h, w, d]
 
     def averaged(self, logits: Tensor) -> Tensor:
-        """What is averaged where windows overlap, of logits: themselves, or their probabilities."""
+        """Logits as they are averaged where windows overlap: themselves, or their probabilities."""
         return logits.softmax(dim=1) if self.inference.average == "probabilities" else logits
 
     def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
-        """Where a window of such a size lies in the ROI.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
-        """
+        """Where a window of such a size lies in the ROI; a UserError where an axis is longer."""
         if any(given > full for full, given in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
         low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
@@ -163,3 +160,99 @@ class SegmentationModel(nn.Module):
 def _allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+class DefendedModel(SegmentationModel):
+    r"""A `SegmentationModel` whose windows go through a defence first.
+
+    The defence acts on the window as it is cut from the volume, in [0, 1], before zeros are padded around one that is
+    shorter than the ROI and before the network's own intensities and axes: padding is none of the patient's voxels, and
+    a filter would smear its edge into them. At the borders of a window a filter sees no neighbours beyond.
+
+    `forward` is what an attacker follows. With T_d the d-th draw of a random defence and f the network:
+
+    .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
+
+    is that of an adaptive one, D draws at every pass (`Defence.draws`; all their graphs are held for the way back), so
+    that the cross-entropy is that of the mean probability; for D = 1 the logits themselves. With `adaptive=False`, and
+    for defences that draw nothing, it is one pass f(T(x)): by plain autograd, of one draw that is the same for every
+    window and step.
+
+    `scores` is what predicts: one draw a window, others than an attacker's.
+
+    Args:
+        net, roi, settings: as `SegmentationModel` takes them.
+        defence: what stands before the network.
+        adaptive: whether `forward` is for an attacker who knows of the defence.
+    """
+
+    def __init__(self, net: nn.Module, roi: Shape, defence: Defence, adaptive: bool = True, **settings: Any) -> None:
+        super().__init__(net, roi, **settings)
+        self.defence = defence
+        self.adaptive = adaptive
+
+    @property
+    def takes_keys(self) -> bool:
+        """Where there are draws that an attacker averages."""
+        return self.adaptive and self.defence.is_random
+
+    @property
+    def passes(self) -> int:
+        """The draws that are averaged."""
+        return self.defence.draws if self.adaptive else 1
+
+    @property
+    def smoothing(self) -> RandomizedSmoothing | None:
+        """The defence, where it is one of whole volumes."""
+        return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
+
+    def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
+        """Logits as an attacker asks for them.
+
+        Args:
+            images: `[B, C, h, w, d]`, no axis longer than the ROI.
+            keys: what the draws of each window depend on; None: the same fixed one for all.
+        """
+        keys = [FIXED] * len(images) if keys is None else keys
+        draws = []
+        for draw in range(self.passes):
+            seen, back = self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
+            draws.append(back(super().forward(seen)))
+        return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
+
+    def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
+        """As `SegmentationModel.scores`, of one draw; mirror images of a window share it.
+
+        Randomised smoothing adds no noise here, but to the whole volume (`freqbench.models.predict`).
+        """
+        if self.smoothing:
+            return super().scores(images, mirror)
+        keys = [FIXED] * len(images) if keys is None else keys
+        seen, back = self.defence.seen(images, [draw_seed(key, 0) for key in keys], self.adaptive)
+        return back(super().scores(seen, mirror))
+
+
+class MeanOfProbabilities(nn.Module):
+    r"""`[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`.
+
+    .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
+
+    Attacks on an ensemble transfer better to models outside it than attacks on any member (Liu et al., ICLR 2017,
+    arXiv:1611.02770).
+
+    Args:
+        members: with the same window.
+    """
+
+    def __init__(self, members: Sequence[SegmentationModel]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The mean of what the members say."""
+        return _mean_of_probabilities([member(images) for member in self.members])
+
+
+def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Its logarithm, of sums of log-probabilities, so that gradients stay where all are sure."""
+    return torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))

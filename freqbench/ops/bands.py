@@ -1,4 +1,4 @@
-"""Low, middle and high frequencies of a block, and how a perturbation spreads over them."""
+"""Parts a block's frequencies into low, middle and high, and measures how a perturbation spreads over them."""
 
 import math
 
@@ -36,15 +36,12 @@ def band_mask(band: str, block: Block) -> Tensor:
 
 
 def band_magnitude(perturbation: Tensor, block: int | Block) -> Tensor:
-    """The mean absolute DCT coefficient of a perturbation in the low, middle and high band, `[B, 3]`.
+    """The mean absolute DCT coefficient of a perturbation `[B, C, H, W, D]` in the low, middle and high band, `[B, 3]`.
 
-    The mean is over all coefficients of a band in all blocks, so that a band counts by how strongly it is filled and
-    not by how wide it is; NaN for a band that holds no coefficient, which needs blocks of fewer than three voxels.
-    Where blocks do not tile the volume, its reflection on the high side is counted too.
-
-    Args:
-        perturbation: `[B, C, H, W, D]`, adversarial minus clean; its scale is that of the coefficients.
-        block: side or sides of the DCT block in voxels, cut to the volume.
+    The mean is over all coefficients of a band in all blocks (a side or three, cut to the volume), so that a band
+    counts by how strongly it is filled and not by how wide it is; NaN for a band that holds no coefficient, which needs
+    blocks of fewer than three voxels. Where blocks do not tile the volume, its reflection on the high side is counted
+    too.
     """
     block = cut_block(block, perturbation.shape[2:])
     spectrum = dct(pad_to_blocks(perturbation, block), dct_matrices(block, perturbation))

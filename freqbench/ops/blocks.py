@@ -1,4 +1,4 @@
-"""Blocks that tile a window: cutting, padding, the blocked layout, and small matrices applied along each axis."""
+"""Tiles a window by blocks: cutting, padding, the blocked layout, and small matrices applied along each axis."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,9 @@ Block = tuple[int, int, int]
 
 
 def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool = False) -> Block:
-    """The block as three sides, none longer than the window.
+    """The block as three sides, none longer than the window `H, W, D`; `per_slice`: one voxel deep.
 
-    Args:
-        block: one side for all axes, or three, in voxels; of a slice one, or two.
-        shape: the window's H, W, D.
-        per_slice: one voxel deep, so that every depth slice is cut by itself.
+    `block` is one side for all axes, or three, in voxels; of a slice one, or two.
     """
     sides = (block,) * 3 if isinstance(block, int) else tuple(block)
     if per_slice:
@@ -25,19 +22,20 @@ def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool 
 
 
 def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
-    """The window continued on its high sides, by reflection, until blocks tile it; itself where they do.
+    """The window `[B, C, H, W, D]`, continued on its high sides by reflection until blocks tile it.
 
     A block no longer than the window leaves less than a window to fill, so that reflection always reaches.
-
-    Args:
-        x: `[B, C, H, W, D]`.
-        block: its sides, from `cut_block`.
     """
     missing = [-size % side for size, side in zip(x.shape[2:], block, strict=True)]
     if not any(missing):
         return x
     widths = [width for gap in reversed(missing) for width in (0, gap)]
     return F.pad(x, widths, mode="reflect")
+
+
+def tiled(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask of a block, `[h, w, d]`, repeated over a padded volume `[B, C, H, W, D]`, on its device."""
+    return mask.repeat([size // side for size, side in zip(like.shape[2:], mask.shape, strict=True)]).to(like.device)
 
 
 def split(x: Tensor, block: Block) -> Tensor:
@@ -52,12 +50,7 @@ def split(x: Tensor, block: Block) -> Tensor:
 
 
 def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, H, W, D]`; undoes `split`.
-
-    Args:
-        blocks: in the order of `split`.
-        shape: H, W, D, multiples of the block's sides.
-    """
+    """Blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`, which blocks tile; undoes `split`."""
     batch, channels, _, *block = blocks.shape
     counts = [size // side for size, side in zip(shape, block, strict=True)]
     return (
@@ -84,14 +77,10 @@ def merge_slices(blocks: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """Every block of a volume transformed at once by one matrix an axis, in place of the voxels.
+    """Every block of a volume `[B, C, H, W, D]` transformed at once by one matrix an axis, in place of the voxels.
 
     On an axis of n blocks of b voxels a matrix `[m, b]` makes n blocks of m values: y = M x. None leaves the axis. As
-    blocks stay where they are, no axis is moved: each product is a batch of matrices over a view.
-
-    Args:
-        x: `[B, C, H, W, D]`, contiguous for speed.
-        matrices: for H, W and D.
+    blocks stay where they are, no axis is moved: each product is a batch of matrices over a view. Contiguous is faster.
     """
     for axis, matrix in enumerate(matrices, start=2):
         if matrix is not None:

@@ -1,4 +1,4 @@
-"""The patient without the air around."""
+"""Finds the patient without the air around."""
 
 import numpy as np
 import numpy.typing as npt

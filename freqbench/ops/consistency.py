@@ -1,4 +1,4 @@
-"""How far two maps of logits lie apart in the frequency domain."""
+"""Measures how far two maps of logits lie apart in the frequency domain."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The Fourier spectrum of a volume in nested bands, and amplitudes changed under a phase that stays."""
+"""Parts a volume's Fourier spectrum into nested bands, and changes amplitudes under a phase that stays."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,7 @@ def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
     """The band of every coefficient of `torch.fft.rfftn` over a volume: boxes inside each other, 0 at the mean.
 
     A coefficient's radius is the largest of its frequencies on the three axes, each as a share of the highest one that
-    an axis can have; bands part [0, 1] evenly. Where axes have few voxels, bands may be empty.
-
-    Args:
-        shape: voxels of the volume, `(H, W, D)`.
-        count: of bands.
+    an axis can have; `count` bands part [0, 1] evenly. Where axes have few voxels, bands may be empty.
 
     Returns:
         Integers in 0..count - 1, `[H, W, D // 2 + 1]`.
@@ -32,25 +28,15 @@ def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
 
 
 def band_sums(values: Tensor, bands: Tensor, count: int) -> Tensor:
-    """The sum over each band of each channel, `[B, C, count]`.
-
-    Args:
-        values: of coefficients, `[B, C, H, W, D // 2 + 1]`.
-        bands: from `fourier_bands`, on the same device.
-        count: of bands.
-    """
+    """The sum over each band of each channel, `[B, C, count]`, of values of coefficients `[B, C, H, W, D // 2 + 1]`."""
     flat = values.flatten(2)
     return flat.new_zeros(*flat.shape[:2], count).index_add(2, bands.flatten(), flat)
 
 
 def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """What the spectrum changes by where it takes the amplitude of another's and keeps its own phase.
+    """What the spectrum of volumes changes by where it takes another's amplitude and keeps its own phase.
 
     A coefficient that the clean volume lacks, but for rounding, has no phase and stays away.
-
-    Args:
-        clean: volumes, `[B, C, H, W, D]`.
-        reference: volumes of the same shape.
 
     Returns:
         The change of every coefficient, complex `[B, C, H, W, D // 2 + 1]`, and the clean amplitudes of the same shape.
@@ -62,11 +48,6 @@ def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_spectrum(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
-    """The volume of a spectrum from `torch.fft.rfftn`, `[B, C, H, W, D]`.
-
-    Args:
-        spectrum: complex `[B, C, H, W, D // 2 + 1]`.
-        shape: voxels of the volume, `(H, W, D)`.
-    """
+    """The volume `[B, C, *shape]` of a spectrum from `torch.fft.rfftn`."""
     volume: Tensor = torch.fft.irfftn(spectrum, s=tuple(shape), dim=AXES)
     return volume

@@ -1,4 +1,4 @@
-"""What gradients say of themselves: how much is exactly zero, whether they are the same twice, whether a loss rises."""
+"""Measures what gradients say of themselves: exact zeros, whether they repeat, whether a loss still rises."""
 
 import math
 from collections.abc import Sequence

@@ -1,17 +1,46 @@
-"""What attacks raise: the table of losses, and the released one, Dice + cross-entropy, with its own backward."""
+"""Defines what attacks raise: losses a sample of logits and labels, and what single voxels say of a prediction."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.voxel_losses import EVERYTHING, Scope, ce, cosine, dlr, dlr_targeted, js, mask_ce, mask_ce_balanced
+from freqbench.core.errors import UserError
+
+SMOOTH_DENOMINATOR = 1e-6
+SMOOTH_SET = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What of a sample a loss looks at, and what it needs beside logits and labels.
+
+    Attributes:
+        voxels: the only ones that count, bool `[B, 1, H, W, D]`; None: all. A sample without any has the loss 0 and no
+            gradient (the Dice, a constant and no gradient).
+        classes: the only ones in a mean over classes, indices `[k]`; None: all.
+        truth: the true labels, `[B, 1, H, W, D]`, where `labels` are a target to reach, or None.
+    """
+
+    voxels: Tensor | None = None
+    classes: Tensor | None = None
+    truth: Tensor | None = None
+
+    def among(self, members: Tensor) -> Tensor:
+        """Those of a set of voxels that count, bool `[B, 1, H, W, D]`."""
+        return members if self.voxels is None else members & self.voxels
+
+
+EVERYTHING = Scope()
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
-SMOOTH_DENOMINATOR = 1e-6
+FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}
 
 
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -96,7 +125,7 @@ class _Dice(torch.autograd.Function):
         p, index, overlap, denominator = ctx.saved_tensors
         num_classes, num_voxels = p.shape[1], p.shape[2]
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
-        # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs hang on it.
+        # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs depend on it.
         # So does p - 1, which is exact there, while p / N - 1 / N is rounded where weight / N is no power of two.
         weight = upstream.double()[:, None]
         a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
@@ -117,6 +146,181 @@ class _Dice(torch.autograd.Function):
 def _accumulator(p: Tensor) -> torch.dtype:
     """Half precisions are summed in float32, which the norm would not do by itself."""
     return torch.promote_types(p.dtype, torch.float32)
+
+
+def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Cross-entropy of each sample, :math:`\frac1N \sum -\log p_{label}` with p the softmax over classes.
+
+    Args:
+        logits: `[B, K, H, W, D]`, any spatial rank.
+        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
+        scope: what counts of it.
+
+    Returns:
+        `[B]`.
+    """
+    return voxel_mean(voxel_cross_entropy(logits, labels), scope)
+
+
+def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Difference of logits ratio, voxel by voxel (Croce and Hein, ICML 2020, arXiv:2003.01690).
+
+    With z the logits of a voxel, y its label, and pi their order from the largest down:
+
+    .. math:: \mathrm{DLR} = - \frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3}}
+
+    It does not change when logits are shifted or scaled, so that a network cannot hide its gradient by large logits. A
+    voxel that is right has a value in [-1, 0], one that is wrong above 0: below 1 where its label comes second, without
+    bound where it comes fourth or later, so that few voxels may outweigh all others in the mean. Same arguments as
+    `ce`, mean over voxels.
+
+    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code.
+
+    Raises:
+        UserError: fewer than 3 classes.
+    """
+    _require_classes("dlr", logits)
+    top, order = logits.topk(3, dim=1)
+    own = logits.gather(1, labels.long())
+    # By index: of equal logits, `own >= top` may take the label's own for the other one, which has no gradient.
+    other = torch.where(order[:, :1] == labels, top[:, 1:2], top[:, :1])
+    return voxel_mean((other - own)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
+
+
+def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+    r"""Targeted difference of logits ratio, voxel by voxel (Croce and Hein, ICML 2020, arXiv:2003.01690).
+
+    With y the true label (`scope.truth`) and t the target (`labels`):
+
+    .. math:: \frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
+
+    which is the paper's loss times -1, high far from `labels` like every loss here. A voxel whose target is its true
+    label adds 0. Same arguments as `ce`, mean over voxels; 1e-12 as in `dlr`.
+
+    Raises:
+        UserError: fewer than 4 classes, or no `scope.truth`.
+    """
+    _require_classes("dlr-targeted", logits)
+    if scope.truth is None:
+        raise UserError("dlr-targeted: expected the true labels beside the target: give a target rule with it")
+    top = logits.topk(4, dim=1).values
+    true, target = (logits.gather(1, classes.long())[:, 0] for classes in (scope.truth, labels))
+    return voxel_mean((true - target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12), scope)
+
+
+def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Cross-entropy on voxels that are still predicted right alone (Croce et al., ECCV 2024, arXiv:2306.12941).
+
+    .. math:: \frac1N \sum [\arg\max z = y] \, (-\log p_y)
+
+    N counts all voxels. Voxels that are wrong already pull no further; for the same reason a lower value may be a
+    worse prediction, and iterates are compared by `ce` (`COMPARED_BY`). Towards a target (`scope.truth` is given), the
+    voxels that are not there yet. Where two classes share the largest logit, both are taken as predicted. Same
+    arguments as `ce`.
+    """
+    return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
+
+
+def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""`mask_ce` with every class at the same weight (Croce et al., ECCV 2024, arXiv:2306.12941).
+
+    With N_k the voxels of class k and the mean over the classes that the sample has:
+
+    .. math:: \frac{1}{|\{k : N_k > 0\}|} \sum_k \frac{1}{N_k} \sum_{y = k} [\arg\max z = y] \, (-\log p_y)
+
+    Same arguments as `ce`.
+
+    **Differs from the paper**: N_k is counted in the sample; there, it is a constant of the dataset.
+    """
+    open_ce = (voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)).flatten(1)
+    index = labels.flatten(1).long()
+    counts = torch.ones_like(open_ce) if scope.voxels is None else scope.voxels.flatten(1).to(open_ce)
+    per_class = open_ce.new_zeros(len(logits), logits.shape[1])
+    size = per_class.scatter_add(1, index, counts)
+    loss = per_class.scatter_add(1, index, open_ce * counts)
+    return (loss / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
+
+
+def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Jensen-Shannon divergence between softmax and one-hot label (Croce et al., ECCV 2024, arXiv:2306.12941).
+
+    Half of KL(p, m) + KL(o, m) with m = (p + o) / 2, natural logarithm, mean over voxels. As o is one-hot, a voxel's
+    value depends on p at its label alone:
+
+    .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr) \in [0, \log 2]
+
+    Its gradient vanishes for voxels that are far wrong, without a mask. Same arguments as `ce`.
+    """
+    log_p = -voxel_cross_entropy(logits, labels)
+    p = log_p.exp()
+    return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
+
+
+def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""One less the cosine between logits and one-hot label (Halmosi et al., ECCV 2024, arXiv:2407.09150).
+
+    .. math:: 1 - \frac{z_y}{\lVert z \rVert_2} \in [0, 2]
+
+    Logits may be scaled, but, unlike a softmax's, not shifted. Same arguments as `ce`, mean over voxels.
+    """
+    norm = torch.linalg.vector_norm(logits, dim=1)
+    return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
+
+
+def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p of the label in every voxel, `[B, H, W, D]`; same arguments as `ce`."""
+    return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
+
+
+def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+    """Whether a voxel is still to be changed, `[B, H, W, D]`."""
+    as_labelled = is_as_labelled(logits.detach(), labels)[:, 0]
+    return as_labelled if scope.truth is None else ~as_labelled
+
+
+def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
+    """The mean of values of voxels, `[B, H, W, D]`, over those that count, `[B]`; 0 where none does."""
+    if scope.voxels is None:
+        return values.flatten(1).mean(dim=1)
+    counts = scope.voxels.flatten(1)
+    return (values.flatten(1) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+
+
+def _require_classes(loss: str, logits: Tensor) -> None:
+    if logits.shape[1] < FEWEST_CLASSES[loss]:
+        raise UserError(f"{loss}: expected at least {FEWEST_CLASSES[loss]} classes, got {logits.shape[1]}: use ce")
+
+
+def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether a voxel is predicted as labelled, bool `[B, 1, H, W, D]`.
+
+    Where two classes share the largest logit, both are taken as predicted: an argmax over classes is much slower.
+    """
+    return logits.gather(1, labels.long()) >= logits.amax(dim=1, keepdim=True)
+
+
+def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
+    r"""The cosine between softmax p and one-hot label, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`."""
+    squares: Tensor = torch.einsum("bk...,bk...->b...", p, p)  # seven times as fast as a norm over the second axis
+    return p.gather(1, labels.long()) / squares.sqrt()[:, None]
+
+
+def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+    r"""One Dice loss over a set S of voxels of a whole batch, all classes and samples pooled, a scalar.
+
+    .. math:: 1 - \frac{2 \sum_S p_{label} + 10^{-5}}{|S| + \sum_S \sum_k p_k^2 + 10^{-5}}
+
+    An empty set gives 0 and no gradient. As in the SegPGD of the code released with SA2 (Hanif et al., ISBI 2025).
+
+    Args:
+        p: softmax, `[B, K, H, W, D]`.
+        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
+        members: of S, bool `[B, 1, H, W, D]`.
+    """
+    weights = members.to(p)
+    overlap = (weights * p.gather(1, labels)).sum()
+    squares = (weights * p.square()).sum()
+    return 1 - (2 * overlap + SMOOTH_SET) / (weights.sum() + squares + SMOOTH_SET)
 
 
 LOSSES: Mapping[str, Loss] = {

@@ -1,4 +1,4 @@
-"""How well a prediction covers the labels: the Dice of classes, as a test of success rather than as a loss."""
+"""Scores how well a prediction covers the labels, by the Dice of classes, as a test of success."""
 
 from collections.abc import Sequence
 

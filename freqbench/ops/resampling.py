@@ -1,4 +1,4 @@
-"""Linear maps of volumes as one small matrix an axis: Gaussian smoothing, and resizing inside a window."""
+"""Resizes and smooths volumes by one small matrix an axis."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,11 @@ from freqbench.ops.blocks import along_axes
 
 
 def gaussian_matrix(size: int, taps: int, sigma: float) -> Tensor:
-    r"""Smoothing of `size` points by a Gaussian of `taps` weights, float64 `[size, size]`.
+    r"""Smoothing of `size` points by a Gaussian of `taps` weights, an odd number, float64 `[size, size]`.
 
     .. math:: M_{ij} \propto \exp\Bigl(- \frac{(i - j)^2}{2 \sigma^2}\Bigr), \qquad |i - j| \le (taps - 1) / 2
 
     The weights sum to 1 over all taps; what lies beyond the ends counts 0, so that rows near them sum to less.
-
-    Args:
-        size: points of the axis.
-        taps: an odd number.
-        sigma: standard deviation in points, above 0.
     """
     distance = torch.arange(-(taps // 2), taps // 2 + 1, dtype=torch.float64)
     weights = torch.exp(-distance.square() / (2 * sigma**2))
@@ -64,8 +59,7 @@ class Zoom:
 
     Attributes:
         there: one matrix `[n, n]` an axis.
-        back: one an axis for the way back: what the window shows, resized to the voxels that it came from. Voxels that
-            are not in sight get 0.
+        back: one an axis for the way back, to the voxels that the window shows; voxels that are not in sight get 0.
         seen: bool `[n]` an axis: the voxels that the window shows.
     """
 
@@ -121,6 +115,6 @@ def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tens
         return framed, opened, torch.ones(size, dtype=torch.bool)
     shown = slice(corner, corner + size)
     back = back[:, shown]
-    # A voxel at the cut that hangs on a point beyond it as well is out of sight.
+    # A voxel at the cut that also depends on a point beyond it is out of sight.
     seen = back.sum(dim=1) > 1 - 1e-9
     return there[shown], back * seen[:, None], seen

@@ -1,4 +1,4 @@
-"""Depth slices stretched to the full range of intensities, with a hand-written backward."""
+"""Stretches depth slices to the full range of intensities, with a hand-written backward."""
 
 from typing import Any
 
@@ -10,27 +10,18 @@ CONSTANT = 1e-6
 
 
 def stretch_slices(x: Tensor, scale: float) -> Tensor:
-    r"""Every depth slice by its own minimum and maximum over H and W: (x - min) / (max - min).
+    """Every depth slice of `[B, C, H, W, D]` by its own minimum and maximum over H and W: (x - min) / (max - min).
 
     The gradient passes through minimum and maximum too; voxels that tie for one share it equally. A slice that is
-    constant, to 1e-6 of the scale, has nothing to stretch and becomes x / scale. One that is nearly so, such as air
-    with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
-
-    Args:
-        x: `[B, C, H, W, D]`.
-        scale: the intensity that white stands for.
+    constant, to 1e-6 of the scale (the intensity of white), has nothing to stretch and becomes x / scale. One that is
+    nearly so, such as air with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
     """
     stretched: Tensor = _Stretch.apply(x, scale, 0.0)  # type: ignore[no-untyped-call]
     return stretched
 
 
 def stretch_slices_offset(x: Tensor, offset: float) -> Tensor:
-    """(x - min + offset) / (max - min + offset) in every depth slice: a constant slice becomes 1.
-
-    Args:
-        x: `[B, C, H, W, D]`.
-        offset: above 0, on the scale of `x`.
-    """
+    """(x - min + offset) / (max - min + offset) in every depth slice, offset above 0: a constant slice becomes 1."""
     stretched: Tensor = _Stretch.apply(x, None, offset)  # type: ignore[no-untyped-call]
     return stretched
 

@@ -1,4 +1,4 @@
-"""Structural similarity as a loss: 3D, three taps, whole or block by block, with a hand-written backward."""
+"""Computes structural similarity as a loss: 3D, three taps, whole or block by block, with its own backward."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,18 +49,12 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
 
 
 def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
-    """The SSIM of volumes with clean ones, averaged over the body, in float64.
+    """The SSIM of volumes with clean ones, averaged over the body: a function to float64 `[B]` in [-1, 1].
 
     The map S of `ssim_loss` over the whole volume, whose mean is taken over the window's positions centred in
     `freqbench.ops.body.body_of` the voxels above 0 in any channel; a window needs all its voxels, so those on the
     volume's border have none. Of several channels it is the mean over channels. Negative values count as they are. A
-    volume without a body is averaged over all positions.
-
-    Args:
-        clean: x, `[B, C, H, W, D]` in [0, 1].
-
-    Returns:
-        A function from volumes y of the same shape to `[B]` in [-1, 1], which can be differentiated.
+    volume without a body is averaged over all positions. It can be differentiated.
     """
     axes = [_Axis.of(size, size).to(clean.double()) for size in clean.shape[2:]]
     inside = [torch.from_numpy(body_of((sample > 0).any(dim=0).cpu().numpy())) for sample in clean]

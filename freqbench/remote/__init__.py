@@ -1,1 +1,1 @@
-"""Jobs on a Ray cluster, sent through the Jobs API."""
+"""Sends jobs to a Ray cluster through its Jobs API."""

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster, through its Jobs API: sent, followed, stopped, listed."""
+"""Sends jobs to a Ray cluster, follows, stops and lists them, through Ray's Jobs API."""
 
 import asyncio
 import json
@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import ray
+import requests
 from aiohttp import ClientError
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
-from ray.util.state import list_nodes
+from ray.util.state import StateApiClient
+from ray.util.state.common import ListApiOptions, StateResource
 from ray.util.state.exception import RayStateApiException
 
 import freqbench
@@ -30,8 +29,7 @@ from freqbench.engine import provenance
 from freqbench.remote.package import Parcel, refuse_credentials
 
 ANSWER_S = 15.0  # until a head has answered
-UPLOAD_S = 300.0
-QUIET_S = 20.0  # a job may say nothing for long: then its head is asked whether it is still there
+QUIET_S = 60.0  # a job may say nothing for long: then its head is asked whether it is still there
 RECONNECT_S = 120.0
 STOP_S = 120  # a run finishes what is in flight and stores it
 POLL_S = 1.0
@@ -57,29 +55,24 @@ class Head:
 
     def __init__(self, address: str | None) -> None:
         self.url = _url(address)
-        with self._told(), _preferred(self.url), _silent():
-            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            self._client = _Client(self.url)
-            theirs = str(self._client._server_ray_version)
+        self._headers = _token_header()
+        theirs = self._require_answer()
         if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
             raise UserError(
                 f"{self.url}: expected Ray {ray.__version__}, got a cluster of Ray {theirs}: install the same"
             )
+        with self._explained(), _preferred(self.url):
+            self._client = JobSubmissionClient(self.url, headers=self._headers)
 
     def num_nodes(self) -> int:
         """How many machines are alive."""
-        with self._told(), _preferred(self.url), _silent():
-            nodes = list_nodes(
-                address=self.url,
-                filters=[("state", "=", "ALIVE")],
-                limit=10_000,  # Ray's most
-                timeout=int(ANSWER_S),
-                raise_on_missing_output=False,
-            )
-        return len(nodes)
+        alive = ListApiOptions(filters=[("state", "=", "ALIVE")], limit=10_000, timeout=int(ANSWER_S))  # Ray's most
+        with self._explained(), _preferred(self.url):
+            client = StateApiClient(address=self.url, headers=self._headers)
+            return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
     def submit(self, name: str, parcel: Parcel, out: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
-        """Send a job.
+        """Send a job with its parcel and the options of `run`, and return its id.
 
         Args:
             name: of the job.
@@ -88,16 +81,17 @@ class Head:
             options: of `run`, as words.
             variables: of the environment that the job is to have on all nodes; everyone can read them.
 
-        Returns:
-            The job's id.
-
         Raises:
             UserError: the nodes cannot share `out`, or the head does not take the job.
         """
         place = self.shared(out, "--out")
         job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         words = ["python", "-m", "freqbench", "run", parcel.job, "--address", "auto", "--engine", "ray", "--out", place]
-        with tempfile.TemporaryDirectory() as folder, self._told(), _silent():
+        own_variables = {
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
+            provenance.SENT_CODE: json.dumps(provenance.git_state()),
+        }
+        with tempfile.TemporaryDirectory() as folder, self._explained():
             parcel.unpack(Path(folder))
             self._client.submit_job(
                 # Without `exec` the signal that stops the job would reach a shell first.
@@ -108,17 +102,13 @@ class Head:
                     "working_dir": folder,
                     "py_modules": [str(Path(freqbench.__file__).parent)],
                     "excludes": ["__pycache__"],
-                    "env_vars": {
-                        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
-                        provenance.SENT_CODE: json.dumps(provenance.git_state()),
-                        **variables,
-                    },
+                    "env_vars": {**own_variables, **variables},
                 },
             )
         return job_id
 
     def shared(self, out: str, what: str) -> str:
-        """A place for results that all nodes have, or one line that begins with `what`."""
+        """A place for results that all nodes have; `what` begins the line of an error."""
         refuse_credentials(out, what)
         protocol, is_uri, _ = out.partition("://")
         if is_uri:
@@ -134,65 +124,46 @@ class Head:
         return str(Path(out).expanduser().absolute())
 
     def details(self, job_id: str) -> JobDetails:
-        """What the head knows of a job.
-
-        Raises:
-            UserError: it knows none of this id.
-        """
-        with self._told(job_id):
+        """What the head knows of a job; raises UserError if it knows none of this id."""
+        with self._explained(job_id):
             return self._client.get_job_info(job_id)
 
     def jobs(self) -> list[JobDetails]:
         """All jobs that were submitted, the latest last."""
-        with self._told():
+        with self._explained():
             found = [job for job in self._client.list_jobs() if job.submission_id]
         return sorted(found, key=lambda job: job.start_time or 0)
 
     def log(self, job_id: str) -> str:
         """All that a job has said; nothing where its node is gone."""
-        with self._told(job_id):
+        with self._explained(job_id):
             try:
-                text: str = self._client.get_job_logs(job_id)
+                return str(self._client.get_job_logs(job_id))
             except RuntimeError as error:
                 if "status code 5" in str(error):
                     return ""
                 raise
-        return text
 
     def stop(self, job_id: str) -> JobDetails:
-        """Stop a job as Ctrl-C would, and wait until it has ended.
-
-        Returns:
-            What became of it; its status is not terminal if it takes longer than a run has to flush.
-        """
-        with self._told(job_id):
+        """Stop a job as Ctrl-C would, and wait until it has ended, or taken longer than a run has to flush."""
+        with self._explained(job_id):
             self._client.stop_job(job_id)
         end = time.monotonic() + STOP_S + ANSWER_S
         while not (details := self.details(job_id)).status.is_terminal() and time.monotonic() < end:
             time.sleep(POLL_S)
         return details
 
-    def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
-        """Hand on what a job says, from its beginning, until it has ended.
-
-        A connection that breaks is taken up again, for RECONNECT_S at most.
-
-        Args:
-            job_id: the job.
-            write: is given text as it comes.
+    async def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
+        """Write what a job says, from its beginning until it has ended; a connection that breaks is made again.
 
         Raises:
-            UserError: no such job, or its head is gone.
+            UserError: no such job, or its head has been gone for RECONNECT_S.
         """
-        with _silent():
-            return asyncio.run(self._follow(job_id, write))
-
-    async def _follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
         written, heard, had_ended = 0, time.monotonic(), False
         while True:
-            position, is_whole = 0, False
-            with suppress(ClientError, OSError, RuntimeError, LostError):  # whether the head is lost is asked below
-                async for text in self._lines(job_id):
+            position, is_whole, tail = 0, False, self._client.tail_job_logs(job_id)
+            with _silent(), suppress(ClientError, OSError, RuntimeError):  # whether the head is lost is asked below
+                while text := await asyncio.wait_for(anext(tail, ""), QUIET_S):
                     write(text[max(0, written - position) :])
                     position += len(text)
                     written = max(written, position)
@@ -207,50 +178,48 @@ class Head:
                     raise
             await asyncio.sleep(POLL_S)
 
-    async def _lines(self, job_id: str) -> Any:
-        """What a job says, and errors where its head is gone without a word."""
-        tail = self._client.tail_job_logs(job_id)
-        while True:
-            step = asyncio.ensure_future(anext(tail, None))
-            while not (await asyncio.wait({step}, timeout=QUIET_S))[0]:
-                self.details(job_id)
-            if (text := step.result()) is None:
-                return
-            yield text
+    def _require_answer(self) -> str:
+        """The head's version of Ray, asked with a limit of time, which Ray's own clients do not have.
+
+        Raises:
+            UserError: no head answers in time, or it refuses the token.
+        """
+        try:
+            answer = requests.get(f"{self.url}/api/version", headers=self._headers, timeout=ANSWER_S)
+        except OSError:
+            raise self._lost("no answer") from None
+        if answer.status_code in (401, 403):
+            raise UserError(
+                f"{self.url}: expected a token that this head takes ({_line(answer.text)}): set RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to the cluster's"
+            )
+        try:
+            return str(answer.json()["ray_version"])
+        except (ValueError, KeyError, TypeError):
+            raise self._lost(f"an answer without its version (status {answer.status_code})") from None
 
     @contextmanager
-    def _told(self, job_id: str | None = None) -> Iterator[None]:
+    def _explained(self, job_id: str | None = None) -> Iterator[None]:
         """What goes wrong between here and the head is one line."""
+        self._require_answer()
         try:
-            yield
+            with _silent():
+                yield
         except UserError:
             raise
-        except AuthenticationError as error:
-            said = str(error).partition("\n")[0].partition(". ")[0]
-            raise UserError(
-                f"{self.url}: expected a token that this head takes ({said}): set RAY_AUTH_TOKEN or "
-                "RAY_AUTH_TOKEN_PATH to the cluster's"
-            ) from None
         except (OSError, RuntimeError, ValueError, KeyError, RayStateApiException) as error:
             if job_id and "status code 404" in str(error):
                 raise UserError(
                     f"{job_id}: expected a job that {self.url} knows, found none: see bench.py list; the same job with "
                     "the same --out goes on where the store ends"
                 ) from None
-            is_silent = isinstance(error, OSError) and not isinstance(error, ValueError)
-            raise LostError(
-                f"{self.url}: expected the dashboard of a Ray head, got "
-                f"{'no answer' if is_silent else _reason(error)}: check --address (its port is 8265 unless told "
-                "otherwise) and that the cluster is up"
-            ) from None
+            raise self._lost(_line(str(error)) or type(error).__name__) from None
 
-
-class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's client, which would wait for an answer for ever."""
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        seconds = UPLOAD_S if method == "PUT" else ANSWER_S
-        return super()._do_request(method, endpoint, timeout=(ANSWER_S / 2, seconds), **options)
+    def _lost(self, got: str) -> LostError:
+        return LostError(
+            f"{self.url}: expected the dashboard of a Ray head, got {got}: check --address (its port is 8265 unless "
+            "told otherwise) and that the cluster is up"
+        )
 
 
 def exit_code(details: JobDetails) -> int:
@@ -271,6 +240,17 @@ def _url(address: str | None) -> str:
     return url
 
 
+def _token_header() -> dict[str, str]:
+    """The header with the user's token, from where Ray keeps it; none where there is none or it is not to be used."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    place = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if not token and place.is_file():
+        token = place.read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 @contextmanager
 def _preferred(url: str) -> Iterator[None]:
     """Ray's clients take the address of this variable, if it is set, or RAY_ADDRESS, whatever they are given."""
@@ -286,7 +266,7 @@ def _preferred(url: str) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Ray's clients tell of tokens and uploads; what matters is said here."""
+    """Ray's clients log tokens, uploads and connections; what matters is said here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -295,6 +275,6 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
-def _reason(error: Exception) -> str:
-    """The first sentence of an error."""
-    return " ".join(str(error).split()).partition(". ")[0][:200] or type(error).__name__
+def _line(text: str) -> str:
+    """The first sentence of a text."""
+    return " ".join(text.split()).partition(". ")[0][:200]

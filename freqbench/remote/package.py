@@ -1,7 +1,7 @@
-"""What travels with a job that is sent to a cluster: its file, and the small local files that it names.
+"""Packs what travels with a job that is sent to a cluster: its file, and the small local files that it names.
 
-What the nodes have is said so, and stays as it is: a URI, `file:///path`, or a path that begins with an environment
-variable of theirs. A plain path is of this machine. Nothing is looked up on the nodes, and no data is read.
+A URI, `file:///path` or a path that begins with an environment variable is of the nodes, and stays as it is. A plain
+path is of this machine. Nothing is looked up on the nodes, and no data is read.
 """
 
 import json
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freqbench.attacks import attack_class
-from freqbench.core import names, plugins
+from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.job import sweep
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models.checkpoints.files import locate, seed_of
 
 LIMIT_BYTES = 100 << 20
-"""Of all that travels. It goes through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
+"""Of all that travels: it goes through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
 
 ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
 
@@ -37,8 +37,8 @@ class Parcel:
 
     Attributes:
         job: the job file's place in it.
-        files: each place in it, with `/`, and the file here.
-        overrides: for `--set`, where a path has to be another there.
+        files: the files here, by their places in it.
+        overrides: for `--set`, where a path differs there.
     """
 
     job: str
@@ -55,7 +55,7 @@ class Parcel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Named:
-    """A path that a job names: where, as which key for `--set`, as what text, and what stands before it there."""
+    """A path that a job names: its place, its key for `--set`, its text, and a prefix that it needs on the nodes."""
 
     place: str
     key: str
@@ -66,13 +66,13 @@ class _Named:
 def pack(path: str, job: JobSpec) -> Parcel:
     """What travels with a job.
 
-    Plain paths mean what they mean to `run`: relative ones begin in the current folder. What they lead to has to lie in
-    it, or, if the job file is elsewhere, in the job file's folder. Modules of `module:Class` entries are looked for in
-    both, and stand on top of the working directory, where Python finds them.
+    Relative paths begin in the current folder, as for `run`. What they lead to has to lie in it, or, if the job file is
+    elsewhere, in the job file's folder. Modules of `module:Class` entries are sought in both, and lie at the top of the
+    working directory, where Python finds them.
 
     Args:
         path: the job file.
-        job: its content, overrides applied, and training jobs described (`freqbench.training.trained`): their content
+        job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
             travels as an override, and their data as the job's own do.
 
     Raises:
@@ -81,49 +81,40 @@ def pack(path: str, job: JobSpec) -> Parcel:
     here, own = Path.cwd().resolve(), Path(path).resolve()
     root = here if own.is_relative_to(here) else own.parent
     job_place = own.relative_to(root).as_posix()
-    files, overrides, total = {job_place: own}, [], own.stat().st_size
+    files, overrides = {job_place: own}, []
     if job.training:
         overrides.append(f"training={json.dumps(job.training)}")
     for named in (*_checkpoints(job), *_folders(job)):
         with sweep.at(f"{path}: {named.place}"):
             found = _inside(named.text, root)
             place = found.relative_to(root).as_posix()
-            total = _add(files, place, found, total)
+            _add(files, place, found)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
     for name in _modules(job):
         module = _module(name, (here, own.parent) if here.is_relative_to(root) else (own.parent,))
         if module:
             with sweep.at(f"{path}: {name}"):
-                total = _add(files, module.name, module, total)
+                _add(files, module.name, module)
     return Parcel(job=job_place, files=files, overrides=tuple(overrides))
 
 
 def check(path: str, job: JobSpec) -> None:
-    """Refuse what would be refused on the nodes, as far as the job file alone tells.
-
-    Raises:
-        UserError: keys that a dataset does not take, no such attack or checkpoint of the zoo.
-    """
+    """Raises UserError for what nodes would refuse: keys of a dataset, an unknown attack or checkpoint of the zoo."""
     for i, entry in enumerate(job.datasets):
-        if not plugins.names_class(str(entry.get("loader", entry.get("name")))):
+        if not plugins.names_class(entry.class_name):
             build_dataset(entry, f"{path}: datasets[{i}]")
     for i, attack in enumerate(job.attacks):
-        name = str(attack.get("name"))
-        if not plugins.names_class(name):
+        if not plugins.names_class(attack.class_name):
             with sweep.at(f"{path}: attacks[{i}].name"):
-                attack_class(names.ALIASES["attacks"].get(name, name))
+                attack_class(attack.class_name)
     for i, model in enumerate(job.models):
         with sweep.at(f"{path}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
 
 
 def refuse_credentials(text: str, where: str) -> None:
-    """Refuse a text with a password, key or signature in a URI: everyone who reaches the cluster can read it.
-
-    Raises:
-        UserError: it has one; the line does not repeat it.
-    """
+    """Raises UserError, which does not repeat it, for a password, key or signature in a URI of a text."""
     if _CREDENTIALS.search(text):
         raise UserError(
             f"{where}: expected URIs without credentials, got one with some, which all who reach the cluster could "
@@ -132,11 +123,7 @@ def refuse_credentials(text: str, where: str) -> None:
 
 
 def environment(names: Iterable[str]) -> dict[str, str]:
-    """Variables of this process that are to travel.
-
-    Raises:
-        UserError: one that is not set, or that may be a secret.
-    """
+    """Variables of this process that are to travel; raises UserError for one that is not set or may be a secret."""
     values = {}
     for name in names:
         if _SECRET_NAME.search(name):
@@ -165,8 +152,8 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
 
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
-    """`root` of datasets, also of those to train on, and `list` where it is not in there."""
-    own = ((f"datasets[{i}]", f"datasets.{i}", entry) for i, entry in enumerate(job.datasets))
+    """`root` of datasets, also of those to train on, and `list` where it lies elsewhere."""
+    own = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
     trained_on = (
         (f"training[{i}].dataset", f"training.{i}.job.dataset", entry["job"]["dataset"])
         for i, entry in enumerate(job.training)
@@ -184,9 +171,9 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
 def _modules(job: JobSpec) -> list[str]:
     """Top-level names of the modules whose classes a job names."""
     named = [
-        *(str(entry.get("loader", entry.get("name"))) for entry in job.datasets),
+        *(entry.class_name for entry in job.datasets),
         *(str(model.arch) for model in job.models),
-        *(str(attack.get("name")) for attack in job.attacks),
+        *(attack.class_name for attack in job.attacks),
     ]
     tops = (text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text))
     return sorted({top for top in tops if top != "freqbench"})
@@ -214,12 +201,9 @@ def _inside(text: str, root: Path) -> Path:
     return found
 
 
-def _add(files: dict[str, Path], place: str, found: Path, total: int) -> int:
-    """Add a file, or what is visible in a folder; returns the bytes so far.
-
-    Raises:
-        UserError: more than may travel.
-    """
+def _add(files: dict[str, Path], place: str, found: Path) -> None:
+    """Add a file, or what is visible in a folder; raises UserError for more than may travel."""
+    total = sum(file.stat().st_size for file in files.values())
     for file in _visible(found) if found.is_dir() else (found,):
         there = place if file == found else f"{place}/{file.relative_to(found).as_posix()}"
         if there in files:
@@ -231,7 +215,6 @@ def _add(files: dict[str, Path], place: str, found: Path, total: int) -> int:
                 f"expected at most {LIMIT_BYTES >> 20} MiB of files to travel with a job, got more: put {place} where "
                 f"the nodes can read it: {ON_NODES}"
             )
-    return total
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -1,1 +1,1 @@
-"""Tables and texts from records: pure tables (`tables`), their rendering (`render`) and the whole page (`report`)."""
+"""Shows records: tables and texts (`report`, `views`, `papers`, `render`), figures (`figures`) and a page (`page`)."""

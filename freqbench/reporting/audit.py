@@ -1,12 +1,13 @@
-"""Findings as sections of a page and as a part of the page's data."""
+"""Shows findings of the audit as sections of a report and as a part of the page's data."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
-from freqbench.audit.checks.findings import IN_DOUBT, NOT_CHECKED, VIOLATED, Finding, frame_of
-from freqbench.audit.checks.table import CHECKS, ModelVerdict, verdicts
+from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, verdicts
+from freqbench.audit.checks.findings import IN_DOUBT, NOT_CHECKED, VIOLATED
 from freqbench.reporting.render import Section
 
 HOW = (
@@ -32,20 +33,22 @@ RUN = "What is not checked: bench.py audit OUT --plan says which cells it takes,
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:
     """The whole audit: a verdict a model, every finding of each model and dataset, how far attacks go."""
+    data = pd.DataFrame([vars(each) for each in findings], columns=[field.name for field in fields(Finding)])
+    data.insert(1, "should", [CHECKS[each.check].should for each in findings])
     told = [each for each in findings if each.check != DISTANCES]
-    far = [each for each in findings if each.check == DISTANCES]
-    data = _data(findings)
-    places = sorted({(each.dataset, each.model) for each in told})
+    places: dict[tuple[str, str], list[Finding]] = {}
+    for each in sorted(told, key=lambda each: (each.dataset, each.model)):
+        places.setdefault((each.dataset, each.model), []).append(each)
     parts = [
-        Section(f"Audit: {model or 'all models'} on {dataset}", _table(own, ("dataset", "model")), data=data)
-        for dataset, model in places
-        if (own := [each for each in told if (each.dataset, each.model) == (dataset, model)])
+        Section(f"Audit: {model or 'all models'} on {dataset}", _table(own, "should", "verdict", "sentence"), data=data)
+        for (dataset, model), own in places.items()
     ]
+    far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
     lacks = any(each.verdict == NOT_CHECKED for each in findings)
     return [
         _believed(findings, MODELS, data),
         *parts,
-        Section("Audit: how far attacks go", _distances(far), data=data),
+        Section("Audit: how far attacks go", far, data=data),
         Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW),
     ]
 
@@ -54,70 +57,34 @@ def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
     """What a report shows of it: a verdict a model, and what is violated or in doubt."""
     wrong = [each for each in findings if each.verdict in (VIOLATED, IN_DOUBT)]
     found = [_believed(findings, f"{MODELS} {RUN}")]
-    return [*found, Section("Audit: violated or in doubt", _table(wrong), HOW)] if wrong else found
+    shown = _table(wrong, "should", "dataset", "model", "verdict", "sentence")
+    return [*found, Section("Audit: violated or in doubt", shown, HOW)] if wrong else found
 
 
 def _believed(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
     title, models = "Audit: can the numbers be believed?", verdicts(findings)
-    return Section(title, _models(models), text, data) if models else Section(title, text=NOTHING)
+    shown = _table(models, "dataset", "model", "verdict", "sentence")
+    return Section(title, shown, text, data) if models else Section(title, text=NOTHING)
 
 
 def page_part(findings: tuple[Finding, ...]) -> dict[str, Any]:
     """`audit` of the page's data: `{models: [{dataset model verdict sentence}], findings: [{check should dataset model
     subject verdict sentence}], notes: [paragraphs]}`."""
+    of_model = ("dataset", "model", "verdict", "sentence")
+    of_finding = ("check", "should", "dataset", "model", "subject", "verdict", "sentence")
     return {
-        "models": [
-            {"dataset": each.dataset, "model": each.model, "verdict": each.verdict, "sentence": each.sentence}
-            for each in verdicts(findings)
-        ],
-        "findings": [
-            {
-                "check": each.check,
-                "should": CHECKS[each.check].should,
-                **{name: getattr(each, name) for name in ("dataset", "model", "subject", "verdict", "sentence")},
-            }
-            for each in findings
-        ],
+        "models": [{name: getattr(each, name) for name in of_model} for each in verdicts(findings)],
+        "findings": [{name: _value(each, name) for name in of_finding} for each in findings],
         "notes": [MODELS, HOW, RUN],
     }
 
 
-def _models(found: Sequence[ModelVerdict]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "dataset": [each.dataset for each in found],
-            "model": [each.model for each in found],
-            "verdict": [each.verdict for each in found],
-            "what was found": [each.sentence for each in found],
-        }
-    )
+_TITLES = {"should": "what should hold", "subject": "attack", "sentence": "what was found"}
 
 
-def _table(findings: Sequence[Finding], without: Sequence[str] = ()) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {
-            "what should hold": [CHECKS[each.check].should for each in findings],
-            "dataset": [each.dataset for each in findings],
-            "model": [each.model for each in findings],
-            "verdict": [each.verdict for each in findings],
-            "what was found": [each.sentence for each in findings],
-        }
-    )
-    return table.drop(columns=list(without))
+def _table(rows: Sequence[Finding] | Sequence[ModelVerdict], *names: str) -> pd.DataFrame:
+    return pd.DataFrame({_TITLES.get(name, name): [_value(each, name) for each in rows] for name in names})
 
 
-def _distances(findings: Sequence[Finding]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "dataset": [each.dataset for each in findings],
-            "attack": [each.subject for each in findings],
-            "cases": [each.cases for each in findings],
-            "what was found": [each.sentence for each in findings],
-        }
-    )
-
-
-def _data(findings: tuple[Finding, ...]) -> pd.DataFrame:
-    frame = frame_of(findings)
-    frame.insert(1, "should", [CHECKS[each.check].should for each in findings])
-    return frame
+def _value(row: Finding | ModelVerdict, name: str) -> Any:
+    return CHECKS[row.check].should if isinstance(row, Finding) and name == "should" else getattr(row, name)

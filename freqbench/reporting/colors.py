@@ -1,9 +1,13 @@
-"""The colours of tables, pictures and the page: one a class by its index, one style a series by its place."""
+"""Gives classes and series their colours, the same in tables, figures and the page."""
 
 from typing import NamedTuple
 
-from freqbench.data.colours import BACKGROUND, CYCLE
-
+BACKGROUND = "#000000"
+# Any two are at least 12 apart (CIEDE2000) to normal, protanopic, deuteranopic and tritanopic eyes alike.
+CYCLE = (
+    *("#b30033", "#ffe633", "#998000", "#339966", "#66ffe6", "#cc9999", "#804dff", "#1a6699", "#8099ff"),
+    *("#1a00cc", "#cce699", "#994d66", "#4d334d", "#b3b31a", "#b3ccff", "#9980b3", "#004d00"),
+)
 # Okabe and Ito (2008), "Color Universal Design", without the yellow, which is lost on white; black first.
 OKABE_ITO = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
@@ -12,13 +16,7 @@ DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 
 class SeriesStyle(NamedTuple):
-    """How a series is drawn.
-
-    Attributes:
-        color: `#rrggbb`.
-        marker: as matplotlib spells it.
-        dash: `solid`, `dashed`, `dashdot` or `dotted`.
-    """
+    """A series' color (`#rrggbb`), and its marker and dash as matplotlib spells them."""
 
     color: str
     marker: str
@@ -26,10 +24,7 @@ class SeriesStyle(NamedTuple):
 
 
 def class_color(index: int) -> str:
-    """The colour of a class as `#rrggbb`, the same in every picture: the background black, then the fixed cycle.
-
-    The cycle is that of `freqbench.data.colours`, whose colours are apart to colour-blind eyes too; beyond 17 classes
-    they come again.
+    """The colour of a class as `#rrggbb`: black for the background, then CYCLE, which repeats after 17 classes.
 
     >>> class_color(0), class_color(1)
     ('#000000', '#b30033')
@@ -43,9 +38,7 @@ def class_colors() -> list[str]:
 
 
 def series_style(index: int) -> SeriesStyle:
-    """The style of the series at a place: colour, marker and dash turn with cycles of 7, 11 and 4.
-
-    So two of 308 in a row never look alike, and neighbours are told apart in grey by marker and dash.
+    """The style of the series at a place; no two of the first 308 look alike, and neighbours differ in grey too.
 
     >>> series_style(1)
     SeriesStyle(color='#d55e00', marker='s', dash='dashed')

@@ -1,4 +1,4 @@
-"""What a page shows of stores: their records, classes and facts, read once."""
+"""Reads once what a page, figures or a comparison show of stores: records, classes and facts."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,8 @@ from freqbench.results import Key, Store, index_keys
 
 @dataclass(frozen=True)
 class Contents:
-    """What stores hold.
-
-    Attributes:
-        records: one row a key of the stores' jobs, after `checked` and `current`.
-        classes: the class rows of the same stores; none where they are not wanted.
-        facts: one a store: `store` (its root), `job` (`Store.job()`) and `runs` (`Store.runs()`).
-    """
+    """One row a key of the stores' jobs after `checked` and `current`, their class rows (none where not wanted), and of
+    each store its `store` (root), `job` (`Store.job()`) and `runs` (`Store.runs()`)."""
 
     records: pd.DataFrame
     classes: pd.DataFrame

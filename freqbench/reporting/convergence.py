@@ -1,4 +1,4 @@
-"""How many passes are enough: drop against passes of every attack, loss and number of restarts, and what to take.
+"""Tells how many passes are enough: drop against passes of every attack, loss and number of restarts, what to take.
 
 The drop is that of foreground DSC in points, clean minus attacked, white-box, its mean over cases with Student's t
 interval over patients. A curve is one attack with one loss and one number of restarts, its settings ordered by passes.
@@ -9,11 +9,11 @@ difference of a few tenths between attacks may turn round on others.
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import bounds, points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.analysis.statistics import t_intervals
 from freqbench.core.terminal import printable
@@ -96,17 +96,14 @@ def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFr
 
 def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[str, Any]:
     """Budget, attack and effort of an entry, each as tables show it."""
-    words = [
-        f"{key}={value_text(key, value[0] if isinstance(value, list) else value)}"
-        for key, value in entry.items()
-        if key not in ("name", budget_name, *EFFORT)
-    ]
+    others = {key: value for key, value in entry.items() if key not in ("name", budget_name, *EFFORT)}
+    words = [f"{key}={value_text(key, v[0] if isinstance(v, list) else v)}" for key, v in others.items()]
     return {
         "budget": "" if pd.isna(budget) else f"{budget_name}={value_text(str(budget_name), budget)}",
         "attack": " ".join([str(entry["name"]), *words]),
-        "loss": entry.get("loss", ""),
-        "restarts": entry.get("restarts", 1),
-        "steps": entry["steps"],
+        "loss": "",
+        "restarts": 1,
+        **{key: entry[key] for key in EFFORT if key in entry},
     }
 
 
@@ -122,7 +119,7 @@ def knee(drops: Sequence[float]) -> int:
 
 
 def _is_more(drop: float, other: float) -> bool:
-    """Whether a drop is ENOUGH points or more above another, to rounding."""
+    """Whether it is ENOUGH points or more above the other, to rounding."""
     return round(drop - other, 6) >= ENOUGH
 
 
@@ -141,34 +138,21 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """What each curve comes to.
-
-    Args:
-        table: of `settings`.
-
-    Returns:
-        A row a curve: the columns of CURVE, then `steps` and `passes` that are enough (of a curve that still rises:
-        its last), `drop` there, `best` of the curve, and `still_gains`.
-    """
-    rows = []
-    for key, curve in table.groupby(CURVE, sort=False):
-        drops, passes = curve["drop"].tolist(), curve["passes"].tolist()
-        place = curve.iloc[knee(drops)]
-        found = {"steps": place["steps"], "passes": place["passes"], "drop": place["drop"], "best": max(drops)}
-        rows.append({**dict(zip(CURVE, key, strict=True)), **found, "still_gains": still_gains(passes, drops)})
-    return pd.DataFrame(rows, columns=[*CURVE, "steps", "passes", "drop", "best", "still_gains"])
+    """A row a curve of `settings`: CURVE, then `steps` and `passes` that are enough (of a curve that still rises: its
+    last), `drop` there, `best` of the curve, and `still_gains`."""
+    columns, rows = [*CURVE, "steps", "passes", "drop"], []
+    for _, curve in table.groupby(CURVE, sort=False):
+        drops = curve["drop"].tolist()
+        gains = still_gains(curve["passes"].tolist(), drops)
+        rows.append(curve.iloc[knee(drops)][columns].to_dict() | {"best": max(drops), "still_gains": gains})
+    return pd.DataFrame(rows, columns=[*columns, "best", "still_gains"])
 
 
 def recommended(table: pd.DataFrame) -> pd.DataFrame:
     """For each dataset, model, threat model and budget the setting with the fewest passes among the strongest ones.
 
-    The strongest are those less than ENOUGH points below the largest drop; of equal passes the larger drop counts.
-
-    Args:
-        table: of `settings`.
-
-    Returns:
-        Rows of `table`, with `largest`, the largest drop, and `note`: whether the curve that it is on still rises.
+    The strongest are those less than ENOUGH points below the largest drop; of equal passes the larger drop counts. Rows
+    are those of `settings`, with `largest`, the largest drop, and `note`: whether the curve that it is on still rises.
     """
     gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
     rows = []
@@ -198,14 +182,11 @@ def sections(table: pd.DataFrame) -> list[Section]:
     """Of each dataset and model the curves, what still rises, and what is recommended."""
     found, ends, chosen = [], curves(table), recommended(table)
     for (dataset, model), own in table.groupby(["dataset", "model"], sort=False):
-        of_curves, of_chosen = (
-            each[(each["dataset"] == dataset) & (each["model"] == model)] for each in (ends, chosen)
-        )
-        cases = own["cases"].max()
+        of_curves, of_chosen = (e[(e["dataset"] == dataset) & (e["model"] == model)] for e in (ends, chosen))
         text = (
-            f"Mean drop of foreground DSC in points by the number of steps, n = {cases}; `enough` are the passes a "
-            f"window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + where the curve "
-            "still rises at its end."
+            f"Mean drop of foreground DSC in points by the number of steps, n = {own['cases'].max()}; `enough` are the "
+            f"passes a window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + where "
+            "the curve still rises at its end."
         )
         found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
@@ -213,7 +194,7 @@ def sections(table: pd.DataFrame) -> list[Section]:
             lines = [f"- {row['threat_model']} {row['budget']}: {named(row)}: {row['still_gains']}" for row in rising]
             found.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
-        shown = of_chosen.assign(interval=[_interval(row) for row in of_chosen.to_dict("records")])
+        shown = of_chosen.assign(interval=bounds(of_chosen))
         shown = _texted(shown[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
         found.append(Section(f"{dataset}: recommended against {model}", shown, text, of_chosen))
     return found
@@ -234,14 +215,6 @@ def _texted(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in whole})
 
 
-def _interval(row: Mapping[Hashable, Any]) -> str:
-    return "" if np.isnan(row["low"]) else f"[{_points(row['low'])}, {_points(row['high'])}]"
-
-
-def _points(value: float) -> str:
-    return f"{round(value, 1) + 0.0:.1f}"  # adding 0 makes -0.0 plain 0.0
-
-
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     """The recommended settings as the `attacks` of a job file, one line each after a comment of what it did.
 
@@ -255,12 +228,12 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
         "attacks:",
     ]
     several = len(chosen[["dataset", "model"]].drop_duplicates()) > 1
-    for row in chosen.to_dict("records"):
+    for row, interval in zip(chosen.to_dict("records"), bounds(chosen), strict=True):
         entry = {key: _spelled(key, value) for key, value in entries[row["cell_id"]].items()}
         place = {"datasets": [row["dataset"]], "sources": [row["model"]]} if several else {}
         about = (
-            f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {_points(row['drop'])} "
-            f"{_interval(row)} at {row['passes']:.0f} passes a window; the largest is {_points(row['largest'])}"
+            f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {points(row['drop'])} "
+            f"{interval} at {row['passes']:.0f} passes a window; the largest is {points(row['largest'])}"
         )
         lines += [f"  # {' '.join(printable(text).split())}" for text in (about, row["note"]) if text]
         lines.append(f"  - {yaml.safe_dump({**entry, **place}, default_flow_style=True, sort_keys=False, width=999)}")

@@ -1,4 +1,4 @@
-"""The page that answers which attacks break which networks, white-box and transferred."""
+"""Reports which attacks break which networks, white-box and transferred: the whole page, or one of its tables."""
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -8,15 +8,14 @@ import pyarrow as pa
 
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table
-from freqbench.analysis.worst import worst_case
+from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.reporting import audit, render
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.cells import COLUMNS, relevant
+from freqbench.reporting.papers.paper_table import paper_table
 from freqbench.reporting.papers.recipes import RECIPES
-from freqbench.reporting.papers.tables import paper_table
 from freqbench.reporting.render import Section
 from freqbench.reporting.views import VIEWS, unasked
 from freqbench.results import Key, Store
@@ -79,10 +78,10 @@ def report(
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
-    sections = _sections(records, left_out, None if job_keys is None else len(job_keys))
-    return render_all(
-        [*sections, *unasked(records), *_audit(sources, job_keys), Section("How to read this", text=NOTES)]
-    )
+    sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked(records)
+    if not isinstance(sources, pa.Table):
+        sections += audit.short_sections(checks.audited(checks.gathered(sources, job_keys)))
+    return render_all([*sections, Section("How to read this", text=NOTES)])
 
 
 def renderer(format: str) -> Callable[[Sequence[Section]], str]:
@@ -97,9 +96,13 @@ def renderer(format: str) -> Callable[[Sequence[Section]], str]:
 
 
 def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
-    """The sections of a recipe's table, of a view or of the audit."""
+    """The sections of a recipe's table, of a view or of the whole audit, with what `audit --run` added to stores."""
     if name == AUDIT:
-        return _whole_audit(sources, job_keys)
+        if isinstance(sources, pa.Table):
+            evidence = checks.Evidence(records=current(checked(found_records(sources, job_keys, checks.COLUMNS)[1])))
+        else:
+            evidence = checks.gathered(sources, job_keys, always_classes=True)
+        return audit.sections(checks.audited(evidence))
     if view := VIEWS.get(name):
         stored, records = found_records(sources, job_keys, view.columns)
         shown = current(checked(records, stored))
@@ -139,21 +142,6 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if len(failed):
         sections.append(Section("Failed", failed))
     return sections
-
-
-def _audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
-    """What an audit of the stores says in short; of a table of rows, nothing."""
-    if isinstance(sources, pa.Table):
-        return []
-    return audit.short_sections(checks.audited(checks.gathered(sources, job_keys)))
-
-
-def _whole_audit(sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
-    """The whole audit of stores, with what was added by `audit --run`; of a table, of its rows alone."""
-    if isinstance(sources, pa.Table):
-        records = found_records(sources, job_keys, checks.COLUMNS)[1]
-        return audit.sections(checks.audited(checks.evidence_of(records)))
-    return audit.sections(checks.audited(checks.gathered(sources, job_keys, always_classes=True)))
 
 
 def _left_out(records: pd.DataFrame) -> str:

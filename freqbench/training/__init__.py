@@ -1,4 +1,4 @@
-"""Training of the models that are attacked: clean, adversarial, and with frequency consistency."""
+"""Trains the models that are attacked: clean, adversarial, and with frequency consistency."""
 
 from freqbench.training.plan import identities
 from freqbench.training.recipe import TrainJob

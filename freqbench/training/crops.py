@@ -1,4 +1,4 @@
-"""Random crops with augmentation: a step's batch is a pure function of seed and step, so a resumed run repeats it."""
+"""Cuts and augments random crops: a batch is a pure function of seed and step, so a resumed run repeats it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,12 +27,7 @@ KEYS = ("image", "label")
 
 
 def random_crop(roi: Shape, augmentation: Augmentation) -> Compose:
-    """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensities.
-
-    Args:
-        roi: voxels of a crop a side.
-        augmentation: probability of each change.
-    """
+    """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
     flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
     crop = RandCropByPosNegLabeld(
         keys=KEYS,
@@ -57,16 +52,9 @@ def random_crop(roi: Shape, augmentation: Augmentation) -> Compose:
 
 
 class CropSampler:
-    """Batches of augmented crops from cases held in memory.
+    """Augmented crops `roi` of cases held in memory, every case once before any again, all draws from `seed`.
 
-    Every case is seen once before any is seen again. Volumes smaller than the ROI are zero-padded on both sides, as
-    the model wrapper does at prediction.
-
-    Args:
-        cases: what to crop from.
-        roi: voxels of a crop a side.
-        augmentation: probability of each change.
-        seed: of every draw.
+    Volumes smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction.
     """
 
     def __init__(self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int):
@@ -82,8 +70,9 @@ class CropSampler:
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Crops by their numbers, counted from the first of the first step: images and labels as from `batch`."""
         crops = [self._crop(number) for number in numbers]
-        images, labels = (torch.stack([torch.as_tensor(crop[key]) for crop in crops]) for key in KEYS)
-        return _plain(images), _plain(labels).long()
+        # As plain tensors: MONAI's metadata would be kept up through the network.
+        images, labels = (torch.stack([torch.as_tensor(c[key]) for c in crops]).as_subclass(Tensor) for key in KEYS)
+        return images, labels.long()
 
     def _crop(self, number: int) -> dict[str, Any]:
         epoch, position = divmod(number, len(self._cases))
@@ -95,8 +84,6 @@ class CropSampler:
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """The parts of batches that one process trains on, each by its numbers."""
-
     def __init__(self, sampler: CropSampler, batches: Sequence[Sequence[int]]) -> None:
         self._sampler, self._batches = sampler, batches
 
@@ -130,8 +117,3 @@ def loaded(
     batch = iter(loader)
     yield batch
     del batch  # ends the processes
-
-
-def _plain(volumes: Tensor) -> Tensor:
-    """Without MONAI's metadata, whose bookkeeping would follow through the network."""
-    return volumes.as_subclass(Tensor)

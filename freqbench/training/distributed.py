@@ -1,4 +1,4 @@
-"""Data-parallel training by Ray Train: each worker takes its share of a step's crops, gradients are averaged by DDP.
+"""Trains data-parallel by Ray Train: each worker takes its share of a step's crops, gradients are averaged by DDP.
 
 The only place of `training` that imports ray. Checkpoints are those of the local loop, in the store: a group of workers
 that starts again goes on from the last one, and Ray is asked to keep nothing.
@@ -29,16 +29,11 @@ WATCH_S = 2.0
 
 
 def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[Row], None]) -> None:
-    """Train one network of a job by `job.workers` processes of the Ray that is there; `last.pt` holds what they reach.
+    """Train the network `name` of a job by `job.workers` processes of the Ray that is there; `last.pt` has the result.
 
     A worker that dies costs what was learned since the last checkpoint: the group starts again from there, a few times.
-
-    Args:
-        job: what to train.
-        name: of the model.
-        out: folder or URI that all workers reach.
-        folder: of the model, below it.
-        tell: told of every row of its log.
+    `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
+    log.
 
     Raises:
         UserError: the loss is not finite, or workers failed too often; one line.
@@ -65,7 +60,6 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What every worker runs."""
     job, name, out = TrainJob.model_validate(config["job"]), config["model"], config["out"]
     torch.set_num_threads(job.threads or max(1, torch.get_num_threads()))
     context = ray.train.get_context()

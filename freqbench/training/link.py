@@ -1,10 +1,19 @@
-"""The training jobs that a benchmark job names, the networks of theirs that it is after, and how far these are."""
+"""Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
 
-from collections.abc import Iterator, Mapping, Sequence
+Such a job goes through three states. As written, it names training jobs by path, or has their content; `described` has
+the content in it, and what each `train://` network is; `planned` and `fulfilled` fill in what was trained, so that the
+grid, a store's own job and whoever scores it later need neither the training job nor its data. A job that trains
+nothing stays as it is.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 
 from freqbench.core import config, storage
@@ -17,9 +26,12 @@ from freqbench.job.schema import JobSpec
 from freqbench.models import ModelEntry
 from freqbench.models.checkpoints.files import TRAIN, weights_sha256
 from freqbench.models.spec import Trained
-from freqbench.training import TrainJob, finished
+from freqbench.results import Shard
+from freqbench.training import TrainJob, finished, train
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import ModelRecipe
+
+TRAINED_FIRST = "trained first"
 
 
 class _Kept(Strict):
@@ -30,126 +42,181 @@ class _Kept(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """An entry of `training`, read.
-
-    Attributes:
-        place: in the benchmark job, to begin the line of an error.
-        job: what it says.
-        out: where its networks are, as written.
-    """
+class _Training:
+    """An entry of `training`, read: its place in the benchmark job, what it says, and where its networks are."""
 
     place: str
     job: TrainJob
     out: str
 
-    def content(self) -> dict[str, Any]:
-        """The entry with all that it says in it."""
-        return {"job": self.job.model_dump(mode="json", exclude_unset=True), "out": self.out}
-
     def folder(self) -> str:
-        """`out` with variables filled in."""
         return storage.filled_in(self.out, f"{self.place}.out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class _Network:
     """What one `train://` checkpoint names."""
 
-    training: Training
+    training: _Training
     recipe: ModelRecipe
-
-    def __str__(self) -> str:
-        job = self.training.job
-        return f"{self.recipe.name}, {job.schedule(self.recipe).steps} steps of {job.name}, into {self.training.out}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Standing:
-    """How far a training job is: identity and method of each network, and the file of each that is trained."""
-
-    identities: Mapping[str, str]
-    methods: Mapping[str, str]
-    files: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stand:
-    """A benchmark job and how far its networks are.
-
-    Attributes:
-        job: described, with the weights of the networks that are trained.
-        todo: those that are not, by the number of their model.
-        missing: those of which that cannot be told, as their training's data are not on this machine.
-    """
-
-    job: JobSpec
-    todo: Mapping[int, Network]
-    missing: tuple[Missing, ...]
 
 
 def described(job: JobSpec, where: str) -> JobSpec:
-    """See `freqbench.training.trained.described`."""
+    """A job with the content of its training jobs in it, and architecture, arguments and ROI of the networks to train.
+
+    Args:
+        job: as written.
+        where: the job's file, which paths may be relative to; begins the line of an error.
+
+    Raises:
+        UserError: a training job that cannot be, or a `train://` that names none of its networks.
+    """
+    if not job.trains:
+        return job
     trainings = _read(job, where)
     networks = _networks(job, trainings, where)
     return _with(job, trainings, {i: _shaped(job.models[i], network.recipe) for i, network in networks.items()})
 
 
-def stand(job: JobSpec, where: str) -> Stand:
-    """How far the networks of a job are; nothing is trained.
+def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
+    """A described job in which the networks that are trained stand with their weights, and those that are not.
 
     Raises:
         UserError: as `described`; lists of a training job that share cases.
     """
+    found, todo, missing = _state(job, where)
+    untrained = []
+    for i, network in todo.items():
+        training, recipe = network.training, network.recipe
+        steps = training.job.schedule(recipe).steps
+        complaint = f"{recipe.name}, {steps} steps of {training.job.name}, into {training.out}"
+        untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word=TRAINED_FIRST))
+    return found, (*untrained, *missing)
+
+
+def present(job: JobSpec, where: str) -> JobSpec:
+    """A job whose networks are all trained.
+
+    Raises:
+        UserError: as `planned`, or one of them is not.
+    """
+    job, lacking = planned(job, where)
+    if lacking:
+        raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: bench.py run {where} first")
+    return job
+
+
+def fulfilled(
+    job: JobSpec, where: str, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
+) -> JobSpec:
+    """A job whose networks are all trained: those that are missing now, and no other of their training jobs.
+
+    Args:
+        job: as written.
+        where: its file; begins the line of an error.
+        say: told of what is trained.
+        shard: the part of the grid that this run is for: of several, the first trains.
+        address: see `ray_for`.
+
+    Raises:
+        UserError: as `planned`, the data of a training are not on this machine, or a training fails.
+        KeyboardInterrupt: Ctrl-C; the same call goes on from there.
+    """
+    found, todo, missing = _state(job, where)
+    if missing:
+        raise UserError(f"{where}: {missing[0]}; or give the trained file as its checkpoint")
+    if not todo:
+        return found
+    trainings = {network.training.place: network.training for network in todo.values()}
+    wanted: dict[str, dict[str, None]] = {place: {} for place in trainings}
+    for network in todo.values():
+        wanted[network.training.place][network.recipe.name] = None
+    if shard and shard.number > 1:
+        names = ", ".join(name for each in wanted.values() for name in each)
+        raise UserError(
+            f"--shard {shard}: expected networks that are trained, got some that are not ({names}): shard 1 trains "
+            "them; start the others once it attacks"
+        )
+    for place, training in trainings.items():
+        only = list(wanted[place])
+        say(f"{training.job.name}: training {', '.join(only)} first, into {training.out} (the same command goes on)")
+        with ray_for(training.job, address):
+            train(training.job, training.folder(), only=only)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
+    return present(job, where)
+
+
+@contextmanager
+def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
+    """A Ray for a training job that wants one: the cluster at an address or of RAY_ADDRESS, else one of its own.
+
+    Raises:
+        UserError: the cluster cannot be reached.
+    """
+    if training.engine != "ray":
+        yield
+        return
+    from freqbench.engine import ray_cluster
+
+    place = address or os.environ.get("RAY_ADDRESS")
+    with ray_cluster.existing(place) if place else ray_cluster.own(training.workers):
+        yield
+
+
+def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list[Missing]]:
+    """A described job with the weights that are trained, the models whose are not, and those of which none can tell."""
+    if not job.trains:
+        return job, {}, []
     trainings = _read(job, where)
-    standings: dict[str, _Standing | MissingDataError] = {}
-    models, todo, missing = {}, {}, []
-    for i, network in _networks(job, trainings, where).items():
-        training, name, entry = network.training, network.recipe.name, _shaped(job.models[i], network.recipe)
-        if training.place not in standings:
-            standings[training.place] = _standing(training)
-        standing = standings[training.place]
-        if isinstance(standing, MissingDataError):
-            reason = str(standing).removeprefix(f"{training.place}: ")
+    found: dict[str, dict[str, Trained | None] | MissingDataError] = {}
+    models: dict[int, ModelEntry] = {}
+    todo: dict[int, _Network] = {}
+    missing: list[Missing] = []
+    networks = _networks(job, trainings, where)
+    for i, network in networks.items():
+        training, entry = network.training, _shaped(job.models[i], network.recipe)
+        if training.place not in found:
+            try:
+                with sweep.at(training.place):
+                    names = {each.recipe.name for each in networks.values() if each.training is training}
+                    found[training.place] = _trained(training, names)
+            except MissingDataError as error:
+                found[training.place] = error
+        of_training = found[training.place]
+        if isinstance(of_training, MissingDataError):
+            reason = str(of_training).removeprefix(f"{training.place}: ")
             complaint = f"expected the data of {training.job.name}, which trains it: {reason}"
             missing.append(Missing(what=name_of(entry), complaint=complaint, source=entry.source or ""))
-        elif name not in standing.files:
-            todo[i] = network
+        elif weights := of_training[network.recipe.name]:
+            entry = entry.model_copy(update={"trained": weights})
         else:
-            file = standing.files[name]
-            written = storage.join(training.out, name, PurePath(file).name)
-            found = Trained(
-                checkpoint=written,
-                identity=standing.identities[name],
-                method=standing.methods[name],
-                weights=weights_sha256(file),
-            )
-            entry = entry.model_copy(update={"trained": found})
+            todo[i] = network
         models[i] = entry
-    return Stand(job=_with(job, trainings, models), todo=todo, missing=tuple(missing))
+    return _with(job, trainings, models), todo, missing
 
 
-def _standing(training: Training) -> _Standing | MissingDataError:
-    try:
-        with sweep.at(training.place):
-            found = finished(training.job, training.folder())
-            networks = {each.model.name: each for each in prepare(training.job).trainings}
-            return _Standing(
-                identities={name: each.identity for name, each in networks.items()},
-                methods={name: each.method for name, each in networks.items()},
-                files={name: result.path for name, result in found.items()},
-            )
-    except MissingDataError as error:
-        return error
+def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
+    """What these networks of a training job came to, by name; None where one is still to be trained."""
+    files = {name: result.path for name, result in finished(training.job, training.folder()).items()}
+    networks = {each.model.name: each for each in prepare(training.job).trainings}
+    return {
+        name: Trained(
+            checkpoint=storage.join(training.out, name, PurePath(files[name]).name),
+            identity=networks[name].identity,
+            method=networks[name].method,
+            weights=weights_sha256(files[name]),
+        )
+        if name in files
+        else None
+        for name in names
+    }
 
 
-def _with(job: JobSpec, trainings: Sequence[Training], models: Mapping[int, ModelEntry]) -> JobSpec:
-    return job.model_copy(
-        update={
-            "training": tuple(training.content() for training in trainings),
-            "models": [models.get(i, entry) for i, entry in enumerate(job.models)],
-        }
-    )
+def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
+    content = [{"job": each.job.model_dump(mode="json", exclude_unset=True), "out": each.out} for each in trainings]
+    networks = [models.get(i, entry) for i, entry in enumerate(job.models)]
+    return job.model_copy(update={"training": tuple(content), "models": networks})
 
 
 def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
@@ -164,19 +231,19 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
     )
 
 
-def _read(job: JobSpec, where: str) -> list[Training]:
+def _read(job: JobSpec, where: str) -> list[_Training]:
     """The training jobs of a job.
 
     Raises:
         UserError: one cannot be read, or two have one name or write to one place.
     """
-    found: list[Training] = []
+    found: list[_Training] = []
     for i, entry in enumerate(job.training):
         place = f"{where}: training[{i}]"
         kept = config.validate(entry, _Kept, place) if isinstance(entry, dict) and "job" in entry else _Kept(job=entry)
         content, source = _content(kept.job, where, place)
         training = config.validate(content, TrainJob, source)
-        found.append(Training(place=place, job=training, out=kept.out or storage.join("runs", training.name)))
+        found.append(_Training(place=place, job=training, out=kept.out or storage.join("runs", training.name)))
     sweep.require_distinct("training", [each.job.name for each in found], where)
     taken: dict[tuple[str, str], str] = {}
     for each in found:
@@ -190,9 +257,9 @@ def _read(job: JobSpec, where: str) -> list[Training]:
     return found
 
 
-def _networks(job: JobSpec, trainings: Sequence[Training], where: str) -> dict[int, Network]:
+def _networks(job: JobSpec, trainings: Sequence[_Training], where: str) -> dict[int, _Network]:
     """The network of each model of the job that is one of `training`, by its number in the job."""
-    known = [Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
+    known = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
         i: _named(str(entry.checkpoint), known, f"{where}: models[{i}].checkpoint")
         for i, entry in enumerate(job.models)
@@ -200,7 +267,7 @@ def _networks(job: JobSpec, trainings: Sequence[Training], where: str) -> dict[i
     }
 
 
-def _named(checkpoint: str, known: Sequence[Network], place: str) -> Network:
+def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
     if not known:
         raise UserError(
             f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "
@@ -208,9 +275,16 @@ def _named(checkpoint: str, known: Sequence[Network], place: str) -> Network:
         )
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
-    found = [each for each in known if each.recipe.name == name and owner in ("", each.training.job.name)]
-    if not found:
-        _refuse_replicate(name, [each for each in known if owner in ("", each.training.job.name)], place)
+    candidates = [each for each in known if owner in ("", each.training.job.name)]
+    found = [each for each in candidates if each.recipe.name == name]
+    first, _, number = name.rpartition(".")
+    for each in candidates if not found and number.isdecimal() else ():
+        if each.recipe.name == first:
+            job = each.training.job
+            raise UserError(
+                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
+                f"{job.replicates}: say replicates: {int(number) + 1} there"
+            )
     if not found or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in known}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")
@@ -220,23 +294,14 @@ def _named(checkpoint: str, known: Sequence[Network], place: str) -> Network:
     return found[0]
 
 
-def _refuse_replicate(name: str, known: Sequence[Network], place: str) -> None:
-    """Refuse a replicate that a network's training job does not train."""
-    first, _, number = name.rpartition(".")
-    for each in known:
-        if each.recipe.name == first and number.isdecimal():
-            job = each.training.job
-            raise UserError(
-                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{job.replicates}: say replicates: {int(number) + 1} there"
-            )
-
-
 def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dict[str, Any], str]:
-    """What a training job says, and where it says it."""
+    """What a training job says, and where; a path may begin beside the job file, or where the command runs."""
     if isinstance(written, dict):
         return written, place
-    path = next(_candidates(storage.filled_in(written, place), where))
+    path = storage.filled_in(written, place)
+    beside = Path(where).parent / path
+    if "://" not in path and beside.is_file():
+        path = str(beside)
     try:
         content = yaml_of(storage.fetch(path).read_bytes(), path)
     except NoFileError:
@@ -244,11 +309,3 @@ def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dic
     if not isinstance(content, dict):
         raise UserError(f"{place}: {path}: expected keys and values at the top, got {type(content).__name__}")
     return content, f"{place}: {path}"
-
-
-def _candidates(path: str, where: str) -> Iterator[str]:
-    """A path as it is below the job file's folder, where it is there, else as given."""
-    beside = Path(where).parent / path
-    if "://" not in path and beside.is_file():
-        yield str(beside)
-    yield path

@@ -1,4 +1,4 @@
-"""The loop that trains one network: AdamW over random crops, by the objective that its job asks for.
+"""Trains one network: AdamW over random crops, by the objective that its job asks for.
 
 The recipe is that of the papers (Hanif et al., MICCAI 2023, arXiv:2307.07269, and its released code): linear warm-up,
 cosine decay, sliding-window validation, the best weights kept.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,12 +88,12 @@ class Training:
 
     @property
     def arch(self) -> str:
-        """Of the network, a name of MODELS."""
+        """A name of MODELS."""
         return str(self.model.arch)
 
     @property
     def args(self) -> dict[str, Any]:
-        """Of its class, as far as the job gives them."""
+        """Those of the architecture that the job gives."""
         return self.model.args or {}
 
     @property
@@ -138,13 +139,7 @@ def learning_rate(step: int, schedule: Schedule) -> float:
 
 
 class Trainer:
-    """One network in training on one device: what a step needs.
-
-    Args:
-        training: the recipe.
-        folder: of the model, below OUT: `last.pt` (to resume), `log.csv`, `best.safetensors`.
-        team: the processes that share the crops of a step.
-    """
+    """One network in training on one device: what a step needs; arguments as those of `fit`."""
 
     def __init__(self, training: Training, folder: str, team: Team) -> None:
         self.training, self.folder, self.team = training, folder, team
@@ -221,19 +216,15 @@ class Trainer:
         return torch.cat([loss.detach()[None], terms])
 
     def validate(self, select: Sequence[Case], rate: float) -> None:
-        """Measure the select list, keep the best weights and save.
-
-        Args:
-            select: all its cases, of which this process takes its share.
-            rate: the learning rate of the last step.
-        """
+        """Measure the select list, of which this process takes its share, keep the best weights and save."""
         training, state, began = self.training, self.state, time.perf_counter()
         state.net.eval()
         model = models.SegmentationModel(state.net, training.roi, adapter=training.adapter)
         dice = mean_foreground(self._scores(model, select, None))
         attacked, worst = under_attacks([self._scores(model, select, attack) for attack in training.quick])
         state.net.train()
-        state.log.append(Row.of(state.step, rate, state.losses, dice, attacked, worst))
+        row: list[Any] = [state.step, rate, *np.mean(state.losses, axis=0).tolist(), dice, attacked, worst]
+        state.log.append(Row(*row))
         state.losses = []
         score = choice(training.choose_by, dice, attacked, worst)
         better = score > state.score

@@ -1,4 +1,4 @@
-"""What a step minimises: the losses of the three objectives, and the crops that an attack makes for them."""
+"""Computes what a step minimises: the losses of the three objectives, and the crops that an attack makes for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,13 +73,7 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """The attack of an objective.
-
-    Attributes:
-        attack: with its parameters.
-        random_budget: lowest and highest budget, of which one is drawn every step; None: the attack's own.
-        seed: of the draws, which depend on it, the step and the crops' numbers alone.
-    """
+    """An attack whose draws depend on `seed`, step and crops alone; with `random_budget`, its budget is one of them."""
 
     attack: Attack
     random_budget: tuple[float, float] | None
@@ -103,7 +97,7 @@ class Adversary:
             images: crops in [0, 1].
             labels: theirs.
             step: counted from 0.
-            numbers: of the crops, for their draws.
+            numbers: of the crops, which their draws depend on.
 
         Raises:
             UserError: the attack mixes with other crops, and there is one alone.

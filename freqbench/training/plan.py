@@ -1,4 +1,4 @@
-"""From a training job to its networks, each with all that shapes its weights; nothing is trained."""
+"""Plans a training job: its lists of cases and its networks, each with all that shapes its weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,27 +15,22 @@ from freqbench.core.storage import join
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job.grid import attack_identity
-from freqbench.job.schema import attack_of
+from freqbench.job.schema import attack_of, build_dataset
 from freqbench.models.checkpoints import record
-from freqbench.training.lists import ROLES, job_lists, refuse_overlap
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
 from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation, suffix
 from freqbench.training.state import BEST
 
+ROLES = ("train", "select", "test")
 TAUGHT_BY = ("train", "select")
 LATER = ("accumulate", "clip_norm", "precision")  # in a record only where a job asks for something else
+Refs = Mapping[str, Sequence[CaseRef]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A training job whose lists have been read.
-
-    Attributes:
-        lists: the dataset with each role's list as its split.
-        refs: the cases of each.
-        trainings: of the networks, each after the one that it starts from.
-    """
+    """A job's dataset with each role's list as its split, the cases of each, and the networks in order of training."""
 
     lists: dict[str, Dataset]
     refs: dict[str, tuple[CaseRef, ...]]
@@ -51,72 +46,65 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
         only: names of the networks that are wanted, with those that they start from; None: all.
 
     Raises:
-        UserError: the job names what does not exist, or its lists share cases; else as `trainings_of`.
+        UserError: the lists share cases, an architecture refuses its arguments, an attack its parameters or the data,
+            a checkpoint to start from does not fit.
+        MissingDataError: cases of the lists are not on this machine.
     """
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
-    refuse_overlap(job, refs)
-    return Prepared(lists=lists, refs=refs, trainings=trainings_of(job, out, lists["train"], refs, only))
-
-
-def identities(job: TrainJob) -> dict[str, str]:
-    """Of each network by its name, 16 hex digits of all that shapes its weights; lists are read, nothing is trained.
-
-    Raises:
-        UserError: as `prepare`.
-        MissingDataError: cases of the lists are not on this machine.
-    """
-    return {training.model.name: training.identity for training in prepare(job).trainings}
-
-
-def trainings_of(
-    job: TrainJob,
-    out: str,
-    dataset: Dataset,
-    refs: Mapping[str, Sequence[CaseRef]],
-    only: Collection[str] | None = None,
-) -> list[Training]:
-    """The networks of a job, each after the one that it starts from, all that can be wrong with them checked.
-
-    Args:
-        job: what to train.
-        out: where the results go.
-        dataset: of the train list.
-        refs: the cases of each list.
-        only: names of those that are wanted, with those that they start from; None: all.
-
-    Raises:
-        UserError: an architecture refuses its arguments, an attack its parameters or the data, a checkpoint to start
-            from does not fit.
-    """
+    _refuse_overlap(job, refs)
     found: dict[str, Training] = {}
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in _wanted(replicate, only):
-            found[model.name] = _training(replicate, model, number, out, dataset, refs, found)
-    return list(found.values())
+            found[model.name] = _training(replicate, model, number, out, lists["train"], refs, found)
+    return Prepared(lists=lists, refs=refs, trainings=list(found.values()))
+
+
+def identities(job: TrainJob) -> dict[str, str]:
+    """Of each network by its name, 16 hex digits of all that shapes its weights; raises as `prepare`."""
+    return {training.model.name: training.identity for training in prepare(job).trainings}
+
+
+def job_lists(job: TrainJob) -> dict[str, Dataset]:
+    """The dataset that a job names, once for each role, with the role's list as its split."""
+    if "name" not in job.dataset:
+        raise UserError(f"{job.name}: dataset.name: required, but not given")
+    where = f"{job.name}: dataset"
+    return {role: build_dataset({**job.dataset, "split": getattr(job.splits, role)}, where) for role in ROLES}
+
+
+def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
+    """Refuse lists that share a case or a patient; `selected_on_test` allows it to the last two."""
+    for role in ROLES:
+        if not refs[role]:
+            raise UserError(f"{job.name}: splits.{role}: expected cases in {getattr(job.splits, role)!r}, got none")
+    for first, second in (("train", "select"), ("train", "test"), ("select", "test")):
+        if (first, second) == ("select", "test") and job.splits.selected_on_test:
+            continue
+        known = {ref.fingerprint for ref in refs[first]} | {ref.patient_id for ref in refs[first]}
+        shared = [ref.case_id for ref in refs[second] if ref.fingerprint in known or ref.patient_id in known]
+        if shared:
+            raise UserError(
+                f"{job.name}: splits: expected lists without a case or patient in common, got {len(shared)} in {first} "
+                f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
+                + (", or say selected_on_test: true" if second == "test" and first == "select" else "")
+            )
 
 
 def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
     """The models that are asked for and those that they start from, in order."""
-    ordered = job.in_order
     if only is None:
-        return ordered
+        return job.in_order
     wanted = set(only)
-    for model in reversed(ordered):
+    for model in reversed(job.in_order):
         if model.name in wanted:
             wanted.add(job.start(model))
-    return [model for model in ordered if model.name in wanted]
+    return [model for model in job.in_order if model.name in wanted]
 
 
 def _training(
-    job: TrainJob,
-    model: ModelRecipe,
-    number: int,
-    out: str,
-    dataset: Dataset,
-    refs: Mapping[str, Sequence[CaseRef]],
-    before: Mapping[str, Training],
+    job: TrainJob, model: ModelRecipe, number: int, out: str, dataset: Dataset, refs: Refs, before: dict[str, Training]
 ) -> Training:
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
@@ -134,20 +122,24 @@ def _training(
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
             _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
-    chosen = {"validation": {"attack": _identity_of(quick), "choose_by": choose_by}} if quick else {}
-    start, begun, taught = str(model.start), dict[str, Any](), dict[str, tuple[str, ...]]()
+    about = dict[str, Any]()
+    if quick:
+        # One attack stands as itself, so that identities of earlier files stay.
+        judged = [attack_identity(each) for each in quick]
+        about["validation"] = {"attack": judged[0] if len(judged) == 1 else judged, "choose_by": choose_by}
+    start, taught = str(model.start), dict[str, tuple[str, ...]]()
     origin = None
     if start in before:
         origin = before[start].method
         # Under the name of the first: a replicate is to the digit what a job of its seed trains.
-        begun = {"start": {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}}
+        about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
         spec = models.resolve(
             models.ModelEntry(name=model.name, arch=model.arch, checkpoint=start, args=model.args or {}, roi=model.roi),
             num_classes,
         )
-        begun = {"start": {"name": start, "sha256": spec.checkpoint_sha256}}
+        about["start"] = {"name": start, "sha256": spec.checkpoint_sha256}
         origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
@@ -162,7 +154,7 @@ def _training(
         quick=quick,
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
-        record=_record(job, model, dataset, refs, attack) | chosen | begun,
+        record=_record(job, model, dataset, refs, attack) | about,
         origin=origin,
         facts={
             "class_names": list(dataset.class_names),
@@ -176,15 +168,9 @@ def _training(
     return training
 
 
-def _record(
-    job: TrainJob,
-    model: ModelRecipe,
-    dataset: Dataset,
-    refs: Mapping[str, Sequence[CaseRef]],
-    attack: Attack | None,
-) -> dict[str, Any]:
+def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
     """What a stored file says of a training before it ran."""
-    return {
+    found: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
         "recipe": dataset.recipe(),
@@ -195,8 +181,22 @@ def _record(
         "threads": job.threads,
         "schedule": _of_schedule(job.schedule(model)),
         "augmentation": job.augmentation.model_dump(),
-        **_of_objective(model, attack),
     }
+    if attack is None:
+        return found
+    consistency = model.frequency_consistency
+    return found | {
+        "objective": model.objective,
+        "attack": attack_identity(attack),
+        "random_budget": model.random_budget,
+        "frequency_consistency": consistency.model_dump() if consistency else None,
+    }
+
+
+def _of_schedule(schedule: Schedule) -> dict[str, Any]:
+    """What a record holds of a schedule, so that identities of earlier files stay."""
+    found = schedule.model_dump(exclude={"max_minutes", *LATER})
+    return found | schedule.model_dump(include=set(LATER), exclude_defaults=True)
 
 
 def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:
@@ -234,32 +234,6 @@ def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> s
             f"{place}: choose_by: expected clean without an attack, got {validation.choose_by}: give validation.attack"
         )
     return "clean"
-
-
-def _identity_of(quick: Sequence[Attack]) -> Any:
-    """One attack stands in a record as itself, so that identities of earlier files stay."""
-    found = [attack_identity(attack) for attack in quick]
-    return found[0] if len(found) == 1 else found
-
-
-def _of_schedule(schedule: Schedule) -> dict[str, Any]:
-    """What a record holds of a schedule, so that identities of earlier files stay."""
-    found = schedule.model_dump(exclude={"max_minutes", *LATER})
-    changed = schedule.model_dump(include=set(LATER), exclude_defaults=True)
-    return found | changed
-
-
-def _of_objective(model: ModelRecipe, attack: Attack | None) -> dict[str, Any]:
-    """What a record holds of an adversarial objective."""
-    if attack is None:
-        return {}
-    consistency = model.frequency_consistency
-    return {
-        "objective": model.objective,
-        "attack": attack_identity(attack),
-        "random_budget": model.random_budget,
-        "frequency_consistency": consistency.model_dump() if consistency else None,
-    }
 
 
 def _licence(dataset: Dataset) -> str:

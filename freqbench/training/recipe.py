@@ -1,4 +1,4 @@
-"""What a training job says: networks, their objectives, lists of cases, schedule and augmentation.
+"""Reads training jobs: networks, their objectives, lists of cases, schedule and augmentation.
 
 The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the
 18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
@@ -18,12 +18,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Splits(Strict):
     """The dataset's lists: learned from, used to choose the best weights, and measured once at the end.
 
-    Attributes:
-        train: cases that the optimizer sees.
-        select: cases whose mean foreground Dice picks the best weights.
-        test: cases of the figure that is reported.
-        selected_on_test: whether `select` and `test` may share cases, as in the papers' lists of two: the figure on
-            `test` is then flattered, and the record of the weights says so.
+    `selected_on_test` lets `select` and `test` share cases, as in the papers' lists of two: the figure on `test` is
+    then flattered, and the record of the weights says so.
     """
 
     train: str
@@ -33,7 +29,7 @@ class Splits(Strict):
 
 
 class Augmentation(Strict):
-    """Probabilities of the random changes of a crop; the size of the intensity changes is fixed at 0.1.
+    """Probabilities of the random changes of a crop.
 
     Attributes:
         flip: of mirroring, on each axis; three values for axes that differ (anatomy with a left and a right side).
@@ -102,13 +98,11 @@ class Validation(Strict):
     Attributes:
         attack: under which the list is predicted too: an attack as in a benchmark's job file, `own` for the one that
             the network is trained on (a `clean` network has none), or a list of these. None: for adversarial objectives
-            an attack of the network's own threat model, which is QUICK_ATTACK for `linf` and `own` for all others, as
-            weights that are chosen by another threat model are not the best under their own; for `clean` none.
+            an attack of the network's own threat model (QUICK_ATTACK for `linf`, `own` for all others), else none.
         choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`
             (the mean over attacks), `worst` (of each case the lowest under any of the attacks), or the `mean` of
             `clean` and `attacked`; None: `mean` where there is an attack, as adversarial training begins at weights
-            whose clean Dice it only lowers. A `clean` network for which `own` is all that is asked is chosen by
-            `clean` volumes.
+            whose clean Dice it only lowers, else `clean`.
     """
 
     attack: dict[str, Any] | Literal["own"] | tuple[dict[str, Any] | Literal["own"], ...] | None = None
@@ -243,7 +237,7 @@ class TrainJob(Schedule):
         return models
 
     @model_validator(mode="after")
-    def _replicates_have_names_of_their_own(self) -> "TrainJob":
+    def _is_consistent(self) -> "TrainJob":
         names = [model.name for model in self.models]
         taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
         for name in names:
@@ -252,10 +246,6 @@ class TrainJob(Schedule):
                     f"expected names that replicates leave free, got {name}, which is what a replicate of "
                     f"{taken[name]} is called: rename one"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> "TrainJob":
         for model in self.models:
             schedule = self.schedule(model)
             if schedule.warmup_steps >= schedule.steps:
@@ -269,11 +259,6 @@ class TrainJob(Schedule):
                     f"{model.name}: expected a batch_size that accumulate x workers = {parts} divides, got "
                     f"{schedule.batch_size}: change one of them"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _starts_are_there(self) -> "TrainJob":
-        for model in self.models:
             self.whole(model)
         return self
 

@@ -1,4 +1,4 @@
-"""A training job carried out: one network after another, then the test figures of the stored weights."""
+"""Carries out a training job: one network after another, then the test figures of the stored weights."""
 
 import json
 import math
@@ -19,10 +19,9 @@ from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.identity import digest
 from freqbench.core.machine import versions
-from freqbench.core.storage import exists, join, read_bytes, sha256, write_atomic
+from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
-from freqbench.training.board import board
 from freqbench.training.loop import Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
@@ -80,8 +79,7 @@ def train(
         One result a model, each after the one that it starts from.
 
     Raises:
-        UserError: the job names what does not exist, its lists share cases, an architecture refuses its arguments, or
-            a loss is not finite.
+        UserError: as `prepare`, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
     out = out or join("runs", job.name)
@@ -99,12 +97,7 @@ def train(
 
 
 def finished(job: TrainJob, out: str | None = None) -> dict[str, TrainResult]:
-    """The networks of a job that `train` would skip, by their names.
-
-    Raises:
-        UserError: as `train`.
-        MissingDataError: cases of the lists are not on this machine.
-    """
+    """The networks of a job that `train` would skip, by their names; raises as `prepare`."""
     out = out or join("runs", job.name)
     found = {each.model.name: _finished(join(out, each.model.name), _key(each)) for each in prepare(job).trainings}
     return {name: result for name, result in found.items() if result}
@@ -141,7 +134,7 @@ def _train_one(
             state = Trainer(training, folder, ALONE).state
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
-        result = _measure(training, state, class_names, cases("test"), folder)
+        result = _measured(training, state, class_names, cases("test"), folder)
         content = {
             "key": key,
             "sha256": sha256(result.path),
@@ -198,10 +191,10 @@ def _finished(folder: str, key: str) -> TrainResult | None:
     return TrainResult(**content["result"] | {"path": join(folder, BEST)})
 
 
-def _measure(
+def _measured(
     training: Training, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
 ) -> TrainResult:
-    """Measure the stored weights, rounded as they are, on the test list, and store the figures beside them."""
+    """The stored weights, rounded as they are, measured on the test list; the figures are stored beside them."""
     path = join(folder, BEST)
     save_best(training, state, folder, state.figures)
     model = models.load(models.resolve(training.entry(path), training.num_classes), ALONE.device)
@@ -234,7 +227,7 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     name, steps = training.model.name, training.schedule.steps
-    with bar, board(folder) as draw:
+    with bar, _board(folder) as board:
         task = bar.add_task(name, total=steps)
 
         def say(line: str) -> None:
@@ -242,7 +235,9 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
 
         def tell(row: Row) -> None:
             bar.update(task, completed=row.step)
-            draw(row)
+            for column, value in asdict(row).items():
+                if board is not None and column != "step" and value == value:
+                    board.add_scalar(column, value, row.step)
             attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
             attacked += f", worst {row.dice_worst:.3f}" if len(training.quick) > 1 else ""
             say(
@@ -256,3 +251,21 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
                 tell(state.log[-1])
 
         yield say, seen, tell
+
+
+@contextmanager
+def _board(folder: str) -> Iterator[Any]:
+    """TensorBoard's writer to `FOLDER/tensorboard`; None where it is not installed, or OUT is a URI."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield None
+        return
+    if not is_local(folder):
+        yield None
+        return
+    writer = SummaryWriter(f"{local_path(folder)}/tensorboard")
+    try:
+        yield writer
+    finally:
+        writer.close()

@@ -1,39 +1,34 @@
-"""What a run of training has reached, and how it goes to a file and back."""
+"""Keeps what a training has reached: the state to resume from, and its log."""
 
 import csv
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from freqbench.core.storage import exists, join, read_bytes, write_atomic
-from freqbench.models.checkpoints.archive import read_torch
+from freqbench.models.checkpoints.files import read_torch
 
 LAST = "last.pt"
 BEST = "best.safetensors"
 LOG = "log.csv"
-KEPT = ("step", "seconds", "waited", "validated", "losses", "score", "dice_select", "dice_attacked", "best")
-LATER = ("dice_worst",)  # states of earlier releases lack it
+DICE = ("dice_select", "dice_attacked", "dice_worst")
+KEPT = ("step", "seconds", "waited", "validated", "losses", "score", *DICE, "best")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
-    """A row of the log, one a validation.
+    """A row of the log, one a validation; NaN where the objective lacks a term or nothing was attacked.
 
     Attributes:
         step: optimizer steps done.
         lr: learning rate of the last one.
-        loss: mean since the row before.
-        loss_clean: its term on clean crops; NaN, as the others, where the objective lacks it.
-        loss_attacked: its term on attacked crops.
-        loss_consistency: its frequency consistency, weighted.
+        loss: mean since the row before; then its terms on clean and attacked crops and the weighted consistency.
         dice_select: mean foreground Dice on the select list.
-        dice_attacked: the same under the attacks of the validation, the mean over them; NaN without one.
+        dice_attacked: the same under the attacks of the validation, the mean over them.
         dice_worst: the same, of each case the lowest under any of them.
     """
 
@@ -45,25 +40,7 @@ class Row:
     loss_consistency: float
     dice_select: float
     dice_attacked: float
-    dice_worst: float = math.nan
-
-    @classmethod
-    def of(
-        cls, step: int, lr: float, losses: Sequence[Sequence[float]], dice: float, attacked: float, worst: float
-    ) -> "Row":
-        """A row from the losses of the steps since the row before, each `[loss, *terms]`."""
-        loss, on_clean, on_attacked, consistency = np.mean(losses, axis=0).tolist()
-        return cls(
-            step=step,
-            lr=lr,
-            loss=loss,
-            loss_clean=on_clean,
-            loss_attacked=on_attacked,
-            loss_consistency=consistency,
-            dice_select=dice,
-            dice_attacked=attacked,
-            dice_worst=worst,
-        )
+    dice_worst: float
 
 
 LOG_COLUMNS = tuple(column.name for column in fields(Row))
@@ -93,10 +70,7 @@ class State:
         waited: seconds of these in which no crop was ready.
         validated: seconds of validation beside them.
         losses: of the steps since the last validation: the loss and its terms.
-        score: what the best weights were chosen by.
-        dice_select: their mean foreground Dice on the select list.
-        dice_attacked: the same under the attacks of the validation, the mean over them; NaN without one.
-        dice_worst: the same, of each case the lowest under any of them.
+        score: what the best weights were chosen by; their Dice follow as in `Row`.
         best: the best weights, on the CPU.
         log: a row a validation.
         saved: the step of the state that is in `last.pt`; 0: none is.
@@ -120,22 +94,16 @@ class State:
     @property
     def figures(self) -> dict[str, float]:
         """What is known of the best weights by the select list."""
-        under = {"dice_attacked": self.dice_attacked, "dice_worst": self.dice_worst}
-        return {"dice_select": self.dice_select, **{name: dice for name, dice in under.items() if dice == dice}}
+        return {name: dice for name in DICE if (dice := getattr(self, name)) == dice or name == "dice_select"}
 
     def save(self, folder: str, identity: str) -> None:
-        """Write `last.pt` and `log.csv`.
-
-        Args:
-            folder: of the model, below OUT.
-            identity: of everything that shapes the weights; only a run of the same identity goes on from here.
-        """
+        """Write `last.pt` and `log.csv` to a folder; only a run of the same identity goes on from here."""
         content = {
             "identity": identity,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "log": [asdict(row) for row in self.log],
-            **{name: getattr(self, name) for name in (*KEPT, *LATER)},
+            **{name: getattr(self, name) for name in KEPT},
         }
         stream = io.BytesIO()
         torch.save(content, stream)
@@ -163,6 +131,4 @@ class State:
         self.log = [Row(**row) for row in content["log"]]
         for name in KEPT:
             setattr(self, name, content[name])
-        for name in LATER:
-            setattr(self, name, content.get(name, math.nan))
         self.saved = self.step

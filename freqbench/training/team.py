@@ -1,4 +1,4 @@
-"""The processes that train one network together, each on its share of a step's crops; most often a team of one."""
+"""Joins the processes that train one network, each on its share of a step's crops; most often there is one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,23 +12,13 @@ from freqbench.training.objective import Objective
 from freqbench.training.validation import Scores
 
 
-def _here() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Team:
-    """A process's place among those of `torch.distributed`; with size 1 nothing is exchanged.
-
-    Attributes:
-        rank: of this process, from 0.
-        size: processes.
-        device: that this one computes on.
-    """
+    """A process's place (from 0) among those of `torch.distributed`, and its device; alone it exchanges nothing."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = field(default_factory=_here)
+    device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
     def is_first(self) -> bool:

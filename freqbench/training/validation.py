@@ -1,4 +1,4 @@
-"""How good weights are on a list of cases, clean and under an attack."""
+"""Measures how good weights are on a list of cases, clean and under an attack."""
 
 import math
 from collections.abc import Sequence
@@ -48,11 +48,7 @@ def case_dice(
 
 
 def mean_foreground(scores: Scores) -> float:
-    """Mean over cases of each case's mean over the foreground classes that it has; 0 where no case has any.
-
-    Args:
-        scores: `[N, K]`, NaN where a case lacks a class.
-    """
+    """Mean over cases of each one's mean over its foreground classes; 0 where no case has any."""
     means = _case_means(scores)
     return float(means.mean()) if len(means) else 0.0
 
@@ -70,7 +66,7 @@ def under_attacks(scores: Sequence[Scores]) -> tuple[float, float]:
 
 
 def _case_means(scores: Scores) -> Scores:
-    """Of the cases that have a foreground class, each one's mean over those that it has."""
+    """Of each case that has a foreground class; the scores are `[N, K]`, NaN where a case lacks a class."""
     foreground = scores[:, 1:]
     has = ~np.isnan(foreground)
     cases = has.any(axis=1)

@@ -2,17 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from golden.network import Find, reference_network
 from torch import Tensor, nn
 
 from freqbench.attacks import APGD, make
 from freqbench.attacks.apgd import Pace, checkpoints
-from freqbench.core.errors import ParameterError
-from freqbench.ops.losses import LOSSES
-from freqbench.ops.voxel_losses import EVERYTHING
 
 SEA = ((2, 0.3), (1.5, 0.3), (1, 0.4))
 
@@ -91,11 +86,6 @@ def test_a_start_that_is_given_is_not_stretched() -> None:
     attack = make("apgd", eps=0.25, steps=1, variant="released")
     attack(model, images, torch.zeros_like(images, dtype=torch.long), start=torch.full_like(images, 0.125))
     assert model.asked[0] == [0.625, 0.625]
-
-
-def test_raises_the_dice_loss_unless_told_otherwise() -> None:
-    """It is what is scored."""
-    assert make("apgd", eps=0.1).loss_name == "dice"
 
 
 def test_checkpoints_of_the_released_code() -> None:
@@ -202,41 +192,7 @@ def test_stages_share_all_steps_and_count_their_passes() -> None:
     assert APGD(eps=0.1, restarts=2).passes == (204, 200)  # a look at the best of each run, by its Dice
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        (((2, 0.5), (1, 0.4)), "expected pairs of a factor of eps, at least 1 and at last 1, and a share"),
-        (((0.5, 0.5), (1, 0.5)), "expected pairs of a factor"),
-        (((2, 0.5), (1.5, 0.5)), "expected pairs of a factor"),
-        (((2, -0.5), (1, 1.5)), "expected pairs of a factor"),
-        ((2, 0.3), "expected pairs of a factor"),
-        ((), "expected pairs of a factor"),
-        ("sea", "expected pairs of a factor"),
-        (((2, 0.01), (1, 0.99)), "expected at least one step for each share, got 20 steps in shares 0.01 + 0.99"),
-    ],
-    ids=str,
-)
-def test_a_schedule_that_is_none_is_one_line(schedule: Any, expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        APGD(eps=0.1, steps=20, eps_schedule=schedule)
-    assert str(caught.value).startswith(f"apgd: eps_schedule: {expected}")
-
-
 def test_a_schedule_as_a_job_file_writes_it_is_the_same_attack() -> None:
     written = make("apgd", eps=0.1, eps_schedule=[[2, 0.3], [1.5, 0.3], [1, 0.4]])
     assert written == APGD(eps=0.1, eps_schedule=SEA)
     assert hash(written) == hash(APGD(eps=0.1, eps_schedule=SEA))
-
-
-@pytest.mark.parametrize("loss", ["ce", "dicece"])
-def test_at_least_as_strong_as_pgd_on_average(golden: Find, loss: str) -> None:
-    """Ten steps against PGD's eleven, which take one backward pass more; mean over two volumes and two budgets."""
-    inputs, model = np.load(golden("inputs")), reference_network(golden)
-    images, labels = torch.from_numpy(inputs["images"]), torch.from_numpy(inputs["labels"].astype(np.int64))
-    strength = {}
-    for name, steps in (("pgd", 11), ("apgd", 10)):
-        attacks = [make(name, eps=eps / 255, steps=steps, loss=loss) for eps in (8, 16)]
-        with torch.no_grad():
-            found = [LOSSES[loss](model(a(model, images, labels).adversarial), labels, EVERYTHING) for a in attacks]
-        strength[name] = float(torch.stack(found).mean())
-    assert strength["apgd"] > strength["pgd"]

@@ -12,9 +12,6 @@ from torch import nn
 
 from freqbench.attacks import APGD, PGD, Attack, AutoAttack, Square, make
 from freqbench.attacks.core.parameters import MEMBERS
-from freqbench.core.errors import ParameterError
-from freqbench.job.grid import attack_params
-from freqbench.ops.losses import LOSSES
 
 CLASSICAL = ("apgd-ce", "apgd-dlr", "square")
 SMALL: dict[str, Any] = {"steps": 6, "queries": 20, "members": CLASSICAL}
@@ -136,15 +133,6 @@ def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
     assert not any(torch.equal(g.get_state(), f.get_state()) for g, f in zip(drawn_from, fresh, strict=True))
 
 
-def test_a_window_without_the_organs_has_fallen_from_the_start() -> None:
-    """There is nothing to lose: the first member takes it along, and no other does."""
-    images, labels = task()
-    labels[1] = labels[1].clamp(max=1)
-    result = make("autoattack", eps=EPS, **SMALL, organs=(2,))(Net(), images, labels)
-    assert result.forwards == (38, 8, 38)
-    assert bool(result.adversarial.isfinite().all())
-
-
 def test_passes_are_the_sums_of_the_members_and_a_look_at_each() -> None:
     assert AutoAttack(eps=EPS, members=CLASSICAL).passes == (2 * 102 + 5002, 200)
     assert AutoAttack(eps=EPS, restarts=2, members=("apgd-ce", "square")).passes == (2 * 102 + 1 + 5002, 200)
@@ -177,62 +165,8 @@ def test_a_member_s_name_says_optimiser_loss_and_radii(member: str, expected: At
     assert AutoAttack(eps=EPS, members=(member,)).attacks == (expected,)
 
 
-def test_every_pair_of_optimiser_and_loss_has_a_name() -> None:
-    for loss in LOSSES:
-        assert {f"apgd-{loss}", f"apgd-{loss}-shrinking", f"pgd-{loss}"} <= set(MEMBERS)
-    assert len(MEMBERS) == 3 * len(LOSSES) + 1
-
-
 def test_the_default_members_raise_what_the_score_is_made_of() -> None:
     attack = AutoAttack(eps=EPS)
     assert [member.loss_name for member in attack.attacks] == ["dice", "dicece", "mask-ce-balanced", "js", "dicece"]
     assert [type(member) for member in attack.attacks] == [APGD] * 4 + [Square]
     assert (attack.threshold, attack.scope) == (0.0, "volume")
-
-
-def test_members_are_one_value_that_json_and_a_hash_can_hold() -> None:
-    given = make("autoattack", eps=EPS, members=["apgd-ce", "square"])
-    assert given == make("autoattack", eps=EPS, members=("apgd-ce", "square"))
-    assert hash(given) == hash(make("autoattack", eps=EPS, members=("apgd-ce", "square")))
-    assert '"members": ["apgd-ce", "square"]' in attack_params(given)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
-        ({"threshold": float("nan")}, "threshold: expected a number in [0, 1], got nan"),
-        ({"members": ()}, "members: expected names such as apgd-dice-shrinking, pgd-ce, square, each once"),
-        ({"members": "square"}, "members: expected names such as apgd-dice-shrinking"),
-        ({"members": ("square", "square")}, "members: expected names such as apgd-dice-shrinking"),
-        ({"members": ("sqare",)}, "members: unknown member 'sqare'. Did you mean 'square'?"),
-        ({"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
-        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
-        (
-            {"steps": 3, "members": ("apgd-ce-shrinking",)},
-            "steps: expected at least 4, so that every radius has one, got",
-        ),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make("autoattack", eps=EPS, **(SMALL | changes))
-    assert str(caught.value).startswith(f"autoattack: {expected}")
-
-
-@pytest.mark.parametrize(
-    ("members", "expected"),
-    [
-        (("apgd-ce", "apgd-dlr"), "expected at least 3 classes for apgd-dlr, got 2: leave it out"),
-        (("apgd-dlr-targeted",), "expected at least 4 classes for apgd-dlr-targeted, got 2: leave it out"),
-    ],
-)
-def test_members_that_need_more_classes_are_one_line(members: tuple[str, ...], expected: str) -> None:
-    """Said before a model is loaded, and by the attack itself."""
-    attack = make("autoattack", eps=EPS, **(SMALL | {"members": members}))
-    images, labels = task()
-    for ask in (lambda: attack.check_classes(2), lambda: attack(nn.Conv3d(1, 2, 1), images, labels.clamp(max=1))):
-        with pytest.raises(ParameterError) as caught:
-            ask()
-        assert str(caught.value) == f"autoattack: members: {expected}"

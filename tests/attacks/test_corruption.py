@@ -11,11 +11,10 @@ from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS, Corruption
-from freqbench.core.errors import ParameterError
 from freqbench.job.grid import attack_identity
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
-ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "streaks", "spikes"}  # what adds something everywhere
+ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "spikes"}  # what adds something everywhere
 
 
 def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -46,18 +45,14 @@ def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shape_dtype_and_range_stay(kind: str, dtype: torch.dtype) -> None:
-    images = scan(2, channels=3, dtype=dtype)
-    found = corrupted(kind, 5, images, 1, 2)
-    assert (found.shape, found.dtype) == (images.shape, dtype)
-    assert 0 <= float(found.min()) < float(found.max()) <= 1
-
-
-@every_kind
-def test_single_precision_sees_the_draws_of_double(kind: str) -> None:
-    single, double = (corrupted(kind, 3, scan(dtype=dtype), 4) for dtype in (torch.float32, torch.float64))
-    assert torch.allclose(single.double(), double, atol=1e-4)
+def test_shape_and_range_stay_and_precision_and_batch_do_not_matter(kind: str) -> None:
+    """A sample alone in double precision is, to rounding, what it is in a batch in single precision."""
+    images = scan(2, channels=3)
+    batch = corrupted(kind, 5, images, 5, 6)
+    alone = corrupted(kind, 5, images[1:].double(), 6)
+    assert (batch.shape, batch.dtype, alone.dtype) == (images.shape, torch.float32, torch.float64)
+    assert torch.allclose(batch[1:].double(), alone, atol=1e-4)
+    assert 0 <= float(batch.min()) < float(batch.max()) <= 1
 
 
 @every_kind
@@ -65,14 +60,6 @@ def test_a_seed_repeats_to_the_bit_and_another_differs_iff_the_kind_draws(kind: 
     first, again, other = (corrupted(kind, 3, scan(), seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (not make("corruption", kind=kind, severity=3).is_stochastic)
-
-
-@every_kind
-def test_each_sample_has_the_draws_of_its_own_generator(kind: str) -> None:
-    images = scan(3)
-    batch = corrupted(kind, 4, images, 5, 6, 7)
-    alone = [corrupted(kind, 4, images[i : i + 1], 5 + i) for i in range(3)]
-    assert torch.allclose(batch, torch.cat(alone), atol=1e-6)
 
 
 @every_kind
@@ -87,15 +74,7 @@ def test_what_only_moves_intensities_leaves_an_even_volume_even(kind: str) -> No
     assert torch.allclose(corrupted(kind, 5, even, 1), even, atol=1e-6)
 
 
-@every_kind
-def test_channels_that_are_not_asked_for_stay_to_the_bit(kind: str) -> None:
-    images = scan(channels=2)
-    found = corrupted(kind, 4, images, 1, channels=1)
-    assert torch.equal(found[:, 0], images[:, 0])
-    assert not torch.equal(found[:, 1], images[:, 1])
-
-
-@pytest.mark.parametrize("kind", ["bias_field", "motion", "streaks", "spikes"])
+@pytest.mark.parametrize("kind", ["bias_field", "motion", "spikes"])
 def test_channels_of_one_scan_share_what_went_wrong(kind: str) -> None:
     found = corrupted(kind, 4, scan().expand(1, 2, -1, -1, -1), 1)
     assert torch.allclose(found[:, 0], found[:, 1], atol=1e-6)
@@ -125,47 +104,12 @@ def test_contrast_is_a_power_of_intensities() -> None:
     assert np.allclose(corrupted("contrast", 4, images), images.numpy() ** 2.0)
 
 
-def test_streaks_have_the_root_mean_square_of_their_severity_and_are_those_of_every_slice() -> None:
-    added = corrupted("streaks", 1, torch.full((1, 1, 48, 40, 5), 0.5, dtype=torch.float64), 1)[0, 0] - 0.5
-    assert float(added.square().mean().sqrt()) == pytest.approx(0.02, rel=0.05)
-    assert torch.allclose(added, added[:, :, :1])
-
-
 def test_between_two_severities_sizes_are_interpolated() -> None:
     sizes = [Corruption(kind="resolution", severity=severity).size for severity in (0, 0.5, 1, 4.5, 5)]
     assert sizes == pytest.approx([1, 1.125, 1.25, 2.75, 3])
-
-
-def test_the_documented_ladders_are_those_of_the_code() -> None:
-    """Each row of the docstring's table names its kind's five sizes, or says that they are those above."""
-    rows = {line.split("`")[1]: line.split("|")[2] for line in (Corruption.__doc__ or "").splitlines() if "| `" in line}
-    assert list(rows) == list(KINDS)
-    for kind, said in rows.items():
-        numbers = [float(word) for word in said.replace(",", " ").split() if word.replace(".", "").isdigit()]
-        if "as above" not in said:
-            assert tuple(numbers) == KINDS[kind].sizes
-    assert KINDS["rician_noise"].sizes == KINDS["gaussian_noise"].sizes
 
 
 def test_the_identity_names_kind_and_severity_and_no_scope() -> None:
     identity = attack_identity(make("corruption", kind="blur", severity=3))
     assert identity == {"name": "corruption", "revision": 1, "kind": "blur", "severity": 3.0}
     assert isinstance(identity["severity"], float)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({"kind": "blurr", "severity": 1}, "kind: unknown kind 'blurr'. Did you mean 'blur'? Known: bias_field, blur"),
-        ({"kind": ["blur"], "severity": 1}, "kind: unknown kind"),
-        ({"kind": "blur", "severity": 6}, "severity: expected a number from 1 to 5 (0: nothing), got 6"),
-        ({"kind": "blur", "severity": True}, "severity: expected a number from 1 to 5"),
-        ({"kind": "blur", "severity": math.nan}, "severity: expected a number from 1 to 5"),
-        ({"severity": 1}, "kind: required, but not given"),
-        ({"kind": "blur"}, "severity: required, but not given"),
-    ],
-)
-def test_what_cannot_be_is_one_line(parameters: dict[str, object], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make("corruption", **parameters)
-    assert str(caught.value).startswith(f"corruption: {expected}")

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.core.errors import ParameterError, UserError
-from freqbench.job.grid import attack_identity
 from freqbench.ops.overlap import mean_dice
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -85,66 +83,3 @@ def test_pgd_is_not_stronger_at_the_same_passes_than_autoattack(loss: str) -> No
     own = scores(run("autoattack", **settings)[1].adversarial)
     _, pgd = run("pgd", steps=sum(make("autoattack", eps=EPS, **settings).passes) // 2, loss=loss)
     assert all(a <= b for a, b in zip(own, scores(pgd.adversarial), strict=True))
-
-
-@every_ensemble
-def test_one_generator_for_all_is_taken_too(name: str) -> None:
-    """And it has moved on afterwards."""
-    images, labels = task()
-    generator = torch.Generator().manual_seed(4)
-    first, second = (
-        make(name, eps=EPS, **SMALL[name])(Net(), images, labels, generator=generator).adversarial for _ in range(2)
-    )
-    again = make(name, eps=EPS, **SMALL[name])(Net(), images, labels, generator=torch.Generator().manual_seed(4))
-    assert torch.equal(first, again.adversarial)
-    assert not torch.equal(first, second)
-
-
-@every_ensemble
-def test_what_is_one_attack_has_one_identity(name: str) -> None:
-    given = make(name, eps=EPS, **SMALL[name], organs=[2, 1, 2], restarts=1)
-    assert given == make(name, eps=EPS, **SMALL[name], organs=(1, 2))
-    assert hash(given) == hash(make(name, eps=EPS, **SMALL[name], organs=(1, 2)))
-    assert "restarts" not in attack_identity(given)
-
-
-@every_ensemble
-def test_the_case_is_attacked_as_one_by_default(name: str) -> None:
-    assert make(name, eps=EPS).attacks_volume
-    assert not make(name, eps=EPS, scope="window").attacks_volume
-
-
-@every_ensemble
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"targeted": True}, "targeted: expected false, got true: members are judged by the Dice against the truth"),
-        ({"loss": "ce"}, "loss: unknown parameter 'loss'."),
-        ({"target": "next-class"}, "target: unknown parameter 'target'."),
-        ({"keep": "best"}, "keep: unknown parameter 'keep'."),
-        ({"organs": 1}, "organs: expected a list of classes"),
-        ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
-        ({"variant": "released"}, "variant: expected paper, got 'released'"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make(name, eps=EPS, **SMALL[name], **changes)
-    assert str(caught.value).startswith(f"{name}: {expected}")
-
-
-@every_ensemble
-def test_organs_beyond_the_models_classes_are_one_line(name: str) -> None:
-    images, labels = task()
-    changes = {"members": ("apgd-ce",)} if name == "autoattack" else {}
-    attack = make(name, eps=EPS, **(SMALL[name] | changes), organs=(2,))
-    with pytest.raises(ParameterError, match=rf"^{name}: organs: expected classes in 0\.\.1, got 2$"):
-        attack(nn.Conv3d(1, 2, 1), images, labels.clamp(max=1))
-
-
-@every_ensemble
-def test_a_start_is_refused(name: str) -> None:
-    images, labels = task()
-    with pytest.raises(UserError, match=f"^{name}: expected no start: its members draw, each in a way of its own$"):
-        make(name, eps=EPS, **SMALL[name])(Net(), images, labels, start=torch.zeros_like(images))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
 from freqbench.attacks.core.task import Task
-from freqbench.core.errors import ParameterError, ThreatModelError, UserError
+from freqbench.core.errors import ThreatModelError
 from freqbench.ops.fourier import fourier_bands
 from freqbench.ops.losses import dice_ce
 
@@ -59,23 +59,10 @@ def test_at_most_the_portion_of_bands_is_open_rounded_down(portion: float, most:
         assert set(state.flatten().tolist()) <= {0.0, 1.0}
 
 
-def test_a_tenth_of_32_is_three() -> None:
-    assert FAA().most == 3
-
-
 def test_too_many_open_bands_raise_instead_of_closing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FAA, "_gates", lambda self, scores: torch.ones_like(scores))
     with pytest.raises(ThreatModelError, match="faa: fourier-bands bound exceeded by 4"):
         run(*volumes())
-
-
-def test_without_a_draw_above_a_half_nothing_is_taken() -> None:
-    """Uniform draws below 0.5 are logistic draws below 0."""
-    images, labels = volumes()
-    attack = make("faa", bands=BANDS, portion=0.5, steps=2, control="random")
-    draws = torch.full((2, 2, BANDS), 0.3)
-    result = attack(SmallNet(), images, labels, start=draws, reference=reference_of(images))
-    assert torch.equal(result.adversarial, images)
 
 
 def test_the_null_row_opens_the_highest_draws_above_a_half() -> None:
@@ -177,52 +164,3 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
     assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
     with torch.no_grad():
         assert torch.allclose(dice_ce(model(result.adversarial), labels), losses.amax(0), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"portion": 1.2}, "portion: expected a number in [0, 1], got 1.2"),
-        ({"portion": -0.1}, "portion: expected a number in [0, 1], got -0.1"),
-        ({"bands": 0}, "bands: expected a whole number of at least 1, got 0"),
-        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
-        ({"step_size": -1}, "step_size: expected a number of at least 0, got -1"),
-        ({"reconstruction_weight": -1}, "reconstruction_weight: expected a number of at least 0, got -1"),
-        ({"control": "uniform"}, "control: expected none or random, got 'uniform'"),
-        ({"variant": "released"}, "variant: expected reconstruction, got 'released'"),
-        ({"variant": "paper"}, "variant: expected reconstruction, got 'paper'"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make("faa", **changes)
-    assert str(caught.value) == f"faa: {expected}"
-
-
-@pytest.mark.parametrize(
-    ("name", "reference", "expected"),
-    [
-        ("faa", lambda x: None, "faa: expected a reference, got none: give volumes of another case"),
-        ("faa", lambda x: x[:1], "faa: expected a reference of the images' shape 2x1x8x6x4, got 1x1x8x6x4: resize it"),
-        ("faa", lambda x: 2 * x + 1, "faa: expected a reference in [0, 1], got [1."),
-        ("faa", lambda x: x * float("nan"), "faa: expected a reference in [0, 1], got [nan, nan]"),
-        ("pgd", lambda x: x, "pgd: expected no reference, got one: this attack has no use for it"),
-    ],
-)
-def test_a_reference_that_cannot_be_is_one_line(name: str, reference: Any, expected: str) -> None:
-    images, labels = volumes()
-    attack = make(name, **({"eps": 0.1} if name == "pgd" else {}))
-    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        attack(SmallNet(), images, labels, reference=reference(images))
-    assert str(caught.value).startswith(expected)
-
-
-def test_the_reference_is_left_as_found() -> None:
-    images, labels = volumes()
-    reference = reference_of(images)
-    kept = reference.clone()
-    make("faa", steps=2)(SmallNet(), images, labels, reference=reference)
-    assert torch.equal(reference, kept)
-    task = Task("faa", SmallNet(), images.double(), labels, targeted=False, generator=None, start=None, reference=kept)
-    assert task.given_reference().dtype == torch.float64

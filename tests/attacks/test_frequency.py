@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from attacks.small import ALL_FOUR, BOTH, Fixed, Net, attack, layout, run, volumes
-from torch import Tensor, nn
+from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.core.task import Task
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.ops import ssim
 from freqbench.ops.blocks import Block, split
@@ -100,16 +99,6 @@ def test_who_draws(control: str, draws: bool) -> None:
         assert attack(f"vafa{dimensions}", control=control).is_stochastic == (control == "random")
 
 
-@pytest.mark.parametrize(("name", "options"), [("vafa", {"ssim_weight": 0.0}), ("vafa_2d", {})])
-def test_without_a_gradient_vafa_is_its_uniform_null_row(name: str, options: dict[str, float]) -> None:
-    """What the attack does beyond it is the optimisation's."""
-    images, labels = volumes()
-    labels[:] = 1
-    attacked = attack(name, **options)(Fixed(1), images, labels)
-    control = attack(name, control="uniform")(Fixed(1), images, labels)
-    assert torch.equal(attacked.adversarial, control.adversarial)
-
-
 # Windows
 
 
@@ -173,20 +162,6 @@ def test_a_sample_that_is_entirely_reached_stops(name: str, targeted: bool, labe
     assert torch.equal(long.adversarial[0], short.adversarial[0])
     assert torch.equal(long.state[0], short.state[0])
     assert not torch.equal(long.adversarial[1], short.adversarial[1])
-
-
-def test_reached_means_no_voxel_as_labelled_or_all_at_the_target() -> None:
-    images, labels = volumes(3)
-    logits = nn.functional.one_hot(labels[:, 0], 3).permute(0, 4, 1, 2, 3).float()
-    other = (labels + 1) % 3
-    mixed = torch.cat([labels[:1], other[1:2], torch.where(images[2:] < 0.5, labels[2:], other[2:])])
-    for targeted in (False, True):
-        task = Task("vafa", Net(), images, mixed, targeted=targeted, generator=None, start=None)
-        predicted = logits.argmax(dim=1, keepdim=True)
-        hits = (predicted == mixed).flatten(1)
-        expected = hits.all(dim=1) if targeted else ~hits.any(dim=1)
-        assert torch.equal(task.is_reached(logits), expected)
-        assert expected.tolist()[:2] == ([True, False] if targeted else [False, True])
 
 
 # Order

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks import PAdam, make
@@ -60,33 +59,3 @@ def test_the_best_of_its_own_iterates_is_kept(top: float, best: int) -> None:
     attack = make("padam", eps=0.2, steps=3, random_start=False, keep="best")
     found = float(attack(model, image, torch.zeros_like(image).long()).adversarial)
     assert found == min(model.asked, key=lambda x: abs(x - top)) == model.asked[best]
-
-
-def test_the_cosine_of_larger_logits_makes_the_same_volume() -> None:
-    """Unlike the cross-entropy, which is told apart from it by this."""
-    images, labels = volumes()
-
-    def scaled(factor: float) -> nn.Module:
-        model = SmallNet()
-        with torch.no_grad():
-            model.last.weight *= factor
-            model.last.bias *= factor
-        return model.double()
-
-    for loss, same in (("cosine", True), ("ce", False)):
-        one, other = (
-            make("padam", eps=0.03, steps=4, loss=loss)(scaled(factor), images.double(), labels).adversarial
-            for factor in (1.0, 20.0)
-        )
-        assert torch.allclose(one, other, atol=1e-6) == same
-
-
-@pytest.mark.parametrize("loss", ["ce", "cosine"])
-def test_more_steps_raise_the_loss_further(loss: str) -> None:
-    """Ten times as many smaller steps, from the same draw."""
-    images, labels = volumes()
-    few, more = (
-        make("padam", eps=0.03, steps=steps, loss=loss, keep="best")(SmallNet(), images, labels).losses.amax(0)
-        for steps in (3, 30)
-    )
-    assert bool((more > few).all())

@@ -1,4 +1,4 @@
-"""What attacks refuse, in one line: images and labels, parameters, what gradient attacks share."""
+"""What attacks refuse, in one line: images and labels, and parameters, each check once and where attacks differ."""
 
 from typing import Any
 
@@ -8,11 +8,8 @@ from attacks.examples import (
     EXAMPLES,
     GRADIENT,
     LOSS_IS_FREE,
-    STOCHASTIC,
     SmallNet,
     Threshold,
-    every_attack,
-    every_gradient_attack,
     example,
     generators,
     plain,
@@ -22,25 +19,208 @@ from attacks.examples import (
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import ParameterError, UserError
 
-INTENSITY = [name for name, attack in ATTACKS.items() if attack.threat_model in ("linf", "gaussian")]
+nan, inf = float("nan"), float("inf")
+
+# attack, changes of its example, what the message begins with
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    # Numbers, in Python as in a job file
+    ("pgd", {"eps": 8}, "eps: expected a number in [0, 1] or a fraction like 8/255, got 8. Did you mean 8/255?"),
+    ("pgd", {"eps": True}, "eps: expected a number"),
+    ("pgd", {"eps": "8/255"}, "eps: expected a number"),
+    ("pgd", {"eps": nan}, "eps: expected a number"),
+    ("pgd", {"eps": -0.1}, "eps: expected a number"),
+    ("gn", {"std": 8}, "std: expected a number in [0, 1] or a fraction like 8/255, got 8. Did you mean 8/255?"),
+    ("pgd", {"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+    ("pgd", {"steps": 2.5}, "steps: expected a whole number of at least 1, got 2.5"),
+    ("pgd", {"random_start": 1}, "random_start: expected true or false, got 1"),
+    *(
+        ("pgd", {"step_size": step}, "step_size: expected a number in [0, 1] or a fraction like 2/255, or eps/4 for")
+        for step in ("eps/0", "eps/-4", "eps", "eps/4 ", "EPS/4", 1.5, None)
+    ),
+    ("almaprox", {"step_size": "eps/4"}, "step_size: expected a number in [0, 1]"),
+    ("almaprox", {"share": 1.1}, "share: expected a number in [0, 1], got 1.1"),
+    ("vafa", {"ssim_weight": -1}, "ssim_weight: expected a number of at least 0, got -1"),
+    ("vafa", {"q_max": "20"}, "q_max: expected a number above 0 on the DCT scale of 0..255 intensities, got '20'"),
+    ("vafa", {"q_min": -1}, "q_min: expected a number above 0"),
+    ("vafa_opt", {"q_min": 0.0}, "q_min: expected a number above 0"),
+    ("vafa_opt", {"renormalize": None}, "renormalize: expected true or false, got None"),
+    ("sa2", {"rho": 1.0}, "rho: expected a number of at least 0 and below 1, got 1.0"),
+    ("sa2", {"step_size": 8}, "step_size: expected a number of at least 0 and below 1, got 8"),
+    ("sa2_opt", {"ssim_min": 0}, "ssim_min: expected a number above 0 and at most 1, got 0"),
+    ("sa2_opt", {"ssim_min": 1.1}, "ssim_min: expected a number above 0 and at most 1, got 1.1"),
+    ("ssa", {"num_spectra": 0}, "num_spectra: expected a whole number of at least 1, got 0"),
+    ("difgsm", {"min_scale": 0.0}, "min_scale: expected a number above 0 and at most 1, got 0.0"),
+    ("dynamic_scaling", {"max_scale": 0.9}, "max_scale: expected a number of at least 1, got 0.9"),
+    ("dynamic_scaling", {"max_scale": inf}, "max_scale: expected a number of at least 1, got inf"),
+    ("tifgsm", {"kernel_size": 4}, "kernel_size: expected an odd whole number of at least 1, got 4"),
+    ("tifgsm", {"sigma": 0.0}, "sigma: expected a number above 0, got 0.0"),
+    ("faa", {"step_size": -1}, "step_size: expected a number of at least 0, got -1"),
+    ("random_noise", {"linf": None, "l2": inf}, "l2: expected a number of at least 0, got inf"),
+    ("corruption", {"severity": 6}, "severity: expected a number from 1 to 5 (0: nothing), got 6"),
+    ("corruption", {"severity": True}, "severity: expected a number from 1 to 5 (0: nothing), got True"),
+    # Words and lists
+    ("pgd", {"variant": "mine"}, "variant: expected released or paper, got 'mine'"),
+    ("vafa", {"variant": "released-bmvc"}, "variant: expected released or released-saa or paper"),
+    ("vafa_2d", {"variant": "released-saa"}, "variant: expected released or paper"),
+    ("sa2", {"variant": "released-saa"}, "variant: expected released or released-cosine or paper"),
+    ("segpgd", {"variant": "bmvc"}, "variant: expected paper or released or released-bmvc, got 'bmvc'"),
+    ("faa", {"variant": "paper"}, "variant: expected reconstruction, got 'paper'"),
+    ("sea", {"variant": "released"}, "variant: expected paper, got 'released'"),
+    ("vafa", {"control": ["none"]}, "control: expected none, uniform or random, got ['none']"),
+    ("faa", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
+    ("sa2", {"band": "top"}, "band: expected all, low, middle or high, got 'top'"),
+    ("dfb", {"band": "all"}, "band: expected low, middle or high, got 'all'"),
+    *(
+        ("vafa", {"block": block}, f"block: expected a whole number of at least 1, or three of them, got {block}")
+        for block in (0, 8.5, (8, 8), (8, 8, 0), True)
+    ),
+    ("vafa_2d", {"block": (8, 8, 1)}, "block: expected a whole number of at least 1, or two of them, got (8, 8, 1)"),
+    ("ssa_2d", {"block": (8, 8, 8)}, "block: expected a whole number of at least 1, or two of them"),
+    ("corruption", {"kind": "blurr"}, "kind: unknown kind 'blurr'. Did you mean 'blur'? Known: bias_field, blur"),
+    ("corruption", {"kind": ["blur"]}, "kind: unknown kind"),
+    *(
+        ("pgd", {"channels": channels}, "channels: expected a channel or some of them, each once")
+        for channels in ((), (-1,), (1, 1), ("t1",), (True,), 1.5, "0")
+    ),
+    *(
+        ("pgd", {"filter": kept}, 'filter: expected ("low", 8), ("high", 8) or ("band", 4, 8)')
+        for kept in ("low", 8, (), ("low", 0), ("low", True), ("low", 4, 8), ("middle", 8), ("band", 8, 8), {"low": 8})
+    ),
+    *(
+        ("apgd", {"eps_schedule": schedule}, "eps_schedule: expected pairs of a factor of eps, at least 1 and at last")
+        for schedule in (((2, 0.5), (1, 0.4)), ((0.5, 0.5), (1, 0.5)), ((2, 0.5), (1.5, 0.5)), (2, 0.3), (), "sea")
+    ),
+    ("apgd", {"steps": 20, "eps_schedule": ((2, 0.01), (1, 0.99))}, "eps_schedule: expected at least one step for"),
+    # What does not go together
+    ("vafa", {"q_max": 3}, "q_max: expected at least q_min = 5, got 3"),
+    ("vafa_opt", {"q_max": 4.0}, "q_max: expected at least q_min = 5, got 4"),
+    ("random_noise", {"linf": None}, "linf: expected exactly one of linf and l2, got none"),
+    ("random_noise", {"l2": 1.0}, "linf: expected exactly one of linf and l2, got both"),
+    ("corruption", {"scope": "window"}, "scope: expected volume, got 'window': it is never made of windows one by one"),
+    # Parameters that an attack does not have
+    ("vafa_2d", {"ssim_weight": 1.0}, "ssim_weight: unknown parameter 'ssim_weight'"),
+    ("segpgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
+    ("cospgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
+    ("almaprox", {"eps": 0.1}, "eps: unknown parameter 'eps'"),
+    ("square", {"steps": 10}, "steps: unknown parameter 'steps'"),
+    ("pgd", {"step": 3}, "step: unknown parameter 'step'. Did you mean 'steps'?"),
+    # Ensembles
+    ("autoattack", {"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
+    *(
+        (
+            "autoattack",
+            {"members": members},
+            "members: expected names such as apgd-dice-shrinking, pgd-ce, square, each",
+        )
+        for members in ((), "square", ("square", "square"))
+    ),
+    ("autoattack", {"members": ("sqare",)}, "members: unknown member 'sqare'. Did you mean 'square'?"),
+    (
+        "autoattack",
+        {"steps": 3, "members": ("apgd-ce-shrinking",)},
+        "steps: expected at least 4, so that every radius has one, got 3",
+    ),
+    ("sea", {"steps": 3}, "steps: expected at least 4, so that every radius has one, got 3"),
+    ("sea", {"losses": ("js", "js")}, "losses: expected names such as mask-ce, js, segpgd, each once"),
+    ("sea", {"losses": ("jss",)}, "losses: unknown loss 'jss'. Did you mean 'js'?"),
+    *(
+        (name, changes, expected)
+        for name in ("sea", "autoattack")
+        for changes, expected in (
+            (
+                {"targeted": True},
+                "targeted: expected false, got true: members are judged by the Dice against",
+            ),
+            ({"loss": "ce"}, "loss: unknown parameter 'loss'"),
+            ({"keep": "best"}, "keep: unknown parameter 'keep'"),
+            ({"organs": 1}, "organs: expected a list of classes"),
+        )
+    ),
+]
+
+# What gradient attacks share, and with an attack of a minimal norm some of it
+SHARED: list[tuple[dict[str, Any], str]] = [
+    ({"loss": "dlrr"}, "loss: unknown loss 'dlrr'. Did you mean 'dlr'?"),
+    ({"loss": 3}, "loss: unknown loss '3'."),
+    ({"loss": "dlr-targeted"}, "loss: expected a target rule beside dlr-targeted"),
+    ({"loss": "mask-ce", "targeted": True}, "loss: expected a loss without a mask beside targeted"),
+    *(({"organs": organs}, "organs: expected a list of classes") for organs in (1, (), ("liver",), (-1,))),
+    ({"organs": (2,), "target": ("erase", 1)}, "organs: expected one of those to erase, [1], got [2]: these"),
+    ({"organs": (0, 3), "target": ("swap", 1, 2)}, "organs: expected one of those to swap, [1, 2], got [0, 3]: these"),
+    ({"organs": (1,), "targeted": True}, "targeted: expected false beside organs, got true"),
+    *(
+        ({"target": target}, "target: expected least-likely, next-class")
+        for target in ("next", ("swap", 1), ("swap", 1, 1), ("erase", 0), {"swap": 1}, {"swap": {1: 2}, "erase": 1}, 4)
+    ),
+    ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
+    ({"keep": "first"}, "keep: expected last or best, got 'first'"),
+    ({"scope": "case"}, "scope: expected window or volume, got 'case'"),
+    ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
+]
+OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", "restarts"}]
 
 
-# Of every attack
-
-
-@every_attack
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("name", "changes", "expected"),
     [
-        (lambda x, y: (x * 255, y), "expected images in [0, 1]"),
-        (lambda x, y: (x - 0.5, y), "rescale intensities in the dataset, not in the attack."),
-        (lambda x, y: (x * float("nan"), y), "expected images in [0, 1]"),
-        (lambda x, y: (x[0], y[0]), "expected images [B, C, H, W, D], got 1x8x6x4"),
-        (lambda x, y: (x[:, :0], y), "expected images [B, C, H, W, D], got 2x0x8x6x4"),
-        (lambda x, y: (x, y.expand(-1, 2, -1, -1, -1)), "beside the images, 2x1x8x6x4, got 2x2x8x6x4"),
-        (lambda x, y: (x.half(), y), "expected float32 or float64 images"),
-        (lambda x, y: (x, y[:1]), "expected labels [B, 1, H, W, D] beside the images, 2x1x8x6x4, got 1x1x8x6x4"),
-        (lambda x, y: (x, y.float()), "expected integer labels"),
+        *REFUSED,
+        *(("pgd", *case) for case in SHARED),
+        *(("vafa", *case) for case in SHARED[::4]),
+        *(("almaprox", *case) for case in OF_ALMAPROX[::3]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
+        make(name, **(EXAMPLES[name] | changes))
+    assert str(caught.value).startswith(f"{name}: {expected}")
+
+
+def test_names_that_are_unknown_or_missing_come_with_a_suggestion() -> None:
+    with pytest.raises(UserError, match="Did you mean 'pgd'"):
+        make("pdg", eps=0.1)
+    with pytest.raises(ParameterError, match="pgd: eps: required, but not given"):
+        make("pgd")
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
+def test_only_a_perturbation_of_voxels_is_made_for_a_whole_volume(name: str) -> None:
+    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': only a perturbation"):
+        example(name, scope="volume")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("fgsm", {}),
+        ("bim", {}),
+        ("pgd", {"random_start": False}),
+        ("vafa", {}),
+        ("mifgsm", {}),
+        ("difgsm", {"probability": 0.0}),
+        ("dynamic_scaling", {"min_scale": 1.0, "max_scale": 1.0}),
+    ],
+)
+def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match=rf"^{name}: restarts: expected 1, got 2: without a random draw"):
+        make(name, **(EXAMPLES[name] | changes), restarts=2)
+
+
+# What a call refuses: one final method
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("pgd", lambda x, y: (x * 255, y), "expected images in [0, 1]"),
+        ("vafa", lambda x, y: (x - 0.5, y), "rescale intensities in the dataset, not in the attack."),
+        ("sa2", lambda x, y: (x * nan, y), "expected images in [0, 1]"),
+        ("gn", lambda x, y: (x[0], y[0]), "expected images [B, C, H, W, D], got 1x8x6x4"),
+        ("walk", lambda x, y: (x[:, :0], y), "expected images [B, C, H, W, D], got 2x0x8x6x4"),
+        ("dfb", lambda x, y: (x, y.expand(-1, 2, -1, -1, -1)), "beside the images, 2x1x8x6x4, got 2x2x8x6x4"),
+        ("sea", lambda x, y: (x.half(), y), "expected float32 or float64 images"),
+        ("corruption", lambda x, y: (x, y[:1]), "expected labels [B, 1, H, W, D] beside the images, 2x1x8x6x4, got 1x"),
+        ("square", lambda x, y: (x, y.float()), "expected integer labels"),
     ],
 )
 def test_bad_input_is_one_clear_line(name: str, change: Any, expected: str) -> None:
@@ -50,52 +230,28 @@ def test_bad_input_is_one_clear_line(name: str, change: Any, expected: str) -> N
     assert str(caught.value).startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", ["fgsm", "vafa", "square", "faa", "autoattack"])
 def test_labels_beyond_the_models_classes_are_refused(name: str) -> None:
     images, labels = volumes()
     with pytest.raises(UserError, match=r"expected labels in 0\.\.2 for 3 classes of the model, got 0\.\.7"):
         example(name)(SmallNet(), images, torch.where(labels == 2, 7, labels))
 
 
-@pytest.mark.parametrize("name", INTENSITY)
-def test_budget_in_grey_levels_is_refused_with_a_hint(name: str) -> None:
-    budget = ATTACKS[name].budget_name
-    with pytest.raises(ParameterError, match=f"{name}: {budget}: .*got 8. Did you mean 8/255?"):
-        example(name, **{budget: 8})
-
-
-def test_unknown_names_come_with_a_suggestion() -> None:
-    with pytest.raises(UserError, match="Did you mean 'pgd'"):
-        make("pdg", eps=0.1)
-    with pytest.raises(ParameterError, match="Did you mean 'steps'"):
-        make("pgd", eps=0.1, step=3)
-    with pytest.raises(ParameterError, match="pgd: eps: required"):
-        make("pgd")
-
-
 @pytest.mark.parametrize(
-    ("parameters", "expected"),
+    ("name", "parameters", "expected"),
     [
-        ({"eps": True}, "eps: expected a number"),
-        ({"eps": "8/255"}, "eps: expected a number"),
-        ({"eps": float("nan")}, "eps: expected a number"),
-        ({"eps": -0.1}, "eps: expected a number"),
-        ({"eps": 0.1, "steps": 0}, "steps: expected a whole number of at least 1"),
-        ({"eps": 0.1, "steps": 2.5}, "steps: expected a whole number"),
-        ({"eps": 0.1, "random_start": 1}, "random_start: expected true or false"),
-        ({"eps": 0.1, "variant": "mine"}, "variant: expected released or paper, got 'mine'"),
+        ("pgd", {}, r"expected a start of shape \(2, 1, 8, 6, 4\), got \(1, 1, 8, 6, 4\)$"),
+        ("difgsm", {}, r"expected a start of shape \(2, 5, 5\), got"),
+        ("dynamic_scaling", {}, r"expected a start of shape \(2, 5, 4\), got"),
+        ("pgd", {"restarts": 2}, "expected no start with restarts = 2"),
+        ("sa2", {"restarts": 2}, "expected no start with restarts = 2"),
+        ("sea", {}, "expected no start: its members draw, each in a way of its own$"),
     ],
 )
-def test_wrong_parameters_are_refused(parameters: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError) as caught:
-        make("pgd", **parameters)
-    assert expected in str(caught.value)
-
-
-def test_start_of_another_shape_is_refused() -> None:
+def test_a_start_that_does_not_fit_is_refused(name: str, parameters: dict[str, Any], expected: str) -> None:
     images, labels = volumes()
-    with pytest.raises(UserError, match="pgd: expected a start of shape"):
-        example("pgd")(SmallNet(), images, labels, start=torch.zeros(1, 1, 8, 6, 4))
+    with pytest.raises(UserError, match=f"^{name}: {expected}"):
+        example(name, **parameters)(SmallNet(), images, labels, start=torch.zeros(1, 1, 8, 6, 4))
 
 
 def test_one_generator_a_sample_or_one_for_all() -> None:
@@ -104,99 +260,50 @@ def test_one_generator_a_sample_or_one_for_all() -> None:
         example("pgd")(SmallNet(), images, labels, generator=generators(1, 2, 3))
 
 
-# What gradient attacks share
-
-REFUSED = [
-    ({"loss": "dlrr"}, "loss: unknown loss 'dlrr'. Did you mean 'dlr'?"),
-    ({"loss": 3}, "loss: unknown loss '3'."),
-    ({"loss": "dlr-targeted"}, "loss: expected a target rule beside dlr-targeted"),
-    ({"loss": "mask-ce", "targeted": True}, "loss: expected a loss without a mask beside targeted"),
-    ({"organs": 1}, "organs: expected a list of classes"),
-    ({"organs": ()}, "organs: expected a list of classes"),
-    ({"organs": ("liver",)}, "organs: expected a list of classes"),
-    ({"organs": (-1,)}, "organs: expected a list of classes"),
-    ({"organs": (2,), "target": ("erase", 1)}, "organs: expected one of those to erase, [1], got [2]: these"),
-    ({"organs": (0, 3), "target": ("swap", 1, 2)}, "organs: expected one of those to swap, [1, 2], got [0, 3]: these"),
-    ({"organs": (1,), "targeted": True}, "targeted: expected false beside organs, got true"),
-    ({"target": "next"}, "target: expected least-likely, next-class"),
-    ({"target": ("swap", 1)}, "target: expected least-likely, next-class"),
-    ({"target": ("swap", 1, 1)}, "target: expected least-likely, next-class"),
-    ({"target": ("erase", 0)}, "target: expected least-likely, next-class"),
-    ({"target": {"swap": 1}}, "target: expected least-likely, next-class"),
-    ({"target": {"swap": {1: 2}, "erase": 1}}, "target: expected least-likely, next-class"),
-    ({"target": 4}, "target: expected least-likely, next-class"),
-    ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
-    ({"keep": "first"}, "keep: expected last or best, got 'first'"),
-    ({"scope": "case"}, "scope: expected window or volume, got 'case'"),
-    ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
-]
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
-    [(name, *case) for name in GRADIENT for case in REFUSED if name in LOSS_IS_FREE or "loss" not in case[0]],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make(name, **EXAMPLES[name], **changes)
-    assert str(caught.value).startswith(f"{name}: {expected}")
-
-
-@pytest.mark.parametrize("name", [name for name in GRADIENT if name not in LOSS_IS_FREE])
-def test_an_attack_with_an_objective_of_its_own_takes_no_loss(name: str) -> None:
-    with pytest.raises(ParameterError, match=rf"^{name}: loss: unknown parameter 'loss'"):
-        example(name, loss="ce")
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"), [("fgsm", {}), ("bim", {}), ("pgd", {"random_start": False}), ("vafa", {}), ("mifgsm", {})]
-)
-def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=rf"^{name}: restarts: expected 1, got 2: without a random draw"):
-        make(name, **EXAMPLES[name], **changes, restarts=2)
-
-
-@pytest.mark.parametrize("name", STOCHASTIC)
-def test_restarts_beside_a_start_are_refused(name: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=f"^{name}: expected no start with restarts = 2"):
-        plain(name, restarts=2)(SmallNet(), images, labels, start=torch.zeros_like(images))
-
-
-@pytest.mark.parametrize("name", LOSS_IS_FREE)
-def test_too_few_classes_for_a_loss_are_one_line(name: str) -> None:
-    too_few(name, "loss: expected at least 3 classes for dlr, got 2: use ce", loss="dlr")
-
-
-@every_gradient_attack
-@pytest.mark.parametrize(
-    ("changes", "expected"),
     [
-        ({"organs": (2,)}, "organs: expected classes in 0..1, got 2"),
-        ({"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
+        *((name, {"loss": "dlr"}, "loss: expected at least 3 classes for dlr, got 2: use ce") for name in LOSS_IS_FREE),
+        *((name, {"organs": (2,)}, "organs: expected classes in 0..1, got 2") for name in (*GRADIENT, "almaprox")),
+        ("pgd", {"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
+        ("almaprox", {"target": ("erase", 2)}, "target: expected classes in 0..1, got 2"),
+        ("sea", {"losses": ("dice", "dlr")}, "losses: expected at least 3 classes for dlr, got 2: leave it out"),
+        ("sea", {"organs": (2,)}, "organs: expected classes in 0..1, got 2"),
+        (
+            "autoattack",
+            {"members": ("apgd-ce", "apgd-dlr")},
+            "members: expected at least 3 classes for apgd-dlr, got 2: leave it out",
+        ),
+        (
+            "autoattack",
+            {"members": ("apgd-dlr-targeted",)},
+            "members: expected at least 4 classes for apgd-dlr-targeted, got 2: leave it out",
+        ),
     ],
     ids=str,
 )
 def test_too_few_classes_are_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
-    too_few(name, expected, **changes)
-
-
-def too_few(name: str, expected: str, **changes: Any) -> None:
+    """Said before a model is loaded, and by the call."""
     images, _ = volumes()
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        plain(name, **changes)(Threshold(), images, (images > 0.5).long())
-    assert str(caught.value) == f"{name}: {expected}"
+    attack = plain(name, **changes)
+    for ask in (lambda: attack.check_classes(2), lambda: attack(Threshold(), images, (images > 0.5).long())):
+        with pytest.raises(ParameterError) as caught:
+            ask()
+        assert str(caught.value) == f"{name}: {expected}"
 
 
-@pytest.mark.parametrize("step", ["eps/0", "eps/-4", "eps", "4", "eps/4 ", "EPS/4", 1.5, None])
-def test_a_step_that_is_none_is_one_line(step: Any) -> None:
-    expected = r"^pgd: step_size: expected a number in \[0, 1\] or a fraction like 2/255, or eps/4 for a quarter of eps"
-    with pytest.raises(ParameterError, match=expected):
-        make("pgd", eps=0.1, step_size=step)
-
-
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
-def test_only_a_perturbation_of_voxels_is_made_for_a_whole_volume(name: str) -> None:
-    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': only a perturbation"):
-        example(name, scope="volume")
+@pytest.mark.parametrize(
+    ("name", "reference", "expected"),
+    [
+        ("faa", lambda x: None, "faa: expected a reference, got none: give volumes of another case"),
+        ("faa", lambda x: x[:1], "faa: expected a reference of the images' shape 2x1x8x6x4, got 1x1x8x6x4: resize it"),
+        ("faa", lambda x: 2 * x + 1, "faa: expected a reference in [0, 1], got [1."),
+        ("faa", lambda x: x * nan, "faa: expected a reference in [0, 1], got [nan, nan]"),
+        ("pgd", lambda x: x, "pgd: expected no reference, got one: this attack has no use for it"),
+    ],
+)
+def test_a_reference_that_cannot_be_is_one_line(name: str, reference: Any, expected: str) -> None:
+    images, labels = volumes()
+    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
+        make(name, **EXAMPLES[name])(SmallNet(), images, labels, reference=reference(images))
+    assert str(caught.value).startswith(expected)

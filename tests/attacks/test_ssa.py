@@ -9,9 +9,8 @@ from attacks.small import Net, volumes
 from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
-from freqbench.attacks import SSA, make
-from freqbench.core.errors import ParameterError, UserError
-from freqbench.job.grid import attack_identity
+from freqbench.attacks import make
+from freqbench.core.errors import UserError
 
 BOTH = pytest.mark.parametrize("name", ["ssa", "ssa_2d"])
 SMALL: dict[str, Any] = {"eps": 0.05, "steps": 1, "num_spectra": 1, "block": 4}
@@ -132,45 +131,6 @@ def test_each_step_goes_a_share_of_eps(name: str) -> None:
 
 
 @BOTH
-def test_without_noise_and_spread_it_shows_the_volume_itself(name: str) -> None:
-    images, labels = volumes(dtype=torch.float64)
-    seen = shown(name, images, labels, eps=0.0, rho=0.0)
-    assert torch.allclose(seen[0], images, atol=1e-12)
-
-
-@BOTH
-def test_passes_are_steps_times_spectra(name: str) -> None:
-    assert make(name).passes == (200, 200)
-    assert make(name, steps=3, num_spectra=4).passes == (12, 12)
-    assert make("ssa_2d", variant="released").passes == (100, 100)
-
-
-@BOTH
-@pytest.mark.parametrize("shape", [(9, 6, 5), (5, 8, 3), (4, 4, 1)])
-def test_windows_that_blocks_do_not_tile(name: str, shape: tuple[int, int, int]) -> None:
-    images, labels = volumes(shape=shape)
-    result = make(name, **SMALL)(Net(), images, labels)
-    assert result.adversarial.shape == images.shape
-    assert float((result.adversarial - images).abs().max()) <= 0.05 + 1e-6
-
-
-@BOTH
-def test_a_block_longer_than_the_window_is_cut(name: str) -> None:
-    images, labels = volumes(shape=(6, 4, 5))
-    fitting = (6, 4, 5) if name == "ssa" else (6, 4)
-    cut, own = (make(name, **(SMALL | {"block": block}))(Net(), images, labels) for block in (32, fitting))
-    assert torch.equal(cut.adversarial, own.adversarial)
-
-
-@BOTH
-def test_the_default_block_is_the_whole_window(name: str) -> None:
-    """96 on each axis, as in the papers: the paper's transform is of a whole image."""
-    attack = make(name)
-    assert isinstance(attack, SSA)
-    assert attack.cut((96, 96, 96)) == ((96, 96, 96) if name == "ssa" else (96, 96, 1))
-
-
-@BOTH
 def test_draws_are_those_of_the_samples_generators_in_the_order_of_passes(name: str) -> None:
     """Noise, then factors, of every pass: so that fewer steps begin as more do."""
     images, labels = volumes(1, (8, 8, 4))
@@ -224,24 +184,6 @@ def test_released_needs_cubes() -> None:
 # Parameters and draws that are wrong
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters", "expected"),
-    [
-        ("ssa", {"eps": 16}, "eps: expected a number in [0, 1] or a fraction like 8/255, got 16. Did you mean 16/255?"),
-        ("ssa", {"rho": 1.0}, "rho: expected a number of at least 0 and below 1, got 1.0"),
-        ("ssa", {"num_spectra": 0}, "num_spectra: expected a whole number of at least 1, got 0"),
-        ("ssa", {"block": (8, 8)}, "block: expected a whole number of at least 1, or three of them, got (8, 8)"),
-        ("ssa_2d", {"block": (8, 8, 8)}, "block: expected a whole number of at least 1, or two of them"),
-        ("ssa", {"variant": "released"}, "variant: expected paper, got 'released'"),
-        ("ssa_2d", {"variant": "saa"}, "variant: expected paper or released, got 'saa'"),
-    ],
-)
-def test_wrong_parameters_are_refused_in_one_line(name: str, parameters: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
-        make(name, **parameters)
-    assert str(caught.value).startswith(f"{name}: {expected}")
-
-
 @BOTH
 @pytest.mark.parametrize("spoil", ["tensor", "shape", "name"])
 def test_a_start_that_is_not_both_draws_is_refused(name: str, spoil: str) -> None:
@@ -255,8 +197,3 @@ def test_a_start_that_is_not_both_draws_is_refused(name: str, spoil: str) -> Non
         start["xi"] = start.pop("gauss")
     with pytest.raises(UserError, match=rf"^{name}: expected a start of draws of shapes [^\n]*, got [^\n]*$"):
         make(name, **SMALL)(Net(), images, labels, start=start)
-
-
-def test_one_attack_has_one_identity() -> None:
-    one, other = make("ssa", block=8), make("ssa", block=[8, 8, 8])
-    assert attack_identity(one) == attack_identity(other) == {"name": "ssa", "revision": 1, "block": 8}

@@ -11,11 +11,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from freqbench.attacks import Attack, make
-from freqbench.attacks.core import ssim_bound
-from freqbench.attacks.core.ssim_bound import within_ssim
-from freqbench.core.errors import ParameterError, ThreatModelError, UserError
-from freqbench.job.grid import attack_identity
+from freqbench.attacks import Attack, frequency_apgd, make
+from freqbench.attacks.frequency_apgd import within_ssim
+from freqbench.core.errors import ThreatModelError, UserError
 
 OPTIMAL = pytest.mark.parametrize("name", ["vafa_opt", "vafa_opt_2d", "sa2_opt", "sa2_opt_2d"])
 STRONG = {"vafa_opt": {"q_max": 120, "renormalize": False}, "sa2_opt": {"rho": 0.9}}
@@ -89,16 +87,8 @@ def test_a_bound_that_nothing_reaches_changes_nothing(name: str) -> None:
 
 @OPTIMAL
 def test_without_it_nobody_looks_at_the_ssim(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("ssim_bound", "frequency_apgd"):
-        monkeypatch.delattr(f"freqbench.attacks.{module}.body_ssim")
+    monkeypatch.delattr("freqbench.attacks.frequency_apgd.body_ssim")
     attack(name)(Net(), *bodies())
-
-
-@OPTIMAL
-def test_it_is_in_the_identity_only_where_it_is_given(name: str) -> None:
-    plain, bounded = attack_identity(attack(name)), attack_identity(attack(name, ssim_min=0.9))
-    assert attack_identity(attack(name, ssim_min=None)) == plain
-    assert (bounded.pop("ssim_min"), bounded) == (0.9, plain)
 
 
 def test_an_ssim_of_one_leaves_multipliers_at_one() -> None:
@@ -121,12 +111,6 @@ def test_where_no_table_keeps_it_one_line_says_so() -> None:
     assert min(ssim_in_body(images, adversarial)) >= float(most) - 1e-5
 
 
-@pytest.mark.parametrize("value", [0, 1.1, True, "high"])
-def test_a_bound_that_is_none_is_refused(value: object) -> None:
-    with pytest.raises(ParameterError, match=r"^sa2_opt: ssim_min: expected a number above 0 and at most 1, got "):
-        make("sa2_opt", ssim_min=value)
-
-
 def test_leaving_the_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.frequency_apgd.within_ssim", lambda *_: lambda x: x)
     with pytest.raises(ThreatModelError, match=r"^sa2_opt: dct-scaling-ssim bound exceeded by 0\."):
@@ -135,7 +119,7 @@ def test_leaving_the_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_gradient_is_that_of_the_point_on_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """By central differences of a linear function of the point, whose place on its line is found to 1e-15."""
-    monkeypatch.setattr(ssim_bound, "HALVINGS", 50)
+    monkeypatch.setattr(frequency_apgd, "HALVINGS", 50)
     generator = torch.Generator().manual_seed(2)
     clean, away, weights = (torch.rand((2, 1, 5, 4, 4), generator=generator, dtype=torch.float64) for _ in range(3))
     clean = 0.1 + 0.8 * clean

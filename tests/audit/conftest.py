@@ -1,11 +1,5 @@
-"""What the audit's tests share."""
+"""What the tests of the audit share."""
 
-import os
+from engine.conftest import no_fsync
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test pulls the plug, and waiting for the disk would be much of the time."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+__all__ = ["no_fsync"]

@@ -36,7 +36,8 @@ EPS = {"eps": 8 / 255}
 BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float, float]]] = [
     ("pgd", EPS, (1.10, 1.10, 1.05)),
     ("bim", EPS, (1.10, 1.10, 1.05)),
-    ("apgd", {**EPS, "keep": "last"}, (1.10, 1.10, 1.05)),  # the best one costs a forward pass more at the end
+    # Its Dice alone takes 0.07 of a step; the best volume costs a forward pass more at the end.
+    ("apgd", {**EPS, "keep": "last"}, (1.15, 1.10, 1.05)),
     *((("vafa", {"block": block}, (1.15, 1.20, 1.10))) for block in (32, 8)),
     *((("sa2", {"block": block}, (1.15, 1.20, 1.10))) for block in (16, 8)),
     # Without the forward pass that the best volume costs at the end, as apgd.

@@ -12,9 +12,10 @@ from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import machines
 from tiny import Collector, execute, small
 
-from freqbench.engine import ray_actors, ray_engine
+from freqbench.engine import ray_engine
 from freqbench.engine import run as runner
-from freqbench.engine.ray_cluster import existing, nodes
+from freqbench.engine.ray_cluster import existing
+from freqbench.engine.ray_cluster import machines as alive
 from freqbench.engine.resources import share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
@@ -52,7 +53,7 @@ class SleepingWorker(InstantWorker):
         (Path(self.spec.run_id) / f"load-{time.time_ns()}-{id(self)}").touch()
         return torch.nn.Identity()
 
-    run = ray_actors.RemoteWorker.run
+    run = ray_engine.RemoteWorker.run
 
 
 class Timed(Collector):
@@ -73,11 +74,11 @@ class Timed(Collector):
 def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_actors, "RemoteWorker", SleepingWorker)
+    monkeypatch.setattr(ray_engine, "RemoteWorker", SleepingWorker)
     units, listener = grid(), Timed()
     spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
     with machines(MACHINES, cpus=2, gpus=1) as cluster, existing(cluster.address):
-        pool = share(Resources(**RESOURCES), nodes(), len(units), 0)
+        pool = share(Resources(**RESOURCES), list(alive().values()), len(units), 0)
         assert pool.workers == WORKERS
         ray_engine.run(units, spec, pool, listener)
     bound = lower_bound([STEP_S * steps_of(unit) for unit in units], WORKERS, LOAD_S)
@@ -115,7 +116,7 @@ def test_units_a_second_on_eight_machines(tmp_path: Path, monkeypatch: pytest.Mo
     process = psutil.Process()
     cores: list[float] = []
     monkeypatch.setattr(runner._Run, "begin", begin)
-    monkeypatch.setattr(ray_actors, "RemoteWorker", InstantWorker)
+    monkeypatch.setattr(ray_engine, "RemoteWorker", InstantWorker)
     with machines(MACHINES, cpus=2, gpus=1) as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         summary = execute(content, tmp_path, engine="ray")

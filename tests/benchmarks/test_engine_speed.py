@@ -12,10 +12,10 @@ from engine.ray_session import findable_tests, ray_session
 from tiny import Collector, execute, expanded, small
 
 from freqbench.core.types import Case
-from freqbench.engine import ray_actors, ray_cluster, ray_engine, rows, serial
+from freqbench.engine import ray_cluster, ray_engine, rows, serial
 from freqbench.engine import run as runner
 from freqbench.engine.evaluate import PredictionScores
-from freqbench.engine.ray_actors import RemoteWorker
+from freqbench.engine.ray_engine import RemoteWorker
 from freqbench.engine.resources import Pool
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
@@ -78,7 +78,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         real(run, unit)
 
     monkeypatch.setattr(runner._Run, "begin", begin)
-    monkeypatch.setattr(ray_actors, "RemoteWorker", InstantWorker)
+    monkeypatch.setattr(ray_engine, "RemoteWorker", InstantWorker)
     with findable_tests():
         summary = execute(content, tmp_path, engine="ray")
     seconds = began[-1] - began[0]

@@ -27,6 +27,8 @@ EPS = 8 / 255
 NETWORKS = ("unet", "unetr", "unet-vaft")
 SETTINGS: dict[str, dict[str, Any]] = {"autoattack": {"steps": 40, "queries": 200}, "sea": {"steps": 40}}
 FAST: dict[str, dict[str, Any]] = {"autoattack": {"steps": 6, "queries": 20}, "sea": {"steps": 6}}
+SLACK = 0.2
+"""Points of DSC, what `bench.py converge` calls converged: PGD has all passes of the ensemble for one loss."""
 PGD_LOSSES = ("dicece", "dice", "ce")
 
 
@@ -35,7 +37,7 @@ PGD_LOSSES = ("dicece", "dice", "ce")
 def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
     network: str, name: str, request: pytest.FixtureRequest, measured: list[dict[str, Any]]
 ) -> None:
-    """Of members, case by case; of PGD, in the mean over cases."""
+    """Of members, case by case; of PGD, in the mean over cases, to SLACK."""
     data = Phantom(name="phantom", split="test", cases=2)
     cases = [data.load(ref, data.space) for ref in data.refs()]
     entry = models.ModelEntry(name=network, checkpoint=f"zoo://phantom/{network}")
@@ -65,7 +67,7 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
     steps = sum(ensemble.passes) // 2
     rivals = [left(make("pgd", eps=EPS, steps=steps, loss=loss, scope="volume"), steps) for loss in PGD_LOSSES]
     assert all(a <= b + 1e-9 for member in members for a, b in zip(own, member, strict=True))
-    assert all(sum(own) <= sum(rival) for rival in rivals)
+    assert all(sum(own) <= sum(rival) + len(own) * SLACK for rival in rivals)
 
 
 def _left(attack: Attack, model: SegmentationModel, case: Case, num_classes: int) -> float:

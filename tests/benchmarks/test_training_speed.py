@@ -21,9 +21,8 @@ from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training import TrainJob
 from freqbench.training.crops import CropSampler, loaded
-from freqbench.training.lists import ROLES, job_lists
 from freqbench.training.loop import Trainer
-from freqbench.training.plan import trainings_of
+from freqbench.training.plan import job_lists, prepare
 from freqbench.training.team import ALONE
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(0)]
@@ -48,8 +47,7 @@ def trainer(folder: Path, **consistency: Any) -> Trainer:
         TrainJob,
         "speed",
     )
-    lists = job_lists(job)
-    [training] = trainings_of(job, str(folder), lists["train"], dict.fromkeys(ROLES, ()))
+    [training] = prepare(job, str(folder)).trainings
     return Trainer(training, str(folder), ALONE)
 
 

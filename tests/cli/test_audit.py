@@ -7,6 +7,8 @@ from audited import job
 from called import bench
 from tiny import execute, write
 
+from freqbench.audit import extra_cells
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -44,8 +46,9 @@ def test_the_plan_needs_leave_to_run_the_store_s_code(store: str, capsys: pytest
 
 
 def test_run_computes_what_is_missing_and_shows_it(
-    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(extra_cells, "QUERIES", 10)
     path = write(tmp_path, small())
     options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
     code, out, _ = bench(capsys, "audit", store, "--run", *options)

@@ -8,22 +8,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from called import bench
 from tiny import execute, expanded, job, rows, small, write
 
 from freqbench.attacks import ATTACKS
-from freqbench.cli import app, audit, cluster, report
+from freqbench.cli import app
 from freqbench.results import Lease
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(
     str(command.name or command.callback.__name__)
-    for group in (app, cluster.app, report.app, audit.app)
-    for command in group.registered_commands
+    for group in app.registered_groups
+    if group.typer_instance
+    for command in group.typer_instance.registered_commands
     if command.callback
 )
 
@@ -54,17 +55,18 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    own, on_a_cluster = {"plan", "run", "score", "export", "train", "doctor"}, {"submit", "status", "stop", "list"}
+    own = {"plan", "run", "converge", "schema", "score", "export", "train", "doctor"}
+    on_a_cluster = {"submit", "status", "stop", "list"}
     assert set(COMMANDS) == own | on_a_cluster | {"report", "compare", "serve"} | {"audit", "reproduce", "verify"}
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_reads_well(command: str, tmp_path: Path) -> None:
-    result = call(tmp_path, *([command] if command else []), "--help")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "Usage:" in result.stdout
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = bench(capsys, command, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage:" in out
     for option in ("--out", "--set", "--limit-cases") if command in ("plan", "run", "submit") else ():
-        assert option in result.stdout
+        assert option in out
 
 
 def test_plan_computes_nothing(
@@ -99,7 +101,7 @@ def test_a_second_run_says_that_nothing_is_left(store: Path, capsys: pytest.Capt
 def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = bench(capsys, "status", str(store / "out"))
     assert code == 0
-    assert "1 of 1 records" in out
+    assert "1 of 1 records" in " ".join(out.split())  # a long path breaks the line
     for format, sign in (("terminal", "Records\n"), ("md", "| attack"), ("csv", "fgsm")):
         code, out, err = bench(capsys, "report", str(store / "out"), "--format", format)
         assert (code, err) == (0, "")
@@ -108,14 +110,14 @@ def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture
 
 @pytest.fixture(scope="module")
 def precisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A job in fp32 (`fp32`), in bf16 (`bf16`), and in both, bf16 last (`both`)."""
+    """A job in bf16 (`bf16`), and in fp32 and bf16, bf16 last (`both`)."""
     folder = tmp_path_factory.mktemp("precisions")
-    for precision, out in (("fp32", "fp32"), ("bf16", "bf16"), ("fp32", "both"), ("bf16", "both")):
+    for precision, out in (("fp32", "both"), ("bf16", "both"), ("bf16", "bf16")):
         execute(small(precision=precision, metrics=["dsc"]), folder / out)
     return folder
 
 
-@pytest.mark.parametrize("outs", [["fp32", "bf16"], ["bf16", "fp32"], ["both"]])
+@pytest.mark.parametrize("outs", [["bf16", "both"], ["both"]])
 def test_bf16_is_checked_against_fp32_of_the_same_or_another_store(
     precisions: Path, capsys: pytest.CaptureFixture[str], outs: list[str]
 ) -> None:
@@ -125,16 +127,15 @@ def test_bf16_is_checked_against_fp32_of_the_same_or_another_store(
     assert "| fgsm eps=8/255 precision=bf16 |" in out
 
 
-def test_bf16_alone_is_left_out(precisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = bench(capsys, "report", str(precisions / "bf16"))
-    assert "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases" in out
-
-
-def test_csv_says_on_stderr_what_it_leaves_out(precisions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(
+    precisions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases"
+    assert line in bench(capsys, "report", str(precisions / "bf16"))[1]
     code, out, err = bench(capsys, "report", str(precisions / "bf16"), "--format", "csv")
     assert (code, len(out.splitlines())) == (0, 1)
     assert err.splitlines()[0] == "left out:"
-    assert err.splitlines()[1].startswith("- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32")
+    assert err.splitlines()[1].startswith(line)
 
 
 def test_report_shows_only_the_job_s_own_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,9 +177,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
 
 
 @pytest.mark.parametrize("change", ["seeds=[0]", "seeds=[]"])
-def test_garbage_is_collected_again_once_a_job_is_read(
-    store: Path, capsys: pytest.CaptureFixture[str], change: str
-) -> None:
+def test_garbage_is_collected_again_once_a_job_is_read(store: Path, capsys: Any, change: str) -> None:
     bench(capsys, "plan", str(store / "job.yaml"), "--set", change)
     assert gc.isenabled()
 
@@ -240,17 +239,6 @@ SAVED = {
 }
 
 
-def test_score_goes_from_the_store_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = small(**SAVED, metrics=["dsc"])
-    out = tmp_path / "out"
-    assert bench(capsys, "run", write(tmp_path, content), "--out", str(out))[0] == 0
-    (tmp_path / "job.yaml").unlink()
-    code, said, _ = bench(capsys, "score", str(out), "--targets", "b")
-    assert code == 0
-    assert "of each target (columns) under volumes made on each source" in said
-    assert len(rows(out)) == 3
-
-
 MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.5}}], "metrics": ["dsc"]}
 
 
@@ -274,7 +262,10 @@ def test_matched_budgets_are_planned_found_run_kept_and_scored(
     assert "asked" not in said
     assert bench(capsys, "score", str(out), "--targets", "a", "--job", path)[0] == 0
     (out / "match.json").unlink()
-    assert bench(capsys, "score", str(out), "--targets", "b")[0] == 0
+    (tmp_path / "job.yaml").unlink()
+    code, said, _ = bench(capsys, "score", str(out), "--targets", "b")
+    assert code == 0
+    assert "of each target (columns) under volumes made on each source" in said
     assert len(rows(out)) == 4
 
 
@@ -290,15 +281,15 @@ def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
     assert said == "stopped while budgets were matched: what was found is kept, and the same command goes on\n"
 
 
-def test_doctor_runs(tmp_path: Path) -> None:
-    result = call(tmp_path, "doctor")
-    assert (result.returncode, result.stderr) == (0, "")
+def test_doctor_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = bench(capsys, "doctor")
+    assert (code, err) == (0, "")
     for word in ("devices:", "versions:", "torch", "LPIPS weights:", "attacks:", "pgd", "phantom/unet", "datasets:"):
-        assert word in result.stdout
+        assert word in out
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stores_what_is_done_and_is_exit_code_130(tmp_path: Path, sent: signal.Signals) -> None:
+def test_a_signal_stores_what_is_done_and_is_exit_code_130(tmp_path: Path) -> None:
+    """SIGTERM, which a queue sends; Ctrl-C goes the same way (`tests/engine/test_driver_faults.py` sends both)."""
     path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
     command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out"]
     process = subprocess.Popen(
@@ -308,11 +299,10 @@ def test_ctrl_c_stores_what_is_done_and_is_exit_code_130(tmp_path: Path, sent: s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # tests that run in the background ignore it
     )
     wait_for(lambda: any((tmp_path / "out" / "runs").glob("2*.json")))
     time.sleep(0.3)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     stored = len(rows(tmp_path / "out"))

@@ -81,12 +81,6 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
     return found
 
 
-def test_a_folder_without_a_cluster_is_said(tmp_path: Path) -> None:
-    result = local("env", "--folder", tmp_path)
-    assert result.returncode == 2
-    assert result.stderr == f"error: expected a cluster in {tmp_path}, got none: cluster/local.sh up first\n"
-
-
 def test_a_folder_with_other_files_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     result = local("up", "--folder", tmp_path)
@@ -127,7 +121,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         local("down", "--folder", folder)
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 class TestCluster:
     """In order: what is killed last comes last."""
 

@@ -1,11 +1,8 @@
-"""The configuration of `ray up`, by Ray's own schema and checks."""
+"""The configuration of `ray up`."""
 
 import re
 from pathlib import Path
-from typing import Any
 
-import jsonschema
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -13,24 +10,10 @@ TEXT = (ROOT / "cluster" / "ray-up.yaml").read_text(encoding="utf-8")
 CONFIG = yaml.safe_load(TEXT)
 
 
-def prepared(config: Any) -> Any:
-    """As `ray up` checks it before it asks AWS for anything."""
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    found = prepare_config(config)
-    validate_config(found)
-    return found
-
-
-def test_ray_takes_it() -> None:
-    found = prepared(CONFIG)
-    assert found["head_node_type"] == "head"
-    assert found["setup_commands"] == found["initialization_commands"] == [], "Ray's own defaults install another Ray"
-
-
-def test_ray_refuses_a_misspelt_field() -> None:
-    with pytest.raises(jsonschema.ValidationError, match="max_worker"):
-        prepared({**CONFIG, "max_worker": 8})
+def test_ray_s_own_setup_is_off() -> None:
+    """It would install another Ray."""
+    assert CONFIG["setup_commands"] == CONFIG["initialization_commands"] == []
+    assert CONFIG["head_node_type"] == "head"
 
 
 def test_workers_are_spot_and_go_when_idle() -> None:

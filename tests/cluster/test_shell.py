@@ -22,11 +22,5 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     assert script.stat().st_mode & 0o111, "is not executable"
 
 
-def test_shellcheck_would_find_an_unquoted_name(tmp_path: Path) -> None:
-    script = tmp_path / "wrong.sh"
-    script.write_text('#!/usr/bin/env bash\nfolder="$1"\nrm -r $folder\n', encoding="utf-8")
-    assert "SC2086" in findings(script)
-
-
 def test_the_scripts_are_those_that_people_are_told_of() -> None:
     assert {script.name for script in SCRIPTS} == {"local.sh", "slurm.sh"}

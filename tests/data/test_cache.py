@@ -18,7 +18,6 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.phantom import Phantom
 
 from .conftest import Folder, volume
 
@@ -95,13 +94,6 @@ def test_a_models_own_space_is_kept_apart(folder: Folder) -> None:
     assert the_same(folder.dataset(intensity="minmax", crop_foreground=False).load(ref), dataset.load(ref, space))
 
 
-@pytest.mark.parametrize("arguments", [{"intensity": "minmax"}, {"pad_to": (20, 20, 20)}, {"labels": 4}])
-def test_another_recipe_is_another_volume(folder: Folder, kept: Path, arguments: dict[str, object]) -> None:
-    load(folder.dataset())
-    load(folder.dataset(**arguments))
-    assert len(list(kept.iterdir())) == 2
-
-
 def test_another_release_of_a_library_is_another_volume(
     folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +148,6 @@ def _without_metadata(content: bytes) -> bytes:
 SPOILT: dict[str, Callable[[bytes], bytes]] = {
     "torn": lambda content: content[:-50],
     "empty": lambda content: b"",
-    "garbage": lambda content: b"no safetensors" * 100,
     "a bit of the last voxel": _flip(b""),
     "a bit of the affine": _flip(b'affine\\": [[1.0'),
     "no metadata": _without_metadata,
@@ -230,10 +221,6 @@ def test_a_bound_that_is_no_number_is_refused(folder: Folder, monkeypatch: pytes
     )
 
 
-def test_the_bound_is_20_gigabytes() -> None:
-    assert cache.limit() == 20_000_000_000
-
-
 def test_many_readers_and_writers_of_one_volume(folder: Folder, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each thread removes the file now and then, so that all write and read at once."""
     dataset = folder.dataset()
@@ -285,9 +272,3 @@ def test_clear_leaves_nothing_and_says_how_much_it_was(folder: Folder, kept: Pat
     assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
     assert cache.clear() == taken + 4
     assert list(kept.iterdir()) == []
-
-
-def test_phantoms_are_drawn_and_not_kept(kept: Path) -> None:
-    phantom = Phantom(name="p", shape=(16, 16, 16))
-    phantom.load(phantom.refs()[0])
-    assert not kept.exists()

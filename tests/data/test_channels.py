@@ -64,36 +64,22 @@ def test_the_number_of_channels_is_known_without_voxels(layout: str, request: py
         assert dataset.num_channels == 2
 
 
-def test_one_channel_is_the_rule(folder: Folder) -> None:
-    assert folder.dataset().num_channels == 1
-
-
 def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
     """MONAI from the same file; the box is that of voxels above 0 in either channel."""
-    from monai.transforms import (
-        Compose,
-        CropForeground,
-        EnsureChannelFirst,
-        LoadImage,
-        Orientation,
-        ScaleIntensityRange,
-        Spacing,
-    )
+    from monai import transforms
 
     dataset = fourth.model_copy(
         update={"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
     )
-    pipeline = Compose(
-        [
-            LoadImage(),
-            EnsureChannelFirst(),
-            Orientation("RAS", labels=None),
-            Spacing(dataset.spacing, mode="bilinear"),
-            ScaleIntensityRange(60, 900, 0, 1, clip=True),
-            CropForeground(),
-        ]
-    )
-    expected = pipeline(f"{dataset.root}/imagesTr/a.nii.gz")
+    steps = [
+        transforms.LoadImage(),
+        transforms.EnsureChannelFirst(),
+        transforms.Orientation("RAS", labels=None),
+        transforms.Spacing(dataset.spacing, mode="bilinear"),
+        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True),
+        transforms.CropForeground(),
+    ]
+    expected = transforms.Compose(steps)(f"{dataset.root}/imagesTr/a.nii.gz")
     assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
 
 
@@ -143,13 +129,6 @@ def test_a_constant_channel_is_refused(fourth: Decathlon, folder: Folder) -> Non
     spoilt[..., 1] = 7
     folder.put("imagesTr/a.nii.gz", spoilt)
     with pytest.raises(DataError, match=r"/a\.nii\.gz: expected an image, got the same intensity 7 .* in channel 1: "):
-        fourth.load(fourth.refs()[0])
-
-
-def test_a_damaged_file_counts_the_voxels_of_all_channels(fourth: Decathlon, folder: Folder) -> None:
-    path = folder.root / "imagesTr/a.nii.gz"
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match="expected 1920 voxels, got damaged or truncated data"):
         fourth.load(fourth.refs()[0])
 
 

@@ -12,7 +12,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS
 from freqbench.data.loaders.amos import AMOS
-from freqbench.data.loaders.msd import MSD, TASKS
+from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 
@@ -28,8 +28,7 @@ def refused(loader: str, text: str, **arguments: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("task", ["Task09_Spleen", 9, "9", "09"])
-@pytest.mark.parametrize("below", [True, False])
+@pytest.mark.parametrize(("task", "below"), [("Task09_Spleen", True), (9, False), ("09", True)])
 def test_a_task_is_called_by_folder_or_number(tmp_path: Path, task: object, below: bool) -> None:
     own = tmp_path / "Task09_Spleen"
     own.mkdir()
@@ -37,10 +36,6 @@ def test_a_task_is_called_by_folder_or_number(tmp_path: Path, task: object, belo
     dataset = MSD(name="x", root=str(tmp_path if below else own), task=task, cases=1)
     assert [ref.case_id for ref in dataset.refs()] == ["spleen_2"]
     assert dataset.class_names == ("air", "left", "right")
-
-
-def test_there_are_ten_tasks_in_order() -> None:
-    assert [task[:6] for task in TASKS] == [f"Task{number:02d}" for number in range(1, 11)]
 
 
 def test_every_task_has_its_own_scale() -> None:
@@ -198,12 +193,6 @@ def test_a_raw_case_is_read(raw: Path) -> None:
     case = dataset.load(dataset.refs()[0])
     assert np.array_equal(case.label[0].numpy(), volume(ord("b"))[1])
     assert dataset.class_names == ("background", "left", "right")
-
-
-def test_an_image_has_a_file_a_channel(tmp_path: Path) -> None:
-    downloads.nnunet(tmp_path, ["a"], channels=3)
-    entry = nnunet(tmp_path)._entry("a")
-    assert [Path(path).name for path in (entry.image, *entry.further)] == [f"a_000{c}.nii.gz" for c in range(3)]
 
 
 def test_a_folds_cases_are_those_of_its_file(raw: Path) -> None:

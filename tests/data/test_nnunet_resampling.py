@@ -1,7 +1,5 @@
 """nnU-Net's resampling: against skimage and scipy as its code calls them, and closed forms."""
 
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +8,6 @@ import torch
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
-from freqbench.core.input_space import Preprocess
 from freqbench.data import nnunet_resampling as nnunet
 
 from .conftest import Folder, volume
@@ -52,25 +49,6 @@ def test_slices_are_cubic_in_their_plane_and_nearest_along_the_coarse_axis(shape
     assert found == pytest.approx(_plane_by_plane(image, shape), abs=1e-6)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_the_coarse_axis_may_be_any(axis: int) -> None:
-    image, shape = _noise((8, 12, 7)), (9, 14, 11)
-    swapped = torch.from_numpy(np.moveaxis(image, 2, axis).copy())[None]
-    new = list(shape[:2])
-    new.insert(axis, shape[2])
-    found = nnunet.resample_image(swapped, (new[0], new[1], new[2]), axis)[0].numpy()
-    assert np.moveaxis(found, axis, 2) == pytest.approx(_plane_by_plane(image, shape), abs=1e-6)
-
-
-@pytest.mark.parametrize("coarse", [None, 2])
-def test_an_image_overshoots_nowhere(coarse: int | None) -> None:
-    """Cubic interpolation of a step would."""
-    step = torch.zeros(1, 8, 8, 4)
-    step[:, 4:] = 1
-    found = nnunet.resample_image(step, (19, 19, 4), coarse)
-    assert (float(found.min()), float(found.max())) == (0, 1)
-
-
 @pytest.mark.parametrize("coarse", [None, 2])
 def test_labels_are_the_largest_of_all_classes_shares(coarse: int | None) -> None:
     label = np.random.default_rng(1).integers(0, 5, (6, 7, 5)).astype(np.uint8)
@@ -89,15 +67,6 @@ def test_labels_are_the_largest_of_all_classes_shares(coarse: int | None) -> Non
     assert clear.mean() > 0.8
     assert np.array_equal(found[clear], np.argmax(shares, axis=0)[clear])
     assert found.dtype == np.uint8
-
-
-@pytest.mark.parametrize("shape", [(11, 9, 6), (4, 5, 3)])
-def test_two_classes_are_as_nnunet_has_them(shape: tuple[int, int, int]) -> None:
-    """There a class takes the voxels of which it has half or more; halving the grid makes ties."""
-    label = (_noise((8, 10, 6)) > 0.6).astype(np.uint8)
-    expected = resize(label.astype(np.float64), shape, order=1, mode="edge", anti_aliasing=False) >= 0.5
-    found = nnunet.resample_label(torch.from_numpy(label)[None], shape, None)[0].numpy()
-    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -184,19 +153,3 @@ def test_the_header_bounds_the_shape(folder: Folder) -> None:
     dataset = _dataset(folder, volume()[0] + 1, spacing=(0.7, 1.1, 2.0))
     ref = dataset.refs()[0]
     assert dataset.load(ref).image.shape == (1, *ref.shape)
-
-
-def test_it_is_in_the_recipe_and_its_absence_is_not(folder: Folder) -> None:
-    assert folder.dataset(resampling="nnunet").recipe() != folder.dataset().recipe()
-    assert "resampling" not in folder.dataset(resampling="linear").recipe()
-
-
-def test_hippocampus_keeps_its_organ(shared: Path) -> None:
-    """A real label map, to half the spacing and as the file has it: the same volume of each class to 5 %."""
-    from freqbench.data.loaders.decathlon import Decathlon
-
-    dataset = Decathlon(name="h", root=str(shared / "data/hippocampus"), split="validation", cases=1)
-    (ref,) = dataset.refs()
-    fine = dataset.load(ref, Preprocess(resampling="nnunet", spacing=(0.5, 0.5, 0.5)))
-    counts = [np.bincount(case.label.flatten().numpy(), minlength=3) for case in (fine, dataset.load(ref))]
-    assert counts[0][1:] / 8 == pytest.approx(counts[1][1:], rel=0.05)

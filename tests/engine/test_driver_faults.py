@@ -21,7 +21,8 @@ from tiny import Collector, class_rows, execute, expanded, job, results, rows, w
 
 from freqbench.engine import serial
 from freqbench.engine.ray_cleanup import MARK
-from freqbench.engine.ray_cluster import existing, nodes
+from freqbench.engine.ray_cluster import existing
+from freqbench.engine.ray_cluster import machines as alive
 from freqbench.engine.worker import WorkerSpec
 from freqbench.results import Store
 
@@ -94,7 +95,7 @@ def log_of(folder: Path) -> str:
     return (folder / "log").read_text()
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 @pytest.mark.timeout(1500)
 def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path, whole: Path) -> None:
     rng, productive, expected = random.Random(1), 0, rows(whole)
@@ -117,7 +118,7 @@ def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: P
     assert class_rows(tmp_path / "out") == class_rows(whole)
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_once_finishes_what_is_in_flight(tmp_path: Path, whole: Path, sent: signal.Signals) -> None:
     process = start(tmp_path, CONTENT)
@@ -136,7 +137,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight(tmp_path: Path, whole: Path, sen
     assert not [line for line in said if "worker died" in line], "Ctrl-C reached the workers too"
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     process = start(tmp_path, {**CONTENT, "attacks": [{"name": "pgd", "eps": 0.02, "steps": [100000, 100001]}]})
     wait_for(lambda: (tmp_path / "out" / "runs").exists())
@@ -149,7 +150,7 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 @pytest.mark.parametrize("seconds", [2, 4, 6])
 def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
     process = start(tmp_path, CONTENT)
@@ -159,11 +160,11 @@ def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
     assert process.wait(60) == 130
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 def test_a_machine_of_three_goes_away() -> None:
     units = list(expanded(CONTENT)[1].units())
     with machines(3, cpus=1) as cluster, existing(cluster.address):
-        lost = next(node for node in cluster.list_all_nodes() if not node.head)
+        lost = next(node for node in cluster.list_all_list(machines().values()) if not node.head)
         timer = threading.Timer(12, lambda: cluster.remove_node(lost, allow_graceful=False))
         timer.start()
         listener = run_by_ray(units, CONTENT["metrics"], workers=3)
@@ -174,7 +175,7 @@ def test_a_machine_of_three_goes_away() -> None:
     assert results(listener.outcomes) == results(collector.outcomes)
 
 
-@pytest.mark.chaos
+@pytest.mark.integration
 def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -> None:
     with machines(2, cpus=2) as cluster:
         assert start(tmp_path, CONTENT, RAY_ADDRESS=cluster.address).wait(120) == 0
@@ -182,7 +183,7 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
         (run,) = Store(str(tmp_path / "out")).runs()
         assert run["engine"] == {"name": "ray", "workers": 4, "threads": 1, "gpus_per_worker": 0}
         with existing(cluster.address):
-            assert len(nodes()) == 2
+            assert len(alive()) == 2
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:

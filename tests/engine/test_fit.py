@@ -1,4 +1,4 @@
-"""The line that says that a checkpoint does not fit the data: whom it is said of, and once."""
+"""The warning that a checkpoint does not fit the data: for which models it comes, and once."""
 
 import io
 import math
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny import ARGS, ROI, execute, expanded, small
 
 from freqbench import models
-from freqbench.engine.fit import CAUSES, Fit
+from freqbench.engine.run import MISFIT_CAUSES, _Run
+from freqbench.job.grid import make_plan
 from freqbench.results import Store
 
 
@@ -39,7 +41,7 @@ def test_a_checkpoint_below_its_floor_is_named_once_a_dataset_on_terminal_and_in
     lines, warnings, dice = run(tmp_path, {"name": "m", "checkpoint": checkpoint})
     expected = (
         f"m: clean foreground Dice {dice:.2f} on phantom_2000 of phantom, expected min_dice 0.3 at least: this "
-        f"checkpoint does not fit this dataset or preprocessing ({CAUSES})"
+        f"checkpoint does not fit this dataset or preprocessing ({MISFIT_CAUSES})"
     )
     assert dice < 0.3
     assert lines == [f"warning: {expected}"]
@@ -79,17 +81,12 @@ def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
     assert {cell.source.name: cell.source.min_dice for cell in grid.cells} == {"a": 0.3, "b": 0.3, "e": 0.7}
 
 
-def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str) -> None:
-    _, grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))
-    (unit,) = grid.units()
-    fit = Fit([unit])
-
-    def record(case: str, dice: float | None) -> dict[str, Any]:
-        model_id = unit.cell.source.model_id
-        names = {"dataset": "phantom", "case_id": case, "target_model": "m", "target_model_id": model_id}
-        return {**names, "dsc_foreground_clean": dice}
-
-    assert fit.complaint(record("failed", None)) is None
-    assert fit.complaint(record("empty", math.nan)) is None
-    assert "clean foreground Dice 0.10 on third of phantom" in str(fit.complaint(record("third", 0.1)))
-    assert fit.complaint(record("fourth", 0.1)) is None
+def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str, tmp_path: Path) -> None:
+    spec, grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))
+    said = io.StringIO()
+    run = _Run(spec, Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
+    names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
+    for case, dice in (("failed", None), ("empty", math.nan), ("third", 0.1), ("fourth", 0.1)):
+        run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
+    (line,) = said.getvalue().splitlines()
+    assert "clean foreground Dice 0.10 on third of phantom" in line

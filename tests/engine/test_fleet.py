@@ -14,14 +14,15 @@ from engine.ray_session import machines, run_by_ray
 from tiny import Collector, expanded, results, small
 
 from freqbench.attacks import ATTACKS
-from freqbench.engine import ray_actors, ray_engine, resources, serial
-from freqbench.engine.ray_cluster import existing, nodes
+from freqbench.engine import ray_engine, resources, serial
+from freqbench.engine.ray_cluster import existing
+from freqbench.engine.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 from freqbench.job.schema import Resources
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 METRICS = ("dsc", "hd95")
 
@@ -29,7 +30,7 @@ METRICS = ("dsc", "hd95")
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
-    monkeypatch.setattr(ray_actors, "FOLLOW_S", 1.0)
+    monkeypatch.setattr(ray_engine, "FOLLOW_S", 1.0)
 
 
 def slow_units(number: int) -> list[Unit]:
@@ -71,10 +72,10 @@ def by_serial(units: list[Unit]) -> Any:
 
 def test_a_machine_that_is_killed_in_the_middle_of_a_unit_costs_no_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its worker's death is known seconds before its own; a unit that it cost a try would be given up here."""
-    monkeypatch.setattr("freqbench.engine.attempt.TRIES", 1)
+    monkeypatch.setattr("freqbench.engine.retry.TRIES", 1)
     units = slow_units(8)
     with machines(2, cpus=1) as cluster, existing(cluster.address):
-        lost = next(node for node in cluster.list_all_nodes() if not node.head)
+        lost = next(node for node in cluster.list_all_list(nodes_by_id().values()) if not node.head)
         kill = threading.Timer(1, lambda: cluster.remove_node(lost, allow_graceful=False))
         listener = Watcher(kill.start, count=3)
         run_by_ray(units, METRICS, workers=2, room=auto(2), listener=listener)
@@ -90,7 +91,7 @@ def test_a_machine_that_joins_gets_a_worker_and_work(workers: str | int) -> None
     units = slow_units(12)
     with machines(1, cpus=1) as cluster, existing(cluster.address):
         asked = Resources(workers=workers, threads=1)
-        pool = resources.share(asked, nodes(), len(units), 0, grows=True)
+        pool = resources.share(asked, list(nodes_by_id().values()), len(units), 0, grows=True)
         assert pool.workers == (1 if workers == "auto" else 2)
         room = partial(resources.room, asked, pool, 0)
         listener = Watcher(lambda: cluster.add_node(num_cpus=1, object_store_memory=80 << 20), count=1)
@@ -102,11 +103,11 @@ def test_a_machine_that_joins_gets_a_worker_and_work(workers: str | int) -> None
 
 def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a cluster that scales from none."""
-    monkeypatch.setattr(ray_actors, "WAITING_S", 1.0)
+    monkeypatch.setattr(ray_engine, "WAITING_S", 1.0)
     units = slow_units(2)
     with machines(1, cpus=2) as cluster, existing(cluster.address):
         asked = Resources(workers=2, threads=1, gpus_per_worker=0.5)
-        pool = resources.share(asked, nodes(), len(units), 0, grows=True)
+        pool = resources.share(asked, list(nodes_by_id().values()), len(units), 0, grows=True)
         assert pool == Pool(workers=2, threads=1, gpus=0.5)
         add = partial(cluster.add_node, num_cpus=2, num_gpus=1, object_store_memory=80 << 20)
         listener = Watcher(add, word="waiting for Ray: 2 of 2 workers have not started: each wants 1 CPU and 0.5 GPU")

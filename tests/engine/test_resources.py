@@ -21,9 +21,7 @@ def pool(
     return share(Resources(**asked), [node], units, int(model * GIB))
 
 
-@pytest.mark.parametrize(
-    ("cores", "workers", "threads"), [(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 2, 2), (8, 4, 2), (16, 8, 2), (9, 4, 2)]
-)
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(1, 2, 1), (3, 2, 1), (4, 2, 2), (9, 4, 2), (16, 8, 2)])
 def test_one_worker_for_two_cores_and_two_at_least(cores: int, workers: int, threads: int) -> None:
     assert pool(cores) == Pool(workers=workers, threads=threads, gpus=0)
 
@@ -43,6 +41,8 @@ def test_a_worker_a_gpu_or_a_share_of_one() -> None:
     assert pool(16, gpus=4) == Pool(workers=4, threads=4, gpus=1)
     assert pool(16, gpus=1, gpus_per_worker=0.25) == Pool(workers=4, threads=4, gpus=0.25)
     assert pool(16, gpus=1, gpus_per_worker=0.1).workers == 10
+    assert pool(8, gpus=4, gpus_per_worker=0) == Pool(workers=4, threads=2, gpus=0)
+    assert pool(8, gpus_per_worker=1) == pool(8), "a share of a GPU means nothing without one"
 
 
 def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
@@ -50,14 +50,6 @@ def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
     assert pool(16, gpus=4, gpus_per_worker=2).memory_share == 1
     assert pool(16).memory_share == 1
     assert pool(16, gpus=4, gpus_per_worker=2) == Pool(workers=2, threads=8, gpus=2)
-
-
-def test_gpus_may_be_left_alone() -> None:
-    assert pool(8, gpus=4, gpus_per_worker=0) == Pool(workers=4, threads=2, gpus=0)
-
-
-def test_a_share_of_a_gpu_means_nothing_without_one() -> None:
-    assert pool(8, gpus_per_worker=1) == pool(8)
 
 
 def test_what_the_job_says_is_taken() -> None:
@@ -80,12 +72,6 @@ def test_machines_of_a_cluster_add_up() -> None:
 EIGHT = [Node(cores=2, gpus=1, memory=64 * GIB)] * 8
 
 
-def test_half_a_card_each_of_eight_machines_and_half_its_memory() -> None:
-    found = share(Resources(gpus_per_worker=0.5), EIGHT, 384, GIB)
-    assert found == Pool(workers=16, threads=1, gpus=0.5)
-    assert found.memory_share == 0.5
-
-
 def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +84,7 @@ def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(ray_cluster, "existing", lambda address: nullcontext())
-    monkeypatch.setattr(ray_cluster, "nodes", lambda: EIGHT)
+    monkeypatch.setattr(ray_cluster, "machines", lambda: dict(enumerate(EIGHT)))
     monkeypatch.setattr(ray_engine, "run", run)
     attacks = [{"name": "fgsm", "eps": [0.001 * i for i in range(1, 11)]}]
     execute(job(attacks=attacks, resources={"gpus_per_worker": 0.5}), tmp_path, engine="ray")
@@ -119,24 +105,14 @@ def test_machines_that_join_have_room_and_those_that_go_take_it_along() -> None:
     assert now_there_is_room([BIG], [BIG, BIG]) == 4
     assert now_there_is_room([BIG, BARE], [BARE]) == 0, "they need a GPU"
     assert now_there_is_room([BARE], [BARE, BIG]) == 6, "they need none"
+    few = Node(cores=3, gpus=2, memory=64 * GIB)
+    assert now_there_is_room([BIG], [BIG, few]) == 2, "four cores a worker"
+    assert now_there_is_room([BARE], [BARE] * 9, workers=3) == 3, "as the job says"
 
 
 def test_as_long_as_no_machine_comes_or_goes_there_is_room_for_the_workers_that_there_are() -> None:
     for nodes in ([BARE, BARE], [BARE, Node(cores=1, gpus=0, memory=64 * GIB)], [BIG, BARE], [HEAD, BARE], [BIG] * 5):
         assert now_there_is_room(nodes, nodes) == share(Resources(), nodes, 1000, GIB).workers
-
-
-def test_a_new_machine_with_few_cores_has_room_for_what_they_serve() -> None:
-    few = Node(cores=3, gpus=2, memory=64 * GIB)
-    assert now_there_is_room([BIG], [BIG, few]) == 2, "four cores a worker"
-
-
-def test_the_number_that_a_job_says_does_not_follow_machines() -> None:
-    assert now_there_is_room([BARE], [BARE] * 9, workers=3) == 3
-
-
-def test_a_machine_without_cores_has_no_worker() -> None:
-    assert share(Resources(), [HEAD, BARE, BARE], 100, GIB) == Pool(workers=4, threads=2, gpus=0)
 
 
 def test_gpus_that_a_job_names_are_asked_for_before_there_is_one_where_machines_may_join() -> None:

@@ -43,11 +43,6 @@ def test_nothing_is_lost_or_doubled() -> None:
     assert len(schedule) == 0
 
 
-def test_the_model_with_most_work_comes_first() -> None:
-    units = [unit for unit in all_units() if unit.cell.source.name == "b" or unit.cell.attack.name == "fgsm"]
-    assert taken(Schedule(units))[0].cell.source.name == "b"
-
-
 def test_two_workers_begin_on_two_models() -> None:
     schedule = Schedule(all_units())
     first = [schedule.take(worker) for worker in ("v", "w")]
@@ -120,7 +115,7 @@ def known() -> list[Unit]:
 
 LOAD = 1.0
 """Of a model, where the shortest unit takes 1 and the longest 27."""
-WORKERS = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 17, 24, 31, 32]
+WORKERS = [1, 2, 5, 12, 31]
 
 
 @pytest.mark.parametrize("workers", WORKERS)

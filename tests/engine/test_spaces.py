@@ -17,11 +17,11 @@ from freqbench.core import config
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data import Dataset, attacked_native, prepare, resampling_error
-from freqbench.engine import evaluate, run, serial, transfer
+from freqbench.engine import evaluate, run, serial, worker
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Grid
-from freqbench.job.schema import JobSpec, expand, further_targets
+from freqbench.job.schema import JobSpec, further_targets
 from freqbench.metrics import dice, hd95, image_scores
 from freqbench.results import Store
 
@@ -130,21 +130,6 @@ def test_between_spaces_scores_are_those_of_the_native_volume_prepared_anew(
     assert row["linf"] == pytest.approx(float((adversarial - case.image).abs().max())), "of the volume as attacked"
 
 
-def test_clean_scores_and_labels_are_of_the_target_s_space_whoever_attacks(
-    data: dict[str, Any], both: list[Outcome]
-) -> None:
-    _, grid = expanded(job_of(data, A, B))
-    dataset, (ref,) = grid.cells[0].dataset, grid.cases["d"]
-    for target in ("a", "b"):
-        mine, others = (pair(both, source, target) for source in ("a", "b"))
-        for column in ("dsc_clean", "hd95_clean", "hd95_mm_clean"):
-            assert repr(mine[column]) == repr(others[column])
-        counts = torch.bincount(dataset.load(ref, space_of(dataset, target)).label.flatten(), minlength=3).tolist()
-        id_ = mine["target_model_id"]
-        seen = [row for outcome in both for row in outcome.flat_class_records() if row["target_model_id"] == id_]
-        assert [row["label_voxels"] for row in seen] == counts * 2
-
-
 def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None:
     """Steps of 1 mm and of 4 mm along the whole volume: a diagonal, which a missed class counts, tells them apart."""
     shifted = {**B, "preprocess": {**OWN, "spacing": [4.0, 4.0, 4.0]}, "roi": [4, 8, 8]}
@@ -173,28 +158,12 @@ def test_the_way_through_the_native_grid_is_gone_once_a_unit(
 ) -> None:
     gone: list[str] = []
     for name in ("attacked_native", "resampling_error", "prepare"):
-        real = getattr(transfer, name)
+        real = getattr(worker, name)
         counted = lambda *args, real=real, name=name, **kwargs: gone.append(name) or real(*args, **kwargs)  # noqa: E731
-        monkeypatch.setattr(transfer, name, counted)
+        monkeypatch.setattr(worker, name, counted)
     more = [{**A, "name": "c", "checkpoint": "random:2"}]
     run_all(job_of(data, B, A, *more, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}], metrics=["dsc"]))
     assert sorted(gone) == ["attacked_native", "prepare", "resampling_error"]
-
-
-def test_models_that_differ_in_their_space_are_two_and_cases_are_the_same(data: dict[str, Any]) -> None:
-    _, grid = expanded(job_of(data, A, {**A, "name": "b", "preprocess": OWN}))
-    first, second = (cell.source for cell in grid.cells)
-    assert first.checkpoint_sha256 == second.checkpoint_sha256
-    assert first.model_id != second.model_id
-    assert len({cell.dataset.case_key(ref) for cell in grid.cells for ref in grid.cases["d"]}) == 1
-    _, alone = expanded(job_of(data, A))
-    assert alone.cells[0].cell_id == grid.cells[0].cell_id
-
-
-def test_identities_survive_the_store_s_json(data: dict[str, Any]) -> None:
-    spec, grid = expanded(job_of(data, A, B))
-    again = expand(config.validate(json.loads(json.dumps(spec.model_dump(mode="json"))), JobSpec, "run.json"))
-    assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in grid.cells]
 
 
 VOLUMES = {"save_adversarial": "nifti", "metrics": ["dsc"], "resources": {"workers": 1, "threads": 1}}

@@ -1,4 +1,4 @@
-"""The reference network and arrays of shared/golden (its README sections 1 to 3)."""
+"""The reference network and the files of arrays/ (its README)."""
 
 import json
 from collections.abc import Callable
@@ -41,4 +41,8 @@ def load(golden: Find, name: str) -> Golden:
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
     labels = arrays["labels"] if "labels" in arrays else inputs["labels"][:batch]
     params = json.loads(str(arrays["params"]))
+    if "perturbation_init" in params.get("draws", ()):
+        shape = (arrays["grad_sign"][0] if "grad_sign" in arrays else arrays["perturbation"]).shape
+        low, high = 1 - params["rho"], 1 + params["rho"]
+        arrays["perturbation_init"] = np.random.RandomState(params["seed"]).uniform(low, high, shape).astype(np.float32)
     return Golden(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), arrays, params)

@@ -1,4 +1,4 @@
-"""vafa, sa2, their 2D forms and dfb against the arrays of the authors' released code (README of shared/golden, 4)."""
+"""vafa, sa2, their 2D forms and dfb against the arrays of the authors' released code (arrays/README.md)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ FREE_RUN: dict[str, float | None] = {
 }
 DROPPED = ["dfb3d_low_b16", "dfb3d_middle_b8", "dfb2d_middle_b8", "dfb2d_high_b16"]
 OURS = {"saa": "sa2", "saa_cosine": "sa2", "saa_2d": "sa2_2d"}
-# The sign of one entry, at most 2e-10 of the largest gradient, hangs on the float32 of the released SSIM and moves
+# The sign of one entry, at most 2e-10 of the largest gradient, depends on the float32 of the released SSIM and moves
 # others: with that SSIM the run is the released one, with one in float64 (pytorch-msssim's as ours) it ends 8e-5, 2e-3
 # and 3e-4 away. The last bits of its float32 convolution depend on the processor, and a few multipliers in ten thousand
 # go the other way for it: on some the volume is equal to 2e-7, on others as far away as with the SSIM in float64.

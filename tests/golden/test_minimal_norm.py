@@ -5,7 +5,6 @@ are the reference network's own prediction. Its search for the proximity operato
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from freqbench.attacks import make
 
-FILES: tuple[str, ...] = ()  # none of the golden files: the arrays stand beside this test
-ITERATIONS = Path(__file__).parent / "iterations"
+FILES = ["almaprox_share40_s120"]
 
 
 def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find) -> None:
     """Volumes after 1, 10, 40, 80 and 119 steps, before and after the share is reached, and the result."""
-    arrays = np.load(ITERATIONS / "almaprox_share40_s120.npz")
+    arrays = np.load(golden(FILES[0]))
     images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
     model, seen = reference_network(golden).double(), list[Tensor]()
     model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach()))

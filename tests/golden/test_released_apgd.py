@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from freqbench.attacks import AttackResult, make
 from freqbench.attacks.apgd import Pace
 
-FILES: tuple[str, ...] = ()  # none of the golden files: the arrays stand beside this test
-ARRAYS = dict(np.load(Path(__file__).parent / "apgd_released.npz"))
+FILES = ["apgd_released"]
+ARRAYS = dict(np.load(Path(__file__).parent / "arrays" / "apgd_released.npz"))
 SETTINGS: dict[str, dict[str, Any]] = json.loads(str(ARRAYS.pop("params")))
 every_setting = pytest.mark.parametrize("name", SETTINGS)
 

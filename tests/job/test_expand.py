@@ -30,15 +30,6 @@ def test_every_dataset_meets_every_source_attack_and_seed() -> None:
     assert len(list(grid.units())) == 2 * len(grid.cells)
 
 
-def test_a_list_of_filters_multiplies() -> None:
-    kept = [None, {"kind": "low", "limits": 8}, {"kind": "band", "limits": [4, 8]}]
-    found = attacks({"name": "pgd", "eps": [0.1, 0.2], "filter": kept})
-    assert [(attack.eps, attack.filter) for attack, _ in found] == [
-        (eps, limits) for eps in (0.1, 0.2) for limits in (None, ("low", 8), ("band", 4, 8))
-    ]
-    assert attacks({"name": "pgd", "eps": 0.1, "filter": kept[1]})[0][0].filter == ("low", 8)
-
-
 def test_an_equal_cell_stands_once() -> None:
     assert len(attacks({"name": "fgsm", "eps": [0.5, "1/2", 0.5]}, {"name": "fgsm", "eps": 0.5})) == 1
 
@@ -67,19 +58,13 @@ def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
     [
         ("8/255", 8 / 255),
         (" 8 / 255 ", 8 / 255),
-        (".5/2.", 0.25),
         ("8x16x32", (8, 16, 32)),
-        ("8x16", (8, 16)),
         ("1e-3", 0.001),
         ("-2E2", -200.0),
-        ("middle", "middle"),
         ("1/2/3", "1/2/3"),
         ("8/0", "8/0"),
         ("8x16x32x64", "8x16x32x64"),
-        (True, True),
-        (7, 7),
         (["1/4", "a"], (0.25, "a")),
-        ({"kind": "low", "limits": 8}, ("low", 8)),
         ({"kind": "band", "limits": [4, 8]}, ("band", 4, 8)),
         ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}),
         (None, None),
@@ -97,11 +82,6 @@ def test_targets_all_is_the_transfer_matrix() -> None:
     }
 
 
-def test_targets_source_is_white_box() -> None:
-    _, grid = expanded(job(targets="source"))
-    assert all(cell.targets == (cell.source,) for cell in grid.cells)
-
-
 def test_a_target_named_twice_is_scored_once() -> None:
     _, grid = expanded(job(targets=["b", "b"]))
     assert {tuple(target.name for target in cell.targets) for cell in grid.cells} == {("b",)}
@@ -113,25 +93,11 @@ def test_limit_cases_takes_the_first_of_every_dataset() -> None:
     assert ref == grid.cases["phantom"][0]
 
 
-def test_quickstart_names_no_path_and_draws_once() -> None:
-    """The default metrics and seeds, so that a job file may leave them out."""
-    content = {key: value for key, value in small().items() if key not in ("metrics", "resources")}
-    spec, _ = expanded(content)
-    assert spec.metrics == ("dsc", "hd95", "ssim", "psnr", "lpips")
-    assert spec.seeds == (0,)
-
-
 def test_further_targets_of_the_job_keep_the_sources() -> None:
     spec, grid = expanded(job(targets="source"))
     _, further = further_targets(spec, ["b", "b"])
     assert [cell.cell_id for cell in further.cells] == [cell.cell_id for cell in grid.cells]
     assert {tuple(target.name for target in cell.targets) for cell in further.cells} == {("b",)}
-
-
-def test_a_further_target_that_is_nothing_is_one_line() -> None:
-    spec, _ = expanded(job())
-    with pytest.raises(UserError, match=r"^targets: .*'unknwon'.*Known: a, b"):
-        further_targets(spec, ["unknwon"])
 
 
 def test_a_further_target_that_is_the_job_s_own_checkpoint_is_its_model() -> None:

@@ -6,10 +6,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import pytest
 from tiny import JOB, SHAPE, expanded, small
 
-from freqbench.core.errors import UserError
 from freqbench.job.grid import Cell
 
 
@@ -51,11 +49,6 @@ def test_channels_are_one_value_in_a_list_of_their_own() -> None:
     found = [cell.attack.channels for cell in cells(four, channels=[[2, 0], [1], 3, None])]
     assert found == [(0, 2), (1,), (3,), None]
     assert len(cells(four, channels=[0, [0]])) == 1
-
-
-def test_channel_that_the_dataset_lacks_is_refused() -> None:
-    with pytest.raises(UserError, match=r"attacks\[0\]\.channels: phantom: expected channels in 0\.\.0, got 2"):
-        cells(channels=[[2]])
 
 
 def test_a_step_is_told_apart_by_what_is_written() -> None:

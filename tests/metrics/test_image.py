@@ -11,18 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_fill_holes
 
 from freqbench.core.errors import UserError
-from freqbench.metrics import body_mask, image_scores, l2, linf, psnr, ssim
+from freqbench.metrics import body_mask, image_scores, psnr, ssim
 
 
 @pytest.mark.parametrize("pair", ["int0", "int1", "int2"])
-def test_ssim_and_psnr_are_skimages_stored_ones(shared: Path, pair: str) -> None:
-    folder = shared / "golden" / "models"
+def test_ssim_and_psnr_are_skimages_stored_ones(arrays: Path, pair: str) -> None:
+    folder = arrays / "models"
     stored = json.loads((folder / "metrics_values.json").read_text())["intensity"][pair]
-    with np.load(folder / "metrics.npz") as arrays:
-        clean, adversarial = ((arrays[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
+    with np.load(folder / "metrics.npz") as volumes:
+        clean, adversarial = ((volumes[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
     assert ssim(clean, adversarial) == pytest.approx(stored["skimage_ssim_x255_channel_axis2_dr255"], abs=1e-7)
     assert psnr(clean, adversarial) == pytest.approx(stored["skimage_psnr_dr255_x255"], rel=1e-9)
     scores = image_scores(torch.as_tensor(clean)[None, None], torch.as_tensor(adversarial)[None, None]).values
@@ -47,15 +46,6 @@ def test_identical_volumes_have_the_ideal_scores_without_a_warning() -> None:
     }
 
 
-def test_norms_of_a_known_difference() -> None:
-    clean = np.full((8, 8, 8), 0.25, np.float32)
-    adversarial = clean.copy()
-    adversarial[0, 0, 0], adversarial[1, 1, 1] = 0.25 + 0.375, 0.25 - 0.5 * 0.5 + 0.0
-    assert linf(clean, adversarial) == 0.375
-    assert l2(clean, adversarial) == pytest.approx(math.hypot(0.375, 0.25))
-    assert psnr(clean, adversarial) == pytest.approx(10 * math.log10(512 / (0.375**2 + 0.25**2)), rel=1e-6)
-
-
 def test_body_is_the_largest_component_with_its_holes() -> None:
     volume = np.zeros((20, 20, 20), np.float32)
     volume[3:13, 3:13, 3:13] = 0.5
@@ -72,13 +62,6 @@ def test_a_dent_open_to_the_air_is_not_body() -> None:
     volume[2:10, 2:10, 2:10] = 1
     volume[2:6, 5, 5] = 0
     assert body_mask(volume).sum() == 8**3 - 4
-
-
-def test_body_fills_holes_as_scipy_does() -> None:
-    volume = (np.random.default_rng(1).random((24, 24, 24)) > 0.28).astype(np.float32)
-    body = body_mask(volume)
-    np.testing.assert_array_equal(binary_fill_holes(body), body)
-    assert (binary_fill_holes(volume > 0) & ~body).sum() < 0.01 * body.size
 
 
 def test_body_scores_see_the_body_only() -> None:
@@ -133,6 +116,6 @@ print(image_scores(*np.random.default_rng(0).random((2, 48, 48, 48), np.float32)
             text=True,
             check=True,
         ).stdout
-        for threads in ("1", "2", "3")
+        for threads in ("1", "3")
     }
     assert len(said) == 1

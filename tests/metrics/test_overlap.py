@@ -44,11 +44,11 @@ def test_missed_and_hallucinated_classes_are_counted() -> None:
 
 
 @pytest.mark.parametrize("case", ["normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin"])
-def test_dice_is_monais_stored_one(shared: Path, case: str) -> None:
-    folder = shared / "golden" / "models"
+def test_dice_is_monais_stored_one(arrays: Path, case: str) -> None:
+    folder = arrays / "models"
     values = json.loads((folder / "metrics_values.json").read_text())["values"][case]
-    with np.load(folder / "metrics.npz") as arrays:
-        found = dice(arrays[f"{case}__pred"], arrays[f"{case}__label"], 4)
+    with np.load(folder / "metrics.npz") as maps:
+        found = dice(maps[f"{case}__pred"], maps[f"{case}__label"], 4)
     np.testing.assert_allclose(found, [float(v) for v in values["monai_dice_bg1_ignore_empty1"]], rtol=1e-6)
     assert class_mean(found) == pytest.approx(values["monai_dice_bg1_mean"][0], rel=1e-6)
     assert foreground_mean(found) == pytest.approx(values["monai_dice_bg0_mean"][0], rel=1e-6)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from freqbench.core.errors import UserError
 from freqbench.metrics import seam_scores
 from freqbench.models import attack_windows
 
@@ -67,8 +66,3 @@ def test_what_is_not_defined_has_its_reason() -> None:
         scores = seam_scores(torch.zeros_like(change), change, attack_windows(SHAPE, roi))
         assert math.isnan(scores.values["seam_energy"])
         assert scores.reasons == {"seam_energy": reason}
-
-
-def test_volumes_of_different_shapes_are_refused() -> None:
-    with pytest.raises(UserError, match="expected two volumes of one shape"):
-        seam_scores(torch.zeros(4, 4, 4), torch.zeros(4, 4, 5), attack_windows((4, 4, 4), (2, 4, 4)))

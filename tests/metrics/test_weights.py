@@ -102,40 +102,33 @@ def test_package_is_the_second_source_and_is_kept(empty_machine: Path, monkeypat
 
 
 def test_a_package_with_other_content_is_refused(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, _ = checkpoint()
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
-    monkeypatch.setattr(subprocess, "run", fake_pip(content, []))
+    monkeypatch.setattr(subprocess, "run", fake_pip(checkpoint()[0], []))
     with pytest.raises(LpipsUnavailable):
         weights.trunk()
     assert weights.find() is None
 
 
-def test_a_damaged_hub_file_is_not_used(empty_machine: Path) -> None:
-    file = weights._hub_file(weights._hub_url())
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"half a download")
-    assert weights.find() is None
-
-
-def test_hub_file_is_the_first_choice(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_hub_file_is_the_first_choice(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = {f"features.{i}.{part}": torch.full((2,), float(i)) for i in weights.LAYERS for part in ("weight", "bias")}
     stream = io.BytesIO()
     torch.save(state | {"classifier.1.weight": torch.zeros(3)}, stream)
     digest = hashlib.sha256(stream.getvalue()).hexdigest()
-    monkeypatch.setattr(weights, "_hub_url", lambda: f"https://example.invalid/alexnet-{digest[:8]}.pth")
-    file = weights._hub_file(weights._hub_url())
+    monkeypatch.setattr(weights, "HUB_URL", f"https://example.invalid/alexnet-{digest[:8]}.pth")
+    file = weights._hub_file()
     file.parent.mkdir(parents=True)
+    file.write_bytes(b"half a download")
+    assert weights.find() is None
     file.write_bytes(stream.getvalue())
-    found = weights.trunk()
     assert weights.find() == file
-    assert found.keys() == state.keys()
+    assert weights.trunk().keys() == state.keys()
 
 
 def test_a_pickle_with_more_than_arrays_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = pickle.dumps({"AlexNet_0": subprocess.run})
     monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(content).hexdigest())
     with pytest.raises(pickle.UnpicklingError, match=r"numpy arrays only, got subprocess\.run"):
-        weights.read_package_weights(content)
+        weights._read_package_weights(content)
 
 
 def test_torchvision_imports_even_after_others_tried() -> None:

@@ -1,6 +1,5 @@
 """Checkpoints: what released files look like is read, everything else is one clear line."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError
-from freqbench.models import ModelEntry, load, read_metadata, resolve, save_checkpoint
+from freqbench.models import ModelEntry, load, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
 
 ROI = (32, 32, 16)
@@ -31,8 +30,17 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "network_weights", "model", "net", None])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        ("state_dict", "module."),
+        ("model_state_dict", ""),
+        ("network_weights", ""),
+        ("model", ""),
+        ("net", ""),
+        (None, ""),
+    ],
+)
 def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: str | None, prefix: str) -> None:
     weights = {prefix + name: value + 1 for name, value in tiny_unet.state_dict().items()}
     optimizer = torch.optim.SGD(tiny_unet.parameters(), momentum=0.9).state_dict()
@@ -55,12 +63,6 @@ def test_prefixes_of_wrappers_are_taken_off(prefix: str, wanted: tuple[str, ...]
 @pytest.mark.parametrize("found", [("model.a", "b"), ("student.a", "student.b"), ("model.c", "model.d"), ()])
 def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stays(found: tuple[str, ...]) -> None:
     assert tuple(files.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
-
-
-def test_weights_are_read_under_the_networks_names(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    weights = tiny_unet.state_dict()
-    torch.save({"state_dict": {f"model.{key}": value for key, value in weights.items()}}, tmp_path / "m.ckpt")
-    assert same(files.read_state_dict(str(tmp_path / "m.ckpt"), weights.keys()), weights)
 
 
 def test_tied_layers_are_saved_under_both_names(tmp_path: Path) -> None:
@@ -87,34 +89,10 @@ def test_half_stored_weights_come_back_as_float32(tmp_path: Path, tiny_unet: nn.
     assert path.stat().st_size < 0.55 * sum(4 * value.numel() for value in expected.values())
 
 
-def test_full_weights_come_back_to_the_bit(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), {}, half=False)
-    assert same(loaded(tmp_path / "m.safetensors"), tiny_unet.state_dict())
-
-
-def test_metadata_comes_back(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    metadata = {"arch": "unet", "roi": [32, 32, 16], "training": {"epochs": 3, "dice": 0.9}}
-    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), metadata, half=True)
-    assert read_metadata(str(tmp_path / "m.safetensors")) == metadata
-
-
-def test_the_same_weights_make_the_same_file(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    save_checkpoint(tmp_path / "a.safetensors", tiny_unet.state_dict(), {"x": 1, "y": 2}, half=True)
-    save_checkpoint(tmp_path / "b.safetensors", tiny_unet.state_dict(), {"y": 2, "x": 1}, half=True)
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-
-
 def test_weights_too_large_for_half_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected finite weights, but w is not: nothing was written"):
         save_checkpoint(tmp_path / "m.safetensors", {"w": torch.tensor([1e5])}, {}, half=True)
     assert not (tmp_path / "m.safetensors").exists()
-
-
-def test_checkpoint_of_this_package_says_all_itself(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
-    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), metadata, half=False)
-    spec = resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 3)
-    assert (spec.arch, spec.roi, spec.args["channels"]) == ("unet", ROI, (8, 16, 32, 64))
 
 
 @pytest.fixture
@@ -160,54 +138,19 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 not really", b"\x80\x02}q\x00."])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\x80\x02}q\x00."])
 def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     text = refused(tmp_path / name)
     assert "not a checkpoint, or a truncated one" in text or "expected a state dict" in text
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize(("zipped", "kept"), [(True, 0.1), (True, 0.999), (False, 0.5)])
 def test_truncated_checkpoint_is_refused(tmp_path: Path, tiny_unet: nn.Module, zipped: bool, kept: float) -> None:
     path = tmp_path / "m.pt"
     torch.save(tiny_unet.state_dict(), path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     assert "not a checkpoint, or a truncated one" in refused(path)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_torchscript_file_is_told_from_a_broken_one(tmp_path: Path) -> None:
-    path = str(tmp_path / "net.pt")
-    torch.jit.save(torch.jit.script(nn.Conv3d(1, 2, 1)), path)  # type: ignore[no-untyped-call]
-    with pytest.raises(CheckpointError, match=r"got a TorchScript file.*give arch: torchscript$"):
-        files.read_state_dict(path)
-
-
-def test_truncated_safetensors_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    path = tmp_path / "m.safetensors"
-    save_checkpoint(path, tiny_unet.state_dict(), {}, half=True)
-    path.write_bytes(path.read_bytes()[:-100])
-    assert "not a checkpoint, or a truncated one" in refused(path)
-
-
-class Intruder:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.marker),)
-
-
-def test_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "x": Intruder(tmp_path / "ran")}, tmp_path / "m.pt")
-    assert "refused, as it is a pickle that asks for posix.mkdir, which could run code" in refused(tmp_path / "m.pt")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_whole_pickled_network_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    torch.save(tiny_unet, tmp_path / "m.pt")
-    assert "save its state dict alone" in refused(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, {"state_dict": {"a": 1}}, [1, 2], {}])
@@ -234,12 +177,6 @@ def test_mismatch_counts_and_names_the_first_of_each_kind(tmp_path: Path, tiny_u
         "does not fit: 1 keys missing (first: model.0.conv.unit0.conv.weight), 2 unexpected (first: extra.a), "
         "1 of another shape (first: model.0.conv.unit0.conv.bias: (5,) for (8,)). Check arch, args and migration"
     )
-
-
-def test_record_of_the_wrong_kind_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), {"arch": "unet", "roi": [0, 1]}, half=True)
-    with pytest.raises(Exception, match=r"m.safetensors: metadata: roi"):
-        resolve(entry(tmp_path / "m.safetensors"), 3)
 
 
 def test_checkpoint_that_changed_after_planning_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:

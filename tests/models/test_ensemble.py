@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, load, resolve, resolve_ensemble
-from freqbench.models.ensemble import MeanOfProbabilities
+from freqbench.models.wrapper import MeanOfProbabilities
 
 CPU = torch.device("cpu")
 SHAPE = (2, 3, 4)
@@ -45,20 +45,6 @@ def test_probabilities_are_the_mean_of_the_members() -> None:
     found = ensemble(Linear(3, 1), Linear(0, 5), Linear(1, 1))(x).softmax(dim=1)[:, :1]
     expected = (1 / (1 + torch.exp(-2 * x)) + 1 / (1 + torch.exp(5 * x)) + 0.5) / 3
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
-
-
-def test_it_gives_logarithms_of_probabilities() -> None:
-    found = ensemble(Linear(3, 1, 2), Linear(0, 5, 1))(volume()).exp().sum(dim=1)
-    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-13, atol=0)
-
-
-def test_the_gradient_is_that_of_the_closed_form() -> None:
-    """d/dx log((s(2x) + s(-5x)) / 2) with s' = s (1 - s)."""
-    x = volume().requires_grad_()
-    ensemble(Linear(3, 1), Linear(0, 5))(x)[:, 0].sum().backward()
-    rising, falling = (1 / (1 + torch.exp(-k * x.detach())) for k in (2, -5))
-    expected = (2 * rising * (1 - rising) - 5 * falling * (1 - falling)) / (rising + falling)
-    torch.testing.assert_close(x.grad, expected, rtol=1e-12, atol=0)
 
 
 def test_the_gradient_stays_where_all_members_are_sure() -> None:

@@ -34,31 +34,6 @@ def test_windows_cover_every_voxel_inside_the_volume(shape: tuple[int, int, int]
     assert seen.min() == 1
 
 
-def test_windows_of_a_multiple_do_not_overlap() -> None:
-    assert len(attack_windows((192, 96, 288), (96, 96, 96))) == 2 * 1 * 3
-
-
-@pytest.mark.parametrize("size", [(56, 33, 20), (32, 32, 16), (20, 40, 16)])
-def test_prediction_is_that_of_monai_on_the_bare_network(tiny_unet: nn.Module, size: tuple[int, int, int]) -> None:
-    from monai.inferers import SlidingWindowInferer
-
-    image = torch.rand(1, *size)
-    with torch.no_grad():
-        logits = SlidingWindowInferer(ROI, sw_batch_size=4, overlap=0.5, mode="constant")(image[None], tiny_unet)
-    assert isinstance(logits, Tensor)
-    found = predict(SegmentationModel(tiny_unet, ROI), image, window_batch=4)
-    assert found.dtype == torch.uint8
-    assert torch.equal(found.long(), logits.argmax(1)[0])
-
-
-def test_small_volume_is_predicted_as_the_wrapper_pads_it(tiny_unet: nn.Module) -> None:
-    model = SegmentationModel(tiny_unet, ROI)
-    image = torch.rand(1, 1, 27, 32, 9)
-    with torch.no_grad():
-        expected = model(image).argmax(1)[0]
-    assert torch.equal(predict(model, image).long(), expected)
-
-
 def test_prediction_may_become_labels_of_an_attack(tiny_unet: nn.Module) -> None:
     assert not predict(SegmentationModel(tiny_unet, ROI), torch.rand(1, *ROI)).is_inference()
 
@@ -94,8 +69,10 @@ def monais(predictor: Any, image: Tensor, settings: Inference, window_batch: int
     return scores.argmax(1)[0]
 
 
-@pytest.mark.parametrize("weighting", ["constant", "gaussian"])
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.6, 0.95])
+@pytest.mark.parametrize(
+    ("overlap", "weighting"),
+    [(0.0, "constant"), (0.25, "gaussian"), (0.5, "constant"), (0.6, "gaussian"), (0.95, "constant")],
+)
 def test_label_map_is_monais_on_all_voxels(small_net: nn.Module, weighting: Any, overlap: float) -> None:
     """Whichever axes are shorter than the window, and wherever a batch of windows passes from one slab to the next."""
     settings = Inference(overlap=overlap, weighting=weighting)
@@ -143,8 +120,7 @@ def over_mirrors(net: nn.Module, axes: str, average: str) -> Any:
     return predictor
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-@pytest.mark.parametrize("mirror", ["", "H", "WD", "HWD"])
+@pytest.mark.parametrize(("mirror", "average"), [("", "probabilities"), ("H", "logits"), ("HWD", "probabilities")])
 def test_mirror_images_are_averaged_before_windows(small_net: nn.Module, mirror: str, average: Any) -> None:
     """In double precision, as the order of the sum over mirror images is not said; axes are padded by an odd number."""
     net, settings = deepcopy(small_net).double(), Inference(mirror=mirror, average=average, weighting="gaussian")

@@ -6,13 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
 import pytest
 import tiny
 
 from freqbench import models
-from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.job.grid import Grid
 from freqbench.job.schema import build_dataset
@@ -115,30 +112,3 @@ def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Ex
         "on them are flattered",
     )
     assert grid(training={"fingerprints": {"train": prints[1:]}}).warnings == ()
-
-
-def test_a_file_is_the_same_case_in_every_space(tmp_path: Path) -> None:
-    """So that what a network learned from is known again under a benchmark's own preprocessing and split."""
-    for name, voxels in (("image", np.random.default_rng(0).normal(size=(8, 8, 8))), ("label", np.ones((8, 8, 8)))):
-        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
-    case = '[{"image": "image.nii.gz", "label": "label.nii.gz"}]'
-    content = f'{{"labels": {{"0": "background", "1": "x"}}, "training": {case}, "validation": {case}}}'
-    (tmp_path / "dataset.json").write_text(content)
-    entry = {"name": "mr", "loader": "decathlon", "root": str(tmp_path)}
-    fingerprints = {
-        build_dataset({**entry, **changes}, "x").refs()[0].fingerprint
-        for changes in (
-            {"split": "training"},
-            {"split": "validation", "spacing": [2, 2, 2], "intensity": "zscore"},
-            {"split": "training", "labels": ["air", "organ"], "size": [4, 4, 4]},
-        )
-    }
-    assert len(fingerprints) == 1
-
-
-def test_a_recorded_space_is_one_that_a_job_may_give() -> None:
-    """What `freqbench.training` is to write: the dataset's space as JSON has it."""
-    from freqbench.core.input_space import Preprocess
-
-    space = build_dataset({"name": "phantom"}, "x").space
-    assert config.validate(space.model_dump(mode="json"), Preprocess, "x").identity() == space.identity()

@@ -20,36 +20,25 @@ def spec(num_classes: int = 3, **changes: Any) -> ModelSpec:
     return resolve(ModelEntry(**entry), num_classes)
 
 
-def test_model_id_is_16_hex_digits() -> None:
-    assert int(spec().model_id, 16) < 2**64
-    assert len(spec().model_id) == 16
+def test_model_id_depends_on_all_that_changes_predictions(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"num_classes": 4},
+        {"roi": (32, 32, 32)},
+        {"args": {"dropout": 0.1}},
+        {"args": {"num_res_units": 0}},
+        {"checkpoint": str(tmp_path / "a.pt")},
+    ]
+    assert len({spec(**each).model_id for each in changes}) == len(changes)
 
 
-def test_model_id_does_not_depend_on_the_name() -> None:
-    assert spec(name="other").model_id == spec().model_id
-
-
-def test_model_id_does_not_depend_on_the_path(tmp_path: Path, tiny_unet: nn.Module) -> None:
+def test_model_id_depends_on_no_name_path_or_named_default(tmp_path: Path, tiny_unet: nn.Module) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes())
     first, second = (spec(checkpoint=str(tmp_path / name)).model_id for name in ("a.pt", "b.pt"))
     assert first == second
-
-
-def test_model_id_does_not_depend_on_naming_a_default() -> None:
-    assert spec(args={"num_res_units": 2, "dropout": 0.0, "act": "PRELU"}).model_id == spec().model_id
-
-
-@pytest.mark.parametrize(
-    "changes", [{"num_classes": 4}, {"roi": (32, 32, 32)}, {"args": {"dropout": 0.1}}, {"args": {"num_res_units": 0}}]
-)
-def test_model_id_depends_on_all_that_changes_predictions(changes: dict[str, Any]) -> None:
-    assert spec(**changes).model_id != spec().model_id
-
-
-def test_model_id_depends_on_the_weights(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
-    assert spec(checkpoint=str(tmp_path / "a.pt")).model_id != spec().model_id
+    assert spec(name="other", args={"num_res_units": 2, "dropout": 0.0, "act": "PRELU"}).model_id == spec().model_id
 
 
 def test_model_id_of_today_stays() -> None:
@@ -68,16 +57,6 @@ def test_spec_travels_to_workers() -> None:
 def test_random_weights_are_asked_for_by_name_and_need_an_arch() -> None:
     with pytest.raises(UserError, match="m: the checkpoint does not say its architecture: give arch: unet, unetr"):
         resolve(ModelEntry(name="m", checkpoint="random"), 3)
-
-
-def test_random_weights_are_those_of_seed_0() -> None:
-    from monai.networks.nets.unet import UNet
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = UNet(3, 1, 3, (8, 16, 32, 64), (2, 2, 2), num_res_units=2)
-    expected, found = net.state_dict(), load(spec(), CPU).net.state_dict()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_model_is_in_eval_mode_without_parameter_gradients() -> None:
@@ -104,17 +83,6 @@ def test_other_networks_attack_and_predict(arch: str) -> None:
     model = load(resolve(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=(32, 32, 16)), 3), CPU)
     images = torch.rand(2, 1, 32, 30, 16, requires_grad=True)
     model(images)[:, 1].sum().backward()
-    assert images.grad is not None
-    assert images.grad.abs().sum() > 0
-
-
-@pytest.mark.slow
-def test_swin_unetr_attacks_and_predicts() -> None:
-    entry = ModelEntry(name="m", arch="swin_unetr", checkpoint="random", args={"feature_size": 12}, roi=(64, 64, 64))
-    images = torch.rand(1, 1, 64, 60, 64, requires_grad=True)
-    logits = load(resolve(entry, 3), CPU)(images)
-    logits[:, 1].sum().backward()
-    assert logits.shape == (1, 3, 64, 60, 64)
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
 

@@ -40,12 +40,6 @@ def test_window_larger_than_the_roi_is_refused(tiny_unet: nn.Module) -> None:
         SegmentationModel(tiny_unet, ROI)(torch.rand(1, 1, 33, 32, 16))
 
 
-def test_float64_serves_float64(tiny_unet: nn.Module) -> None:
-    model = SegmentationModel(tiny_unet, ROI).double()
-    logits = model(torch.rand(1, 1, 30, 32, 16, dtype=torch.float64))
-    assert logits.dtype == torch.float64
-
-
 def test_bf16_computes_in_bfloat16_and_returns_float32() -> None:
     net = nn.Conv3d(1, 2, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)

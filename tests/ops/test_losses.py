@@ -1,79 +1,280 @@
-"""The fused Dice, alone and with cross-entropy, against MONAI, the golden oracles and finite differences."""
+"""Losses against torch, scipy, MONAI, the authors' values and each paper's formula written out voxel by voxel."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
-from golden.network import Find, reference_network
+import torch.nn.functional as F
 from monai.losses import DiceCELoss, DiceLoss
-from torch import Tensor, nn
+from scipy.spatial.distance import jensenshannon
+from torch import Tensor
 
-from freqbench.ops.losses import Loss, dice, dice_ce
-from freqbench.ops.voxel_losses import EVERYTHING
+from freqbench.core.errors import UserError
+from freqbench.ops.losses import (
+    COMPARED_BY,
+    EVERYTHING,
+    LOSSES,
+    Loss,
+    Scope,
+    cosine_to_label,
+    dice_of_set,
+    is_as_labelled,
+)
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def random_task(batch: int = 2, num_classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, labels of which about half are predicted, and other labels."""
+    generator = torch.Generator().manual_seed(2)
+    logits = 3 * torch.randn(batch, num_classes, 5, 4, 3, generator=generator, dtype=torch.float64)
+    shape = (batch, 1, 5, 4, 3)
+    guessed = torch.randint(0, num_classes, shape, generator=generator)
+    labels = torch.where(torch.rand(shape, generator=generator) < 0.4, logits.argmax(1, keepdim=True), guessed)
+    return logits, labels, torch.randint(0, num_classes, shape, generator=generator)
+
+
+def scope_of(name: str, truth: Tensor, voxels: Tensor | None = None) -> Scope:
+    return Scope(voxels=voxels, truth=truth if name == "dlr-targeted" else None)
+
+
+def call(name: str, logits: Tensor, labels: Tensor, truth: Tensor, voxels: Tensor | None = None) -> Tensor:
+    return LOSSES[name](logits, labels, scope_of(name, truth, voxels))
+
+
+def by_voxel(logits: Tensor, labels: Tensor) -> list[list[tuple[np.ndarray, int]]]:
+    """Of every sample, the logits and the label of each voxel."""
+    flat = logits.flatten(2).movedim(1, 2).numpy(), labels.flatten(1).numpy()
+    return [[(z, int(y)) for z, y in zip(*sample, strict=True)] for sample in zip(*flat, strict=True)]
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    p = np.exp(z - z.max())
+    return p / p.sum()
+
+
+def one_hot(labels: Tensor) -> Tensor:
+    return F.one_hot(labels[:, 0], 5).movedim(-1, 1).double()
+
+
+def means(values: list[list[float]]) -> Tensor:
+    return torch.tensor([sum(sample) / len(sample) for sample in values], dtype=torch.float64)
+
+
+def test_dlr_is_the_paper_s_formula() -> None:
+    logits, labels, _ = random_task()
+
+    def value(z: np.ndarray, y: int) -> float:
+        down = np.sort(z)[::-1]
+        return -(z[y] - np.delete(z, y).max()) / (down[0] - down[2])
+
+    expected = means([[value(z, y) for z, y in sample] for sample in by_voxel(logits, labels)])
+    assert torch.allclose(LOSSES["dlr"](logits, labels, EVERYTHING), expected)
+
+
+def test_dlr_targeted_is_minus_the_paper_s_formula() -> None:
+    logits, truth, target = random_task()
+
+    def value(z: np.ndarray, y: int, t: int) -> float:
+        down = np.sort(z)[::-1]
+        return -(z[y] - z[t]) / (down[0] - (down[2] + down[3]) / 2)
+
+    pairs = zip(by_voxel(logits, truth), by_voxel(logits, target), strict=True)
+    expected = means([[value(z, y, t) for (z, y), (_, t) in zip(*pair, strict=True)] for pair in pairs])
+    assert torch.allclose(-LOSSES["dlr-targeted"](logits, target, Scope(truth=truth)), expected)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_dlr_has_a_gradient_where_two_classes_tie(label: int) -> None:
+    """Between the label and the other of the two, whichever torch sorts first."""
+    logits = torch.tensor([2.0, 2.0, 1.0, 0.0]).reshape(1, 4, 1, 1, 1).requires_grad_()
+    value = LOSSES["dlr"](logits, torch.full((1, 1, 1, 1, 1), label), EVERYTHING)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert gradient.flatten()[[label, 1 - label]].tolist() == [-1.0, 1.0]
+
+
+def test_dlr_does_not_know_scale_and_shift() -> None:
+    logits, labels, target = random_task()
+    for name, truth in (("dlr", target), ("dlr-targeted", target)):
+        assert torch.allclose(call(name, 7 * logits - 3, labels, truth), call(name, logits, labels, truth))
+
+
+def test_mask_ce_counts_voxels_that_are_right_alone() -> None:
+    logits, labels, _ = random_task()
+    expected = means(
+        [[-math.log(softmax(z)[y]) * (z.argmax() == y) for z, y in sample] for sample in by_voxel(logits, labels)]
+    )
+    assert torch.allclose(LOSSES["mask-ce"](logits, labels, EVERYTHING), expected)
+
+
+def test_towards_a_target_mask_ce_counts_voxels_that_are_not_there() -> None:
+    logits, target, truth = random_task()
+    expected = means(
+        [[-math.log(softmax(z)[y]) * (z.argmax() != y) for z, y in sample] for sample in by_voxel(logits, target)]
+    )
+    assert torch.allclose(LOSSES["mask-ce"](logits, target, Scope(truth=truth)), expected)
+
+
+def test_balanced_mask_ce_is_a_mean_over_the_classes_that_are_there() -> None:
+    logits, labels, _ = random_task()
+    labels = torch.where(labels == 3, 1, labels)
+    expected = []
+    for sample in by_voxel(logits, labels):
+        terms: dict[int, list[float]] = {}
+        for z, y in sample:
+            terms.setdefault(y, []).append(-math.log(softmax(z)[y]) * (z.argmax() == y))
+        expected.append([sum(term) / len(term) for term in terms.values()])
+    assert torch.allclose(LOSSES["mask-ce-balanced"](logits, labels, EVERYTHING), means(expected))
+
+
+def test_js_is_scipy_s_distance_squared() -> None:
+    logits, labels, _ = random_task()
+    expected = means(
+        [[jensenshannon(softmax(z), np.eye(5)[y]) ** 2 for z, y in sample] for sample in by_voxel(logits, labels)]
+    )
+    assert torch.allclose(LOSSES["js"](logits, labels, EVERYTHING), expected)
+
+
+def test_cosine_is_torch_s_own() -> None:
+    logits, labels, _ = random_task()
+    expected = (1 - F.cosine_similarity(logits, one_hot(labels), dim=1)).flatten(1).mean(1)
+    assert torch.allclose(LOSSES["cosine"](logits, labels, EVERYTHING), expected)
+
+
+def test_js_stays_finite_where_the_softmax_saturates() -> None:
+    logits = torch.tensor([200.0, -200.0]).reshape(1, 2, 1, 1, 1).requires_grad_()
+    for label, value in ((0, 0.0), (1, math.log(2))):
+        loss = LOSSES["js"](logits, torch.full((1, 1, 1, 1, 1), label), EVERYTHING)
+        assert float(loss.detach()) == pytest.approx(value, abs=1e-6)
+        assert bool(torch.autograd.grad(loss.sum(), logits)[0].isfinite().all())
+
+
+@every_loss
+def test_gradient_equals_finite_differences(name: str) -> None:
+    logits, labels, truth = random_task()
+    loss: Loss = LOSSES[name]
+    assert torch.autograd.gradcheck(lambda z: loss(z, labels, scope_of(name, truth)), (logits.requires_grad_(),))
+
+
+@every_loss
+def test_a_sample_does_not_know_its_batch(name: str) -> None:
+    logits, labels, truth = random_task(3)
+    alone = [call(name, *(tensor[i : i + 1] for tensor in (logits, labels, truth))) for i in range(3)]
+    assert torch.allclose(call(name, logits, labels, truth), torch.cat(alone), rtol=1e-12)
+
+
+@every_loss
+def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
+    """The same number as from a volume that holds those voxels and no others."""
+    logits, labels, truth = random_task()
+    voxels = truth == 2
+    alone = []
+    for i in range(len(logits)):
+        own = voxels[i, 0]
+        cut = [tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]
+        alone.append(call(name, *cut))
+    assert torch.allclose(call(name, logits, labels, truth, voxels), torch.cat(alone))
+
+
+def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
+    """Nearly the same probability everywhere, whose rounding errors all have one sign."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.zeros(1, 2, 64, 64, 64)
+    logits[:, 0] = 4 + 0.02 * torch.randn(64, 64, 64, generator=generator)
+    labels = torch.zeros(1, 1, 64, 64, 64, dtype=torch.long)
+    labels[..., :2] = 1
+    for name, scope in (("dice", EVERYTHING), ("dicece", EVERYTHING), ("dice", Scope(voxels=labels == 0))):
+        found, expected = (float(LOSSES[name](z, labels, scope)) for z in (logits, logits.double()))
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_dice_of_some_classes_is_the_mean_of_their_terms() -> None:
+    logits, labels, _ = random_task()
+    p, o = logits.softmax(1), one_hot(labels)
+    terms = 1 - 2 * (p * o).flatten(2).sum(2) / ((p**2).flatten(2).sum(2) + o.flatten(2).sum(2) + 1e-6)
+    found = LOSSES["dice"](logits, labels, Scope(classes=torch.tensor([1, 4])))
+    assert torch.allclose(found, (terms[:, 1] + terms[:, 4]) / 2)
+
+
+@every_loss
+def test_nothing_to_attack_is_no_gradient(name: str) -> None:
+    logits, labels, truth = random_task()
+    value = call(name, logits.requires_grad_(), labels, truth, torch.zeros_like(truth, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+    assert bool(value.isfinite().all())
+
+
+@every_loss
+def test_the_wrong_class_at_every_voxel_has_a_higher_loss_than_the_right_one(name: str) -> None:
+    """Of masked losses that holds for what they are compared by."""
+    _, labels, truth = random_task()
+    right, wrong = (one_hot(y) for y in (labels, (labels + 1) % 5))
+    name = COMPARED_BY.get(name, name)
+    truth = torch.where(truth == labels, (labels + 1) % 5, truth)
+    assert bool((call(name, wrong, labels, truth) > call(name, right, labels, truth)).all())
+
+
+@pytest.mark.parametrize(("name", "fewest"), [("dlr", 3), ("dlr-targeted", 4)])
+def test_too_few_classes_are_one_line(name: str, fewest: int) -> None:
+    for num_classes in (2, 3):
+        logits, labels, truth = random_task(num_classes=num_classes)
+        if num_classes < fewest:
+            with pytest.raises(UserError, match=f"^{name}: expected at least {fewest} classes, got {num_classes}: use"):
+                call(name, logits, labels, truth)
+
+
+def test_dlr_targeted_asks_for_the_truth() -> None:
+    logits, labels, _ = random_task()
+    with pytest.raises(UserError, match=r"^dlr-targeted: expected the true labels beside the target"):
+        LOSSES["dlr-targeted"](logits, labels, EVERYTHING)
+
+
+# The fused Dice
 
 ARGUMENTS = {"softmax": True, "to_onehot_y": True, "squared_pred": True, "smooth_nr": 0, "smooth_dr": 1e-6}
-each_loss = pytest.mark.parametrize(
-    ("loss", "monai"), [(dice_ce, DiceCELoss(**ARGUMENTS)), (dice, DiceLoss(**ARGUMENTS))], ids=["dicece", "dice"]
-)
+MONAI = {"dicece": DiceCELoss(**ARGUMENTS), "dice": DiceLoss(**ARGUMENTS)}
 
 
-def random_task(batch: int = 2, num_classes: int = 5) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    logits = 3 * torch.randn(batch, num_classes, 6, 5, 4, generator=generator, dtype=torch.float64)
-    return logits.requires_grad_(), torch.randint(0, num_classes, (batch, 1, 6, 5, 4), generator=generator)
+@pytest.mark.parametrize("name", MONAI)
+def test_the_mean_over_samples_and_its_gradient_are_monai_s(name: str) -> None:
+    logits, labels, _ = random_task()
+    logits.requires_grad_()
+    ours, theirs = LOSSES[name](logits, labels, EVERYTHING).mean(), MONAI[name](logits, labels)
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, theirs)]
+    assert torch.allclose(*gradients, atol=1e-9)
 
 
-@each_loss
-def test_mean_over_samples_equals_monai(loss: Loss, monai: nn.Module) -> None:
-    logits, labels = random_task()
-    assert float(loss(logits, labels, EVERYTHING).mean()) == pytest.approx(float(monai(logits, labels)), abs=1e-7)
+# Single voxels and sets of them
 
 
-@each_loss
-def test_gradient_equals_monai(loss: Loss, monai: nn.Module) -> None:
-    logits, labels = random_task()
-    (ours,) = torch.autograd.grad(loss(logits, labels, EVERYTHING).mean(), logits)
-    (theirs,) = torch.autograd.grad(monai(logits, labels), logits)
-    assert torch.allclose(ours, theirs, atol=1e-9)
+def test_right_is_where_the_argmax_is_the_label() -> None:
+    logits, labels, _ = random_task()
+    assert torch.equal(is_as_labelled(logits, labels), logits.argmax(dim=1, keepdim=True) == labels)
 
 
-@pytest.mark.parametrize("loss", [dice_ce, dice])
-def test_gradient_equals_finite_differences(loss: Loss) -> None:
-    logits, labels = random_task(num_classes=3)
-    assert torch.autograd.gradcheck(lambda z: loss(z, labels, EVERYTHING), (logits,))
+def test_cosine_to_the_label_is_torch_s() -> None:
+    logits, labels, _ = random_task()
+    expected = F.cosine_similarity(logits.softmax(dim=1), one_hot(labels), dim=1)
+    assert torch.allclose(cosine_to_label(logits.softmax(dim=1), labels)[:, 0], expected, rtol=1e-12)
 
 
-def test_a_sample_does_not_know_its_batch() -> None:
-    logits, labels = random_task()
-    assert torch.equal(dice_ce(logits, labels)[1:], dice_ce(logits[1:], labels[1:]))
+def test_dice_of_a_set_pools_voxels_classes_and_samples() -> None:
+    logits, labels, _ = random_task()
+    p, o = logits.softmax(dim=1), one_hot(labels)
+    members = torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.4
+    chosen = members.expand_as(p)
+    overlap, sizes = (p * o)[chosen].sum(), (p.square() + o.square())[chosen].sum()
+    expected = 1 - (2 * overlap + 1e-5) / (sizes + 1e-5)
+    assert float(dice_of_set(p, labels, members)) == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_absent_class_adds_one_to_the_mean() -> None:
-    """A perfect prediction of labels that lack one of four classes loses exactly a quarter."""
-    labels = torch.tensor([0, 1, 2, 0]).reshape(1, 1, 4, 1, 1)
-    logits = 200.0 * torch.nn.functional.one_hot(labels[:, 0], 4).movedim(-1, 1).double()
-    assert float(dice_ce(logits, labels)) == pytest.approx(0.25, abs=1e-6)
-
-
-def test_large_volume_in_float32_keeps_six_digits() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1, 6, 64, 64, 64, generator=generator)
-    labels = torch.randint(0, 6, (1, 1, 64, 64, 64), generator=generator)
-    assert float(dice_ce(logits, labels)) == pytest.approx(float(dice_ce(logits.double(), labels)), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("key", "batch", "relabel"),
-    [
-        ("dicece_B1", 1, lambda y: y),
-        ("dicece_B2", 2, lambda y: y),
-        ("dicece_B1_class3_absent", 1, lambda y: torch.where(y == 3, 0, y)),
-        ("dicece_B1_target_plus1mod4", 1, lambda y: (y + 1) % 4),
-    ],
-)
-def test_equals_the_released_value(golden: Find, key: str, batch: int, relabel) -> None:  # type: ignore[no-untyped-def]
-    inputs = np.load(golden("inputs"))
-    images = torch.from_numpy(inputs["images"][:batch])
-    labels = relabel(torch.from_numpy(inputs["labels"][:batch].astype(np.int64)))
-    expected = float(np.load(golden("oracles"))[key])
-    with torch.no_grad():
-        assert float(dice_ce(reference_network(golden)(images), labels).mean()) == pytest.approx(expected, rel=2e-6)
+def test_an_empty_set_gives_nothing_and_no_gradient() -> None:
+    logits, labels, _ = random_task()
+    logits.requires_grad_()
+    loss = dice_of_set(logits.softmax(dim=1), labels, torch.zeros_like(labels, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()  # type: ignore[union-attr]

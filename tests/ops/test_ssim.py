@@ -15,8 +15,8 @@ from freqbench.ops.ssim import body_ssim, gaussian_window, ssim_loss
 
 
 @pytest.fixture(scope="module")
-def oracles(shared: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(shared / "golden" / "oracles.npz"))
+def oracles(arrays: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(arrays / "oracles.npz"))
 
 
 def volumes(*shape: int, seed: int = 0, noise: float = 0.2) -> tuple[Tensor, Tensor]:
@@ -37,10 +37,6 @@ def with_gradient(function: object, y: Tensor) -> tuple[Tensor, Tensor]:
     y = y.detach().requires_grad_()
     value = function(y)  # type: ignore[operator]
     return value.detach(), torch.autograd.grad(value.sum(), y)[0]
-
-
-def test_window_is_the_released_one(oracles: dict[str, np.ndarray]) -> None:
-    assert np.array_equal(gaussian_window().float().numpy(), oracles["ssim_window"])
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 6, 9), (1, 40, 5, 36), (1, 3, 3, 3), (2, 8, 6, 9)])
@@ -92,22 +88,6 @@ def test_blockwise_and_whole_values_are_the_released_ones(
     expected = float(oracles[f"ssim_loss_block{side}" if side else "ssim_loss_whole"])
     assert float(loss) == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
     assert 1 - float(loss) == pytest.approx(1 - expected, rel=1e-6)
-
-
-def test_gradient_is_the_released_one(golden: Find, oracles: dict[str, np.ndarray]) -> None:
-    """To 4e-5 of its largest value: what pytorch-msssim's own float32 is off its float64 (2.6e-5) and ours (1.8e-5)."""
-    reference = load(golden, "vafa3d_q20_s5_b32_ssim")
-    adversarial = torch.from_numpy(reference.arrays["adversarial"])
-    _, gradient = with_gradient(ssim_loss(reference.images), adversarial)
-    expected = torch.from_numpy(oracles["ssim_loss_whole_grad"])
-    assert float((gradient[0, 0] - expected).abs().max()) <= 4e-5 * float(expected.abs().max())
-
-
-def test_values_of_a_batch_have_the_released_mean(golden: Find, oracles: dict[str, np.ndarray]) -> None:
-    images = torch.from_numpy(np.load(golden("inputs"))["images"])
-    adversarial = torch.from_numpy(load(golden, "vafa3d_q20_s5_b32_ssim").arrays["adversarial"])
-    other = torch.cat([adversarial, 0.9 * images[1:] + 0.05])
-    assert float(ssim_loss(images)(other).mean()) == pytest.approx(float(oracles["ssim_loss_whole_B2"]), rel=1e-5)
 
 
 def test_negative_similarity_is_a_loss_of_one_without_gradient(oracles: dict[str, np.ndarray]) -> None:

@@ -66,5 +66,5 @@ def records(table: Callable[..., pa.Table]) -> Callable[..., pd.DataFrame]:
 @pytest.fixture(scope="session")
 def papers() -> list[dict[str, str]]:
     """The published numbers, read by csv alone."""
-    with (Path(freqbench.__file__).parent / "reporting" / "recipes" / "papers.csv").open() as stream:
+    with (Path(freqbench.__file__).parent / "reporting" / "papers" / "recipes" / "papers.csv").open() as stream:
         return list(csv.DictReader(stream))

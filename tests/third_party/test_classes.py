@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from third_party.own import OWN, ROI, module, spec, units
-from toy.attack import Walk
 from toy.net import Tiny
 
-from freqbench.attacks import attack_class, make
 from freqbench.core import plugins
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
@@ -141,11 +139,6 @@ def test_parameters_of_an_attack_are_held_to_the_table_s_rules() -> None:
             units(attacks=[{**OWN["attacks"][0], **changes}])
 
 
-def test_keys_of_a_dataset_are_held_to_its_fields() -> None:
-    with pytest.raises(UserError, match=r"datasets\[0\]: unknown key 'sid'. Did you mean 'side'"):
-        units(datasets=[{**OWN["datasets"][0], "sid": 3}])
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -223,15 +216,3 @@ def test_a_checkpoint_may_bring_arguments_but_not_code(tmp_path: Path) -> None:
         UserError, match=r"was trained as toy.net:Tiny, code of another package, .* give arch: toy.net:Tiny"
     ):
         spec(checkpoint=path, arch=None)
-
-
-def test_a_migration_of_a_network_that_has_none_is_refused(tmp_path: Path) -> None:
-    torch.save(trained().state_dict(), tmp_path / "a.pt")
-    with pytest.raises(UserError, match=r"tiny: migration: expected none for toy.net:Tiny of .*a.pt, got monai-1.4"):
-        spec(checkpoint=str(tmp_path / "a.pt"), migration="monai-1.4")
-
-
-def test_a_path_means_the_class_that_python_imports() -> None:
-    with trusting():
-        assert attack_class("toy.attack:Walk") is Walk
-    assert make(Walk, eps=0.1).steps == 5

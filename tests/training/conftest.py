@@ -1,37 +1,53 @@
-"""A job that a thread finishes in a second or two."""
+"""A job that a thread finishes in a second or two, and what it makes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from freqbench.core.config import validate
-from freqbench.training import TrainJob
+from freqbench.training import TrainJob, train
+
+NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": [16, 16, 16]}
+PGD = {"name": "pgd", "eps": "4/255", "steps": 2}
+FGSM = {"name": "fgsm", "eps": "4/255"}
+AT = {"name": "at", "objective": "at", "attack": PGD}
+VAFT = {
+    "name": "vaft",
+    "objective": "vaft",
+    "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
+    "frequency_consistency": {"weight": 1, "form": "released", "block": "whole"},
+}
+MakeJob = Callable[..., TrainJob]
+
+
+def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
+    """A job of the network `net` and what starts from it, on four small phantoms; keywords replace its fields."""
+    content = {
+        "name": "tiny",
+        "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
+        "splits": {"train": "train", "select": "validation", "test": "test"},
+        "models": [{"name": "net", **NET}, *more],
+        "steps": 6,
+        "batch_size": 2,
+        "lr": 1e-2,
+        "warmup_steps": 2,
+        "validate_every": 2,
+        "loaders": 0,
+    }
+    return validate(content | changes, TrainJob, where="tiny")
 
 
 @pytest.fixture(scope="session")
-def tiny_job() -> Callable[..., TrainJob]:
-    """A job on four small phantoms; keywords replace its fields."""
+def tiny_job() -> MakeJob:
+    return job_of
 
-    def make(**changes: Any) -> TrainJob:
-        content = {
-            "name": "tiny",
-            "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
-            "splits": {"train": "train", "select": "validation", "test": "test"},
-            "models": [
-                {
-                    "name": "net",
-                    "arch": "unet",
-                    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1},
-                    "roi": [16, 16, 16],
-                }
-            ],
-            "steps": 6,
-            "batch_size": 2,
-            "lr": 1e-2,
-            "warmup_steps": 2,
-            "validate_every": 2,
-        }
-        return validate(content | changes, TrainJob, where="tiny")
 
-    return make
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, Path]:
+    """A clean network in half precision and one of VAFT, judged under two attacks, cut by a process of their own."""
+    out = tmp_path_factory.mktemp("trained")
+    job = job_of(VAFT, half=True, loaders=1, validation={"attack": ["own", FGSM], "choose_by": "worst"})
+    train(job, str(out), progress=False)
+    return job, out

@@ -1,3 +1,5 @@
+"""The loop of one network: its steps, what it keeps, and that an interrupted run ends as an uninterrupted one."""
+
 import math
 import os
 import signal
@@ -8,39 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
-from freqbench.training import TrainJob, loop
-from freqbench.training.lists import ROLES, job_lists
+from freqbench.training import loop
 from freqbench.training.loop import fit, learning_rate
-from freqbench.training.plan import trainings_of
+from freqbench.training.plan import prepare
 from freqbench.training.recipe import Schedule
 from freqbench.training.state import State
-from freqbench.training.validation import mean_foreground
 
-Train = Callable[..., State]
+from .conftest import NET, VAFT, job_of
 
-
-def ignore(state: State) -> None:
-    """Nothing to show."""
+CASES: dict[str, list[Case]] = {}
 
 
-@pytest.fixture(scope="module")
-def train_tiny(tiny_job: Callable[..., TrainJob]) -> Train:
-    """Train the tiny network in a folder; keywords change the job."""
-    cases: dict[str, list[Case]] = {}
-
-    def train(folder: Path, seen: Callable[[State], None] = ignore, **changes: Any) -> State:
-        job = tiny_job(**{"loaders": 0} | changes)
-        lists = job_lists(job)
-        refs = {role: lists[role].refs() for role in ROLES}
-        if not cases:
-            cases.update({role: [lists[role].load(ref) for ref in refs[role]] for role in ROLES})
-        training = trainings_of(job, str(folder), lists["train"], refs)[0]
-        return fit(training, cases["train"], cases["select"], str(folder), seen)
-
-    return train
+def run(folder: Path, seen: Callable[[State], None] = lambda state: None, **changes: Any) -> State:
+    """Train the first network of the tiny job in a folder; keywords change the job."""
+    prepared = prepare(job_of(**changes), str(folder))
+    for role in ("train", "select"):
+        CASES.setdefault(role, [prepared.lists[role].load(ref) for ref in prepared.refs[role]])
+    return fit(prepared.trainings[0], CASES["train"], CASES["select"], str(folder), seen)
 
 
 def stop_at(step: int) -> Callable[[State], None]:
@@ -57,66 +47,64 @@ def weights(state: State) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in state.net.state_dict().values())
 
 
-def test_the_loss_falls(train_tiny: Train, tmp_path: Path) -> None:
-    state = train_tiny(tmp_path, steps=24, validate_every=8)
-    losses = [row.loss for row in state.log]
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    return run(folder), folder
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    losses = [row.loss for row in run(tmp_path, steps=24, validate_every=8).log]
     assert losses[-1] < 0.75 * losses[0]
 
 
-def test_equal_seeds_give_equal_weights(train_tiny: Train, tmp_path: Path) -> None:
-    first = train_tiny(tmp_path / "a")
-    again = train_tiny(tmp_path / "b")
-    other = train_tiny(tmp_path / "c", seed=1)
-    assert weights(first) == weights(again)
-    assert weights(first) != weights(other)
-
-
-@pytest.mark.parametrize("step", [1, 3, 4, 6])
-def test_interrupted_and_resumed_ends_as_uninterrupted(train_tiny: Train, tmp_path: Path, step: int) -> None:
-    whole = train_tiny(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path / "cut", stop_at(step))
-    resumed = train_tiny(tmp_path / "cut")
-    assert weights(resumed) == weights(whole)
-    for name in ("best.safetensors", "log.csv"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def test_dropout_is_resumed_too(train_tiny: Train, tmp_path: Path) -> None:
-    args = {"channels": [4, 8], "strides": [2], "num_res_units": 1, "dropout": 0.3}
-    models = [{"name": "net", "arch": "unet", "args": args, "roi": [16, 16, 16]}]
-    whole = train_tiny(tmp_path / "whole", models=models)
+def test_equal_seeds_give_equal_weights_whatever_the_global_random_state(
+    whole: tuple[State, Path], tmp_path: Path
+) -> None:
     torch.rand(7)
-    with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path / "cut", stop_at(3), models=models)
-    assert weights(train_tiny(tmp_path / "cut", models=models)) == weights(whole)
-
-
-def test_global_random_state_is_left_alone(train_tiny: Train, tmp_path: Path) -> None:
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    train_tiny(tmp_path)
+    assert weights(run(tmp_path / "again")) == weights(whole[0])
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert weights(run(tmp_path / "other", seed=1)) != weights(whole[0])
 
 
-def test_ctrl_c_ends_the_step_and_saves_it(train_tiny: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path], tmp_path: Path, step: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path, stop_at(3))
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 3
+        run(tmp_path, stop_at(step))
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == step
     assert signal.getsignal(signal.SIGINT) is handler
+    assert weights(run(tmp_path)) == weights(whole[0])
+    for name in ("best.safetensors", "log.csv"):
+        assert (tmp_path / name).read_bytes() == (whole[1] / name).read_bytes()
 
 
-def test_the_state_of_another_content_is_not_resumed(train_tiny: Train, tmp_path: Path) -> None:
+def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> None:
+    model = {**VAFT, **NET, "start": "scratch", "random_budget": [6, 20], "args": {**NET["args"], "dropout": 0.3}}
+    changes = {"models": [model], "validation": {"attack": {"name": "fgsm", "eps": "4/255"}}, "steps": 4}
+    uncut = run(tmp_path / "uncut", **changes)
     with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path / "cut", stop_at(3))
+        run(tmp_path / "cut", stop_at(3), **changes)
+    assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
+    assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "uncut" / "log.csv").read_bytes()
+
+
+def test_the_state_of_another_content_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stop_at(3))
     steps: list[int] = []
-    train_tiny(tmp_path / "cut", lambda state: steps.append(state.step), lr=2e-2)
+    run(tmp_path, lambda state: steps.append(state.step), lr=2e-2)
     assert steps[0] == 1
 
 
-def test_the_log_has_a_row_a_validation(train_tiny: Train, tmp_path: Path) -> None:
-    state = train_tiny(tmp_path, steps=7, validate_every=3)
+def test_the_log_has_a_row_a_validation(tmp_path: Path) -> None:
+    state = run(tmp_path, steps=7, validate_every=3)
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     assert header == "step,lr,loss,loss_clean,loss_attacked,loss_consistency,dice_select,dice_attacked,dice_worst"
     assert [int(row.split(",")[0]) for row in rows] == [3, 6, 7]
@@ -124,60 +112,96 @@ def test_the_log_has_a_row_a_validation(train_tiny: Train, tmp_path: Path) -> No
     assert {row.split(",")[4] for row in rows} == {""}  # nothing was attacked
 
 
-def test_the_best_weights_are_kept_not_the_last(
-    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_weights_are_kept_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.9, 0.1])
     monkeypatch.setattr(loop, "mean_foreground", lambda *arguments: next(scores))
     seen: dict[int, bytes] = {}
-    state = train_tiny(tmp_path, lambda state: seen.update({state.step: weights(state)}))
+    state = run(tmp_path, lambda state: seen.update({state.step: weights(state)}))
     assert b"".join(tensor.numpy().tobytes() for tensor in state.best.values()) == seen[4]
     assert state.dice_select == 0.9
 
 
-def test_a_time_limit_stops_after_a_validation_and_can_be_raised(train_tiny: Train, tmp_path: Path) -> None:
-    whole = train_tiny(tmp_path / "whole")
-    cut = train_tiny(tmp_path / "cut", max_minutes=1e-9)
+def test_a_time_limit_stops_after_a_validation_and_can_be_raised(whole: tuple[State, Path], tmp_path: Path) -> None:
+    cut = run(tmp_path, max_minutes=1e-9)
     assert cut.step == 1
     assert [row.step for row in cut.log] == [1]
     steps: list[int] = []
-    resumed = train_tiny(tmp_path / "cut", lambda state: steps.append(state.step))
+    resumed = run(tmp_path, lambda state: steps.append(state.step))
     assert steps == [2, 3, 4, 5, 6]
-    assert weights(resumed) == weights(whole)
+    assert weights(resumed) == weights(whole[0])
 
 
-def test_a_full_disk_leaves_the_state_before(
-    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path, stop_at(2))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        run(tmp_path, stop_at(2))
+    before = files(tmp_path)
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        train_tiny(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        run(tmp_path)
+    assert files(tmp_path) == before
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(train_tiny: Train, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
     """A rate at which weights overflow: the loss after the step is no number."""
     message = (
         r"net: the (loss|gradient's norm) is (nan|inf) at step \d: lower lr or set clip_norm; nothing was kept yet"
     )
     with pytest.raises(UserError, match=message):
-        train_tiny(tmp_path / "at_once", lr=1e30, warmup_steps=0, validate_every=6)
-    good = train_tiny(tmp_path / "later", max_minutes=1e-9)
-    poisoned = torch.load(tmp_path / "later" / "last.pt", weights_only=True)
+        run(tmp_path / "at_once", lr=1e30, warmup_steps=0, validate_every=6)
+    later = tmp_path / "later"
+    good = run(later, max_minutes=1e-9)
+    poisoned = torch.load(later / "last.pt", weights_only=True)
     first = next(iter(poisoned["net"]))
     poisoned["net"][first].fill_(math.nan)
-    torch.save(poisoned, tmp_path / "later" / "last.pt")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "later").iterdir()}
-    with pytest.raises(UserError, match=rf"at step 2: .*; the state of step {good.step} is kept in {tmp_path}/later"):
-        train_tiny(tmp_path / "later")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "later").iterdir()} == before
+    torch.save(poisoned, later / "last.pt")
+    before = files(later)
+    with pytest.raises(UserError, match=rf"at step 2: .*; the state of step {good.step} is kept in {later}"):
+        run(later)
+    assert files(later) == before
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
+    """Of every step, as the optimizer gets them."""
+    found: list[list[Tensor]] = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def noted(parameters: Any, limit: float) -> Tensor:
+        parameters = list(parameters)
+        norm = clip(parameters, limit)
+        found.append([parameter.grad.clone() for parameter in parameters])
+        return norm
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
+    return found
+
+
+def test_crops_in_parts_give_the_gradient_of_all(tmp_path: Path, gradients: list[list[Tensor]]) -> None:
+    """Without the consistency, whose released form is a ratio over what goes through the network at once."""
+    for name, accumulate in (("whole", 1), ("parts", 2)):
+        model = {**VAFT, **NET, "frequency_consistency": None, "start": "scratch", "accumulate": accumulate}
+        run(tmp_path / name, models=[model], steps=1, warmup_steps=0)
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_gradient_is_clipped_to_its_norm(tmp_path: Path, gradients: list[list[Tensor]]) -> None:
+    run(tmp_path, clip_norm=0.01, steps=3)
+    assert [float(torch.nn.utils.get_total_norm(each)) for each in gradients] == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
+    model = {**VAFT, **NET, "start": "scratch"}
+    whole, half = (
+        run(tmp_path / precision, models=[model], precision=precision, steps=4).net.state_dict()
+        for precision in ("fp32", "bf16")
+    )
+    assert {tensor.dtype for tensor in half.values()} == {torch.float32}
+    assert 1e-4 < max(float((whole[key] - half[key]).abs().max()) for key in whole) < 0.2
 
 
 def test_the_learning_rate_rises_and_follows_half_a_cosine() -> None:
@@ -186,9 +210,3 @@ def test_the_learning_rate_rises_and_follows_half_a_cosine() -> None:
     assert learning_rate(60, schedule) == pytest.approx(1.0)
     assert learning_rate(85, schedule) == pytest.approx(1 + math.cos(0.75 * math.pi))
     assert learning_rate(109, schedule) == pytest.approx(0, abs=1e-3)
-
-
-def test_mean_foreground_counts_cases_not_classes() -> None:
-    scores = np.array([[0.9, 0.2, 0.4], [0.9, np.nan, 0.7], [1.0, np.nan, np.nan]])
-    assert mean_foreground(scores) == pytest.approx((0.3 + 0.7) / 2)
-    assert mean_foreground(scores[2:]) == 0

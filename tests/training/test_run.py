@@ -1,33 +1,66 @@
+"""A training job from its file to stored weights: where networks begin, what is stored, said, skipped, made again."""
+
 import json
 import re
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from freqbench import models
-from freqbench.core.errors import UserError
-from freqbench.training import TrainJob, run, train
-from freqbench.training.lists import job_lists
+from freqbench.training import TrainJob, finished, identities, loop, run, train
+from freqbench.training.plan import job_lists
+from freqbench.training.state import read_log
 from freqbench.training.validation import case_dice, mean_foreground
 
-MakeJob = Callable[..., TrainJob]
+from .conftest import AT, NET, VAFT, job_of
+
+Trained = tuple[TrainJob, Path]
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_job: MakeJob, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, str]:
-    job = tiny_job(half=True)
-    out = str(tmp_path_factory.mktemp("out"))
-    train(job, out, progress=False)
-    return job, out
+def weights(folder: Path, name: str = "net") -> dict[str, Tensor]:
+    return load_file(folder / name / "best.safetensors")
 
 
-def test_the_test_figure_is_that_of_the_stored_weights(trained: tuple[TrainJob, str]) -> None:
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def refuse(*arguments: object) -> None:
+    raise AssertionError("trained")
+
+
+def test_adversarial_training_begins_at_the_clean_weights_and_only_what_is_wanted_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: dict[str, dict[str, Tensor]] = {}
+    step = loop.Trainer.step
+
+    def watched(trainer: loop.Trainer, batches: Any) -> None:
+        state = trainer.state.net.state_dict()
+        begun.setdefault(trainer.training.model.name, {key: value.clone() for key, value in state.items()})
+        step(trainer, batches)
+
+    monkeypatch.setattr(loop.Trainer, "step", watched)
+    job = job_of(AT, VAFT, steps=3, replicates=2)
+    assert [result.name for result in train(job, str(tmp_path), progress=False, only=["at.1"])] == ["net.1", "at.1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at.1", "net.1"]
+    assert same(begun["at.1"], weights(tmp_path, "net.1"))
+    assert not same(begun["at.1"], begun["net.1"])
+    assert models.read_metadata(str(tmp_path / "at.1" / "best.safetensors"))["training"]["seed"] == 1
+
+
+def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None:
     """Measured again through the public path, with Dice written out."""
     job, out = trained
-    [result] = train(job, out, progress=False)
+    result = finished(job, str(out))["net"]
     dataset = job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
@@ -36,124 +69,149 @@ def test_the_test_figure_is_that_of_the_stored_weights(trained: tuple[TrainJob, 
         case = dataset.load(ref)
         pred, label = models.predict(model, case.image).numpy(), case.label[0].numpy()
         classes = [number for number in range(1, dataset.num_classes) if (label == number).any()]
-        per_case.append(
-            np.mean(
-                [2 * ((pred == n) & (label == n)).sum() / ((pred == n).sum() + (label == n).sum()) for n in classes]
-            )
-        )
+        dice = [2 * ((pred == n) & (label == n)).sum() / ((pred == n).sum() + (label == n).sum()) for n in classes]
+        per_case.append(np.mean(dice))
     assert result.dice_test == pytest.approx(np.mean(per_case), abs=1e-12)
 
 
-def test_the_stored_file_says_how_it_was_made(trained: tuple[TrainJob, str]) -> None:
+def test_weights_are_chosen_by_what_the_job_says_and_both_figures_are_stored(trained: Trained) -> None:
     _, out = trained
-    metadata = models.read_metadata(f"{out}/net/best.safetensors")
-    assert metadata["arch"] == "unet"
-    assert metadata["roi"] == [16, 16, 16]
+    best = max(read_log(str(out / "vaft")), key=lambda row: row.dice_worst)
+    assert 0 < best.dice_worst <= best.dice_attacked
+    result = json.loads((out / "vaft" / "training.json").read_text())["result"]
+    stored = models.read_metadata(str(out / "vaft" / "best.safetensors"))["training"]
+    for name in ("dice_select", "dice_attacked", "dice_worst"):
+        assert result[name] == stored[name] == pytest.approx(getattr(best, name), rel=1e-5)
+
+
+def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> None:
+    job, out = trained
+    metadata = models.read_metadata(str(out / "vaft" / "best.safetensors"))
+    lists = job_lists(job)
+    assert (metadata["arch"], metadata["roi"], metadata["args"]) == ("unet", [16, 16, 16], NET["args"])
+    assert metadata["class_names"] == list(lists["train"].class_names)
+    assert metadata["preprocess"] == lists["train"].space.model_dump(mode="json")
+    assert "phantom" in metadata["licence"]
     record = metadata["training"]
+    assert (record["objective"], record["attack"]["name"], record["seed"]) == ("vaft", "vafa", 0)
+    assert record["start"]["identity"] == identities(job)["net"]
     assert record["splits"] == {"train": "train", "select": "validation", "test": "test"}
-    assert record["seed"] == 0
     assert record["steps"] == record["schedule"]["steps"] == 6
     assert set(record["dice_test_classes"]) == set(record["class_names"])
-    assert 0 <= record["dice_select"] <= 1
+    expected = {role: [ref.fingerprint for ref in lists[role].refs()] for role in ("train", "select")}
+    assert record["fingerprints"] == expected
 
 
-def test_half_precision_halves_the_file(trained: tuple[TrainJob, str], tiny_job: MakeJob, tmp_path: Path) -> None:
+def test_training_json_says_what_made_the_weights(trained: Trained) -> None:
+    job, out = trained
+    content = json.loads((out / "vaft" / "training.json").read_text())
+    assert TrainJob.model_validate(content["job"]) == job
+    assert content["identity"] == identities(job)["vaft"]
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["seconds"]["steps"] > content["seconds"]["waited_for_crops"] > 0
+    assert content["seconds"]["gpu"] == 0 or torch.cuda.is_available()
+
+
+def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
     _, out = trained
-    train(tiny_job(steps=3), str(tmp_path), progress=False)
-    stored = [models.checkpoint.read_state_dict(f"{folder}/net/best.safetensors") for folder in (out, tmp_path)]
-    assert {tensor.dtype for tensor in stored[0].values()} == {torch.float16}
-    assert {tensor.dtype for tensor in stored[1].values()} == {torch.float32}
+    events = EventAccumulator(str(out / "vaft" / "tensorboard")).Reload()
+    for event, row in zip(events.Scalars("dice_attacked"), read_log(str(out / "vaft")), strict=True):
+        assert (event.step, event.value) == (row.step, pytest.approx(row.dice_attacked, rel=1e-5))
 
 
-def test_a_finished_model_is_skipped(trained: tuple[TrainJob, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_cut_here_are_those_of_other_processes_and_half_precision_is_rounding(
+    trained: Trained, tmp_path: Path
+) -> None:
     job, out = trained
-    before = (Path(out) / "net" / "best.safetensors").stat().st_mtime_ns
+    train(job.model_copy(update={"loaders": 0, "half": False}), str(tmp_path), progress=False, only=("net",))
+    half, whole = weights(out), weights(tmp_path)
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+    assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
+    assert same(half, {key: tensor.half() for key, tensor in whole.items()})
 
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("trained again")
 
+def test_what_is_finished_is_skipped_also_where_the_folder_was_moved(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, out = trained
     monkeypatch.setattr(run, "fit", refuse)
-    [result] = train(job, out, progress=False)
-    assert result.steps == 6
-    assert (Path(out) / "net" / "best.safetensors").stat().st_mtime_ns == before
+    moved = out.rename(tmp_path / "moved")
+    try:
+        results = train(job, str(moved))
+        found = finished(job, str(moved))
+    finally:
+        moved.rename(out)
+    assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]
+    assert list(found.values()) == results
+    assert capsys.readouterr().err.startswith("net: finished before, test Dice ")
 
 
-def test_a_result_is_found_where_the_folder_was_moved(trained: tuple[TrainJob, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{"lr": 2e-2}, {"seed": 1}, {"half": False}, {"max_minutes": 9}])
+def test_what_another_job_left_is_not_finished(trained: Trained, changes: dict[str, object]) -> None:
     job, out = trained
-    moved = tmp_path / "moved"
-    Path(out).rename(moved)
-    [result] = train(job, str(moved), progress=False)
-    moved.rename(out)
-    assert result.path == f"{moved}/net/best.safetensors"
+    assert finished(job.model_copy(update=changes), str(out)) == {}
 
 
-@pytest.mark.parametrize("change", [{"lr": 2e-2}, {"seed": 1}, {"half": True}, {"augmentation": {"flip": 0}}])
-def test_a_changed_job_is_trained_again(tiny_job: MakeJob, tmp_path: Path, change: dict[str, object]) -> None:
-    first = tiny_job(steps=3)
-    train(first, str(tmp_path), progress=False)
-    before = json.loads((tmp_path / "net" / "training.json").read_text())
-    train(tiny_job(steps=3, **change), str(tmp_path), progress=False)
-    after = json.loads((tmp_path / "net" / "training.json").read_text())
-    assert after["key"] != before["key"]
-    assert after["sha256"] != before["sha256"]
+def test_what_is_changed_or_broken_is_trained_again(tmp_path: Path) -> None:
+    path = tmp_path / "net" / "best.safetensors"
+    train(job_of(steps=3), str(tmp_path), progress=False)
+    good = path.read_bytes()
+    path.write_bytes(b"broken")
+    train(job_of(steps=3), str(tmp_path), progress=False)
+    assert path.read_bytes() == good
+    (tmp_path / "net" / "training.json").unlink()
+    assert finished(job_of(steps=3), str(tmp_path)) == {}, "weights of a training that was stopped half-way lie so"
+    train(job_of(steps=3, augmentation={"flip": 0}), str(tmp_path), progress=False)
+    assert path.read_bytes() != good
 
 
-def test_a_checkpoint_that_was_replaced_is_not_taken_for_the_result(tiny_job: MakeJob, tmp_path: Path) -> None:
-    job = tiny_job(steps=3)
-    [result] = train(job, str(tmp_path), progress=False)
-    good = Path(result.path).read_bytes()
-    Path(result.path).write_bytes(b"broken")
-    train(job, str(tmp_path), progress=False)
-    assert Path(result.path).read_bytes() == good
+def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded(tmp_path: Path) -> None:
+    splits = {"train": "train", "select": "test", "test": "test", "selected_on_test": True}
+    train(job_of(splits=splits, steps=3), str(tmp_path), progress=False)
+    assert models.read_metadata(str(tmp_path / "net" / "best.safetensors"))["training"]["splits"] == splits
 
 
-def test_lists_that_share_cases_are_refused(tiny_job: MakeJob) -> None:
-    job = tiny_job(splits={"train": "train", "select": "test", "test": "test"})
-    with pytest.raises(UserError, match=r"got 4 in select and test \(first: phantom_2000\)"):
-        train(job, progress=False)
-
-
-def test_a_split_beside_the_lists_is_ignored(tiny_job: MakeJob) -> None:
-    job = tiny_job(dataset={"name": "phantom", "split": "validation"})
-    assert [dataset.split for dataset in job_lists(job).values()] == ["train", "validation", "test"]
-
-
-def test_an_unknown_loader_is_answered_with_the_known(tiny_job: MakeJob) -> None:
-    with pytest.raises(UserError, match=r"unknown loader 'fantom'\. Did you mean 'phantom'"):
-        train(tiny_job(dataset={"name": "fantom"}), progress=False)
-
-
-def test_the_second_network_is_checked_before_the_first_is_trained(tiny_job: MakeJob, tmp_path: Path) -> None:
-    models_given = [model.model_dump(exclude_none=True) for model in tiny_job().models]
-    bad = models_given[0] | {"name": "bad", "roi": [15, 16, 16]}
-    with pytest.raises(UserError, match="multiples of 2x2x2"):
-        train(tiny_job(models=[*models_given, bad]), str(tmp_path), progress=False)
-    assert not list(tmp_path.iterdir())
-
-
-def test_plain_lines_where_there_is_no_terminal(
-    tiny_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(tiny_job(steps=4), str(tmp_path), progress=True)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(",")[0] for line in lines[:-1]] == ["net: step 2/4", "net: step 4/4"]
-    assert re.match(r"net: 4 steps in \d+ s", lines[-1])
-
-
-def test_nothing_is_said_without_progress(
-    tiny_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(tiny_job(steps=3), str(tmp_path), progress=False)
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A crop larger than volumes is told once, of two networks."""
+    job = job_of(models=[{"name": "net", **NET, "roi": [16, 24, 16]}, AT], steps=4)
+    train(job, str(tmp_path), progress=True)
     said = capsys.readouterr()
-    assert said.out == said.err == ""
+    lines = said.err.splitlines()
+    assert said.out == ""
+    assert lines[0] == "4 of 4 volumes are smaller than the crop 16x24x16 on some axis: padded with zeros"
+    assert [line.split(",")[0] for line in lines[1:3]] == ["net: step 2/4", "net: step 4/4"]
+    assert re.match(r"net: 4 steps in \d+ s, test Dice", lines[3])
+    assert lines[4] == "at: weights are chosen by mean Dice, attacked by pgd"
+    assert re.match(r"at: step 2/4, lr .*, loss .*, select Dice .*, attacked ", lines[5])
+    train(job_of(steps=3), str(tmp_path / "silent"), progress=False)
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tiny_job: MakeJob, tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow_is_one_error_and_leaves_no_part(tmp_path: Path) -> None:
+    """A real limit of the system on files, in a process of its own."""
+    code = (
+        "import resource, signal, sys\n"
+        "from freqbench.training import TrainJob, train\n"
+        "job = TrainJob.model_validate_json(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try:\n    train(job, sys.argv[2], progress=False)\n"
+        "except OSError as error:\n    print(error.errno)\n"
+    )
+    job = job_of(steps=3).model_dump_json(exclude_none=True)
+    done = subprocess.run([sys.executable, "-c", code, job, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "27\n", done.stderr  # EFBIG
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
+    assert left == []
+
+
+def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: Path) -> None:
     """On the same cases, the Dice that chose the weights is that of the model that the stored file resolves to."""
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
-    job = tiny_job(
+    job = job_of(
         models=[{"name": "net", "arch": "unetr_pp", "args": small, "roi": [32, 32, 16]}],
         dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 4},
+        steps=3,
     )
     [result] = train(job, str(tmp_path), progress=False)
     lists = job_lists(job)["select"]
@@ -161,3 +219,9 @@ def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tiny_job: M
     model = models.load(spec, torch.device("cpu"))
     scores = case_dice(model, [(i, lists.load(ref)) for i, ref in enumerate(lists.refs())], lists.num_classes)
     assert mean_foreground(np.stack(list(scores.values()))) == pytest.approx(result.dice_select, abs=1e-6)
+
+
+def test_an_attack_that_mixes_with_another_case_has_the_next_of_the_list(tmp_path: Path) -> None:
+    faa = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
+    results = train(job_of(faa, steps=2, warmup_steps=0), str(tmp_path), progress=False)
+    assert results[1].dice_attacked is not None

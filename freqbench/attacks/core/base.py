@@ -1,4 +1,4 @@
-"""The contract of every attack: a final `__call__` that checks and counts, and one hook that an attack writes."""
+"""Defines the contract of every attack: a final `__call__` that checks and counts, and one method to write."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,11 +8,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.draws import Generators
 from freqbench.attacks.core.parameters import PARAMETERS, Parameter, as_channels
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Generators, Task
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
-from freqbench.ops.filters import keep_cube
+from freqbench.ops.dct import keep_cube
 
 SLACK = 1e-6
 
@@ -28,7 +27,7 @@ class AttackResult:
         adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
-            is coupled; `[0, B]` where an attack asks for no gradient; NaN for the steps that a window did not take.
+            is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
     """
@@ -72,7 +71,7 @@ class Attack(ABC):
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
         filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
-            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.filters.keep_cube`); the volume is then clamped to
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to
             [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
             larger at single voxels, as the `linf` of a record says.
         scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
@@ -107,7 +106,7 @@ class Attack(ABC):
             if complaint:
                 raise ParameterError(self.name, field.name, complaint)
             if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
-                # 20 and 20.0 are one attack, told apart by nothing that hangs on its parameters.
+                # 20 and 20.0 are one attack, told apart by nothing that depends on its parameters.
                 object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:
             expected = " or ".join(self.variants)
@@ -147,19 +146,11 @@ class Attack(ABC):
         return self.scope == "volume"
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse parameters that a model of so many classes cannot take; called before anything is computed.
-
-        Raises:
-            ParameterError: naming the parameter.
-        """
+        """Raise a ParameterError for what a model of so many classes cannot take; called before anything else."""
         return
 
     def check_channels(self, num_channels: int) -> None:
-        """Refuse channels that volumes of so many do not have; called before anything is computed.
-
-        Raises:
-            ParameterError: naming `channels`.
-        """
+        """Raise a ParameterError for channels that volumes of so many do not have; called before anything else."""
         highest = max(self.channels or (0,))
         if highest >= num_channels:
             raise ParameterError(self.name, "channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
@@ -169,9 +160,7 @@ class Attack(ABC):
         return
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far the volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
-
-        Volumes have the channels that are attacked.
+        """How far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
 
         Args:
             clean: what was attacked.
@@ -223,13 +212,13 @@ class Attack(ABC):
                 channels=self.channels,
                 check_classes=self.check_classes,
             )
-            with task.network.evaluation_mode():
+            with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
             self._verify(task.clean, adversarial, task.state)
             if self.filter is not None:
                 adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
-            adversarial = task.network.whole(adversarial)
+            adversarial = task.whole(adversarial)
         forwards, backwards = task.passes
         return AttackResult(
             adversarial=adversarial,
@@ -251,12 +240,9 @@ class Attack(ABC):
             raise UserError(f"{self.name}: expected labels [B, 1, H, W, D] beside the images, {expected}, got {got}")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise UserError(f"{self.name}: expected integer labels, got {labels.dtype}: convert them")
-        low, high = (float(bound) for bound in images.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"{self.name}: expected images in [0, 1], got [{low:.4g}, {high:.4g}]: "
-                "rescale intensities in the dataset, not in the attack."
-            )
+        if outside := _outside(images):
+            reason = "rescale intensities in the dataset, not in the attack."
+            raise UserError(f"{self.name}: expected images in [0, 1], got {outside}: {reason}")
 
     def _check_reference(self, images: Tensor, reference: Tensor | None) -> None:
         if reference is None:
@@ -266,9 +252,8 @@ class Attack(ABC):
         if reference.shape != images.shape:
             expected, got = ("x".join(map(str, t.shape)) for t in (images, reference))
             raise UserError(f"{self.name}: expected a reference of the images' shape {expected}, got {got}: resize it")
-        low, high = (float(bound) for bound in reference.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise UserError(f"{self.name}: expected a reference in [0, 1], got [{low:.4g}, {high:.4g}]: rescale it")
+        if outside := _outside(reference):
+            raise UserError(f"{self.name}: expected a reference in [0, 1], got {outside}: rescale it")
 
     def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
         low, high = (float(bound) for bound in adversarial.aminmax())
@@ -277,6 +262,11 @@ class Attack(ABC):
         excess = self.excess(clean, adversarial, state)
         if not excess <= SLACK:
             raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
+
+
+def _outside(images: Tensor) -> str | None:
+    low, high = (float(bound) for bound in images.aminmax())
+    return None if low >= 0 and high <= 1 else f"[{low:.4g}, {high:.4g}]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""What ensembles of attacks share: members one after the other, and of all their volumes the worst for the model."""
+"""Runs members one after the other, as ensembles do, and keeps of all their volumes the worst for the model."""
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import APGD, Schedule
 from freqbench.attacks.core.base import LinfAttack
-from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import SCOPES
 from freqbench.attacks.core.targets import LEAST_LIKELY
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Task, across
 from freqbench.core.errors import ParameterError, UserError
+from freqbench.ops.losses import FEWEST_CLASSES
 
 SCHEDULE: Schedule = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))
 """The radii of SEA's runs, as factors of eps, and their shares of the steps."""
@@ -29,19 +30,16 @@ class Ensemble(LinfAttack):
     The Dice is that of the predicted classes against the truth, over the foreground or over `organs`
     (`freqbench.ops.overlap.mean_dice`). It decides between members, of equal ones for the first, and which of the
     volumes that a member looked at count, of equal ones the last. A member moves as it does alone, from the draw that
-    it would have alone: with a generator a sample, no member is stronger on a sample by itself, by that Dice.
-
-    A sample without any Dice left is left alone by the members that follow.
+    it would have alone: with a generator a sample, no member is stronger on a sample by itself, by that Dice. A sample
+    without any Dice left is left alone by the members that follow.
 
     Args:
         steps: gradient steps of each run.
-        organs: class indices; as in `freqbench.attacks.core.gradient`, and the only classes in the Dice. None:
-        everything.
+        organs: class indices, as in `AimedAttack`, and the only classes in the Dice. None: everything.
         restarts: runs of every member that follows a gradient.
-        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice that decides is
-            the case's own, of its prediction as deployed; memory holds one batch of windows, and the logits of the
-            volume. `window`: a sample is a window, and of the Dice of a case, which is made of many, nothing follows.
-            Where a case is one window, both are one.
+        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
+            prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
+            is a window, and of the Dice of a case, which is made of many, nothing follows.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
@@ -49,6 +47,8 @@ class Ensemble(LinfAttack):
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     may_stop_early: ClassVar[bool] = True
+    threshold: ClassVar[float] = 0.0
+    """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
 
     steps: int = 100
     organs: tuple[int, ...] | None = None
@@ -70,11 +70,6 @@ class Ensemble(LinfAttack):
         """The members in their order."""
 
     @property
-    def enough(self) -> float:
-        """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
-        return 0.0
-
-    @property
     def passes(self) -> tuple[int, int]:
         """Those of all members, and one forward pass for each: what a sample takes that never falls."""
         forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
@@ -84,6 +79,13 @@ class Ensemble(LinfAttack):
     def is_stochastic(self) -> bool:
         """Members draw."""
         return True
+
+    def require_classes(self, parameter: str, losses: Mapping[str, str], num_classes: int) -> None:
+        """Refuse entries of a parameter whose losses, by entry, take more classes than there are."""
+        for entry, loss in losses.items():
+            if num_classes < FEWEST_CLASSES.get(loss, 0):
+                complaint = f"expected at least {FEWEST_CLASSES[loss]} classes for {entry}, got {num_classes}"
+                raise ParameterError(self.name, parameter, f"{complaint}: leave it out")
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for every member."""
@@ -105,12 +107,7 @@ class Ensemble(LinfAttack):
             raise ParameterError(self.name, "steps", complaint)
 
     def apgd(self, loss: str, schedule: Schedule | None = None) -> APGD:
-        """Auto-PGD as a member.
-
-        Args:
-            loss: a name of LOSSES; `dlr-targeted` aims for the class of least clean probability at each voxel.
-            schedule: as `APGD.eps_schedule`.
-        """
+        """Auto-PGD as a member; `dlr-targeted` aims for the class of least clean probability at each voxel."""
         return APGD(
             eps=self.eps,
             steps=self.steps,
@@ -127,7 +124,7 @@ class Ensemble(LinfAttack):
         worst = task.clean.clone()
         lowest = torch.full((len(worst),), math.inf, dtype=torch.float64, device=worst.device)
         for attack in self.attacks:
-            left = torch.nonzero(lowest > self.enough).flatten().tolist()
+            left = torch.nonzero(lowest > self.threshold).flatten().tolist()
             if left:
                 volumes, dice = self._run(attack, task, left)
                 is_worse = dice < lowest[left]

@@ -1,27 +1,20 @@
-"""What VAFA, SA2, SSA and DFB share, the DCT of blocks; and what VAFA and SA2 do: a table moved by signs, null rows."""
+"""Holds what attacks on the DCT of blocks share: the block, layouts, starts, and what VAFA and SA2 both take."""
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
-from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
-from freqbench.ops.dct import dct, dct_matrices, idct
-
-Render = Callable[[Tensor, int], Tensor]
-Distance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +50,28 @@ class BlockAttack(Attack):
             return None
         return cut[:2] if self.per_slice else cut
 
-    def to_blocks(self, x: Tensor, block: Block) -> Tensor:
-        """Voxel layout to blocked layout, of a volume that blocks tile; of slices one by one."""
-        return (split_slices if self.per_slice else split)(x, block)
+    def to_blocks(self, padded: Tensor) -> Tensor:
+        """Voxel layout to blocked layout, of a volume padded to whole blocks; of slices one by one."""
+        return (split_slices if self.per_slice else split)(padded, self.cut(padded.shape[2:]))
 
     def to_voxels(self, blocks: Tensor, shape: Sequence[int]) -> Tensor:
         """Back to voxel layout `[B, C, *shape]`."""
         return (merge_slices if self.per_slice else merge)(blocks, shape)
+
+    def given_table(self, task: Task, padded: Tensor, bounds: tuple[float, float]) -> Tensor | None:
+        """The `start` of the call, from blocked to voxel layout, or None.
+
+        Raises:
+            UserError: it has another shape or leaves the bounds by more than rounding.
+        """
+        table = task.given_start(tuple(self.to_blocks(padded).shape[1:]))
+        if table is None:
+            return None
+        low, high = (float(bound) for bound in table.aminmax())
+        if not (low >= bounds[0] - 1e-6 and high <= bounds[1] + 1e-6):
+            expected, got = f"[{bounds[0]:g}, {bounds[1]:g}]", f"[{low:.6g}, {high:.6g}]"
+            raise UserError(f"{self.name}: expected a start in {expected}, got {got}")
+        return self.to_voxels(table, padded.shape[2:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,7 @@ class FrequencyAttack(BlockAttack, GradientAttack):
 
     The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
     padded to whole blocks, of every channel; starts come in, and the final state goes out, in blocked layout
-    `[B, C, N, h, w, d]`, of slices `[B, C, D, N, h, w]`.
+    `[B, C, N, h, w, d]`, of slices `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw.
 
     Args:
         steps: gradient steps; one forward and one backward pass each.
@@ -106,37 +114,11 @@ class FrequencyAttack(BlockAttack, GradientAttack):
 
     @abstractmethod
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """The state after one step.
-
-        Args:
-            state: any layout.
-            direction: the sign of the raised objective's gradient, in the same layout.
-        """
+        """The state after one step along the sign of the raised objective's gradient; both in any, the same layout."""
 
     @abstractmethod
-    def start(self, task: Task, layout: tuple[int, ...], block: Block) -> Tensor:
-        """The first state, or the null row's, in blocked layout `[B, *layout]`."""
-
-    @abstractmethod
-    def renderer(self, clean: Tensor, block: Block) -> Render:
-        """A function of a state in voxel layout and a step's number that makes the volumes, not yet clamped.
-
-        What does not change between steps, the clean spectrum first of all, is computed here.
-        """
-
-    @abstractmethod
-    def distance(self, clean: Tensor, block: Block) -> Distance:
-        """The SSIM loss from the clean volumes, `[B]`."""
-
-    def task_term(self, task: Task, logits: Tensor, raised: Tensor) -> Tensor:
-        """The task's share of the objective, `[B]`.
-
-        Args:
-            task: what is attacked.
-            logits: of the volumes.
-            raised: the loss, or its negative for a target, `[B]`.
-        """
-        return raised
+    def run(self, task: Task) -> tuple[Tensor, Tensor]:
+        """The algorithm once, or the null row: volumes, not yet clamped, and their state in voxel layout."""
 
     @property
     def variant_loss(self) -> str:
@@ -147,11 +129,6 @@ class FrequencyAttack(BlockAttack, GradientAttack):
     def loss_name(self) -> str:
         """`loss`, or the variant's."""
         return self.loss or self.variant_loss
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step; none for a null row."""
-        return (self.steps, self.steps) if self.control == "none" else (0, 0)
 
     @property
     def passes_to_compare(self) -> int:
@@ -167,93 +144,24 @@ class FrequencyAttack(BlockAttack, GradientAttack):
         return max(low - float(state.min()), float(state.max()) - high)
 
     def perturb(self, task: Task) -> Tensor:
-        """Optimise the table, or render the null row's."""
-        block = self.cut(task.clean.shape[2:])
-        padded = pad_to_blocks(task.clean, block)
-        layout = self.to_blocks(padded, block).shape[1:]
-        render = self.renderer(task.clean, block)
-        distance = self.distance(task.clean, block) if self.ssim_weight and self.control == "none" else None
-
-        def run() -> tuple[Tensor, ...]:
-            state = self.to_voxels(self.start(task, layout, block), padded.shape[2:])
-            if self.control == "none":
-                return self._optimise(task, state, render, distance)
-            return render(state, self.steps - 1), state
-
-        images, state = self.strongest(task, run, lambda images: images.clamp(0, 1))
-        task.state = self.to_blocks(state, block)
+        """The volumes of the run, of several the strongest."""
+        images, state = self.strongest(task, lambda: self.run(task), lambda images: images.clamp(0, 1))
+        task.state = self.to_blocks(state)
         return images.clamp(0, 1)
 
-    def _optimise(self, task: Task, state: Tensor, render: Render, distance: Distance | None) -> tuple[Tensor, ...]:
-        """The volumes of the last forward pass with the state after the last update, or of all passes the best.
-
-        A sample that is entirely reached keeps both from then on, which is the released early stop, sample by sample,
-        without asking the device: the passes go on, and their losses are those of the state that is kept.
-        """
-        best = Best()
-        images, runs = task.clean, torch.ones_like(task.clean[:, :1, :1, :1, :1], dtype=torch.bool)
-        values = task.clean.new_zeros(len(images))
-        for i in range(self.steps):
-            objective = partial(self._objective, task, render, i, distance)
-            gradient, (rendered, compared, is_reached) = task.gradient_and(state, objective)
-            images = torch.where(runs, rendered, images)
-            values = torch.where(runs.flatten(), compared, values)
-            if self.keep == "best":
-                best.offer(values, images, state)
-            state = torch.where(runs, self.step(state, gradient.sign_()), state)
-            runs = runs & ~is_reached.reshape(runs.shape)
-        return best.kept if self.keep == "best" else (images, state)
-
-    def _objective(
-        self, task: Task, render: Render, i: int, distance: Distance | None, state: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        images = render(state, i)
-        logits = task.logits(images)
-        raised = task.raised(logits)
-        values = self.task_term(task, logits, raised)
-        with torch.no_grad():
-            compared = self.task_term(task, logits, task.compared(logits, raised))
-        if distance is not None:
-            # After the network: its backward then runs before the network's, under this side's arithmetic.
-            dissimilarity = self.ssim_weight * distance(images)
-            values, compared = values - dissimilarity, compared - dissimilarity.detach()
-        return values, (images.detach(), compared, task.is_reached(logits))
+    def first_state(self, task: Task, value: float | None = None) -> Tensor:
+        """One value everywhere; without it the `start` of the call, or a uniform draw between the bounds."""
+        low, high = self.bounds
+        padded = pad_to_blocks(task.clean, self.cut(task.clean.shape[2:]))
+        if value is not None:
+            return torch.full_like(padded, value)
+        given = self.given_table(task, padded, self.bounds)
+        if given is None:
+            drawn = task.draw(torch.rand, self.to_blocks(padded).shape[1:])
+            given = self.to_voxels(low + (high - low) * drawn, padded.shape[2:])
+        return given.clamp(low, high)
 
 
-def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
-    """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
-
-    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit.
-
-    Args:
-        clean: `[B, C, H, W, D]`.
-        block: from `cut_block`.
-        band: the coefficients that the multipliers reach.
-        with_dc: DC too, where the band holds it.
-    """
-    h, w, d = clean.shape[2:]
-    matrices = dct_matrices(block, clean)
-    padded = pad_to_blocks(clean, block)
-    mask = band_mask(band, block)
-    mask[0, 0, 0] &= with_dc
-    tiles = [size // side for size, side in zip(padded.shape[2:], block, strict=True)]
-    spectrum = dct(padded - 0.5, matrices) * mask.repeat(tiles).to(padded)
-
-    def scale(multipliers: Tensor) -> Tensor:
-        return clean + idct(spectrum * (multipliers - 1), matrices)[:, :, :h, :w, :d]
-
-    return scale
-
-
-def given_table(task: Task, layout: tuple[int, ...], bounds: tuple[float, float], name: str) -> Tensor | None:
-    """The `start` of the call in blocked layout, or None.
-
-    Raises:
-        UserError: it has another shape or leaves the bounds by more than rounding.
-    """
-    table = task.given_start(layout)
-    if table is not None:
-        low, high = (float(bound) for bound in table.aminmax())
-        if not (low >= bounds[0] - 1e-6 and high <= bounds[1] + 1e-6):
-            raise UserError(f"{name}: expected a start in [{bounds[0]:g}, {bounds[1]:g}], got [{low:.6g}, {high:.6g}]")
-    return table
+def no_loss(volumes: Tensor) -> Tensor:
+    """0 for every sample, in place of a loss whose weight is 0."""
+    return volumes.new_zeros(len(volumes))

@@ -1,4 +1,4 @@
-"""What every attack that follows a gradient offers: loss, organs, target rule, restarts, the best iterate."""
+"""Adds what attacks that follow a gradient share: loss, organs, target rule, restarts, the best iterate."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -8,15 +8,59 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import LinfAttack
-from freqbench.attacks.core.best import Best
-from freqbench.attacks.core.loss_options import AimedAttack
+from freqbench.attacks.core.base import Attack, LinfAttack
 from freqbench.attacks.core.parameters import SCOPES
-from freqbench.attacks.core.targets import LEAST_LIKELY
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, canonical, highest_class
+from freqbench.attacks.core.task import Best, Task
 from freqbench.core.errors import ParameterError, UserError
-from freqbench.ops.losses import COMPARED_BY
-from freqbench.ops.voxel_losses import FEWEST_CLASSES
+from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class AimedAttack(Attack):
+    """An attack that knows which voxels count and where they are to go.
+
+    Args:
+        organs: class indices; only voxels whose true label is one of them count. None: everything counts.
+        target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class of
+            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K;
+            `("swap", a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other
+            labels, so that they pull towards the truth where neither class is. None: away from the truth.
+    """
+
+    organs: tuple[int, ...] | None = None
+    target: Rule | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # One spelling each, as attacks are told apart by their parameters.
+        if self.organs is not None:
+            object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
+        if self.target is not None:
+            object.__setattr__(self, "target", canonical(self.target))
+        for parameter, complaint in (("targeted", self._about_labels()), ("organs", self._about_organs())):
+            if complaint:
+                raise ParameterError(self.name, parameter, complaint)
+
+    def _about_labels(self) -> str | None:
+        if self.targeted and self.target is not None:
+            return "expected false beside a target rule, got true: with a rule the labels are the truth"
+        if self.targeted and self.organs is not None:
+            return "expected false beside organs, got true: these are found by the truth: use a target rule"
+        return None
+
+    def _about_organs(self) -> str | None:
+        if self.organs is None or not isinstance(self.target, tuple) or set(self.organs) & set(self.target[1:]):
+            return None
+        kind, *classes = self.target
+        return f"expected one of those to {kind}, {classes}, got {list(self.organs)}: these would keep their labels"
+
+    def check_classes(self, num_classes: int) -> None:
+        """No class is named beyond the last."""
+        for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
+            if highest >= num_classes:
+                complaint = f"expected classes in 0..{num_classes - 1}, got {highest}"
+                raise ParameterError(self.name, parameter, complaint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +121,15 @@ class GradientAttack(AimedAttack):
         return self.loss or "dicece"
 
     @property
-    @abstractmethod
     def run_passes(self) -> tuple[int, int]:
-        """Forward and backward passes of one run, before anything is compared."""
+        """Forward and backward passes of a run, before it compares: one of each a step, none for a null row."""
+        count = getattr(self, "steps", 1) if getattr(self, "control", "none") == "none" else 0
+        return count, count
 
     @property
     def compares(self) -> bool:
         """Whether the losses of a run's volumes decide which are kept."""
-        return self.keep == "best"
+        return self.keep == "best" and self.run_passes != (0, 0)
 
     @property
     def passes_to_compare(self) -> int:
@@ -138,13 +183,7 @@ class GradientAttack(AimedAttack):
     def strongest(
         self, task: Task, run: Callable[[], tuple[Tensor, ...]], render: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
-        """What a run ends with; of several, sample by sample, the tensors of the most successful one.
-
-        Args:
-            task: what is attacked.
-            run: one run; the first of its tensors makes volumes.
-            render: makes them.
-        """
+        """What a run ends with, volumes to `render` first; of several, sample by sample, the strongest's."""
         if self.restarts == 1:
             return run()
         best = Best()

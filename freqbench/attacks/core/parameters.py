@@ -1,4 +1,4 @@
-"""What each parameter name means and which values it takes: the same in Python, job files and columns."""
+"""Says what each parameter means and which values it takes: the same in Python, job files and columns."""
 
 import math
 import re
@@ -88,35 +88,25 @@ def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
 
 
-def _weight(value: Any) -> str | None:
-    valid = _is_number(value) and value >= 0
-    return None if valid else f"expected a number of at least 0, got {value!r}"
+def _number(range_: str, is_valid: Callable[[float], bool]) -> Check:
+    def check(value: Any) -> str | None:
+        return None if _is_number(value) and is_valid(value) else f"expected a number {range_}, got {value!r}"
+
+    return check
 
 
-def _ratio(value: Any) -> str | None:
-    valid = _is_number(value) and 0 <= value < 1
-    return None if valid else f"expected a number of at least 0 and below 1, got {value!r}"
-
-
-def _share(value: Any) -> str | None:
-    return None if _is_number(value) and 0 <= value <= 1 else f"expected a number in [0, 1], got {value!r}"
-
-
-def _part(value: Any) -> str | None:
-    return None if _is_number(value) and 0 < value <= 1 else f"expected a number above 0 and at most 1, got {value!r}"
-
-
-def _growing(value: Any) -> str | None:
-    return None if _is_number(value) and value >= 1 else f"expected a number of at least 1, got {value!r}"
+_weight = _number("of at least 0", lambda value: value >= 0)
+_ratio = _number("of at least 0 and below 1", lambda value: 0 <= value < 1)
+_share = _number("in [0, 1]", lambda value: 0 <= value <= 1)
+_part = _number("above 0 and at most 1", lambda value: 0 < value <= 1)
+_growing = _number("of at least 1", lambda value: value >= 1)
+_positive = _number("above 0", lambda value: value > 0)
+_quantum = _number("above 0 on the DCT scale of 0..255 intensities", lambda value: value > 0)
 
 
 def _odd(value: Any) -> str | None:
     valid = _count(value) is None and value % 2 == 1
     return None if valid else f"expected an odd whole number of at least 1, got {value!r}"
-
-
-def _positive(value: Any) -> str | None:
-    return None if _is_number(value) and value > 0 else f"expected a number above 0, got {value!r}"
 
 
 def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
@@ -152,11 +142,6 @@ def _channels(value: Any) -> str | None:
         "expected a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]]), "
         f"got {value!r}"
     )
-
-
-def _quantum(value: Any) -> str | None:
-    valid = _is_number(value) and value > 0
-    return None if valid else f"expected a number above 0 on the DCT scale of 0..255 intensities, got {value!r}"
 
 
 def _block(number: int, word: str) -> Check:

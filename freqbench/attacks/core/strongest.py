@@ -1,4 +1,4 @@
-"""The strongest attacks known here in each threat model: what a claim of robustness is held against.
+"""Names the strongest attacks known here in each threat model, which a claim of robustness is held against.
 
 A model is robust in a threat model only as far as the strongest attack with the same bounds leaves something of it.
 `strongest_forms` says for any attack which attacks these are, `limits_of` which attacks have the same bounds.
@@ -11,7 +11,7 @@ from typing import Any
 
 from freqbench.attacks import make
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.ssim_bound import SUFFIX
+from freqbench.attacks.core.threat_models import SSIM_SUFFIX
 
 FEWEST_STEPS, RESTARTS = 20, 3
 LOSSES = ("dice", "ce")
@@ -63,7 +63,7 @@ _WITHOUT_SSIM: Mapping[str, Strongest] = {
 STRONGEST: Mapping[str, Strongest] = {
     **_WITHOUT_SSIM,
     **{
-        f"{name}{SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
+        f"{name}{SSIM_SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
         for name, strongest in _WITHOUT_SSIM.items()
         if strongest.has_slices
     },
@@ -74,9 +74,6 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     """The strongest attacks with an attack's threat model and bounds; none where none is known here.
 
     Each of three restarts has the attack's own number of steps, at least 20.
-
-    >>> [(form.name, form.loss, form.steps, form.restarts) for form in strongest_forms(make("pgd", eps=0.1, steps=40))]
-    [('apgd', 'dice', 40, 3), ('apgd', 'ce', 40, 3)]
     """
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
@@ -88,11 +85,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
 
 
 def limits_of(attack: Attack) -> Hashable:
-    """The same for attacks that may do the same: threat model and bounds, to rounding.
-
-    >>> limits_of(make("pgd", eps=8 / 255)) == limits_of(make("square", eps=8 / 255)), limits_of(make("pgd", eps=0.5))
-    (True, ('linf', False, '0.5'))
-    """
+    """The same for attacks that may do the same: threat model and bounds, to rounding."""
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
@@ -102,11 +95,7 @@ def limits_of(attack: Attack) -> Hashable:
 
 
 def is_claimed(attack: Attack) -> bool:
-    """Whether a claim of robustness may rest on an attack: it wants every voxel wrong, and asks the model how.
-
-    >>> is_claimed(make("fgsm", eps=0.1)), is_claimed(make("random_noise", linf=0.1))
-    (True, False)
-    """
+    """Whether a claim of robustness may rest on an attack: it wants every voxel wrong, and asks the model how."""
     narrowed = any(getattr(attack, name, None) for name in NARROWING)
     return not narrowed and getattr(attack, "control", "none") == "none" and attack.passes != (0, 0)
 

@@ -1,4 +1,4 @@
-"""Target rules: which wrong label map an attack moves towards, made from the truth."""
+"""Makes the wrong label map that a target rule moves towards from the truth, and checks such rules."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -81,10 +81,7 @@ def highest_class(rule: Rule | None) -> int:
 def with_indices(owner: str, parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
     """An attack's parameters with the names of classes in `organs` and `target` replaced by their indices.
 
-    Args:
-        owner: the attack, for the message.
-        parameters: as a job file gives them; what is no rule is handed on, for the attack to refuse.
-        class_names: in order of their label, background first.
+    What is no rule is handed on, for the attack to refuse; `class_names` are in order of their label, background first.
 
     Raises:
         ParameterError: a name that is no class.

@@ -1,32 +1,69 @@
-"""What an attack works on: model, volumes, labels, loss and draws bound together, with the passes counted."""
+"""Binds model, volumes, labels, loss and draws of one call of an attack together, and counts its passes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.best import Best
-from freqbench.attacks.core.draws import Draws, Generators
-from freqbench.attacks.core.network import Network, View
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, target_map
 from freqbench.core.errors import UserError
-from freqbench.ops.losses import COMPARED_BY, LOSSES, Loss
+from freqbench.core.identity import digest
+from freqbench.ops.losses import COMPARED_BY, LOSSES, Loss, Scope, is_as_labelled
 from freqbench.ops.overlap import mean_dice
-from freqbench.ops.voxel_losses import Scope
-from freqbench.ops.voxelwise import is_as_labelled
 
 T = TypeVar("T")
+Generators = torch.Generator | Sequence[torch.Generator]
+View = Callable[[Tensor], Tensor]
+
+
+class Best:
+    """Of all that was offered, what has the highest value, sample by sample, without asking the device.
+
+    Args:
+        by_success: values are those of `Task.success`. They move in leaps, so that of equal ones the last is kept, as
+            the loss still rises; else the first.
+
+    Attributes:
+        values: the highest so far, `[B]`; empty before the first offer.
+        kept: the tensors that came with them, each `[B, ...]`.
+    """
+
+    def __init__(self, *, by_success: bool = False) -> None:
+        self.by_success = by_success
+        self._is_above = torch.ge if by_success else torch.gt
+        self.values = torch.empty(0)
+        self.kept: tuple[Tensor, ...] = ()
+
+    def offer(self, values: Tensor, *tensors: Tensor) -> None:
+        """Take the samples whose value beats the one that is kept; the first offer is taken whole."""
+        if not self.kept:
+            self.values, self.kept = values, tensors
+            return
+        better = self._is_above(values, self.values)
+        self.values = torch.where(better, values, self.values)
+        pairs = zip(tensors, self.kept, strict=True)
+        self.kept = tuple(torch.where(across(better, new), new, old) for new, old in pairs)
+
+
+def across(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask of samples `[B]` that meets a tensor `[B, ...]`."""
+    return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
 class Task:
     """One call of an attack.
 
+    The model maps whole volumes `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. One that draws says so by an
+    attribute `takes_keys` that is true; it then gets `keys`, an integer a sample, of the sample's own generator and the
+    number of the pass, so that every pass has draws of its own, whatever samples go through beside it.
+
     Attributes:
-        network: the model with whole volumes.
-        clean: the images, `[B, C, H, W, D]`; where some channels alone are attacked, these, and C their number.
+        images: a copy of the whole volumes, `[B, C, H, W, D]`.
+        clean: the channels of them that are attacked.
         labels: truth or target, `[B, 1, H, W, D]`; a rule's target from the first forward pass on.
         sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
         scope: what of a sample the loss looks at.
@@ -53,26 +90,27 @@ class Task:
         channels: tuple[int, ...] | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
-        self._draws = Draws(name, generator, len(images))
-        self.network = Network(model, images, channels, self._draws.seeds)
-        self.clean = self.network.clean
+        self._name, self._model, self._channels, self._check_classes = name, model, channels, check_classes
+        self._generators = _one_a_sample(name, generator, len(images))
+        self._seeds = [generator.initial_seed() for generator in self._generators]
+        self._before_parts: list[Tensor] | None = None
+        self.images = images.detach().clone()
+        self.clean = self._attacked(self.images)
         self.labels = labels.to(torch.long, copy=True)
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
-        self.reference = None if reference is None else self.network.attacked(reference.detach()).to(self.clean)
+        self.reference = None if reference is None else self._attacked(reference.detach()).to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
         self.num_backwards = 0
-        self._name = name
         self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
         self._raises: Loss = LOSSES[self._loss]
         self._truth: Tensor | None = None
         self._organs: tuple[int, ...] | None = None
         self._rule: Rule | None = None
-        self._check_classes = check_classes
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
@@ -80,10 +118,9 @@ class Task:
 
         Args:
             loss: a name of LOSSES.
-            organs: the classes whose voxels, by the truth, count alone. The Dice is the mean over these classes away
-                from the truth, and over all classes towards a target; None: everything counts.
-            rule: of the target, made from the labels in the first forward pass; `least-likely` makes one on the clean
-                volumes for it here.
+            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the mean
+                over these classes away from the truth, and over all classes towards a target.
+            rule: of the target, made from the labels in the first forward pass, which `least-likely` takes here.
         """
         self._loss, self._compared_by, self._rule = loss, COMPARED_BY.get(loss, loss), rule
         self._raises, self._organs = LOSSES[loss], organs
@@ -100,16 +137,8 @@ class Task:
         self._loss, self._raises = "", loss
 
     def keep_by_success(self, truth: Tensor) -> None:
-        """Let the Dice against the truth decide which volumes of a run are its result, wherever the run aims.
-
-        Args:
-            truth: labels, `[B, 1, H, W, D]`.
-        """
+        """Let the Dice against these labels decide which volumes of a run are its result, wherever the run aims."""
         self._truth = truth
-
-    def new_best(self) -> Best:
-        """A `Best` for volumes on the way, by which a run goes on: they are compared by their loss."""
-        return Best()
 
     def new_result(self) -> Best:
         """A `Best` for the result of a run: by its loss, or by its success."""
@@ -120,15 +149,19 @@ class Task:
 
         Every part begins to draw where the first one did, so that an attack draws the same whatever went before it.
         """
+        if self._before_parts is None:
+            self._before_parts = [generator.get_state() for generator in self._generators]
+        for i in samples:
+            self._generators[i].set_state(self._before_parts[i])
         return Task(
             self._name,
-            self.network.model,
-            self.network.images[samples],
+            self._model,
+            self.images[samples],
             self.labels[samples],
             targeted=False,
-            generator=self._draws.rewound(samples),
+            generator=[self._generators[i] for i in samples],
             start=None,
-            channels=self.network.channels,
+            channels=self._channels,
             check_classes=self._check_classes,
         )
 
@@ -149,14 +182,31 @@ class Task:
             tuple(self.num_backwards + count for count in backwards),
         )
 
-    def logits(self, x: Tensor, view: View | None = None) -> Tensor:
-        """One forward pass, `[B, K, H, W, D]`.
+    @contextmanager
+    def evaluation_mode(self) -> Iterator[None]:
+        """The model in evaluation mode; every module's own mode is given back."""
+        modes = [(module, module.training) for module in self._model.modules()]
+        self._model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
-        Args:
-            x: volumes like `clean`.
-            view: what the model is shown of them, all channels together: where it changes their geometry.
-        """
-        logits = self.network.logits(x, view)
+    def whole(self, x: Tensor) -> Tensor:
+        """Attacked channels with all others beside them as found, `[B, C, H, W, D]`; a gradient reaches the former."""
+        if self._channels is None:
+            return x
+        return self.images.index_copy(1, torch.tensor(self._channels, device=x.device), x)
+
+    def logits(self, x: Tensor, view: View | None = None) -> Tensor:
+        """One forward pass, `[B, K, H, W, D]`; `view` makes what the model is shown of whole volumes."""
+        shown = self.whole(x) if view is None else view(self.whole(x))
+        if getattr(self._model, "takes_keys", False) is True:
+            keys = [int(digest(["attack", seed, self.num_forwards]), 16) >> 1 for seed in self._seeds]
+            logits: Tensor = self._model(shown, keys=keys)
+        else:
+            logits = self._model(shown)
         if self.num_forwards == 0:
             self._check_logits(logits)
             self._set_target(logits.detach())
@@ -164,20 +214,15 @@ class Task:
         return logits
 
     def loss(self, x: Tensor) -> Tensor:
-        """What the attacker raises, `[B]`: the attack's loss, or its negative for a target."""
+        """What the attacker raises, `[B]`."""
         return self.raised(self.logits(x))
 
     def raised(self, logits: Tensor) -> Tensor:
-        """The loss of logits and labels a sample, `[B]`, or its negative for a target."""
+        """What the attacker raises of logits, `[B]`: the loss, or its negative for a target."""
         return self.sign * self._raises(logits, self.labels, self.scope)
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
-        """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse.
-
-        Args:
-            logits: of the model.
-            raised: the loss that is raised, where it is known.
-        """
+        """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse."""
         if raised is not None and self._compared_by == self._loss:
             return raised.detach()
         with torch.no_grad():
@@ -192,8 +237,7 @@ class Task:
     def success(self, x: Tensor) -> Tensor:
         """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
 
-        Away from the truth, it is minus the mean Dice of the predicted classes (`freqbench.ops.overlap.mean_dice`),
-        that of the organs where some classes alone are attacked. Towards a target, it is what volumes are compared by.
+        Minus the mean Dice of the predicted classes, or of the organs; towards a target, what volumes are compared by.
         """
         with torch.no_grad():
             logits = self.logits(x)
@@ -204,15 +248,19 @@ class Task:
         with torch.no_grad():
             logits = self.logits(x)
             values = self.compared(logits)
-            if self.best is not None:
-                self.best.offer(self._worth(logits, values), x)
+            self.offer(logits, x, values)
         return values
 
-    def is_reached(self, logits: Tensor) -> Tensor:
-        """Whether no voxel of a sample is predicted as labelled, or all are as the target says; bool `[B]`.
+    def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
+        """Offer volumes, or a point that makes them, as `best`, where they are compared; by `values`, if known."""
+        if self.best is not None:
+            self.best.offer(self._worth(logits, self.compared(logits) if values is None else values), x.detach())
 
-        Voxels outside the attack's scope do not matter. Where two classes share the largest logit, both are taken as
-        predicted: an argmax over classes costs a tenth of the network's passes on a CPU.
+    def is_reached(self, logits: Tensor) -> Tensor:
+        """Whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
+
+        Where two classes share the largest logit, both are taken as predicted: an argmax over classes costs a tenth of
+        the network's passes on a CPU.
         """
         as_labelled = is_as_labelled(logits.detach(), self.labels)
         is_open = self.scope.among(as_labelled if self.sign > 0 else ~as_labelled)
@@ -223,8 +271,7 @@ class Task:
 
         Args:
             x: where; any shape that the objective takes.
-            objective: maps `x` to a value a sample, `[B]`. None: the task's `loss`; where volumes are compared, `x` is
-                offered as `best`.
+            objective: maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
         """
         if objective is not None:
             return self.gradient_and(x, lambda point: (objective(point), None))[0]
@@ -233,12 +280,7 @@ class Task:
         return self.gradient_and_value(x)[0]
 
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
-        """The gradient of the task's loss at points, and what their volumes are compared by, `[B]`; they are offered.
-
-        Args:
-            x: `[B, ...]`.
-            render: makes the volumes of such points.
-        """
+        """The gradient of `loss` at points that `render` makes volumes of, and what these are compared by, `[B]`."""
 
         def objective(point: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             logits = self.logits(render(point))
@@ -261,13 +303,17 @@ class Task:
         return gradient, besides
 
     def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
-        """A draw for every sample from its own generator, `torch.rand` or `torch.randn`, stacked.
+        """A draw of `torch.rand` or `torch.randn` for every sample from its own generator, stacked, like the images.
+
+        Always drawn in float32, so that float64 runs see the same numbers.
 
         Args:
             sample: the sampler.
             layout: shape of a sample's draw without the batch axis; that of the images where None.
         """
-        return self._draws.draw(sample, tuple(layout or self.clean.shape[1:]), self.clean)
+        shape = tuple(layout or self.clean.shape[1:])
+        draws = [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        return torch.stack([draw.to(self.clean) for draw in draws])
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
         """The `start` of the call, checked against `[B, *layout]`, or None.
@@ -304,6 +350,9 @@ class Task:
             raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
         return self.reference
 
+    def _attacked(self, volumes: Tensor) -> Tensor:
+        return volumes if self._channels is None else volumes[:, list(self._channels)]
+
     def _set_target(self, logits: Tensor) -> None:
         if self._rule is not None:
             self.scope = replace(self.scope, truth=self.labels)
@@ -326,3 +375,14 @@ class Task:
             )
         if self._check_classes is not None:
             self._check_classes(num_classes)
+
+
+def _one_a_sample(owner: str, generator: Generators | None, batch: int) -> list[torch.Generator]:
+    """Those given, or one for all; None stands for seed 0."""
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    if isinstance(generator, torch.Generator):
+        generator = [generator] * batch
+    if len(generator) != batch:
+        raise UserError(f"{owner}: expected one generator or {batch}, one a sample, got {len(generator)}")
+    return list(generator)

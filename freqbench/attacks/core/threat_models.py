@@ -1,4 +1,4 @@
-"""Every threat model as the set of volumes that an attacker may hand to the network."""
+"""Describes every threat model as the set of volumes that an attacker may hand to the network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +24,9 @@ class ThreatModel:
     bounded: str
     penalised: str = "nothing"
 
+
+SSIM_SUFFIX = "-ssim"
+"""Of the name of a threat model that bounds the SSIM beside."""
 
 _TABLE = "one quantisation step q for each DCT coefficient of each block"
 _MULTIPLIER = "one multiplier m for each DCT coefficient of each block, in `band`"
@@ -101,7 +104,7 @@ _WITHOUT_SSIM: Mapping[str, ThreatModel] = {
     ),
     "none": ThreatModel(
         volumes="all volumes",
-        free="whatever makes them: a dropped band (`dfb`), a tool beside freqbench",
+        free="whatever makes them: a dropped band (`dfb`), a third-party tool",
         bounded="nothing",
     ),
 }
@@ -109,7 +112,7 @@ _WITHOUT_SSIM: Mapping[str, ThreatModel] = {
 THREAT_MODELS: Mapping[str, ThreatModel] = {
     **_WITHOUT_SSIM,
     **{
-        f"{name}-ssim": _and_ssim(threat_model)
+        f"{name}{SSIM_SUFFIX}": _and_ssim(threat_model)
         for name, threat_model in _WITHOUT_SSIM.items()
         if name.startswith("dct-")
     },
@@ -122,7 +125,7 @@ Two names are two sets, and attacks are ranked within one. Within a name and a b
 Stretching is in VAFA's code, not in its paper's algorithm. Without it a table's volume is the clamped inverse
 transform; with it intensities of a slice go wherever its minimum and maximum are put.
 
-VAFA rounds softly to its last step (`freqbench.ops.rounding`): each of its coefficients lies between the clean one and
-the exactly quantised one. Its volumes are so near those of the set, and not exactly in it; `vafa_opt`, which rounds
+VAFA rounds softly to its last step (`freqbench.ops.quantisation`): each of its coefficients lies between the clean one
+and the exactly quantised one. Its volumes are so near those of the set, and not exactly in it; `vafa_opt`, which rounds
 exactly, searches the set as it stands here.
 """

@@ -1,20 +1,156 @@
-"""Can the numbers of a store be believed? Checks that the robustness field asks of every evaluation, from its rows.
+"""Checks whether the numbers of a store can be believed, as the robustness field asks of every evaluation.
 
-Pure: frames in, findings out. `CHECKS` are the checks and `audited` makes them.
+Pure: evidence in, findings out. `CHECKS` are the checks and `audited` makes them.
 """
 
-from freqbench.audit.checks.evidence import COLUMNS, Evidence, evidence_of
-from freqbench.audit.checks.findings import Finding
-from freqbench.audit.checks.gather import gathered
-from freqbench.audit.checks.table import CHECKS, Check, audited
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-__all__ = [
-    "CHECKS",
-    "COLUMNS",
-    "Check",
-    "Evidence",
-    "Finding",
-    "audited",
-    "evidence_of",
-    "gathered",
-]
+from freqbench.audit.checks.contrasts import Find, per_model
+from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
+from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, NOTED, VERDICTS, VIOLATED, Finding, counted
+from freqbench.audit.checks.gradients import (
+    budget,
+    converged,
+    iterative,
+    restarts,
+    same_gradients,
+    square,
+    steps,
+    transfer,
+    unbounded,
+    zero_gradients,
+)
+from freqbench.audit.checks.noise import credit, noise_l2, noise_linf
+from freqbench.audit.checks.scores import background, bounds, clean, distances, hd95, organs, ranking, saved
+from freqbench.audit.checks.strongest import strongest
+
+__all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check.
+
+    Attributes:
+        should: what should hold, a statement.
+        run: the findings of all models.
+        is_masking: whether a violation is a sign of masked gradients.
+        is_claim: whether a violation makes a claim of robustness fall, whatever the gradients.
+    """
+
+    should: str
+    run: Callable[[Evidence], Iterable[Finding]]
+    is_masking: bool = False
+    is_claim: bool = False
+
+
+def _masking(should: str, find: Find, spares: bool = True) -> Check:
+    return Check(should=should, run=per_model(find, spares), is_masking=True)
+
+
+CHECKS: Mapping[str, Check] = {
+    "budget": _masking("a larger budget hurts more", budget),
+    "steps": _masking("more steps hurt more", steps),
+    "unbounded": _masking("without a bound nothing is left", unbounded),
+    "iterative": _masking("many steps beat one step", iterative),
+    "transfer": _masking("white-box beats transfer", transfer),
+    "noise_linf": _masking("gradients beat noise of equal L-inf", noise_linf),
+    "noise_l2": _masking("gradients beat noise of equal L2", noise_l2),
+    "square": _masking("black-box does not beat gradients", square),
+    "restarts": _masking("restarts do not change the order", restarts),
+    "zero_gradients": _masking("gradients are not zero", zero_gradients, spares=False),
+    "same_gradients": _masking("gradients are the same twice", same_gradients, spares=False),
+    "strongest": Check(
+        should="no attack with the same bounds is stronger", run=per_model(strongest, spares=True), is_claim=True
+    ),
+    "converged": Check(should="the loss has settled", run=per_model(converged)),
+    "credit": Check(should="the optimisation does the damage", run=per_model(credit, spares=True)),
+    "clean": Check(should="clean volumes are segmented", run=per_model(clean)),
+    "organs": Check(should="every label has every class", run=organs),
+    "hd95": Check(should="HD95 is defined", run=per_model(hd95)),
+    "background": Check(should="DSC is not mostly background", run=background),
+    "saved": Check(should="saved volumes score the same", run=per_model(saved)),
+    "bounds": Check(should="changes are within budget", run=per_model(bounds)),
+    "ranking": Check(should="threat models are not mixed", run=ranking),
+    "distances": Check(should="how far attacks go", run=distances),
+}
+
+
+def audited(evidence: Evidence) -> tuple[Finding, ...]:
+    """The findings of all checks, in the order of CHECKS."""
+    return tuple(replace(found, check=name) for name, check in CHECKS.items() for found in check.run(evidence))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVerdict:
+    """What the signs of masked gradients come to for one model, and whether what is claimed of it holds.
+
+    Attributes:
+        dataset: where.
+        model: which.
+        checks: by verdict the checks of gradients that have it.
+        claims: the findings on its claims.
+    """
+
+    dataset: str
+    model: str
+    checks: Mapping[str, tuple[str, ...]]
+    claims: tuple[Finding, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The violated checks of gradients."""
+        return self.checks[VIOLATED]
+
+    @property
+    def verdict(self) -> str:
+        """`flagged`, `in doubt`, `no sign`, or `not checked`, where not one check could be made."""
+        if self.flags or self._has_claim(VIOLATED):
+            return "flagged"
+        if self.checks[IN_DOUBT] or self._has_claim(IN_DOUBT):
+            return IN_DOUBT
+        return "no sign" if self.checks[HOLDS] else NOT_CHECKED
+
+    @property
+    def sentence(self) -> str:
+        """What was found in how many checks; never more than that."""
+        fallen = [each.sentence for each in self.claims if each.verdict == VIOLATED]
+        flagged = (("strongest",) if fallen else ()) + self.flags
+        made = sum(len(self.checks[verdict]) for verdict in (VIOLATED, IN_DOUBT, HOLDS))
+        if self.flags:
+            signs = f"{counted(len(self.flags), 'sign')} of masked gradients in {counted(made, 'check')}"
+        elif made:
+            total = sum(map(len, self.checks.values()))
+            signs = f"no sign of masked gradients in {len(self.checks[HOLDS])} of {counted(total, 'check')}"
+        else:
+            signs = "no check of gradients was made"
+        if flagged:
+            known = "a stronger attack with the same bounds is known; " if fallen else ""
+            found = [f"flagged: {', '.join(flagged)} ({known}{signs}).", *fallen]
+        else:
+            found = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
+        return " ".join([*found, *self._besides(with_unchecked=bool(flagged or made))])
+
+    def _besides(self, with_unchecked: bool) -> Iterator[str]:
+        shown = {IN_DOUBT: "In doubt", NOTED: "Noted"} | ({NOT_CHECKED: "Not checked"} if with_unchecked else {})
+        for verdict, name in shown.items():
+            is_claim = verdict != NOTED and self._has_claim(verdict)
+            if checks := self.checks[verdict] + (("strongest",) if is_claim else ()):
+                yield f"{name}: {', '.join(checks)}."
+
+    def _has_claim(self, verdict: str) -> bool:
+        return any(each.verdict == verdict for each in self.claims)
+
+
+def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
+    """One verdict a dataset and model, from the checks of gradients and of claims."""
+    signs = [each for each in findings if CHECKS[each.check].is_masking]
+    claims = [each for each in findings if CHECKS[each.check].is_claim]
+    found = []
+    for place in sorted({(each.dataset, each.model) for each in (*signs, *claims)}):
+        own = [each for each in signs if (each.dataset, each.model) == place]
+        checks = {verdict: tuple(each.check for each in own if each.verdict == verdict) for verdict in VERDICTS}
+        claimed = tuple(each for each in claims if (each.dataset, each.model) == place)
+        found.append(ModelVerdict(dataset=place[0], model=place[1], checks=checks, claims=claimed))
+    return found

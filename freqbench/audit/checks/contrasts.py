@@ -1,4 +1,4 @@
-"""Two attacks held against each other case by case, and the rule that makes a verdict of the difference.
+"""Compares two attacks case by case, and gives a verdict on the difference.
 
 With d = DSC under the attack that should hurt more, minus DSC under the other, in points (x100), paired by case, means
 over seeds first, and [low, high] its 95 % interval over patients, of Student's t:
@@ -15,19 +15,71 @@ So `holds` says that no violation above POINTS was seen on these cases, no more.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from freqbench.analysis.statistics import t_intervals
-from freqbench.audit.checks.evidence import Evidence, Side
-from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, VIOLATED, Finding, counted, gravest, interval_text
+from freqbench.audit.checks.evidence import Attacked, Evidence, Setting, Side
+from freqbench.audit.checks.findings import (
+    HOLDS,
+    IN_DOUBT,
+    VERDICTS,
+    VIOLATED,
+    Finding,
+    counted,
+    interval_text,
+    unchecked,
+)
 
 POINTS = 0.5
 FAILURE = 10.0
 """Foreground DSC x100 up to which nothing is left."""
+LEAST_CLEAN = 20.0
+"""Mean clean foreground DSC x100 below which a model has nothing that an attack could take."""
+SILENT = {
+    True: "there are such rows, but the noise alone leaves nothing, or they share no case",
+    False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",
+}
+"""Why rows that are there say nothing, by whether the one must be clearly better."""
+
+Find = Callable[[Attacked], Iterable[Finding]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean over cases, in points, with the bounds of its interval over patients; named as in Finding."""
+
+    difference: float
+    low: float
+    high: float
+    cases: int
+    patients: int
+
+    @property
+    def count(self) -> str:
+        """What it is over, as text."""
+        return f"{counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"
+
+
+def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, Difference]:
+    """By its place the mean of each series of cases that has one, and its interval as one of `comparisons`."""
+    parts = [pd.DataFrame({"value": each, "number": number}) for number, each in enumerate(values) if len(each)]
+    if not parts:
+        return {}
+    frame = pd.concat(parts)
+    frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
+    return {
+        int(row["number"]): Difference(
+            difference=float(row["mean"]),
+            low=float(row["low"]),
+            high=float(row["high"]),
+            cases=int(row["n"]),
+            patients=int(row["clusters"]),
+        )
+        for row in t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +87,11 @@ class Contrast:
     """`strong` should hurt at least as much as `weak`.
 
     Attributes:
-        dataset: where.
         strong: the attack that should hurt more.
         weak: the other.
         hint: what to look at first where it does not; may be empty.
     """
 
-    dataset: str
     strong: Side
     weak: Side
     hint: str = ""
@@ -53,121 +103,94 @@ class Contrast:
         return (attack, against) if source == other else (f"{attack} made on {source}", f"{against} made on {other}")
 
 
+FindContrasts = Callable[[Attacked], Iterable[Contrast]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A contrast with what came of it.
-
-    Attributes:
-        contrast: what was held against what.
-        difference: d, in points; `low` and `high` of its interval.
-        cases: that both have, and `patients`.
-        strict: whether the one must be clearly better.
-        is_silent: whether nothing can be said.
-        is_total: whether the attack that should hurt more leaves nothing of the foreground.
-    """
+    """A contrast with its difference d and the verdict on it; `is_silent` where nothing can be said."""
 
     contrast: Contrast
-    difference: float
-    low: float
-    high: float
-    cases: int
-    patients: int
-    strict: bool
+    found: Difference
+    verdict: str
     is_silent: bool
-    is_total: bool
-
-    @property
-    def verdict(self) -> str:
-        """By the rule of this module."""
-        exceeds, is_above = self.difference > POINTS, self.low > 0
-        if self.is_total and not self.strict:
-            return HOLDS
-        if exceeds:
-            return VIOLATED if is_above else IN_DOUBT
-        if not self.strict or (self.difference < -POINTS and self.high < 0):
-            return HOLDS
-        return IN_DOUBT
 
     @property
     def text(self) -> str:
         """Which leaves how much more than which."""
         strong, weak = self.contrast.names
-        more, other = (strong, weak) if self.difference > 0 else (weak, strong)
-        count = f"{counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"
-        interval = interval_text(self.low, self.high)
-        if abs(self.difference) < 0.05:
-            return f"{strong} and {weak} leave the same DSC ({interval}, {count})"
-        bounds = interval if self.difference > 0 else interval_text(-self.high, -self.low)
-        return f"{more} leaves {abs(self.difference):.1f} points more DSC than {other} ({bounds}, {count})"
+        d = self.found.difference
+        more, other = (strong, weak) if d > 0 else (weak, strong)
+        interval = interval_text(self.found.low, self.found.high)
+        if abs(d) < 0.05:
+            return f"{strong} and {weak} leave the same DSC ({interval}, {self.found.count})"
+        bounds = interval if d > 0 else interval_text(-self.found.high, -self.found.low)
+        return f"{more} leaves {abs(d):.1f} points more DSC than {other} ({bounds}, {self.found.count})"
 
 
-def judge(evidence: Evidence, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
-    """Contrasts with their differences, those without a common case left out.
+def white_box(on: Attacked, strong: Setting, weak: Setting, hint: str = "") -> Contrast:
+    """Two attacks that were made on the model itself."""
+    own = (on.model, on.model)
+    return Contrast(strong=(*own, strong.label), weak=(*own, weak.label), hint=hint)
 
-    Args:
-        evidence: the scores.
-        contrasts: of any datasets and models.
-        strict: whether the one must be clearly better.
-    """
-    parts = []
-    for number, contrast in enumerate(contrasts):
-        difference = (_of(evidence, contrast, contrast.strong) - _of(evidence, contrast, contrast.weak)).dropna()
-        patients = evidence.patients[contrast.dataset].reindex(difference.index).to_numpy()
-        parts.append(pd.DataFrame({"number": number, "value": difference.to_numpy(), "patient_id": patients}))
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        return []
-    rows = t_intervals(pd.concat(parts, ignore_index=True), ["number"], "value").to_dict("records")
+
+def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
+    """Contrasts on the model's dataset with their differences, those without a common case left out."""
+    pairs = [(_of(on, each.strong) - _of(on, each.weak)).dropna() for each in contrasts]
     return [
         Judged(
-            contrast=contrast,
-            difference=float(row["mean"]),
-            low=float(row["low"]),
-            high=float(row["high"]),
-            cases=int(row["n"]),
-            patients=int(row["clusters"]),
-            strict=strict,
-            is_silent=_is_silent(evidence, contrast, strict),
-            is_total=_is_total(evidence, contrast.dataset, contrast.strong),
+            contrast=contrasts[number],
+            found=found,
+            verdict=_verdict(found, strict, _is_total(on, contrasts[number].strong)),
+            is_silent=_is_silent(on, contrasts[number], strict),
         )
-        for row, contrast in ((row, contrasts[int(row["number"])]) for row in rows)
+        for number, found in differences(on, pairs).items()
     ]
 
 
-def _is_silent(evidence: Evidence, contrast: Contrast, strict: bool) -> bool:
-    """Whether a contrast says nothing: see the module."""
+def _verdict(found: Difference, strict: bool, is_total: bool) -> str:
+    """By the rule of this module; `is_total`: the attack that should hurt more leaves nothing of the foreground."""
+    if is_total and not strict:
+        return HOLDS
+    if found.difference > POINTS:
+        return VIOLATED if found.low > 0 else IN_DOUBT
+    if not strict or (found.difference < -POINTS and found.high < 0):
+        return HOLDS
+    return IN_DOUBT
+
+
+def _is_silent(on: Attacked, contrast: Contrast, strict: bool) -> bool:
     if strict:
-        return _is_total(evidence, contrast.dataset, contrast.weak)
-    drops = [_drop(evidence, contrast.dataset, side) for side in (contrast.strong, contrast.weak)]
-    return all(drop <= POINTS for drop in drops)
+        return _is_total(on, contrast.weak)
+    return all(_drop(on, side) <= POINTS for side in (contrast.strong, contrast.weak))
 
 
-def _drop(evidence: Evidence, dataset: str, side: Side) -> float:
+def _of(on: Attacked, side: Side, column: str = "dsc") -> pd.Series:
+    source, target, label = side
+    scores = on.evidence.scores(on.dataset, source, target, column)
+    return scores[label] if label in scores else pd.Series(dtype=float)
+
+
+def _drop(on: Attacked, side: Side) -> float:
     """Mean points of DSC that an attack takes; NaN where the clean ones are not known."""
-    source, target, label = side
-    left = evidence.scores(dataset, source, target)[label].dropna()
-    return float((evidence.clean(dataset, target, "clean").reindex(left.index) - left).mean())
+    left = _of(on, side).dropna()
+    return float((on.evidence.clean(on.dataset, side[1], "clean").reindex(left.index) - left).mean())
 
 
-def _is_total(evidence: Evidence, dataset: str, side: Side) -> bool:
+def _is_total(on: Attacked, side: Side) -> bool:
     """Whether an attack leaves nothing of the foreground, by the mean over cases."""
-    source, target, label = side
-    scores = evidence.scores(dataset, source, target, "fg")
-    return label in scores and float(scores[label].mean()) <= FAILURE
+    return float(_of(on, side, "fg").mean()) <= FAILURE
 
 
-def summed(check: str, dataset: str, model: str, judged: Sequence[Judged], statement: str) -> Finding:
+def summed(judged: Sequence[Judged], statement: str) -> Finding:
     """One finding of all contrasts of a model: the gravest verdict, told by the largest difference that has it.
 
     Args:
-        check: its name.
-        dataset: where.
-        model: the model that it is about.
         judged: at least one.
         statement: what is said of the comparisons where all hold.
     """
-    verdict = gravest([each.verdict for each in judged])
-    worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.difference)
+    verdict = min((each.verdict for each in judged), key=VERDICTS.index)
+    worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
     if verdict == HOLDS:
         closest = f"; the closest: {worst.text}" if len(judged) > 1 else f": {worst.text}"
         sentence = f"{statement} in {'all ' if len(judged) > 1 else ''}{counted(len(judged), 'comparison')}{closest}."
@@ -176,25 +199,68 @@ def summed(check: str, dataset: str, model: str, judged: Sequence[Judged], state
         of_all = f" {same} of {len(judged)} comparisons: {verdict}." if len(judged) > 1 else ""
         hint = f" {worst.contrast.hint}." if worst.contrast.hint else ""
         sentence = f"{worst.text}.{of_all}{hint}"
-    return Finding(
-        check=check,
-        dataset=dataset,
-        model=model,
-        verdict=verdict,
-        sentence=sentence,
-        difference=worst.difference,
-        low=worst.low,
-        high=worst.high,
-        comparisons=len(judged),
-        cases=worst.cases,
-        patients=worst.patients,
-    )
+    return Finding(verdict=verdict, sentence=sentence, comparisons=len(judged), **vars(worst.found))
 
 
-def _of(evidence: Evidence, contrast: Contrast, side: Side) -> pd.Series:
-    source, target, label = side
-    scores = evidence.scores(contrast.dataset, source, target)
-    return scores[label] if label in scores else pd.Series(dtype=np.float64)
+# From one model to all
+
+
+def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator[Finding]]:
+    """A check of all models from one of a single model; `spares` those of which nothing can be said."""
+
+    def run(evidence: Evidence) -> Iterator[Finding]:
+        for on in evidence.models:
+            reason = _spared(on) if spares else ""
+            for found in [unchecked(reason)] if reason else find(on):
+                yield replace(found, dataset=on.dataset, model=on.model)
+
+    return run
+
+
+def _spared(on: Attacked) -> str:
+    """Why nothing can be said of a model whatever attacked it; empty where something can."""
+    clean = on.clean()
+    if len(clean) and clean.mean() < LEAST_CLEAN:
+        return (
+            f"the mean clean foreground DSC is {clean.mean():.1f}, below {LEAST_CLEAN:g}: there is nothing to take "
+            "from this model"
+        )
+    return "" if on.attacks else "no attack that was made on this model was scored on it"
+
+
+def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[FindContrasts], Find]:
+    """A finding a model from its contrasts, which the decorated function finds.
+
+    Attacks that raise different losses are not compared: that one does more says which loss is the better one for the
+    DSC, and nothing of gradients. Noise raises none, so that every attack is compared with it (`strict`).
+
+    Args:
+        statement: what is said where all hold.
+        needs: the rows that the check needs, said where they are not there.
+        strict: whether the one must be clearly better.
+    """
+
+    def check(find: FindContrasts) -> Find:
+        def found(on: Attacked) -> Iterator[Finding]:
+            candidates = list(find(on))
+            pairs = [[on.evidence.settings[label] for *_, label in (each.strong, each.weak)] for each in candidates]
+            crosses = [not strict and pair[0].raises != pair[1].raises for pair in pairs]
+            contrasts = [each for each, crossed in zip(candidates, crosses, strict=True) if not crossed]
+            judged = [each for each in judge(on, contrasts, strict) if not each.is_silent]
+            if judged:
+                yield summed(judged, statement)
+            elif contrasts:
+                yield unchecked(SILENT[strict])
+            elif candidates:
+                texts = [" and ".join(f"{each.attack} ({each.raises})" for each in pair) for pair in pairs]
+                crossed = f"{', '.join(dict.fromkeys(texts))} raise different losses, which says nothing of gradients"
+                yield unchecked(f"{crossed}: needs {needs}")
+            else:
+                yield unchecked(f"needs {needs}")
+
+        return found
+
+    return check
 
 
 def is_close(a: float | None, b: float | None) -> bool:

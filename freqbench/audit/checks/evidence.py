@@ -1,19 +1,20 @@
-"""What the audit looks at: scores by case, what the attacks were, and what was measured beside the rows."""
+"""Gathers what the audit looks at: scores by case, what the attacks were, and what was measured beyond rows."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from freqbench.analysis.frames import plain
+from freqbench.analysis.frames import classes_frame, found_records, plain
+from freqbench.analysis.labels import parameters
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
-from freqbench.audit.measurements import Gradients, Saved
-from freqbench.core.documents import object_of
-from freqbench.job.grid import BLOCK_CUT
+from freqbench.audit.probes import Gradients, Saved, read_gradients, read_saved, root_of
+from freqbench.core import storage
+from freqbench.results import Key, Store
 
 COLUMNS = (
     *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "hd95", "hd95_undefined_classes"),
@@ -22,13 +23,16 @@ COLUMNS = (
 """The columns of RECORDS that the audit needs beside those that identify a row."""
 
 NARROWING = ("organs", "target", "filter", "channels", "label")
+MAX_RECORDS = 100_000
+"""Records beyond which a report does not read their classes for the audit."""
+
 _PLACE = ["dataset", "source_model", "target_model"]
 
 Side = tuple[str, str, str]
 """Source model, target model and attack, the last by its label."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
     """An attack with all its parameters, as records have it.
 
@@ -53,7 +57,7 @@ class Setting:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it wants every voxel wrong, by nothing but its own means: other attacks may be held against it."""
+        """Whether it wants every voxel wrong, by nothing but its own means: other attacks may be compared with it."""
         return not self.params.get("targeted") and not any(name in self.params for name in NARROWING)
 
     @property
@@ -68,7 +72,7 @@ class Setting:
 
     @property
     def raises(self) -> str:
-        """The loss that it raises; its own name where that is nothing but its own, as of SegPGD or an ensemble."""
+        """The loss that it raises; its own name where no other attack has that loss, as of SegPGD or an ensemble."""
         known = {each.name: each.default for each in fields(ATTACKS.get(self.attack, Attack))}
         return str(self.params.get("loss") or known.get("loss") or self.attack)
 
@@ -120,10 +124,15 @@ class Evidence:
         }
 
     @cached_property
-    def models(self) -> tuple[tuple[str, str], ...]:
-        """Datasets with the models that were attacked on them, white-box or not, in sorted order."""
-        pairs = self.rows[["dataset", "target_model"]].drop_duplicates()
-        return tuple(sorted(pairs.itertuples(index=False, name=None)))
+    def models(self) -> tuple["Attacked", ...]:
+        """Every model that was attacked on a dataset, white-box or not, in sorted order of dataset and model."""
+        pairs = sorted(self.rows[["dataset", "target_model"]].drop_duplicates().itertuples(index=False, name=None))
+        return tuple(Attacked(self, dataset, model) for dataset, model in pairs)
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Of the models."""
+        return sorted({each.dataset for each in self.models})
 
     @cached_property
     def patients(self) -> Mapping[str, pd.Series]:
@@ -131,40 +140,19 @@ class Evidence:
         cases = self.rows[["dataset", "case_id", "patient_id"]].drop_duplicates(["dataset", "case_id"])
         return {str(name): own.set_index("case_id")["patient_id"] for name, own in cases.groupby("dataset")}
 
-    def models_of(self, dataset: str) -> list[str]:
-        """The models that were attacked on a dataset."""
-        return [model for name, model in self.models if name == dataset]
+    def place(self, dataset: str, source: str, target: str) -> pd.DataFrame:
+        """The `rows` of volumes that were made on one model and scored on another."""
+        return self._by_place.get((dataset, source, target), self.rows.iloc[:0])
 
     def scores(self, dataset: str, source: str, target: str, column: str = "dsc") -> pd.DataFrame:
-        """Means over seeds: a row a case, a column an attack by its label; no column for what was not run.
-
-        Args:
-            dataset: its name.
-            source: the model that the volumes were made on.
-            target: the model that was scored.
-            column: of `rows`.
-        """
+        """Means of a column of `rows` over seeds: a row a case, a column an attack by its label, where it was run."""
         key = (dataset, source, target, column)
         if key not in self._cache:
-            own = self._by_place.get((dataset, source, target))
-            if own is None:
+            own = self.place(dataset, source, target)
+            if own.empty:
                 return pd.DataFrame()
             self._cache[key] = own.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
         return self._cache[key]
-
-    def white_box(self, dataset: str, model: str, column: str = "dsc") -> pd.DataFrame:
-        """`scores` of the attacks that were made on the model itself."""
-        return self.scores(dataset, model, model, column)
-
-    def attacks_on(self, dataset: str, model: str) -> list[Setting]:
-        """The attacks that were made on a model and scored on it."""
-        return [self.settings[label] for label in self.white_box(dataset, model).columns]
-
-    def claimed_on(self, dataset: str, model: str) -> list[Setting]:
-        """Those of `attacks_on` that a store has itself, and not by its audit alone."""
-        own = self._by_place.get((dataset, model, model))
-        labels = set() if own is None else set(own.loc[~own["cell_id"].isin(self.added), "label"])
-        return [each for each in self.attacks_on(dataset, model) if each.label in labels]
 
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
         """The clean score of each case, x100; of the foreground by default."""
@@ -177,29 +165,90 @@ class Evidence:
         return {tuple(map(str, place)): own for place, own in groups}
 
 
-def evidence_of(
-    records: pd.DataFrame,
-    classes: pd.DataFrame | None = None,
-    gradients: tuple[Gradients, ...] = (),
-    saved: tuple[Saved, ...] = (),
-    added: frozenset[str] = frozenset(),
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """One model on one dataset, and the attacks that were made on it and scored on it (white-box).
+
+    Attributes:
+        evidence: of all models.
+        dataset: name of the dataset.
+        model: name of the model.
+    """
+
+    evidence: Evidence
+    dataset: str
+    model: str
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """`Evidence.rows` of these attacks."""
+        return self.evidence.place(self.dataset, self.model, self.model)
+
+    def scores(self, column: str = "dsc") -> pd.DataFrame:
+        """`Evidence.scores` of these attacks."""
+        return self.evidence.scores(self.dataset, self.model, self.model, column)
+
+    def clean(self, column: str = "clean_fg") -> pd.Series:
+        """The clean score of each case, x100; of the foreground by default."""
+        return self.evidence.clean(self.dataset, self.model, column)
+
+    @property
+    def attacks(self) -> list[Setting]:
+        """Those that have a DSC."""
+        return [self.evidence.settings[label] for label in self.scores().columns]
+
+    @property
+    def linf(self) -> list[Setting]:
+        """The plain L-infinity attacks that follow its gradient."""
+        return [each for each in self.attacks if each.threat_model == "linf" and each.is_gradient]
+
+    @property
+    def others(self) -> list[str]:
+        """The other models that were attacked on the dataset."""
+        beside = [each.model for each in self.evidence.models if each.dataset == self.dataset]
+        return [model for model in beside if model != self.model]
+
+
+def gathered(
+    stores: Sequence[Store],
+    job_keys: Collection[Key] | None = None,
+    always_classes: bool = False,
+    may_be_empty: bool = False,
 ) -> Evidence:
-    """Evidence from records as the tables take them."""
-    frame = current(checked(records))
-    return Evidence(records=frame, classes=classes, gradients=gradients, saved=saved, added=added)
+    """The evidence of stores, with the cells that `audit --run` added and what it measured.
+
+    Args:
+        stores: that `run` wrote.
+        job_keys: the keys of their jobs; None: all rows.
+        always_classes: read rows of classes however many there are.
+        may_be_empty: whether a run that has no rows yet is something to look at.
+
+    Raises:
+        UserError: a store that cannot be read, or nothing in it.
+    """
+    roots = [root_of(store.root) for store in stores]
+    audits = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
+    everything = [*stores, *audits]
+    keys = None
+    if job_keys is not None:  # what audits computed for models of the job, by their last call or by a former one
+        targets = {target for _, _, target in job_keys}
+        keys = {*job_keys, *(key for store in audits for key in store.covered() if key[2] in targets)}
+    stored, records = found_records(everything, keys, COLUMNS, may_be_empty)
+    is_read = always_classes or len(records) <= MAX_RECORDS
+    return Evidence(
+        records=current(checked(records, stored)),
+        classes=classes_frame(everything, stored) if is_read else None,
+        gradients=tuple(filter(None, (read_gradients(store.root) for store in stores))),
+        saved=tuple(filter(None, (read_saved(store.root) for store in stores))),
+        added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
+    )
+
+
+def _cells(stores: Sequence[Store]) -> set[str]:
+    return {cell_id for store in stores for (cell_id,) in store.rows(("cell_id",))}
 
 
 def _setting(row: Mapping[Hashable, Any], follows_gradients: bool) -> Setting:
-    written = object_of(row["params"], f"{row['attack']}: params")
-    hidden = (row["budget_name"], BLOCK_CUT)
-    given = {name: value for name, value in written.items() if value is not None and name not in hidden}
-    return Setting(
-        label=row["label"],
-        attack=row["attack"],
-        variant=row["variant"],
-        threat_model=row["threat_model"],
-        budget_name=row["budget_name"],
-        budget=row["budget"],
-        params=given,
-        follows_gradients=follows_gradients,
-    )
+    kept = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
+    params = parameters(row["attack"], row["params"], row["budget_name"])
+    return Setting(**{name: row[name] for name in kept}, params=params, follows_gradients=follows_gradients)

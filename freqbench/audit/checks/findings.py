@@ -1,9 +1,7 @@
-"""What a check of the audit says: a verdict and a plain sentence."""
+"""Words what a check of the audit found: a verdict and a plain sentence."""
 
 import math
 from dataclasses import dataclass
-
-import pandas as pd
 
 HOLDS, VIOLATED, IN_DOUBT, NOTED, NOT_CHECKED = "holds", "violated", "in doubt", "noted", "not checked"
 VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)
@@ -15,21 +13,21 @@ class Finding:
     """What one check found about one model on one dataset.
 
     Attributes:
-        check: a name of CHECKS.
+        check: a name of CHECKS, filled in by `audited`, as `dataset` and `model` are by `per_model`.
         dataset: name of the dataset.
-        model: the model that it is about; empty: about the dataset.
-        subject: the attack that it is about, where a check has a finding for each; empty otherwise.
         verdict: `holds`, `violated`, `in doubt`, `noted` (a fact that is neither right nor wrong) or `not checked`.
         sentence: what was seen, or what is missing and which cell would give it.
-        difference: points of DSC x100 on which the verdict stands; NaN where it stands on something else.
+        model: the model that it is about; empty: about the dataset.
+        subject: the attack that it is about, where a check has a finding for each; empty otherwise.
+        difference: points of DSC x100 on which the verdict rests; NaN where it rests on something else.
         low: of the 95 % interval of `difference`, and `high`; NaN where there is none.
         comparisons: how many were made.
         cases: that the difference is over.
         patients: of these cases.
     """
 
-    check: str
-    dataset: str
+    check: str = ""
+    dataset: str = ""
     verdict: str
     sentence: str
     model: str = ""
@@ -42,9 +40,9 @@ class Finding:
     patients: int = 0
 
 
-def gravest(verdicts: list[str]) -> str:
-    """The one that stands for several."""
-    return min(verdicts, key=VERDICTS.index)
+def unchecked(reason: str) -> Finding:
+    """That a check could not be made, and why."""
+    return Finding(verdict=NOT_CHECKED, sentence=f"{reason[0].upper()}{reason[1:]}.")
 
 
 def interval_text(low: float, high: float) -> str:
@@ -64,8 +62,3 @@ def counted(number: int, word: str) -> str:
     ('1 case', '3 cases')
     """
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def frame_of(findings: tuple[Finding, ...]) -> pd.DataFrame:
-    """One row a finding, every digit."""
-    return pd.DataFrame([vars(finding) for finding in findings], columns=list(Finding.__dataclass_fields__))

@@ -1,122 +1,301 @@
-"""Facts of gradients, as audit --run measured them: are they there, are they the same twice, do they still rise?"""
+"""Looks for signs of masked gradients: is an attack on a model as strong as it must be, and are gradients there?
+
+What every evaluation of robustness is asked to show: Carlini, Athalye, Papernot, Brendel, Rauber, Tsipras, Goodfellow,
+Madry, Kurakin 2019, arXiv:1902.06705 (sections 4 and 5); Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420 (section
+3.1, the five signs of obfuscated gradients); Croce and Hein, ICML 2020, arXiv:2003.01690; for segmentation Croce,
+Singh, Hein, ECCV 2024, arXiv:2306.12941. They speak of accuracy; here it is DSC, paired by case, with the rule of
+`contrasts`. That attacks pass these checks does not make them strong: `strongest` looks at that.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
-from freqbench.audit.checks.evidence import Evidence
-from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOTED, VIOLATED, Finding, counted
-from freqbench.audit.checks.per_model import unchecked
-from freqbench.audit.measurements import GradientFacts, Gradients
+from freqbench.audit.checks.contrasts import (
+    FAILURE,
+    POINTS,
+    SILENT,
+    Contrast,
+    contrasted,
+    differences,
+    is_close,
+    judge,
+    summed,
+    white_box,
+)
+from freqbench.audit.checks.evidence import Attacked, Setting
+from freqbench.audit.checks.findings import (
+    HOLDS,
+    IN_DOUBT,
+    NOTED,
+    VERDICTS,
+    VIOLATED,
+    Finding,
+    counted,
+    interval_text,
+    unchecked,
+)
+from freqbench.audit.probes import GradientFacts, Gradients
 from freqbench.ops.gradients import share_at_end
 
+ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
+"""Made to be strong on the model itself; those made for transfer (SSA, MI-FGSM, DI, TI) may be weaker than one step."""
+FEWEST_QUERIES = 1000
+"""A search that ends before has hardly begun: that it does not beat gradients proves nothing. That it does, does."""
 ZERO_SHARES = (0.1, 0.5)
 AGREEMENTS = (0.999, 0.99)
 """Sums in another order flip a few signs in ten thousand, on a GPU also between two equal passes."""
 RISES = (0.05, 0.1)
-_MEASURED = "needs audit --run, which measures it"
+NOT_MEASURED = "needs audit --run, which measures it"
 
 
-def zero_gradients(evidence: Evidence) -> list[Finding]:
+@contrasted("A larger budget leaves no more DSC", needs="two budgets of one attack on this model")
+def budget(on: Attacked) -> Iterator[Contrast]:
+    """A larger budget of the same attack hurts more."""
+    found = {each: each.budget for each in on.attacks if each.budget is not None and each.is_gradient}
+    return _steps_up(on, "budget", found)
+
+
+@contrasted("More steps of the same loss leave no more DSC", needs="one attack with two numbers of steps on this model")
+def steps(on: Attacked) -> Iterator[Contrast]:
+    """More steps, or queries, of the same attack hurt more."""
+    plain = [each for each in on.attacks if each.is_plain and each.control == "none"]
+    for effort in ("steps", "queries"):
+        yield from _steps_up(on, effort, {each: each.params[effort] for each in plain if effort in each.params})
+
+
+def _steps_up(on: Attacked, parameter: str, values: Mapping[Setting, float]) -> Iterator[Contrast]:
+    """Each value of a parameter beside the next larger one of attacks that differ in nothing else."""
+    families: dict[Hashable, list[Setting]] = {}
+    for setting in values:
+        families.setdefault(setting.same_but(parameter), []).append(setting)
+    for family in families.values():
+        for less, more in pairwise(sorted(family, key=values.__getitem__)):
+            if not is_close(values[less], values[more]):
+                yield white_box(on, more, less)
+
+
+def unbounded(on: Attacked) -> Iterator[Finding]:
+    """With every intensity allowed, the strongest L-infinity attack leaves nothing of the foreground."""
+    scores = on.scores("fg")
+    free = [each.label for each in on.linf if each.budget and each.budget > 0.999]
+    free = [label for label in free if label in scores and scores[label].notna().any()]
+    if not free:
+        yield unchecked("needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc")
+        return
+    label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
+    left = differences(on, [scores[label].dropna()])[0]
+    exceeds = left.difference > FAILURE
+    interval = interval_text(left.low, left.high)
+    yield Finding(
+        verdict=(VIOLATED if left.low > FAILURE else IN_DOUBT) if exceeds else HOLDS,
+        sentence=(
+            f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
+            f"{counted(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
+            f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
+        ),
+        difference=left.difference - FAILURE,
+        low=left.low - FAILURE,
+        high=left.high - FAILURE,
+        comparisons=1,
+        cases=left.cases,
+        patients=left.patients,
+    )
+
+
+@contrasted(
+    "Iterative attacks leave no more DSC than one step",
+    needs="fgsm and one of bim, pgd, apgd that raises the same loss, at equal eps on this model",
+)
+def iterative(on: Attacked) -> Iterator[Contrast]:
+    """Many small steps are no weaker than the one large step of FGSM at equal eps.
+
+    Of attacks that differ in their steps alone the one with most counts: few steps are what `steps` is about.
+    """
+    repeated = [each for each in on.linf if each.attack in ITERATIVE]
+    repeated.sort(key=lambda each: each.params.get("steps", 0))
+    longest = {each.same_but("steps"): each for each in repeated}.values()
+    for single in (each for each in on.linf if each.attack == "fgsm"):
+        for many in (each for each in longest if is_close(each.budget, single.budget)):
+            if many.params.get("scope") == single.params.get("scope"):
+                yield white_box(on, many, single, _about_step(many))
+
+
+def _about_step(setting: Setting) -> str:
+    """The first suspect: the papers' tables have PGD and BIM behind FGSM on UNETR++, with a step of 64 % of eps."""
+    step = setting.params.get("step_size")
+    if isinstance(step, str):
+        return f"First suspect: the step size, {step}, then the number of steps"
+    if not isinstance(step, int | float) or not setting.budget:
+        return "First suspects: step size and number of steps"
+    return f"First suspect: the step size, {step:g}, which is {100 * step / setting.budget:.0f} % of eps"
+
+
+@contrasted(
+    "White-box leaves no more DSC than transfer",
+    needs="the same gradient attack made on this model and on another one, both scored on it (targets: all)",
+)
+def transfer(on: Attacked) -> Iterator[Contrast]:
+    """An attack made on the model itself is no weaker than the same attack made on another."""
+    for own in (each for each in on.attacks if each.is_gradient):
+        for other in on.others:
+            if own.label in on.evidence.scores(on.dataset, other, on.model):
+                yield Contrast(
+                    strong=(on.model, on.model, own.label),
+                    weak=(other, on.model, own.label),
+                    hint="Its own gradients are of less use than another model's",
+                )
+
+
+def square(on: Attacked) -> Iterator[Finding]:
+    """A search without gradients does not beat the strongest gradient attack of equal eps that raises the same loss."""
+    check = contrasted(
+        "The strongest gradient attack leaves no more DSC than a search without gradients",
+        needs=f"square of {FEWEST_QUERIES:,} queries and a gradient attack of the same loss at equal eps on this model",
+    )
+    (thorough,), (short,) = (check(partial(_searches, is_short=is_short))(on) for is_short in (False, True))
+    if short.verdict == HOLDS:
+        text = f"A search of less than {FEWEST_QUERIES:,} queries proves nothing by not beating gradients"
+        short = replace(short, verdict=NOTED, sentence=f"{text}: {short.sentence}")
+    yield min(thorough, short, key=lambda each: VERDICTS.index(each.verdict))
+
+
+def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
+    scores = on.scores()
+    for search in (each for each in on.attacks if each.attack == "square" and each.is_plain):
+        if (int(search.params.get("queries", 0)) < FEWEST_QUERIES) != is_short:
+            continue
+        rivals = [each for each in on.linf if is_close(each.budget, search.budget)]
+        rivals = [each for each in rivals if each.raises == search.raises] or rivals
+        behind = {each.label: (scores[each.label] - scores[search.label]).dropna() for each in rivals}
+        rivals = [each for each in rivals if len(behind[each.label])]
+        if rivals:
+            best = min(rivals, key=lambda each: (-len(behind[each.label]), float(behind[each.label].mean())))
+            yield white_box(on, best, search, "A search that knows no gradient does better")
+
+
+def restarts(on: Attacked) -> Iterator[Finding]:
+    """The order of the models is the same with one restart of an attack and with several."""
+    found = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
+    pairs = list(_steps_up(on, "restarts", found))
+    judged = [each for each in judge(on, pairs) if not each.is_silent]
+    if not judged:
+        yield unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
+        return
+    gain = max(abs(each.found.difference) for each in judged)
+    size = f"the largest effect of restarts is {gain:.1f} points"
+    finding = summed(judged, "More restarts leave no more DSC")
+    swaps = [swap for each in judged for swap in _swaps(on, each.contrast)]
+    if swaps:
+        verdict = VIOLATED if any(is_sure for _, is_sure in swaps) else IN_DOUBT
+        sentence = f"{'; '.join(dict.fromkeys(text for text, _ in swaps))} ({size}): one restart is not enough."
+    elif not on.others and finding.verdict == HOLDS:
+        verdict, sentence = NOTED, f"One model, so there is no order to change; {size}."
+    else:
+        same = " Its place among the models is the same;" if on.others else ""
+        verdict, sentence = finding.verdict, f"{finding.sentence}{same} {size}."
+    yield replace(finding, verdict=verdict, sentence=sentence)
+
+
+def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
+    """Models that change places with this one when restarts are added, and whether both orders are beyond doubt."""
+    labels = (pair.weak[2], pair.strong[2])
+    for other in on.others:
+        sides = [((on.model, on.model, label), (other, other, label)) for label in labels]
+        orders = [each.found for each in judge(on, [Contrast(strong=own, weak=theirs) for own, theirs in sides])]
+        if len(orders) < len(labels):
+            continue
+        few, many = orders
+        if few.difference * many.difference < 0 and min(abs(few.difference), abs(many.difference)) > POINTS:
+            is_sure = all(order.low > 0 or order.high < 0 for order in orders)
+            yield f"{on.model} and {other} change places between {labels[0]} and {labels[1]}", is_sure
+
+
+def zero_gradients(on: Attacked) -> Iterator[Finding]:
     """The gradient at clean voxels is not exactly zero."""
-    findings = []
-    for dataset, model, windows, _ in _probed(evidence):
-        errors = [window.error for window in windows if window.zero_share is None]
-        shares = [window.zero_share for window in windows if window.zero_share is not None]
-        if not windows:
-            findings.append(unchecked("zero_gradients", dataset, model, _MEASURED))
-            continue
-        share = float(np.mean(shares)) if shares else 1.0
-        text = (
-            f"{100 * share:.1f} % of voxels have a gradient of exactly 0 or none that is finite, over {_count(windows)}"
-        )
-        if errors:
-            text = f"No gradient in {len(errors)} of {len(windows)} windows: {errors[0]}"
-        verdict = VIOLATED if errors else _graded(share, ZERO_SHARES)
-        findings.append(_fact("zero_gradients", dataset, model, verdict, f"{text}.", windows))
-    return findings
+    windows = _windows(on)
+    if not windows:
+        yield unchecked(NOT_MEASURED)
+        return
+    errors = [window.error for window in windows if window.zero_share is None]
+    shares = [window.zero_share for window in windows if window.zero_share is not None]
+    share = float(np.mean(shares)) if shares else 1.0
+    text = f"{100 * share:.1f} % of voxels have a gradient of exactly 0 or none that is finite, over {_count(windows)}"
+    if errors:
+        text = f"No gradient in {len(errors)} of {len(windows)} windows: {errors[0]}"
+    yield _fact(VIOLATED if errors else _graded(share, *ZERO_SHARES), text, windows)
 
 
-def same_gradients(evidence: Evidence) -> list[Finding]:
+def same_gradients(on: Attacked) -> Iterator[Finding]:
     """Two gradients at the same point have the same signs."""
-    findings = []
-    for dataset, model, windows, _ in _probed(evidence):
-        shares = [window.sign_agreement for window in windows if window.sign_agreement is not None]
-        if not shares:
-            reason = "no voxel has a gradient" if windows else _MEASURED
-            findings.append(unchecked("same_gradients", dataset, model, reason))
-            continue
-        share = float(np.mean(shares))
-        verdict = _graded(1 - share, tuple(1 - limit for limit in AGREEMENTS))
-        text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
-        draws = max(window.draws or 0 for window in windows)
-        if draws > 1 and verdict != HOLDS:
-            verdict = NOTED
-            text += f": the defence draws at random, and attacks average {draws} draws at every pass"
-        elif verdict == VIOLATED:
-            text += ": the model draws at random, so average gradients over its draws before believing an attack"
-        findings.append(_fact("same_gradients", dataset, model, verdict, f"{text}.", windows))
-    return findings
+    windows = _windows(on)
+    shares = [window.sign_agreement for window in windows if window.sign_agreement is not None]
+    if not shares:
+        yield unchecked("no voxel has a gradient" if windows else NOT_MEASURED)
+        return
+    share = float(np.mean(shares))
+    verdict = _graded(1 - share, *(1 - limit for limit in AGREEMENTS))
+    text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
+    draws = max(window.draws or 0 for window in windows)
+    if draws > 1 and verdict != HOLDS:
+        verdict = NOTED
+        text += f": the defence draws at random, and attacks average {draws} draws at every pass"
+    elif verdict == VIOLATED:
+        text += ": the model draws at random, so average gradients over its draws before believing an attack"
+    yield _fact(verdict, text, windows)
 
 
-def converged(evidence: Evidence) -> list[Finding]:
+def converged(on: Attacked) -> Iterator[Finding]:
     """The loss of PGD hardly rises any more in the last tenth of its steps."""
-    findings = []
-    for dataset, model, windows, probe in _probed(evidence):
-        shares = [share_at_end(window.losses) for window in windows if window.losses]
-        shares = [share for share in shares if not math.isnan(share)]
-        if probe is None or not shares:
-            reason = "no loss rose at all, so there is no curve to look at" if windows else _MEASURED
-            findings.append(unchecked("converged", dataset, model, reason))
-            continue
-        share = float(np.median(shares))
-        verdict = _graded(share, RISES)
-        radii = ", ".join(f"{eps * 255:.3g}/255" for eps in sorted({window.eps for window in windows}))
-        text = (
-            f"The last tenth of {probe.steps} steps (pgd eps={radii} step_size={probe.step_size}) "
-            f"makes {100 * share:.1f} % of the loss's whole rise, by the median over {_count(windows)}"
-        )
-        if verdict != HOLDS:
-            text += ": more steps would hurt more, so these numbers are too kind to the model"
-        else:
-            text += "; whether another loss or optimiser does more is a check of its own"
-        findings.append(_fact("converged", dataset, model, verdict, f"{text}.", windows))
-    return findings
+    windows = _windows(on)
+    shares = [share_at_end(window.losses) for window in windows if window.losses]
+    shares = [share for share in shares if not math.isnan(share)]
+    if not shares:
+        yield unchecked("no loss rose at all, so there is no curve to look at" if windows else NOT_MEASURED)
+        return
+    share = float(np.median(shares))
+    verdict = _graded(share, *RISES)
+    radii = ", ".join(f"{eps * 255:.3g}/255" for eps in sorted({window.eps for window in windows}))
+    probe = _probes(on)[-1]
+    text = (
+        f"The last tenth of {probe.steps} steps (pgd eps={radii} step_size={probe.step_size}) "
+        f"makes {100 * share:.1f} % of the loss's whole rise, by the median over {_count(windows)}"
+    )
+    if verdict != HOLDS:
+        text += ": more steps would hurt more, so these numbers are too kind to the model"
+    else:
+        text += "; whether another loss or optimiser does more is a check of its own"
+    yield _fact(verdict, text, windows)
 
 
-def _probed(evidence: Evidence) -> Iterator[tuple[str, str, list[GradientFacts], Gradients | None]]:
-    """Each model with the windows that were looked at, none where none were."""
-    ids = evidence.records[["target_model", "target_model_id"]].drop_duplicates()
-    names = {str(key): str(name) for name, key in ids.itertuples(index=False, name=None)}
-    for dataset, model in evidence.models:
-        windows: list[GradientFacts] = []
-        last = None
-        for probe in evidence.gradients:
-            own = [each for each in probe.windows if (each.dataset, names.get(each.model_id)) == (dataset, model)]
-            windows, last = windows + own, probe if own else last
-        yield dataset, model, windows, last
+def _windows(on: Attacked) -> list[GradientFacts]:
+    return [window for probe in _probes(on) for window in probe.windows]
 
 
-def _graded(value: float, limits: tuple[float, ...]) -> str:
-    """By two limits: above the second violated, above the first in doubt."""
-    doubtful, wrong = limits
+def _probes(on: Attacked) -> list[Gradients]:
+    """What was measured of the model's gradients, one a store, with its windows alone."""
+    ids = on.evidence.records[["target_model", "target_model_id"]].drop_duplicates()
+    own = {str(key) for name, key in ids.itertuples(index=False, name=None) if name == on.model}
+    found = [
+        (probe, tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in own))
+        for probe in on.evidence.gradients
+    ]
+    return [probe.model_copy(update={"windows": windows}) for probe, windows in found if windows]
+
+
+def _graded(value: float, doubtful: float, wrong: float) -> str:
     return VIOLATED if value > wrong else IN_DOUBT if value > doubtful else HOLDS
 
 
-def _count(windows: list[GradientFacts]) -> str:
+def _count(windows: Sequence[GradientFacts]) -> str:
     cases = len({window.case_id for window in windows})
     return f"{counted(len(windows), 'window')} of {counted(cases, 'case')}"
 
 
-def _fact(check: str, dataset: str, model: str, verdict: str, sentence: str, windows: list[GradientFacts]) -> Finding:
+def _fact(verdict: str, text: str, windows: Sequence[GradientFacts]) -> Finding:
     cases = len({window.case_id for window in windows})
-    return Finding(
-        check=check,
-        dataset=dataset,
-        model=model,
-        verdict=verdict,
-        sentence=sentence,
-        comparisons=len(windows),
-        cases=cases,
-    )
+    return Finding(verdict=verdict, sentence=f"{text}.", comparisons=len(windows), cases=cases)

@@ -1,50 +1,60 @@
-"""Is an attack more than its size? Against random noise of the same norm, which knows nothing of the model."""
+"""Asks whether an attack is more than its size: more than noise, and more than its own change without optimisation.
+
+Random noise of the same norm knows nothing of the model. A null row (`control: uniform` or `random`) of a frequency
+attack makes the same change without a gradient: with drop = clean DSC - DSC, what is credited to the optimisation is
+the drop beyond that of the strongest null row, and its share of the whole drop.
+"""
 
 from collections.abc import Iterator
 
 import pandas as pd
 
-from freqbench.audit.checks.contrasts import Contrast, is_close
-from freqbench.audit.checks.evidence import Evidence, Setting
-from freqbench.audit.checks.findings import Finding
-from freqbench.audit.checks.per_model import by_contrasts, linf, white_box
+from freqbench.analysis.groups import points
+from freqbench.audit.checks.contrasts import POINTS, Contrast, Judged, contrasted, is_close, judge, white_box
+from freqbench.audit.checks.evidence import Attacked, Setting
+from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text, unchecked
 
 NOISE = frozenset({"random_noise", "gn"})
 EQUAL_L2 = 0.1
+CONTROLS = ("uniform", "random")
+OPTIMISATION = (
+    *("control", "steps", "step_size", "loss", "restarts", "keep", "target", "organs", "targeted"),
+    *("ssim_weight", "dice_weight", "reconstruction_weight", "scope"),
+)
+"""What a null row takes no notice of."""
 
 
-def noise_linf(evidence: Evidence) -> list[Finding]:
+@contrasted(
+    "Gradient attacks hurt more than noise of equal L-infinity norm",
+    needs="random_noise with linf equal to the eps of a gradient attack on this model",
+    strict=True,
+)
+def noise_linf(on: Attacked) -> Iterator[Contrast]:
     """A gradient attack is clearly stronger than random noise of equal L-infinity norm."""
-    needs = "random_noise with linf equal to the eps of a gradient attack on this model"
-    statement = "Gradient attacks hurt more than noise of equal L-infinity norm"
-    return by_contrasts("noise_linf", evidence, _noises, statement, needs, strict=True)
-
-
-def _noises(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]:
-    noises = [each for each in _noise(evidence, dataset, model) if each.threat_model == "linf"]
-    for attack in linf(evidence, dataset, model):
-        for noise in noises:
+    for attack in on.linf:
+        for noise in (each for each in _noises(on) if each.threat_model == "linf"):
             if is_close(attack.budget, noise.budget):
-                yield white_box(dataset, model, attack, noise)
+                yield white_box(on, attack, noise)
 
 
-def noise_l2(evidence: Evidence) -> list[Finding]:
+@contrasted(
+    "Gradient attacks hurt more than noise of equal L2 norm in the body",
+    needs="random_noise or gn within 10 % of a gradient attack's L2 norm inside the body, on this model",
+    strict=True,
+)
+def noise_l2(on: Attacked) -> Iterator[Contrast]:
     """A gradient attack is clearly stronger than random noise of equal L2 norm inside the body (within 10 %)."""
-    needs = "random_noise or gn within 10 % of a gradient attack's L2 norm inside the body, on this model"
-    statement = "Gradient attacks hurt more than noise of equal L2 norm in the body"
-    return by_contrasts("noise_l2", evidence, _noises_l2, statement, needs, strict=True)
-
-
-def _noises_l2(evidence: Evidence, dataset: str, model: str) -> Iterator[Contrast]:
-    norms = evidence.white_box(dataset, model, "l2_body")
-    noises = [each for each in _noise(evidence, dataset, model) if each.label in norms]
-    for attack in evidence.attacks_on(dataset, model):
-        if not attack.is_gradient or attack.label not in norms:
-            continue
+    norms = on.scores("l2_body")
+    noises = [each for each in _noises(on) if each.label in norms]
+    for attack in (each for each in on.attacks if each.is_gradient and each.label in norms):
         gaps = {noise.label: _gap(norms[attack.label], norms[noise.label]) for noise in noises}
         near = [noise for noise in noises if gaps[noise.label] <= EQUAL_L2]
         if near:
-            yield white_box(dataset, model, attack, min(near, key=lambda noise: gaps[noise.label]))
+            yield white_box(on, attack, min(near, key=lambda noise: gaps[noise.label]))
+
+
+def _noises(on: Attacked) -> list[Setting]:
+    return [each for each in on.attacks if each.attack in NOISE and each.is_plain]
 
 
 def _gap(a: pd.Series, b: pd.Series) -> float:
@@ -54,5 +64,63 @@ def _gap(a: pd.Series, b: pd.Series) -> float:
     return float(both.max() - both.min()) / largest if largest > 0 else float("inf")
 
 
-def _noise(evidence: Evidence, dataset: str, model: str) -> list[Setting]:
-    return [each for each in evidence.attacks_on(dataset, model) if each.attack in NOISE and each.is_plain]
+def credit(on: Attacked) -> Iterator[Finding]:
+    """A frequency attack is clearly stronger than its own null rows: a finding for each."""
+    optimised = [each for each in on.attacks if "control" in each.params and each.control == "none" and each.is_plain]
+    if not optimised:
+        yield unchecked("needs a frequency attack (vafa, sa2, faa) and its null rows (control) on this model")
+    for attack in optimised:
+        nulls = [each for each in on.attacks if each.control in CONTROLS]
+        own = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
+        judged = judge(on, [white_box(on, attack, null) for null in own], strict=True)
+        if not judged:
+            text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
+            yield Finding(verdict=NOT_CHECKED, subject=attack.label, sentence=text)
+            continue
+        nearest = max(judged, key=lambda each: each.found.difference)
+        both = on.scores()[[attack.label, nearest.contrast.weak[2]]].dropna()
+        drop, null_drop = (_drop(on, both[label]) for label in both)
+        null_drops = ", ".join(
+            f"{on.evidence.settings[label].control} {points(_drop(on, on.scores()[label].dropna()))}"
+            for label in (each.contrast.weak[2] for each in judged)
+        )
+        lacking = [name for name in CONTROLS if name not in {null.control for null in own}]
+        sentence = (
+            f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {null_drops} without optimisation. "
+            f"{_share(nearest, drop, null_drop)}"
+        )
+        if lacking:
+            sentence += f" Not run: control: {', '.join(lacking)}."
+        yield Finding(
+            subject=attack.label,
+            verdict=nearest.verdict,
+            sentence=sentence,
+            comparisons=len(judged),
+            **vars(nearest.found),
+        )
+
+
+def _drop(on: Attacked, scores: pd.Series) -> float:
+    """The mean drop of DSC x100 over the cases of the scores."""
+    return float((on.clean("clean").reindex(scores.index) - scores).mean())
+
+
+def _share(nearest: Judged, drop: float, null_drop: float) -> str:
+    """What the optimisation adds to the strongest null row."""
+    bounds = interval_text(-nearest.found.high, -nearest.found.low)
+    gain = -nearest.found.difference
+    if nearest.verdict == IN_DOUBT:
+        return f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {POINTS:g}."
+    if nearest.verdict != HOLDS:
+        return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
+    of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null_drop > 0 else ""
+    return f"The optimisation adds {gain:.1f} points ({bounds}){of_drop}."
+
+
+def _stretching(attack: Setting) -> str:
+    """Whether slices are stretched to [0, 1], where the attack can."""
+    if attack.attack not in ("vafa", "vafa_2d") and "renormalize" not in attack.params:
+        return ""
+    given = attack.params.get("renormalize")
+    stretches = attack.variant != "paper" if given is None else given
+    return " (slices stretched)" if stretches else " (slices not stretched)"

@@ -1,177 +1,212 @@
-"""Facts of labels and metrics that decide what their numbers can mean."""
+"""States facts of labels, metrics and budgets that decide what their numbers can mean."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
-from freqbench.audit.checks.evidence import Evidence
-from freqbench.audit.checks.findings import HOLDS, NOT_CHECKED, NOTED, VIOLATED, Finding, counted
-from freqbench.audit.checks.per_model import unchecked
+from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
+from freqbench.audit.checks.findings import HOLDS, NOT_CHECKED, NOTED, VIOLATED, Finding, counted, unchecked
 
 CLEAN_FLOOR = 50.0
 SAVED_POINTS = 0.5
+SLACK = 1e-6
+"""On the [0, 1] intensity scale, as attacks are checked."""
+
+_SHOWN = {
+    "linf": ("L-inf", 255.0, "/255"),
+    "l2_body": ("L2 in the body", 1.0, ""),
+    "ssim_body": ("SSIM in the body", 100.0, ""),
+    "lpips_body": ("LPIPS in the body", 100.0, ""),
+}
+"""Distances with their title, factor and unit in tables."""
 
 
-def organs(evidence: Evidence) -> list[Finding]:
+def clean(on: Attacked) -> Iterator[Finding]:
+    """The model segments each clean volume, above a floor."""
+    scores = on.clean()
+    if scores.empty:
+        yield unchecked("needs the metric dsc")
+        return
+    low = scores[scores < CLEAN_FLOOR].sort_values()
+    text = f"{len(low)} of {counted(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
+    if len(low):
+        listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
+        text += f" ({listed}): what an attack takes there says little of robustness"
+    yield Finding(verdict=VIOLATED if len(low) else HOLDS, sentence=f"{text}.", cases=len(scores))
+
+
+def organs(evidence: Evidence) -> Iterator[Finding]:
     """Every label map has every class."""
     if evidence.classes is None:
-        return [_unread("organs", dataset) for dataset in _datasets(evidence)]
-    findings = []
+        yield from _unread(evidence)
     for dataset, own in _classes(evidence):
         labels = own.drop_duplicates(["case_id", "class_index"])
         absent = labels[labels["label_voxels"] == 0]
-        cases, names = labels["case_id"].nunique(), absent["class_name"].value_counts()
-        if len(absent) == 0:
-            text = f"Every class is in the label of each of {counted(cases, 'case')}."
-        else:
-            listed = ", ".join(f"{name} in {count}" for name, count in sorted(names.items()))
+        cases = labels["case_id"].nunique()
+        text = f"Every class is in the label of each of {counted(cases, 'case')}."
+        if len(absent):
+            counts = sorted(absent["class_name"].value_counts().items())
             text = (
-                f"Of {counted(cases, 'case')} the label lacks: {listed}. Such a class drops out of the mean of its "
-                "case, or counts 0 where it is predicted."
+                f"Of {counted(cases, 'case')} the label lacks: "
+                f"{', '.join(f'{name} in {count}' for name, count in counts)}. Such a class drops out of the mean of "
+                "its case, or counts 0 where it is predicted."
             )
-        verdict = NOTED if len(absent) else HOLDS
-        findings.append(Finding(check="organs", dataset=dataset, verdict=verdict, sentence=text, cases=cases))
-    return findings
+        yield Finding(dataset=dataset, verdict=NOTED if len(absent) else HOLDS, sentence=text, cases=cases)
 
 
-def hd95(evidence: Evidence) -> list[Finding]:
+def hd95(on: Attacked) -> Iterator[Finding]:
     """HD95 is defined for every class of every attacked volume."""
-    findings = []
-    for dataset, model, own in _white_box(evidence):
-        counted_rows = own[own["hd95_undefined_classes"].notna()]
-        if counted_rows.empty:
-            findings.append(unchecked("hd95", dataset, model, "needs the metric hd95"))
-            continue
-        share = counted_rows["hd95_undefined_classes"].sum() / counted_rows["num_classes"].sum()
-        text = f"{100 * share:.1f} % of the classes of {counted(len(counted_rows), 'attacked volume')} have no HD95"
-        if share > 0:
-            text += " and drop out of its mean, so a stronger attack can look better there: read hd95_penalised beside"
-        verdict = NOTED if share > 0 else HOLDS
-        findings.append(_rows_fact("hd95", dataset, model, verdict, f"{text}.", counted_rows))
-    return findings
+    rows = on.rows[on.rows["hd95_undefined_classes"].notna()]
+    if rows.empty:
+        yield unchecked("needs the metric hd95")
+        return
+    share = rows["hd95_undefined_classes"].sum() / rows["num_classes"].sum()
+    text = f"{100 * share:.1f} % of the classes of {counted(len(rows), 'attacked volume')} have no HD95"
+    if share > 0:
+        text += " and drop out of its mean, so a stronger attack can look better there: read hd95_penalised beside"
+    yield _of_rows(NOTED if share > 0 else HOLDS, text, rows)
 
 
-def background(evidence: Evidence) -> list[Finding]:
+def background(evidence: Evidence) -> Iterator[Finding]:
     """What is left of DSC is not mostly the background's."""
     if evidence.classes is None:
-        return [_unread("background", dataset) for dataset in _datasets(evidence)]
+        yield from _unread(evidence)
+        return
     shares: dict[tuple[str, str], pd.Series] = {}
     for dataset, own in _classes(evidence):
         own = own[(own["source_model"] == own["target_model"]) & own["dsc"].notna()]
-        sums = own.groupby(["target_model", "label", "case_id", "seed"], dropna=False)["dsc"].sum()
-        first = own[own["class_index"] == 0].groupby(["target_model", "label", "case_id", "seed"], dropna=False)["dsc"]
-        share = (first.sum() / sums).dropna()
+        volume = ["target_model", "label", "case_id", "seed"]
+        sums = own.groupby(volume, dropna=False)["dsc"].sum()
+        first = own[own["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
+        share = (first / sums).dropna()
         shares |= {(dataset, str(model)): each for model, each in share.groupby("target_model")}
-    findings = []
-    for dataset, model, own in _white_box(evidence):
-        share = shares.get((dataset, model), pd.Series(dtype=float))
-        if share.empty:
-            findings.append(unchecked("background", dataset, model, "needs the metric dsc and rows of classes"))
-            continue
-        mostly = int((share > 0.5).sum())
-        text = f"In {mostly} of {counted(len(share), 'attacked volume')} more than half of the DSC is the background's"
-        if mostly:
-            classes = int(own["num_classes"].max())
-            text += f"; a total failure would still score about {100 / classes:.0f}: read dsc_foreground there"
-        verdict = NOTED if mostly else HOLDS
-        findings.append(_rows_fact("background", dataset, model, verdict, f"{text}.", own))
-    return findings
+    for on in evidence.models:
+        finding = _mostly_background(on, shares.get((on.dataset, on.model)))
+        yield replace(finding, dataset=on.dataset, model=on.model)
 
 
-def clean(evidence: Evidence) -> list[Finding]:
-    """The model segments each clean volume, above a floor."""
-    findings = []
-    for dataset, model in evidence.models:
-        scores = evidence.clean(dataset, model)
-        if scores.empty:
-            findings.append(unchecked("clean", dataset, model, "needs the metric dsc"))
-            continue
-        low = scores[scores < CLEAN_FLOOR].sort_values()
-        text = f"{len(low)} of {counted(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
-        if len(low):
-            listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
-            text += f" ({listed}): what an attack takes there says little of robustness"
-        verdict = VIOLATED if len(low) else HOLDS
-        findings.append(
-            Finding(
-                check="clean", dataset=dataset, model=model, verdict=verdict, sentence=f"{text}.", cases=len(scores)
-            )
-        )
-    return findings
+def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
+    if shares is None:
+        return unchecked("needs the metric dsc and rows of classes")
+    mostly = int((shares > 0.5).sum())
+    text = f"In {mostly} of {counted(len(shares), 'attacked volume')} more than half of the DSC is the background's"
+    if mostly:
+        classes = int(on.rows["num_classes"].max())
+        text += f"; a total failure would still score about {100 / classes:.0f}: read dsc_foreground there"
+    return _of_rows(NOTED if mostly else HOLDS, text, on.rows)
 
 
-def saved(evidence: Evidence) -> list[Finding]:
+def saved(on: Attacked) -> Iterator[Finding]:
     """A saved volume scores as it did before it was saved."""
-    volumes = [volume for each in evidence.saved for volume in each.volumes]
-    findings = []
-    for dataset, model in evidence.models:
-        own = [volume for volume in volumes if (volume.dataset, volume.model) == (dataset, model)]
-        if not own:
-            text = "needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more"
-            findings.append(unchecked("saved", dataset, model, text))
-            continue
-        stored = max(100 * abs(each.dsc_stored - each.dsc) for each in own)
-        rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in own)
-        verdict = VIOLATED if stored > SAVED_POINTS else NOTED if rounded > SAVED_POINTS else HOLDS
-        text = (
+    volumes = [volume for each in on.evidence.saved for volume in each.volumes]
+    own = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
+    if not own:
+        yield unchecked("needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more")
+        return
+    stored = max(100 * abs(each.dsc_stored - each.dsc) for each in own)
+    rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in own)
+    yield Finding(
+        verdict=VIOLATED if stored > SAVED_POINTS else NOTED if rounded > SAVED_POINTS else HOLDS,
+        sentence=(
             f"{counted(len(own), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
             f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."
-        )
-        cases = len({each.case_id for each in own})
-        findings.append(
-            Finding(
-                check="saved",
-                dataset=dataset,
-                model=model,
-                verdict=verdict,
-                sentence=text,
-                difference=stored,
-                comparisons=len(own),
-                cases=cases,
-            )
-        )
-    return findings
-
-
-def _rows_fact(check: str, dataset: str, model: str, verdict: str, sentence: str, rows: pd.DataFrame) -> Finding:
-    counts = {name: rows[f"{name}_id"].nunique() for name in ("case", "patient")}
-    return Finding(
-        check=check,
-        dataset=dataset,
-        model=model,
-        verdict=verdict,
-        sentence=sentence,
-        comparisons=len(rows),
-        cases=counts["case"],
-        patients=counts["patient"],
+        ),
+        difference=stored,
+        comparisons=len(own),
+        cases=len({each.case_id for each in own}),
     )
 
 
-def _white_box(evidence: Evidence) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    rows = evidence.rows
-    own = rows[rows["source_model"] == rows["target_model"]]
-    for dataset, model in evidence.models:
-        yield dataset, model, own[(own["dataset"] == dataset) & (own["target_model"] == model)]
+def bounds(on: Attacked) -> Iterator[Finding]:
+    """No change is larger than its budget allows, where the budget is a norm of the change."""
+    norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
+    excesses = {each.label: _excess(on, each) for each in norms if "filter" not in each.params}
+    excesses = {label: excess for label, excess in excesses.items() if len(excess)}
+    if not excesses:
+        yield unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm, without a filter")
+        return
+    count = sum(map(len, excesses.values()))
+    beyond = sum(int((excess > SLACK).sum()) for excess in excesses.values())
+    text = f"The measured norm of {counted(count, 'volume')} of {counted(len(excesses), 'attack')} is within budget."
+    if beyond:
+        worst = max(excesses, key=lambda label: float(excesses[label].max()))
+        text = (
+            f"{counted(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
+            f"{float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
+        )
+    yield Finding(verdict=VIOLATED if beyond else HOLDS, sentence=text, comparisons=count)
+
+
+def _excess(on: Attacked, setting: Setting) -> pd.Series:
+    """What each volume's norm is beyond its budget.
+
+    An L2 budget is a window's: that of a volume is at most its square root of the number of windows.
+    """
+    own = on.rows[on.rows["label"] == setting.label]
+    budget = setting.budget or 0.0
+    if setting.threat_model == "linf":
+        return (own["linf"] - budget).dropna()
+    return (own["l2"] - budget * own["num_windows"].clip(lower=1) ** 0.5 * (1 + SLACK)).dropna()
+
+
+def ranking(evidence: Evidence) -> Iterator[Finding]:
+    """No table ranks rows of several threat models."""
+    for dataset in evidence.datasets:
+        labels = evidence.rows.loc[evidence.rows["dataset"] == dataset, "label"].unique()
+        threats = sorted({evidence.settings[label].threat_model for label in labels})
+        verdict, text = HOLDS, f"All rows are of one threat model, {threats[0]}."
+        if len(threats) > 1:
+            verdict = NOTED
+            text = (
+                f"The rows are of {len(threats)} threat models ({', '.join(threats)}), which bound different things: "
+                "leaderboard, worst case and transfer rank within one only, and no table marks a best across them."
+            )
+        yield Finding(dataset=dataset, verdict=verdict, sentence=text)
+
+
+def distances(evidence: Evidence) -> Iterator[Finding]:
+    """How far each attack goes, whatever its budget is called."""
+    rows = evidence.rows.drop_duplicates(["dataset", "source_model", "label", "case_id", "seed"])
+    for (dataset, label), own in rows.groupby(["dataset", "label"]):
+        setting = evidence.settings[str(label)]
+        texts = ", ".join(text for name in _SHOWN if (text := _range(own[name], name)))
+        bound = "" if setting.budget is None else f" bounded by {setting.budget_name}"
+        text = f"{setting.threat_model}{bound}: {texts or 'no distance was measured'}"
+        yield replace(_of_rows(NOTED, text, own), dataset=str(dataset), subject=str(label))
+
+
+def _range(values: pd.Series, name: str) -> str:
+    """The least and the largest value in the tables' unit; LPIPS as 1 - distance."""
+    low, high = float(values.min()), float(values.max())
+    if math.isnan(low):
+        return ""
+    if name == "lpips_body":
+        low, high = 1 - high, 1 - low
+    title, factor, unit = _SHOWN[name]
+    texts = [f"{factor * value:.1f}" for value in (low, high)]
+    return f"{title} {texts[0] if texts[0] == texts[1] else ' to '.join(texts)}{unit}"
+
+
+def _of_rows(verdict: str, text: str, rows: pd.DataFrame) -> Finding:
+    cases, patients = rows["case_id"].nunique(), rows["patient_id"].nunique()
+    return Finding(verdict=verdict, sentence=f"{text}.", comparisons=len(rows), cases=cases, patients=patients)
 
 
 def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
     """Of each dataset the class rows of the records that count."""
+    if evidence.classes is None or evidence.classes.empty:
+        return
     keys = ["cell_id", "case_key", "target_model_id"]
     names = [*keys, "dataset", "source_model", "target_model", "label", "case_id", "seed", "left_out", "status"]
     records = evidence.records[names].astype({name: object for name in names if name != "seed"})
     records = records[(records["left_out"] == "") & (records["status"] == "ok")]
-    classes = pd.DataFrame() if evidence.classes is None else evidence.classes
-    if classes.empty:
-        return
-    own = classes[[*keys, "class_index", "class_name", "label_voxels", "dsc"]]
+    own = evidence.classes[[*keys, "class_index", "class_name", "label_voxels", "dsc"]]
     joined = own.astype(dict.fromkeys([*keys, "class_name"], object)).merge(records, on=keys)
     yield from ((str(name), rows) for name, rows in joined.groupby("dataset"))
 
 
-def _datasets(evidence: Evidence) -> list[str]:
-    return sorted({dataset for dataset, _ in evidence.models})
-
-
-def _unread(check: str, dataset: str) -> Finding:
+def _unread(evidence: Evidence) -> Iterator[Finding]:
     text = "There are too many rows of classes to read for a report: bench.py audit OUT reads them."
-    return Finding(check=check, dataset=dataset, verdict=NOT_CHECKED, sentence=text)
+    yield from (Finding(dataset=dataset, verdict=NOT_CHECKED, sentence=text) for dataset in evidence.datasets)

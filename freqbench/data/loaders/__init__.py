@@ -1,1 +1,1 @@
-"""One dataset, or one layout of folders, a file."""
+"""Reads datasets: one dataset, or one layout of folders, a file."""

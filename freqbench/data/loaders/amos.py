@@ -1,4 +1,4 @@
-"""AMOS: abdominal CT and MR of 600 patients. Ji et al., NeurIPS 2022 Datasets and Benchmarks, arXiv:2206.08023."""
+"""Reads AMOS: abdominal CT and MR of 600 patients. Ji et al., NeurIPS 2022 Datasets, arXiv:2206.08023."""
 
 import re
 from collections.abc import Mapping, Sequence

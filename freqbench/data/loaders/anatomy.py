@@ -1,4 +1,4 @@
-"""A procedural upper abdomen in Hounsfield units: what `phantom` draws.
+"""Draws a procedural upper abdomen in Hounsfield units, for `phantom`.
 
 All lengths are millimetres in RAS+ coordinates about the centre of the field of view (x to the patient's right, y to
 the front, z to the head). A solid is a field of depths, an approximate signed distance that is positive inside.

@@ -1,4 +1,4 @@
-"""Folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
+"""Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
 
 Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too.
 """
@@ -13,8 +13,7 @@ from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import Entry, expanded, join
-from freqbench.data.loaders.listed import ListedFolder, UnlabelledError
+from freqbench.data.loaders.folder import Entry, ListedFolder, UnlabelledError, expanded, join
 
 
 class Decathlon(ListedFolder):
@@ -42,20 +41,16 @@ class Decathlon(ListedFolder):
         count = len(listed) if isinstance(listed, dict) else 0
         if not isinstance(listed, dict) or count < 2 or set(listed) != {str(index) for index in range(count)}:
             raise DataError(
-                f"{self._list_path()}: expected `labels` with the names of classes 0, 1, ..., got {listed!r}: "
+                f"{self._source()}: expected `labels` with the names of classes 0, 1, ..., got {listed!r}: "
                 "give `labels` in the job file"
             )
         return tuple(str(listed[str(index)]) for index in range(count))
 
     def _source(self) -> str:
-        return self._list_path()
-
-    def _list_path(self) -> str:
         return join(self._root(), expanded(self.list_file, self.name))
 
     def _content(self) -> dict[str, Any]:
-        """The list file's content."""
-        path = self._list_path()
+        path = self._source()
         try:
             return _read_list(path, storage.sha256(path))
         except NoFileError:
@@ -73,7 +68,7 @@ class Decathlon(ListedFolder):
         """An entry's image as the list names it."""
         image = line.get("image") if isinstance(line, dict) else line
         if not isinstance(image, str) or not image:
-            raise DataError(f"{self._list_path()}: expected {{image, label}} or an image's name, got {line!r}")
+            raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
         return image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}"
 
     def _parsed(self, line: Any) -> Entry:
@@ -81,7 +76,7 @@ class Decathlon(ListedFolder):
         label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
         if not isinstance(label, str) or not label:
             raise UnlabelledError(
-                f"{self._list_path()}: expected a label map for {image}, got none: choose a labelled split"
+                f"{self._source()}: expected a label map for {image}, got none: choose a labelled split"
             )
         case_id = self._case_id(line)
         patient = line.get("patient") if isinstance(line, dict) else None
@@ -95,7 +90,7 @@ class Decathlon(ListedFolder):
 
 @lru_cache(maxsize=64)
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
-    """A list file's content, parsed once for as long as it stays."""
+    """Parsed once for as long as the file stays."""
     try:
         content = json_of(storage.fetch(path, content_sha256).read_bytes(), path)
     except NoFileError:

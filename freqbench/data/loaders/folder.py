@@ -1,7 +1,8 @@
-"""Datasets that are NIfTI files in a folder: what their layouts share."""
+"""Reads folders of NIfTI files whose cases stand in lists: splits by key, slices of them, a survey of what is there."""
 
 import abc
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import torch
 from pydantic import Field, field_validator
 
 from freqbench.core import names, storage
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
@@ -27,6 +28,13 @@ from freqbench.data.preprocess import prepared_shape, ras_grid
 REVISION = 1
 
 ClassName = Annotated[str, Field(min_length=1)]
+
+_SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
+_OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
+
+
+class UnlabelledError(DataError):
+    """A case for which the list names no label map."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,37 @@ class Entry:
         return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
 
 
-class NiftiFolder(Preprocess, Dataset, abc.ABC):
-    """A folder of NIfTI images and label maps; a layout says how its cases are found.
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What there is of a split, by headers and lengths alone: voxels may still be damaged.
+
+    Attributes:
+        split: its key.
+        num_cases: how many the list names.
+        images: files of all images with a label map, there or not.
+        complete: ids of the cases whose files are there, whole and with sound headers.
+        missing: files of the others that are not there.
+        unlabelled: ids of cases for which the list names no label map.
+        faults: a line each on headers and lengths that are not what they should be.
+    """
+
+    split: str
+    num_cases: int
+    images: tuple[str, ...]
+    complete: tuple[str, ...]
+    missing: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+class ListedFolder(Preprocess, Dataset, abc.ABC):
+    """A folder of NIfTI images and label maps, its cases in a list, a line a case; a layout says what a line is.
 
     Attributes:
         root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
         labels: names of all classes, background first; or how many; None takes what the folder says.
+        split: a key of the list, or a slice of one: `validation[0:30]`. Where the list says `training`, `train` is
+            the same, and so `val` and `validation`.
     """
 
     root: str
@@ -68,6 +101,35 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         if isinstance(value, tuple) and not (2 <= len(value) <= 256 and len(set(value)) == len(value)):
             raise ValueError("expected 2 to 256 different class names, background first")
         return value
+
+    @abc.abstractmethod
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """The lines of every split, in order.
+
+        Raises:
+            DataError: the list is not there or cannot be read.
+        """
+
+    @abc.abstractmethod
+    def _source(self) -> str:
+        """The file or folder that says which cases there are, for errors."""
+
+    @abc.abstractmethod
+    def _listed_class_names(self) -> tuple[str, ...]:
+        """The names of the classes as the folder gives them."""
+
+    @abc.abstractmethod
+    def _case_id(self, line: Any) -> str:
+        """What a line's case is called."""
+
+    @abc.abstractmethod
+    def _parsed(self, line: Any) -> Entry:
+        """A line's files.
+
+        Raises:
+            UnlabelledError: the line names no label map.
+            DataError: the line is not what it should be.
+        """
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -94,22 +156,6 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         """Loader, revision, preprocessing and classes."""
         return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
 
-    @abc.abstractmethod
-    def _listed_class_names(self) -> tuple[str, ...]:
-        """The names of the classes as the folder gives them."""
-
-    @abc.abstractmethod
-    def _entries(self, split: str) -> dict[str, Entry]:
-        """The cases of a split by their id, in order."""
-
-    @abc.abstractmethod
-    def _entry(self, case_id: str) -> Entry:
-        """A case of any split."""
-
-    @abc.abstractmethod
-    def _source(self) -> str:
-        """The file or folder that says which cases there are, for errors."""
-
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """The cases of a split; reads lists, headers and content hashes, no voxels.
 
@@ -119,50 +165,44 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         entries = self._entries(split or self.split)
         chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
         storage.prefetch([path for entry in chosen for path in entry.files()])
-        headers = [self._headers(entry) for entry in chosen]
-        for image, _ in headers:
-            model, _ = headers[0]
-            if image.num_channels != model.num_channels:
+        images = [self._headers(entry)[0] for entry in chosen]
+        for image in images:
+            if image.num_channels != images[0].num_channels:
                 raise DataError(
-                    f"{image.path}: expected as many channels as {model.path.name} has, {model.num_channels}, got "
-                    f"{image.num_channels}: give every case the same, or leave it out by `cases`"
+                    f"{image.path}: expected as many channels as {images[0].path.name} has, {images[0].num_channels}, "
+                    f"got {image.num_channels}: give every case the same, or leave it out by `cases`"
                 )
-        grids = [ras_grid(image.shape, image.affine) for image, _ in headers]
-        refs = tuple(
-            CaseRef(
-                case_id=entry.case_id,
-                patient_id=entry.patient_id,
-                fingerprint=self._fingerprint(entry),
-                shape=prepared_shape(*grid, self.space),
-                grid=grid,
-            )
-            for entry, grid in zip(chosen, grids, strict=True)
-        )
-        seen: dict[str, str] = {}
-        for ref in refs:
-            first = seen.setdefault(ref.fingerprint, ref.case_id)
-            if first != ref.case_id:  # one identity for two cases: their records would replace each other
+        refs, seen = [], dict[str, str]()
+        for entry, image in zip(chosen, images, strict=True):
+            grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
+            first = seen.setdefault(fingerprint, entry.case_id)
+            if first != entry.case_id:  # one identity for two cases: their records would replace each other
                 raise DataError(
-                    f"{self._source()}: expected different cases, got {first} and {ref.case_id} with the same "
+                    f"{self._source()}: expected different cases, got {first} and {entry.case_id} with the same "
                     "files: remove one"
                 )
-        return refs
+            refs.append(
+                CaseRef(
+                    case_id=entry.case_id,
+                    patient_id=entry.patient_id,
+                    fingerprint=fingerprint,
+                    shape=prepared_shape(*grid, self.space),
+                    grid=grid,
+                )
+            )
+        return tuple(refs)
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        """Read and preprocess one case of any split, or take it from the node's cache of such volumes.
-
-        Args:
-            ref: the case.
-            space: of a model that has its own; None: the dataset's.
+        """As `Dataset.load`, or from the node's cache of preprocessed volumes.
 
         Raises:
             DataError: the files are damaged or changed, or their voxels are not what they should be.
         """
         self._check_content(self._entry(ref.case_id), ref)
         wanted = space or self.space
-        # A class of another package may read as it likes: its source is part of what a volume hangs on.
+        # A class of another package may read as it likes: its source is part of what a volume depends on.
         key = digest([cache.REVISION, cache.libraries(), self.case_key(ref), wanted.identity(), provenance(type(self))])
-        return cache.through(key, ref, lambda: super(NiftiFolder, self).load(ref, wanted))
+        return cache.through(key, ref, lambda: super(ListedFolder, self).load(ref, wanted))
 
     def native(self, ref: CaseRef) -> NativeCase:
         """Read and check one case, of whichever split.
@@ -172,7 +212,9 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
         """
         entry = self._entry(ref.case_id)
         for path in entry.files():
-            _sound_copy(path, f"a file of case {entry.case_id}")
+            if not storage.is_local(path):  # has a copy that was damaged on this machine fetched again
+                with _said_of(path, f"a file of case {entry.case_id}"):
+                    storage.fetch(path, storage.sha256(path))
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         return NativeCase(
@@ -183,6 +225,86 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
             spacing=image.spacing,
             source=str(image.path),
         )
+
+    def survey(self, split: str) -> Survey:
+        """Which cases of a split are complete and what the others lack; reads headers, no voxels.
+
+        Raises:
+            DataError: the list is not what it should be.
+        """
+        images: list[str] = []
+        complete, missing, unlabelled, faults = [], [], [], []
+        lines = self._lines(split)
+        for line in lines:
+            case_id = self._case_id(line)
+            try:
+                entry = self._parsed(line)
+            except UnlabelledError:
+                unlabelled.append(case_id)
+                continue
+            images.extend((entry.image, *entry.further))
+            absent = [path for path in entry.files() if not storage.exists(path)]
+            missing.extend(absent)
+            if absent:
+                continue
+            try:
+                self._headers(entry)
+                for path in entry.files():
+                    nifti.check_length(storage.fetch(path))
+                complete.append(case_id)
+            except DataError as error:
+                faults.append(str(error))
+        return Survey(
+            split=split,
+            num_cases=len(lines),
+            images=tuple(images),
+            complete=tuple(complete),
+            missing=tuple(missing),
+            unlabelled=tuple(unlabelled),
+            faults=tuple(faults),
+        )
+
+    def listed_cases(self) -> int | None:
+        """As many as the list of the split has; None where the list is not there."""
+        try:
+            return len(self._lines(self.split))
+        except MissingDataError:
+            return None
+
+    def _lines(self, split: str) -> Sequence[Any]:
+        """What the list holds under a key or in a slice of it."""
+        found = _SPLIT.fullmatch(split)
+        if not found:
+            raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
+        splits = self.splits()
+        key = found["key"] if found["key"] in splits else _OTHER_NAME.get(found["key"], found["key"])
+        if key not in splits:
+            raise DataError(f"{self._source()}: {unknown('split', found['key'], splits)}")
+        start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
+        lines = splits[key][start:stop]
+        if not lines:
+            raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")
+        return lines
+
+    def _entries(self, split: str) -> dict[str, Entry]:
+        """The entries of a key or slice by case id, in the list's order."""
+        entries: dict[str, Entry] = {}
+        for line in self._lines(split):
+            entry = self._parsed(line)
+            if entry.case_id in entries:
+                raise DataError(
+                    f"{self._source()}: expected each case of {split} once, got {entry.case_id} twice: remove one"
+                )
+            entries[entry.case_id] = entry
+        return entries
+
+    def _entry(self, case_id: str) -> Entry:
+        """A case's entry: of `split` if it stands there, else of the first key of the list that holds it."""
+        for split in (self.split, *(key for key, lines in self.splits().items() if lines)):
+            for line in self._lines(split):
+                if self._case_id(line) == case_id:
+                    return self._parsed(line)
+        raise DataError(f"{self._source()}: expected case {case_id}, got a list without it: plan the job again")
 
     def _check_content(self, entry: Entry, ref: CaseRef) -> None:
         """Refuse files that are not those that the plan was made with."""
@@ -214,10 +336,13 @@ class NiftiFolder(Preprocess, Dataset, abc.ABC):
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        return digest([_sha256(path, f"a file of case {entry.case_id}") for path in entry.files()])
+        hashes = []
+        for path in entry.files():
+            with _said_of(path, f"a file of case {entry.case_id}"):
+                hashes.append(storage.sha256(path))
+        return digest(hashes)
 
     def _root(self) -> str:
-        """The root, filled in."""
         return expanded(self.root, self.name)
 
 
@@ -237,18 +362,6 @@ def join(root: str, path: str) -> str:
 def _file(path: str, what: str) -> Path:
     with _said_of(path, what):
         return storage.fetch(path)
-
-
-def _sha256(path: str, what: str) -> str:
-    with _said_of(path, what):
-        return storage.sha256(path)
-
-
-def _sound_copy(path: str, what: str) -> None:
-    """Have a copy of a remote file that was damaged on this machine fetched again."""
-    if not storage.is_local(path):
-        with _said_of(path, what):
-            storage.fetch(path, storage.sha256(path))
 
 
 @contextmanager

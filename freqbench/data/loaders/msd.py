@@ -1,4 +1,4 @@
-"""The ten tasks of the Medical Segmentation Decathlon.
+"""Reads the ten tasks of the Medical Segmentation Decathlon.
 
 Antonelli et al., Nature Communications 2022, arXiv:2106.05735.
 """

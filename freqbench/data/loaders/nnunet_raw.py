@@ -1,4 +1,4 @@
-"""Raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
+"""Reads raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
@@ -9,8 +9,7 @@ from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import Entry, expanded, join
-from freqbench.data.loaders.listed import ListedFolder
+from freqbench.data.loaders.folder import Entry, ListedFolder, expanded, join
 
 IGNORE = "ignore"
 
@@ -48,13 +47,11 @@ class NnunetRaw(ListedFolder):
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
 
     def _labelled(self, side: str) -> list[str]:
-        """Ids of the label maps of `labelsTr` or `labelsTs`."""
         ending = self._ending()
         names = storage.list_files(join(self._root(), f"labels{side}"), ending)
         return [name.removesuffix(ending) for name in names]
 
     def _fold(self) -> dict[str, list[str]]:
-        """The cases of the fold."""
         path = join(self._root(), expanded(self.splits_file, self.name))
         folds = _read_json(path, "the folds")
         number = self.fold or 0
@@ -84,7 +81,6 @@ class NnunetRaw(ListedFolder):
         return str(ending)
 
     def _channels(self) -> int:
-        """How many files an image has."""
         content = self._content()
         channels = content.get("channel_names", content.get("modality"))
         if not isinstance(channels, dict) or not channels:

@@ -1,4 +1,4 @@
-"""Procedural CT-like volumes: a dataset that needs no download and no disk."""
+"""Draws CT-like volumes: a dataset that needs no download and no disk."""
 
 from typing import Annotated, Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""Datasets whose split was published: the package ships the list, the files lie where the download puts them."""
+"""Reads datasets whose split was published: the package ships the list, files lie where the download puts them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from freqbench.core import storage
 from freqbench.core.errors import MissingDataError
 from freqbench.data import nifti
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.folder import Entry, join
-from freqbench.data.loaders.listed import UnlabelledError
+from freqbench.data.loaders.folder import Entry, UnlabelledError, join
 
 SPLITS = Path(__file__).parents[1] / "splits"
 
@@ -58,8 +57,8 @@ class Published(Decathlon):
     def _listed_class_names(self) -> tuple[str, ...]:
         return self.names
 
-    def _list_path(self) -> str:
-        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._list_path()
+    def _source(self) -> str:
+        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._source()
 
     def _parsed(self, line: Any) -> Entry:
         if self.list_file != PUBLISHED:

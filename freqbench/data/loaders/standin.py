@@ -1,5 +1,6 @@
-"""The phantom in the place of another dataset, for grids that are tried before their data are there."""
+"""Puts the phantom in the place of another dataset, for grids that are tried before their data are there."""
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -44,11 +45,5 @@ class StandIn(Phantom):
     def native(self, ref: CaseRef) -> NativeCase:
         """The phantom's volume in every channel, its labels within the classes."""
         drawn = super().native(ref)
-        return NativeCase(
-            ref=ref,
-            image=torch.cat([drawn.image] * self.channels),
-            label=drawn.label.clamp(max=self.num_classes - 1),
-            affine=drawn.affine,
-            spacing=drawn.spacing,
-            source=drawn.source,
-        )
+        image, label = torch.cat([drawn.image] * self.channels), drawn.label.clamp(max=self.num_classes - 1)
+        return replace(drawn, image=image, label=label)

@@ -1,4 +1,4 @@
-"""TotalSegmentator: CT of the whole body, a mask file a structure.
+"""Reads TotalSegmentator: CT of the whole body, a mask file a structure.
 
 Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 """
@@ -16,8 +16,7 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import ClassName, Entry
-from freqbench.data.loaders.listed import ListedFolder
+from freqbench.data.loaders.folder import ClassName, Entry, ListedFolder
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 

@@ -1,1 +1,1 @@
-"""Checkpoint files: reading, migrating, and what those of freqbench say of themselves."""
+"""Reads, migrates and writes checkpoint files."""

@@ -1,24 +1,27 @@
-"""Checkpoints: untrusted files in, state dicts out; safetensors with a training record for those of freqbench's own.
+"""Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
 `.pt` and `.pth` are read with `weights_only=True` (numpy scalars allowed, as released checkpoints hold them beside
 their weights) and `.safetensors` by its own library, so that no file can run code.
 """
 
 import hashlib
+import io
 import json
+import pickle
 import re
+import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, unknown
-from freqbench.models.checkpoints.archive import read_torch, unreadable
 
 _ZOO = Path(__file__).parents[1] / "zoo"
 TRAIN = "train://"
@@ -57,26 +60,18 @@ def seed_of(checkpoint: str) -> int | None:
 
 
 def content_sha256(checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's file.
-
-    Raises:
-        CheckpointError: no such file.
-    """
+    """SHA-256 of a checkpoint's file."""
     return storage.sha256(str(_local(checkpoint)))
 
 
 def weights_sha256(path: str) -> str:
-    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values.
-
-    Raises:
-        CheckpointError: as `read_state_dict`.
-    """
+    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values."""
     return _weights_sha256(path, content_sha256(path))
 
 
 @cache
 def _weights_sha256(path: str, content: str) -> str:
-    """The same, once for each content of the file."""
+    """Once for each content of the file."""
     found = hashlib.sha256()
     for key, value in sorted(read_state_dict(path).items()):
         found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
@@ -106,7 +101,7 @@ def read_metadata(path: str) -> dict[str, Any]:
             text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
         metadata = json_of(text, "metadata")
     except (SafetensorError, UserError) as error:
-        raise CheckpointError(unreadable(path, error)) from None
+        raise CheckpointError(_unreadable(path, error)) from None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: expected its metadata to be a JSON object, got {type(metadata).__name__}")
     return metadata
@@ -151,7 +146,15 @@ def read_content(path: str) -> Any:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
     local = _local(path)
-    return _read_safetensors(path, local) if local.suffix == ".safetensors" else read_torch(path, local)
+    if local.suffix != ".safetensors":
+        return read_torch(path, local)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(local)
+    except SafetensorError as error:
+        raise CheckpointError(_unreadable(path, error)) from None
 
 
 def read_state_dict(
@@ -170,9 +173,8 @@ def read_state_dict(
     """
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(
-            f"{path}: expected a state dict, at the top or under {_either(keys)}, got {_describe(content)}"
-        )
+        places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
+        raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
     found = {str(key): value for key, value in content.items()}
     return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
 
@@ -213,17 +215,10 @@ def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
 ) -> None:
-    """Compare keys and shapes of a checkpoint with those of its network.
-
-    Args:
-        name: of the model, to begin the message.
-        path: of the checkpoint, for the message.
-        wanted: the network's state dict; the meta device will do.
-        found: the checkpoint's.
-        num_classes: output classes of the network.
+    """Refuse a checkpoint whose keys or shapes are not those of its network (the meta device will do).
 
     Raises:
-        CheckpointError: they differ; one line with the counts, the first key of each kind, and a likely cause.
+        CheckpointError: one line with the counts, the first key of each kind, and a likely cause.
     """
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
@@ -255,28 +250,78 @@ def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes:
 
 
 def _local(checkpoint: str) -> Path:
-    """A local copy of its file."""
     try:
         return storage.fetch(locate(checkpoint))
     except NoFileError as error:
         raise CheckpointError(str(error)) from None
 
 
-def _read_safetensors(path: str, local: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(local)
-    except SafetensorError as error:
-        raise CheckpointError(unreadable(path, error)) from None
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"a mapping with {', '.join(sorted(map(str, content))[:5])}" if content else "an empty mapping"
     return f"a {type(content).__name__}"
+
+
+# Files written under numpy 1 name the first function by its old module.
+_SAFE: list[Any] = [
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+]
+
+
+def read_torch(path: str, file: Path | io.BytesIO) -> Any:
+    """What `torch.save` wrote, as weights and plain values alone.
+
+    Args:
+        path: where it is, for messages.
+        file: its content.
+
+    Raises:
+        CheckpointError: not such a file, truncated, a pickle that asks for more, or one that unpacks to more than its
+            own size.
+    """
+    try:
+        is_zip = zipfile.is_zipfile(file)
+        if is_zip:
+            _refuse_bomb(path, file)
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip and isinstance(file, Path))
+    except pickle.UnpicklingError as error:
+        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if unsafe:
+            raise CheckpointError(
+                f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, which could run code: "
+                "save its state dict alone"
+            ) from None
+        raise CheckpointError(_unreadable(path, error)) from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 (of damaged bytes a pickle makes whatever its opcodes meet)
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
+            ) from None
+        raise CheckpointError(_unreadable(path, error)) from None
+
+
+def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
+    """torch writes its archives unpacked; in one that is a program, which is refused as such, code is packed."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        return
+    size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(
+            f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
+            "save it again"
+        )
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    reason = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
+    return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"

@@ -1,4 +1,4 @@
-"""Checkpoints of older MONAI releases: what turns each into one that the current network loads strictly.
+"""Migrates checkpoints of older MONAI releases, each into one that the current network loads strictly.
 
 MONAI has changed two of its networks since the attack papers' checkpoints were made. UNETR gained and lost weights that
 its forward pass never uses, which the keys of a file show. SwinUNETR merges patches in another order since 1.5.0, which
@@ -27,15 +27,7 @@ _OLD_OFFSETS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0)
 class OldPatchMerging(nn.Module):
     """Patch merging of SwinUNETR in MONAI 0.9.0 to 1.4.0, for the `downsample` argument of the current network.
 
-    Eight neighbours side by side, normalised and reduced.
-
-    Args:
-        dim: channels.
-        norm_layer: makes the normalisation of `8 * dim` channels.
-        spatial_dims: 3; the current network passes it.
-
-    Raises:
-        ValueError: another number of spatial dimensions.
+    Eight neighbours of `dim` channels side by side, normalised and reduced; `spatial_dims` has to be 3.
     """
 
     def __init__(self, dim: int, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm, spatial_dims: int = 3) -> None:
@@ -132,10 +124,7 @@ def migrations_of(arch: str) -> Mapping[str, Migration]:
 def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
     """The migration that gives a checkpoint the keys of its network; None if it has them, or if none does.
 
-    Args:
-        arch: a name of `freqbench.models.MODELS`.
-        found: a checkpoint's weights.
-        wanted: the network's; the meta device will do.
+    `found` are the checkpoint's weights and `wanted` the network's, for which the meta device will do.
     """
     if found.keys() == wanted.keys():
         return None
@@ -148,10 +137,8 @@ def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: S
 
     Args:
         name: of the model, to begin the message.
-        arch: a name of `freqbench.models.MODELS`.
+        arch, found, wanted: as for `recognise`.
         stated: what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote.
-        found: the checkpoint's weights.
-        wanted: the network's; the meta device will do.
 
     Raises:
         UserError: the job names a migration that this architecture does not have.

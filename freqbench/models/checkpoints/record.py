@@ -1,4 +1,4 @@
-"""What a checkpoint of freqbench's own says of itself, and what speaks against scoring it on a dataset."""
+"""Reads what a checkpoint of freqbench's own says of itself, and warns of what speaks against scoring it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata
-from freqbench.models.loading import READERS
+from freqbench.models.foreign import READERS
 from freqbench.models.spec import ENSEMBLE, ModelSpec
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
@@ -27,7 +27,6 @@ class Training(BaseModel):
     """Of all that `freqbench.training` records, what is made use of here.
 
     Attributes:
-        fingerprints: of the cases that shaped the weights.
         method: what networks that differ in the seed of their training alone share.
     """
 
@@ -65,11 +64,7 @@ def read(path: str) -> tuple[Record, bool]:
 
 
 def require_order(name: str, path: str, trained: Sequence[str] | None, class_names: Sequence[str]) -> None:
-    """Refuse a network whose outputs are a dataset's classes in another order: every score would be of another organ.
-
-    Raises:
-        UserError: they are.
-    """
+    """Refuse a network whose outputs are a dataset's classes in another order: scores would be of other organs."""
     ours, theirs = list(map(_plain, class_names)), list(map(_plain, trained or ()))
     if ours != theirs and sorted(ours) == sorted(theirs):
         raise UserError(
@@ -79,14 +74,7 @@ def require_order(name: str, path: str, trained: Sequence[str] | None, class_nam
 
 
 def concerns(model: ModelSpec, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef]) -> Iterator[str]:
-    """What a user should know before a model is scored on cases, a line each.
-
-    Args:
-        model: resolved for the dataset.
-        dataset: its name.
-        class_names: its classes, background first.
-        refs: the cases.
-    """
+    """What a user should know before a model is scored on cases of a dataset, a line each."""
     if model.is_random or model.arch in (*READERS, ENSEMBLE):
         return
     record, _ = read(model.checkpoint)

@@ -1,4 +1,4 @@
-"""Input transformations and randomised smoothing around a network: one technique a file, one table of them."""
+"""Lists the defences around a network: input transformations and randomised smoothing."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,13 +7,15 @@ from typing import Any
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError, unknown
 from freqbench.models.defences.base import Defence
-from freqbench.models.defences.bit_depth import BitDepth
-from freqbench.models.defences.dct_quantization import DctQuantization
-from freqbench.models.defences.gaussian_smoothing import GaussianSmoothing
-from freqbench.models.defences.median_smoothing import MedianSmoothing
-from freqbench.models.defences.random_resize_pad import RandomResizePad
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.defences.total_variation import TotalVariation
+from freqbench.models.defences.transforms import (
+    BitDepth,
+    DctQuantization,
+    GaussianSmoothing,
+    MedianSmoothing,
+    RandomResizePad,
+    TotalVariation,
+)
 
 __all__ = ["DEFENCES", "Defence", "RandomizedSmoothing", "defence_of"]
 

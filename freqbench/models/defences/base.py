@@ -1,4 +1,4 @@
-"""What every defence is: a mapping in a job file, and a change of the window that the network sees."""
+"""Defines what every defence is: a mapping in a job file, and a change of the window that the network sees."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar

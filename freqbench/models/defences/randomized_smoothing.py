@@ -1,4 +1,4 @@
-"""Randomised smoothing of segmentations, with a certificate.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
+"""Smooths segmentations by noise and certifies them.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ class RandomizedSmoothing(Defence):
 
     .. math:: p_i = P\bigl(\mathrm{Bin}(n, \tau) \ge n_i\bigr)
 
-    and Holm's step-down procedure over all N voxels of the volume certifies those that it rejects: with probability
-    1 - alpha or more all certificates of a volume hold at once. The other voxels abstain. A sample is one noise for the
+    and Holm's step-down procedure over all N voxels of the volume certifies those that it rejects: with probability 1 -
+    alpha or more all certificates of a volume hold at once. The other voxels abstain. A sample is one noise for the
     whole volume, not one for each window: windows overlap, and with noises of their own a change would count as often
-    as windows hold it, so that R would be too large. The noise hangs on the case and the sample's number, the same for
-    the clean and the adversarial volume; noisy volumes are not clamped.
+    as windows hold it, so that R would be too large. The noise depends on the case and the sample's number, the same
+    for the clean and the adversarial volume; noisy volumes are not clamped.
 
     An attacker follows the mean of the softmax over `eot` fresh noises of its own at every step (SmoothAdv, Salman et
     al., NeurIPS 2019, arXiv:1906.04584; expectation over transformations, Athalye et al., ICML 2018, arXiv:1802.00420);
@@ -130,18 +130,15 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
     r"""The voxels of which Holm's procedure rejects that their class has a probability of at most tau.
 
     Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
-    Scandinavian Journal of Statistics 6, 1979), so that the chance of any false rejection is at most alpha, whatever
-    hangs together. A count stands for a p-value, so voxels of one count are rejected together: at the first of them the
-    bound is tightest.
+    Scandinavian Journal of Statistics 6, 1979), so that the chance of any false rejection is at most alpha, however
+    they depend on each other. A count stands for a p-value, so voxels of one count are rejected together: at the first
+    of them the bound is tightest.
 
     Args:
         counts: of `samples` votes those for the guess, integers of any shape.
         samples: n.
         tau: of the null hypothesis.
         alpha: of the whole family.
-
-    Returns:
-        bool, of the shape of `counts`.
     """
     from scipy.special import betainc
 

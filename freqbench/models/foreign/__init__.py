@@ -1,1 +1,13 @@
-"""Models of other frameworks: MONAI bundles, nnU-Net folders, frozen networks."""
+"""Reads models of other frameworks, each by a module with `describe`, `network` and, unless frozen, `state_dict`."""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from freqbench.models.foreign import bundle, frozen, nnunet
+
+READERS: Mapping[str, ModuleType] = {
+    "nnunet": nnunet,
+    "bundle": bundle,
+    "torchscript": frozen,
+    "torch_export": frozen,
+}

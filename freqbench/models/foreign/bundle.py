@@ -1,4 +1,4 @@
-"""MONAI bundles: a folder with `configs/inference.json` (or `.yaml`), `configs/metadata.json` and `models/model.pt`.
+"""Reads MONAI bundles: folders with `configs/inference.json` (or `.yaml`), `configs/metadata.json`, `models/model.pt`.
 
 Cardoso et al., arXiv:2211.02701. MONAI's own parser runs what stands behind a `$`; here a bundle is data: plain values
 and `@references` to them are resolved, and the network is a class of `monai.networks.nets`. What needs more is refused
@@ -6,25 +6,40 @@ by its key, unless the bundle is trusted: then MONAI's parser resolves it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
-from freqbench.core.input_space import Preprocess
-from freqbench.core.plugins import is_trusted
+from freqbench.core.input_space import Millimetres, Preprocess
+from freqbench.core.plugins import is_trusted, require_trust
 from freqbench.core.types import Shape
-from freqbench.models.adapter import Description, InputAdapter
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.foreign.bundle_config import Config
-from freqbench.models.foreign.bundle_space import Space, space_of
-from freqbench.models.foreign.common import construct, fingerprint, in_volume_order, read_object
+from freqbench.models.foreign.common import (
+    Description,
+    axes_towards,
+    construct,
+    fingerprint,
+    in_volume_order,
+    read_object,
+)
+from freqbench.models.networks.architectures import REFUSALS, one_line
+from freqbench.models.settings import Finite, InputAdapter
 
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"
+_TRANSFORMS = "preprocessing::transforms"
+# Leave intensities and grid as they are.
+_NEUTRAL = {"LoadImage", "EnsureChannelFirst", "EnsureType", "AddChannel", "AsChannelFirst", "ToTensor", "ToDevice"}
+# In the order in which freqbench applies them: only so do they mean the same.
+_ORDER = ("Orientation", "Spacing", "ScaleIntensityRange", "CropForeground")
+# What code of a bundle may raise beside the refusals of networks.
+_FAILURES = (*REFUSALS, ImportError, SyntaxError, OSError)
 
 
 class BundleArgs(Strict):
@@ -47,6 +62,110 @@ class _Inferer(BaseModel):
     mode: Literal["constant", "gaussian"] = "constant"
 
 
+class _Spacing(BaseModel):
+    pixdim: tuple[Millimetres, Millimetres, Millimetres]
+
+
+class _Range(BaseModel):
+    a_min: Finite
+    a_max: Finite
+    b_min: Finite = 0.0
+    b_max: Finite = 1.0
+
+    @model_validator(mode="after")
+    def _rises(self) -> "_Range":
+        if self.a_min >= self.a_max:
+            raise ValueError(f"expected a_min below a_max, got {self.a_min} and {self.a_max}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Values of a configuration by their id, `network_def::out_channels`, as MONAI's parser names them.
+
+    Attributes:
+        file: it was read from, for messages.
+        content: its keys, with the metadata under `_meta_`.
+    """
+
+    file: Path
+    content: Mapping[str, Any]
+
+    def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
+        """What stands under an id, its own reference or expression resolved and those inside it left; None if nothing.
+
+        Raises:
+            UserError: an expression, and no trust.
+            CheckpointError: a reference to nothing, or to itself; or an expression that fails.
+        """
+        if id in seen:
+            raise CheckpointError(f"{self.file}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
+        parent, _, last = id.rpartition("::")
+        holder = self.find(parent, seen) if parent else self.content
+        node = None
+        if isinstance(holder, Mapping):
+            node = holder.get(last)
+        elif isinstance(holder, list) and last.isdigit() and int(last) < len(holder):
+            node = holder[int(last)]
+        if not isinstance(node, str) or not node.startswith(("$", "@", "%")):
+            return node
+        if node.startswith("$"):
+            require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}")
+            return self.parsed(id)
+        found = self.find(node[1:].replace("#", "::"), (*seen, id))
+        if found is None:
+            raise CheckpointError(f"{self.file}: {id} refers to {node}, which is not in the file")
+        return found
+
+    def value(self, id: str) -> Any:
+        """As `find`, with all inside it resolved too.
+
+        Raises:
+            UserError: also where an object would have to be made, and no trust.
+        """
+        found = self.find(id)
+        if isinstance(found, Mapping):
+            if "_target_" in found:
+                require_trust(f"{self.file}: {id} is an object of {found['_target_']}")
+                return self.parsed(id)
+            return {key: self.value(f"{id}::{key}") for key in found}
+        if isinstance(found, list):
+            return [self.value(f"{id}::{i}") for i in range(len(found))]
+        return found
+
+    def given(self, id: str, *names: str) -> dict[str, Any]:
+        """The values under an id that are there."""
+        found = {name: self.value(f"{id}::{name}") for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def items(self, id: str) -> list[str]:
+        """The ids of the items of the list under an id; none if there is no list."""
+        found = self.find(id)
+        return [f"{id}::{i}" for i in range(len(found))] if isinstance(found, list) else []
+
+    def parsed(self, id: str) -> Any:
+        """What MONAI's parser makes of an id: this runs the bundle's code.
+
+        Raises:
+            UserError: no trust.
+            CheckpointError: it fails.
+        """
+        require_trust(f"{self.file}: {id}")
+        try:
+            return self._parser.get_parsed_content(id)
+        except _FAILURES as error:
+            raise CheckpointError(
+                f"{self.file}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
+                "folder on PYTHONPATH"
+            ) from None
+
+    @cached_property
+    def _parser(self) -> Any:
+        from monai.bundle import ConfigParser
+
+        return ConfigParser(dict(self.content))
+
+
 def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a bundle says of its model.
 
@@ -61,20 +180,25 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
     Raises:
         CheckpointError: a file that is missing or unreadable, or a reference to nothing.
-        UserError: an expression or a class of others' without trust; overlapping classes; no window size.
+        UserError: an expression or a third-party class without trust; overlapping classes; no window size.
     """
     validate(dict(args), BundleArgs, path)
     config = _config(path)
     told = _network(config)
-    _refuse_overlapping_classes(config)
+    for id in config.items("postprocessing::transforms"):
+        if config.value(f"{id}::sigmoid") is True:
+            raise UserError(
+                f"{config.file}: {id}::sigmoid: classes that overlap are not supported, as each voxel is given the "
+                "class of the highest logit"
+            )
     inferer = _inferer(config)
-    space = space_of(config)
+    adapter, preprocess = _space(config) or (InputAdapter(), None)
     return Description(
         roi=inferer.roi_size if inferer else _spatial_shape(config),
         num_classes=told.out_channels,
         num_channels=told.in_channels,
-        input=InputAdapter(axes=space.axes, scale=space.scale) if space else InputAdapter(),
-        preprocess=_preprocess(space) if space else None,
+        input=adapter,
+        preprocess=preprocess,
         inference={"overlap": inferer.overlap, "weighting": inferer.mode} if inferer else {},
         sha256=fingerprint(_files(path, config)),
     )
@@ -94,15 +218,23 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     validate(dict(args), BundleArgs, path)
     config = _config(path)
     _network(config)
+    where = f"{config.file}: network_def"
     if is_trusted():
-        return construct(f"{config.file}: network_def", lambda: _resolved(config))
+
+        def resolved() -> nn.Module:
+            found = config.parsed("network_def")
+            if not isinstance(found, nn.Module):
+                raise TypeError(f"expected a network, got {type(found).__name__}")
+            return found
+
+        return construct(where, resolved)
     name = str(config.find("network_def::_target_"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
-        raise UserError(f"{config.file}: network_def::{fetched[0]} would download weights: leave it out")
-    cls = _class(config, name)
-    return construct(f"{config.file}: network_def", lambda: cls(**kwargs))
+        raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
+    cls = _class(where, name)
+    return construct(where, lambda: cls(**kwargs))
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -125,12 +257,8 @@ def _config(path: str) -> Config:
             "holds configs/ and models/"
         )
     metadata = Path(path, "configs", "metadata.json")
-    content = {
-        **read_object(file),
-        "bundle_root": path,
-        "_meta_": read_object(metadata) if metadata.is_file() else {},
-    }
-    return Config(file=file, content=content)
+    meta = read_object(metadata) if metadata.is_file() else {}
+    return Config(file=file, content={**read_object(file), "bundle_root": path, "_meta_": meta})
 
 
 def _weights(path: str) -> Path:
@@ -148,7 +276,7 @@ def _files(path: str, config: Config) -> dict[str, Path]:
 
 
 def _network(config: Config) -> _Network:
-    """The sizes in `network_def`, and that weights of its class mean today what they meant when they were saved."""
+    """The sizes in `network_def`, if weights of its class mean today what they meant when they were saved."""
     definition = config.find("network_def")
     if not isinstance(definition, Mapping) or "_target_" not in definition:
         raise UserError(f"{config.file}: expected network_def with a _target_, got {type(definition).__name__}")
@@ -164,7 +292,7 @@ def _network(config: Config) -> _Network:
     return validate(sizes, _Network, f"{config.file}: network_def")
 
 
-def _class(config: Config, name: str) -> Any:
+def _class(where: str, name: str) -> Any:
     """A network of MONAI by its short or its full name."""
     import monai.networks.nets as nets
 
@@ -173,46 +301,22 @@ def _class(config: Config, name: str) -> Any:
     known = not package or package == _NETS or package.startswith(f"{_NETS}.")
     if not (known and isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(
-            f"{config.file}: network_def::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or "
-            "trust_code: true in the job, any class is taken"
+            f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
+            "the job, any class is taken"
         )
     return found
 
 
-def _resolved(config: Config) -> nn.Module:
-    found = config.parsed("network_def")
-    if not isinstance(found, nn.Module):
-        raise TypeError(f"expected a network, got {type(found).__name__}")
-    return found
-
-
-def _preprocess(space: Space) -> Preprocess:
-    return Preprocess(
-        spacing=in_volume_order(space.axes, space.spacing) if space.spacing else None,
-        intensity={"window": space.window},
-        crop_foreground=space.crop_foreground,
-    )
-
-
-def _refuse_overlapping_classes(config: Config) -> None:
-    for i in range(config.length("postprocessing::transforms")):
-        if config.value(f"postprocessing::transforms::{i}::sigmoid") is True:
-            raise UserError(
-                f"{config.file}: postprocessing::transforms::{i}::sigmoid: classes that overlap are not supported, as "
-                "each voxel is given the class of the highest logit"
-            )
-
-
 def _inferer(config: Config) -> _Inferer | None:
-    name = str(config.find("inferer::_target_")).rpartition(".")[2]
-    if name != "SlidingWindowInferer":
+    if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
         return None
-    told = {key: config.value(f"inferer::{key}") for key in _Inferer.model_fields}
-    if isinstance(told["roi_size"], int):
-        told["roi_size"] = [told["roi_size"]] * 3
-    if isinstance(told["overlap"], list) and len(set(told["overlap"])) == 1:
-        told["overlap"] = told["overlap"][0]
-    return validate({k: v for k, v in told.items() if v is not None}, _Inferer, f"{config.file}: inferer")
+    told = config.given("inferer", *_Inferer.model_fields)
+    size, overlap = told.get("roi_size"), told.get("overlap")
+    if isinstance(size, int):
+        told["roi_size"] = [size] * 3
+    if isinstance(overlap, list) and len(set(overlap)) == 1:
+        told["overlap"] = overlap[0]
+    return validate(told, _Inferer, f"{config.file}: inferer")
 
 
 def _spatial_shape(config: Config) -> Shape:
@@ -225,3 +329,65 @@ def _spatial_shape(config: Config) -> Shape:
         )
     h, w, d = shape
     return h, w, d
+
+
+def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
+    """What the transforms make of a volume; None where one is not known, out of order, or told something unusual.
+
+    Raises:
+        UserError: an expression in a transform that is known, and no trust; or values that make no sense.
+        CheckpointError: a reference to nothing.
+    """
+    steps: dict[str, str] = {}
+    for id in config.items(_TRANSFORMS):
+        name, keys = _transform(config, id), config.value(f"{id}::keys")
+        is_on_image = keys is None or "image" in ([keys] if isinstance(keys, str) else keys)
+        if name in _NEUTRAL or not is_on_image or config.find(f"{id}::_disabled_") is True:
+            continue
+        if name not in _ORDER or name in steps or not _usual(config, id, name):
+            return None
+        steps[name] = id
+    in_order = [name for name in _ORDER if name in steps]
+    if list(steps) != in_order or "Orientation" not in steps or "ScaleIntensityRange" not in steps:
+        return None
+    place = f"{config.file}: {_TRANSFORMS}"
+    told = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
+    axes = axes_towards(str(config.value(f"{steps['Orientation']}::axcodes")))
+    spacing = None
+    if "Spacing" in steps:
+        pixdim = validate(config.given(steps["Spacing"], "pixdim"), _Spacing, place).pixdim
+        spacing = in_volume_order(axes, pixdim)
+    return InputAdapter(axes=axes, scale=(told.b_min, told.b_max)), Preprocess(
+        spacing=spacing,
+        intensity={"window": (told.a_min, told.a_max)},
+        crop_foreground="CropForeground" in steps,
+    )
+
+
+def _transform(config: Config, id: str) -> str:
+    """`Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty where it is no plain name."""
+    found = config.find(id)
+    last = str((found.get("_target_") if isinstance(found, dict) else None) or "").rpartition(".")[2]
+    for suffix in ("Dict", "d", "D"):
+        if last.endswith(suffix):
+            return last.removesuffix(suffix)
+    return ""
+
+
+def _usual(config: Config, id: str, name: str) -> bool:
+    """Whether a known transform is told nothing that changes what it does here."""
+    given = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
+    match name:
+        case "Orientation":
+            try:
+                axes_towards(str(given.get("axcodes")))
+            except ValueError:
+                return False
+            return True
+        case "Spacing":
+            mode = given.get("mode", "bilinear")
+            return (mode if isinstance(mode, str) else next(iter(mode), None)) == "bilinear"
+        case "ScaleIntensityRange":
+            return given.get("clip") is True
+        case _:
+            return not {"margin", "k_divisible", "select_fn"} & set(given)

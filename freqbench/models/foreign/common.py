@@ -1,8 +1,9 @@
-"""What the readers of other frameworks' models share: files of configuration, axes, construction."""
+"""Shares what the readers of other frameworks' models need: descriptions, configuration files, axes, construction."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,35 @@ from torch import nn
 from freqbench.core import storage
 from freqbench.core.documents import json_of, yaml_of
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Shape
 from freqbench.models.networks.architectures import REFUSALS, SchedulesOnCPU, one_line
+from freqbench.models.settings import AXES, InputAdapter
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a file or folder of another framework says of the model in it.
+
+    Attributes:
+        roi: voxels of the window that the network was trained with, in its own axis order.
+        num_classes: output classes, background included.
+        num_channels: of its input.
+        input: what its input must become.
+        preprocess: the space that it was trained in; None where the file does not say.
+        inference: keys of `Inference`, as it was deployed.
+        sha256: hex digest of all files that its output depends on.
+    """
+
+    roi: Shape
+    num_classes: int
+    num_channels: int
+    input: InputAdapter
+    preprocess: Preprocess | None
+    inference: Mapping[str, Any]
+    sha256: str
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -53,7 +80,7 @@ def axes_towards(codes: str) -> str:
     'D-W-H'
     """
     axes = "".join(_LETTERS.get(code, code) for code in codes)
-    if sorted(axes.replace("-", "")) != sorted("HWD"):
+    if sorted(axes.replace("-", "")) != sorted(AXES):
         raise ValueError(f"expected one of R or L, one of A or P and one of S or I, as in LPS, got {codes!r}")
     return axes
 
@@ -65,7 +92,7 @@ def in_volume_order(axes: str, values: Sequence[float]) -> tuple[float, float, f
     (0.8, 1.0, 5.0)
     """
     letters = axes.replace("-", "")
-    h, w, d = (values[letters.index(letter)] for letter in "HWD")
+    h, w, d = (values[letters.index(letter)] for letter in AXES)
     return h, w, d
 
 

@@ -1,8 +1,8 @@
-"""Networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
+"""Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
 Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes. Save the whole network in eval mode: what its file does in
-training, dropout say, cannot be switched off afterwards.
+not be traced or counted on shapes. Save the whole network in eval mode: what its file does in training, dropout say,
+cannot be switched off afterwards.
 """
 
 import zipfile
@@ -21,8 +21,9 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Shape
-from freqbench.models.adapter import Description, InputAdapter
+from freqbench.models.foreign.common import Description
 from freqbench.models.networks.architectures import one_line
+from freqbench.models.settings import InputAdapter
 
 # What torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
@@ -75,7 +76,7 @@ class Frozen(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Nothing, but for the flag: what a frozen network does was settled when it was saved."""
+        """Set the flag and nothing else: what a frozen network does was settled when it was saved."""
         self.training = mode
         return self
 
@@ -101,10 +102,10 @@ class Frozen(nn.Module):
 class _Signature:
     """Sizes in the graph of an ExportedProgram; None where it takes any."""
 
-    batch: int | None
-    num_channels: int | None
-    roi: Shape | None
-    num_classes: int | None
+    batch: int | None = None
+    num_channels: int | None = None
+    roi: Shape | None = None
+    num_classes: int | None = None
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
@@ -120,13 +121,10 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     """
     given = validate(dict(args), FrozenArgs, path)
     _, told = _load(path)
-    roi = _agreed(path, "roi", given.roi, told.roi)
-    num_classes = _agreed(path, "num_classes", given.num_classes, told.num_classes)
-    num_channels = _agreed(path, "num_channels", given.num_channels, told.num_channels, default=1)
     return Description(
-        roi=roi,
-        num_classes=num_classes,
-        num_channels=num_channels,
+        roi=_agreed(path, "roi", given.roi, told.roi),
+        num_classes=_agreed(path, "num_classes", given.num_classes, told.num_classes),
+        num_channels=_agreed(path, "num_channels", given.num_channels, told.num_channels, default=1),
         input=InputAdapter(),
         preprocess=None,
         inference={},
@@ -161,7 +159,15 @@ def _load(path: str) -> tuple[nn.Module, _Signature]:
             f"{path}: expected a file of torch.jit.save or torch.export.save, got neither, or a truncated one: weights "
             "alone need their arch"
         )
-    net, told = _load_script(path) if scripted else _load_export(path)
+    try:
+        if scripted:
+            net, told = torch.jit.load(path, map_location="cpu").eval(), _Signature()  # type: ignore[no-untyped-call]
+        else:
+            net, told = _load_export(path)
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again") from None
     if next(net.parameters(), None) is None:
         raise CheckpointError(
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
@@ -169,24 +175,13 @@ def _load(path: str) -> tuple[nn.Module, _Signature]:
     return net, told
 
 
-def _load_script(path: str) -> tuple[nn.Module, _Signature]:
-    try:
-        net: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    return net.eval(), _Signature(batch=None, num_channels=None, roi=None, num_classes=None)
-
-
 def _load_export(path: str) -> tuple[nn.Module, _Signature]:
     from torch.export.passes import move_to_device_pass
 
-    try:
-        # As a stream: of a path, torch wants the suffix .pt2.
-        with Path(path).open("rb") as stream:
-            program = move_to_device_pass(torch.export.load(stream), "cpu")
-        net: nn.Module = program.module()
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
+    # As a stream: of a path, torch wants the suffix .pt2.
+    with Path(path).open("rb") as stream:
+        program = move_to_device_pass(torch.export.load(stream), "cpu")
+    net: nn.Module = program.module()
     nodes = {node.name: node for node in program.graph.nodes}
     signature = program.graph_signature
     inputs, outputs = signature.user_inputs, signature.user_outputs
@@ -199,13 +194,8 @@ def _load_export(path: str) -> tuple[nn.Module, _Signature]:
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
     h, w, d = sizes
-    told = _Signature(
-        batch=batch,
-        num_channels=channels,
-        roi=(h, w, d) if h is not None and w is not None and d is not None else None,
-        num_classes=_known(given.shape[1]),
-    )
-    return net, told
+    roi = (h, w, d) if h is not None and w is not None and d is not None else None
+    return net, _Signature(batch=batch, num_channels=channels, roi=roi, num_classes=_known(given.shape[1]))
 
 
 def _known(size: Any) -> int | None:
@@ -230,7 +220,3 @@ def _agreed(path: str, name: str, given: Any, told: Any, default: Any = None) ->
     if found is None and default is None:
         raise UserError(f"{path}: {name}: required, as the file does not say it")
     return default if found is None else found
-
-
-def _unreadable(path: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again")

@@ -1,4 +1,4 @@
-"""nnU-Net v2 result folders: `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`.
+"""Reads nnU-Net v2 result folders: `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`.
 
 Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
 The networks are those of the package `dynamic-network-architectures`. Nothing of a folder is run: of the plans only
@@ -17,21 +17,27 @@ where nnU-Net pads with 0 after normalising, the mean. One fold is one model, wh
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
-from freqbench.core.input_space import Preprocess
-from freqbench.models.adapter import Description, InputAdapter
+from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.foreign import nnunet_plans
-from freqbench.models.foreign.common import axes_towards, construct, fingerprint, in_volume_order
-from freqbench.models.foreign.nnunet_plans import Architecture, Plan
+from freqbench.models.foreign.common import (
+    Description,
+    axes_towards,
+    construct,
+    fingerprint,
+    in_volume_order,
+    read_object,
+)
+from freqbench.models.settings import AXES, Finite, InputAdapter
 
 Z_SCORE_LIMIT = 5.0
 
@@ -69,6 +75,86 @@ class NnunetArgs(Strict):
         if codes is not None:
             axes_towards(codes)
         return codes
+
+
+class _Channel(BaseModel):
+    """Intensities of the foreground of the training set, in the data's own unit."""
+
+    mean: Finite
+    std: Finite
+    percentile_00_5: Finite
+    percentile_99_5: Finite
+
+
+class _Architecture(BaseModel):
+    """A network as newer plans describe it."""
+
+    network_class_name: str
+    arch_kwargs: dict[str, Any]
+    requires_import: list[str] = Field(alias="_kw_requires_import")
+
+
+class _OldArchitecture(BaseModel):
+    """A network as older plans describe it."""
+
+    UNet_class_name: Literal["PlainConvUNet", "ResidualEncoderUNet"]
+    UNet_base_num_features: PositiveInt
+    unet_max_num_features: PositiveInt
+    n_conv_per_stage_encoder: list[PositiveInt]
+    n_conv_per_stage_decoder: list[PositiveInt]
+    pool_op_kernel_sizes: list[list[PositiveInt]]
+    conv_kernel_sizes: list[list[PositiveInt]]
+
+
+class _Resampling(BaseModel):
+    """Of the images: cubic, and nearest along an axis that is much coarser than the others."""
+
+    order: Literal[3] = 3
+    order_z: Literal[0] = 0
+    force_separate_z: None = None
+
+
+class _Configuration(BaseModel):
+    """One configuration of the plans, in the network's axis order."""
+
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    spacing: tuple[Millimetres, Millimetres, Millimetres]
+    normalization_schemes: list[str] = Field(min_length=1)
+    use_mask_for_norm: list[bool]
+    preprocessor_name: Literal["DefaultPreprocessor"] = "DefaultPreprocessor"
+    resampling_fn_data: Literal["resample_data_or_seg_to_shape"] = "resample_data_or_seg_to_shape"
+    resampling_fn_data_kwargs: _Resampling = Field(default_factory=_Resampling)
+
+
+class _Plans(BaseModel):
+    configurations: dict[str, dict[str, Any]]
+    transpose_forward: tuple[Literal[0, 1, 2], Literal[0, 1, 2], Literal[0, 1, 2]]
+    image_reader_writer: str = "SimpleITKIO"
+    foreground_intensity_properties_per_channel: dict[str, _Channel] = Field(default_factory=dict)
+
+
+class _Dataset(BaseModel):
+    labels: dict[str, Any]
+    channel_names: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """All of a folder's two files that matters to inference.
+
+    Attributes:
+        transpose: the image reader's array axes in the network's order.
+        channels: foreground intensities of each input channel; empty where the plans have none.
+        num_classes: background included, the ignore label left out.
+    """
+
+    configuration: _Configuration
+    architecture: _Architecture
+    transpose: tuple[int, int, int]
+    reader: str
+    channels: tuple[_Channel, ...]
+    num_channels: int
+    num_classes: int
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
@@ -109,13 +195,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
             resampling="nnunet",
         ),
         inference={"overlap": 0.5, "weighting": "gaussian", "mirror": mirror},
-        sha256=fingerprint(
-            {
-                "plans.json": Path(path, "plans.json"),
-                "dataset.json": Path(path, "dataset.json"),
-                "checkpoint": file,
-            }
-        ),
+        sha256=fingerprint({"checkpoint": file, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}}),
     )
 
 
@@ -143,7 +223,10 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     if not package.startswith(f"{_PACKAGE}.") or last not in _NETWORKS:
         raise UserError(f"{where}: {unknown('network', name, _NETWORKS)}")
     cls = _imported(where, f"{_PACKAGE}.architectures.unet:{last}")
-    kwargs = _with_classes(where, plan.architecture) | {"deep_supervision": False}
+    kwargs = {**plan.architecture.arch_kwargs, "deep_supervision": False}
+    for key in plan.architecture.requires_import:
+        if kwargs.get(key) is not None:
+            kwargs[key] = _class(f"{where}.{key}", kwargs[key])
     return construct(where, lambda: cls(input_channels=plan.num_channels, num_classes=plan.num_classes, **kwargs))
 
 
@@ -159,7 +242,6 @@ def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _checkpoint(path: str, args: NnunetArgs) -> Path:
-    """The file of the asked-for fold."""
     if not Path(path, "plans.json").is_file():
         raise CheckpointError(
             f"{path}: expected an nnU-Net v2 folder with plans.json, dataset.json and fold_N/, found no plans.json: "
@@ -183,7 +265,7 @@ def _content(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> Plan:
+def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> _Plan:
     trained = content.get("init_args")
     name = trained.get("configuration") if isinstance(trained, Mapping) else None
     if args.configuration and name and args.configuration != name:
@@ -191,10 +273,10 @@ def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> Plan:
             f"{path}: configuration is {args.configuration} here, but its checkpoint was trained as {name}: "
             "leave it out"
         )
-    return nnunet_plans.read(Path(path), str(args.configuration or name or "3d_fullres"))
+    return _read_plan(Path(path), str(args.configuration or name or "3d_fullres"))
 
 
-def _orientation(path: str, plan: Plan) -> str:
+def _orientation(path: str, plan: _Plan) -> str:
     if plan.reader not in _ORIENTATIONS:
         raise UserError(
             f"{path}: plans.json: {unknown('image_reader_writer', plan.reader, _ORIENTATIONS)}: give orientation if "
@@ -203,7 +285,7 @@ def _orientation(path: str, plan: Plan) -> str:
     return _ORIENTATIONS[plan.reader]
 
 
-def _intensities(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
+def _intensities(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
     """`intensity` of the preprocessing, and `scale`, `mean` and `std` of the input adapter."""
     schemes = sorted(set(plan.configuration.normalization_schemes))
     if len(schemes) > 1:
@@ -224,7 +306,7 @@ def _intensities(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
             raise UserError(f"{path}: expected one of {known}, got {other}, which is not supported")
 
 
-def _ct(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
+def _ct(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
     if len(plan.channels) != plan.num_channels:
         raise UserError(f"{path}: plans.json: expected foreground intensities of {plan.num_channels} channels")
     windows = {(channel.percentile_00_5, channel.percentile_99_5) for channel in plan.channels}
@@ -233,12 +315,9 @@ def _ct(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
     window = windows.pop()
     mean = tuple(channel.mean for channel in plan.channels)
     std = tuple(max(channel.std, 1e-8) for channel in plan.channels)
-    alone = plan.num_channels == 1
-    return {"window": window}, {
-        "scale": window,
-        "mean": mean[0] if alone else mean,
-        "std": std[0] if alone else std,
-    }
+    if plan.num_channels == 1:
+        return {"window": window}, {"scale": window, "mean": mean[0], "std": std[0]}
+    return {"window": window}, {"scale": window, "mean": mean, "std": std}
 
 
 def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
@@ -247,20 +326,11 @@ def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
     if not isinstance(allowed, tuple | list) or not all(axis in (0, 1, 2) for axis in allowed):
         raise CheckpointError(f"{file}: inference_allowed_mirroring_axes: expected some of 0, 1, 2, got {allowed!r}")
     letters = axes.replace("-", "")
-    return "".join(sorted((letters[axis] for axis in set(allowed)), key="HWD".index))
-
-
-def _with_classes(where: str, architecture: Architecture) -> dict[str, Any]:
-    """The network's arguments, names of classes replaced by the classes."""
-    kwargs = dict(architecture.arch_kwargs)
-    for key in architecture.requires_import:
-        if kwargs.get(key) is not None:
-            kwargs[key] = _class(f"{where}.{key}", kwargs[key])
-    return kwargs
+    return "".join(sorted((letters[axis] for axis in set(allowed)), key=AXES.index))
 
 
 def _class(where: str, name: Any) -> Any:
-    """A layer of `torch.nn`, or a block of the package: nothing else is looked up, as plans are of others."""
+    """A layer of `torch.nn`, or a block of the package: nothing else is looked up, as plans are untrusted."""
     package, _, last = str(name).rpartition(".")
     if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
         return _imported(where, f"{package}:{last}")
@@ -278,3 +348,103 @@ def _imported(where: str, target: str) -> Any:
         raise UserError(
             f"{where}: expected the package dynamic-network-architectures: pip install 'freqbench[nnunet]'"
         ) from None
+
+
+def _read_plan(folder: Path, name: str) -> _Plan:
+    """The plan of one configuration.
+
+    Raises:
+        CheckpointError: a file that is missing or unreadable.
+        UserError: a cascade, a 2d network, regions, or anything else that this reader does not know.
+    """
+    where = str(folder / "plans.json")
+    plans = validate(_renamed(read_object(folder / "plans.json")), _Plans, where)
+    chosen = _inherited(where, plans.configurations, name)
+    if chosen.get("previous_stage"):
+        raise UserError(f"{where}: {name} refines another network's prediction: use 3d_fullres or 3d_lowres instead")
+    patch = chosen.get("patch_size")
+    if isinstance(patch, list) and len(patch) == 2:
+        raise UserError(f"{where}: expected a 3d configuration, got {name}: use 3d_fullres or 3d_lowres instead")
+    if sorted(plans.transpose_forward) != [0, 1, 2]:
+        raise UserError(f"{where}: transpose_forward: expected each of 0, 1, 2 once, got {plans.transpose_forward}")
+    at = f"{where}: configurations.{name}"
+    num_classes, num_channels = _dataset(folder / "dataset.json")
+    properties = plans.foreground_intensity_properties_per_channel
+    return _Plan(
+        configuration=validate(chosen, _Configuration, at),
+        architecture=_architecture(chosen, at),
+        transpose=plans.transpose_forward,
+        reader=plans.image_reader_writer,
+        channels=tuple(properties[str(i)] for i in range(num_channels) if str(i) in properties),
+        num_channels=num_channels,
+        num_classes=num_classes,
+    )
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """Older files have two keys under other names."""
+    names = {
+        "foreground_intensity_properties_by_modality": "foreground_intensity_properties_per_channel",
+        "modality": "channel_names",
+    }
+    return {names.get(key, key): value for key, value in content.items()}
+
+
+def _inherited(where: str, configurations: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    seen: list[str] = []
+    following: Any = name
+    while following is not None:
+        if following in seen:
+            raise CheckpointError(f"{where}: configurations.{name} inherits from itself: {' > '.join(seen)}")
+        if not isinstance(following, str) or following not in configurations:
+            raise UserError(f"{where}: {unknown('configuration', str(following), configurations)}")
+        seen.append(following)
+        found = {**configurations[following], **found}
+        following = configurations[following].get("inherits_from")
+    return found
+
+
+def _architecture(chosen: dict[str, Any], where: str) -> _Architecture:
+    if "architecture" in chosen:
+        return validate(chosen["architecture"], _Architecture, f"{where}.architecture")
+    old = validate(chosen, _OldArchitecture, where)
+    num_stages = len(old.n_conv_per_stage_encoder)
+    widths = [min(old.UNet_base_num_features * 2**i, old.unet_max_num_features) for i in range(num_stages)]
+    per_stage = "n_conv_per_stage" if old.UNet_class_name == "PlainConvUNet" else "n_blocks_per_stage"
+    return _Architecture(
+        network_class_name=f"dynamic_network_architectures.architectures.unet.{old.UNet_class_name}",
+        arch_kwargs={
+            "n_stages": num_stages,
+            "features_per_stage": widths,
+            "conv_op": "torch.nn.Conv3d",
+            "kernel_sizes": old.conv_kernel_sizes,
+            "strides": old.pool_op_kernel_sizes,
+            per_stage: old.n_conv_per_stage_encoder,
+            "n_conv_per_stage_decoder": old.n_conv_per_stage_decoder,
+            "conv_bias": True,
+            "norm_op": "torch.nn.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        _kw_requires_import=["conv_op", "norm_op", "nonlin"],
+    )
+
+
+def _dataset(path: Path) -> tuple[int, int]:
+    """Output classes and input channels."""
+    dataset = validate(_renamed(read_object(path)), _Dataset, str(path))
+    labels = {
+        name: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for name, value in dataset.labels.items()
+        if name != "ignore"
+    }
+    if any(isinstance(value, list) for value in labels.values()):
+        region = next(name for name, value in labels.items() if isinstance(value, list))
+        raise UserError(f"{path}: expected labels that exclude each other, got the region {region}: not supported")
+    if sorted(labels.values(), key=str) != sorted(range(len(labels)), key=str):
+        raise UserError(
+            f"{path}: labels: expected each name with one of 0..{len(labels) - 1}, as nnU-Net v2 writes, got {labels}"
+        )
+    return len(labels), len(dataset.channel_names)

@@ -1,1 +1,1 @@
-"""Architectures and their table."""
+"""Builds networks."""

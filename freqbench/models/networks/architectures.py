@@ -1,4 +1,4 @@
-"""The table of architectures, and networks built from it: MONAI's classes with the papers' arguments as defaults."""
+"""Lists the architectures and builds their networks: MONAI's classes with the papers' arguments as defaults."""
 
 import importlib
 import inspect
@@ -31,7 +31,7 @@ class Architecture:
         citation: authors, venue, year, arXiv.
         target: `module:Class`, imported on first use.
         args: the defaults where they are not the class's own: the values of the attack papers.
-        fixed: from the number of classes, the ROI and the number of channels to the arguments that freqbench fills in.
+        filled_in: the arguments that freqbench fills in, of `spatial_dims`, `in_channels`, `out_channels`, `img_size`.
         multiple: from the arguments to what each axis of the ROI must be a multiple of.
         axes: the axis order of its input, as in `InputAdapter`.
         roi: voxels of its window, in its own axis order, where a job gives none.
@@ -41,37 +41,18 @@ class Architecture:
     citation: str
     target: str
     args: Mapping[str, Any]
-    fixed: Callable[[int, Shape, int], dict[str, Any]]
+    filled_in: tuple[str, ...]
     multiple: Callable[[Mapping[str, Any]], Shape]
     axes: str = AXES
     roi: Shape = (96, 96, 96)
 
 
-def _channels(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
-    return {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes}
-
-
-def _channels_and_size(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
-    return {**_channels(num_classes, roi, num_channels), "img_size": roi}
-
-
-def _size_alone(num_classes: int, roi: Shape, num_channels: int) -> dict[str, Any]:
-    return {"in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
+_CHANNELS = ("spatial_dims", "in_channels", "out_channels")
 
 
 def _stride_product(args: Mapping[str, Any]) -> Shape:
     per_axis = np.prod([np.broadcast_to(stride, 3) for stride in args["strides"]], axis=0)
     return int(per_axis[0]), int(per_axis[1]), int(per_axis[2])
-
-
-def _halvings(args: Mapping[str, Any]) -> Shape:
-    factor = 2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1)
-    return factor, factor, factor
-
-
-def _swin_multiple(args: Mapping[str, Any]) -> Shape:
-    factor = args.get("patch_size", 2) ** 5
-    return factor, factor, factor
 
 
 MODELS: Mapping[str, Architecture] = {
@@ -80,7 +61,7 @@ MODELS: Mapping[str, Architecture] = {
         citation="Kerfoot et al., STACOM 2018; after Cicek et al., MICCAI 2016, arXiv:1606.06650",
         target="monai.networks.nets.unet:UNet",
         args={"channels": (32, 64, 128, 256, 512), "strides": (2, 2, 2, 2), "num_res_units": 2},
-        fixed=_channels,
+        filled_in=_CHANNELS,
         multiple=_stride_product,
     ),
     "unetr": Architecture(
@@ -88,7 +69,7 @@ MODELS: Mapping[str, Architecture] = {
         citation="Hatamizadeh et al., WACV 2022, arXiv:2103.10504",
         target="monai.networks.nets.unetr:UNETR",
         args={"proj_type": "perceptron"},
-        fixed=_channels_and_size,
+        filled_in=(*_CHANNELS, "img_size"),
         multiple=lambda args: (16, 16, 16),
     ),
     "swin_unetr": Architecture(
@@ -96,23 +77,23 @@ MODELS: Mapping[str, Architecture] = {
         citation="Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266",
         target="monai.networks.nets.swin_unetr:SwinUNETR",
         args={"feature_size": 48},
-        fixed=_channels,
-        multiple=_swin_multiple,
+        filled_in=_CHANNELS,
+        multiple=lambda args: (args.get("patch_size", 2) ** 5,) * 3,
     ),
     "segresnet": Architecture(
         title="SegResNet",
         citation="Myronenko, BrainLes 2018, arXiv:1810.11654",
         target="monai.networks.nets.segresnet:SegResNet",
         args={"init_filters": 32},
-        fixed=_channels,
-        multiple=_halvings,
+        filled_in=_CHANNELS,
+        multiple=lambda args: (2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1),) * 3,
     ),
     "unetr_pp": Architecture(
         title="UNETR++",
         citation="Shaker et al., IEEE TMI 2024, arXiv:2212.04497",
         target="freqbench.models.networks.unetr_pp:UNETRPP",
         args={"stem": (2, 4, 4)},
-        fixed=_size_alone,
+        filled_in=("in_channels", "out_channels", "img_size"),
         multiple=lambda args: total_stride(args["stem"]),
         axes="DHW",
         roi=(64, 128, 128),
@@ -132,13 +113,13 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
     architecture = MODELS[arch]
-    parameters = _signature(architecture)
-    filled_in = architecture.fixed(1, (1, 1, 1), 1)
+    signature = inspect.signature(_class_of(architecture)).parameters
+    parameters = {name: parameter.default for name, parameter in signature.items()}
     for name in args:
-        if name in filled_in:
+        if name in architecture.filled_in:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
         if name not in parameters:
-            raise UserError(f"{arch}: {unknown('argument', name, set(parameters) - set(filled_in))}")
+            raise UserError(f"{arch}: {unknown('argument', name, set(parameters) - set(architecture.filled_in))}")
     given = {name: _as_tuples(value) for name, value in args.items()}
     own = {name: value for name, value in given.items() if name in architecture.args or value != parameters[name]}
     return {**architecture.args, **own}
@@ -174,16 +155,12 @@ def build(
 
 
 def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """A network of another package with fresh weights, on the CPU, from its class and arguments.
-
-    Raises:
-        UserError: its class refuses the arguments.
-    """
+    """A network of another package with fresh weights, on the CPU; a UserError if its class refuses the arguments."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
             net: nn.Module = cls(**args)
-        except Exception as error:  # code of others, which may raise whatever it likes
+        except Exception as error:  # third-party code may raise whatever it likes
             raise UserError(f"{cls.__name__} refuses its args: {one_line(error)}") from error
     return net
 
@@ -196,11 +173,7 @@ def skeleton(
     num_channels: int = 1,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """The network on the meta device: shapes and keys without memory or computing.
-
-    Raises:
-        UserError: as `build`.
-    """
+    """The network of `build` on the meta device: shapes and keys without memory or computing."""
     with torch.device("meta"), SchedulesOnCPU():
         return _construct(arch, num_classes, roi, args, num_channels, extra).eval()
 
@@ -244,7 +217,8 @@ def _construct(
     for name in complete.keys() & extra.keys():
         raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
     architecture = MODELS[arch]
-    fixed = architecture.fixed(num_classes, roi, num_channels)
+    known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
+    fixed = {name: known[name] for name in architecture.filled_in}
     try:
         if "img_size" in fixed:
             _check_roi(arch, roi, architecture.multiple(complete))
@@ -272,11 +246,6 @@ def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
 def _class_of(architecture: Architecture) -> Any:
     module, _, name = architecture.target.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _signature(architecture: Architecture) -> dict[str, Any]:
-    parameters = inspect.signature(_class_of(architecture)).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _as_tuples(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""UNETR++: a U-shaped network whose blocks pair channel and spatial attention.
+"""Builds UNETR++: a U-shaped network whose blocks pair channel and spatial attention.
 
 Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation*,
 IEEE TMI 2024, arXiv:2212.04497.  Names of modules are those of the authors' checkpoints, which load strictly.
@@ -20,14 +20,7 @@ _FEATURE_DROPOUT = 0.1
 
 
 def total_stride(stem: Sequence[int]) -> Shape:
-    """What each axis of a window must be a multiple of.
-
-    Args:
-        stem: stride of the first convolution on each axis.
-
-    Raises:
-        ValueError: not three positive integers.
-    """
+    """What each axis of a window must be a multiple of, with the stride of the first convolution on each axis."""
     _check_numbers("stem", stem, 3)
     d, h, w = stem
     return _BETWEEN_STAGES * d, _BETWEEN_STAGES * h, _BETWEEN_STAGES * w
@@ -87,7 +80,10 @@ class UNETRPP(nn.Module):
         attention_dropout: float = 0.15,
     ) -> None:
         super().__init__()
-        _check_size(img_size, total_stride(stem))
+        _check_numbers("img_size", img_size, 3)
+        multiple = total_stride(stem)
+        if any(size % factor for size, factor in zip(img_size, multiple, strict=True)):
+            raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
         for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
             _check_numbers(name, per_stage, 4)
         _check_channels(in_channels, dims, num_heads)
@@ -114,11 +110,7 @@ class UNETRPP(nn.Module):
         self.out3 = _head(dims[1], out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at full size.
-
-        Args:
-            images: `[B, in_channels, *img_size]`.
-        """
+        """Logits at full size of images `[B, in_channels, *img_size]`."""
         logits: Tensor = self.out1(self.features(images)[0])
         return logits
 
@@ -267,12 +259,6 @@ def _kernel(step: int | Sequence[int]) -> Shape:
 def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:
     if len(numbers) != length or min(numbers) < 1:
         raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
-
-
-def _check_size(img_size: Sequence[int], multiple: Shape) -> None:
-    _check_numbers("img_size", img_size, 3)
-    if any(size % factor for size, factor in zip(img_size, multiple, strict=True)):
-        raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
 
 
 def _check_channels(in_channels: int, dims: Sequence[int], num_heads: int) -> None:

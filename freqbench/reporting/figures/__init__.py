@@ -1,4 +1,4 @@
-"""Figures for print, from records and saved volumes: vector PDF, and PNG beside it."""
+"""Writes the figures for print, from records and saved volumes: vector PDF, and PNG beside it."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -6,34 +6,67 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
-from freqbench.reporting.figures import cases, drawings
-from freqbench.reporting.figures.drawings import Drawing, Material
-from freqbench.reporting.figures.style import pdf_and_png
-from freqbench.reporting.prepared import shown_rows
+from freqbench.reporting.figure_data import Material, shown_rows, white_box
+from freqbench.reporting.figures import cases, corruptions, curves, maps
+from freqbench.reporting.figures.style import pdf_and_png, styled
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 
+Drawing = tuple[tuple[str, ...], Figure | str]
+"""What a figure is of, with a number from the second on; and the figure, or why there is none."""
+
+
+def _each_model(draw: Callable[..., Iterator[Figure | str]]) -> Callable[[Material], Iterator[Drawing]]:
+    """Figures of each dataset and model, white-box rows alone."""
+
+    def drawings(material: Material) -> Iterator[Drawing]:
+        for dataset, model, rows in white_box(material.rows):
+            yield from _numbered((dataset, model), draw(material, rows, dataset, model))
+
+    return drawings
+
+
+def _each_dataset(draw: Callable[..., Iterator[Figure | str]]) -> Callable[[Material], Iterator[Drawing]]:
+    def drawings(material: Material) -> Iterator[Drawing]:
+        for dataset, rows in material.rows.groupby("dataset", observed=True):
+            yield from _numbered((str(dataset),), draw(material, rows, str(dataset)))
+
+    return drawings
+
+
+def _numbered(of: tuple[str, ...], drawn: Iterator[Figure | str]) -> Iterator[Drawing]:
+    number = 0
+    while True:
+        with styled():  # around each figure alone, not around what happens to it
+            figure = next(drawn, None)
+        if figure is None:
+            return
+        number += 1
+        yield (of if number == 1 else (*of, str(number))), figure
+
+
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = MappingProxyType(
     {
-        "budget": drawings.budget,
-        "tradeoff": drawings.tradeoff,
-        "distance": drawings.distance,
-        "transfer": drawings.transfer,
-        "organs": drawings.organ,
-        "pairs": drawings.pair,
-        "bands": drawings.band,
-        "cost": drawings.cost,
-        "seams": drawings.seam,
-        "natural": drawings.natural,
-        "spectrum": cases.spectrum,
-        "attacks": cases.attack,
-        "robust": cases.robust,
-        "changes": cases.change,
-        "case": cases.full,
+        "budget": _each_model(curves.budget),
+        "tradeoff": _each_model(curves.tradeoff),
+        "distance": _each_model(curves.distance),
+        "transfer": _each_dataset(maps.transfer),
+        "organs": _each_model(maps.organs),
+        "pairs": _each_model(maps.pairs),
+        "bands": _each_model(curves.bands),
+        "cost": _each_model(curves.cost),
+        "seams": _each_model(curves.seams),
+        "natural": _each_dataset(corruptions.natural),
+        "spectrum": _each_model(cases.spectrum),
+        "attacks": _each_model(cases.attacks),
+        "robust": _each_dataset(cases.robust),
+        "changes": _each_model(cases.changes),
+        "case": _each_model(cases.full),
     }
 )
 

@@ -1,122 +1,213 @@
-"""From all records of a report to its figures of single cases: which saved volumes they show, or why there are none."""
+"""Draws single cases from saved volumes: attacks side by side, models side by side, one case in full."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 
 from freqbench.core.errors import UserError
-from freqbench.reporting.figures import curves, qualitative, slices, volumes
-from freqbench.reporting.figures.drawings import MOST_LINES, Drawing, Material, parts
-from freqbench.reporting.figures.volumes import Saved
-from freqbench.reporting.prepared import white_box
+from freqbench.reporting.colors import class_color, class_colors
+from freqbench.reporting.figure_data import Material
+from freqbench.reporting.figures import case_volumes, curves, planes
+from freqbench.reporting.figures.case_volumes import Saved
+from freqbench.reporting.figures.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
+from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
 NO_PREDICTIONS = "its volumes have no predictions on the source's grid beside them"
 MOST_COLUMNS = 6
 MOST_CHANGES = 15
+DIVERGING = "PuOr"  # told apart by colour-blind eyes, and in grey by its purple, which is darker than its orange
+ERROR = "#e69f00"
+OPACITY = 0.65
+_HIGHEST = 8.5  # inches: of a page
 
 Rows = Sequence[Mapping[Hashable, Any]]
 
 
-def attack(material: Material) -> Iterator[Drawing]:
-    """Attacks as columns, masks below."""
-    for dataset, model, rows in white_box(material.rows):
-        case, shown = _one_case(_strongest(_saved(material, rows)), material)
-        for more, some in parts(shown, MOST_COLUMNS):
-            found = _read(material, some)
-            target = _target(model)
-            if isinstance(found, str) or not all(target in each.predictions for each in found.values()):
-                yield (dataset, model, *more), found if isinstance(found, str) else NO_PREDICTIONS
-                continue
-            names = _class_names(material, some)
-            yield (
-                (dataset, model, *more),
-                qualitative.attack_figure(found, target, names, f"{dataset}: {model}, case {case}"),
-            )
-        if not shown:
-            yield (dataset, model), NO_VOLUMES
+def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Attacks as columns after the clean volume, what the model predicts below, a box at the largest error.
+
+    All columns show the axial slice in which most voxels of all attacks together are wrong.
+    """
+    saved = _saved(material, rows)
+    highest = saved.groupby("family", observed=True)["budget"].transform("max")
+    case, shown = _one_case(saved[(saved["budget"] == highest) | saved["budget"].isna()], material)
+    if not shown:
+        yield NO_VOLUMES
+    for some in curves.chunks(shown, MOST_COLUMNS):
+        found, target = _read(material, some), _target(model)
+        if isinstance(found, str) or not all(target in each.predictions for each in found.values()):
+            yield found if isinstance(found, str) else NO_PREDICTIONS
+            continue
+        first = next(iter(found.values()))
+        index = busiest([each.predictions[target][1] != each.label for each in found.values()], AXIAL)
+        ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
+        columns = [("clean, label", first.clean, first.label)]
+        columns += [(label, each.adversarial, each.predictions[target][1]) for label, each in found.items()]
+        figure, axes = _grid(2, len(columns), truth.shape, ratio, 0.1)
+        for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
+            seen = plane(mask, AXIAL, index)
+            for axis in (upper, lower):
+                _grey(axis, plane(image, AXIAL, index), ratio)
+                _box(axis, error_box(seen, truth))
+            _overlay(lower, seen)
+            upper.set_title(heading(name, 14), fontsize=6)
+        axes[0, 0].set_ylabel("volume")
+        axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
+        title = plain(f"{dataset}: {model}, case {case}", 90)
+        figure.suptitle(f"{title}, axial slice {index}; box: the largest error")
+        _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], _class_names(material, some))
+        yield figure
 
 
-def change(material: Material) -> Iterator[Drawing]:
-    """The changes of all attacks side by side."""
-    for dataset, model, rows in white_box(material.rows):
-        case, shown = _one_case(_saved(material, rows), material)
-        for more, some in parts(shown, MOST_CHANGES):
-            found = _read(material, some)
-            title = f"{dataset}: {model}, case {case}"
-            drawn = found if isinstance(found, str) else qualitative.change_figure(found, title)
-            yield (dataset, model, *more), drawn
-        if not shown:
-            yield (dataset, model), NO_VOLUMES
+def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """The changes of all attacks side by side, in the same slice and on the same scale, which the bar states."""
+    case, shown = _one_case(_saved(material, rows), material)
+    if not shown:
+        yield NO_VOLUMES
+    for some in curves.chunks(shown, MOST_CHANGES):
+        found = _read(material, some)
+        if isinstance(found, str):
+            yield found
+            continue
+        index = busiest([each.change for each in found.values()], AXIAL)
+        ratio = aspect(next(iter(found.values())).spacing, AXIAL)
+        seen = {label: plane(each.change, AXIAL, index) for label, each in found.items()}
+        most = 255 * planes.span(list(seen.values()))
+        across = min(len(seen), 5)
+        lines = 1 + max(heading(label, 18).count("\n") for label in seen)
+        shape = next(iter(seen.values())).shape
+        figure, axes = _grid(-(-len(seen) // across), across, shape, ratio, 0.1 + 0.1 * lines)
+        for axis in axes.flat[len(seen) :]:
+            axis.axis("off")
+        for axis, (label, change) in zip(axes.flat, seen.items(), strict=False):
+            image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
+            axis.set_title(heading(label, 18), fontsize=6)
+        bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
+        bar.set_label("change (1/255)")
+        title = plain(f"{dataset}: {model}, case {case}", 90)
+        figure.suptitle(f"{title}, axial slice {index}, one scale: ±{most:.3g}/255")
+        yield figure
 
 
-def spectrum(material: Material) -> Iterator[Drawing]:
+def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Radial spectra of the changes."""
-    for dataset, model, rows in white_box(material.rows):
-        case, shown = _one_case(_saved(material, rows), material)
-        for more, some in parts(shown, MOST_LINES):
-            spectra = {}
-            for row in some:
-                found = _read(material, [row])
-                if isinstance(found, str):
-                    yield (dataset, model, *more), found
-                    break
-                spectra[row["label"]] = slices.radial_spectrum(found[row["label"]].change)
-            else:
-                title = f"{dataset}: {model}, case {case}"
-                yield (dataset, model, *more), curves.spectrum_figure(spectra, title, material.styles)
-        if not shown:
-            yield (dataset, model), NO_VOLUMES
-
-
-def full(material: Material) -> Iterator[Drawing]:
-    """One case in full: that of the largest drop of all attacks."""
-    for dataset, model, rows in white_box(material.rows):
-        saved = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
-        if saved.empty:
-            yield (dataset, model), NO_VOLUMES
-            continue
-        row = saved.iloc[0].to_dict()
-        found = _read(material, [row])
-        target = _target(model)
-        if isinstance(found, str) or target not in found[row["label"]].predictions:
-            yield (dataset, model), found if isinstance(found, str) else NO_PREDICTIONS
-            continue
-        title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
-        names = _class_names(material, [row])
-        yield (dataset, model), qualitative.case_figure(found[row["label"]], target, names, title)
-
-
-def robust(material: Material) -> Iterator[Drawing]:
-    """Two models under one attack on one case: of all that are saved, where their drops are furthest apart."""
-    own = material.rows[material.rows["is_white_box"]]
-    for dataset, rows in own.groupby("dataset", observed=True):
-        saved = _saved(material, rows).sort_values("drop", kind="stable")
-        groups = saved.astype({"label": str, "case_id": str}).groupby(["label", "case_id"])
-        pairs = groups["drop"].agg(lambda drops: drops.iloc[-1] - drops.iloc[0])[groups["source_model"].nunique() > 1]
-        if pairs.dropna().empty:
-            yield (str(dataset),), NO_VOLUMES if saved.empty else "no case was attacked on two models in the same way"
-            continue
-        label, case = pairs.index[int(np.argmax(pairs.fillna(-1)))]
-        both = groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records")
-        found: dict[str, Saved] = {}
-        for row in both:
-            read = _read(material, [row])
-            if isinstance(read, str):
-                yield (str(dataset),), read
+    case, shown = _one_case(_saved(material, rows), material)
+    if not shown:
+        yield NO_VOLUMES
+    for some in curves.chunks(shown, curves.MOST_LINES):
+        spectra = {}
+        for row in some:  # one volume at a time
+            found = _read(material, [row])
+            if isinstance(found, str):
+                yield found
                 break
-            found[_target(row["source_model"])] = read[label]
+            spectra[row["label"]] = planes.radial_spectrum(found[row["label"]].change)
         else:
-            shapes = {each.label.shape for each in found.values()}
-            if len(shapes) > 1:
-                yield (str(dataset),), "the two models see volumes on different grids"
-            elif all(model in each.predictions for model, each in found.items()) and len(found) == 2:
-                names = _class_names(material, both)
-                yield (str(dataset),), qualitative.model_figure(found, names, f"{dataset}: {label}, case {case}")
-            else:
-                yield (str(dataset),), NO_PREDICTIONS
+            yield curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
+
+
+def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """The case of the largest drop in full: clean, adversarial, change, label and both predictions, in three planes.
+
+    Each plane is at the slice in which most predicted voxels changed, or where none did, with most of the change.
+    """
+    ordered = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
+    if ordered.empty:
+        yield NO_VOLUMES
+        return
+    row = ordered.iloc[0].to_dict()
+    found, target = _read(material, [row]), _target(model)
+    if isinstance(found, str) or target not in found[row["label"]].predictions:
+        yield found if isinstance(found, str) else NO_PREDICTIONS
+        return
+    saved = found[row["label"]]
+    before, after = saved.predictions[target]
+    weight = before != after if (before != after).any() else saved.change
+    factor = max(1, round(0.5 / planes.span([saved.change])))
+    texts = ("clean", "adversarial", f"change x{factor}", "label", "prediction, clean", "prediction, adversarial")
+    shapes = [(plane(saved.clean, axis, 0).shape, aspect(saved.spacing, axis)) for axis in PLANES]
+    ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
+    figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 0.9))
+    axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
+    shown = []
+    for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
+        index, ratio = busiest([weight], axis), aspect(saved.spacing, axis)
+        for cell, volume in zip(cells, (saved.clean, saved.adversarial), strict=False):
+            _grey(cell, plane(volume, axis, index), ratio)
+        change = factor * plane(saved.change, axis, index)
+        _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
+        masks = [plane(mask, axis, index) for mask in (saved.label, before, after)]
+        shown += masks
+        for cell, mask, image in zip(cells[3:], masks, (saved.clean, saved.clean, saved.adversarial), strict=True):
+            _grey(cell, plane(image, axis, index), ratio)
+            _overlay(cell, mask)
+        cells[0].set_ylabel(f"{name} {index}")
+    for cell, text in zip(axes[0], texts, strict=True):
+        cell.set_title(text)
+    title = plain(f"{dataset}: {row['label']} on {model}, case {row['case_id']}", 100)
+    figure.suptitle(f"{title}; change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}")
+    _classes(figure, shown, _class_names(material, [row]))
+    yield figure
+
+
+def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
+    """Two models under one attack on one case, of all that are saved where their drops are furthest apart.
+
+    A row a model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
+    prediction there, with a box at the largest error.
+    """
+    saved = _saved(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
+    groups = saved.astype({"label": str, "case_id": str}).groupby(["label", "case_id"])
+    gaps = groups["drop"].agg(lambda drops: drops.iloc[-1] - drops.iloc[0])[groups["source_model"].nunique() > 1]
+    if gaps.dropna().empty:
+        yield NO_VOLUMES if saved.empty else "no case was attacked on two models in the same way"
+        return
+    label, case = gaps.index[int(np.argmax(gaps.fillna(-1)))]
+    both = groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records")
+    found: dict[str, Saved] = {}
+    for row in both:
+        read = _read(material, [row])
+        if isinstance(read, str):
+            yield read
+            return
+        found[_target(row["source_model"])] = read[label]
+    if len({each.label.shape for each in found.values()}) > 1:
+        yield "the two models see volumes on different grids"
+        return
+    if len(found) < 2 or not all(model in each.predictions for model, each in found.items()):
+        yield NO_PREDICTIONS
+        return
+    first = next(iter(found.values()))
+    index = busiest([each.predictions[model][1] != each.label for model, each in found.items()], AXIAL)
+    ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
+    shown = [truth]
+    figure, axes = _grid(len(found), 4, truth.shape, ratio, 0.05)
+    for cells, (model, each) in zip(axes, found.items(), strict=True):
+        clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
+        before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
+        shown += [before, after]
+        images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
+        for axis, (image, mask) in zip(cells, images, strict=True):
+            _grey(axis, image, ratio)
+            if mask is not None:
+                _overlay(axis, mask)
+                _box(axis, error_box(mask, truth))
+        cells[0].set_ylabel(plain(model, 24))
+    texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
+    for axis, text in zip(axes[0], texts, strict=True):
+        axis.set_title(text)
+    title = plain(f"{dataset}: {label}, case {case}", 90)
+    figure.suptitle(f"{title}, axial slice {index}; box: the largest error")
+    _classes(figure, shown, _class_names(material, both))
+    yield figure
 
 
 def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
@@ -126,12 +217,6 @@ def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
     known = rows[rows["cell_id"].isin(folders["cell_id"])].astype(dict.fromkeys(keys, str))
     saved = known.merge(folders.astype(str), on=keys).sort_values("seed", kind="stable")
     return saved.drop_duplicates(["label", "case_key", "source_model"])
-
-
-def _strongest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each attack the largest budget only."""
-    highest = rows.groupby("family", observed=True)["budget"].transform("max")
-    return rows[(rows["budget"] == highest) | rows["budget"].isna()]
 
 
 def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
@@ -147,7 +232,7 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
 def _read(material: Material, rows: Rows) -> dict[str, Saved] | str:
     """The volumes of one case by attack, or what is wrong with them."""
     try:
-        return {str(row["label"]): volumes.read(str(material.root), row["folder"]) for row in rows}
+        return {str(row["label"]): case_volumes.read(str(material.root), row["folder"]) for row in rows}
     except (UserError, OSError) as error:
         return str(error)
 
@@ -161,3 +246,47 @@ def _class_names(material: Material, rows: Rows) -> dict[int, str]:
     classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
     named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
     return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
+
+
+def _grid(rows: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
+    """Axes for slices of that many pixels, `ratio` times as high as wide, with `gap` inches above each row."""
+    cell = min((PAGE - 0.3) / columns, 1.9)
+    height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.85
+    figure = new_figure(cell * columns + 0.3, min(_HIGHEST, height))
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _frame(axis: Axes) -> Axes:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    return axis
+
+
+def _grey(axis: Axes, image: Array, ratio: float) -> None:
+    _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
+
+
+def _overlay(axis: Axes, mask: Array) -> None:
+    """Classes in their colours, outlined and with their numbers for print in grey; the background is left clear."""
+    shown = np.ma.masked_equal(mask, 0)
+    look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
+    axis.imshow(shown, aspect=axis.get_aspect(), **look)
+    for index, row, column in planes.class_places(mask):
+        axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
+        number = axis.text(column, row, str(index), ha="center", va="center", fontsize=4.5, color="white")
+        number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
+
+
+def _box(axis: Axes, box: Box | None) -> None:
+    if box is not None:
+        left, top, width, height = box
+        for color, line in (("black", 1.8), (ERROR, 0.9)):
+            axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
+
+
+def _classes(figure: Figure, masks: Sequence[Array], classes: Mapping[int, str]) -> None:
+    """A legend of the classes that are to be seen."""
+    found = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
+    handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in found]
+    legend(figure, handles, [f"{index} {plain(classes.get(index, 'not named'))}" for index in found])

@@ -1,6 +1,6 @@
-"""Figures of points and lines: one series an attack, told apart by colour, marker and dash."""
+"""Draws points and lines: one series an attack, told apart by colour, marker and dash."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,263 +8,329 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
-from freqbench.reporting.colors import MARKERS, SeriesStyle, series_style
-from freqbench.reporting.figures.style import (
-    COLUMN,
-    GREY,
-    GRID,
-    PAGE,
-    counted,
-    legend,
-    line_handle,
-    listing_width,
-    new_figure,
-    plain,
-    styled,
-)
-from freqbench.reporting.prepared import BANDS, DISTANCES
+from freqbench.reporting import figure_data
+from freqbench.reporting.colors import DASHES, MARKERS, SeriesStyle, series_style
+from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
+from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
+from freqbench.reporting.figures import style
+from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, counted, legend, line_handle, plain
 
-Places = Mapping[str, int]
+MOST_LISTED = 30  # attacks of one figure; more go on in a further one
+MOST_LINES = 14
+LARGE = 6.5
+RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
+
 Styles = Mapping[str, SeriesStyle]
-PANELS = 4  # beside each other
 
 
-def _what(table: pd.DataFrame) -> str:
-    """Dots and bars in words."""
-    return "mean, 95 % interval" if table["low"].notna().any() else "mean (one patient: no interval)"
+def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
+    """Items that fit into one figure, then into the next."""
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
 
 
-@styled()
-def budget_figure(curves: pd.DataFrame, clean: float, title: str, families: Places) -> Figure:
-    """DSC against budget with 95 % intervals, one panel a threat model.
+def mean_clean(rows: pd.DataFrame) -> float:
+    """Mean foreground DSC of the clean volumes, each case once."""
+    return float(rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean())
 
-    Args:
-        curves: of `prepared.budget_curves`.
-        clean: mean DSC x100 on clean volumes, a dotted line.
-        title: dataset and model.
-        families: of `prepared.places`.
-    """
-    panels = list(curves.groupby(["threat_model", "budget_name"], sort=False))
-    shown = [family for family in families if family in set(curves["family"])]
-    across = min(len(panels), PANELS)
-    down = -(-len(panels) // across)
-    width = COLUMN if across == 1 else PAGE
-    figure = new_figure(width, 0.7 + 1.6 * down + 0.14 * len(shown) / (1 if width == COLUMN else 3))
-    axes = figure.subplots(down, across, sharey=True, squeeze=False)
-    for axis in axes.flat[len(panels) :]:
-        axis.axis("off")
-    for axis, ((threat, name), panel) in zip(axes.flat[: len(panels)], panels, strict=True):
-        axis.axhline(clean, color=GREY, linestyle="dotted")
+
+def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """DSC against budget with 95 % intervals, one panel a threat model; clean DSC as a dotted line."""
+    table = figure_data.budget_curves(rows)
+    if table.empty:
+        yield "no attack was run with several budgets"
+        return
+    groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
+    shown = _shown(material.families, table["family"])
+    styles = {family: series_style(material.families[family]) for family in shown}
+    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(shown), sharey=True)
+    for axis, ((threat, name), panel) in zip(axes.flat, groups, strict=False):
+        axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
-            style, x = series_style(families[str(family)]), series["budget"].to_numpy()
+            x = series["budget"].to_numpy()
             nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
-            bounds = series[["low", "high"]].to_numpy().T.clip(0, 100)  # of few patients t reaches beyond any DSC
-            error = np.abs(bounds - series["mean"].to_numpy())
-            axis.errorbar(
-                *(x + nudge, series["mean"]),
-                yerr=np.nan_to_num(error),
-                color=style.color,
-                marker=style.marker,
-                linestyle=style.dash,
-                elinewidth=0.7,
-                capsize=1.5,
-            )
+            within = series.assign(low=series["low"].clip(0, 100), high=series["high"].clip(0, 100))  # t may go beyond
+            style.error_bars(axis, x + nudge, series["mean"], within, styles[str(family)])
         unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
         axis.set_xlabel(f"{plain(name)}{unit}")
-        axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist(), 'cases')}", loc="left")
+        axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
         axis.set_xticks(sorted(panel["budget"].unique()))
         axis.xaxis.set_major_formatter("{x:.4g}")
         axis.grid(axis="y", **GRID)
     for axis in axes[:, 0]:
-        axis.set_ylabel("DSC (%)")
-    figure.suptitle(f"{plain(title, 60 if width == PAGE else 36)}: {_what(curves)}")
-    handles = [*(line_handle(series_style(families[family])) for family in shown), _dotted()]
-    legend(figure, handles, [*(plain(family) for family in shown), "clean"])
-    return figure
+        axis.set_ylabel(SCORE)
+    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
+    figure.suptitle(f"{title}: {style.interval_words(table)}")
+    handles = [*map(line_handle, styles.values()), _dotted()]
+    legend(figure, handles, [*map(plain, shown), "clean"])
+    yield figure
+
+
+def _shown(places: Mapping[str, int], names: pd.Series) -> list[str]:
+    """Those of the names that are there, by their places."""
+    found = set(names)
+    return [name for name in places if name in found]
 
 
 def _dotted() -> Line2D:
     return Line2D([], [], color=GREY, linestyle="dotted")
 
 
-@styled()
-def tradeoff_figure(table: pd.DataFrame, clean: float, title: str, families: Places, threats: Places) -> Figure:
-    """DSC against each distance, one panel each; lines of equal distance are the light ones, at the stated values.
+def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
 
-    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend. To the
-    right of every panel more of the volume was changed.
-
-    Args:
-        table: of `prepared.means` with `dsc` and the columns of DISTANCES; those without a value have no panel.
-        clean: mean DSC x100 on clean volumes.
-        title: dataset and model.
-        families: of `prepared.places`, as are `threats`.
+    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend.
     """
+    table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
     columns = [name for name in DISTANCES if table[name].notna().any()]
-    shown = [family for family in families if family in set(table["family"])]
-    kinds = [threat for threat in threats if threat in set(table["threat_model"])]
-    figure = new_figure(PAGE, 2.5 + 0.14 * (len(shown) + len(kinds)) / 3)
+    if not columns:
+        yield "no distance was measured inside the body"
+        return
+    families, threats = material.families, material.threats
+    shown, kinds = _shown(families, table["family"]), _shown(threats, table["threat_model"])
+    figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(shown) + len(kinds)) / 3)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
-        axis.axhline(clean, color=GREY, linestyle="dotted")
+        axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
         for number, family in enumerate(shown, 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
-            style = series_style(families[family])
             for threat, part in series.groupby("threat_model", sort=False):
-                _numbered(axis, part[column], part["dsc"], number, style, _marker(threats[str(threat)]))
+                marker = _marker(threats[str(threat)])
+                _numbered(axis, part[column], part["dsc_foreground"], number, series_style(families[family]), marker)
         axis.set_xlabel(DISTANCES[column])
         axis.grid(axis="x", **GRID)
         if column == "ssim_body":
             axis.invert_xaxis()
-    axes[0].set_ylabel("DSC (%)")
-    cases = counted(table["n"].tolist(), "cases")
-    figure.suptitle(f"{plain(title, 60)}, {cases}; grid lines: equal distance; more change to the right")
-    markers = [
-        Line2D([], [], color="black", marker=_marker(threats[kind]), linestyle="none", mfc="w") for kind in kinds
-    ]
-    colours = [Line2D([], [], color=series_style(families[family]).color) for family in shown]
-    texts = [f"{number} {plain(family)}" for number, family in enumerate(shown, 1)]
-    legend(
-        figure, [*markers, *colours, _dotted()], [*(f"threat model {plain(kind)}" for kind in kinds), *texts, "clean"]
-    )
-    return figure
+    axes[0].set_ylabel(SCORE)
+    title = plain(f"{dataset}: attacks on {model}", 60)
+    figure.suptitle(f"{title}, {counted(table['n'].tolist())}; grid lines: equal distance; more change to the right")
+    handles = [Line2D([], [], color="black", marker=_marker(threats[k]), linestyle="none", mfc="w") for k in kinds]
+    handles += [Line2D([], [], color=series_style(families[family]).color) for family in shown]
+    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(shown), "clean"]
+    legend(figure, [*handles, _dotted()], texts)
+    yield figure
 
 
 def _marker(place: int) -> str:
     return MARKERS[place % len(MARKERS)]
 
 
-def _numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, style: SeriesStyle, marker: str) -> None:
+def _numbered_texts(names: Sequence[str]) -> list[str]:
+    return [f"{number} {plain(name)}" for number, name in enumerate(names, 1)]
+
+
+def _numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:
     """Points of one attack, joined, the number of the legend in each."""
-    axis.plot(x, y, color=style.color, linestyle=style.dash, linewidth=0.7, zorder=2)
+    axis.plot(x, y, color=series.color, linestyle=series.dash, linewidth=0.7, zorder=2)
     height = 3 + number / 100  # what covers a marker covers its number too
-    shape: dict[str, Any] = {"marker": marker, "markersize": 8, "mfc": "white", "mec": style.color, "mew": 0.9}
+    shape: dict[str, Any] = {"marker": marker, "markersize": 8, "mfc": "white", "mec": series.color, "mew": 0.9}
     axis.plot(x, y, linestyle="none", zorder=height, **shape)
     for left, top in zip(x, y, strict=True):
         if np.isfinite(left) and np.isfinite(top):
             axis.annotate(str(number), (left, top), ha="center", va="center", fontsize=4.5, zorder=height)
 
 
-@styled()
-def cost_figure(table: pd.DataFrame, title: str, families: Places) -> Figure:
-    """What an attack takes off against what it costs: passes and seconds a case, on logarithmic axes.
-
-    Args:
-        table: of `prepared.means` with `drop`, `passes` and `attack_seconds`.
-        title: dataset and model.
-        families: of `prepared.places`.
-    """
+def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """What an attack takes off against what it costs: passes and seconds a case, on logarithmic axes."""
     costs = {"passes": "passes a case (forward + backward)", "attack_seconds": "seconds a case"}
-    columns = {name: text for name, text in costs.items() if (table[name] > 0).any()}
-    shown = [family for family in families if family in set(table["family"])]
-    width = COLUMN if len(columns) == 1 else PAGE
-    figure = new_figure(width, 2.3 + 0.14 * len(shown) / (1 if width == COLUMN else 3))
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axis, (column, text) in zip(axes, columns.items(), strict=True):
-        for number, family in enumerate(shown, 1):
+    table = figure_data.means(rows, ("drop", *costs))
+    columns = [name for name in costs if (table[name] > 0).any()]
+    if not columns or table["drop"].isna().all():
+        yield "neither passes nor seconds are stored"
+        return
+    shown = _shown(material.families, table["family"])
+    styles = {family: series_style(material.families[family]) for family in shown}
+    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(shown), sharey=True)
+    for axis, column in zip(axes.flat, columns, strict=True):
+        for number, (family, series_look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
-            style = series_style(families[family])
-            _numbered(axis, series[column], series["drop"], number, style, style.marker)
+            _numbered(axis, series[column], series["drop"], number, series_look, series_look.marker)
         _log_axis(axis, table[column])
-        axis.set_xlabel(text)
+        axis.set_xlabel(costs[column])
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    axes[0].set_ylabel("drop of DSC (points)")
-    figure.suptitle(f"{plain(title, 90)}, {counted(table['n'].tolist(), 'cases')}")
-    styles = [series_style(families[family]) for family in shown]
-    handles = [Line2D([], [], color=s.color, marker=s.marker, linestyle=s.dash, mfc="white") for s in styles]
-    legend(figure, handles, [f"{number} {plain(family)}" for number, family in enumerate(shown, 1)])
-    return figure
+    axes[0, 0].set_ylabel(DROP)
+    figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {counted(table['n'].tolist())}")
+    legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(shown))
+    yield figure
 
 
 def _log_axis(axis: Axes, values: pd.Series) -> None:
     """Logarithmic with plain numbers; where something costs nothing, 0 stands to the left of all."""
-    spread = np.log10(values.max() / values[values > 0].min())
     if (values == 0).any():
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xticks([0, *(10.0**power for power in range(int(np.log10(values.max())) + 1))])
         axis.set_xlim(left=-0.4)
     else:
         axis.set_xscale("log")
+        spread = np.log10(values.max() / values[values > 0].min())
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 2 else (1,)))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter("{x:g}")
 
 
-@styled()
-def band_figure(table: pd.DataFrame, title: str, styles: Styles) -> Figure:
-    """The change's mean absolute DCT coefficient in the low, middle and high band, one line an attack.
-
-    Args:
-        table: of `prepared.means` with the columns of BANDS.
-        title: dataset and model.
-        styles: of `prepared.attack_styles`.
-    """
-    figure = new_figure(COLUMN, 2.3 + 0.155 * len(table))
-    axis = figure.subplots()
-    for row in table.to_dict("records"):
-        style = styles[row["label"]]
-        axis.plot(range(3), [row[band] for band in BANDS], color=style.color, marker=style.marker, linestyle=style.dash)
-    axis.set_yscale("log")
-    axis.set_xticks(range(3), ["low", "middle", "high"])
-    axis.set_xlim(-0.2, 2.2)
-    axis.set_xlabel("DCT band of blocks of 8 voxels a side")
-    axis.set_ylabel("mean |coefficient| (intensity)")
-    figure.suptitle(f"{plain(title, 40)}, {counted(table['n'].tolist(), 'cases')}")
-    axis.grid(axis="y", **GRID)
-    handles = [line_handle(styles[label]) for label in table["label"]]
-    legend(figure, handles, [plain(label) for label in table["label"]])
-    return figure
+def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """The change's mean absolute DCT coefficient in the low, middle and high band, one line an attack."""
+    table = figure_data.means(rows, BANDS)
+    table = table[(table[list(BANDS)] > 0).any(axis=1)]
+    if table.empty:
+        yield "no energy is stored: the records are older than these columns"
+    for some in chunks(table.to_dict("records"), MOST_LINES):
+        lines = {row["label"]: (range(3), [row[band] for band in BANDS]) for row in some}
+        title = f"{plain(f'{dataset}: {model}', 40)}, {counted([row['n'] for row in some])}"
+        figure, axis = _lines(lines, title, material.styles)
+        axis.set_xticks(range(3), ["low", "middle", "high"])
+        axis.set_xlim(-0.2, 2.2)
+        axis.set_xlabel("DCT band of blocks of 8 voxels a side")
+        axis.set_ylabel("mean |coefficient| (intensity)")
+        yield figure
 
 
-@styled()
 def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, styles: Styles) -> Figure:
-    """Radial DCT spectra of the changes of one case, one line an attack.
-
-    Args:
-        spectra: of each attack, frequencies (cycles a voxel) and amplitudes, as of `slices.radial_spectrum`.
-        title: dataset, model and case.
-        styles: of `prepared.attack_styles`.
-    """
-    figure = new_figure(COLUMN, 2.3 + 0.155 * len(spectra))
-    axis = figure.subplots()
-    for label, (frequencies, amplitudes) in spectra.items():
-        style = styles[label]
-        axis.plot(frequencies, amplitudes, color=style.color, linestyle=style.dash, marker=style.marker, markevery=4)
-    axis.set_yscale("log")
+    """Radial DCT spectra (of `planes.radial_spectrum`) of the changes of one case, one line an attack."""
+    figure, axis = _lines(spectra, f"{plain(title, 50)}, n = 1", styles, markevery=4)
     axis.set_xlabel("radial frequency (cycles a voxel)")
     axis.set_ylabel("rms DCT coefficient (intensity)")
-    figure.suptitle(f"{plain(title, 50)}, n = 1")
-    axis.grid(axis="y", **GRID)
-    legend(figure, [line_handle(styles[label]) for label in spectra], [plain(label) for label in spectra])
     return figure
 
 
-@styled()
-def seam_figure(table: pd.DataFrame, title: str, order: Sequence[str]) -> Figure:
-    """Seam energy of each attack with its 95 % interval; at 1 borders of windows are like any other place.
-
-    Args:
-        table: of `prepared.intervals` by `label`.
-        title: dataset and model.
-        order: of the attacks, the first on top.
-    """
-    shown = [label for label in order if label in set(table["label"])]
-    rows = table.set_index("label").loc[shown]
-    figure = new_figure(listing_width(shown), 0.9 + 0.16 * len(shown))
+def _lines(lines: Mapping[str, Any], title: str, styles: Styles, **options: Any) -> tuple[Figure, Axes]:
+    """Lines of a logarithmic height, x and y by label."""
+    figure = style.new_figure(COLUMN, 2.3 + 0.155 * len(lines))
     axis = figure.subplots()
-    below = np.arange(len(shown))
-    error = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
-    axis.errorbar(
-        rows["mean"], below, xerr=np.nan_to_num(error), fmt="o", color="black", elinewidth=0.7, capsize=1.5, zorder=3
-    )
-    axis.axvline(1, color=GREY, linestyle="dashed")
-    axis.set_yticks(below, [plain(label) for label in shown])
-    axis.set_ylim(len(shown) - 0.5, -0.5)
-    axis.set_xlabel("seam energy (1: no seam)")
-    figure.suptitle(f"{plain(title, 30)}: {_what(table)}, {counted(rows['n'].tolist(), 'cases')}")
-    axis.grid(axis="both", **GRID)
+    for label, (x, y) in lines.items():
+        look = styles[label]
+        axis.plot(x, y, color=look.color, linestyle=look.dash, marker=look.marker, **options)
+    axis.set_yscale("log")
+    axis.grid(axis="y", **GRID)
+    figure.suptitle(title)
+    legend(figure, [line_handle(styles[label]) for label in lines], [plain(label) for label in lines])
+    return figure, axis
+
+
+def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Seam energy of each attack with its 95 % interval; at 1 borders of windows are like any other place."""
+    table = figure_data.intervals(rows, ["label"], "seam_energy")
+    if table.empty:
+        yield "no seam is stored: volumes of one window, or records older than the column"
+    for shown in chunks(_shown(material.labels, table["label"]), MOST_LISTED):
+        part = table.set_index("label").loc[list(shown)]
+        figure = style.new_figure(style.listing_width(shown), 0.9 + 0.16 * len(shown))
+        axis = figure.subplots()
+        below = np.arange(len(shown))
+        bars: dict[str, Any] = {"fmt": "o", "color": "black", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
+        axis.errorbar(part["mean"], below, xerr=style.reach(part), **bars)
+        axis.axvline(1, color=GREY, linestyle="dashed")
+        axis.set_yticks(below, [plain(label) for label in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.set_xlabel("seam energy (1: no seam)")
+        words = f"{style.interval_words(part)}, {counted(part['n'].tolist())}"
+        figure.suptitle(f"{plain(f'{dataset}: {model}', 30)}: {words}")
+        axis.grid(axis="both", **GRID)
+        yield figure
+
+
+def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Drop against L2, threat model by threat model."""
+    table = figure_data.drops_by_distance(rows)
+    if table.empty:
+        yield "no attack has both an L2 inside the body and a foreground DSC"
+    else:
+        yield distance_figure(table, f"{dataset}: attacks on {model}", material.families)
+
+
+def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]) -> Figure:
+    """Drop against L2 inside the body, one panel a threat model; budgets of an attack are joined, null rows hollow.
+
+    Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
+    The table is of `figure_data.drops_by_distance`, the families of `Material`.
+    """
+    groups = list(table.groupby("threat_model", sort=False))
+    shown = _shown(families, table["family"])
+    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(shown), sharey=True)
+    for axis, (threat, panel) in zip(axes.flat, groups, strict=False):
+        for family, series in panel.groupby("family", sort=False):
+            series = series.sort_values("budget", kind="stable")
+            look = series_style(families[str(family)])
+            filling = "white" if series["is_null"].any() else look.color
+            thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
+            style.error_bars(axis, series["l2_body"], series["drop"], series, look, "drop", **thin)
+        axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
+        axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
+        axis.axhline(0, color=GREY, linewidth=0.6)
+        axis.grid(axis="both", **GRID)
+    for axis in _lowest(axes, len(groups)):
+        axis.set_xlabel(DISTANCES["l2_body"])
+    axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
+    for axis in axes[:, 0]:
+        axis.set_ylabel(DROP)
+    figure.suptitle(f"{plain(title, 60)}: {style.interval_words(table)}; hollow: null rows")
+    nulls = set(table.loc[table["is_null"], "family"])
+    handles = [line_handle(series_style(families[family])) for family in shown]
+    for handle, family in zip(handles, shown, strict=True):
+        handle.set_markerfacecolor("white" if family in nulls else handle.get_color())
+    legend(figure, handles, [plain(family) for family in shown])
     return figure
+
+
+def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
+    """The lowest panel of each column, of as many as there are."""
+    return list(axes.flat[max(count - axes.shape[1], 0) : count])
+
+
+@style.styled()
+def convergence_figure(table: pd.DataFrame) -> Figure:
+    """Drop against passes, one panel a dataset, model, threat model and budget, one line an attack and loss.
+
+    Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
+    setting; several restarts are hollow markers on a thin line. The table is of `convergence.settings`.
+    """
+    groups = list(table.groupby(PLACE, sort=False))
+    attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
+    dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
+    chosen = recommended(table)
+    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3)
+    for axis, (place, panel) in zip(axes.flat, groups, strict=False):
+        for _, curve in panel.groupby(CURVE, sort=False):
+            _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
+        ring = chosen[(chosen[PLACE] == list(place)).all(axis=1)]
+        axis.plot(ring["passes"], ring["drop"], color="black", zorder=4, clip_on=False, **RING)
+        _log_axis(axis, panel["passes"])
+        axis.xaxis.set_minor_locator(NullLocator())
+        dataset, model, threat, budget = place
+        axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
+        axis.grid(axis="y", **GRID)
+        axis.axhline(0, color=GREY, linewidth=0.6)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(DROP)
+    for axis in _lowest(axes, len(groups)):
+        axis.set_xlabel("passes a window (forward + backward)")
+    figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")
+    handles = [Line2D([], [], color=look.color, marker=look.marker, linestyle="none") for look in attacks.values()]
+    handles += [Line2D([], [], color="black", linestyle=dash) for dash in dashes.values()]
+    texts = [*map(plain, attacks), *(f"loss {plain(loss)}" if loss else "loss of its own" for loss in dashes)]
+    handles += [Line2D([], [], color="black", marker="o", linestyle="none", markersize=LARGE)]
+    handles += [Line2D([], [], color="black", **RING)]
+    texts += [f"more passes add less than {ENOUGH:g}", "recommended"]
+    if (table["restarts"] > 1).any():
+        handles.append(Line2D([], [], color="black", marker="s", mfc="white", linestyle="none"))
+        texts.append(" or ".join(f"{n}" for n in sorted(table["restarts"].unique()) if n > 1) + " restarts")
+    legend(figure, handles, texts)
+    return figure
+
+
+def _curve(axis: Axes, curve: pd.DataFrame, look: SeriesStyle, dash: str) -> None:
+    """One curve: a line for one restart with its knee, hollow markers for several."""
+    passes, drops = curve["passes"].to_numpy(), curve["drop"].to_numpy()
+    own: dict[str, Any] = {"color": look.color, "marker": look.marker}
+    if curve["restarts"].iloc[0] > 1:
+        axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)
+        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **own)
+        return
+    axis.plot(passes, drops, linestyle=dash, zorder=3, **own)
+    enough = knee(drops.tolist())
+    if enough < len(drops) - 1:
+        axis.plot(passes[enough], drops[enough], markersize=LARGE, zorder=3, **own)

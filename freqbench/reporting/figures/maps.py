@@ -1,6 +1,7 @@
-"""Heat maps with their numbers written in, and cases as pairs of dots."""
+"""Draws heat maps with their numbers written in, and cases as pairs of dots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,89 +14,81 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from freqbench.reporting.colors import class_color
-from freqbench.reporting.figures.style import (
-    COLUMN,
-    GREY,
-    GRID,
-    PAGE,
-    counted,
-    heading,
-    legend,
-    listing_width,
-    new_figure,
-    plain,
-    styled,
-)
+from freqbench.reporting import figure_data
+from freqbench.reporting.colors import OKABE_ITO, class_color
+from freqbench.reporting.figure_data import Material
+from freqbench.reporting.figures import style
+from freqbench.reporting.figures.curves import MOST_LISTED, chunks
+from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, counted, plain
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
+MOST_PAIRS = 14
+MOST_MATRICES = 12
 _NOTHING = "#ffffff"
+_ATTACKED, _CLEAN = OKABE_ITO[1:3]
 
 
-def scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
+def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
+    """Source x target of each attack: mean drop of foreground DSC, one scale for all; white-box cells have a frame."""
+    matrices = figure_data.transfers(rows)
+    if not matrices:
+        yield "no attack was scored on another model than its source"
+        return
+    norm = _scale([matrix.to_numpy(float) for matrix in matrices.values()])
+    counts = rows.groupby(["label", "source_model", "target_model"], observed=True)["case_key"].nunique().tolist()
+    for some in chunks(list(matrices.items()), MOST_MATRICES):
+        high, wide = some[0][1].shape
+        down = -(-len(some) // max(1, int((PAGE - 1.2) / (0.42 * wide + 0.15))))
+        across = -(-len(some) // down)
+        width = min(PAGE, 1.9 + across * (0.42 * wide + 0.15))
+        figure = style.new_figure(max(COLUMN, width), 1.2 + down * (0.3 * high + 0.35))
+        axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(some) :]:
+            axis.axis("off")
+        for axis in axes.flat[len(some) - across : len(some)]:
+            axis.tick_params(labelbottom=True)  # below some of these nothing follows
+        for axis, (label, matrix) in zip(axes.flat, some, strict=False):
+            image = _heat(axis, matrix.to_numpy(float), norm)
+            axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
+            for row, source in enumerate(matrix.index):
+                for column in np.flatnonzero(matrix.columns == source):
+                    place = (column - 0.5, row - 0.5)
+                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_ATTACKED, lw=1.4, zorder=4))
+            _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
+        _bar(figure, image, axes)
+        figure.supylabel("source of the volumes", fontsize=7)
+        figure.suptitle(f"{plain(dataset, 60)}, {counted(counts)}; columns: targets; frames: white-box")
+        yield figure
+
+
+def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Attack x class: mean drop of the class's Dice in points."""
+    whole, cases = figure_data.organs(rows, material.classes)
+    if whole.empty:
+        yield "no Dice of single classes is stored"
+        return
+    indices, names = (whole.columns.get_level_values(level) for level in (0, 1))
+    texts = [f"{plain(name, 24)} ({n:.0f})" for name, n in zip(names, cases, strict=True)]
+    for some in chunks(list(whole.index), MOST_LISTED):
+        matrix = whole.loc[list(some)]
+        figure = style.new_figure(min(PAGE, max(COLUMN, 2.4 + 0.36 * matrix.shape[1])), 1.7 + 0.18 * len(matrix))
+        axis = figure.subplots()
+        values = matrix.to_numpy(float)
+        image = _heat(axis, values, _scale([values]))
+        _ticks(axis, [plain(label) for label in matrix.index], texts)
+        for column, index in enumerate(indices):
+            swatch: dict[str, Any] = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
+            axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
+        _bar(figure, image, np.array([axis]), "drop of Dice (points)")
+        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
+        yield figure
+
+
+def _scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
     """From 0, or from the lowest where an attack helped, to the highest."""
     known = np.concatenate([each[np.isfinite(each)] for each in values])
     low, high = min(0.0, float(known.min(initial=0))), float(known.max(initial=0))
     return Normalize(low, high if high > low else low + 1)
-
-
-@styled()
-def transfer_figure(matrices: Mapping[str, pd.DataFrame], norm: Normalize, title: str, cases: Sequence[int]) -> Figure:
-    """Source x target of each attack: drop of DSC in points, one scale for all; white-box cells have a frame.
-
-    Args:
-        matrices: of `prepared.transfers`.
-        norm: of `scale`, over the matrices of further figures too.
-        title: dataset.
-        cases: numbers of cases of the cells.
-    """
-    first = next(iter(matrices.values()))
-    down = -(-len(matrices) // max(1, int((PAGE - 1.2) / (0.42 * first.shape[1] + 0.15))))
-    across = -(-len(matrices) // down)
-    width = min(PAGE, 1.9 + across * (0.42 * first.shape[1] + 0.15))
-    figure = new_figure(max(COLUMN, width), 1.2 + down * (0.3 * first.shape[0] + 0.35))
-    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for axis in axes.flat[len(matrices) :]:
-        axis.axis("off")
-    for axis in axes.flat[len(matrices) - across : len(matrices)]:
-        axis.tick_params(labelbottom=True)  # below some of these nothing follows
-    for axis, (label, matrix) in zip(axes.flat[: len(matrices)], matrices.items(), strict=True):
-        image = _heat(axis, matrix.to_numpy(float), norm)
-        axis.set_title(heading(label, 8 * matrix.shape[1] + 4), fontsize=6)
-        for row, source in enumerate(matrix.index):
-            for column in np.flatnonzero(matrix.columns == source):
-                axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#d55e00", lw=1.4, zorder=4))
-        _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
-    _bar(figure, image, axes)
-    figure.supylabel("source of the volumes", fontsize=7)
-    figure.suptitle(f"{plain(title, 60)}, {counted(cases, 'cases')}; columns: targets; frames: white-box")
-    return figure
-
-
-@styled()
-def organ_figure(matrix: pd.DataFrame, cases: pd.Series, title: str) -> Figure:
-    """Attack x class: mean drop of the class's Dice in points.
-
-    Args:
-        matrix: of `prepared.organs`, as is `cases`.
-        cases: that have each class.
-        title: dataset and model.
-    """
-    classes = matrix.shape[1]
-    figure = new_figure(min(PAGE, max(COLUMN, 2.4 + 0.36 * classes)), 1.7 + 0.18 * len(matrix))
-    axis = figure.subplots()
-    values = matrix.to_numpy(float)
-    image = _heat(axis, values, scale([values]))
-    indices, names = (matrix.columns.get_level_values(level) for level in (0, 1))
-    texts = [f"{plain(name, 24)} ({n:.0f})" for name, n in zip(names, cases, strict=True)]
-    _ticks(axis, [plain(label) for label in matrix.index], texts)
-    for column, index in enumerate(indices):
-        axis.add_patch(
-            Rectangle((column - 0.4, -1.05), 0.8, 0.4, color=class_color(int(index)), lw=0, clip_on=False, zorder=4)
-        )
-    _bar(figure, image, np.array([axis]))
-    figure.suptitle(f"{plain(title, 70)}; class (n cases with it)")
-    return figure
 
 
 def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesImage:
@@ -116,46 +109,44 @@ def _ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
 
 
-def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_]) -> None:
+def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label: str = DROP) -> None:
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
-    bar.set_label("drop of DSC (points)")
+    bar.set_label(label)
     bar.outline.set_linewidth(0.5)
 
 
-@styled()
-def pair_figure(table: pd.DataFrame, title: str, order: Sequence[str]) -> Figure:
-    """Every case under every attack: a ring for its clean DSC, a dot for what is left, joined.
+def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Every case under every attack: a ring for its clean foreground DSC, a dot for what is left, joined.
 
     Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
-
-    Args:
-        table: of `prepared.pairs`.
-        title: dataset and model.
-        order: of the attacks, the first on top.
     """
-    shown = [label for label in order if label in set(table["label"])]
-    most = int(table["label"].value_counts().max())
-    figure = new_figure(listing_width(shown), 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
-    axis = figure.subplots()
-    for place, label in enumerate(shown):
-        cases = table[table["label"] == label]
-        height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))
-        axis.hlines(height, cases["attacked"], cases["clean"], color=GREY, linewidth=0.6, zorder=1)
-        size = max(1.0, min(3.0, 25 / most))
-        axis.plot(cases["clean"], height, linestyle="none", marker="o", mfc="white", mec="#0072b2", mew=0.6, ms=size)
-        axis.plot(cases["attacked"], height, linestyle="none", marker="o", color="#d55e00", mew=0.6, ms=size)
-        axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
-    axis.set_yticks(range(len(shown)), [plain(label) for label in shown])
-    axis.set_ylim(len(shown) - 0.5, -0.5)
-    axis.hlines(np.arange(1, len(shown)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
-    axis.margins(x=0.02)
-    axis.set_xlabel("DSC (%)")
-    figure.suptitle(f"{plain(title, 40)}, {counted(table['label'].value_counts().tolist(), 'cases')}")
-    axis.grid(axis="x", **GRID)
-    handles = [
-        Line2D([], [], linestyle="none", marker="o", mfc="white", mec="#0072b2"),
-        Line2D([], [], linestyle="none", marker="o", color="#d55e00"),
-        Line2D([], [], linestyle="none", marker="|", color="black", markersize=7),
-    ]
-    legend(figure, handles, ["clean", "attacked", "mean attacked"])
-    return figure
+    table = figure_data.pairs(rows)
+    if table.empty:
+        yield "no case has a DSC on both volumes"
+    for shown in chunks([label for label in material.labels if label in set(table["label"])], MOST_PAIRS):
+        counts = table.loc[table["label"].isin(shown), "label"].value_counts()
+        most = int(counts.max())
+        figure = style.new_figure(style.listing_width(shown), 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
+        axis = figure.subplots()
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
+        for place, label in enumerate(shown):
+            cases = table[table["label"] == label]
+            height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))
+            axis.hlines(height, cases["attacked"], cases["clean"], color=GREY, linewidth=0.6, zorder=1)
+            axis.plot(cases["clean"], height, mfc="white", mec=_CLEAN, **dots)
+            axis.plot(cases["attacked"], height, color=_ATTACKED, **dots)
+            axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
+        axis.set_yticks(range(len(shown)), [plain(label) for label in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.hlines(np.arange(1, len(shown)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
+        axis.margins(x=0.02)
+        axis.set_xlabel(SCORE)
+        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {counted(counts.tolist())}")
+        axis.grid(axis="x", **GRID)
+        handles = [
+            Line2D([], [], linestyle="none", marker="o", mfc="white", mec=_CLEAN),
+            Line2D([], [], linestyle="none", marker="o", color=_ATTACKED),
+            Line2D([], [], linestyle="none", marker="|", color="black", markersize=7),
+        ]
+        style.legend(figure, handles, ["clean", "attacked", "mean attacked"])
+        yield figure

@@ -1,4 +1,4 @@
-"""How all figures for print look: sizes of a paper's column and page, fonts that are embedded, texts that are safe."""
+"""Sets how all figures for print look: a paper's column and page, embedded fonts, safe texts, legends, panels."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,12 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from freqbench.core.terminal import printable
 from freqbench.reporting.colors import SeriesStyle
@@ -17,7 +21,8 @@ COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both
 MIDDLE = 5.0  # where a column leaves too little beside long names
 LONGEST = 44  # letters of a label; what is longer loses its middle
-PNG_DPI = 200
+SCORE = "DSC fg (%)"
+DROP = "drop of DSC fg (points)"
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 
@@ -38,7 +43,7 @@ _SETTINGS = {
     "lines.linewidth": 1.0,
     "lines.markersize": 3.5,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
-    "savefig.dpi": PNG_DPI,
+    "savefig.dpi": 200,
     "image.interpolation": "nearest",
 }
 
@@ -55,6 +60,45 @@ def styled() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches, with room made for what stands outside the axes."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def panels(
+    count: int, most: int, inches: tuple[float, float], entries: int, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure of panels and its axes, [rows, columns]; those beyond the last panel are off.
+
+    Args:
+        count: of panels, at most `most` beside each other; one alone takes a column, several a page.
+        inches: the height of all but panels and legend, and that of a row of panels.
+        entries: of the legend, in one column or three.
+    """
+    across = min(count, most)
+    down = -(-count // across)
+    width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
+    figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
+    axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    return figure, axes
+
+
+def error_bars(
+    axis: Axes, x: Any, y: Any, table: pd.DataFrame, style: SeriesStyle, mean: str = "mean", **options: Any
+) -> None:
+    """A series with upright bars from `low` to `high` of the table, which has the mean under that name."""
+    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.dash}
+    axis.errorbar(x, y, yerr=reach(table, mean), **({"elinewidth": 0.7, "capsize": 1.5} | look | options))
+
+
+def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
+    """How far each interval reaches below and above its mean, [2, rows]; 0 where there is none."""
+    found: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
+    return np.where(np.isnan(found), 0.0, found)
+
+
+def interval_words(table: pd.DataFrame) -> str:
+    """Dots and bars in words."""
+    return "mean, 95 % interval" if table["low"].notna().any() else "mean (one patient: no interval)"
 
 
 def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
@@ -94,7 +138,7 @@ def listing_width(names: Sequence[str]) -> float:
     return COLUMN if max(map(len, names)) <= 24 else MIDDLE
 
 
-def counted(numbers: Sequence[int], what: str) -> str:
+def counted(numbers: Sequence[int], what: str = "cases") -> str:
     """How many: `n = 20 cases`, or `n = 12–20 cases` where it is not everywhere the same."""
     low, high = min(numbers), max(numbers)
     count = f"{low}" if low == high else f"{low}–{high}"
@@ -109,6 +153,6 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
 
 
-def line_handle(style: SeriesStyle) -> Line2D:
+def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
     """What a series looks like, for a legend."""
-    return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash)
+    return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash, **options)

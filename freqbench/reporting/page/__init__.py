@@ -1,4 +1,4 @@
-"""The page for a browser: results, charts and saved volumes in one file that fetches nothing, or in a folder."""
+"""Makes the page for a browser: results, charts and saved volumes in one file that fetches nothing, or in a folder."""
 
 from freqbench.reporting.page.build import build_page, packed, viewer_script
 from freqbench.reporting.page.data import page_data

@@ -1,4 +1,4 @@
-"""The page as one file: template, style, scripts and compressed data, and nothing from elsewhere."""
+"""Builds the page as one file: template, style, scripts and compressed data, and nothing from elsewhere."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""What the page shows, as one JSON object: columns of coded texts and short numbers, what is missing as null.
+"""Makes what the page shows: one JSON object: columns of coded texts and short numbers, what is missing as null.
 
 Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "codes": [n codes, -1: none]}}, "numbers":
 {name: [n numbers or null]}}`. The object:
@@ -22,13 +22,15 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
-- `tables`, `natural`: see `freqbench.reporting.page.robustness`;
+- `tables`, `natural`: of defences, certificates and corruptions, see `_tables` and `_natural`;
 - `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
 
 A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
 score's `metric` is not among `metrics`), or is undefined on these volumes; a failed row has an `error`.
 """
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -40,11 +42,13 @@ import pandas as pd
 from freqbench.analysis.labels import attack_labels, value_text
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, summary
+from freqbench.core.documents import object_of
 from freqbench.reporting.colors import class_color, series_style
+from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
-from freqbench.reporting.page import robustness
-from freqbench.reporting.page.columns import SCORES, described, frame_of, shown_scores
-from freqbench.reporting.page.reasons import group_reasons
+from freqbench.reporting.page.score_columns import SCORES, described, shown_scores
+from freqbench.reporting.render.columns import columns_of, one_line
+from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
 from freqbench.results.rowid import row_id
 
@@ -52,6 +56,7 @@ FORMAT = 1
 MAX_CASES = 150_000
 MAX_CLASS_ROWS = 1_000_000
 MAX_CLASS_MEANS = 500_000
+DIGITS = 4
 COUNT_DIGITS = 12
 
 _KEYS = ["dataset", "source_model", "target_model", "label"]
@@ -93,13 +98,13 @@ def page_data(
         "version": version("freqbench"),
         "scores": described(),
         "summary": _summary(rows, records),
-        "clean": frame_of(
+        "clean": _frame(
             len(clean),
             {"dataset": clean["dataset"], "target": clean["target_model"]},
             {name: clean[name] for name in _CLEAN},
         ),
         **_class_frames(records, classes),
-        "series": {name: _style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
+        "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         "left_out": _left_out(left_out),
         "failures": _failures(records),
         "counts": {
@@ -111,15 +116,11 @@ def page_data(
         "jobs": page_facts.jobs(facts),
         "notes": list(page_facts.NOTES),
         "cautions": list(page_facts.CAUTIONS),
-        "tables": robustness.tables(everything),
-        "natural": robustness.charts(everything),
+        "tables": _tables(everything),
+        "natural": _natural(everything),
         "audit": audit,
         "volumes": None,
     }
-
-
-def _style(index: int) -> list[str]:
-    return list(series_style(index))
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
@@ -138,11 +139,37 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
         "threat": rows["threat_model"],
         "budget_text": pd.Series(budgets, dtype=object),
         "transfer": is_transfer.map({True: "transfer", False: "white-box"}),
-        **group_reasons(records, "row", len(rows)),
+        **_reasons(records, len(rows)),
     }
     scores = {score.name: rows[score.name] for score in SCORES} | _intervals(records)
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
-    return frame_of(len(rows), names, counts | scores)
+    return _frame(len(rows), names, counts | scores)
+
+
+def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
+    """What explains the empty cells of each row of the summary.
+
+    Returns:
+        `error` (the first one, where no record is ok), `metrics` (all that its ok records cover, separated by commas)
+        and `null_reasons` (`{column: first reason}` as JSON text); None where there is none.
+    """
+    is_ok = records["status"] == "ok"
+    has_ok = set(records.loc[is_ok, "row"])
+    errors = records["error"].astype(object).groupby(records["row"]).first()
+    distinct = records.loc[is_ok, ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
+    covered: dict[int, dict[str, None]] = {}
+    reasons: dict[int, dict[str, Any]] = {}
+    for row, metrics, text in distinct.itertuples(index=False, name=None):
+        if isinstance(metrics, str):
+            covered.setdefault(row, {}).update(dict.fromkeys(metrics.split(",")))
+        if isinstance(text, str):
+            reasons[row] = object_of(text, "null_reasons") | reasons.get(row, {})
+    found = {
+        "error": [None if row in has_ok else errors.get(row) for row in range(rows)],
+        "metrics": [",".join(covered.get(row, {})) or None for row in range(rows)],
+        "null_reasons": [json.dumps(reasons[row], sort_keys=True) if row in reasons else None for row in range(rows)],
+    }
+    return {name: pd.Series(values, dtype=object) for name, values in found.items()}
 
 
 def _intervals(records: pd.DataFrame) -> dict[str, pd.Series]:
@@ -172,11 +199,8 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
             found["omitted"]["case_classes"] = f"{len(joined):,} values of single classes are too many for a page"
         else:
             counts = np.bincount(joined["position"], minlength=len(records))
-            found["case_classes"] = frame_of(
-                len(joined),
-                {},
-                {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]},
-            )
+            values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
+            found["case_classes"] = _frame(len(joined), {}, values)
             blocks, found["clean_classes"] = _clean_classes(records, joined)
     if len(records) > MAX_CASES:
         found["omitted"]["cases"] = (
@@ -192,12 +216,9 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
     names = {"case": "case_id", "patient": "patient_id", "run": "run_id"}
     names |= {name: name for name in ("status", "error", "metrics", "null_reasons")}
     columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
-    exact = columns | {"classes": counts, "clean": blocks}
-    texts_by_name = {name: records[source] for name, source in names.items()}
-    texts_by_name["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
-    frame = frame_of(len(records), texts_by_name, shown_scores(records))
-    frame["numbers"] |= frame_of(len(records), {}, exact, COUNT_DIGITS)["numbers"]
-    return frame
+    text = {name: records[source] for name, source in names.items()}
+    text["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
+    return _frame(len(records), text, shown_scores(records), **columns, classes=counts, clean=blocks)
 
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
@@ -223,10 +244,8 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
     means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
     counts = groups["dsc"].count()
     index = means.index.to_frame(index=False)
-    frame = frame_of(len(means), {}, {name: means[name] for name in means.columns})
     exact = {"row": index["row"], "class": index["class_index"], "cases": counts}
-    frame["numbers"] |= frame_of(len(means), {}, exact, COUNT_DIGITS)["numbers"]
-    return frame
+    return _frame(len(means), {}, {name: means[name] for name in means.columns}, **exact)
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
@@ -234,10 +253,8 @@ def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndar
     block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
     rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
     rows = rows.sort_values(["block", "class_index"], kind="stable")
-    frame = frame_of(len(rows), {}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]})
     exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
-    frame["numbers"] |= frame_of(len(rows), {}, exact, COUNT_DIGITS)["numbers"]
-    return block, frame
+    return block, _frame(len(rows), {}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}, **exact)
 
 
 def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -254,3 +271,81 @@ def _failures(records: pd.DataFrame) -> list[dict[str, Any]]:
 def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
     names = ("dataset", "source", "target", "attack", *rest)
     return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
+
+
+def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """`{title text columns: [{heading number}] rows: [[cell, ...]]}` of each section that a report shows unasked."""
+    found = []
+    for section in unasked(records):
+        columns = columns_of(section)
+        found.append(
+            {
+                "title": section.title,
+                "text": section.text,
+                "columns": [{"heading": one_line(each.heading), "number": each.is_number} for each in columns],
+                "rows": [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)],
+            }
+        )
+    return found
+
+
+def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """`{dataset models rows: [[group, name], ...] drops: {model: [[mean, low, high] or null, ...]} series cases}` of
+    each dataset that has natural and adversarial rows to compare: the drop of foreground DSC in points, of a kind the
+    mean over severities; `series`: `{model: [colour, marker, dash]}`."""
+    if not natural.applies(records):
+        return []
+    groups = shown_rows(records).groupby("dataset", observed=True)
+    compared = [(str(dataset), natural.compared(rows)) for dataset, rows in groups]
+    return [_chart(dataset, found) for dataset, found in compared if not isinstance(found, str)]
+
+
+def _chart(dataset: str, found: natural.Comparison) -> dict[str, Any]:
+    columns = found.by_row[["target_model", "group", "row", "mean", "low", "high"]]
+    drops = {
+        (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
+        for model, group, row, *values in columns.itertuples(index=False)
+    }
+    return {
+        "dataset": dataset,
+        "models": list(found.models),
+        "rows": [[natural.GROUPS[group], row] for group, row in found.rows],
+        "drops": {model: [drops.get((model, *row)) for row in found.rows] for model in found.models},
+        "series": {model: list(series_style(place)) for place, model in enumerate(found.models)},
+        "cases": found.n,
+    }
+
+
+def numbers(values: Any, digits: int = DIGITS) -> list[float | int | None]:
+    """Numbers with so many significant digits, whole ones without a point, missing ones None.
+
+    >>> numbers([0.123456, 98765.4, 3.0, float("nan"), float("inf")])
+    [0.1235, 98770, 3, None, None]
+    """
+    array = np.asarray(pd.to_numeric(pd.Series(values), errors="coerce").astype(float))
+    is_known = np.isfinite(array)
+    magnitude = np.floor(np.log10(np.abs(array), where=is_known & (array != 0), out=np.zeros_like(array)))
+    factor = 10.0 ** (digits - 1 - magnitude)
+    rounded = np.where(is_known, array, 0.0)
+    rounded = np.round(rounded * factor) / factor
+    return [_plain(value, digits) if known else None for value, known in zip(rounded.tolist(), is_known, strict=True)]
+
+
+def _plain(value: float, digits: int) -> float | int:
+    return int(value) if value.is_integer() else float(f"{value:.{digits}g}")
+
+
+def texts(values: pd.Series) -> dict[str, Any]:
+    """Texts as codes into the distinct ones, in order of appearance; -1 where there is none."""
+    codes, distinct = pd.factorize(values.astype(object))
+    return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
+
+
+def _frame(rows: int, text: Mapping[str, pd.Series], values: Mapping[str, Any], **exact: Any) -> dict[str, Any]:
+    """A frame as the page's data has it: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
+    return {
+        "rows": rows,
+        "texts": {name: texts(column) for name, column in text.items()},
+        "numbers": {name: numbers(column) for name, column in values.items()}
+        | {name: numbers(column, COUNT_DIGITS) for name, column in exact.items()},
+    }

@@ -1,4 +1,4 @@
-"""What was run and how, and what to keep in mind when reading it.
+"""Says what was run and how, and what to keep in mind when reading it.
 
 `runs` of the page's data: one object a run, `store run_id status started_at heartbeat planned done failed warnings
 versions code host devices engine models datasets seeds`, where `planned`, `done` and `failed` count records of the
@@ -71,11 +71,12 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
 
 def jobs(facts: Facts) -> list[dict[str, Any]]:
     """The job of every store, as a person wrote it but for defaults."""
-    return [
-        {"store": str(each["store"]), "name": str(_spec(each).get("name", "")), "text": _yaml(_spec(each))}
-        for each in facts
-        if _spec(each)
-    ]
+    found = []
+    for each in facts:
+        if spec := _spec(each):
+            text = yaml.safe_dump(_without_empty(spec), sort_keys=False, allow_unicode=True, width=100)
+            found.append({"store": str(each["store"]), "name": str(spec.get("name", "")), "text": text})
+    return found
 
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,11 +97,6 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     seeds = (run.get("job") or {}).get("seeds")
     copied = {name: run.get(name) for name in _COPIED}
     return {"run_id": run["run_id"], **copied, "models": models, "datasets": datasets, "seeds": seeds}
-
-
-def _yaml(spec: Mapping[str, Any]) -> str:
-    """Without what is null or empty."""
-    return yaml.safe_dump(_without_empty(spec), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _without_empty(value: Any) -> Any:

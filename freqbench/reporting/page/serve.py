@@ -1,4 +1,4 @@
-"""The page over stores that still grow: read-only, by FastAPI, on this machine unless told otherwise."""
+"""Serves the page over stores that still grow: read-only, by FastAPI, on this machine unless told otherwise."""
 
 import hashlib
 import json
@@ -14,14 +14,13 @@ from fastapi.responses import HTMLResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from freqbench.audit import checks
-from freqbench.audit.measurements import read_gradients, read_saved, root_of
+from freqbench.audit.probes import read_gradients, read_saved, root_of
 from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.reporting import audit
-from freqbench.reporting.colors import class_colors
 from freqbench.reporting.contents import contents, keys_of
 from freqbench.reporting.page import build_page, packed, page_data, viewer_script
-from freqbench.reporting.page.volumes import live_manifest, volume_bytes
+from freqbench.reporting.page.manifest import live_manifest, volume_bytes
 from freqbench.results import Store
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -69,7 +68,7 @@ class Live:
 
     def _made(self) -> bytes:
         found = contents(self._stores, may_be_empty=True)
-        manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores], class_colors())
+        manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores])
         keys = keys_of(each["job"] for each in found.facts)
         findings = checks.audited(checks.gathered(self._stores, keys, may_be_empty=True))
         data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
@@ -121,10 +120,10 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
 
 
 def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until it is interrupted.
+    """Serve stores until it is interrupted.
 
     Args:
-        roots: folders or URIs of stores.
+        roots: folders or URIs.
         host: to listen on; LOOPBACK: only this machine's programs reach it.
         port: 0: any that is free.
         ready: is told the address.

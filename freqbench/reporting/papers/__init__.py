@@ -1,1 +1,1 @@
-"""The papers' tables: recipes, published numbers, and the records behind each cell."""
+"""Makes the papers' tables: recipes, published numbers, and the records behind each cell."""

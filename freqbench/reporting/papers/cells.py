@@ -1,16 +1,14 @@
-"""The records behind each cell of a recipe, and what they say: mean, interval, counts, or why there is nothing."""
+"""Finds the records behind each cell of a recipe, and what they say: mean, interval, counts, or why nothing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.statistics import mean_intervals, spreads
+from freqbench.analysis.statistics import group_spreads, mean_intervals
 from freqbench.analysis.strength import PLAIN
 from freqbench.core.documents import object_of
 from freqbench.reporting.papers.recipes import SCORES, Cell, Recipe, setting_of
@@ -38,8 +36,6 @@ class Found:
         cases: that went through, and their `patients` and `seeds`.
         undefined: values (one a case and seed) that are undefined and left out of the mean.
         failed: records without a score, and the first `error`.
-        model_id: of the model; empty where none was run.
-        precision: of the records' arithmetic.
         values: a row a case with a value, its mean over seeds: `case_id`, `patient_id`, `value`.
     """
 
@@ -63,15 +59,10 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     """What is found for each of `recipe.cells`.
 
     White-box records only: the model that made the volume is the one that is scored. Clean scores are those of every
-    record of the model, each case once, whatever attacked it.
-
-    Args:
-        recipe: the table.
-        records: rows of `RECORDS` after `tables.current(strength.checked(...))`.
+    record of the model, each case once, whatever attacked it. Records are those after `current(checked(...))`.
     """
     frame = _of_recipe(recipe, records)
-    attacked = _attacked(recipe, frame)
-    groups = {**_groups(plain(attacked), [*_PAIR, "_setting"]), **_groups(plain(_clean_rows(frame)), _PAIR)}
+    groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
     picked = [_pick(cell, groups) for cell in recipe.cells]
     parts = [rows.assign(cell=i) for i, (rows, _) in enumerate(picked) if len(rows)]
     intervals = pd.DataFrame()
@@ -104,18 +95,12 @@ def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
     names = {str(setting).partition(" ")[0] for setting in settings}
     frame = frame[frame["attack"].isin(names)]
     frame = frame[frame["source_model_id"].astype(str) == frame["target_model_id"].astype(str)]
-    distinct, row = _distinct(frame[["attack", "params"]])
-    known = np.array([setting_of(*map(str, pair)) for pair in distinct], dtype=object)
-    frame = frame.assign(_setting=known[row] if len(frame) else [])
+    number = frame.groupby(["attack", "params"], observed=True, dropna=False, sort=False).ngroup()  # few, of many rows
+    first = ~number.duplicated()
+    distinct = zip(frame.loc[first, "attack"], frame.loc[first, "params"], strict=True)
+    settings_of = dict(zip(number[first], (setting_of(*map(str, pair)) for pair in distinct), strict=True))
+    frame = frame.assign(_setting=number.map(settings_of))
     return frame[frame["_setting"].isin(settings)]
-
-
-def _distinct(frame: pd.DataFrame) -> tuple[list[tuple[Any, ...]], NDArray[np.int64]]:
-    """The distinct rows, and which of them each row is."""
-    groups = frame.groupby([*frame], observed=True, dropna=False, sort=False)
-    row = np.asarray(groups.ngroup(), dtype=np.int64)
-    _, first = np.unique(row, return_index=True)
-    return [*frame.iloc[first].itertuples(index=False, name=None)], row
 
 
 def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,8 +112,8 @@ def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["target_model_id", "case_id", "status", "left_out", "_has"], keep="last")
 
 
-def _groups(frame: pd.DataFrame, by: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
-    return {tuple(map(str, key)): rows for key, rows in frame.groupby(list(by), observed=True)}
+def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    return {tuple(map(str, key)): rows for key, rows in frame.groupby(by, observed=True)}
 
 
 def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[pd.DataFrame, Found]:
@@ -146,13 +131,13 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
     ok = _clean(ok, cell) if cell.is_clean else _one_precision(ok)
     failed = rows[rows["status"] == "failed"]
     if len(ok) and not cell.is_clean:
-        failed = failed[(failed["precision"] == ok["precision"].iloc[0]) & (failed["compile"] == ok["compile"].iloc[0])]
+        failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
     known = Found(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
         seeds=0 if cell.is_clean else ok["seed"].nunique(),
         failed=0 if cell.is_clean and len(ok) else len(failed),
-        error=_first_line(failed["error"]),
+        error=next((" ".join(str(text).split()) for text in failed["error"].dropna()), ""),
         model_id=models[0],
         precision=str(ok["precision"].iloc[0]) if len(ok) else "",
         missing=_why_nothing(rows, ok, cell),
@@ -165,11 +150,8 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
 
 def _one_precision(ok: pd.DataFrame) -> pd.DataFrame:
     """The rows of one arithmetic: the one with the most rows, fp32 where as many."""
-    names = [*PLAIN]
-    if len(ok) == 0 or len(ok[names].drop_duplicates()) == 1:
-        return ok
-    groups = [rows for _, rows in ok.groupby(names, observed=True)]
-    return max(groups, key=lambda rows: (len(rows), _is_plain(rows).all()))
+    groups = [rows for _, rows in ok.groupby([*PLAIN], observed=True)]
+    return max(groups, key=lambda rows: (len(rows), _is_plain(rows).all()), default=ok)
 
 
 def _clean(ok: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -201,24 +183,18 @@ def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: Cell) -> str:
     return f"undefined on all {len(ok)} volumes" if metric in asked else f"{metric} was not among the job's metrics"
 
 
-def _first_line(errors: pd.Series) -> str:
-    return next((" ".join(str(text).split()) for text in errors.dropna()), "")
-
-
 def _found(cell: int, rows: pd.DataFrame, known: Found, intervals: pd.DataFrame) -> Found:
     """What is known of a cell with its mean, interval and spread between seeds."""
     if cell not in intervals.index or not intervals["n"][cell]:
         return known
-    spread = spreads(rows["value"], rows["case_id"], rows["seed"])[1] if known.seeds > 1 else math.nan
+    spreads = group_spreads(rows.assign(cell=cell), ["cell"], "value")["between_seeds"]
+    values = rows.dropna(subset="value").groupby(["case_id", "patient_id"], observed=True)["value"]
     return replace(
         known,
         mean=float(intervals["mean"][cell]),
         low=float(intervals["low"][cell]),
         high=float(intervals["high"][cell]),
-        seed_spread=spread,
+        seed_spread=float(spreads.iloc[0]) if known.seeds > 1 else math.nan,
         undefined=int(rows["value"].isna().sum()),
-        values=rows.dropna(subset="value")
-        .groupby(["case_id", "patient_id"], observed=True)["value"]
-        .mean()
-        .reset_index(),
+        values=values.mean().reset_index(),
     )

@@ -1,13 +1,16 @@
-"""Recipes of the papers' tables: YAML files that say which cells a table has and which records a cell is made of.
+"""Reads the recipes of tables: YAML files that say which cells a table has and which records a cell is made of.
 
-Those of the two papers are package data (`recipes/*.yaml`); a user's own is read from its path in the same way.
+Those of the two papers, and the numbers that they print, are package data (`recipes/`); a user's own recipe is read
+from its path.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -28,15 +31,8 @@ COUPLED = "window_batch"
 Dimension = Literal["dataset", "model", "training", "attack", "budget", "metric"]
 
 
-@dataclass(frozen=True)
-class Score:
-    """A record's column as a table has it.
-
-    Attributes:
-        title: heading, with an arrow to where the segmentation or the volume is better.
-        factor: from the record's unit to the table's.
-        clean: the column of the same score on the clean volume; None where there is none.
-    """
+class Score(NamedTuple):
+    """A column as a table has it: heading, factor from the record's unit to the table's, column of the clean volume."""
 
     title: str
     factor: float = 1.0
@@ -53,6 +49,11 @@ SCORES: Mapping[str, Score] = {
 }
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")
+"""The columns of `papers.csv` that tell its 400 numbers apart."""
+
+
 class Published(Strict):
     """Where `papers.csv` has the table's numbers: its columns `source` and `table`."""
 
@@ -61,14 +62,8 @@ class Published(Strict):
 
 
 class DatasetEntry(Strict):
-    """A dataset of the table.
-
-    Attributes:
-        name: in the records.
-        title: in the table, and in `papers.csv`.
-        cases: of the published mean.
-        starred: what is guessed about it; the paper does not say.
-    """
+    """A dataset: its `name` in the records, its `title` in the table and `papers.csv`, the `cases` of the published
+    mean, and `starred`, what is guessed about it because the paper does not say."""
 
     name: str
     title: str
@@ -77,12 +72,9 @@ class DatasetEntry(Strict):
 
 
 class NetworkEntry(Strict):
-    """A model of the table.
+    """A model: `name` in the records, `title` and `training` in the table and `papers.csv`.
 
     Attributes:
-        name: in the records.
-        title: in the table, and in `papers.csv`.
-        training: how it was trained, likewise.
         datasets: that it is for; None: all of the table.
         starred: what is guessed about it.
         checkpoints: sha256 of the files that are known to be the authors' released ones: only with them a number of
@@ -94,16 +86,15 @@ class NetworkEntry(Strict):
     training: str = CLEAN
     datasets: tuple[str, ...] | None = None
     starred: tuple[str, ...] = ()
-    checkpoints: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
+    checkpoints: tuple[Sha256, ...] = ()
 
 
 class AttackEntry(Strict):
     """An attack of the table at one budget, or the clean volumes.
 
     Attributes:
-        title: in the table, and in `papers.csv`.
-        budget: in the table; empty: the same for all, or none.
-        printed: `params` of `papers.csv`.
+        title: in the table, and in `papers.csv`, as are `budget` (empty: the same for all, or none) and `printed`
+            (its column `params`).
         attack: name and parameters as a job file writes them, one value each, and `window_batch` of attacks that couple
             the windows of a batch; None: the clean volumes.
         datasets: that it is for; None: all of the table.
@@ -140,13 +131,7 @@ class AttackEntry(Strict):
 
 
 class MetricEntry(Strict):
-    """A score of the table.
-
-    Attributes:
-        name: of SCORES.
-        digits: behind the point where no published number says how many.
-        best: which value of a column is marked; None: none.
-    """
+    """A score of SCORES, its `digits` where no published number says how many, and which value is marked as `best`."""
 
     name: str
     digits: NonNegativeInt = 2
@@ -189,8 +174,8 @@ class Cell:
     @property
     def starred_labels(self) -> dict[str, str]:
         """The same with a star at what is guessed about."""
-        starred = {"dataset": self.dataset.starred, "model": self.model.starred, "attack": self.attack.starred}
-        return {name: text + "*" if starred.get(name) else text for name, text in self.labels.items()}
+        guessed = {name for name in ("dataset", "model", "attack") if getattr(self, name).starred}
+        return {name: text + "*" if name in guessed else text for name, text in self.labels.items()}
 
     @property
     def starred(self) -> tuple[str, ...]:
@@ -198,16 +183,19 @@ class Cell:
         return (*self.dataset.starred, *self.model.starred, *self.attack.starred)
 
 
+T = TypeVar("T")
+Some = Annotated[tuple[T, ...], Field(min_length=1)]
+
+
 class Recipe(Strict):
-    """A table.
+    """A table, whose cells are the product of `datasets`, `models`, `attacks` and `metrics`.
 
     Attributes:
-        title: of the table, and `about`: what it shows.
+        about: what it shows.
         citation: where it is printed.
         published: where its printed numbers are; None: there are none.
         rows: dimensions that tell its rows apart, and `columns` likewise; what is the same everywhere needs none.
         compare: the dimension along which the best is marked.
-        datasets, models, attacks, metrics: whose product are the cells.
         footnotes: what a reader has to know.
     """
 
@@ -215,13 +203,13 @@ class Recipe(Strict):
     about: str = ""
     citation: str = ""
     published: Published | None = None
-    rows: Annotated[tuple[Dimension, ...], Field(min_length=1)]
-    columns: Annotated[tuple[Dimension, ...], Field(min_length=1)]
+    rows: Some[Dimension]
+    columns: Some[Dimension]
     compare: Dimension = "attack"
-    datasets: Annotated[tuple[DatasetEntry, ...], Field(min_length=1)]
-    models: Annotated[tuple[NetworkEntry, ...], Field(min_length=1)]
-    attacks: Annotated[tuple[AttackEntry, ...], Field(min_length=1)]
-    metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)]
+    datasets: Some[DatasetEntry]
+    models: Some[NetworkEntry]
+    attacks: Some[AttackEntry]
+    metrics: Some[MetricEntry]
     footnotes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -268,6 +256,13 @@ def load(name: str) -> Recipe:
 def is_path(name: str) -> bool:
     """Whether a table's name is the path of a recipe."""
     return name.endswith((".yaml", ".yml"))
+
+
+@lru_cache
+def published() -> Mapping[tuple[str, ...], tuple[str, str]]:
+    """Each published number's place, as of PLACE, to its text with the digits as printed, and the note beside it."""
+    with (FOLDER / "papers.csv").open(encoding="utf-8", newline="") as stream:
+        return {tuple(row[name] for name in PLACE): (row["value"], row["note"]) for row in csv.DictReader(stream)}
 
 
 def setting_of(attack: str, params: str) -> str:

@@ -1,4 +1,4 @@
-"""Sections of a page as text: terminal, Markdown, CSV, LaTeX and HTML."""
+"""Renders sections of a page as text: terminal, Markdown, CSV, LaTeX and HTML."""
 
 from freqbench.reporting.render.columns import Section
 from freqbench.reporting.render.html import html

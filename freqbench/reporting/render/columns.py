@@ -1,4 +1,4 @@
-"""What a table shows: headings, rounded numbers, empty cells and which of them are marked; the same in every format."""
+"""Turns a section's table into headings and cells as a person reads them, the same in every format."""
 
 import math
 import re
@@ -63,14 +63,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as a person reads it.
-
-    Attributes:
-        heading: lines.
-        is_number: whether it is aligned as numbers are.
-        cells: texts, empty where nothing is.
-        marked: positions of the cells that are set off.
-    """
+    """A column as a person reads it: heading lines, alignment, texts (empty: nothing), positions of marked cells."""
 
     heading: str
     is_number: bool
@@ -97,14 +90,11 @@ def columns_of(section: Section) -> list[Column]:
 def levels(columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Each heading as (upper, lower): the first line is a level of its own where neighbours share it, else empty."""
     parts = [column.heading.partition("\n") for column in columns]
-    uppers = [upper if line else None for upper, line, _ in parts]
-    shared = [
-        uppers[i] is not None and uppers[i] in (*uppers[max(i - 1, 0) : i], *uppers[i + 1 : i + 2])
-        for i in range(len(parts))
-    ]
+    uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
+    neighbours = zip(uppers, uppers[1:], uppers[2:], strict=False)
     return [
-        (upper, one_line(lower)) if is_shared else ("", one_line(column.heading))
-        for column, (upper, _, lower), is_shared in zip(columns, parts, shared, strict=True)
+        (upper, one_line(lower)) if own is not None and own in (left, right) else ("", one_line(column.heading))
+        for column, (upper, _, lower), (left, own, right) in zip(columns, parts, neighbours, strict=True)
     ]
 
 
@@ -114,14 +104,8 @@ def one_line(heading: str) -> str:
 
 
 def parts(columns: Sequence[Column], width: int, width_of: Callable[[Column], int]) -> list[list[Column]]:
-    """The columns, in several parts where they are too wide: each with the names on the left, split between groups of
-    headings where it can be.
-
-    Args:
-        columns: of a table.
-        width: that a part may have.
-        width_of: a column, with the gap to the next.
-    """
+    """The columns, in several parts where they take more than the width, `width_of` being that of a column with the gap
+    to the next: each part with the names on the left, split between groups of headings where it can be."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
     room = width - sum(map(width_of, names))
     found: list[list[Column]] = [[]]

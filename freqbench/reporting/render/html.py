@@ -1,4 +1,4 @@
-"""Tables as one small HTML document that opens from disk: great-tables lays them out, and escapes what they hold."""
+"""Renders sections as one small HTML document that opens from disk: great-tables lays out and escapes the tables."""
 
 from collections.abc import Sequence
 from html import escape
@@ -54,13 +54,12 @@ def _table(columns: Sequence[Column], name: str) -> str:
     table = GT(frame, id=name).cols_label({key: lower for key, (_, lower) in zip(keys, headings, strict=True)})
     for key, column in zip(keys, columns, strict=True):
         table = table.cols_align("right" if column.is_number else "left", columns=[key])
+        if column.marked:
+            table = table.tab_style(style.text(weight="bold"), loc.body(columns=[key], rows=sorted(column.marked)))
     start = 0
     for upper, group in groupby(headings, key=lambda heading: heading[0]):
         end = start + len(list(group))
         if upper:
             table = table.tab_spanner(upper, columns=keys[start:end], id=f"{name}-{start}")
         start = end
-    for key, column in zip(keys, columns, strict=True):
-        if column.marked:
-            table = table.tab_style(style.text(weight="bold"), loc.body(columns=[key], rows=sorted(column.marked)))
     return str(table.tab_options(table_margin_left="0", table_font_size="14px", data_row_padding="3px").as_raw_html())

@@ -1,4 +1,4 @@
-"""Tables as LaTeX with booktabs, to be put into a paper: pandas lays them out, and what they hold is escaped here."""
+"""Renders sections as LaTeX with booktabs, to be put into a paper: pandas lays tables out, texts are escaped here."""
 
 import re
 from collections.abc import Sequence

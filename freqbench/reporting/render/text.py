@@ -1,4 +1,4 @@
-"""Tables as text: terminal, Markdown and CSV. What is missing is an empty cell, never 0.
+"""Renders sections as text: terminal, Markdown and CSV. What is missing is an empty cell, never 0.
 
 The terminal shows the beginning of a long table and says so; Markdown and CSV are whole.
 """
@@ -89,9 +89,9 @@ def terminal(sections: Sequence[Section], width: int = 110) -> str:
             if section.text:
                 console.print(section.text)
             if section.table is not None:
-                shown = replace(section, table=section.table.head(TERMINAL_ROWS))
-                for part in parts(columns_of(shown), width - 2, _width):
-                    console.print(_rich(part, _ends(section.table.head(TERMINAL_ROWS))))
+                shown = section.table.head(TERMINAL_ROWS)
+                for part in parts(columns_of(replace(section, table=shown)), width - 2, _width):
+                    console.print(_rich(part, _ends(shown)))
                 hidden = len(section.table) - TERMINAL_ROWS
                 if hidden > 0:
                     console.print(f"... and {hidden:,} more rows: --format csv (or md) has all of them")

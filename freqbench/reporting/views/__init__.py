@@ -1,4 +1,4 @@
-"""What can be asked of a store beside the papers' tables: one view a file, each from records to sections of a page."""
+"""Lists what can be asked of a store beside the papers' tables: one view a file, from records to sections of a page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,13 +8,8 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import certified, defences, natural
-from freqbench.reporting.views.budget import budget
+from freqbench.reporting.views import budget, certified, cost, defences, leaderboard, natural, organs, transfer
 from freqbench.reporting.views.compare import compare
-from freqbench.reporting.views.cost import cost
-from freqbench.reporting.views.leaderboard import leaderboard
-from freqbench.reporting.views.organs import organs
-from freqbench.reporting.views.transfer import transfer
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
 
@@ -42,17 +37,11 @@ def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
 
 
 VIEWS: Mapping[str, View] = {
-    "transfer": View(build=transfer, columns=(*SCORES, "ssim_body", "lpips_body", "l2_body")),
-    "organs": View(build=organs, needs_classes=True),
-    "budget": View(build=budget),
-    "cost": View(
-        build=cost,
-        columns=(
-            *(*SCORES, "attack_seconds", "num_forwards", "num_backwards"),
-            *("peak_memory_bytes", "device", "window_batch"),
-        ),
-    ),
-    "leaderboard": View(build=leaderboard, columns=(*SCORES, "target_method")),
+    "transfer": View(build=transfer.transfer, columns=(*SCORES, *transfer.DISTANCES)),
+    "organs": View(build=organs.organs, needs_classes=True),
+    "budget": View(build=budget.budget),
+    "cost": View(build=cost.cost, columns=(*SCORES, *cost.SPENT, *cost.PLACES)),
+    "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(build=certified.certified, columns=certified.COLUMNS, applies=_has_values("certified_radius")),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),

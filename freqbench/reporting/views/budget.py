@@ -1,21 +1,11 @@
-"""How DSC falls with the budget, for each attack."""
+"""Shows how DSC falls with the budget, for each attack."""
 
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import (
-    ATTACK,
-    COUNTS,
-    beside,
-    bounds,
-    budget_texts,
-    grouped,
-    is_white_box,
-    one_patient_note,
-    scored,
-    with_settings,
-)
+from freqbench.analysis.groups import ATTACK
 from freqbench.analysis.labels import value_text
 from freqbench.analysis.statistics import SPREADS, group_spreads
 from freqbench.reporting.render import Section
@@ -37,30 +27,36 @@ def budget(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`.
     """
-    frame = scored(records)
-    frame = frame[is_white_box(frame)]
-    bounded = frame[frame["budget"].notna()]
-    if bounded.empty:
+    frame = groups.scored(records)
+    frame = frame[groups.is_white_box(frame)]
+    if frame["budget"].isna().all():
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
-    sections = []
-    for dataset, own in bounded.groupby("dataset", observed=True):
-        rows = grouped(own, CURVE, SCORE, ["hd95_penalised", "dsc"]).merge(
-            plain(group_spreads(own, CURVE, SCORE)), on=CURVE
-        )
-        rows = with_settings(rows, own)
-        rows = rows.assign(family=families(rows), budget_text=budget_texts(rows).astype(object))
-        rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
-        rows = pd.concat([_clean(frame[frame["dataset"] == dataset]), rows])
-        rows = rows.sort_values("target_model", kind="stable", ignore_index=True)
-        without = frame[(frame["dataset"] == dataset) & frame["budget"].isna()]["label"].astype(object).unique()
-        text = HOW + COUNTS + one_patient_note(rows)
-        if len(without):
-            text += f" Without a budget, so not here: {', '.join(sorted(without))}."
-        sections.append(Section(f"{dataset}: DSC against the budget", _table(rows), text, _data(rows, str(dataset))))
-    return sections
+    found = [(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+    return [_section(dataset, own) for dataset, own in found if own["budget"].notna().any()]
 
 
-def families(rows: pd.DataFrame) -> list[str]:
+def _section(dataset: str, frame: pd.DataFrame) -> Section:
+    bounded = frame[frame["budget"].notna()]
+    rows = groups.with_settings(_scores(bounded, CURVE), bounded)
+    rows = rows.assign(family=_families(rows), budget_text=groups.budget_texts(rows).astype(object))
+    rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
+    rows = pd.concat([_clean(frame), rows]).sort_values("target_model", kind="stable", ignore_index=True)
+    text = HOW + groups.COUNTS + groups.one_patient_note(rows)
+    without = frame.loc[frame["budget"].isna(), "label"].astype(object).unique()
+    if len(without):
+        text += f" Without a budget, so not here: {', '.join(sorted(without))}."
+    columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", "cases", "seeds", "patients"]
+    data = rows[[*columns, SCORE, "low", "high", *SPREADS, "hd95_penalised", "dsc"]]
+    data.insert(0, "dataset", dataset)
+    return Section(f"{dataset}: DSC against the budget", _table(rows), text, data)
+
+
+def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    rows = groups.grouped(frame, by, SCORE, ["hd95_penalised", "dsc"])
+    return rows.merge(plain(group_spreads(frame, by, SCORE)), on=by)
+
+
+def _families(rows: pd.DataFrame) -> list[str]:
     """The labels without the budget, so that the points of one curve have one name."""
     named = zip(rows["label"], rows["attack"], rows["budget_name"], rows["budget"], strict=True)
     texts = []
@@ -72,23 +68,15 @@ def families(rows: pd.DataFrame) -> list[str]:
 
 def _clean(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a model: each case once, whatever attacked it."""
-    cases = frame.drop_duplicates(["target_model", "case_id"])
-    cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"], hd95_penalised=np.nan)
-    rows = grouped(cases, ["target_model"], SCORE, ["hd95_penalised", "dsc"]).merge(
-        plain(group_spreads(cases.assign(seed=0), ["target_model"], SCORE)), on="target_model"
-    )
+    cases = frame.drop_duplicates(["target_model", "case_id"]).assign(seed=0, hd95_penalised=np.nan)
+    cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"])
+    rows = _scores(cases, ["target_model"])
     return rows.assign(family=CLEAN, label=CLEAN, threat_model="", budget_name="", budget_text="", seeds=1)
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    shown = {"target_model": "model", "family": "attack", "threat_model": "threat_model", "budget_name": "budget"}
-    shown |= {"budget_text": "value", "cases": "cases", "seeds": "seeds", "patients": "patients", SCORE: SCORE}
-    table = rows[list(shown)].rename(columns=shown).assign(interval=bounds(rows))
+    names = {"target_model": "model", "family": "attack", "budget_name": "budget", "budget_text": "value"}
+    shown = ["target_model", "family", "threat_model", "budget_name", "budget_text", "cases", "seeds", "patients"]
+    table = rows[[*shown, SCORE]].rename(columns=names).assign(interval=groups.bounds(rows))
     spreads = {"SD cases": rows["between_cases"], "SD seeds": rows["between_seeds"]}
-    return table.assign(**spreads, **beside(rows, "dsc"))
-
-
-def _data(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", "cases", "seeds", "patients"]
-    columns += [SCORE, "low", "high", *SPREADS, "hd95_penalised", "dsc"]
-    return rows[columns].assign(dataset=dataset)[["dataset", *columns]]
+    return table.assign(**spreads, **groups.beside(rows, "dsc"))

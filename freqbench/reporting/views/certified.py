@@ -1,16 +1,15 @@
-"""What randomised smoothing certifies, on clean and on attacked volumes."""
+"""Shows what randomised smoothing certifies, on clean and on attacked volumes."""
 
 import pandas as pd
 
+from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import ATTACK, COUNTS, beside, bounds, by_attack, grouped, one_patient_note, scored
-from freqbench.analysis.groups import SCORES as OVERLAPS
+from freqbench.analysis.groups import ATTACK
 from freqbench.reporting.render import Section
 
 SCORES = ("certified_share", "certified_dice", "certified_dice_bound")
 MEASURED = ("l2", "certified_radius", *SCORES, *(f"{name}_clean" for name in SCORES))
-COLUMNS = (*OVERLAPS, *MEASURED)
-PAIR = ["source_model", "target_model"]
+COLUMNS = (*groups.SCORES, *MEASURED)
 
 HOW = (
     "`radius` is the Euclidean norm, over all voxels and on the [0, 1] scale, of the changes of a volume that a "
@@ -28,7 +27,7 @@ def certified(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`, with COLUMNS.
     """
-    frame = plain(scored(records, MEASURED))
+    frame = plain(groups.scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
@@ -37,25 +36,16 @@ def certified(records: pd.DataFrame) -> list[Section]:
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
-    keys = [*PAIR, *ATTACK]
     means = ["dsc_foreground_clean", "hd95_penalised", "dsc", *MEASURED]
     frame = frame.astype(dict.fromkeys(means, float))
-    rows = grouped(frame, keys, "dsc_foreground", means)
-    settings = frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK)
-    rows = by_attack(rows.merge(settings, on=ATTACK, how="left"), ["target_model"])
-    shown = {
-        "model": rows["target_model"],
-        "attack": rows["label"],
-        "made on": rows["source_model"],
-        **{name: rows[name] for name in ("cases", "seeds", "patients")},
-        "radius": [f"{radius:.3g}" for radius in rows["certified_radius"]],
-        "l2": rows["l2"],
-        **{name: rows[name] for name in ("dsc_foreground_clean", "dsc_foreground")},
-        "interval": bounds(rows),
-        **beside(rows, "dsc"),
-    }
+    rows = groups.grouped(frame, ["source_model", "target_model", *ATTACK], "dsc_foreground", means)
+    rows = groups.by_attack(groups.with_settings(rows, frame), ["target_model"])
+    names = {"target_model": "model", "label": "attack", "source_model": "made on"}
+    shown = rows[[*names, "cases", "seeds", "patients"]].rename(columns=names)
+    shown["radius"] = [f"{radius:.3g}" for radius in rows["certified_radius"]]
+    shown[["l2", "dsc_foreground_clean", "dsc_foreground"]] = rows[["l2", "dsc_foreground_clean", "dsc_foreground"]]
+    shown = shown.assign(interval=groups.bounds(rows), **groups.beside(rows, "dsc"))
     for title, name in zip(("share", "Dice", "bound"), SCORES, strict=True):
-        shown |= {f"{title}\nclean": 100 * rows[f"{name}_clean"], f"{title}\nattacked": 100 * rows[name]}
+        shown[f"{title}\nclean"], shown[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
     data = rows.drop(columns="attack").assign(dataset=dataset)
-    text = HOW + COUNTS + one_patient_note(rows)
-    return Section(f"{dataset}: what is certified", pd.DataFrame(shown), text, data)
+    return Section(f"{dataset}: what is certified", shown, HOW + groups.COUNTS + groups.one_patient_note(rows), data)

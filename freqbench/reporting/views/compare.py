@@ -1,5 +1,7 @@
-"""Two stores side by side: what differs in what made them first, then the differences of their scores."""
+"""Compares two stores: first what made them, as far as it differs, then their scores, paired by volume."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +13,12 @@ from freqbench.analysis.groups import ATTACK, bounds, scored
 from freqbench.analysis.labels import attack_labels
 from freqbench.analysis.statistics import holm, t_tests
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.origins import origins
 
 GROUP = ["dataset", "source_model", "target_model", *ATTACK]
 CLEAN = "clean"
 _VOLUME = [*GROUP, "case_id", "seed"]
-_SETTING = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]
+_MORE = ["variant", "params", "precision", "compile"]
+_SETTING = ["attack", "budget_name", "budget", *_MORE]
 
 HOW_PAIRED = (
     "The difference is B minus A in points of foreground DSC (x100), over the volumes that both have: same dataset, "
@@ -26,24 +28,27 @@ HOW_PAIRED = (
     "show with a power of 80 % (at 0.05, uncorrected): a difference below it that is not significant does not show "
     "that the two are equal."
 )
+ABSENT = "(none)"
+_DIGITS = 12
+
+Runs = Sequence[Mapping[str, Any]]
+
 HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in the differences above."
 
 
 def compare(
     records_a: pd.DataFrame,
     records_b: pd.DataFrame,
-    facts_a: Sequence[Mapping[str, Any]],
-    facts_b: Sequence[Mapping[str, Any]],
+    facts_a: Runs,
+    facts_b: Runs,
 ) -> list[Section]:
     """What differs between what made two stores, the paired differences of their scores, and what only one of them has.
 
     Args:
-        records_a: of the first store, after `tables.current(strength.checked(...))`.
-        records_b: of the second store, likewise.
-        facts_a: what the first store's runs say about themselves, `Store.runs()`.
-        facts_b: the second's.
+        records_a, records_b: of the stores, after `tables.current(strength.checked(...))`.
+        facts_a, facts_b: what their runs say about themselves, `Store.runs()`.
     """
-    first = origins(_own_runs(facts_a, records_a), _own_runs(facts_b, records_b))
+    first = _origins(_own_runs(facts_a, records_a), _own_runs(facts_b, records_b))
     both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
     volumes = _matched(both, _VOLUME, ("dsc_foreground", "dsc"))
     cases = _matched(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
@@ -60,13 +65,81 @@ def compare(
     return [first, paired, _only(volumes)]
 
 
-_MORE = [name for name in _SETTING if name not in ("attack", "budget_name", "budget")]
-
-
-def _own_runs(facts: Sequence[Mapping[str, Any]], records: pd.DataFrame) -> list[Mapping[str, Any]]:
+def _own_runs(facts: Runs, records: pd.DataFrame) -> Runs:
     """The runs that the records are of."""
     wrote = set(records["run_id"].unique())
     return [run for run in facts if run.get("run_id") in wrote]
+
+
+def _origins(a: Runs, b: Runs) -> Section:
+    """A row a thing that is not the same in both: versions, code, devices, models and data, from their runs' facts."""
+    title = "What differs between A and B"
+    if not a or not b:
+        lacking = " and ".join(name for name, runs in (("A", a), ("B", b)) if not runs)
+        return Section(title, text=f"No run file tells what made {lacking}, so nothing can be said about what differs.")
+    described = _described(a), _described(b)
+    things = dict.fromkeys([*described[0], *described[1]])
+    rows = [(thing, *(_text(each.get(thing)) for each in described)) for thing in things]
+    rows = [row for row in rows if row[1] != row[2]] + _changed_files(a, b)
+    if not rows:
+        return Section(title, text="Nothing: the same versions, code, devices, checkpoints and files of the cases.")
+    text = (
+        "Differences of scores below may come from any of these. Where a store has rows of several runs that differ "
+        "among themselves, all values stand in its cell."
+    )
+    return Section(title, pd.DataFrame(rows, columns=["what", "A", "B"]), text)
+
+
+def _described(runs: Runs) -> dict[str, set[str]]:
+    """Thing to the values that it had in the runs."""
+    found: dict[str, set[str]] = {}
+
+    def note(thing: str, value: str) -> None:
+        found.setdefault(thing, set()).add(value)
+
+    for run in runs:
+        for name, version in run.get("versions", {}).items():
+            note(f"version of {name}", str(version))
+        code = run.get("code") or {}
+        changed = ", with uncommitted changes" if code.get("dirty") else ""
+        note("git commit", f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
+        note("devices", ", ".join(map(str, run.get("devices", ()))))
+        for model_id, model in run.get("models", {}).items():
+            about = {"id": model_id[:_DIGITS], "sha256": str(model.get("sha256") or ABSENT)[:_DIGITS]}
+            about |= {name: str(model.get(name) or ABSENT) for name in ("checkpoint", "migration")}
+            for name, value in about.items():
+                note(f"{name} of model {model['name']}", value)
+        for name, dataset in run.get("datasets", {}).items():
+            recipe = json.dumps(dataset.get("recipe"), sort_keys=True)
+            note(f"recipe of dataset {name}", hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
+    return found
+
+
+def _text(values: set[str] | None) -> str:
+    return "; ".join(sorted(values or ())) or ABSENT
+
+
+def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
+    """A row a dataset that has cases of one name and other files."""
+    of_a, of_b = _fingerprints(a), _fingerprints(b)
+    changed: dict[str, list[str]] = {}
+    for dataset, case in sorted(of_a.keys() & of_b.keys()):
+        if of_a[dataset, case] != of_b[dataset, case]:
+            changed.setdefault(dataset, []).append(case)
+    rows: list[tuple[str, ...]] = []
+    for dataset, cases in changed.items():
+        first_a, first_b = (_text({each[:_DIGITS] for each in of[dataset, cases[0]]}) for of in (of_a, of_b))
+        rows.append((f"files of {len(cases)} cases of {dataset}, {cases[0]} first", first_a, first_b))
+    return rows
+
+
+def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        for name, dataset in run.get("datasets", {}).items():
+            for case, fingerprint in dataset.get("cases", {}).items():
+                found.setdefault((name, case), set()).add(str(fingerprint))
+    return found
 
 
 def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -107,16 +180,11 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
         columns={"mean": "difference", "n": "pairs", "clusters": "patients"}
     )
     means = plain(complete.groupby(GROUP, observed=True)[["a", "b", "dsc_a", "dsc_b"]].mean().reset_index())
-    rows = plain(rows.assign(undefined=_undefined(pairs)))
+    counts = pairs.groupby(GROUP, observed=True, dropna=False)["difference"]
+    rows = plain(rows.assign(undefined=(counts.size() - counts.count()).to_numpy()))
     rows = rows.merge(means.rename(columns={"a": "dsc_foreground_a", "b": "dsc_foreground_b"}), on=GROUP, how="left")
     scores = ("dsc_foreground_a", "dsc_foreground_b", "difference", "low", "high", "p", "detectable", "dsc_a", "dsc_b")
     return rows[[*GROUP, "pairs", "patients", "undefined", *scores]]
-
-
-def _undefined(pairs: pd.DataFrame) -> np.ndarray:
-    """Pairs of each group of which a score is undefined."""
-    groups = pairs.groupby(GROUP, observed=True, dropna=False)["difference"]
-    return (groups.size() - groups.count()).to_numpy()
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:

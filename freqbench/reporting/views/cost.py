@@ -1,21 +1,19 @@
-"""What an attack costs, and what its drop costs."""
+"""Shows what an attack costs, and what its drop costs."""
 
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.groups import (
-    ATTACK,
-    COUNTS,
-    beside,
-    bounds,
-    grouped,
-    is_white_box,
-    one_patient_note,
-    scored,
-    with_settings,
-)
+from freqbench.analysis import groups
+from freqbench.analysis.groups import ATTACK
 from freqbench.reporting.render import Section
 
+SPENT = {
+    "attack_seconds": "seconds",
+    "num_forwards": "forwards",
+    "num_backwards": "backwards",
+    "peak_memory_bytes": "memory",
+}
+PLACES = ("device", "window_batch")
 GIB = 2**30
 HOW = (
     "Means a volume: seconds to make it, forward and backward passes of the attacked model, peak memory (of the "
@@ -29,68 +27,41 @@ def cost(records: pd.DataFrame) -> list[Section]:
     """A table a dataset: a row an attacked model, device, windows at once and attack.
 
     Args:
-        records: after `tables.current(strength.checked(...))`, with the columns of passes, seconds, memory and device.
+        records: after `tables.current(strength.checked(...))`, with the columns of SPENT and PLACES.
     """
-    frame = scored(
-        records, ["attack_seconds", "num_forwards", "num_backwards", "peak_memory_bytes", "device", "window_batch"]
-    )
-    frame = frame[is_white_box(frame)]
+    frame = groups.scored(records, [*SPENT, *PLACES])
+    frame = frame[groups.is_white_box(frame)]
     if frame.empty:
-        return [
-            Section("Cost", text="No attack was scored on the model that it attacked, so there is no drop to pay for.")
-        ]
-    numbers = {
-        "seconds": frame["attack_seconds"],
-        "forwards": frame["num_forwards"],
-        "backwards": frame["num_backwards"],
-        "memory": frame["peak_memory_bytes"],
-    }
-    frame = frame.assign(**{name: values.astype(float) for name, values in numbers.items()})
+        text = "No attack was scored on the model that it attacked, so there is no drop to pay for."
+        return [Section("Cost", text=text)]
+    frame = frame.astype(dict.fromkeys(SPENT, float)).rename(columns=SPENT)
     frame["memory"] /= GIB
-    by = ["source_model", "device", "window_batch", *ATTACK]
-    sections = []
-    for dataset, own in frame.groupby("dataset", observed=True):
-        rows = with_settings(grouped(own, by, "dsc_foreground_drop", [*numbers, "hd95_penalised", "drop"]), own)
-        passes = rows["forwards"] + rows["backwards"]
-        rows["drop_per_100"] = np.where(
-            passes > 0, 100 * rows["dsc_foreground_drop"] / passes.where(passes > 0), np.nan
-        )
-        missing = [name for name in numbers if rows[name].isna().any()]
-        text = HOW + COUNTS + one_patient_note(rows)
-        if missing:
-            text += f" Empty where the records do not hold them: {', '.join(missing)}."
-        data = rows.drop(columns=["attack", "budget_name", "budget"]).assign(dataset=dataset)
-        sections.append(Section(f"{dataset}: what attacks cost", _table(rows), text, data))
-    return sections
+    return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+
+
+def _section(dataset: str, frame: pd.DataFrame) -> Section:
+    means = [*SPENT.values(), "hd95_penalised", "drop"]
+    rows = groups.grouped(frame, ["source_model", *PLACES, *ATTACK], "dsc_foreground_drop", means)
+    rows = groups.with_settings(rows, frame)
+    passes = (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
+    rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / passes
+    missing = [name for name in SPENT.values() if rows[name].isna().any()]
+    text = HOW + groups.COUNTS + groups.one_patient_note(rows)
+    if missing:
+        text += f" Empty where the records do not hold them: {', '.join(missing)}."
+    data = rows.drop(columns=["attack", "budget_name", "budget"]).assign(dataset=dataset)
+    return Section(f"{dataset}: what attacks cost", _table(rows), text, data)
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    shown = pd.DataFrame(
-        {
-            "model": rows["source_model"],
-            "attack": rows["label"],
-            "threat_model": rows["threat_model"],
-            "cases": rows["cases"],
-            "seeds": rows["seeds"],
-            "patients": rows["patients"],
-            "seconds": rows["seconds"],
-            "forwards": rows["forwards"],
-            "backwards": rows["backwards"],
-            "GiB": rows["memory"],
-            "dsc_foreground_drop": rows["dsc_foreground_drop"],
-            "interval": bounds(rows),
-            "drop per 100 passes": [_small(value) for value in rows["drop_per_100"]],
-            **beside(rows),
-            "dsc_drop": rows["drop"],
-        }
-    )
-    several = {"device": rows["device"], "windows at once": rows["window_batch"]}
-    for name, values in several.items():
-        if values.nunique(dropna=False) > 1:
-            shown.insert(1, name, values)
+    names = {"source_model": "model", "label": "attack", "memory": "GiB"}
+    plain = ["threat_model", "cases", "seeds", "patients", "seconds", "forwards", "backwards"]
+    shown = rows[["source_model", "label", *plain, "memory", "dsc_foreground_drop"]].rename(columns=names)
+    shown["interval"] = groups.bounds(rows)
+    # three digits that count, as a drop a pass can be a hundredth of a point
+    shown["drop per 100 passes"] = ["" if np.isnan(value) else f"{value:.3g}" for value in rows["drop_per_100"]]
+    shown = shown.assign(**groups.beside(rows), dsc_drop=rows["drop"])
+    for name, column in zip(("device", "windows at once"), PLACES, strict=True):
+        if rows[column].nunique(dropna=False) > 1:
+            shown.insert(1, name, rows[column])
     return shown
-
-
-def _small(value: float) -> str:
-    """Three digits that count, as a drop a pass can be a hundredth of a point."""
-    return "" if np.isnan(value) else f"{value:.3g}"

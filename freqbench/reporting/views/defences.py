@@ -1,26 +1,17 @@
-"""What defences seem to be worth, and what is left of that where the attacker knows of them."""
+"""Shows what defences seem to be worth, and what is left of that where the attacker knows of them."""
 
 import json
 
 import pandas as pd
 
+from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import (
-    ATTACK,
-    COUNTS,
-    SCORES,
-    bounds,
-    grouped,
-    is_white_box,
-    one_patient_note,
-    scored,
-    with_settings,
-)
+from freqbench.analysis.groups import ATTACK
 from freqbench.core.documents import object_of
 from freqbench.reporting.render import Section
 
 TOLD = ("source_defence", "target_defence")
-COLUMNS = (*SCORES, *TOLD)
+COLUMNS = (*groups.SCORES, *TOLD)
 WHO = ("naive", "adaptive", "transferred")
 MODEL = ["model", "defence"]
 NONE = "none"
@@ -46,7 +37,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`, with COLUMNS.
     """
-    frame = _attacked(scored(records, ["source_model_id", "target_model_id", *TOLD]))
+    frame = _attacked(groups.scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
     return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
@@ -64,7 +55,7 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     who[same & defended] = source["adaptive"].map({True: "adaptive", False: "naive"})[same & defended]
     who[defended & (source["defence"] == NONE) & (source["network"] == target["network"])] = "transferred"
     asked = pd.MultiIndex.from_arrays([target["network"], frame["label"].astype(object)])
-    who[is_white_box(frame) & ~defended & asked.isin(asked[defended & (who != "")])] = "adaptive"
+    who[groups.is_white_box(frame) & ~defended & asked.isin(asked[defended & (who != "")])] = "adaptive"
     frame = plain(frame).assign(who=who, network=target["network"], defence=target["defence"])
     frame["_adaptive"] = target["adaptive"]
     frame = frame[(frame["who"] != "") & frame["dsc_foreground"].notna()].sort_values(
@@ -102,36 +93,28 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     clean = frame.drop_duplicates([*MODEL, "case_id"]).groupby(MODEL)["dsc_foreground_clean"].mean().reset_index()
     rows = frame[keys].drop_duplicates().merge(clean, on=MODEL)
     for who in WHO:
-        own = grouped(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
-        own = own.rename(columns={"dsc_foreground": who})
-        names = {name: f"{who}_{name}" for name in ("cases", "seeds", "patients", "low", "high")}
-        names |= {name: f"{who}_{name}" for name in ("hd95_penalised", "dsc")}
+        own = groups.grouped(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
+        names = {name: f"{who}_{name}" for name in own.columns if name not in keys} | {"dsc_foreground": who}
         rows = rows.merge(own.rename(columns=names), on=keys, how="left")
-    rows = rows.merge(_hidden(frame, keys), on=keys, how="left")
-    rows = with_settings(rows, frame)
+    rows = groups.with_settings(rows.merge(_hidden(frame, keys), on=keys, how="left"), frame)
     rows["_plain"] = rows["defence"] != NONE
     order = ["threat_model", "attack", "budget", "label", "_plain", "defence", "model"]
     rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
-    shown: dict[str, pd.Series | list[str]] = {
-        "model": rows["model"],
-        "attack": rows["label"],
-        "threat_model": rows["threat_model"],
-    }
-    shown["dsc_foreground_clean"] = rows["dsc_foreground_clean"]
+    shown = rows[["model", "label", "threat_model", "dsc_foreground_clean"]].rename(columns={"label": "attack"})
     for who in WHO:
         shown[f"{who}\nDSC"] = rows[who]
         shown[f"{who}\nn"] = _counts(rows, who)
-        shown[f"{who}\ninterval"] = bounds(rows, f"{who}_low", f"{who}_high")
+        shown[f"{who}\ninterval"] = groups.bounds(rows, f"{who}_low", f"{who}_high")
         if who == "adaptive":
             shown["hidden\npoints"] = rows["hidden"]
-            shown["hidden\ninterval"] = bounds(rows, "hidden_low", "hidden_high")
+            shown["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
     patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
-    note = one_patient_note(pd.DataFrame({"patients": patients}))
+    note = groups.one_patient_note(pd.DataFrame({"patients": patients}))
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
     about = " ".join(f"{model}: {defence}." for model, defence in named)
     data = rows.drop(columns="attack").assign(dataset=dataset)
-    text = f"{HOW}{COUNTS}{note} {about}"
-    return Section(f"{dataset}: defences under three attackers", pd.DataFrame(shown), text, data)
+    text = f"{HOW}{groups.COUNTS}{note} {about}"
+    return Section(f"{dataset}: defences under three attackers", shown, text, data)
 
 
 def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -139,7 +122,9 @@ def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
-    rows = grouped(pairs.assign(hidden=pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]), keys, "hidden")
+    rows = groups.grouped(
+        pairs.assign(hidden=pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]), keys, "hidden"
+    )
     rows = rows.rename(columns={"low": "hidden_low", "high": "hidden_high"})
     return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
 

@@ -1,26 +1,16 @@
-"""Which model keeps most of its foreground DSC under the worst of several attacks of one threat model and budget."""
+"""Ranks models, or the methods that trained them, by their foreground DSC under the worst of several attacks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import (
-    COUNTS,
-    beside,
-    bounds,
-    budget_texts,
-    grouped,
-    is_white_box,
-    one_patient_note,
-    scored,
-)
-from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
-from freqbench.analysis.worst import case_minima, complete_cases
+from freqbench.analysis.statistics import SIGNIFICANCE, holm, nested_intervals, t_tests
+from freqbench.analysis.tables import case_minima, complete_cases
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import methods
 
 SCORE = "dsc_foreground"
 KEYS = ["threat_model", "budget_name", "budget_text"]
@@ -33,6 +23,12 @@ HOW = (
     "of this table, has p below 0.05, else it is open. With few or weak attacks all numbers are upper bounds of the "
     "robustness. "
 )
+HOW_METHODS = (
+    "Networks that differ in the seed of their training alone are one method: its mean is over patients and networks, "
+    "and its interval, like that of `behind`, holds the spread of both instead of that of patients alone (two-way "
+    "random effects, Student's t with Satterthwaite's degrees of freedom)."
+)
+ONE_EACH = "One network a method: the order of networks, not of training methods."
 
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
@@ -41,20 +37,19 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`.
     """
-    frame = scored(records, ["target_method"])
-    frame = frame[is_white_box(frame) & frame["budget"].notna() & frame[SCORE].notna()]
+    frame = groups.scored(records, ["target_method"])
+    frame = frame[groups.is_white_box(frame) & frame["budget"].notna() & frame[SCORE].notna()]
     if frame.empty:
-        return [
-            Section("Leaderboard", text="No white-box attack with a budget was scored, so there is nothing to rank by.")
-        ]
-    frame = frame.assign(_score=frame[SCORE], budget_text=budget_texts(frame))
+        text = "No white-box attack with a budget was scored, so there is nothing to rank by."
+        return [Section("Leaderboard", text=text)]
+    frame = frame.assign(_score=frame[SCORE], budget_text=groups.budget_texts(frame))
     return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
     boards, pairs, notes = [], [], []
-    known = methods.methods_of(frame)
-    replicated = methods.are_replicated(known)
+    known = methods_of(frame)
+    replicated = len(set(known.values())) < len(known)
     for (threat_model, name, value), rows in frame.groupby(KEYS, observed=True):
         board, tests, note = _board(rows, known if replicated else None)
         place = {"threat_model": str(threat_model), "budget": f"{name}={value}"}
@@ -67,24 +62,14 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     if data.empty:
         return Section(title, text=" ".join(notes))
     data = _decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
-    text = " ".join([HOW + COUNTS + one_patient_note(data), *_on_methods(known, replicated), *notes])
+    about = HOW_METHODS if replicated else ONE_EACH if len(known) > 1 else ""
+    text = " ".join(filter(None, [HOW + groups.COUNTS + groups.one_patient_note(data), about, *notes]))
     return Section(title, _table(data), text, data)
 
 
-def _on_methods(known: Mapping[str, str], replicated: bool) -> list[str]:
-    """Whether the ranks are those of training methods."""
-    if replicated:
-        return [methods.HOW]
-    return [f"{methods.ONE_EACH.capitalize()}."] if len(known) > 1 else []
-
-
 def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """The models of one threat model and budget in their order, tests of all pairs, and what could not be compared.
-
-    Args:
-        rows: of one threat model and budget.
-        known: the method of each model, where methods are to be ranked in the place of models.
-    """
+    """The models of one threat model and budget in their order, tests of all pairs, and what could not be compared;
+    with the method of each model, methods in the place of models."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     common, lacking = runs.index[runs == models], list(runs.index[runs < models])
@@ -102,7 +87,7 @@ def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.Data
         notes.append(f"{left_out} cases left out that not every model and attack has a score for")
     complete = complete[complete["case_id"].isin(minima["case_id"].unique())]
     means = ["dsc_foreground_clean", "dsc_foreground_drop", "hd95_penalised", "dsc"]
-    board = grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
+    board = groups.grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
     singles = complete.groupby(["target_model", "label"], observed=True)[SCORE].mean()
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
     board = board.assign(
@@ -111,7 +96,7 @@ def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.Data
     board = board.sort_values(SCORE, ascending=False, kind="stable", ignore_index=True)
     board["rank"] = board[SCORE].rank(ascending=False, method="min").astype(int)
     if known is not None:
-        board, tests, note = methods.by_method(board, minima, known, [SCORE, *means])
+        board, tests, note = _by_method(board, minima, known, [SCORE, *means])
         return board, tests, "; ".join([*notes, note] if note else notes)
     return board, _tests(minima, board["target_model"].tolist()), "; ".join(notes)
 
@@ -120,9 +105,7 @@ def _tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
     """Points that a model is `behind` each model `ahead` of it, paired by case, with their tests."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     pairs = [
-        pd.DataFrame(
-            {"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]},
-        )
+        pd.DataFrame({"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]})
         for a, b in combinations(ranked, 2)
     ]
     return t_tests(pd.concat(pairs), ["ahead", "target_model"], "behind") if pairs else pd.DataFrame()
@@ -143,12 +126,56 @@ def _decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:
-    shown = data[["threat_model", "budget"]].assign(model=data["target_model"], rank=data["rank"])
-    if "networks" in data:
-        shown["networks"] = data["networks"]
-    for name in ("cases", "seeds", "patients", "num_attacks", SCORE):
-        shown[name] = data[name]
-    shown["interval"] = bounds(data)
-    shown["behind"], shown["behind interval"] = data["behind"], bounds(data, "behind_low", "behind_high")
-    others = beside(data, "dsc", "dsc_foreground_drop", "strongest")
+    names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
+    counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
+    shown = data[[*names, *counts, SCORE]].rename(columns=names)
+    shown["interval"] = groups.bounds(data)
+    shown["behind"], shown["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
+    others = groups.beside(data, "dsc", "dsc_foreground_drop", "strongest")
     return shown.assign(order=data["order"], **others)
+
+
+def methods_of(frame: pd.DataFrame) -> dict[str, str]:
+    """The method of each network by its name, called by the shortest name of its networks.
+
+    Methods are told apart by `target_method`, not by names, so that replicates of several stores are one method and
+    trainings of one name are not; a network without it is a method of its own.
+    """
+    pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
+    known = pairs[pairs["target_method"].notna()]
+    ids = dict(known.itertuples(index=False, name=None))
+    names = sorted(pairs["target_model"].unique(), key=lambda name: (len(name), name))
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(ids.get(name, f"of {name} alone"), name)
+    return {name: first[ids.get(name, f"of {name} alone")] for name in names}
+
+
+def _by_method(
+    board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """A board of networks as one of methods (under `target_model`) with `networks`, their number; of every pair how far
+    `target_model` is behind `ahead`; and which have one network. The first score has the interval and the rank."""
+    score, *others = scores
+    named = minima.assign(method=minima["target_model"].astype(object).map(methods))
+    own = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")
+    of_method = own.groupby("method")
+    found = nested_intervals(named, score).rename(columns={"mean": score}).drop(columns=["df", "p"]).set_index("method")
+    for name in others:
+        found[name] = nested_intervals(named, name).set_index("method")["mean"]
+    for name in ("cases", "seeds", "num_attacks"):
+        found[name] = of_method[name].max()
+    found["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
+    found = found.sort_values(score, ascending=False, kind="stable")
+    found["rank"] = found[score].rank(ascending=False, method="min").astype(int)
+    ranked = [str(name) for name in found.index]
+    tests = [
+        nested_intervals(named[named["method"].isin(ranked[place:])], score, behind=ahead)
+        .query("method != @ahead")
+        .assign(ahead=ahead)
+        for place, ahead in enumerate(ranked[:-1])
+    ]
+    pairs = pd.concat(tests).rename(columns={"method": "target_model"}) if tests else pd.DataFrame()
+    single = [str(name) for name in found.index[found["networks"] == 1]]
+    said = f"one network, so its intervals hold no spread of trainings: {', '.join(single)}" if single else ""
+    return found.rename_axis("target_model").reset_index(), pairs, said

@@ -1,11 +1,11 @@
-"""Natural beside adversarial robustness: what corruptions leave of each model, and what attacks do."""
+"""Compares natural with adversarial robustness: what corruptions leave of each model, and what attacks do."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 from freqbench.analysis.groups import COUNTS, bounds
-from freqbench.reporting.prepared import NUMBERS, intervals, places, shown_rows
+from freqbench.reporting.figure_data import NUMBERS, intervals, places, shown_rows
 from freqbench.reporting.render import Section
 
 COLUMNS = tuple(name for name in NUMBERS if name != "budget")
@@ -16,13 +16,13 @@ HOW = (
     "What scanners and patients do to a volume beside what attackers do, on the models that had both, over settings "
     "and cases that all of them have. Corruptions count by their mean over kinds and severities, as they are drawn by "
     "nature; attacks, white-box, by the worst of each case, as they are chosen. Severities of two kinds are no equal "
-    "steps. "
+    "steps. DSC is that of the foreground; the papers', with the background, stands last, of the same volumes. "
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both kinds of robustness, in points or DSC x100; means with 95 % intervals over patients, as of `intervals`.
+    """Both kinds of robustness, in points or foreground DSC x100; means with 95 % intervals as of `intervals`.
 
     Attributes:
         clean: of the DSC of clean volumes, by `target_model`.
@@ -30,6 +30,7 @@ class Comparison:
         by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
         left: of the DSC that is left, by `target_model` and `group`: under corruptions the mean over all of them, under
             attacks that of the strongest on each case.
+        papers: means of the papers' DSC of the same volumes, by `target_model` and `group` (`clean` too).
         rows: (group, row) in the order of the report.
         models: in their order.
         n: cases.
@@ -39,6 +40,7 @@ class Comparison:
     by_severity: pd.DataFrame
     by_row: pd.DataFrame
     left: pd.DataFrame
+    papers: pd.DataFrame
     rows: tuple[tuple[str, str], ...]
     models: tuple[str, ...]
     n: int
@@ -52,7 +54,7 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
     a model's own row counts. Seeds are averaged, but the worst attack is that of any seed.
 
     Args:
-        rows: of `prepared.shown_rows`, of one dataset.
+        rows: of `figure_data.shown_rows`, of one dataset.
     """
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
@@ -70,14 +72,17 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
     natural = natural.assign(group="natural", row=_kinds(natural["family"]))
     attacks = attacks.assign(group="attack", row=attacks["label"].astype(str))
     keys = ["target_model", "case_key", "patient_id"]
-    worst = attacks.groupby(keys, observed=True, as_index=False)["dsc"].min().assign(group="attack")
+    worst = attacks.sort_values("dsc_foreground", kind="stable").drop_duplicates(keys)
     both = pd.concat([natural, attacks])
+    clean = both.drop_duplicates(keys)
+    of_papers = pd.concat([clean.assign(dsc=clean["dsc_clean"], group="clean"), natural, worst])
     kinds = [("natural", kind) for kind in _kinds(pd.Series([*places(natural, "family")]))]
     return Comparison(
-        clean=intervals(both.drop_duplicates(keys), ["target_model"], "dsc_clean"),
+        clean=intervals(clean, ["target_model"], "dsc_foreground_clean"),
         by_severity=intervals(natural, ["target_model", "budget"], "drop"),
         by_row=intervals(both, ["target_model", "group", "row"], "drop"),
-        left=intervals(pd.concat([natural, worst]), ["target_model", "group"], "dsc"),
+        left=intervals(pd.concat([natural, worst]), ["target_model", "group"], "dsc_foreground"),
+        papers=intervals(of_papers, ["target_model", "group"], "dsc"),
         rows=(*kinds, *(("attack", label) for label in places(attacks, "label"))),
         models=tuple(models),
         n=len(cases),
@@ -114,26 +119,24 @@ def natural(records: pd.DataFrame) -> list[Section]:
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
         found = compared(rows)
         if isinstance(found, str):
-            sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=f"{_sentence(found)}."))
+            text = f"{found[0].upper()}{found[1:]}."
+            sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
             sections += [_left(str(dataset), found), _drops(str(dataset), found)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 
-def _sentence(reason: str) -> str:
-    return f"{reason[0].upper()}{reason[1:]}"
-
-
 def _left(dataset: str, found: Comparison) -> Section:
     """A row a model."""
-    table = pd.DataFrame({"model": found.models}).assign(clean=_of(found, found.clean)["mean"])
-    shown = table.rename(columns={"clean": "DSC clean"})
+    shown = pd.DataFrame({"model": found.models}).assign(dsc_foreground_clean=_of(found, found.clean)["mean"])
     for group, name in GROUPS.items():
         own = _of(found, found.left[found.left["group"] == group])
-        shown[f"under {name}\nDSC"] = own["mean"]
+        shown[f"under {name}\nDSC foreground"] = own["mean"]
         shown[f"under {name}\ninterval"] = bounds(own)
     for severity, rows in found.by_severity.groupby("budget"):
         shown[f"drop at severity\n{severity:g}"] = _of(found, rows)["mean"]
+    for group, name in {"clean": "clean", **GROUPS}.items():
+        shown[f"DSC\n{name}"] = _of(found, found.papers[found.papers["group"] == group])["mean"]
     data = pd.concat([found.clean.assign(group="clean"), found.left, found.by_severity.assign(group="natural")])
     text = f"{HOW}{found.n} cases; {COUNTS}"
     return Section(f"{dataset}: natural beside adversarial robustness", shown, text, data.assign(dataset=dataset))
@@ -147,7 +150,7 @@ def _drops(dataset: str, found: Comparison) -> Section:
         own = found.by_row[found.by_row["target_model"] == model].set_index(["group", "row"]).reindex(places)
         shown[f"{model}\ndrop"] = own["mean"].to_numpy()
         shown[f"{model}\ninterval"] = bounds(own)
-    title = f"{dataset}: drop of DSC by each corruption (mean over severities) and attack, points"
+    title = f"{dataset}: drop of foreground DSC by each corruption (mean over severities) and attack, points"
     return Section(title, shown, data=found.by_row.assign(dataset=dataset))
 
 

@@ -1,19 +1,11 @@
-"""Which attack breaks which organ: the drop of Dice of every class under every attack."""
+"""Shows which attack breaks which organ: the drop of Dice of every class under every attack."""
 
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import (
-    ATTACK,
-    grouped,
-    is_white_box,
-    most,
-    one_patient_note,
-    points,
-    scored,
-    with_settings,
-)
+from freqbench.analysis.groups import ATTACK, points
 from freqbench.reporting.render import Section
 from freqbench.results import KEY
 
@@ -37,22 +29,21 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
         records: after `tables.current(strength.checked(...))`.
         classes: the columns of CLASS_RECORDS, of at least these records.
     """
-    frame = scored(records, KEY)
-    frame = frame[is_white_box(frame)]
+    frame = groups.scored(records, KEY)
+    frame = frame[groups.is_white_box(frame)]
     joined = frame.head(0) if classes.empty else _joined(frame, classes)
     if joined.empty:
         return [Section("Organs", text=_nothing(frame, classes))]
-    rows = with_settings(grouped(joined, [*GROUP, "class_index"], "drop"), frame)
-    names = _names(joined)
-    clean = _clean(joined)
+    rows = groups.with_settings(groups.grouped(joined, [*GROUP, "class_index"], "drop"), frame)
+    names, clean = _names(joined), _clean(joined)
     sections: list[Section] = []
     for (dataset, model), own in rows.groupby(["dataset", "target_model"]):
         known = names[str(dataset)]
         own = own.assign(class_name=own["class_index"].map(known))
+        data = own[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
+        text = ("" if sections else HOW) + groups.most(own) + groups.one_patient_note(own)
         of_clean = clean[(clean["dataset"] == dataset) & (clean["target_model"] == model)]
         table = _table(own, known, of_clean.set_index("class_index"))
-        data = own[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
-        text = ("" if sections else HOW) + most(own) + one_patient_note(own)
         sections.append(Section(f"{dataset}: drop of each organ of {model}", table, text, data))
     return sections
 
@@ -62,8 +53,7 @@ def _joined(frame: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     shown = classes[classes["class_index"] > 0]
     place = _places(frame, shown)
     shown, place = shown[place >= 0], place[place >= 0]
-    known = [*GROUP, "case_id", "patient_id", "seed"]
-    joined = frame[known].take(place).reset_index(drop=True)
+    joined = frame[[*GROUP, "case_id", "patient_id", "seed"]].take(place).reset_index(drop=True)
     values = {name: 100 * shown[name].to_numpy(float, na_value=np.nan) for name in ("dsc", "dsc_clean")}
     return joined.assign(
         class_index=shown["class_index"].to_numpy(),
@@ -100,11 +90,10 @@ def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
 
 
 def _clean(joined: pd.DataFrame) -> pd.DataFrame:
-    """Mean clean Dice of each class, each case once."""
+    """Mean clean Dice of each class and `n`, each case once."""
     keys = ["dataset", "target_model", "class_index"]
-    once = joined.drop_duplicates([*keys, "case_id"])
-    groups = once.groupby(keys, observed=True)["clean"]
-    return plain(groups.agg(clean="mean", n="count").reset_index())
+    once = plain(joined.drop_duplicates([*keys, "case_id"])[[*keys, "clean"]])
+    return once.groupby(keys).agg(clean=("clean", "mean"), n=("clean", "count")).reset_index()
 
 
 def _table(own: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How far an attack on one model carries to models it never saw.
+"""Shows how far an attack on one model carries to models it never saw, and compares attacks of equal distance.
 
 The transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) over the same volumes made on s: the share
 of the white-box damage that arrives. Drops are of the foreground DSC. The rate is undefined where the white-box drop
@@ -10,25 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from freqbench.analysis.clusters import Array, Statistic, intervals
+from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import (
-    ATTACK,
-    COUNTS,
-    beside,
-    bounds,
-    budget_texts,
-    by_attack,
-    grouped,
-    is_white_box,
-    most,
-    one_patient_note,
-    points,
-    scored,
-    with_settings,
-)
+from freqbench.analysis.groups import ATTACK, points
+from freqbench.analysis.statistics import SIGNIFICANCE, Array, Statistic, statistic_intervals, t_tests
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.matched import matched_by_distance
 
 MIN_DROP = 1.0
 PAIR = ["source_model", "target_model"]
@@ -36,7 +22,9 @@ DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 NULL_ROW = " control="  # of a label: the change without the optimisation
 _HEADINGS = (*ATTACK, "source_model", "attack", "made on")
-_DISTANCES = ["ssim_body", "lpips_body", "l2_body"]
+DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "LPIPS body", "l2_body": "L2 body"}
+TOLERANCE = 0.1
+MOST_MATCHES = 100
 
 HOW_MATRIX = (
     "Each cell is the mean drop of the target's foreground DSC in points (clean minus attacked) under volumes made on "
@@ -52,6 +40,14 @@ HOW_RATES = (
     "model `none` have none, nor have null rows (`control=...`), which know no model and carry to all alike. Pairs "
     f"with a white-box drop below {MIN_DROP:g} point have no rate and are counted as undefined. "
 )
+HOW_MATCHED = (
+    "Each row sets two different attacks side by side whose mean distance inside the body is about the same, within 10 "
+    "% of the larger: 1 - SSIM, LPIPS or L2. Drops are points of foreground DSC of models that the volumes were not "
+    "made on, over the same cases, sources and targets; the stronger attack stands first. Its order holds where "
+    "Student's t over patients, Holm-corrected over all pairs of attacks of this table, has p below 0.05, else it is "
+    "open; the interval is t of the row alone, not corrected. An attack that optimises SSIM looks good at equal SSIM: "
+    "believe an order that two distances agree on."
+)
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
@@ -60,7 +56,7 @@ def transfer(records: pd.DataFrame) -> list[Section]:
     Args:
         records: after `tables.current(strength.checked(...))`, with `ssim_body`, `lpips_body` and `l2_body`.
     """
-    frame = scored(records, _DISTANCES)
+    frame = groups.scored(records, list(DISTANCES))
     sections = []
     for dataset, own in frame.groupby("dataset", observed=True):
         carried = _carried(own)
@@ -70,12 +66,12 @@ def transfer(records: pd.DataFrame) -> list[Section]:
         rates, pairs = _rates(carried)
         sections.append(_ranking(str(dataset), own, rates))
         sections.append(_matrix(str(dataset), own, pairs))
-        sections.append(matched_by_distance(str(dataset), own[~is_white_box(own)]))
+        sections.append(_matched(str(dataset), own[~groups.is_white_box(own)]))
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
 
 
 def _nothing(frame: pd.DataFrame) -> str:
-    if is_white_box(frame).all():
+    if groups.is_white_box(frame).all():
         return (
             "Every volume was scored by the model that it was made on only, so nothing is known about transfer: give "
             "the job several models and `targets: all`."
@@ -91,7 +87,7 @@ def _carried(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame[DROP].notna()]
     keys = [*ATTACK, "source_model", "case_id", "seed"]
     volume = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
-    white = is_white_box(frame).to_numpy()
+    white = groups.is_white_box(frame).to_numpy()
     own = np.full(volume.max(initial=-1) + 1, np.nan)
     own[volume[white]] = frame[DROP].to_numpy()[white]
     carried = frame.loc[~white, [*ATTACK, *PAIR, "case_id", "patient_id", "seed", DROP]].rename(columns={DROP: "drop"})
@@ -102,10 +98,10 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of each attack and of each of its pairs: `rate`, `low`, `high` in per cent."""
     of_attacks, of_pairs = [], []
     for (label, threat_model), own in carried.groupby(ATTACK, observed=True):
-        groups = own.groupby(PAIR, observed=True)
-        pairs = plain(groups[["drop", "own"]].mean().reset_index())
+        by_pair = own.groupby(PAIR, observed=True)
+        pairs = plain(by_pair[["drop", "own"]].mean().reset_index())
         patients, names = pd.factorize(own["patient_id"], sort=True)
-        place = groups.ngroup().to_numpy() * len(names) + patients
+        place = by_pair.ngroup().to_numpy() * len(names) + patients
         cells, shape = len(pairs) * len(names), (len(pairs), len(names))
         counts = np.bincount(place, minlength=cells).reshape(shape).astype(float)
         drops, owns = (
@@ -113,13 +109,10 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
         is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
         known = np.array([len(names), *(counts > 0).sum(axis=1)])
-        found = intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
+        found = statistic_intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
         of_attacks.append((label, threat_model, *found[0], len(pairs), int((~is_defined).sum())))
-        of_pairs.append(
-            pairs.assign(
-                label=str(label), threat_model=str(threat_model), rate=found[1:, 0], low=found[1:, 1], high=found[1:, 2]
-            )
-        )
+        pairs[["rate", "low", "high"]] = found[1:]
+        of_pairs.append(pairs.assign(label=str(label), threat_model=str(threat_model)))
     columns = [*ATTACK, "rate", "rate_low", "rate_high", "pairs", "undefined"]
     return pd.DataFrame(of_attacks, columns=columns), pd.concat(of_pairs, ignore_index=True)
 
@@ -137,45 +130,36 @@ def _shares(is_defined: NDArray[np.bool_]) -> Statistic:
 
 
 def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
-    white = is_white_box(frame)
+    white = groups.is_white_box(frame)
     own = plain(frame[white].groupby(ATTACK, observed=True)[DROP].mean().rename("white_box").reset_index())
-    rows = grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *_DISTANCES])
-    rows = with_settings(rates.merge(rows, on=ATTACK).merge(own, on=ATTACK), frame)
-    rows = rows.assign(budget_text=budget_texts(rows).astype(object))
+    rows = groups.grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *DISTANCES])
+    rows = groups.with_settings(rates.merge(rows, on=ATTACK).merge(own, on=ATTACK), frame)
+    rows = rows.assign(budget_text=groups.budget_texts(rows).astype(object))
     is_ranked = (rows["threat_model"] != UNBOUNDED) & ~rows["label"].str.contains(NULL_ROW, regex=False)
     ranked = rows.assign(budget_name=rows["budget_name"].fillna(""), rate=rows["rate"].where(is_ranked))
-    groups = ranked.groupby(["threat_model", "budget_name", "budget_text"])
-    rows["rank"] = groups["rate"].rank(ascending=False, method="min").astype("Int64")
+    budgets = ranked.groupby(["threat_model", "budget_name", "budget_text"])
+    rows["rank"] = budgets["rate"].rank(ascending=False, method="min").astype("Int64")
     rows = rows.sort_values(["threat_model", "budget_name", "budget", "rank"], kind="stable", ignore_index=True)
-    columns = {
-        "threat_model": rows["threat_model"],
-        "rank": rows["rank"],
-        "attack": rows["label"],
-        **{name: rows[name] for name in ("cases", "seeds", "patients")},
-        "rate %": rows["rate"],
-        "interval": bounds(rows, "rate_low", "rate_high"),
-        "pairs": rows["pairs"],
-        "undefined": rows["undefined"],
-        "white-box drop": rows["white_box"],
-        "transferred drop": rows[DROP],
-        **beside(rows),
-        "dsc_drop": rows["drop"],
-        "ssim_body": 100 * rows["ssim_body"].astype(float),
-        "lpips_body": 100 * (1 - rows["lpips_body"].astype(float)),
-        "l2_body": rows["l2_body"],
-    }
-    table = pd.DataFrame(columns)
-    scaled = {name: table[name] for name in _DISTANCES}
-    data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset, **scaled)
-    return Section(f"{dataset}: transfer rate of each attack", table, HOW_RATES + COUNTS + one_patient_note(rows), data)
+    rows = rows.astype(dict.fromkeys(DISTANCES, float))
+    rows["ssim_body"], rows["lpips_body"] = 100 * rows["ssim_body"], 100 * (1 - rows["lpips_body"])
+    names = {"label": "attack", "rate": "rate %"}
+    table = rows[["threat_model", "rank", "label", "cases", "seeds", "patients", "rate"]].rename(columns=names)
+    table["interval"] = groups.bounds(rows, "rate_low", "rate_high")
+    drops = {"white-box drop": rows["white_box"], "transferred drop": rows[DROP]}
+    table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.beside(rows))
+    table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
+    data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
+    text = HOW_RATES + groups.COUNTS + groups.one_patient_note(rows)
+    return Section(f"{dataset}: transfer rate of each attack", table, text, data)
 
 
 def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
-    rows = with_settings(grouped(frame, [*ATTACK, *PAIR], DROP, ["hd95_penalised", "drop"]), frame)
+    rows = groups.with_settings(groups.grouped(frame, [*ATTACK, *PAIR], DROP, ["hd95_penalised", "drop"]), frame)
     rates = pairs.rename(columns={"low": "rate_low", "high": "rate_high", "own": "white_box_drop"})
     keys = [*ATTACK, *PAIR]
     rows = rows.merge(rates[[*keys, "rate", "rate_low", "rate_high", "white_box_drop"]], on=keys, how="left")
-    rows = by_attack(rows).assign(cell=[_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)])
+    rows = groups.by_attack(rows)
+    rows["cell"] = [_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)]
     lines = [*ATTACK, "source_model"]
     wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("")
     wide = wide.rename(columns={name: f"{name} (model)" for name in _HEADINGS})
@@ -184,10 +168,118 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     table.columns.name = None
     data = rows.drop(columns=["attack", "cell"]).assign(dataset=dataset)
     title = f"{dataset}: drop of foreground DSC of each target (columns) under volumes made on each source (rows)"
-    return Section(title, table, HOW_MATRIX + most(rows) + one_patient_note(rows), data)
+    return Section(title, table, HOW_MATRIX + groups.most(rows) + groups.one_patient_note(rows), data)
 
 
 def _cell(source: str, target: str, drop: float, rate: float) -> str:
     if np.isnan(drop) or np.isnan(rate):
         return points(drop) + ("*" if source == target else "")
     return f"{points(drop)} ({points(rate, 0)} %)"
+
+
+def _matched(dataset: str, frame: pd.DataFrame) -> Section:
+    """Pairs of attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
+    title = f"{dataset}: transferred drop of attacks matched by distance"
+    of_attack = frame.groupby(ATTACK, observed=True)
+    means = plain(of_attack[list(DISTANCES)].mean().reset_index()).astype(dict.fromkeys(DISTANCES, float))
+    means = means.assign(number=np.arange(len(means)), ssim_body=1 - means["ssim_body"])
+    attacks = groups.with_settings(means, frame).sort_values("number")["attack"].to_numpy()
+    found = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
+    matches = pd.concat([each for each, _ in found], ignore_index=True)
+    rows = _compared(matches, frame, of_attack.ngroup().to_numpy(), len(means)) if len(matches) else matches
+    rows = rows[rows["n"] > 0] if len(rows) else rows
+    if rows.empty:
+        text = (
+            "No two different attacks have a mean distance inside the body that agrees within 10 % and share cases, so "
+            "attacks cannot be compared across threat models here."
+        )
+        return Section(title, text=text)
+    left_out = sum(count for _, count in found)
+    more = f" The {left_out} pairs that agree less well are left out." if left_out else ""
+    data = _named(rows, means).assign(dataset=dataset)
+    return Section(title, _matches_table(data), HOW_MATCHED + more, data)
+
+
+def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.DataFrame, int]:
+    """Numbers of settings that agree in a distance, the best agreement first, and how many pairs are left out."""
+    a, b = np.triu_indices(len(distances), 1)
+    larger = np.maximum(distances[a], distances[b])
+    gap = np.abs(distances[a] - distances[b]) / np.where(larger > 0, larger, np.nan)
+    agree = (gap <= TOLERANCE) & (attacks[a] != attacks[b])
+    order = np.argsort(gap[agree], kind="stable")
+    pairs = pd.DataFrame({"distance": name, "a": a[agree][order], "b": b[agree][order]})
+    return pairs.head(MOST_MATCHES), max(len(pairs) - MOST_MATCHES, 0)
+
+
+def _compared(matches: pd.DataFrame, frame: pd.DataFrame, number: np.ndarray, count: int) -> pd.DataFrame:
+    """The matches with both drops over what both were scored on, their difference and its test over patients.
+
+    A pair of attacks that agrees in two distances is one test.
+    """
+    keys = ["source_model", "target_model", "case_id"]
+    volumes = frame.groupby(keys, observed=True)
+    cell, cells = volumes.ngroup().to_numpy(), volumes.ngroups
+    values = frame["dsc_foreground_drop"].to_numpy()
+    defined = ~np.isnan(values)
+    place = number[defined] * cells + cell[defined]
+    total = np.bincount(place, weights=values[defined], minlength=count * cells)
+    with np.errstate(invalid="ignore"):
+        drops = (total / np.bincount(place, minlength=count * cells)).reshape(count, cells)
+    patients = volumes["patient_id"].first().to_numpy()
+    pairs = matches[["a", "b"]].drop_duplicates(ignore_index=True)
+    first, second = drops[pairs["a"]], drops[pairs["b"]]
+    both = ~np.isnan(first - second)
+    match, column = np.nonzero(both)
+    long = pd.DataFrame({"match": match, "patient_id": patients[column], "a": first[both], "b": second[both]})
+    long["difference"] = long["a"] - long["b"]
+    rows = t_tests(long, ["match"], "difference").set_index("match")
+    rows[["drop_a", "drop_b"]] = long.groupby("match")[["a", "b"]].mean()
+    compared = matches.merge(pairs.join(rows), on=["a", "b"])
+    return _stronger_first(compared.assign(n=compared["n"].fillna(0).astype(int)))
+
+
+def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """With a and b exchanged where b drops more."""
+    swap = rows["mean"] < 0
+    other = {"a": "b", "drop_a": "drop_b", "low": "high"}
+    turned = rows.rename(columns=other | {b: a for a, b in other.items()})
+    turned = turned.assign(mean=-turned["mean"], low=-turned["low"], high=-turned["high"])
+    return rows.where(~swap, turned[rows.columns])
+
+
+def _named(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as the attacks' labels, threat models and distances."""
+    data = pd.DataFrame({"distance": rows["distance"]})
+    column = [list(DISTANCES).index(name) for name in rows["distance"]]
+    for side in ("a", "b"):
+        own = means.iloc[rows[side].astype(int)].reset_index(drop=True)
+        data[f"attack_{side}"], data[f"threat_model_{side}"] = own["label"].to_numpy(), own["threat_model"].to_numpy()
+        data[f"distance_{side}"] = own[list(DISTANCES)].to_numpy()[np.arange(len(own)), column]
+        data[f"drop_{side}"] = rows[f"drop_{side}"].astype(float)
+    numbers = {"difference": "mean", "low": "low", "high": "high", "p": "p", "p_holm": "p_holm"}
+    data = data.assign(**{name: rows[column].astype(float) for name, column in numbers.items()})
+    return data.assign(n=rows["n"].astype(int), patients=rows["clusters"].astype(int))
+
+
+def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
+    sides = zip(data["distance"], data["distance_a"], data["distance_b"], strict=True)
+    drops = zip(data["drop_a"], data["drop_b"], strict=True)
+    return pd.DataFrame(
+        {
+            "at equal": data["distance"].map(DISTANCES),
+            "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
+            "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
+            "distances": [" / ".join(_distance(name, value) for value in pair) for name, *pair in sides],
+            "drops": [" / ".join(map(points, pair)) for pair in drops],
+            "difference": data["difference"],
+            "interval": groups.bounds(data),
+            "order": np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open"),
+            "pairs": data["n"],
+            "patients": data["patients"],
+        }
+    )
+
+
+def _distance(name: str, value: float) -> str:
+    """SSIM and LPIPS as x100, as in the other tables."""
+    return f"{value if name == 'l2_body' else 100 * value:.2f}"

@@ -10,7 +10,6 @@ from tiny import expanded, job, small
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.job.rehearsal import rehearsed
 from freqbench.job.schema import JobSpec, further_targets
 from freqbench.models import DefendedModel, ModelEntry, ModelSpec, load, resolve, resolve_ensemble
 
@@ -137,12 +136,3 @@ def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
     made = config.validate(job(models=models), JobSpec, "job.yaml")
     _, grid = further_targets(made, ["random:3"])
     assert {target.name for cell in grid.cells for target in cell.targets} == {"plain"}
-
-
-def test_a_dry_run_rehearses_the_defences() -> None:
-    models = [entry(name="bits", defence=BITS, adaptive=False), entry(name="s", defence=SMOOTHING)]
-    dry = rehearsed(config.validate(job(models=models), JobSpec, "job.yaml"))
-    assert [(model.defence, model.adaptive) for model in dry.models] == [
-        (spec(defence=BITS).defence, False),
-        (spec(defence=SMOOTHING).defence, True),
-    ]

@@ -1,6 +1,5 @@
 """A network behind a defence: what an attacker follows, what is predicted, and the draws of both."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
-from freqbench.models import DefendedModel, SegmentationModel, SlidingWindowModel, predict, prediction
-from freqbench.models.adapter import InputAdapter
+from freqbench.models import DefendedModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
-from freqbench.models.defences.random_resize_pad import RandomResizePad
-from freqbench.models.settings import Inference
+from freqbench.models.settings import Inference, InputAdapter
 
 ROI = (8, 8, 8)
 RANDOM = [{"name": "random_resize_pad", "smallest": 0.5}, {"name": "randomized_smoothing", "sigma": 0.3, "samples": 20}]
@@ -131,37 +128,6 @@ def test_attack_and_prediction_have_no_noise_in_common() -> None:
     assert not attack & seen
 
 
-def test_attack_and_prediction_have_no_seed_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes and places are few, so that draws of different seeds may be the same."""
-    seeds: list[int] = []
-    drawn = RandomResizePad._drawn
-
-    def spy(self: RandomResizePad, window: Tensor, seed: int) -> Any:
-        seeds.append(seed)
-        return drawn(self, window, seed)
-
-    monkeypatch.setattr(RandomResizePad, "_drawn", spy)
-    model, x = defended(RANDOM[0]), images(1, 1, 12, 8, 8)
-    first = x[:, :, :8]
-    PGD(eps=0.0, steps=4)(model, first, labels_of(first), generator=window_generator(0, "case", 0))
-    predict(model, x, case="case")
-    assert len(seeds) == len(set(seeds)) == 4 * 8 + 2
-
-
-@pytest.mark.parametrize("adaptive", [True, False])
-@pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
-def test_a_batch_is_attacked_as_its_windows_alone(content: dict[str, Any], adaptive: bool) -> None:
-    model, x = defended(content, adaptive=adaptive), images(3, 1, *ROI)
-    attack = PGD(eps=0.1, steps=3)
-
-    def attacked(chosen: list[int]) -> Tensor:
-        generators = [window_generator(0, "case", i) for i in chosen]
-        return attack(model, x[chosen], labels_of(x[chosen]), generator=generators).adversarial
-
-    together, alone = attacked([0, 1, 2]), torch.cat([attacked([i]) for i in range(3)])
-    assert ((together - alone).abs() > 1e-6).double().mean() < 1e-3
-
-
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
 def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, Any]) -> None:
     model, x = defended(content, Recorder(0.5)), images(1, 1, 12, 10, 8)
@@ -204,16 +170,3 @@ def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
     assert first.any()
     assert found.vote is not None
     assert found.vote.radius == pytest.approx(0.3 * 0.6744897501960817)
-
-
-def test_a_model_without_defence_predicts_without_a_vote() -> None:
-    model = SegmentationModel(Recorder(), ROI)
-    found = prediction(model, images(1, 1, *ROI))
-    assert found.vote is None
-    assert torch.equal(found.labels.long(), labels_of(images(1, 1, *ROI))[0, 0])
-
-
-def test_one_draw_alone_leaves_the_logits_as_they_are() -> None:
-    model = defended({"name": "bit_depth", "bits": 8})
-    x = images(1, 1, *ROI)
-    assert math.isclose(float(model(x).abs().max()), float(model.net(model.defence.filtered(x)).abs().max()))

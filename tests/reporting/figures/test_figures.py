@@ -15,16 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from reporting.figures import made
 
+from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, file_stem, write_figures
-from freqbench.reporting.figures.drawings import Material
 from freqbench.reporting.figures.style import PAGE, plain
-from freqbench.reporting.prepared import shown_rows
 from freqbench.results import CLASS_RECORDS, Store, to_table
 
 Make = Callable[..., dict[str, Any]]
 Frame = Callable[..., pd.DataFrame]
 
-NUMBERS = ("budget", "tradeoff", "distance", "transfer", "organs", "pairs", "bands", "cost", "seams", "natural")
+SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
+OTHERS = ("tradeoff", "distance", "organs", "pairs", "bands", "cost", "seams")
 CASES = ("spectrum", "attacks", "robust", "changes", "case")
 
 
@@ -140,7 +140,7 @@ def plausible() -> Material:
     return Material(shown_rows(records), classes, None)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", [*SMOKE, *(pytest.param(name, marks=pytest.mark.integration) for name in OTHERS)])
 def test_no_text_lies_on_another_or_outside(name: str, plausible: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for numbers within data, and for names that lean, whose boxes are larger than they are."""
     of, figure = next(iter(FIGURES[name](plausible)))

@@ -13,7 +13,8 @@ from generated_page import FACTS, data_of, grid
 from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page import packed
-from freqbench.reporting.page.columns import SCORES, numbers, shown_scores, texts
+from freqbench.reporting.page.data import numbers, texts
+from freqbench.reporting.page.score_columns import SCORES, shown_scores
 from freqbench.results import RECORDS
 
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from generated_page import browser, data_of, grid
+from generated_page import data_of, grid
 
 from freqbench.reporting.page import build_page, packed
 
@@ -52,11 +52,13 @@ def served() -> Iterator[tuple[Served, str]]:
     server.server_close()
 
 
-def test_new_data_keep_the_filters_and_unchanged_data_are_not_sent_again(served: tuple[Served, str]) -> None:
+def test_new_data_keep_the_filters_and_unchanged_data_are_not_sent_again(
+    served: tuple[Served, str], chromium: Any
+) -> None:
     state, url = served
     state.show(4)
-    with browser() as opened:
-        page = opened.new_page()
+    with chromium.new_context() as context:
+        page = context.new_page()
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.clock.install()
@@ -73,11 +75,11 @@ def test_new_data_keep_the_filters_and_unchanged_data_are_not_sent_again(served:
         assert not wrong
 
 
-def test_a_server_that_fails_is_told_and_asked_again(served: tuple[Served, str]) -> None:
+def test_a_server_that_fails_is_told_and_asked_again(served: tuple[Served, str], chromium: Any) -> None:
     state, url = served
     state.data = b"not json"
-    with browser() as opened:
-        page = opened.new_page()
+    with chromium.new_context() as context:
+        page = context.new_page()
         page.clock.install()
         page.goto(url)
         page.wait_for_selector("header [role=status]:has-text('trying again')")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from generated_page import browser, data_of, grid
+from generated_page import data_of, grid
 
 from freqbench.reporting.page import build_page
 
@@ -37,12 +37,6 @@ def planted() -> tuple[pd.DataFrame, pd.DataFrame]:
     records.loc[is_failed, ["dsc", "dsc_foreground", "hd95", "ssim"]] = float("nan")
     records.loc[records["attack"] == "sa2", "hd95"] = float("nan")
     return records, classes
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +82,6 @@ def rows_said(page: Any) -> str:
     """The line above the table: `32 rows, each ...`."""
     text: str = page.locator("#panel-table .status").inner_text()
     return text
-
-
-def test_every_tab_draws_without_errors_or_requests(visit: Callable[..., Any]) -> None:
-    page = visit()
-    for name in TABS:
-        page.click(f"#tab-{name}")
-        page.wait_for_selector(f"#panel-{name}:not([hidden]) > *")
-        assert page.locator(f"#panel-{name}").inner_text().strip()
 
 
 def test_a_filter_changes_the_rows(visit: Callable[..., Any]) -> None:
@@ -160,6 +146,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes(visit: Callable[..., Any])
     page.wait_for_function("!location.hash.includes('row=')")
 
 
+@pytest.mark.integration
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
@@ -170,13 +157,6 @@ def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     assert (page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()) == (title, facts)
     assert rows_said(page).startswith("8 rows of 96")
     assert page.locator("[role=columnheader][col-id=ssim]").get_attribute("aria-sort") == "descending"
-
-
-def test_the_back_button_goes_back(visit: Callable[..., Any]) -> None:
-    page = visit()
-    page.click("#tab-organs")
-    page.go_back()
-    page.wait_for_selector("#panel-overview:not([hidden])")
 
 
 def test_the_csv_holds_what_is_shown_and_no_formula(visit: Callable[..., Any]) -> None:
@@ -194,21 +174,13 @@ def test_the_csv_holds_what_is_shown_and_no_formula(visit: Callable[..., Any]) -
     assert len({line["id"] for line in lines}) == 24
 
 
-def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_path: Path) -> None:
-    fields = {"=1+1": "'=1+1", "  @x": "'  @x", "+a": "'+a", "-b": "'-b", 'a"b,c': '"a""b,c"', "\t=2": "' =2"}
-    records, classes = grid(1, ["a"], ["a"], len(fields), 2)
-    page = visit("tab=table&level=cases", path=write(tmp_path, records.assign(case_id=list(fields)), classes))
-    with page.expect_download() as download:
-        page.click("text=Download CSV")
-    text = Path(download.value.path()).read_text()
-    assert [cell for cell in fields.values() if f",{cell}," not in text] == []
-
-
-def test_hostile_names_are_text(visit: Callable[..., Any]) -> None:
+def test_every_tab_draws_and_hostile_names_are_text(visit: Callable[..., Any]) -> None:
     page = visit()
     for name in TABS:
         page.click(f"#tab-{name}")
+        page.wait_for_selector(f"#panel-{name}:not([hidden]) > *")
         page.wait_for_timeout(100)
+        assert page.locator(f"#panel-{name}").inner_text().strip()
         assert page.locator(f"#panel-{name} script, #panel-{name} img").count() == 0
     page.click("#tab-curves")
     assert page.locator(".chart[aria-label^=linf] .legendtext", has_text=BOLD).count() > 0
@@ -234,6 +206,7 @@ def test_a_curve_has_a_text_and_a_table(visit: Callable[..., Any]) -> None:
     assert page.locator("figure table").first.locator("tbody tr").count() == 2
 
 
+@pytest.mark.integration
 def test_dark_follows_the_system_and_the_button_stays(visit: Callable[..., Any]) -> None:
     page = visit(color_scheme="dark")
     shade = "getComputedStyle(document.documentElement).backgroundColor"
@@ -245,6 +218,7 @@ def test_dark_follows_the_system_and_the_button_stays(visit: Callable[..., Any])
     assert page.evaluate(shade) == "rgb(246, 247, 249)"
 
 
+@pytest.mark.integration
 def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None:
     page = visit()
     for _ in range(10):
@@ -270,31 +244,38 @@ def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None
     assert page.locator("dialog h2").inner_text() == "Case case000"
 
 
-@pytest.mark.parametrize("name", TABS)
-def test_a_narrow_screen_scrolls_down_only(visit: Callable[..., Any], name: str) -> None:
-    page = visit(f"tab={name}", width=360)
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+def test_a_narrow_screen_scrolls_down_only(visit: Callable[..., Any]) -> None:
+    page = visit(width=360)
+    for name in TABS:
+        page.evaluate(f"document.getElementById('tab-{name}').click()")
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
 
 
-def test_volumes_say_how_to_save_them_or_open_the_viewer(visit: Callable[..., Any], tmp_path: Path) -> None:
-    assert "save_adversarial: nifti" in visit("tab=volumes").locator("#panel-volumes").inner_text()
-    viewer = "window.freqbenchViewer = {open(element, manifest) { element.textContent = 'saw ' + manifest.name; }};"
-    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "mine"})
-    assert visit("tab=volumes", path=path).locator(".viewer").inner_text() == "saw mine"
+@pytest.mark.integration
+def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_path: Path) -> None:
+    fields = {"=1+1": "'=1+1", "  @x": "'  @x", "+a": "'+a", "-b": "'-b", 'a"b,c': '"a""b,c"', "\t=2": "' =2"}
+    records, classes = grid(1, ["a"], ["a"], len(fields), 2)
+    page = visit("tab=table&level=cases", path=write(tmp_path, records.assign(case_id=list(fields)), classes))
+    with page.expect_download() as download:
+        page.click("text=Download CSV")
+    text = Path(download.value.path()).read_text()
+    assert [cell for cell in fields.values() if f",{cell}," not in text] == []
 
 
 def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], tmp_path: Path) -> None:
-    """A page on a disk may not fetch its neighbours."""
+    """A page on a disk may not fetch its neighbours; without volumes it says how to save them."""
+    assert "save_adversarial: nifti" in visit("tab=volumes").locator("#panel-volumes").inner_text()
     (tmp_path / "one.js").write_text("document.querySelector('.viewer').textContent = 'ran';")
     viewer = (
-        "window.freqbenchViewer = {open(element) { const script = document.createElement('script');"
-        "script.src = 'one.js'; document.head.append(script); }};"
+        "window.freqbenchViewer = {open(element, manifest) { const script = document.createElement('script');"
+        "script.src = `${manifest.name}.js`; document.head.append(script); }};"
     )
-    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={})
+    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "one"})
     visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
 
 
+@pytest.mark.integration
 def test_print_shows_the_rows_as_a_table(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

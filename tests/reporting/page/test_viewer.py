@@ -17,18 +17,12 @@ import nibabel
 import numpy as np
 import pytest
 from matplotlib import image as pictures
-from volumes_page import COLORS, DIST, VIEWER, make_store, rows_of, write_page
+from volumes_page import DIST, VIEWER, make_store, rows_of, write_page
 
-from freqbench.reporting.page.volumes import live_manifest, volume_bytes, write_volumes
+from freqbench.reporting.colors import class_color
+from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-)
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}")
 
 Open = Callable[..., Any]
 
@@ -53,25 +47,17 @@ def test_the_bundle_carries_its_licences_and_may_stand_between_tags() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGS))
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page of four saved volumes, and its manifest."""
     store, folder = make_store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows_of(store), [store], str(folder), COLORS)
+    return folder, write_volumes(*rows_of(store), [store], str(folder))
 
 
 @pytest.fixture(scope="module")
 def served(made: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the same page from a server, which answers with the files of the store."""
     store, folder = make_store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("served")
-    write_page(folder, live_manifest(*rows_of(store), [store], COLORS), "'self'")
+    write_page(folder, live_manifest(*rows_of(store), [store]), "'self'")
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -92,7 +78,7 @@ def served(made: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def opened(browser: Any, made: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
+def opened(chromium: Any, made: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
     """A page whose viewer has loaded, of a manifest. At its end: no error was said, nothing asked of a network."""
     pages, complaints = [], []
 
@@ -101,7 +87,7 @@ def opened(browser: Any, made: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
             complaints.append(request.url)
 
     def open_page(manifest: dict[str, Any] | None = None, expect_errors: bool = False, **options: Any) -> Any:
-        page = browser.new_page(viewport={"width": 1100, "height": 1500}, **options)
+        page = chromium.new_page(viewport={"width": 1100, "height": 1500}, **options)
         pages.append(page)
         if not expect_errors:
             page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
@@ -145,7 +131,6 @@ def hide_overlays(page: Any) -> None:
     page.get_by_label("Outline", exact=True).select_option("none")
 
 
-@needs_chromium
 def test_it_opens_from_disk_and_draws(opened: Open) -> None:
     page = opened()
     assert state(page)["plane"] == "axial"
@@ -153,9 +138,9 @@ def test_it_opens_from_disk_and_draws(opened: Open) -> None:
     assert page.locator("[role=alert]").is_hidden()
 
 
-@needs_chromium
-def test_from_a_server_it_fetches_what_was_saved(browser: Any, served: str) -> None:
-    page = browser.new_page()
+@pytest.mark.integration
+def test_from_a_server_it_fetches_what_was_saved(chromium: Any, served: str) -> None:
+    page = chromium.new_page()
     page.goto(served)
     page.evaluate("window.viewer.then(() => null)")
     assert len(np.unique(seen(page).round(2))) > 10
@@ -163,30 +148,28 @@ def test_from_a_server_it_fetches_what_was_saved(browser: Any, served: str) -> N
     page.close()
 
 
-@needs_chromium
-@pytest.mark.parametrize(("plane", "axis"), [("Axial", 2), ("Coronal", 1), ("Sagittal", 0)])
-def test_wheel_slider_and_arrows_scroll_each_plane(opened: Open, plane: str, axis: int) -> None:
+def test_wheel_slider_and_arrows_scroll_each_plane(opened: Open) -> None:
     page = opened()
-    page.get_by_role("button", name=plane).click()
-    slider = page.get_by_role("slider", name=f"{plane} slice")
-    before, first = state(page)["at"], seen(page)
-    slider.fill("4")
-    assert state(page)["at"][axis] == 4
-    assert np.abs(seen(page) - first).max() > 0.1
-    page.locator("canvas").hover()
-    page.mouse.wheel(0, -100)
-    assert state(page)["at"][axis] == 5
-    page.locator("canvas").focus()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
-    assert state(page)["at"][axis] == 3
-    assert slider.input_value() == "3"
-    page.keyboard.press("Shift+ArrowDown")
-    assert state(page)["at"][axis] == 0
-    assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
+    for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
+        page.get_by_role("button", name=plane).click()
+        slider = page.get_by_role("slider", name=f"{plane} slice")
+        before, first = state(page)["at"], seen(page)
+        slider.fill("4")
+        assert state(page)["at"][axis] == 4
+        assert np.abs(seen(page) - first).max() > 0.1
+        page.locator("canvas").hover()
+        page.mouse.wheel(0, -100)
+        assert state(page)["at"][axis] == 5
+        page.locator("canvas").focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        assert state(page)["at"][axis] == 3
+        assert slider.input_value() == "3"
+        page.keyboard.press("Shift+ArrowDown")
+        assert state(page)["at"][axis] == 0
+        assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
 
 
-@needs_chromium
 def test_the_screen_shows_the_slice_that_it_names(opened: Open, made: Any) -> None:
     """Rays of the window against the file: the patient's right on the left, the front above, in true proportions."""
     page = opened()
@@ -209,7 +192,6 @@ def test_the_screen_shows_the_slice_that_it_names(opened: Open, made: Any) -> No
     assert np.median(difference) < 0.01
 
 
-@needs_chromium
 def test_values_at_the_cross_hair_are_those_of_the_files(opened: Open, made: Any) -> None:
     page = opened()
     files = made[1]["cases"][0]["files"]
@@ -225,7 +207,7 @@ def test_values_at_the_cross_hair_are_those_of_the_files(opened: Open, made: Any
     assert told["Label"] == f"{label} {made[1]['cases'][0]['class_names'][label]}"
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_blinking_turns_between_clean_and_adversarial(opened: Open) -> None:
     page = opened()
     hide_overlays(page)
@@ -244,7 +226,7 @@ def test_blinking_turns_between_clean_and_adversarial(opened: Open) -> None:
     assert 0.01 < change.max() < 0.1  # 8/255
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_blinking_is_by_hand_where_motion_is_unwanted(opened: Open) -> None:
     page = opened(reduced_motion="reduce")
     page.locator("canvas").focus()
@@ -256,7 +238,7 @@ def test_blinking_is_by_hand_where_motion_is_unwanted(opened: Open) -> None:
     assert not state(page)["blinking"]
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_blend_and_wipe_show_both(opened: Open) -> None:
     page = opened()
     hide_overlays(page)
@@ -273,7 +255,6 @@ def test_blend_and_wipe_show_both(opened: Open) -> None:
     assert not np.array_equal(clean, adversarial)
 
 
-@needs_chromium
 def test_overlays_take_the_classes_colours_and_their_opacity(opened: Open, made: Any) -> None:
     page = opened()
     hide_overlays(page)
@@ -283,7 +264,7 @@ def test_overlays_take_the_classes_colours_and_their_opacity(opened: Open, made:
     full = seen(page)
     label = volume(made, made[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
     for index in (int(each) for each in np.unique(label) if each):
-        color = [int(COLORS[index][n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        color = [int(class_color(index)[n : n + 2], 16) / 255 for n in (1, 3, 5)]
         assert (np.abs(full - color).max(axis=-1) < 0.01).any()
     page.get_by_label("Fill: opacity").fill("0.5")
     assert np.abs(seen(page) - (bare + full) / 2).max() < 3 / 255
@@ -293,7 +274,6 @@ def test_overlays_take_the_classes_colours_and_their_opacity(opened: Open, made:
     assert 0 < outlined.sum() < (np.abs(full - bare).max(axis=-1) > 0.02).sum()
 
 
-@needs_chromium
 def test_the_perturbation_is_on_a_diverging_scale_that_is_told(opened: Open, made: Any) -> None:
     page = opened()
     hide_overlays(page)
@@ -315,7 +295,7 @@ def test_the_perturbation_is_on_a_diverging_scale_that_is_told(opened: Open, mad
     assert np.abs(seen(page) - shown).max() > 0.2
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_jumps_go_to_the_slice_that_changed_most(opened: Open, made: Any) -> None:
     page = opened()
     files = made[1]["cases"][0]["files"]
@@ -330,7 +310,7 @@ def test_jumps_go_to_the_slice_that_changed_most(opened: Open, made: Any) -> Non
     assert state(page)["at"][1] == changed.sum(axis=(0, 2)).argmax()
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_cross_hairs_of_three_planes_are_linked(opened: Open) -> None:
     page = opened()
     page.keyboard.press("Tab")
@@ -344,7 +324,6 @@ def test_cross_hairs_of_three_planes_are_linked(opened: Open) -> None:
     assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == after
 
 
-@needs_chromium
 def test_choices_change_what_is_shown(opened: Open, made: Any) -> None:
     page = opened()
     page.get_by_label("Attack").select_option("gn std=8/255")
@@ -358,7 +337,6 @@ def test_choices_change_what_is_shown(opened: Open, made: Any) -> None:
     assert (state(page)["source"], state(page)["attack"]) == ("b", "fgsm eps=8/255")
 
 
-@needs_chromium
 def test_what_comes_from_data_is_text(opened: Open, made: Any) -> None:
     manifest, evil = copy.deepcopy(made[1]), "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
     for case in manifest["cases"]:
@@ -371,8 +349,9 @@ def test_what_comes_from_data_is_text(opened: Open, made: Any) -> None:
     assert page.get_by_label("Case").locator("option").all_inner_texts() == [f"phantom: {evil}"]
 
 
-@needs_chromium
-@pytest.mark.parametrize("fault", ["missing", "foreign", "damaged", "cut"])
+@pytest.mark.parametrize(
+    "fault", ["missing", *(pytest.param(name, marks=pytest.mark.integration) for name in ("foreign", "damaged", "cut"))]
+)
 def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, made: Any, fault: str) -> None:
     manifest = copy.deepcopy(made[1])
     key = manifest["cases"][0]["files"]["adversarial"]
@@ -395,16 +374,15 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, made: Any, f
     assert len(np.unique(seen(page).round(2))) > 10
 
 
-@needs_chromium
-def test_a_browser_without_webgl2_is_told(browser: Any, made: Any) -> None:
-    page = browser.new_page()
+def test_a_browser_without_webgl2_is_told(chromium: Any, made: Any) -> None:
+    page = chromium.new_page()
     page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     page.goto(write_page(*made))
     assert "WebGL2" in page.get_by_role("alert").inner_text()
     page.close()
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_narrow_screens_need_no_scrolling_sideways(opened: Open) -> None:
     page = opened()
     page.set_viewport_size({"width": 360, "height": 740})
@@ -413,7 +391,7 @@ def test_narrow_screens_need_no_scrolling_sideways(opened: Open) -> None:
     assert 0 <= box["x"] < box["x"] + box["width"] <= 360
 
 
-@needs_chromium
+@pytest.mark.integration
 def test_every_control_has_a_name_and_can_be_reached(opened: Open) -> None:
     page = opened()
     unnamed = page.evaluate(

@@ -6,10 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from freqbench.analysis.nested import nested_interval
+from freqbench.analysis.statistics import nested_interval
 from freqbench.reporting import render
-from freqbench.reporting.views.leaderboard import leaderboard
-from freqbench.reporting.views.methods import methods_of
+from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 
 Row = Callable[..., dict[str, Any]]
 Frame = Callable[..., pd.DataFrame]
@@ -36,7 +35,6 @@ def rows(row: Row) -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    assert section.data is not None
     return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
 
 
@@ -87,32 +85,21 @@ def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(shown
     assert [line["target_model"] for line in lines] == ["at-pgd.1", "vaft"]
     assert "networks" not in lines[0]
     assert "One network a method: the order of networks, not of training methods." in text
-
-
-def test_one_network_alone_is_no_order(shown: Frame, rows: Any) -> None:
-    assert "One network a method" not in board(shown(*rows[6:]))[1]
+    assert "One network a method" not in board(shown(*rows[6:]))[1]  # one network alone is no order
 
 
 def test_trainings_of_one_name_are_two_methods_and_others_are_one(row: Row, shown: Frame) -> None:
     """Two stores have an `at` each; a third has a replicate of the first store's under a name of its own."""
     frame = shown(
+        *on(row, "unknown", [1.0]),
         *on(row, "at", [1.0], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
         *on(row, "at", [1.0], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
         *on(row, "seed seven", [1.0], target_method="a" * 16),
     )
-    assert methods_of(frame) == {"at#111111": "at#111111", "at#222222": "at#222222", "seed seven": "at#111111"}
-
-
-def test_a_network_of_unknown_training_is_its_own_method(row: Row, shown: Frame) -> None:
-    frame = shown(*on(row, "a", [1.0]), *on(row, "b", [1.0]))
-    assert methods_of(frame) == {"a": "a", "b": "b"}
+    of_names = {"at#111111": "at#111111", "at#222222": "at#222222", "seed seven": "at#111111", "unknown": "unknown"}
+    assert methods_of(frame) == of_names
 
 
 def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones(row: Row, shown: Frame) -> None:
     rows = [*on(row, "at", [1.0]), *on(row, "at", [1.0, 2.0], budget=4 / 255, target_method="a" * 16)]
     assert methods_of(shown(*rows, *on(row, "at.1", [1.0], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
-
-
-def test_categoricals_give_the_same_as_texts(shown: Frame, coded: Frame, rows: Any) -> None:
-    frame = shown(*rows)
-    assert str(board(coded(frame))) == str(board(frame))

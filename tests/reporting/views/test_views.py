@@ -21,7 +21,9 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_needs_no_other_columns_than_it_names(name: str, row: Row, shown: Frame, classes: Frame) -> None:
+def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(
+    name: str, row: Row, shown: Frame, classes: Frame, coded: Frame
+) -> None:
     view = VIEWS[name]
     pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
@@ -30,7 +32,7 @@ def test_a_view_needs_no_other_columns_than_it_names(name: str, row: Row, shown:
     held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
     sections = view.build(frame, *held)
     assert sections[0].table is not None
-    assert render.markdown(sections)
+    assert render.markdown(view.build(coded(frame), *held)) == render.markdown(sections)
 
 
 @pytest.mark.parametrize("name", VIEWS)

@@ -3,8 +3,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.task import Task
+from freqbench.attacks import LinfGradientAttack, Task
 
 
 @dataclass(frozen=True, kw_only=True)

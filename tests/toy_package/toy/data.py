@@ -3,9 +3,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from freqbench.core.identity import digest
-from freqbench.core.types import CaseRef, NativeCase
-from freqbench.data import Dataset
+from freqbench.data import CaseRef, Dataset, NativeCase, digest
 
 
 class Balls(Dataset):

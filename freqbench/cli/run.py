@@ -1,0 +1,183 @@
+"""Plans and runs a job file: the commands `plan`, `run`, `converge` and `schema`."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import typer
+
+from freqbench.cli import common
+from freqbench.core.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def plan(
+    job: common.JobFile,
+    out: common.RunOut = None,
+    set_: common.Overrides = None,
+    limit_cases: common.Limit = None,
+    trust_code: common.Trust = False,
+) -> None:
+    """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    from freqbench.engine import saved_volumes
+    from freqbench.job import plan as planning
+    from freqbench.job import rehearsal
+    from freqbench.training import link
+
+    spec, untrained = link.planned(common.job_of(job, set_, trust_code), job)
+    lacking = (*untrained, *rehearsal.missing(spec, where=job))
+    spec, grid = common.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
+    common.console().print(planning.table(spec.name, grid))
+    place = out or f"runs/{spec.name}"
+    root = planning.volumes_root(spec, place)
+    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place):
+        common.say(line)
+
+
+@app.command()
+def run(
+    job: common.JobFile,
+    out: common.RunOut = None,
+    engine: Annotated[
+        Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")
+    ] = "auto",
+    address: common.Address = None,
+    set_: common.Overrides = None,
+    limit_cases: common.Limit = None,
+    trust_code: common.Trust = False,
+    dry_data: Annotated[
+        Literal["phantom"] | None,
+        typer.Option("--dry-data", help="Try the grid on small phantoms and untrained networks, under a minute."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
+) -> None:
+    """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
+    from freqbench.engine import run as runner
+    from freqbench.job import rehearsal
+    from freqbench.results import Shard
+    from freqbench.training import link
+
+    part = Shard.parse(shard) if shard else None
+    spec = common.job_of(job, set_, trust_code)
+    with common.stoppable("networks were trained"):
+        if dry_data:
+            spec, engine = rehearsal.rehearsed(link.described(spec, job)), "serial"
+        else:
+            spec = link.fulfilled(spec, job, common.say, part, address)
+    with common.stoppable("budgets were matched"):
+        spec, grid = common.expanded(spec, job, limit_cases, out, match=True)
+    place = out or f"runs/{spec.name}"
+    common.finish(runner.execute(spec, grid, place, common.console(), engine, address, part, force), place)
+
+
+@app.command()
+def converge(
+    job: common.JobFile,
+    out: Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME-converge].")] = None,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
+    steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
+    losses: Annotated[str, typer.Option("--losses", help="Losses, for attacks that take one.")] = "dice,ce,dicece",
+    restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As of `run`.")] = "auto",
+    address: common.Address = None,
+    set_: common.Overrides = None,
+    trust_code: common.Trust = False,
+) -> None:
+    """Show how much more passes, other losses and restarts add to each attack of a job, and recommend settings.
+
+    Every attack that follows a gradient is run at each number of steps, loss and number of restarts on a few cases,
+    into a store of its own; the same command goes on where it was stopped. OUT then has converge.csv (the curves),
+    converge.yaml (the recommended attacks for a job file), converge.pdf and converge.png.
+    """
+    from freqbench.engine import matching
+    from freqbench.engine import run as runner
+    from freqbench.job import plan as planning
+    from freqbench.job.effort import Effort, varied
+    from freqbench.training import link
+
+    effort = Effort(
+        steps=_numbers("--steps", steps),
+        losses=tuple(dict.fromkeys(word.strip() for word in losses.split(",") if word.strip())),
+        restarts=_numbers("--restarts", restarts),
+    )
+    spec = link.present(common.job_of(job, set_, trust_code), job)
+    place = out or f"runs/{spec.name}-converge"
+    with common.stoppable("budgets were matched"):
+        spec = matching.matched(spec, place, common.say, job)
+    found = varied(spec, effort, cases, job)
+    if found.left_out:
+        common.say(f"left out, as more steps add nothing to their drop: {', '.join(found.left_out)}")
+    units = list(found.grid.units())
+    common.console().print(planning.table(found.job.name, found.grid))
+    passes = sum(unit.passes for unit in units)
+    common.say(f"{len(found.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
+    for line in planning.lines(found.grid, (), None, place):
+        common.say(line)
+    summary = runner.execute(found.job, found.grid, place, common.console(), engine, address)
+    if summary.interrupted:
+        common.finish(summary, place)
+    _show_convergence(place, found.entries)
+    if summary.num_failed:
+        common.say(f"{summary.num_failed} records failed: the same command tries them again")
+        raise typer.Exit(common.EXIT_FAILED)
+
+
+@app.command()
+def schema(
+    training: Annotated[bool, typer.Option("--training", help="Of a training job, not of a job file.")] = False,
+) -> None:
+    """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
+    from freqbench.job.json_schema import schema_of
+    from freqbench.job.schema import JobSpec
+
+    if training:
+        from freqbench.training import TrainJob
+
+        found = schema_of(TrainJob)
+    else:
+        found = schema_of(JobSpec)
+    common.put(json.dumps(found, indent=1) + "\n", None)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"{option}: expected whole numbers between commas, such as 5,10,20, got {text!r}") from None
+
+
+def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the tables of a store, and write them, the recommended attacks and the figure beside its records."""
+    from freqbench.analysis.frames import found_records
+    from freqbench.core import storage
+    from freqbench.reporting import convergence, render
+    from freqbench.reporting.contents import keys_of
+    from freqbench.reporting.figures.curves import convergence_figure
+    from freqbench.reporting.figures.style import pdf_and_png
+    from freqbench.results import Store
+
+    store = Store(out)
+    _, records = found_records([store], keys_of([store.job()]), convergence.COLUMNS)
+    for line in convergence.failed(records, entries):
+        common.say(line)
+    table = convergence.settings(records, entries)
+    if table.empty:
+        raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
+    common.put(render.terminal(convergence.sections(table)), None)
+    pdf, png = pdf_and_png(convergence_figure(table))
+    files = {
+        "csv": render.csv(table.drop(columns="cell_id")).encode(),
+        "yaml": convergence.job_text(convergence.recommended(table), entries).encode(),
+        "pdf": pdf,
+        "png": png,
+    }
+    for suffix, content in files.items():
+        path = storage.join(out, f"converge.{suffix}")
+        storage.write_atomic(path, content)
+        common.say(f"written: {path}")

@@ -1,0 +1,104 @@
+"""Scores and exports volumes that are there already: the commands `score` and `export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from freqbench.cli import common
+from freqbench.core.errors import UserError
+
+app = typer.Typer()
+
+# Of each way to score, the options beside it, and whether it needs them.
+OPTIONS: dict[str, dict[str, bool]] = {
+    "--targets": {},
+    "--predictions": {"--name": True, "--label-map": False},
+    "--adversarial": {"--name": False, "--source": True},
+}
+
+
+@app.command()
+def score(
+    out: common.Out,
+    targets: Annotated[
+        list[str] | None, typer.Option("--targets", help="Model of the job, or a checkpoint that names itself.")
+    ] = None,
+    predictions: Annotated[
+        str | None, typer.Option("--predictions", help="Folder of label maps that a tool made of exported volumes.")
+    ] = None,
+    adversarial: Annotated[
+        str | None, typer.Option("--adversarial", help="Folder of adversarial volumes from elsewhere (adv_CASE).")
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What tables call the tool, or the volumes.")] = None,
+    label_map: Annotated[
+        str | None, typer.Option("--label-map", help="YAML of the tool's labels: `1: spleen`; others are background.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="The job's model whose gradients made the volumes.")
+    ] = None,
+    trust_code: common.Trust = False,
+) -> None:
+    """Score without attacking: saved volumes on --targets, a tool's label maps of them, volumes made elsewhere."""
+    _check(
+        {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial},
+        {"--name": name, "--label-map": label_map, "--source": source},
+    )
+    from freqbench.engine import run
+    from freqbench.exchange import adversarial_volumes
+    from freqbench.exchange import predictions as label_maps
+    from freqbench.job.schema import expand, further_targets
+
+    spec = common.spec_of(out, job, trust_code)
+    if targets:
+        spec, grid = further_targets(spec, targets)
+        summary = run.rescore(spec, adversarial_volumes.joined(grid, out), out, common.console())
+    elif adversarial:
+        grid, called = expand(spec, where=job or out), name or Path(adversarial).resolve().name
+        summary = adversarial_volumes.bring_in(spec, grid, out, adversarial, source or "", called, common.console())
+    else:
+        grid = adversarial_volumes.joined(expand(spec, where=job or out), out)
+        summary = label_maps.score(spec, grid, out, predictions or "", name or "", label_map, common.console())
+    common.finish(summary, out)
+
+
+def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
+    """Refuse anything but one way to score, with the options that belong to it."""
+    given = [option for option, value in ways.items() if value]
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        raise UserError(f"score: expected one of {', '.join(ways)}, got {got}: see score --help")
+    (way,) = given
+    for option, value in further.items():
+        if value is None and OPTIONS[way].get(option):
+            raise UserError(f"score: {way}: expected {option} too, got none: see score --help")
+        if value is not None and option not in OPTIONS[way]:
+            raise UserError(f"score: {way}: expected no {option}, got {value!r}: leave it out")
+
+
+@app.command()
+def export(
+    out: common.Out,
+    to: Annotated[str | None, typer.Option("--to", help="Folder to write to [default: OUT/export].")] = None,
+    space: Annotated[
+        Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
+    ] = "native",
+    units: Annotated[Literal["HU"], typer.Option(help="HU: the data's own unit, whichever it is.")] = "HU",
+    job: Annotated[str | None, typer.Option("--job", help="Job file of the volumes [default: OUT's].")] = None,
+    yes: common.Yes = False,
+    trust_code: common.Trust = False,
+) -> None:
+    """Write each saved adversarial volume in its file's own grid and unit (int16), for third-party tools."""
+    from freqbench.core import names, storage
+    from freqbench.exchange import adversarial_volumes
+    from freqbench.exchange import export as exporting
+    from freqbench.job.schema import expand
+
+    spec = common.spec_of(out, job, trust_code)
+    grid = adversarial_volumes.joined(expand(spec, where=job or out), out)
+    common.ask_to_write(exporting.restricted(grid), yes)
+    if not to:
+        to = storage.join(out, "export")
+        names.require_inside(out, to)
+    exporting.export(grid, out, to, common.console())

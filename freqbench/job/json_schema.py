@@ -1,0 +1,134 @@
+"""Writes the JSON Schema of a job file, from which editors complete its keys and show mistakes while it is typed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from freqbench.attacks import ATTACKS, Attack
+from freqbench.core.names import ALIASES
+from freqbench.data import DATASETS
+from freqbench.job.sweep import AttackEntry, DatasetEntry, Match
+from freqbench.models import DEFENCES, Defence
+
+Schema = dict[str, Any]
+
+DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that YAML editors know best
+CLASS_PATH: Schema = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
+NUMBER: list[Schema] = [
+    {"type": "number"},
+    {"type": "string", "pattern": r"^\s*[\d.]+\s*/\s*[\d.]+\s*$"},
+    {"type": "string", "pattern": r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"},
+]
+SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string", "pattern": r"^\d+(x\d+){1,2}$"}]
+OPEN: Mapping[str, type[BaseModel]] = {"dataset": DatasetEntry, "attack": AttackEntry}
+
+
+def schema_of(model: type[BaseModel]) -> Schema:
+    """The JSON Schema of a job file, or of a training job, whose `dataset` and `attack` are entries as in the former.
+
+    Datasets are told apart by `loader` or `name`, attacks and defences by `name`, each with the keys of its own class;
+    a class of another package, `module:Class`, may have any.
+    """
+    entries = (DatasetEntry, AttackEntry, Match, Defence)
+    asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
+    places, found = models_json_schema([(each, "validation") for each in asked])
+    refs = {each: places[each, "validation"] for each in asked}
+    defs: dict[str, Schema] = found["$defs"]
+    schemas = {each: defs[ref["$ref"].rpartition("/")[2]] for each, ref in refs.items()}
+    common = schemas[AttackEntry]["properties"] | {"match": {"anyOf": _one_or_more([refs[Match]])}}
+    for name, attack in ATTACKS.items():
+        defs[f"attack-{name}"] = _attack(name, attack, common)
+    for each in (*DATASETS.values(), *DEFENCES.values()):
+        schemas[each]["properties"] |= {"name": {"type": "string"}}
+    for dataset in DATASETS.values():
+        schemas[dataset]["properties"] |= {"loader": {"type": "string"}}
+    attacks = {name: {"$ref": f"#/$defs/attack-{name}"} for name in ATTACKS}
+    schemas[AttackEntry] |= _told_apart("name", "attacks", attacks) | {"required": ["name"]}
+    defences = {name: refs[defence] for name, defence in DEFENCES.items()}
+    schemas[Defence] |= _told_apart("name", "", defences) | {"required": ["name"], "additionalProperties": True}
+    loaders = {name: refs[dataset] for name, dataset in DATASETS.items()}
+    has_loader = {"required": ["loader"]}
+    schemas[DatasetEntry] |= {
+        "properties": {},
+        "if": has_loader,
+        "then": _told_apart("loader", "datasets", loaders),
+        "else": _told_apart("name", "datasets", loaders),
+    }
+    root = schemas[model]
+    del defs[refs[model]["$ref"].rpartition("/")[2]]
+    for part in (root, *defs.values()):
+        for key, entry in OPEN.items():
+            if key in part.get("properties", {}):
+                part["properties"][key] = _entries(part["properties"][key], refs[entry])
+    return {"$schema": DIALECT, **root, "$defs": defs}
+
+
+def _told_apart(key: str, kind: str, parts: Mapping[str, Schema]) -> Schema:
+    """Objects of which a key names the schema that they follow, or a class of another package."""
+    known = {"anyOf": [_names(kind, *parts), CLASS_PATH]} if kind else _names(kind, *parts)
+    chosen = [{"if": {"properties": {key: _names(kind, name)}}, "then": part} for name, part in parts.items()]
+    return {"properties": {key: known}, "allOf": chosen}
+
+
+def _names(kind: str, *own: str) -> Schema:
+    """Names of a table, and what the code released with the papers calls the same."""
+    return {"enum": [*own, *(alias for alias, name in ALIASES.get(kind, {}).items() if name in own)]}
+
+
+def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Schema:
+    """The schema of an attack's entry: each parameter is a value or a list of them that multiplies."""
+    hints, budget = get_type_hints(attack), attack.budget_name
+    required = [field.name for field in fields(attack) if field.default is MISSING]
+    own: dict[str, Schema] = {}
+    for field in fields(attack):
+        own[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
+        if field.name in attack.parameters:
+            own[field.name]["description"] = attack.parameters[field.name].meaning
+    return {
+        "title": name,
+        "description": (attack.__doc__ or "").partition("\n\n")[0],
+        "type": "object",
+        "properties": {**common, **own},
+        "required": ["name", *(parameter for parameter in required if parameter != budget)],
+        "additionalProperties": False,
+        **({"anyOf": [{"required": [budget]}, {"required": ["match"]}]} if budget in required else {}),
+    }
+
+
+def _one_or_more(values: list[Schema]) -> list[Schema]:
+    """A value, or a list of such; a value that is a list itself stands in one more."""
+    single = [value for value in values if value.get("type") != "array"]
+    return [*single, {"type": "array", "items": {"anyOf": values}, "minItems": 1}]
+
+
+def _values(hint: Any) -> Iterable[Schema]:
+    """What a job file may write for a parameter of a type."""
+    kind = get_origin(hint) or hint
+    if kind in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _values(part)
+    elif kind is Literal:
+        yield {"enum": list(get_args(hint))}
+    elif kind is float:
+        yield from NUMBER
+    elif kind is tuple:
+        yield from SEVERAL
+    else:
+        words = {bool: "boolean", int: "integer", str: "string", NoneType: "null"}
+        yield {"type": words[kind]} if kind in words else {}
+
+
+def _entries(written: Schema, entry: Schema) -> Schema:
+    """A schema whose open objects are entries of a job file."""
+    if written.get("type") == "object":
+        return entry
+    found = dict(written)
+    for key in {"anyOf", "prefixItems"} & set(written):
+        found[key] = [_entries(each, entry) for each in written[key]]
+    if isinstance(written.get("items"), dict):
+        found["items"] = _entries(written["items"], entry)
+    return found

@@ -1,0 +1,221 @@
+"""Makes of records the small tables that figures show, in the units shown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
+from freqbench.analysis.statistics import mean_intervals, t_intervals
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
+from freqbench.core import storage
+from freqbench.core.documents import object_of
+from freqbench.reporting.colors import SeriesStyle, series_style
+from freqbench.results import KEY, volumes
+
+DISTANCES: Mapping[str, str] = {
+    "ssim_body": "SSIM inside the body (%)",
+    "lpips_body": "LPIPS distance inside the body",
+    "l2_body": "L2 of the change inside the body (intensity)",
+}
+BANDS = ("energy_low", "energy_middle", "energy_high")
+SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean")
+NUMBERS = (
+    *SCORES,
+    *("ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
+    *("budget", "attack_seconds", "num_forwards", "num_backwards"),
+)
+_ORDER = ["threat_model", "attack", "budget", "label"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What figures are made of.
+
+    Attributes:
+        rows: of `shown_rows`.
+        classes: CLASS_RECORDS of these rows; others do no harm.
+        root: where saved volumes lie, `OUT/volumes`; None: nowhere.
+    """
+
+    rows: pd.DataFrame
+    classes: pd.DataFrame
+    root: str | None
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """The attacks, each with its place."""
+        return places(self.rows, "label")
+
+    @cached_property
+    def styles(self) -> dict[str, SeriesStyle]:
+        """The attacks, each with its style."""
+        return attack_styles(self.rows)
+
+    @cached_property
+    def families(self) -> dict[str, int]:
+        """The attacks without their budgets, each with its place."""
+        return places(self.rows, "family")
+
+    @cached_property
+    def threats(self) -> dict[str, int]:
+        """The threat models, each with its place."""
+        return places(self.rows, "threat_model")
+
+    @cached_property
+    def folders(self) -> Mapping[tuple[str, str], str]:
+        """Of saved volumes, by `cell_id` and `case_key`."""
+        found = volumes.whole(self.root) if self.root else {}
+        return {key: storage.join(str(self.root), folder) for key, folder in found.items()}
+
+
+def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows that figures are made of: ok, not left out, with what all figures need.
+
+    Args:
+        records: columns of RECORDS, one row a key; with `label` and `left_out` of `tables.current` and
+            `strength.checked`, or they are added.
+
+    Returns:
+        The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
+        DSC in points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
+    """
+    frame = records if "label" in records else current(checked(records))
+    frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
+    frame = frame.astype(dict.fromkeys(NUMBERS, float))
+    settings = frame[["label", "budget_name", "budget"]].drop_duplicates()
+    families = {
+        label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
+        for label, name, budget in settings.itertuples(index=False, name=None)
+    }
+    is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)
+    percent = {name: 100 * frame[name] for name in (*SCORES, "ssim_body")}
+    return frame.assign(
+        **percent,
+        family=frame["label"].astype(str).map(families).astype("category"),
+        drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
+        budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
+        passes=frame["num_forwards"] + frame["num_backwards"],
+        is_white_box=frame["source_model"].astype(str) == frame["target_model"].astype(str),
+    )
+
+
+def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
+    """The values of `label`, `family` or `threat_model` by threat model, attack and budget, each with its place, so
+    that a series is drawn the same in all figures of a report."""
+    ordered = rows[[*_ORDER, "family"]].drop_duplicates().sort_values(_ORDER, kind="stable")
+    return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
+
+
+def attack_styles(rows: pd.DataFrame) -> dict[str, SeriesStyle]:
+    """A style an attack: the colour of its family, a marker and dash of its own."""
+    colors = places(rows, "family")
+    pairs = rows[["label", "family"]].drop_duplicates().astype(str)
+    family_of = dict(pairs.itertuples(index=False, name=None))
+    return {
+        label: series_style(place)._replace(color=series_style(colors[family_of[label]]).color)
+        for label, place in places(rows, "label").items()
+    }
+
+
+def white_box(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Dataset, model and rows of each white-box group, ordered."""
+    groups = rows[rows["is_white_box"]].groupby(["dataset", "source_model"], observed=True)
+    return [(str(dataset), str(model), group) for (dataset, model), group in groups]
+
+
+def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
+    """Mean over cases and 95 % interval over patients of a column, a row a group, as of `mean_intervals`; but `n`
+    counts cases (a case has a value a seed), and groups without a defined value are left out."""
+    defined = rows[rows[column].notna()]
+    cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
+    return plain(mean_intervals(defined, by, column).assign(n=cases.to_numpy()))
+
+
+def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Foreground DSC against budget: a row a family and budget, of the budgets of which some family has two or more.
+
+    Returns:
+        `threat_model`, `budget_name`, `family`, `budget`, then as `intervals`; ordered by budget.
+    """
+    by = ["threat_model", "budget_name", "family", "budget"]
+    table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground").sort_values(
+        by, kind="stable", ignore_index=True
+    )
+    counts = table.groupby(by[:3], observed=True)["budget"].transform("nunique")
+    lengths = counts.groupby([table["threat_model"], table["budget_name"]], observed=True).transform("max")
+    return table[lengths > 1].reset_index(drop=True)
+
+
+def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means over cases and seeds of each attack: `label`, `family`, `threat_model`, `budget`, the columns asked for,
+    and `n`, the cases."""
+    by = ["label", "family", "threat_model", "budget"]
+    groups = rows.groupby(by, observed=True, dropna=False, sort=False)
+    table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
+    order = places(rows, "label")
+    return table.sort_values("label", key=lambda label: label.map(order), kind="stable", ignore_index=True)
+
+
+def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop and distance, a row an attack that has both: as `means` with `l2_body`, and `drop` in points with `low` and
+    `high` of its 95 % interval over patients (Student's t), and `is_null`: the same change without optimisation."""
+    both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
+    drops = plain(t_intervals(both, ["label"], "drop")).rename(columns={"mean": "drop"})
+    table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
+    params = both.drop_duplicates("label").set_index("label")["params"]
+    controls = [object_of(params[label], f"{label}: params").get("control", "none") for label in table["label"]]
+    return table.assign(is_null=[control != "none" for control in controls])
+
+
+def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Of each attack that was scored on another model than its source: mean drop in points, source x target.
+
+    Args:
+        rows: of one dataset. All its matrices have the same rows and columns; NaN where nothing was scored.
+    """
+    keys = ["label", "source_model", "target_model"]
+    drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
+    sources, targets = (sorted(rows[name].astype(str).unique()) for name in keys[1:])
+    matrices = {
+        label: drops[label].unstack().reindex(index=sources, columns=targets) for label in places(rows, "label")
+    }
+    return {label: matrix for label, matrix in matrices.items() if _has_pairs(matrix)}
+
+
+def _has_pairs(matrix: pd.DataFrame) -> bool:
+    return any(matrix.loc[source, matrix.columns != source].notna().any() for source in matrix.index)
+
+
+def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Mean drop of Dice in points, attack x foreground class, and the number of cases that have each class.
+
+    Args:
+        rows: of one dataset and model.
+        classes: CLASS_RECORDS, of these rows and others.
+
+    Returns:
+        A matrix with columns (class_index, class_name), NaN where a class is in no case; the cases by these columns.
+    """
+    keys = list(KEY)
+    left = rows[[*keys, "label"]].astype(dict.fromkeys([*keys, "label"], str))
+    wanted = (classes["class_index"] > 0) & classes["cell_id"].isin(left["cell_id"].unique())
+    right = classes.loc[wanted, [*keys, "class_index", "class_name", "dsc", "dsc_clean"]]
+    joined = left.merge(right.astype(dict.fromkeys([*keys, "class_name"], str)), on=keys)
+    joined["drop"] = 100 * (joined["dsc_clean"].astype(float) - joined["dsc"].astype(float))
+    joined = joined[joined["drop"].notna()]
+    parts = ["class_index", "class_name"]
+    matrix = joined.groupby(["label", *parts])["drop"].mean().unstack(parts).sort_index(axis=1)
+    cases = joined.groupby(parts)["case_key"].nunique().reindex(matrix.columns)
+    return matrix.reindex([label for label in places(rows, "label") if label in matrix.index]), cases
+
+
+def pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Clean and attacked foreground DSC of each case under each attack, means over seeds: `label`, `case_key`, `clean`,
+    `attacked`, cases by their clean DSC."""
+    groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
+    table = plain(groups.agg(clean=("dsc_foreground_clean", "mean"), attacked=("dsc_foreground", "mean")))
+    return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

@@ -1,0 +1,99 @@
+"""Reads saved volumes as figures show them, their axes turned to right, anterior and superior."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core import names, storage
+from freqbench.core.errors import DataError
+from freqbench.core.types import Spacing
+from freqbench.data import nifti
+from freqbench.results import volumes
+
+T = TypeVar("T", bound=np.generic)
+Image = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """One case under one attack, `[H, W, D]` along right, anterior and superior.
+
+    Attributes:
+        clean: intensities in [0, 1]; of several channels the one that was changed most.
+        adversarial: the same.
+        label: classes.
+        predictions: of each target on this grid, the classes on the clean and on the adversarial volume.
+        spacing: millimetres a voxel.
+    """
+
+    clean: Image
+    adversarial: Image
+    label: Mask
+    predictions: Mapping[str, tuple[Mask, Mask]]
+    spacing: Spacing
+
+    @property
+    def change(self) -> Image:
+        """adversarial - clean."""
+        return self.adversarial - self.clean
+
+
+def read(root: str, folder: str) -> Saved:
+    """The volumes of one folder.
+
+    Predictions on another grid than the source's are left out: they cannot be shown on its slices.
+
+    Raises:
+        UserError: files are damaged or missing, do not lie on one grid, or links lead elsewhere.
+    """
+    names.require_inside(root.rpartition("/")[0] or ".", folder)
+    clean, affine = _channels(storage.join(folder, volumes.CLEAN))
+    adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
+    label = _classes(storage.join(folder, volumes.LABEL))
+    if not (clean.shape == adversarial.shape and clean.shape[1:] == label.shape):
+        raise DataError(
+            f"{folder}: expected clean, adversarial and label on one grid, got {clean.shape[1:]}, "
+            f"{adversarial.shape[1:]} and {label.shape}: run the cell again"
+        )
+    most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
+    turn = nibabel.io_orientation(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+
+    def turned(volume: npt.NDArray[T]) -> npt.NDArray[T]:
+        return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
+
+    pairs = {target: pair for target, pair in _predictions(folder).items() if pair[0].shape == label.shape}
+    return Saved(
+        clean=turned(clean[most]),
+        adversarial=turned(adversarial[most]),
+        label=turned(label),
+        predictions={target: (turned(before), turned(after)) for target, (before, after) in pairs.items()},
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+    )
+
+
+def _predictions(folder: str) -> dict[str, tuple[Mask, Mask]]:
+    """Of each target with label maps of both volumes."""
+    found = {}
+    for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):
+        if len(files) == 2:
+            kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
+            before, after = (_classes(storage.join(folder, files[kind])) for kind in kinds)
+            found[target] = before, after
+    return found
+
+
+def _channels(path: str) -> tuple[Image, npt.NDArray[np.float64]]:
+    """The voxels `[C, H, W, D]` of a file, and its affine."""
+    header = nifti.read_header(storage.fetch(path), multichannel=True)
+    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    return (np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None]), header.affine
+
+
+def _classes(path: str) -> Mask:
+    return nifti.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)

@@ -1,0 +1,239 @@
+"""Lists the saved volumes of stores for the viewer, as a manifest, and packs the files that a browser reads."""
+
+import base64
+import gzip
+import hashlib
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from freqbench.core import names, storage
+from freqbench.core.errors import DataError, UserError
+from freqbench.data import nifti
+from freqbench.reporting.colors import class_colors
+from freqbench.results import volumes
+
+Manifest = dict[str, Any]
+
+FOLDER = "volumes"
+INT16 = 32767
+PACKING = 6  # of 9: the noise of an attack packs no better with more
+
+_COLUMNS = ["cell_id", "case_key", "dataset", "case_id", "label", "source_model", "target_model", "seed", "num_classes"]
+_KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
+_WRITTEN = re.compile(r"[0-9a-f]{16}\.js")
+
+
+def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> Manifest:
+    """Write the saved volumes of records as scripts below a folder, for a page that is opened from disk.
+
+    Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
+    of a case is written once for all attacks. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of
+    their largest magnitude if that is more; label maps stay as they are. What a former call left there is removed.
+
+    Args:
+        records: after `tables.current`; only rows whose volumes are there count.
+        classes: columns of CLASS_RECORDS, for the names of classes.
+        stores: folders or URIs.
+        folder: that of the page.
+
+    Returns:
+        What `freqbenchViewer.open` is given: `bytes` in all, `rounding` (largest change of a voxel), `notes` on what
+        could not be read, and `cases`.
+
+    Raises:
+        StorageRefused, StorageUnavailable: a store does not give its volumes, or the folder does not take them.
+    """
+    known: dict[str, str] = {}  # a file of a store to its key
+    sizes: dict[str, int] = {}
+    rounding = 0.0
+
+    def key(_: int, place: str, name: str) -> str:
+        nonlocal rounding
+        path = storage.join(place, name)
+        if path not in known:
+            content, error = browser_file(storage.read_bytes(path), path)
+            rounding = max(rounding, error)
+            known[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
+            sizes[known[path]] = _write(folder, known[path], content)
+        return known[path]
+
+    cases, notes = _cases(records, classes, stores, key)
+    for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
+        if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
+            storage.remove(storage.join(folder, FOLDER, name))
+    manifest = _manifest("script", cases, notes)
+    return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
+
+
+def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> Manifest:
+    """The same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; no volume is read."""
+
+    def key(store: int, place: str, name: str) -> str:
+        below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
+        return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
+
+    return _manifest("fetch", *_cases(records, classes, stores, key))
+
+
+def volume_bytes(stores: Sequence[str], key: str) -> bytes:
+    """The content of a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
+
+    Raises:
+        UserError: no such key, no such file, or links lead out of the store.
+    """
+    index, _, code = key.partition("-")
+    try:
+        below = base64.b64decode(code + "=" * (-len(code) % 4), altchars=b"-_", validate=True).decode()
+        store = dict(enumerate(stores))[int(index)]
+    except (ValueError, KeyError):
+        raise UserError(f"{key!a:.80}: expected the key of a volume, got another text: take it from the page") from None
+    parts = below.split("/")
+    if len(parts) != 3 or any(part in ("", ".", "..") or not part.isprintable() or "\\" in part for part in parts):
+        raise UserError(f"{key!a:.80}: expected the key of a volume, got another place: take it from the page")
+    path = storage.join(store, volumes.VOLUMES, *parts) + volumes.SUFFIX
+    names.require_inside(store, path)
+    if not storage.exists(path):
+        raise UserError(f"{path}: expected a saved volume, found none: load the page again")
+    return storage.read_bytes(path)
+
+
+def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
+    """A packed NIfTI file (its content and, for errors, path) made small enough for a page, and how much a voxel may
+    have changed by rounding.
+
+    Raises:
+        DataError: damaged, or not finite.
+    """
+    import nibabel
+
+    voxels = nifti.read_packed(content, path)
+    with gzip.open(io.BytesIO(content)) as stream:
+        header = nibabel.Nifti1Header.from_fileobj(stream)
+    if header.get_data_dtype().kind in "bui":
+        return content, 0.0
+    if not np.isfinite(voxels).all():
+        raise DataError(f"{path}: expected finite intensities, got NaN or infinite ones: run the case again")
+    slope = max(1.0, float(np.abs(voxels).max())) / INT16
+    image = nibabel.Nifti1Image(np.rint(voxels / slope).astype(np.int16), header.get_best_affine())
+    image.header.set_slope_inter(slope, 0)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=PACKING, mtime=0), slope / 2
+
+
+def _write(folder: str, key: str, content: bytes) -> int:
+    """Write a volume's script unless it is there, named by its content; its bytes."""
+    script = f'freqbenchVolume("{key}","{base64.b64encode(content).decode()}")\n'.encode()
+    path = storage.join(folder, FOLDER, f"{key}.js")
+    if not storage.exists(path):
+        storage.write_atomic(path, script)
+    return len(script)
+
+
+def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str]) -> Manifest:
+    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
+
+
+def _cases(
+    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` is that of a
+    file, by its store's number, its folder and its name."""
+    rows = _saved_rows(records, stores)
+    class_names = _class_names(classes, rows)
+    cases, faults = [], []
+    for _, group in rows.groupby(["cell_id", "case_key"], sort=False):
+        store = int(group["store"].iloc[0])
+        try:
+            cases.append(_case(group, class_names, stores[store], partial(key, store)))
+        except (UserError, FileNotFoundError) as fault:
+            faults.append(str(fault))
+    notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
+    return cases, notes
+
+
+def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
+    """The rows whose volumes are there, with the number of their `store` and their `folder` in it; the first wins."""
+    places = [
+        (*ids, number, folder)
+        for number, store in enumerate(stores)
+        for ids, folder in volumes.whole(storage.join(store, volumes.VOLUMES)).items()
+    ]
+    there = pd.DataFrame(places, columns=["cell_id", "case_key", "store", "folder"])
+    there = there.drop_duplicates(["cell_id", "case_key"])
+    keys = dict.fromkeys(("cell_id", "case_key"), str)
+    shown = records[(records["status"] == "ok") & (records["left_out"] == "")]
+    shown = shown[shown["cell_id"].isin(there["cell_id"])]
+    shown = shown[[*_COLUMNS, *(name for name in ("dsc", "dsc_clean") if name in shown)]].astype(keys)
+    rows = shown.merge(there.astype(keys), on=["cell_id", "case_key"])
+    seeds = rows.groupby(["dataset", "case_id", "source_model", "label"], observed=True)["seed"].transform("nunique")
+    labels = rows["label"].astype(str)
+    rows["label"] = labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str))
+    return rows.sort_values(["dataset", "case_id", "source_model", "label", "target_model"], kind="stable")
+
+
+def _class_names(classes: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[int, str]]:
+    """Names of classes by cell and index."""
+    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
+    found: dict[str, dict[int, str]] = {}
+    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
+        found.setdefault(str(cell_id), {})[int(index)] = str(name)
+    return found
+
+
+def _case(
+    group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
+) -> dict[str, Any]:
+    """The entry of one saved volume, from its rows, one a target.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        UserError: links lead out of the store.
+    """
+    row = group.iloc[0]
+    place = storage.join(store, volumes.VOLUMES, str(row["folder"]))
+    names.require_inside(store, place)
+    files = storage.list_files(place, volumes.SUFFIX)
+    for name in files:
+        names.require_inside(store, storage.join(place, name))
+    if missing := {volumes.CLEAN, volumes.ADVERSARIAL} - set(files):
+        raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
+    keys = {name: key(place, name) for name in files}
+    of_targets = volumes.predictions(files)
+    known = class_names.get(str(row["cell_id"]), {})
+    targets = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}  # as files are called
+    return {
+        "dataset": str(row["dataset"]),
+        "case": str(row["case_id"]),
+        "attack": str(row["label"]),
+        "source": str(row["source_model"]),
+        "files": {
+            "clean": keys[volumes.CLEAN],
+            "adversarial": keys[volumes.ADVERSARIAL],
+            "label": keys.get(volumes.LABEL),
+            "predictions": {
+                shown: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
+                for shown, name in targets.items()
+                if name in of_targets and list(targets.values()).count(name) == 1  # else whose it is cannot be told
+            },
+        },
+        "class_names": [known.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
+        "dsc": _scores(group),
+    }
+
+
+def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:
+    """DSC of each target, clean and adversarial; None where undefined."""
+    if not {"dsc", "dsc_clean"} <= set(group):
+        return {}
+    values = group[["dsc_clean", "dsc"]].astype(float).to_numpy().tolist()
+    return {
+        str(name): [None if math.isnan(value) else value for value in row]
+        for name, row in zip(group["target_model"], values, strict=True)
+    }

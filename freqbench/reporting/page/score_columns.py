@@ -1,0 +1,85 @@
+"""Lists the columns of numbers that the page shows, with their units, headings and meaning."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from freqbench.metrics import METRICS
+
+
+class Score(NamedTuple):
+    """A column of numbers as the page shows it.
+
+    Attributes:
+        name: in the page's data, as in `freqbench.analysis.tables.SUMMARY` where it is there.
+        source: the column of `RECORDS` it is made of.
+        heading: what stands above it.
+        unit: of the values shown.
+        direction: whether a higher or a lower value means that less was lost or changed; empty: neither.
+        meaning: one line.
+        scale: shown = scale x stored.
+        digits: after the point.
+        shown: without being asked for.
+    """
+
+    name: str
+    source: str
+    heading: str
+    unit: str
+    direction: str
+    meaning: str
+    scale: float = 1.0
+    digits: int = 1
+    shown: bool = False
+
+
+_DSC = "Dice of the prediction, mean over defined classes"
+_FOREGROUND = f"{_DSC} without background"
+_LOST = "lost against the clean volume"
+_HD = "95 % Hausdorff distance"
+_PENALISED = f"{_HD}, foreground classes, a missed class counts the volume's diagonal"
+_SAME = "the same inside the body, without the air around the patient"
+SCORES: tuple[Score, ...] = (
+    Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", _FOREGROUND, 100, 1, True),
+    Score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"DSC foreground {_LOST}", 100, 1, True),
+    Score("hd95_penalised_mm", "hd95_penalised", "HD95 penalised mm", "mm", "lower", _PENALISED, 1, 1, True),
+    Score("dsc", "dsc", "DSC", "x100", "higher", f"{_DSC} with background (published convention)", 100, 1, True),
+    Score("dsc_drop", "dsc", "DSC drop", "points", "lower", f"DSC {_LOST}", 100, 1),
+    Score("hd95", "hd95", "HD95", "voxels", "lower", f"{_HD}, MONAI, classes with background", 1, 1, True),
+    Score("hd95_undefined", "hd95_undefined_classes", "undef", "classes", "lower", "left out of HD95", 1, 0, True),
+    Score("hd95_mm", "hd95_mm", "HD95 mm", "mm", "lower", f"{_HD}, MONAI, foreground classes"),
+    Score("hd95_medpy_mm", "hd95_medpy_mm", "HD95 medpy", "mm", "lower", f"{_HD}, medpy, foreground classes"),
+    Score("ssim", "ssim", "SSIM", "x100", "higher", "structural similarity of the two volumes", 100, 1, True),
+    Score("ssim_body", "ssim_body", "SSIM body", "x100", "higher", _SAME, 100, 1, True),
+    Score("lpips", "lpips_similarity", "LPIPS", "x100", "higher", "1 - LPIPS distance (AlexNet)", 100, 1, True),
+    Score("lpips_body", "lpips_body", "LPIPS body", "x100", "higher", _SAME, 100, 1, True),
+    Score("psnr", "psnr", "PSNR", "dB", "higher", "peak signal-to-noise ratio"),
+    Score("linf_255", "linf", "L-inf", "1/255", "lower", "largest change of a voxel", 255, 1, True),
+    Score("l2", "l2", "L2", "intensity 0..1", "lower", "Euclidean norm of the change", 1, 2),
+    Score("l2_body", "l2_body", "L2 body", "intensity 0..1", "lower", _SAME, 1, 2, True),
+    Score("voxel_success", "voxel_success", "flipped", "%", "lower", "voxels whose predicted class changed", 100, 2),
+    Score("energy_low", "energy_low", "energy low", "DCT", "lower", "mean coefficient of the change, low band", 1, 4),
+    Score("energy_middle", "energy_middle", "energy mid", "DCT", "lower", "the same in the middle band", 1, 4),
+    Score("energy_high", "energy_high", "energy high", "DCT", "lower", "the same in the high band", 1, 4),
+    Score("seam_energy", "seam_energy", "seam", "ratio", "lower", "jumps across borders of windows; 1: none", 1, 2),
+    Score("forwards", "num_forwards", "forwards", "passes", "", "forward passes of the source model", 1, 0),
+    Score("backwards", "num_backwards", "backwards", "passes", "", "backward passes of the source model", 1, 0),
+    Score("attack_seconds", "attack_seconds", "seconds", "s", "", "time to make the volume"),
+)
+
+_METRIC_OF = {column: name for name, metric in METRICS.items() for column in metric.columns}
+
+
+def described() -> list[dict[str, Any]]:
+    """The scores as the page's data has them; `metric`: what a job asks for to get it, empty where it always is."""
+    found = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
+    return [{name: value for name, value in each.items() if name != "scale"} for each in found]
+
+
+def shown_scores(records: pd.DataFrame) -> dict[str, pd.Series]:
+    """Every score of every record, in the unit shown; NaN where it is missing."""
+    found = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
+    for name in ("dsc_foreground", "dsc"):
+        found[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100
+    found["lpips_body"] = 100 - found["lpips_body"]
+    return found

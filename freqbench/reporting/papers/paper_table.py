@@ -1,0 +1,283 @@
+"""Makes a paper's table of records: the paper's layout, every cell with its evidence, and what a reader has to know.
+
+Whether a number of ours is the paper's is judged by what is known of its spread, not by an interval over cases: one
+over 12 cases passes nearly anything, while what the two papers print for the same setting tells how far the authors'
+own reruns lie apart.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from string import ascii_lowercase
+from typing import Any, Literal
+
+import pandas as pd
+
+from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
+from freqbench.reporting.papers.cells import Found, find
+from freqbench.reporting.papers.recipes import Cell, Recipe, published
+from freqbench.reporting.render import Section
+
+NOT_OURS = "not known to be the authors' checkpoint"
+SCORED = (
+    "Scores are means over cases and seeds, DSC, SSIM and LPIPS (1 - distance) x100; bold (in a terminal †) is the "
+    "best of ours along the comparison where it is ahead of every other cell that was run: Student's t-test over "
+    "patients, paired by case, Holm-corrected over all comparisons of this table, p below 0.05. Where nothing is bold "
+    "none is. 95 % intervals are over patients, each for itself (Student's t, from 20 patients on BCa bootstrap). A "
+    "star says that something about it is guessed."
+)
+MIXED = (
+    "No best is marked among {threats}: such attacks bound different things, so that a lower score of one says nothing "
+    "against the other. Compare them by the distances in the same row."
+)
+VERDICTS = (
+    "The number in brackets is the published one. parity: our number is as near to the published one as rounding, the "
+    "spread between our seeds and that of the authors' own reruns allow (0.5 DSC, 4.6 HD95, 0.7 LPIPS; none known for "
+    "SSIM). not comparable: with guessed parameters, other cases, or a checkpoint that is not listed in the recipe as "
+    "the authors' own."
+)
+
+RERUNS: Mapping[str, float] = {"dsc": 0.5, "hd95": 4.6, "lpips_similarity": 0.7}
+"""Largest difference between the authors' two papers for one setting, in the tables' units; of SSIM none is known."""
+
+_SLACK = 1e-9  # 62.75 - 62.7 is a little more than 0.05 in binary
+
+Facts = Sequence[Mapping[str, Any]]
+
+
+def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
+    """The table of a recipe.
+
+    Args:
+        recipe: which table.
+        records: rows of `RECORDS` after `tables.current(strength.checked(...))`, of any jobs.
+        facts: what the runs that made them say about themselves (`Store.runs`): the checkpoints of the models.
+
+    Returns:
+        The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
+        the footnotes. `data` of both tables is the same long frame, one row a cell, with every digit: `ours`,
+        `published`, `difference`, `low`, `high`, `seed_spread` and `tolerance` are in the table's unit (DSC, SSIM and
+        LPIPS x100, HD95 in voxels). What is missing is NaN there and has its `reason`.
+    """
+    found = find(recipe, records)
+    data, reasons = _judged(recipe, found, facts)
+    title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
+    best, mixed = _best(recipe, data, found)
+    unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
+    notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
+    return [
+        _layout(recipe, data, title, best),
+        _evidence(recipe, data, reasons),
+        Section("Notes", text="\n\n".join(filter(None, notes))),
+    ]
+
+
+def _judged(recipe: Recipe, found: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
+    """A row each cell, and the reasons for its verdict or its lack."""
+    checkpoints = _checkpoints(facts)
+    rows, reasons = [], []
+    for cell, each in zip(recipe.cells, found, strict=True):
+        printed, note = _printed(recipe, cell)
+        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, _obstacles(cell, each, checkpoints))
+        failed = f"{each.failed} failed: {each.error}" if each.failed else ""
+        judged = parity.reasons if recipe.published else ()
+        reasons.append([text for text in (each.missing, failed, *judged) if text])
+        row = {
+            **cell.labels,
+            "metric": cell.metric.name,
+            "params": cell.attack.printed,
+            "starred": ", ".join(cell.starred),
+            "ours": each.mean,
+            "published": float(printed or "nan"),
+            "difference": each.mean - float(printed or "nan"),
+        }
+        row |= {name: getattr(each, name) for name in _KNOWN}
+        row |= {"tolerance": parity.tolerance, "verdict": parity.verdict, "reason": "; ".join(reasons[-1])}
+        digits = _decimals(printed) if printed else cell.metric.digits
+        rows.append(row | {"precision": each.precision, "digits": digits, "note": note})
+    return pd.DataFrame(rows), reasons
+
+
+_KNOWN = ("cases", "patients", "undefined", "seeds", "failed", "low", "high", "seed_spread")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A verdict.
+
+    Attributes:
+        verdict: empty where one of the two numbers is missing.
+        reasons: why not comparable, or why there is no verdict though there is a number.
+        tolerance: the difference up to which there is parity, in the table's unit; NaN where there is nothing to judge.
+    """
+
+    verdict: Literal["parity", "differs", "not comparable", ""]
+    reasons: tuple[str, ...] = ()
+    tolerance: float = math.nan
+
+
+def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
+    """Compare a number with the printed one.
+
+    Parity: |ours - published| <= half a unit of the last printed digit + seed spread + spread of the authors' reruns.
+
+    Args:
+        ours: in the table's unit; NaN where there is none.
+        printed: the published number with the digits as printed; empty where none is.
+        metric: a record's column.
+        seed_spread: standard deviation of the mean between seeds, in the same unit; NaN where it is not known.
+        obstacles: why the two must not be compared.
+    """
+    if not printed:
+        return Parity("", ("no published number",))
+    if math.isnan(ours):
+        return Parity("")
+    known = 0.0 if math.isnan(seed_spread) else seed_spread
+    tolerance = 0.5 * 10.0 ** -_decimals(printed) + known + RERUNS.get(metric, 0.0)
+    if obstacles:
+        return Parity("not comparable", tuple(obstacles), tolerance)
+    is_near = abs(ours - float(printed)) <= tolerance + _SLACK
+    return Parity("parity" if is_near else "differs", tolerance=tolerance)
+
+
+def _decimals(printed: str) -> int:
+    return len(printed.partition(".")[2])
+
+
+def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
+    """The published number as printed and the note beside it; empty where there is none."""
+    if recipe.published is None:
+        return "", ""
+    labels = cell.labels
+    place = (recipe.published.source, recipe.published.table, labels["dataset"], labels["model"], labels["training"])
+    return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
+
+
+def _checkpoints(facts: Facts) -> dict[str, str]:
+    """Model id to the sha256 of its checkpoint."""
+    found: dict[str, str] = {}
+    for run in facts:
+        models = run.get("models")
+        for model_id, model in models.items() if isinstance(models, Mapping) else ():
+            if isinstance(model, Mapping) and isinstance(model.get("sha256"), str):
+                found[model_id] = model["sha256"]
+    return found
+
+
+def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:
+    """Why a number of ours must not be compared with the published one."""
+    reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
+    if checkpoints.get(found.model_id) not in cell.model.checkpoints:
+        reasons.append(NOT_OURS)
+    if found.cases != cell.dataset.cases:
+        reasons.append(f"{found.cases} cases, not {cell.dataset.cases}")
+    return reasons
+
+
+def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int]) -> Section:
+    """The paper's rows and columns; a heading has one line a dimension."""
+    places = _places(recipe)
+    rows = list(dict.fromkeys(row for row, _ in places))
+    columns = list(dict.fromkeys(column for _, column in places))
+    texts = _texts(data)
+    table = pd.DataFrame("", index=range(len(rows)), columns=list(map("\n".join, columns)), dtype=object)
+    marks = set()
+    for (row, column), cell in places.items():
+        at, name = rows.index(row), "\n".join(column)
+        published = f"({texts['published'][cell]})" if texts["published"][cell] else ""
+        table.loc[at, name] = " ".join(text for text in (texts["ours"][cell], published) if text)
+        if cell in best:
+            marks.add((at, name))
+    for position, name in enumerate(recipe.rows):
+        table.insert(position, name, [row[position] for row in rows])
+    return Section(title, table, data=data, marks=frozenset(marks))
+
+
+def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int]:
+    """Row and column of each cell; where budgets are columns, what has no budget stands under each of them."""
+    budgets = [*dict.fromkeys(entry.budget for entry in recipe.attacks if entry.budget)]
+    found = {}
+    for i, cell in enumerate(recipe.cells):
+        labels = cell.starred_labels
+        repeated = "budget" in recipe.columns and not labels["budget"] and budgets
+        for budget in budgets if repeated else [labels["budget"]]:
+            shown = {**labels, "budget": budget}
+            row, column = (tuple(shown[name] for name in names) for names in (recipe.rows, recipe.columns))
+            found[row, column] = i
+    return found
+
+
+def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[set[int], list[str]]:
+    """The cells that are marked, of those that differ in the compared dimension alone; never of the clean volumes.
+
+    Marked is the best of its group where it is ahead of every other: see SCORED. Cells of several threat models are not
+    compared: of such none is marked, and the threat models are told.
+    """
+    is_attacked = [not cell.is_clean for cell in recipe.cells]
+    directions = {metric.name: metric.best for metric in recipe.metrics}
+    threats = [cell.attack.threat_model for cell in recipe.cells]
+    shown = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
+    by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
+    rivals: dict[int, list[int]] = {}
+    parts = []
+    mixed: set[str] = set()
+    for _, group in shown.groupby(by):
+        direction = directions[str(group["metric"].iloc[0])]
+        if direction is None or len(group) < 2:
+            continue
+        if group["_threat"].nunique() > 1:
+            mixed |= set(group["_threat"])
+            continue
+        ours, cells = group["ours"].to_numpy(float), group.index.tolist()
+        best = cells.pop(int(ours.argmin() if direction == "lowest" else ours.argmax()))
+        rivals[best] = cells
+        sign = 1 if direction == "lowest" else -1
+        for other in rivals[best]:
+            pairs = found[other].values.merge(found[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
+            ahead = sign * (pairs["value"] - pairs["value_best"])
+            part = {"best": best, "other": other, "ahead": ahead, "patient_id": pairs["patient_id"]}
+            parts.append(pd.DataFrame(part))
+    if not parts:
+        return set(), sorted(mixed)
+    tests = t_tests(pd.concat(parts), ["best", "other"], "ahead")
+    won = tests[(tests["mean"] > 0) & (tests["p_holm"] < SIGNIFICANCE)].groupby("best").size().to_dict()
+    return {best for best, others in rivals.items() if won.get(best) == len(others)}, sorted(mixed)
+
+
+def _texts(data: pd.DataFrame) -> pd.DataFrame:
+    """The numbers with as many digits as the paper prints, as text; empty where missing."""
+    shown = {}
+    for name in ("ours", "published", "difference", "low", "high", "seed_spread"):
+        pairs = zip(data[name], data["digits"].tolist(), strict=True)
+        shown[name] = ["" if pd.isna(value) else f"{round(value, n) + 0.0:.{n}f}" for value, n in pairs]
+    return pd.DataFrame(shown)
+
+
+def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str]]) -> Section:
+    """Every cell as a reader sees it, reasons as letters; what is the same or missing everywhere is left out."""
+    texts = _texts(data)
+    labels = pd.DataFrame([cell.starred_labels for cell in recipe.cells])
+    letters = {reason: _letter(i) for i, reason in enumerate(dict.fromkeys(chain.from_iterable(reasons)))}
+    bounds = zip(texts["low"], texts["high"], strict=True)
+    counts = zip(data["cases"], data["patients"], strict=True)
+    columns = {
+        "ours": texts["ours"].tolist(),
+        "publ.": texts["published"].tolist(),
+        "diff.": texts["difference"].tolist(),
+        "95 %\ninterval": [f"[{low}, {high}]" if low else "" for low, high in bounds],
+        "cases/\npatients": [f"{cases}/{patients}" if cases else "" for cases, patients in counts],
+        "seed\nspread": texts["seed_spread"].tolist(),
+        "verdict": data["verdict"].tolist(),
+        "why": [" ".join(letters[reason] for reason in each) for each in reasons],
+    }
+    shown = [name for name in labels if labels[name].nunique() > 1]
+    kept = {name: values for name, values in columns.items() if any(values)}
+    lines = [f"- {letter}: {reason}" for reason, letter in letters.items()]
+    table = pd.concat([labels[shown], pd.DataFrame(kept)], axis=1)
+    return Section(f"{recipe.title}: every cell", table, text="\n".join(lines), data=data)
+
+
+def _letter(number: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    return (_letter(number // 26 - 1) if number >= 26 else "") + ascii_lowercase[number % 26]

@@ -1,0 +1,85 @@
+"""Frames of stores: coded texts behave as texts do, and tables of them are those of plain frames."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
+from freqbench.analysis.tables import attack_table, failures, summary, transfer_table, worst_case
+from freqbench.results import CLASS_RECORDS, KEY, Store, to_table
+from freqbench.results.writer import commit
+
+Rows = Callable[..., dict[str, Any]]
+
+
+def rows(row: Rows) -> list[dict[str, Any]]:
+    """Two models on each other under two attacks; names that do not come in the order of the alphabet."""
+    pairs = [("unetr", "unet"), ("unet", "unet"), ("unet", "unetr"), ("unetr", "unetr")]
+    scores = {"dsc_clean": 0.9, "hd95": 2.0, "ssim": 0.8, "hd95_undefined_classes": 1}
+    return [
+        row(attack, source=source, target=target, case=case, dsc=0.5 + 0.01 * case, **scores)
+        for attack in ("vafa", "pgd")
+        for source, target in pairs
+        for case in (1, 0)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Path, row: Rows, table: Callable[..., pa.Table]) -> Store:
+    """Those rows as a run commits them, and a failed one that is superseded."""
+    made = rows(row)
+    failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
+    commit(str(tmp_path), "run0-000000.parquet", table(failed), to_table(CLASS_RECORDS, []))
+    commit(str(tmp_path), "run1-000000.parquet", table(*made), to_table(CLASS_RECORDS, []))
+    return Store(str(tmp_path))
+
+
+@pytest.mark.parametrize("build", [summary, attack_table, transfer_table, worst_case, failures])
+def test_tables_of_coded_frames_are_those_of_plain_ones(build: Any, store: Store) -> None:
+    pd.testing.assert_frame_equal(build(records_frame([store])), build(store.records().to_pandas()), check_dtype=False)
+
+
+def test_texts_sort_as_texts_and_models_compare(store: Store) -> None:
+    frame = records_frame([store], ["dsc"])
+    assert list(frame["source_model"].cat.categories) == ["unet", "unetr"]
+    assert frame.sort_values("attack", kind="stable")["attack"].iloc[0] == "pgd"
+    assert int((frame["source_model"] == frame["target_model"]).sum()) == 8
+
+
+def test_of_several_stores_the_best_row_of_a_key_counts(tmp_path: Path, store: Store, table: Any, row: Rows) -> None:
+    better = rows(row)[0] | {"dsc": 0.1, "run_id": "run2"}
+    commit(str(tmp_path / "b"), "run2-000000.parquet", table(better), to_table(CLASS_RECORDS, []))
+    both = records_frame([store, Store(str(tmp_path / "b"))], ["dsc"])
+    assert len(both) == 16
+    assert both["dsc"].min() == pytest.approx(0.1)
+
+
+def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_read(store: Store) -> None:
+    frame = records_frame([store], ["dsc"])
+    key = tuple(frame[list(KEY)].astype(str).iloc[3])
+    assert len(of_job(frame, {key, ("x", "y", "z")})) == 1  # type: ignore[arg-type]
+    assert set(of_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
+
+
+def test_classes_of_several_stores_are_those_of_the_rows_that_count(tmp_path: Path, row: Rows, table: Any) -> None:
+    newer, older = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old")
+    for name, record in (("a", newer), ("b", older), ("c", newer)):
+        own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
+        classes = [own | {"class_index": index, "class_name": "organ"} for index in range(2)]
+        commit(str(tmp_path / name), "run-000000.parquet", table(record), to_table(CLASS_RECORDS, classes))
+    stores = [Store(str(tmp_path / name)) for name in ("b", "a", "c")]
+    found = classes_frame(stores, records_frame(stores))
+    assert found[["class_index", "dsc"]].to_numpy().tolist() == [[0, 0.8], [1, 0.8]]
+    assert isinstance(found["class_name"].dtype, pd.CategoricalDtype)
+
+
+def test_coded_and_plain_are_each_others_inverse() -> None:
+    frame = pd.DataFrame({"a": ["y", None, "x"], "b": [1.0, 2.0, 3.0]})
+    coded = categorical(frame)
+    assert list(coded["a"].cat.codes) == [1, -1, 0]
+    assert plain(coded)["a"].isna().tolist() == [False, True, False]
+    assert plain(coded)["a"].tolist()[::2] == ["y", "x"]

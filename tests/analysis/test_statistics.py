@@ -1,0 +1,297 @@
+"""Intervals and tests against scipy, closed forms, published tables and their own coverage."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from freqbench.analysis.statistics import (
+    group_spreads,
+    holm,
+    mean_intervals,
+    nested_interval,
+    nested_intervals,
+    statistic_intervals,
+    t_intervals,
+    t_tests,
+)
+
+SKEWED = np.random.default_rng(1).gamma(1.5, size=30)
+MANY = 40_000  # resamples: the Monte Carlo error of a bound is then about 0.003 here
+
+
+def rows(values: Any, patients: Any) -> pd.DataFrame:
+    return pd.DataFrame({"g": 0, "v": np.asarray(values, float), "patient_id": list(patients)})
+
+
+def interval(values: Any, patients: Any, resamples: int = 2000) -> Any:
+    (found,) = mean_intervals(rows(values, patients), ["g"], "v", resamples).itertuples()
+    return found
+
+
+def test_from_20_patients_on_the_interval_is_scipys_bca() -> None:
+    found = interval(SKEWED, range(30), MANY)
+    reference = stats.bootstrap((SKEWED,), np.mean, n_resamples=MANY, method="BCa", rng=5).confidence_interval
+    percentile = stats.bootstrap((SKEWED,), np.mean, n_resamples=MANY, method="percentile", rng=5).confidence_interval
+    assert found.method == "bca"
+    assert (found.low, found.high) == pytest.approx(tuple(reference), abs=0.01)
+    assert found.high - percentile.high > 0.02  # which the percentile interval would miss
+
+
+def test_below_20_patients_the_interval_is_scipys_t() -> None:
+    found = interval(SKEWED[:19], range(19))
+    reference = stats.ttest_1samp(SKEWED[:19], 0).confidence_interval()
+    assert found.method == "t"
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
+
+
+def test_patients_of_unlike_number_of_cases_make_a_ratio() -> None:
+    """Sums 0 and 9 of 2 and 1 cases around the mean 3: residuals -6 and 6, so the error is sqrt(2 (36 + 36)) / 3 = 4,
+    and t of one degree of freedom is tan(0.475 pi)."""
+    found = interval([0.0, 0.0, 9.0], ["a", "a", "b"])
+    reach = 4 * math.tan(0.475 * math.pi)
+    assert (found.mean, found.low, found.high) == pytest.approx((3.0, 3 - reach, 3 + reach))
+    assert (found.n, found.clusters, found.method) == (3, 2, "t")
+
+
+@pytest.mark.parametrize(("patients", "most_cases"), [(3, 1), (6, 3)])
+def test_few_patients_are_covered_as_the_interval_claims(patients: int, most_cases: int) -> None:
+    """2,000 draws; the mean of a patient's cases spreads as that of one case does."""
+    rng = np.random.default_rng(0)
+    group, patient = (axis.ravel() for axis in np.indices((2000, patients)))
+    counts = 1 + (patient + group) % most_cases
+    own = np.repeat(rng.normal(size=counts.size), counts) + rng.normal(size=counts.sum())
+    frame = pd.DataFrame({"g": np.repeat(group, counts), "v": own, "patient_id": np.repeat(patient, counts)})
+    found = mean_intervals(frame, ["g"], "v")
+    assert 0.93 < ((found["low"] < 0) & (found["high"] > 0)).mean() < 0.98
+
+
+@pytest.mark.parametrize("patients", [5, 30])
+def test_neither_repeated_cases_nor_the_order_of_rows_change_the_interval(patients: int) -> None:
+    once, order = interval(SKEWED[:patients], range(patients)), np.random.default_rng(3).permutation(3 * patients)
+    thrice = interval(np.repeat(SKEWED[:patients], 3)[order], np.repeat(range(patients), 3)[order])
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
+    assert (thrice.n, thrice.clusters) == (3 * patients, patients)
+
+
+def test_one_patient_has_a_mean_and_no_interval_and_undefined_values_drop_out() -> None:
+    one = interval([1.0, math.nan, 3.0], ["a", "b", "a"])
+    assert (one.mean, one.n, one.clusters, one.method) == (2.0, 2, 1, "")
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    none = interval([math.nan], ["a"])
+    assert (none.n, math.isnan(none.mean)) == (0, True)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    found = interval([0.3] * 25, range(25))
+    assert (found.low, found.high) == pytest.approx((0.3, 0.3))
+
+
+def test_many_groups_at_once_are_as_each_alone() -> None:
+    """Of categories, missing budgets and values, with t and BCa."""
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame(
+        {
+            "attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
+            "budget": rng.choice([1.0, np.nan], 300),
+            "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
+            "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300)),
+        }
+    )
+    found = mean_intervals(frame, ["attack", "budget"], "dsc")
+    assert len(found) == 4
+    for row in found.itertuples():
+        own = frame[(frame["attack"] == row.attack) & (frame["budget"].fillna(0) == np.nan_to_num(row.budget))]
+        alone = interval(own["dsc"], own["patient_id"])
+        assert (row.mean, row.low, row.high) == pytest.approx((alone.mean, alone.low, alone.high))
+        assert (row.n, row.clusters, row.method) == (alone.n, alone.clusters, alone.method)
+
+
+@pytest.mark.parametrize("patients", [6, 30])
+def test_a_statistic_of_two_means_is_over_the_same_patients(patients: int) -> None:
+    """b = 2 a in every patient: the ratio is 2 in every draw, though either mean varies much."""
+    sums = np.stack([SKEWED[:patients], 2 * SKEWED[:patients]])
+    found = statistic_intervals(sums, np.ones_like(sums), lambda means: means[1:] / means[:1], np.array([patients]))
+    np.testing.assert_allclose(found, [[2.0, 2.0, 2.0]])
+
+
+def test_of_means_of_few_patients_the_jackknife_gives_t_over_those_that_have_a_value() -> None:
+    """The first mean has values of 7 of 9 patients, the second of one, which is too few."""
+    sums = np.stack([np.append(SKEWED[:7], [0, 0]), np.append(np.zeros(8), 1.0)])
+    counts = np.stack([np.append(np.ones(7), [0, 0]), np.append(np.zeros(8), 1.0)])
+    found = statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
+    reference = stats.ttest_1samp(SKEWED[:7], 0).confidence_interval()
+    np.testing.assert_allclose(found[0], [SKEWED[:7].mean(), reference.low, reference.high])
+    np.testing.assert_allclose(found[1], [1.0, np.nan, np.nan])
+
+
+def test_holm_by_hand() -> None:
+    """Of 0.005, 0.01, 0.03, 0.04: 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to its forerunner's 0.06."""
+    np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
+
+
+def test_p_is_scipys_t_test_on_means_of_patients() -> None:
+    differences = np.random.default_rng(4).normal(0.4, 1, 60)
+    one = rows(differences, np.arange(60) // 2).assign(g="pgd")
+    found = t_tests(pd.concat([one, one.assign(g="gn", v=-differences - 0.5)]), ["g"], "v").set_index("g")
+    means = differences.reshape(30, 2).mean(axis=1)
+    tests = {"pgd": stats.ttest_1samp(means, 0), "gn": stats.ttest_1samp(-means - 0.5, 0)}
+    p = {name: test.pvalue for name, test in tests.items()}
+    assert found["p"].to_dict() == pytest.approx(p)
+    assert found["p_holm"].min() == pytest.approx(2 * min(p.values()))
+    for name, test in tests.items():  # t however many patients
+        bounds = test.confidence_interval()
+        assert tuple(found.loc[name, ["low", "high"]]) == pytest.approx((bounds.low, bounds.high))
+    assert found.loc["pgd", ["n", "clusters"]].tolist() == [60, 30]
+
+
+def test_several_intervals_hold_together_by_bonferroni() -> None:
+    frame = pd.DataFrame({"g": list("aaaaab"), "patient_id": range(6), "v": [*SKEWED[:5], math.nan]})
+    (found,) = t_intervals(frame, ["g"], "v", comparisons=4).to_dict("records")  # b has no value
+    reference = stats.ttest_1samp(SKEWED[:5], 0).confidence_interval(1 - 0.05 / 4)
+    assert (found["low"], found["high"]) == pytest.approx((reference.low, reference.high))
+
+
+def test_zeros_and_rounding_and_single_patients_are_no_test_of_the_family() -> None:
+    values = {
+        "zero": [0.0, 0, 0],
+        "rounding": [1e-14, 2e-14, 1e-14],
+        "some": [1, 2, 3],
+        "one": [1.0, math.nan, math.nan],
+    }
+    found = t_tests(pd.concat([rows(v, "123").assign(g=name) for name, v in values.items()]), ["g"], "v").set_index("g")
+    expected = stats.ttest_1samp([1, 2, 3], 0).pvalue
+    assert math.isnan(found.loc["zero", "p_holm"])
+    assert found.loc["rounding", "p_holm"] == 1
+    assert found.loc["some", "p"] == pytest.approx(expected)
+    assert found.loc["some", "p_holm"] == pytest.approx(2 * expected)  # rounding has p = 1
+    assert found.loc["one", ["low", "high", "p", "p_holm", "detectable"]].isna().all()
+    assert found.loc["one", ["mean", "n", "clusters"]].tolist() == [1.0, 1, 1]
+
+
+@pytest.mark.parametrize(("patients", "effect"), [(15, 0.7782), (34, 0.4950), (199, 0.1996)])
+def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, effect: float) -> None:
+    """Power 0.8 at these sizes: G*Power needs 15, 34 and 199 pairs for effects of 0.8, 0.5 and 0.2. Cases of a patient
+    count once."""
+    values = stats.zscore(np.arange(patients), ddof=1) * 3
+    frame = rows(np.repeat(values, 2), np.repeat(range(patients), 2))
+    found = t_tests(frame, ["g"], "v")["detectable"].iloc[0] / 3
+    assert found == pytest.approx(effect, abs=2e-4)
+    critical, shift = stats.t.ppf(0.975, patients - 1), found * math.sqrt(patients)
+    assert stats.nct.sf(critical, patients - 1, shift) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_spreads_between_cases_and_seeds_by_hand() -> None:
+    """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count, nor does an attack
+    without seeds spread between them."""
+    frame = pd.DataFrame(
+        {
+            "attack": ["pgd"] * 5 + ["gn"] * 2,
+            "case_id": ["a", "a", "b", "b", "c", "a", "b"],
+            "seed": [0, 1, 0, 1, 0, np.nan, np.nan],
+            "dsc": [1.0, 3, 2, 6, 99, 1, 3],
+        }
+    )
+    found = group_spreads(frame, ["attack"], "dsc").set_index("attack")
+    assert found.loc["pgd"].tolist() == pytest.approx([math.sqrt(2), math.sqrt(4.5)])
+    assert found.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)
+
+
+# Patients and networks
+
+BY_HAND = np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])
+FIRST, SECOND = np.array([0.9, 0.8, 0.5, 0.7]), np.array([0.4, 0.7, 0.3, 0.1])
+PATIENTS = np.array([[0.0], [3.0], [7.0]])
+
+
+def test_a_table_by_hand() -> None:
+    """Means of the patients 1.5, 4, 2 (variance 7/4), of the networks 2 and 3; residuals of the first network 0,
+    -1/2, 1/2 and of the second their negatives. So MS between networks is 3 (1/2 + ...) = 3/2 and of residuals 1/2:
+    the variance of the mean is 7/12 + (3/2 - 1/2) / 6 = 3/4, with (3/4)^2 / ((7/12)^2 / 2 + (1/4)^2 / 1 + (1/12)^2 / 2)
+    = 81/34 degrees of freedom."""
+    found = nested_interval(BY_HAND)
+    reach = stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
+    assert (found.mean, found.df, found.networks, found.patients) == (2.5, pytest.approx(81 / 34), 2, 3)
+    assert (found.low, found.high) == pytest.approx((2.5 - reach, 2.5 + reach))
+    assert found.p == pytest.approx(2 * stats.t.sf(2.5 / 0.75**0.5, 81 / 34))
+
+
+@pytest.mark.parametrize(
+    ("values", "minus", "test"),
+    [
+        (np.stack([FIRST, FIRST, FIRST], axis=1), None, stats.ttest_1samp(FIRST, 0)),
+        (np.stack([FIRST, FIRST, FIRST]), None, stats.ttest_1samp(FIRST, 0)),
+        (FIRST[:, None], SECOND[:, None], stats.ttest_rel(FIRST, SECOND)),
+        (PATIENTS + FIRST[:3], PATIENTS + SECOND, stats.ttest_ind(FIRST[:3], SECOND, equal_var=False)),
+    ],
+    ids=["networks agree", "patients agree", "one network each: paired", "like patients: Welch"],
+)
+def test_where_one_spread_is_missing_it_is_a_known_t_test(values: Any, minus: Any, test: Any) -> None:
+    found, theirs = nested_interval(values, minus), test.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_one_patient_has_no_nested_interval() -> None:
+    found = nested_interval([[0.1, 0.3]])
+    assert found.mean == pytest.approx(0.2)
+    assert np.isnan([found.low, found.high, found.df]).all()
+
+
+@pytest.mark.parametrize(
+    ("spread", "networks", "least", "most"),
+    [((1, 0, 0.3), 3, 0.91, 0.985), ((0.5, 1, 0.5), 3, 0.91, 0.985), ((1, 1, 0), 1, 0.0, 0.6)],
+    ids=["patients", "networks", "one network"],
+)
+def test_it_covers_new_trainings_from_three_networks_on(
+    spread: tuple[float, float, float], networks: int, least: float, most: float
+) -> None:
+    """Of normal effects of 12 patients, networks and both; the share of 600 draws has a standard error of 0.9 points.
+    The interval of one network is for that network alone."""
+    rng = np.random.default_rng(0)
+    between, within, residual = spread
+    tables = (
+        between * rng.standard_normal((600, 12, 1))
+        + within * rng.standard_normal((600, 1, networks))
+        + residual * rng.standard_normal((600, 12, networks))
+    )
+    found = [nested_interval(table) for table in tables]
+    assert least <= np.mean([each.low <= 0 <= each.high for each in found]) <= most
+
+
+@pytest.mark.parametrize(
+    ("values", "minus", "complaint"),
+    [
+        ([1.0, 2.0], None, r"expected finite values \[patients, networks\], got \(2,\)"),
+        ([[1.0, np.nan]], None, "leave out what is undefined"),
+        (np.zeros((0, 2)), None, r"got \(0, 2\)"),
+        (np.zeros((3, 2)), np.zeros((2, 2)), "expected tables of the same patients, got 3 and 2"),
+    ],
+)
+def test_what_is_no_table_is_refused(values: Any, minus: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        nested_interval(values, minus)
+
+
+def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
+    """The table by hand as method `a`, each patient of two cases around it, and method `b` of one network."""
+    made = [
+        {"method": "a", "target_model": f"a{n}", "patient_id": f"p{p}", "dsc": BY_HAND[p, n] + shift}
+        for n in range(2)
+        for p in range(3)
+        for shift in (-0.1, 0.1)
+    ]
+    made += [{"method": "b", "target_model": "b", "patient_id": f"p{p}", "dsc": 0.5 * p} for p in range(3)]
+    made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})
+    frame = pd.DataFrame(made).astype(dict.fromkeys(("method", "target_model", "patient_id"), "category"))
+    names = ["mean", "low", "high", "df"]
+    found, expected = nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
+    assert (found.loc["a", "networks"], found.loc["a", "patients"], found.loc["b", "networks"]) == (2, 3, 1)
+    assert tuple(found.loc["a", names]) == pytest.approx(expected[:4])
+    behind = nested_intervals(frame, "dsc", behind="a").set_index("method")
+    assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, [[0.0], [0.5], [1.0]])[:4])
+    assert pd.isna(behind.loc["a", "mean"])

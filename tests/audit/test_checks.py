@@ -1,0 +1,395 @@
+"""Each planted violation is found by its check, on its model alone; a healthy evaluation has none."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from audit.planted import CASES, EPS, HEALTHY, but_for, classes_of, evidence, finding, gradients, healthy, rows
+from reporting.conftest import make_row
+from scipy import stats
+
+from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, verdicts
+from freqbench.audit.probes import Saved, SavedScore
+
+Rows = list[dict[str, Any]]
+
+PLANTED: Mapping[str, dict[str, Any]] = {
+    "budget": {"twice": {"left": 45}},
+    "steps": {"longer": {"left": 43}},
+    "unbounded": {"unbounded": {"left": 30}},
+    "iterative": {"fgsm": {"left": 35}},
+    "transfer": {"pgd": {"left": 75}},
+    "noise_linf": {"noise": {"left": 35}},
+    "noise_l2": {"noise": {"left": 35}},
+    "square": {"square": {"left": 30}},
+    "restarts": {"restarted": {"left": 45}},
+}
+
+
+def both(but: Mapping[str, Any] | None = None) -> Rows:
+    """The model m with changes, a healthy one beside it, and the PGD of each scored on the other."""
+    crossed = [*rows("pgd", "m", "n", left=70.0), *rows("pgd", "n", "m", left=70.0)]
+    return [*healthy("m", but), *healthy("n"), *crossed]
+
+
+def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
+    everything = both()
+    found = audited(evidence(everything, gradients=(gradients(),), added=but_for(everything, "pgd")))
+    assert {each.check for each in found if each.verdict in ("violated", "in doubt")} == set()
+    (verdict, _) = verdicts(found)
+    assert (verdict.verdict, verdict.sentence) == ("no sign", "No sign of masked gradients in 11 of 11 checks.")
+
+
+@pytest.mark.parametrize("check", PLANTED)
+def test_a_planted_violation_is_found_on_its_model_alone_and_never_of_one_patient(check: str) -> None:
+    """One patient has no interval."""
+    everything = both(PLANTED[check])
+    found = CHECKS[check].run(evidence(everything))
+    assert {each.model: each.verdict for each in found} == {"m": "violated", "n": "holds"}
+    assert finding(check, [row for row in everything if row["case_id"] == "case0"]).verdict == "in doubt"
+
+
+@pytest.mark.parametrize("check", [*PLANTED, "zero_gradients", "same_gradients", "converged", "credit", "saved"])
+def test_a_lacking_cell_is_not_checked_and_named(check: str) -> None:
+    found = finding(check, rows("pgd"))
+    assert (found.verdict, found.sentence.startswith("Needs ")) == ("not checked", True)
+
+
+IDLE = {name: {"left": 89.9} for name in HEALTHY}
+CRUSHED = {"twice": {"left": 3}, "unbounded": {"left": 8}}
+SHORT = {"params": {"queries": 999}}
+CUT = {"params": {"filter": ["low", 8]}}
+ALMOST = [row | {"budget": EPS * (1 + 1e-9)} for row in rows("noise", left=30)]
+LARGER_NULL = [row | {"budget": 30.0} for row in rows("vafa uniform", left=89)]
+BF16 = [row | {"precision": "bf16", "cell_id": f"{row['cell_id']}/bf16"} for row in rows("pgd")]
+
+FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
+    ("budget", healthy(but={"twice": {"left": 40.4, "noise": 0.1}}), "holds", ""),  # half a point is the limit
+    ("budget", healthy(but={"twice": {"left": 40.6, "noise": 0.1}}), "violated", "6 cases of 6 patients"),
+    ("budget", healthy(but={"twice": {"left": 41, "noise": 4.0}}), "in doubt", ""),  # noise between patients
+    ("budget", healthy(but={"twice": {"left": 45}}), "violated", "leaves 5.0 points more DSC than pgd eps=8/255"),
+    ("budget", healthy(but=CRUSHED), "holds", ""),  # two ways to leave nothing differ by points of nothing
+    ("budget", healthy(but={**CRUSHED, "unbounded": {"left": 20}}), "violated", ""),
+    ("budget", [*healthy(but={"twice": None}), *rows("twice", cases=2, left=37.0)], "holds", ""),  # of common cases
+    ("budget", healthy(but=IDLE), "not checked", "takes more than 0.5 points"),
+    ("budget", [*rows("pgd"), *rows("twice", params={"loss": "ce"}, left=60)], "not checked", ""),  # another attack
+    ("budget", [*rows("vafa uniform"), *LARGER_NULL], "not checked", ""),  # null rows
+    ("budget", [*rows("pgd"), *BF16], "not checked", ""),  # the same in another arithmetic
+    ("budget", [*rows("pgd"), *(row | {"status": "failed"} for row in rows("twice"))], "not checked", ""),
+    ("budget", [row | {"dsc_foreground_clean": 0.03} for row in healthy()], "not checked", "foreground DSC is 3.0"),
+    (
+        "iterative",
+        healthy(but={"fgsm": {"left": 35}, "pgd": {"params": {"step_size": 0.02}}}),
+        "violated",
+        "First suspect: the step size, 0.02, which is 64 % of eps",
+    ),
+    # one step of a quarter of eps is no match for FGSM, and no sign of anything
+    ("iterative", [*rows("pgd"), *rows("pgd", left=75, params={"steps": 1}), *rows("fgsm")], "holds", ""),
+    ("iterative", [*rows("ce"), *rows("fgsm", left=20)], "not checked", "raise different losses, which says nothing"),
+    ("square", [*rows("ce"), *rows("square", left=20)], "not checked", "raise different losses, which says nothing"),
+    ("square", [*rows("pgd", left=50), *rows("ce", left=30), *rows("square", left=40)], "violated", "pgd eps=8/255"),
+    ("square", [*rows("pgd"), *rows("square", left=80, **SHORT)], "noted", "less than 1,000 queries proves nothing"),
+    ("square", [*rows("pgd"), *rows("square", left=30, **SHORT)], "violated", "knows no gradient does better"),
+    ("square", [*rows("pgd"), *rows("square"), *rows("square", **SHORT)], "holds", ""),
+    ("restarts", healthy(but={"restarted": {"left": 45}}), "violated", "more DSC than"),
+    ("restarts", healthy(), "noted", "no order to change; the largest effect of restarts is 0.2"),
+    (
+        "restarts",
+        [*healthy("m", {"pgd": {"left": 42}, "restarted": {"left": 36}}), *healthy("n")],
+        "violated",
+        "m and n change places between pgd",
+    ),
+    ("noise_linf", healthy(but={"noise": {"left": 65.2}}), "in doubt", ""),  # cannot be told from FGSM
+    ("noise_linf", healthy(but={"noise": {"left": 7}}), "not checked", "noise alone leaves nothing"),
+    ("noise_linf", [*rows("pgd"), *ALMOST], "violated", ""),  # equal to rounding
+    # attacks that do not want every voxel wrong
+    ("noise_linf", [*rows("pgd", params={"target": "least-likely"}, left=89), *rows("noise")], "not checked", ""),
+    ("noise_linf", [*rows("pgd", params={"organs": [1]}, left=89), *rows("noise")], "not checked", ""),
+    ("noise_linf", [*rows("pgd", **CUT, left=89), *rows("noise")], "not checked", ""),
+    ("noise_l2", healthy(but={"noise": {"left": 35, "l2_body": 9.5}}), "not checked", "within 10 %"),
+    ("bounds", rows("pgd"), "holds", "6 volumes of 1 attack"),
+    ("bounds", [*rows("pgd", cases=5), *rows("pgd", linf=9 / 255)[5:]], "violated", "1 volume of 6"),
+    ("bounds", rows("pgd", linf=EPS + 5e-7), "holds", ""),  # rounding
+    ("bounds", rows("pgd", **CUT, linf=0.5), "not checked", ""),  # a filtered change has no bound any more
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "found", "verdict", "told"), FINDINGS)
+def test_what_is_said_of_one_model(check: str, found: Rows, verdict: str, told: str) -> None:
+    one = finding(check, found)
+    assert (one.verdict, told in one.sentence) == (verdict, True), one.sentence
+
+
+def test_pairs_are_of_cases_with_both_scores_and_seeds_averaged_first() -> None:
+    found = healthy(but={"twice": {"left": 45}})
+    found[0]["dsc"] = next(row for row in found if row["budget"] == 2 * EPS)["dsc"] = math.nan
+    seeds = [row | {"seed": seed, "cell_id": f"{row['cell_id']}/{seed}"} for seed in (0, 1) for row in found]
+    assert finding("budget", seeds).cases == CASES - 1
+
+
+def test_the_rival_of_a_search_is_the_strongest_on_the_same_cases() -> None:
+    """An attack of two hard cases alone has the lowest mean, and is no rival of one that all cases had."""
+    weak = [row | {"dsc": 0.2} for row in rows("fgsm", cases=2)]
+    hard = ("case0", "case1")
+    search = [row | {"dsc": row["dsc"] - (0.3 if row["case_id"] in hard else 0)} for row in rows("square")]
+    strong = [row | {"dsc": other["dsc"] - 0.05} for row, other in zip(rows("pgd"), search, strict=True)]
+    found = finding("square", [*strong, *search, *weak])
+    assert (found.verdict, found.cases, found.sentence.count("fgsm")) == ("holds", 6, 0)
+
+
+def test_a_flag_names_the_checks_and_no_more() -> None:
+    (flagged, _) = verdicts(audited(evidence(both({**PLANTED["budget"], **PLANTED["square"]}))))
+    assert flagged.verdict == "flagged"
+    assert flagged.sentence.startswith("flagged: budget, square (2 signs of masked gradients in 9 checks).")
+    assert "Not checked: zero_gradients, same_gradients, strongest." in flagged.sentence
+
+
+def test_without_any_score_there_is_no_verdict() -> None:
+    """As of a job that did not ask for DSC."""
+    nothing = dict.fromkeys(("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean"))
+    (verdict,) = verdicts(audited(evidence([row | nothing for row in healthy()])))
+    assert (verdict.verdict, verdict.sentence) == ("not checked", "Nothing could be checked.")
+
+
+# Gradients
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "verdict"),
+    [
+        ("zero_gradients", {"zero_share": 0.05}, "holds"),
+        ("zero_gradients", {"zero_share": 0.3}, "in doubt"),
+        ("zero_gradients", {"zero_share": 0.97}, "violated"),
+        ("zero_gradients", {"zero_share": None, "sign_agreement": None, "losses": (), "error": "no graph"}, "violated"),
+        ("zero_gradients", {"model_id": "id_of_a_former_checkpoint"}, "not checked"),
+        ("same_gradients", {"sign_agreement": 0.9995}, "holds"),
+        ("same_gradients", {"sign_agreement": 0.995}, "in doubt"),
+        ("same_gradients", {"sign_agreement": 0.6}, "violated"),
+        ("same_gradients", {"sign_agreement": 0.6, "draws": 1}, "violated"),  # a defence that hides its draws
+        ("same_gradients", {"sign_agreement": 0.6, "draws": 4}, "noted"),  # and one whose draws are averaged
+        ("same_gradients", {"sign_agreement": None}, "not checked"),
+        ("converged", {"losses": tuple(float(step) for step in range(20))}, "violated"),
+        ("converged", {"losses": tuple(1 - 0.86**step for step in range(20))}, "holds"),
+        ("converged", {"losses": (1.0,) * 20}, "not checked"),
+    ],
+)
+def test_gradients_are_judged_by_their_limits(check: str, facts: dict[str, Any], verdict: str) -> None:
+    assert finding(check, rows("pgd"), gradients=(gradients(**facts),)).verdict == verdict
+
+
+def test_the_settling_of_the_loss_is_that_of_most_windows() -> None:
+    """One that dips and comes back does not outweigh the others; radii of several audits are told."""
+    settled, dipped = gradients(eps=EPS), gradients(eps=2 * EPS, losses=(1.0, *[0.5] * 18, 1.01))
+    one = finding("converged", rows("pgd"), gradients=(settled, settled, dipped))
+    assert (one.verdict, "eps=8/255, 16/255" in one.sentence) == ("holds", True)
+
+
+# Credit
+
+
+@pytest.mark.parametrize(
+    ("uniform", "verdict", "told"),
+    [
+        (85, "holds", "The optimisation adds 15.0 points"),
+        (70.1, "in doubt", "is not clearly more than 0.5"),
+        (60, "violated", "takes 10.0 points of damage away"),
+    ],
+)
+def test_the_optimisation_is_credited_with_what_the_stronger_null_row_does_not_do(
+    uniform: float, verdict: str, told: str
+) -> None:
+    """Drops of 20, 5 and 3 points: 15 of 20, 75 %, are the optimisation's."""
+    nulls = [*rows("vafa uniform", left=uniform), *rows("vafa random", left=87)]
+    found = finding("credit", [*rows("vafa", left=70), *nulls])
+    assert (found.verdict, found.subject) == (verdict, "vafa q_max=20")
+    assert f"drops 20.0 points; random 3.0, uniform {90 - uniform:.1f} without optimisation" in found.sentence
+    assert told in found.sentence
+    assert ("75 % of the drop" in found.sentence) == (verdict == "holds")
+
+
+def test_null_rows_belong_to_the_same_stretching() -> None:
+    """A row that stretches slices says nothing of an attack that does not."""
+    plain = {"renormalize": False}
+    found = [*rows("vafa", params=plain), *rows("vafa uniform"), *rows("vafa random")]
+    assert finding("credit", found).verdict == "not checked"
+    credited = finding("credit", [*found, *rows("vafa uniform", params=plain, left=88.0)])
+    assert (credited.verdict, "slices not stretched" in credited.sentence) == ("holds", True)
+    assert "Not run: control: random" in credited.sentence
+
+
+# Scores, labels and bounds
+
+
+def test_a_missing_organ_is_told_with_its_cases() -> None:
+    found = healthy()
+    (one,) = CHECKS["organs"].run(evidence(found, classes=classes_of(found, (0.9, 0.5, math.nan), (100, 50, 0))))
+    assert (one.verdict, "the label lacks: organ 2 in 6" in one.sentence) == ("noted", True)
+
+
+def test_dsc_that_is_mostly_background_is_counted() -> None:
+    """Background 0.9 of a sum of 1.0 is more than half; 0.9 of 2.4 is not."""
+    found = rows("pgd")
+    mostly = finding("background", found, classes=classes_of(found, (0.9, 0.05, 0.05), (9, 9, 9)))
+    assert (mostly.verdict, mostly.sentence.startswith("In 6 of 6 attacked volumes")) == ("noted", True)
+    assert "a total failure would still score about 33" in mostly.sentence
+    hardly = finding("background", found, classes=classes_of(found, (0.9, 0.75, 0.75), (9, 9, 9)))
+    assert hardly.verdict == "holds"
+
+
+def test_undefined_hd95_and_clean_failures_are_told() -> None:
+    """One of three classes in one of six volumes."""
+    found = rows("pgd")
+    found[0]["hd95_undefined_classes"], found[2]["dsc_foreground_clean"] = 1, 0.2
+    one = finding("hd95", found)
+    assert (one.verdict, one.sentence.startswith("5.6 % of the classes of 6 attacked volumes")) == ("noted", True)
+    one = finding("clean", found)
+    assert (one.verdict, "1 of 6 cases" in one.sentence, "case2 20.0" in one.sentence) == ("violated", True, True)
+
+
+@pytest.mark.parametrize(
+    ("stored", "rounded", "verdict"), [(0.401, 0.402, "holds"), (0.401, 0.43, "noted"), (0.42, 0.402, "violated")]
+)
+def test_a_saved_volume_that_scores_otherwise_is_told(stored: float, rounded: float, verdict: str) -> None:
+    """In 8 bits it is another volume: a fact for those who save like the papers' code."""
+    where = {"dataset": "phantom", "model": "m", "model_id": "id_m", "case_id": "case0", "case_key": "case0"}
+    score = SavedScore(**where, attack="pgd", cell_id="c", dsc=0.4, dsc_stored=stored, dsc_8bit=rounded)
+    one = finding("saved", rows("pgd"), saved=(Saved(versions={}, volumes=(score,)),))
+    assert one.verdict == verdict
+    assert f"{100 * rounded - 40:.2f} rounded to 8 bits" in one.sentence
+
+
+@pytest.mark.parametrize(("l2", "verdict"), [(59.9, "holds"), (61.0, "violated")])
+def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
+    """Nine windows of norm 20 have 60 together at most."""
+    noise = rows("noise", threat_model="l2", budget_name="l2", l2=l2, num_windows=9)
+    assert finding("bounds", [row | {"budget": 20.0} for row in noise]).verdict == verdict
+
+
+def test_threat_models_side_by_side_and_distances_are_told() -> None:
+    (mixed,) = CHECKS["ranking"].run(evidence(healthy()))
+    assert (mixed.verdict, "2 threat models (dct-quantization-stretched, linf)" in mixed.sentence) == ("noted", True)
+    found = rows("pgd")
+    found[0] |= {"l2_body": 7.0, "lpips_body": 0.02}
+    (single,) = CHECKS["ranking"].run(evidence(found))
+    assert single.verdict == "holds"
+    (far,) = CHECKS["distances"].run(evidence(found))
+    distances = "L-inf 8.0/255, L2 in the body 7.0 to 8.0, SSIM in the body 90.0, LPIPS in the body 98.0"
+    assert (far.subject, far.sentence) == ("pgd eps=8/255", f"linf bounded by eps: {distances}.")
+
+
+# Claims against the strongest attacks
+
+
+def planted(name: str, fg: float, **changes: Any) -> Rows:
+    """Rows of an attack that leave this mean foreground DSC x100, spread alike over cases."""
+    return rows(name, left=fg + 4, noise=0.0, **changes)
+
+
+def claims(own: Rows, added: Rows) -> list[Finding]:
+    made = evidence([*own, *added], added=frozenset(row["cell_id"] for row in added))
+    return [each for each in CHECKS["strongest"].run(made) if each.model == "m"]
+
+
+def verdict_of(own: Rows, added: Rows) -> ModelVerdict:
+    (one,) = verdicts(audited(evidence([*own, *added], added=frozenset(row["cell_id"] for row in added))))
+    return one
+
+
+PGD = planted("pgd", 62.4)
+PGD40 = planted("pgd", 62.4, params={"steps": 40})
+CE = planted("ce", 70.0)
+SUITE = [*planted("dice", 62.3), *CE]
+SUITE40 = [row for name in ("dice", "ce") for row in planted(name, 65, params={"steps": 40})]
+BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 restarts=3 leaves 55.1"
+WALK = [row | {"attack": "walk", "cell_id": f"walk{number}"} for number, row in enumerate(PGD)]
+VAFA, OPTIMUM = planted("vafa", 89.3), planted("vafa_opt", 51.7)
+TWO_HARD = [row | {"dsc_foreground": 0.1} for row in planted("fgsm", 60, cases=2)]
+
+CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
+    "another loss": (PGD, [*planted("dice", 55.1), *CE], "violated", BOTH_NUMBERS),
+    "less than half a point": (PGD, [*planted("dice", 61.95), *CE], "holds", "None of 2 further attacks"),
+    "more than half a point": (PGD, [*planted("dice", 61.85), *CE], "violated", "linf eps=8/255: "),
+    "one patient": (planted("pgd", 62.4, cases=1), planted("dice", 30, cases=1), "in doubt", ""),
+    "no form": (PGD, [], "not checked", "Not run: apgd (dice), apgd (ce): audit --run does."),
+    "one form": (PGD, planted("dice", 62.3), "not checked", "Not run: apgd (ce):"),
+    "fewer restarts": (PGD, [*planted("dice", 62.3, params={"restarts": 1}), *CE], "not checked", "run: apgd (dice)"),
+    "fewer steps": (PGD, [*planted("dice", 62.3, params={"steps": 10}), *CE], "not checked", "Not run: apgd (dice)"),
+    "fewer steps than the longest": (PGD40, SUITE, "not checked", ""),
+    "as many": (PGD40, SUITE40, "holds", ""),
+    "a store with the forms": ([*PGD, *planted("dice", 55.1), *CE], [], "holds", "restarts=3 leaves 55.1"),
+    "the strongest of the same cases": ([*planted("pgd", 60), *TWO_HARD], SUITE, "holds", "pgd eps=8/255 leaves 60.0"),
+    "cases that one lacks": (PGD, planted("dice", 40, cases=3), "violated", "3 cases of 3 patients"),
+    "nothing left": (planted("pgd", 6), planted("dice", 1), "holds", ""),
+    "another eps": (PGD, [*SUITE, *planted("half", 20)], "holds", ""),
+    "noise": (PGD, [*SUITE, *planted("noise", 20)], "holds", ""),
+    "a part of the organs": (PGD, [*SUITE, *planted("dice", 20, params={"organs": [1]})], "holds", ""),
+    "a target": (PGD, [*SUITE, *planted("dice", 20, params={"target": "least-likely"})], "holds", ""),
+    "another threat model": (PGD, [*SUITE, *planted("vafa", 20)], "holds", ""),
+    "another model's attack": (PGD, [*SUITE, *rows("dice", "n", "m", left=30.0)], "holds", ""),
+    "noise claims nothing": (planted("noise", 85), [], "not checked", "Needs an untargeted attack"),
+    "a null row claims nothing": (planted("vafa uniform", 85), [], "not checked", "Needs an untargeted attack"),
+    "no score": ([make_row("pgd", num_backwards=20, dsc=math.nan, source="m", target="m")], [], "not checked", ""),
+    "another package": (WALK, planted("dice", 55.1), "violated", "walk eps=8/255"),
+    # VAFA's default q_min is 5 and its block 32: the bounds of both are the same
+    "vafa": (VAFA, OPTIMUM, "violated", "q_max=20 q_min=5 block=32: vafa q_max=20 leaves 89.3"),
+    "older name": ([row | {"threat_model": "dct-quantization"} for row in VAFA], OPTIMUM, "violated", ""),
+    "smaller steps": (VAFA, planted("vafa_opt", 51.7, params={"q_min": 1.0}), "not checked", ""),
+    "other blocks": (VAFA, planted("vafa_opt", 51.7, params={"block": 8}), "not checked", ""),
+    "no stretching": (VAFA, planted("vafa_opt", 51.7, params={"renormalize": False}), "not checked", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_stands_against_attacks_with_the_same_bounds(name: str) -> None:
+    own, added, verdict, told = CLAIMS[name]
+    (found,) = claims(own, added)
+    assert (found.verdict, told in found.sentence) == (verdict, True), found.sentence
+
+
+def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
+    """1.2 points on average, of which the interval over patients leaves less than half a point."""
+    added = [*planted("dice", 61.2), *CE]
+    for row in added:
+        row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
+    (found,) = claims(PGD, added)
+    assert (found.verdict, 0 < found.low < 0.5) == ("in doubt", True)
+    assert verdict_of(PGD, added).verdict == "in doubt"
+
+
+def test_the_interval_is_corrected_over_the_attacks_that_were_added() -> None:
+    """Of two comparisons each is one of 97.5 %."""
+    differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
+    added = planted("pgd", 62.4, params={"loss": "dice"})
+    for row, difference in zip(added, differences, strict=True):
+        row["dsc_foreground"] -= difference / 100
+    (found,) = claims(PGD, [*added, *planted("ce", 70.0)])
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.975)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert "together over 2 comparisons" in found.sentence
+
+
+def test_each_budget_is_a_claim_of_its_own() -> None:
+    found = {each.subject: each.verdict for each in claims([*PGD, *planted("half", 70)], SUITE)}
+    assert found == {"linf eps=8/255": "holds", "linf eps=4/255": "not checked"}
+
+
+def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
+    found, added = verdict_of(PGD, planted("dice", 55.1)), "a stronger attack with the same bounds is known"
+    assert (found.verdict, found.flags) == ("flagged", ())
+    assert found.sentence.startswith(
+        f"flagged: strongest ({added}; no check of gradients was made). linf eps=8/255: pgd eps=8/255 leaves 62.4"
+    )
+    found = verdict_of([*PGD, *planted("twice", 70)], planted("dice", 55.1))
+    assert found.flags == ("budget",)
+    assert f"flagged: strongest, budget ({added}; 1 sign of" in found.sentence
+
+
+def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:
+    """Both take 20 steps, the second looks at its last volume besides."""
+    own = [*PGD, *planted("dice", 55.1, params={"restarts": 1}), *planted("pgd", 70, params={"steps": 5})]
+    (found,) = claims(own, [*planted("dice", 55.0), *planted("ce", 64.0)])
+    assert found.verdict == "holds"
+    named = found.sentence.partition("At equal or fewer passes: ")[2]
+    assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 55.1")
+    assert "steps=5" not in named

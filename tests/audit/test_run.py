@@ -1,0 +1,308 @@
+"""`audit --run` on networks of known making: the one that hides its gradient is flagged, the plain one is not."""
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from audited import job
+from rich.console import Console
+from tiny import execute, expanded, rows
+
+from freqbench.audit import extra_cells, probes
+from freqbench.audit.checks import Finding, audited, gathered, verdicts
+from freqbench.audit.checks import gradients as checks_of_gradients
+from freqbench.audit.extra_cells import carry_out
+from freqbench.audit.probes import read_gradients, read_saved, root_of
+from freqbench.audit.reproduce import Reproducer
+from freqbench.core.errors import UserError
+from freqbench.core.plugins import trusting
+from freqbench.job.schema import JobSpec
+from freqbench.models import load
+from freqbench.reporting.contents import keys_of
+from freqbench.results import Store
+
+
+def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
+    """Carry it out, and what was said."""
+    said = io.StringIO()
+    options: dict[str, Any] = {"engine": "serial", **asked}
+    assert carry_out(spec or expanded(job())[0], out, Console(file=said, width=120), **options) == 0
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of both networks, and its audit, with a tenth of the queries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        patch.setattr(extra_cells, "QUERIES", 100)
+        place = str(tmp_path_factory.mktemp("audited") / "out")
+        execute(job(), place)
+        before = rows(place)
+        audit(place)
+        assert rows(place) == before
+    return place
+
+
+@pytest.fixture(scope="module")
+def findings(out: str) -> tuple[Finding, ...]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks_of_gradients, "FEWEST_QUERIES", 100)
+        return audited(gathered([Store(out)]))
+
+
+def verdict(findings: tuple[Finding, ...], check: str, model: str) -> str:
+    (found,) = {each.verdict for each in findings if (each.check, each.model) == (check, model)}
+    return found
+
+
+def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, ...]) -> None:
+    (found,) = [each for each in verdicts(findings) if each.model == "rounded"]
+    assert found.verdict == "flagged"
+    assert {"zero_gradients", "square", "transfer", "unbounded"} <= set(found.flags)
+
+
+def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Finding, ...]) -> None:
+    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert found.flags == ()
+    assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(
+        found.checks["holds"]
+    )
+
+
+def test_what_the_store_claims_is_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+    """The store's own rows are its claim, whatever the audit found."""
+    found = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
+    plain = found["plain", "linf eps=32/255"]
+    assert (plain.comparisons, plain.cases) == (7, 4)  # FGSM, Square, PGD with more steps and restarts, two losses
+    assert "pgd eps=32/255" in plain.sentence
+    assert found["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
+
+
+def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, ...]) -> None:
+    """The optimum within the same bounds leaves less of the plain network too."""
+    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert (found.verdict, [each.verdict for each in found.claims].count("violated")) == ("flagged", 1)
+    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=ce )?restarts=3 leaves \d", found.sentence)
+
+
+def test_every_check_of_gradients_could_be_made(findings: tuple[Finding, ...]) -> None:
+    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert found.checks["not checked"] == ()
+
+
+def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
+    texts = [each.sentence for each in findings if (each.check, each.model) == ("credit", "plain")]
+    assert Counter(text.split()[0] for text in texts) == {"vafa": 2, "vafa_opt": 2}  # as it is, and two losses
+    assert {"(slices stretched)" in text for text in texts} == {True, False}
+    assert all("random" in text and "uniform" in text for text in texts)
+
+
+def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
+    found = read_gradients(out)
+    assert found is not None
+    assert len(found.windows) == 2 * 4
+    shares = {each.model: each.zero_share for each in found.windows}
+    assert shares["rounded"] == 1.0
+    assert shares["plain"] is not None
+    assert shares["plain"] < 0.01
+
+
+def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
+    found = read_saved(out)
+    assert found is not None
+    assert len(found.volumes) == 2 * 2  # as many as attacks, each of another case
+    assert all(each.dsc_stored == each.dsc for each in found.volumes)
+    assert verdict(findings, "saved", "plain") == "holds"
+
+
+def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra_cells, "QUERIES", 100)
+    before, gradients = rows(root_of(out)), read_gradients(out)
+    said = audit(out)
+    assert re.search(r"(\d+) of \1 records are in", said)
+    assert rows(root_of(out)) == before
+    assert read_gradients(out) == gradients
+
+
+def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
+    names = ("cell_id", "case_key", "target_model_id", "source_model_id")
+    crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
+    with trusting():
+        made = list(Reproducer(Store(root_of(out)), None).each([(key[0], key[1], key[2]) for key in crossed[:2]]))
+    assert [each.verdict for each in made] == ["equal", "equal"]
+
+
+def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
+    said = audit(place, compute=False)
+    assert re.search(r"\d+ cells, \d+ units on at most 4 cases, [\d,]+ window passes", said)
+    assert "most of them: square 8,000, " in said  # 4 cases, 2 models
+    assert "gradients: 352 window passes more, at most" in said  # 8 windows of 4 and of 20 steps, twice
+    assert not (tmp_path / "out" / "audit" / "records").exists()
+
+
+def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
+    """PGD is, as it is to be scored on the other model too."""
+    spec, grid = expanded(job())
+    stored = {cell.cell_id for cell in grid.cells if cell.attack.name == "vafa"}
+    for place, is_there in ((out, False), (str(tmp_path / "empty"), True)):
+        planned = extra_cells.planned(spec, place, 3, None, print, compute=False)
+        assert bool(stored & {cell.cell_id for cell in planned.grid.cells}) == is_there
+
+
+def strongest(
+    spec: JobSpec,
+    place: str,
+    attack: str = "apgd",
+    names: tuple[str, ...] = ("eps", "loss", "steps", "restarts", "scope"),
+) -> list[dict[str, object]]:
+    """What is planned of an attack, the first source's."""
+    probe = extra_cells.planned(spec, place, 1, None, print, compute=False)
+    cells = [cell for cell in probe.grid.cells if (cell.attack.name, cell.source.name) == (attack, "plain")]
+    return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
+
+
+def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
+    attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
+    spec, _ = expanded(job(attacks=attacks))
+    usual = {"steps": 30, "restarts": 3, "scope": "window"}
+    expected = [{"eps": eps, "loss": loss, **usual} for eps in (4 / 255, 8 / 255) for loss in ("dice", "ce")]
+    assert strongest(spec, str(tmp_path)) == expected
+
+
+def test_a_volume_of_several_windows_is_attacked_as_one(tmp_path: Path) -> None:
+    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
+    spec, _ = expanded(job(models=models))
+    assert {found["scope"] for found in strongest(spec, str(tmp_path))} == {"volume"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "form", "bounds"),
+    [
+        ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+        (
+            {"name": "vafa", "block": 8, "variant": "paper"},
+            "vafa_opt",
+            {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False},
+        ),
+        ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+        ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
+    ],
+    ids=str,
+)
+def test_frequency_attacks_are_held_against_their_adaptive_forms(
+    attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
+) -> None:
+    """With the same bounds, and the null rows of these."""
+    spec, _ = expanded(job(attacks=[{**attack, "steps": 20}]))
+    names = (*bounds, "loss", "control")
+    planned = strongest(spec, str(tmp_path), form, names)
+    optimised = [{**bounds, "loss": loss, "control": "none"} for loss in ("dice", "ce")]
+    assert [each for each in planned if each["control"] == "none"] == optimised
+    nulls = [each for each in planned if each["control"] != "none"]
+    assert {each["control"] for each in nulls} == {"uniform", "random"}
+    assert all({name: each[name] for name in bounds} == bounds for each in nulls)
+
+
+def test_a_block_that_windows_cut_stays_in_windows(tmp_path: Path) -> None:
+    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
+    for block, scope in ((8, "volume"), (16, "window")):
+        spec, _ = expanded(job(models=models, attacks=[{"name": "vafa", "block": block}]))
+        found = strongest(spec, str(tmp_path), "vafa_opt", ("scope", "control"))
+        assert {each["scope"] for each in found if each["control"] == "none"} == {scope}
+
+
+def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
+    attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
+    spec, _ = expanded(job(attacks=attacks))
+    assert strongest(spec, str(tmp_path)) == []
+
+
+def test_a_planned_search_has_enough_queries_to_prove_something(tmp_path: Path) -> None:
+    spec, _ = expanded(job())
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    queries = {getattr(cell.attack, "queries", None) for cell in probe.grid.cells if cell.attack.name == "square"}
+    assert queries == {checks_of_gradients.FEWEST_QUERIES} == {1000}
+
+
+def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra_cells, "QUERIES", 10)
+    place, content = str(tmp_path / "out"), job(save_adversarial="none", models=job()["models"][:1])
+    execute(content, place)
+    spec, _ = expanded(content)
+    audit(place, spec, cases=2)
+    before = looked_at(place)
+    audit(place, spec, cases=1, eps="4/255")
+    assert before < looked_at(place)
+    found = read_gradients(place)
+    assert found is not None
+    assert Counter(each.eps for each in found.windows) == {32 / 255: 2, 4 / 255: 1}
+
+
+def looked_at(place: str) -> set[tuple[str, ...]]:
+    """Rows that a report's audit looks at."""
+    keys = keys_of([Store(place).job()])
+    return set(gathered([Store(place)], keys).records[["cell_id", "case_key"]].itertuples(index=False, name=None))
+
+
+def test_what_is_added_to_rows_of_a_reduced_precision_is_of_the_full_one(tmp_path: Path) -> None:
+    """Rows of bf16 count beside such of fp32 only."""
+    spec, _ = expanded(job(precision="bf16"))
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    assert {cell.precision for cell in probe.grid.cells} == {"fp32"}
+    assert (probe.job.precision, probe.job.compile) == ("fp32", False)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> None:
+    """The naive attacker sees one draw, and the same gradient twice: that is what hides."""
+    defence = {"name": "randomized_smoothing", "sigma": 0.2, "eot": 2, "samples": 1, "selection_samples": 1}
+    models = [{**job()["models"][0], "defence": defence, "adaptive": adaptive}]
+    _, grid = expanded(job(models=models))
+    (cell, *_) = grid.cells
+    with trusting():
+        model = load(cell.source, torch.device("cpu"))
+    (found,) = probes.facts_of_case(model, cell, grid.cases["balls"][0], 8 / 255, print)
+    assert found.sign_agreement is not None
+    assert found.sign_agreement < 0.99
+    assert found.draws == (2 if adaptive else 1)
+
+
+def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:
+    spec, _ = expanded(job(targets="all"))
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    scored = {(cell.attack.name, len(cell.targets)) for cell in probe.grid.cells}
+    assert ("pgd", 2) in scored
+    assert sum(len(cell.targets) == 2 for cell in probe.grid.cells) == 2  # one a source
+
+
+@pytest.mark.parametrize(
+    ("attacks", "eps"),
+    [
+        ([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
+        ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255),
+        ([{"name": "gn", "std": "4/255"}], 8 / 255),
+    ],
+)
+def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
+    _, grid = expanded(job(attacks=attacks))
+    assert extra_cells.usual_eps(grid.cells) == eps
+
+
+@pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])
+def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "out")
+    Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
+    with pytest.raises(UserError, match=r"--eps: expected a number in \(0, 1\]"):
+        carry_out(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
+
+
+def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"run\.json"):
+        carry_out(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))

@@ -1,0 +1,88 @@
+"""Where a reader meets the audit: in every report, as a table of its own, and on the page."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from audit.planted import gradients, healthy, rows
+
+from freqbench.audit.checks import audited, gathered
+from freqbench.audit.probes import GRADIENTS, read_gradients, root_of, write
+from freqbench.core.errors import UserError
+from freqbench.reporting.audit import page_part
+from freqbench.reporting.report import report
+from freqbench.results import KEY, Store
+
+
+def stored(root: str, found: list[dict[str, Any]]) -> Store:
+    store = Store(root)
+    with store.writer("run0") as writer:
+        writer.add(found, [])
+    cells = {row["cell_id"]: row for row in found}
+    index = {
+        "cells": [
+            {"cell_id": key, "dataset": row["dataset"], "targets": [row["target_model_id"]]}
+            for key, row in cells.items()
+        ],
+        "cases": {"phantom": sorted({row["case_key"] for row in found})},
+    }
+    store.write_job({"spec": {"name": "made"}, "index": index})
+    return store
+
+
+@pytest.fixture
+def flagged(tmp_path: Path) -> Store:
+    return stored(str(tmp_path / "out"), healthy(but={"twice": {"left": 45}}))
+
+
+@pytest.mark.parametrize("format", ["terminal", "html"])
+def test_a_report_says_what_is_flagged_and_why(flagged: Store, format: str) -> None:
+    keys = {tuple(row[name] for name in KEY) for row in flagged.records().to_pylist()}
+    text = " ".join(report([flagged], keys, format).split())
+    assert "flagged: budget (1 sign of masked gradients in " in text.replace("\\_", "_")
+    assert "a larger budget hurts more" in text
+    assert "points more DSC" in text
+
+
+@pytest.mark.parametrize("format", ["terminal", "latex"])
+def test_the_whole_audit_is_a_table(flagged: Store, format: str) -> None:
+    text = report([flagged], None, format, "audit")
+    assert "violated" in text
+    assert "not checked" in text
+    assert format != "terminal" or max(map(len, text.splitlines())) <= 110
+
+
+def test_the_csv_has_a_row_a_finding_with_every_digit(flagged: Store) -> None:
+    frame = pd.read_csv(io.StringIO(report([flagged], None, "csv", "audit")))
+    budget = frame[frame["check"] == "budget"].iloc[0]
+    assert (budget["verdict"], budget["cases"]) == ("violated", 6)
+    assert budget["low"] < budget["difference"] < budget["high"]
+
+
+def test_rows_and_gradients_of_the_audit_s_own_store_count(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    store = stored(out, rows("pgd"))
+    before = {each.check: each.verdict for each in audited(gathered([store]))}
+    stored(root_of(out), rows("twice", left=45))
+    write(out, gradients(zero_share=0.9))
+    after = {each.check: each.verdict for each in audited(gathered([store]))}
+    assert (before["budget"], before["zero_gradients"]) == ("not checked", "not checked")
+    assert (after["budget"], after["zero_gradients"]) == ("violated", "violated")
+
+
+def test_a_file_of_gradients_that_is_none_is_one_line(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / GRADIENTS).write_text('{"eps": 1, "windows": "many"}')
+    with pytest.raises(UserError, match=r"gradients.json: "):
+        read_gradients(out)
+
+
+def test_the_page_s_part_is_json_without_nan(flagged: Store) -> None:
+    part = page_part(audited(gathered([flagged])))
+    json.dumps(part, allow_nan=False)
+    assert part["models"][0]["verdict"] == "flagged"
+    assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == set(part["findings"][0])

@@ -1,0 +1,229 @@
+"""`bench.py doctor --checkpoint`: what a file is, and what its model makes of a job's first clean case."""
+
+import hashlib
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import ARGS, ROI, expanded, small, write
+
+from freqbench import models
+from freqbench.cli.checkups import findings
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.engine.run import MISFIT_CAUSES
+from freqbench.job.rehearsal import SMALL_ARGS
+from freqbench.job.schema import JobSpec
+from freqbench.metrics import dice
+from freqbench.models.networks.architectures import skeleton
+
+SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
+SEGRESNET = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
+SIZE = (32, 32, 32)
+
+
+def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+    spec = config.validate(job, JobSpec, "job.yaml") if job else None
+    lines, is_sound = findings(None, None if checkpoint is None else str(checkpoint), spec, "job.yaml")
+    assert is_sound
+    return list(lines)
+
+
+@pytest.fixture(scope="module")
+def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SwinUNETR that its authors trained on two cards, of an age that nothing tells."""
+    path = tmp_path_factory.mktemp("swin") / "swin.pt"
+    net = models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}, "epoch": 7}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of freqbench's own."""
+    path = tmp_path_factory.mktemp("own") / "own.safetensors"
+    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
+    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}, half=False)
+    return path
+
+
+def swin_job(path: Path, **changes: Any) -> dict[str, Any]:
+    entry = {"name": "swin", "arch": "swin-unetr", "checkpoint": str(path), "args": SWIN, "roi": [64, 32, 32]}
+    return small(models=[{**entry, **changes}])
+
+
+def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> None:
+    lines = dict(said(swin))
+    content = swin.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    assert lines["checkpoint"] == f"{swin}: {len(content) / 1e6:.1f} MB, sha256 {digest}"
+    net = models.build("swin_unetr", 6, SIZE, SWIN)
+    numbers = sum(parameter.numel() for parameter in net.parameters())
+    counts = f"{len(net.state_dict())} entries, {numbers:,} parameters"
+    assert lines["weights"] == f"{counts}, under state_dict, every key behind module."
+    assert lines["metadata"] == "none of freqbench's"
+    assert lines["architecture"] == "swin_unetr (SwinUNETR), by its keys"
+
+
+def test_the_two_ages_of_swin_unetr_are_a_choice(swin: Path) -> None:
+    text = dict(said(swin))["migration"]
+    assert text.startswith("none (")
+    assert " or monai-1.4 (" in text
+    assert text.endswith("nothing in the file tells which; --job shows the clean Dice under each")
+
+
+def test_a_checkpoint_of_freqbench_s_own_says_what_it_is(own: Path) -> None:
+    lines = dict(said(own))
+    assert (
+        lines["metadata"]
+        == f"written by freqbench: arch unet, args {dict(sorted(ARGS.items()))}, roi {ROI}, num_classes 6"
+    )
+    assert (lines["architecture"], lines["migration"]) == ("unet (UNet)", "none: freqbench wrote it")
+
+
+@pytest.mark.parametrize(("arch", "prefix"), zip(models.MODELS, cycle(["", "model.", "module.net."]), strict=False))
+def test_every_architecture_is_known_by_its_keys(arch: str, prefix: str, tmp_path: Path) -> None:
+    args = SEGRESNET if arch == "segresnet" else SMALL_ARGS[arch]
+    wanted = skeleton(arch, 3, SIZE, args).state_dict()
+    torch.save({prefix + key: torch.zeros(1) for key in wanted}, tmp_path / "m.pt")
+    lines = dict(said(tmp_path / "m.pt"))
+    assert lines["architecture"].startswith(f"{arch} (")
+    assert (f"behind {prefix}" in lines["weights"]) == bool(prefix)
+
+
+@pytest.mark.parametrize(
+    ("release", "migration"), [("1.3.2", "monai-1.3 ("), ("1.4.0", "monai-1.4 ("), ("now", "none: as it is")]
+)
+def test_the_age_of_unetr_is_told_by_its_keys(arrays: Path, tmp_path: Path, release: str, migration: str) -> None:
+    if release == "now":
+        weights = dict.fromkeys(skeleton("unetr", 4, SIZE, SMALL_ARGS["unetr"]).state_dict(), torch.zeros(1))
+    else:
+        archive = np.load(arrays / "models" / "legacy" / f"unetr_monai{release}.npz")
+        weights = {key: torch.from_numpy(archive[key]) for key in archive if not key.startswith("__")}
+    torch.save(weights, tmp_path / "old.pt")
+    assert dict(said(tmp_path / "old.pt"))["migration"].startswith(migration)
+
+
+def dice_by_hand(job: dict[str, Any]) -> float:
+    """Foreground Dice of the first clean case."""
+    _, grid = expanded(job)
+    cell = grid.cells[0]
+    case, model = cell.dataset.load(grid.cases["phantom"][0]), models.load(cell.source, torch.device("cpu"))
+    return float(np.nanmean(dice(models.predict(model, case.image), case.label[0], 6)[1:]))
+
+
+def test_the_clean_dice_of_a_swin_unetr_is_shown_under_both_and_the_better_one_is_to_be_put(swin: Path) -> None:
+    lines = said(swin, swin_job(swin, min_dice=0))
+    expected = {name: dice_by_hand(swin_job(swin, migration=name)) for name in ("none", "monai-1.4")}
+    assert expected["none"] != expected["monai-1.4"]
+    assert [text for name, text in lines if name == "clean Dice"] == [
+        f"{value:.3f} under migration: {name} (swin on phantom_2000 of phantom, foreground)"
+        for name, value in expected.items()
+    ]
+    best = max(expected, key=lambda name: expected[name])
+    assert lines[-1] == (
+        "verdict",
+        f"migration: {best} fits better: put it into the job, beside the checkpoint of swin",
+    )
+    stated = said("swin", swin_job(swin, min_dice=0, migration=best))
+    assert stated[-1] == ("verdict", f"migration: {best} fits better, and the job has it")
+
+
+def test_a_model_that_fits_under_none_is_told_the_causes(swin: Path) -> None:
+    assert said(swin, swin_job(swin, min_dice=0.9))[-1][1] == f"none of them reaches min_dice 0.9: {MISFIT_CAUSES}"
+
+
+def test_any_other_model_is_looked_at_once_and_by_its_name_too(own: Path) -> None:
+    job = small(models=[{"name": "m", "checkpoint": str(own), "min_dice": 0}])
+    value = dice_by_hand(job)
+    for asked in (own, "m"):
+        lines = said(asked, job)
+        assert [text for name, text in lines if name == "clean Dice"] == [
+            f"{value:.3f} under migration: none (m on phantom_2000 of phantom, foreground)"
+        ]
+        assert lines[-1] == ("verdict", "it reaches min_dice 0")
+    high = small(models=[{"name": "m", "checkpoint": str(own), "min_dice": 0.9}])
+    assert said(own, high)[-1][1] == f"it does not reach min_dice 0.9: {MISFIT_CAUSES}"
+
+
+def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:
+    """The second of two datasets is the one that the model is for; there it sees another grid."""
+    two = [{"name": name, "loader": "phantom", "shape": [24, 20, 16], "cases": 1} for name in ("p", "q")]
+    entry = {"name": "m", "checkpoint": str(own), "min_dice": 0, "datasets": ["q"]}
+    plain, coarse = (
+        said("m", small(datasets=two, models=[{**entry, **more}]))
+        for more in ({}, {"preprocess": {"spacing": [20, 20, 20], "intensity": {"window": [-175, 250]}}})
+    )
+    assert "phantom_2000 of q" in dict(plain)["clean Dice"]
+    assert dict(plain)["clean Dice"] != dict(coarse)["clean Dice"]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "job", "expected"),
+    [
+        ("nowhere.pt", None, "nowhere.pt: expected a file, found none"),
+        ("{text}", None, "not a checkpoint, or a truncated one"),
+        ("nobody", small(), "job.yaml: unknown model or checkpoint 'nobody'. Known: a"),
+        (None, small(), "--job: expected --checkpoint beside it, got none"),
+        (
+            "e",
+            small(models=[*({**small()["models"][0], "name": n} for n in "ab"), {"name": "e", "ensemble": ["a", "b"]}]),
+            "job.yaml: e is an ensemble: look at its members",
+        ),
+        ("a", small(models=[{"name": "a", "arch": "unet", "checkpoint": "{own}"}]), "job.yaml: models[0]: a: args"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, own: Path, checkpoint: str | None, job: dict[str, Any] | None, expected: str
+) -> None:
+    (tmp_path / "text.pt").write_text("no weights")
+    places = {"text": tmp_path / "text.pt", "own": own}
+    if job and job["models"][0]["checkpoint"] == "{own}":
+        broken = {**job["models"][0], "checkpoint": str(own), "args": {"num_res_units": 2}}
+        job = {**job, "models": [broken]}
+    with pytest.raises(UserError) as caught:
+        said(checkpoint.format(**places) if checkpoint else None, job)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from freqbench.cli.doctor import doctor
+
+    path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own)}]))
+    doctor(data=None, checkpoint=str(own), job=path, trust_code=False)
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in out] == [
+        *("checkpoint", "weights", "metadata", "architecture", "migration", "clean Dice", "verdict")
+    ]
+
+
+def test_what_a_checkpoint_tells_of_its_making_and_licence_is_said(tmp_path: Path) -> None:
+    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
+    record = {"job": "adv", "dataset": "phantom", "steps": 7, "seed": 3, "dice_select": 0.51234, "dice_test": 0.5}
+    metadata = {
+        "arch": "unet",
+        "args": ARGS,
+        "roi": ROI,
+        "class_names": ["background", "liver"],
+        "preprocess": {"intensity": "zscore"},
+        "licence": "CC-BY-SA: not for sale",
+        "training": {**record, "fingerprints": {"train": ["a", "b"], "select": ["c"]}},
+    }
+    models.save_checkpoint(tmp_path / "m.safetensors", weights, metadata, half=False)
+    lines = dict(said(tmp_path / "m.safetensors"))
+    assert lines["classes"] == "background, liver"
+    assert lines["space"] == "trained in {'intensity': 'zscore'}: datasets of another are prepared so for it"
+    assert lines["training"] == "job adv, dataset phantom, steps 7, seed 3, select Dice 0.512, test Dice 0.5"
+    assert lines["cases"] == "1 select, 2 train: to score it on one of them is warned of"
+    assert lines["licence"] == "CC-BY-SA: not for sale"
+
+
+def test_a_record_of_another_kind_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
+    for i, metadata in enumerate(({"training": [1], "class_names": 3}, {"training": {"fingerprints": 1}})):
+        models.save_checkpoint(tmp_path / f"{i}.safetensors", weights, {"arch": "unet", **metadata}, half=False)
+        assert not {"classes", "cases"} & {name for name, _ in said(tmp_path / f"{i}.safetensors")}

@@ -1,0 +1,55 @@
+"""Exit codes and texts of `reproduce` and `verify`."""
+
+from pathlib import Path
+
+import pytest
+from altered import copied, set_first
+from called import bench
+from tiny import execute, small
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "out"
+    execute(small(), folder)
+    return folder
+
+
+def test_equal_is_0(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = bench(capsys, "reproduce", str(store), "--random", "1")
+    assert (code, err) == (0, "")
+    assert "equal to the bit: fgsm on a, scored on a: case phantom_2000 of phantom (" in out
+
+
+def test_different_is_1(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    altered = copied(store, tmp_path)
+    set_first(altered, "records", linf=0.5)
+    code, out, _ = bench(capsys, "reproduce", str(altered), "--random", "1")
+    assert code == 1
+    assert "linf" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--row", "000000"), "expected one row whose id begins with 000000, got none"),
+        (("--row", "abc"), "--row: expected 6 to 16 of the hex digits"),
+        ((), "expected one of --row ID and --random N, got none"),
+        (("--random", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_2(
+    store: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str
+) -> None:
+    code, out, err = bench(capsys, "reproduce", str(store), *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert text in err
+
+
+def test_a_sound_store_is_0_and_another_1(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(capsys, "verify", str(store))[0] == 0
+    altered = copied(store, tmp_path)
+    set_first(altered, "records", dsc=0.5)
+    code, out, _ = bench(capsys, "verify", str(altered))
+    assert code == 1
+    assert "wrong" in out

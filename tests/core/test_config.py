@@ -1,0 +1,90 @@
+"""YAML to models: overrides, and errors that name the place."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from freqbench.core import config
+from freqbench.core.config import Strict
+from freqbench.core.errors import UserError
+
+
+class Inner(Strict):
+    size: int = 1
+    either: int | str | None = None
+
+
+class Outer(Strict):
+    name: str
+    inner: Inner = Inner()
+    items: tuple[Inner, ...] = ()
+    choice: int | tuple[int, int] = 0
+    short: str = Field("ab", max_length=2)
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    return config.load(str(path), Outer, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("name=b", lambda o: o.name == "b"),
+        ("inner.size=3", lambda o: o.inner.size == 3),
+        ("items.0.size=4", lambda o: o.items[0].size == 4),
+        ("items.-1.size=4", lambda o: o.items[1].size == 4),
+        ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
+        ("items.1={size: 5}", lambda o: o.items[1].size == 5),
+        ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
+    ],
+)
+def test_an_override_reaches_its_place(tmp_path: Path, override: str, found: object) -> None:
+    assert found(load(tmp_path, "{name: a, items: [{}, {}]}", override))
+
+
+def test_the_last_override_wins(tmp_path: Path) -> None:
+    assert load(tmp_path, "{name: a}", "name=b", "name=c").name == "c"
+
+
+@pytest.mark.parametrize("override", ["items.7.size=1", "items.x.size=1", "items.9=1", "name.x=1", "name=[", "=1.x.y"])
+def test_an_override_without_a_place_is_one_line(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, "{name: a, items: [{}]}", override)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_without_a_value(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--set name: expected a\.b=c$"):
+        load(tmp_path, "{name: a}", "name")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{name: a", "not readable as YAML"),
+        ("name: a\n\tx: b", "not readable as YAML"),
+        ("- a", "expected keys and values at the top, got list"),
+        ("", "expected keys and values at the top, got NoneType"),
+        ("!!python/object/apply:os.system [echo]", "not readable as YAML"),
+        ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
+        ("{name: a, items: [{}, {sise: 1}]}", "items[1]: unknown key 'sise'. Did you mean 'size'?"),
+        ("{name: a, items: [{}, {size: x}]}", "items[1].size: Input should be a valid integer"),
+        ("{name: a, short: abc}", "short: String should have at most 2 characters, got 'abc'"),
+        ("{inner: {}}", "name: required, but not given"),
+        ("{name: a, choice: [1, x]}", "choice: "),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{tmp_path / 'a.yaml'}: {expected}")
+
+
+def test_alternatives_are_told_together(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"choice: Input should be a valid integer.* or a valid tuple, got 'x'$"):
+        load(tmp_path, "{name: a, choice: x}")

@@ -1,0 +1,309 @@
+"""Objects on an S3 server over HTTP: whole or not at all under its faults, errors in one line, copies once a node."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import s3fs
+from fsspec.implementations.memory import MemoryFileSystem
+from s3_server import S3
+
+from freqbench.core import downloads, filesystems, names, storage
+from freqbench.core.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
+
+OLD, NEW = b"old" * 1000, b"new" * 1000
+HASH = hashlib.sha256(OLD).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, and no memory of what was looked up."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The server, for a client that gives up after one try and half a second of silence."""
+    retries = {"mode": "standard", "total_max_attempts": 1}
+    monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 0.5, "retries": retries})
+    monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    return s3
+
+
+def gets(s3: S3) -> list[str]:
+    return [request for request in s3.requests() if request.startswith("GET ")]
+
+
+def test_what_is_written_is_listed_read_and_removed(s3_root: str) -> None:
+    path = storage.join(s3_root, "a", "b.bin")
+    assert storage.list_files(storage.join(s3_root, "a"), ".bin") == []
+    storage.write_atomic(path, OLD)
+    storage.write_atomic(path, NEW)
+    storage.write_atomic(storage.join(s3_root, "ab", "b.bin"), OLD)
+    assert storage.list_files(storage.join(s3_root, "a"), ".bin") == ["b.bin"]
+    assert storage.list_below(s3_root, "b.bin") == ["a/b.bin", "ab/b.bin"]
+    assert storage.read_bytes(path) == NEW
+    storage.remove(path)
+    storage.remove(path)
+    assert not storage.exists(path)
+
+
+def test_of_many_that_create_one_object_one_made_it(s3_root: str) -> None:
+    path = storage.join(s3_root, "lease")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda content: storage.create(path, content), (b"0", b"1", b"2", b"3")))
+    assert sum(made) == 1
+    assert storage.read_bytes(path) == b"%d" % made.index(True)
+
+
+def test_what_another_process_wrote_is_listed_at_once(s3: S3, s3_root: str) -> None:
+    storage.write_atomic(storage.join(s3_root, "a"), b"")
+    assert storage.list_files(s3_root, "") == ["a"]
+    url = f"{s3.endpoint}/{s3_root.removeprefix('s3://')}/b"
+    urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=10).close()
+    assert storage.list_files(s3_root, "") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "error"),
+    [
+        ("refuse", 403, StorageRefused),
+        ("refuse", 503, StorageUnavailable),
+        ("refuse", 500, StorageUnavailable),
+        ("cut", 0, StorageUnavailable),
+    ],
+)
+def test_a_put_that_fails_leaves_the_old_object_and_says_whether_to_try_again(
+    once: S3, s3_root: str, kind: str, status: int, error: type[OSError]
+) -> None:
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    once.fault(kind, status=status, times=99)
+    with pytest.raises(error, match=f"^{path}: ") as caught:
+        storage.write_atomic(path, NEW)
+    once.fault("none")
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError) == (error is StorageRefused)
+    assert storage.read_bytes(path) == OLD
+
+
+def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
+    path, length = storage.join(s3_root, "a.bin"), 100_000
+    storage.write_atomic(path, bytes(length))
+
+    def write() -> None:
+        for number in range(1, 9):
+            s3.fault("cut", times=number % 2)
+            storage.write_atomic(path, bytes([number]) * length)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing, seen = pool.submit(write), []
+        while not writing.done():
+            seen.append(storage.read_bytes(path))
+        writing.result()
+    assert {(len(content), len(set(content))) for content in seen} == {(length, 1)}
+    assert storage.read_bytes(path)[0] == 8
+
+
+def test_a_put_that_takes_too_long_is_given_up_and_leaves_a_whole_object(s3: S3, s3_root: str) -> None:
+    """In a process of its own, whose client knows no other time than half a second."""
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    s3.fault("slow", match=s3_root.rpartition("/")[2], times=99, seconds=60.0)
+    config = {"connect_timeout": 2, "read_timeout": 0.5, "retries": {"mode": "standard", "total_max_attempts": 1}}
+    code = (
+        "import sys\nfrom freqbench.core import filesystems, storage\n"
+        "from freqbench.core.errors import StorageUnavailable\n"
+        f"filesystems.S3_CONFIG, filesystems.S3_RETRIES = {config!r}, 1\n"
+        f"try:\n    storage.write_atomic({path!r}, {NEW!r})\n"
+        "except StorageUnavailable as error:\n    sys.exit(str(error))"
+    )
+    given_up = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert "cannot be reached or refuses for now" in given_up.stderr
+    assert storage.read_bytes(path) in (OLD, NEW)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "cut"])
+def test_a_put_that_fails_once_is_tried_again(s3: S3, s3_root: str, kind: str) -> None:
+    s3.fault(kind, times=1)
+    storage.write_atomic(storage.join(s3_root, "a.bin"), NEW)
+    assert storage.read_bytes(storage.join(s3_root, "a.bin")) == NEW
+
+
+def test_a_get_that_ends_early_is_made_again(s3: S3, s3_root: str) -> None:
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    for read in (storage.read_bytes, lambda path: storage.fetch(path).read_bytes()):
+        s3.fault("cut", method="GET", times=1)
+        assert read(path) == OLD
+
+
+def test_where_every_get_ends_early_nothing_is_kept(once: S3, s3_root: str, cache: Path) -> None:
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    once.fault("cut", method="GET", times=99)
+    with pytest.raises(StorageUnavailable, match=f"^{path}: "):
+        storage.fetch(path)
+    assert [file for file in cache.rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+
+
+def test_a_server_that_is_not_there_is_worth_another_try(once: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for call in (storage.exists, storage.read_bytes, storage.fetch, lambda path: storage.write_atomic(path, b"")):
+        with pytest.raises(StorageUnavailable, match=r"^s3://lab/a: .* Could not connect") as caught:
+            call("s3://lab/a")
+        assert "\n" not in str(caught.value)
+
+
+def test_no_bucket_and_no_credentials_are_one_line_that_says_what_to_do(
+    once: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for write in (storage.write_atomic, storage.create):
+        with pytest.raises(StorageRefused, match=r"^s3://nobody/a: expected its bucket .* found none: make"):
+            write("s3://nobody/a", b"")
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes("s3://nobody/a")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/nowhere")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StorageRefused, match=r"^s3://lab/a: expected credentials, found none .*: set AWS_PROFILE"):
+        storage.exists("s3://lab/a")
+
+
+@pytest.mark.parametrize(
+    ("uri", "package", "extra"), [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gcs"), ("abfs", "adlfs", "azure")]
+)
+def test_a_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, uri: str, package: str, extra: str
+) -> None:
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, uri, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"^{uri}://a/b: expected the package {package}: pip install 'freqbench\[{extra}\]'$"
+    with pytest.raises(UserError, match=message):
+        storage.exists(f"{uri}://a/b")
+
+
+def test_create_works_where_the_file_system_knows_no_such_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(MemoryFileSystem):
+        protocol = "plain"
+
+        def pipe_file(self, path: str, value: bytes) -> None:
+            super().pipe_file(path, value)
+
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    monkeypatch.setattr(names, "PROTOCOLS", (*names.PROTOCOLS, "plain"))
+    try:
+        assert storage.create("plain://x/lease", b"1")
+        assert not storage.create("plain://x/lease", b"2")
+        assert storage.read_bytes("plain://x/lease") == b"1"
+    finally:
+        storage.remove("plain://x/lease")
+
+
+@pytest.mark.chaos
+def test_two_processes_fetch_an_object_once(s3: S3, s3_root: str) -> None:
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    s3.requests()
+    s3.fault("slow", method="GET", seconds=2.0)
+    command = [sys.executable, "-c", f"from freqbench.core import storage; print(storage.fetch({path!r}))"]
+    started = [subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (process.communicate(timeout=60)[0].strip() for process in started)
+    assert first == second
+    assert Path(first).read_bytes() == OLD
+    assert len(gets(s3)) == 1
+
+
+def test_a_damaged_copy_is_fetched_again_where_its_hash_is_known(s3: S3, s3_root: str) -> None:
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    copy = storage.fetch(path, HASH)
+    copy.write_bytes(NEW)  # as long
+    assert storage.fetch(path, HASH).read_bytes() == OLD
+    copy.write_bytes(OLD[:-1])
+    assert storage.fetch(path).read_bytes() == OLD
+    s3.requests()
+    storage.fetch(path, HASH)
+    assert gets(s3) == []
+
+
+def test_another_content_than_is_wanted_is_one_line(s3: S3, s3_root: str, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(NEW)
+    for path in (storage.join(s3_root, "a.bin"), str(tmp_path / "a.bin")):
+        storage.write_atomic(path, NEW)
+        with pytest.raises(
+            UserError, match=rf"^{path}: expected sha256 {HASH[:12]}\.\.\., got \w{{12}}\.\.\.: the file"
+        ):
+            storage.fetch(path, HASH)
+
+
+def test_the_hash_of_a_version_is_remembered_on_disk(s3: S3, s3_root: str, cache: Path) -> None:
+    path = storage.join(s3_root, "a.bin")
+    storage.write_atomic(path, OLD)
+    assert storage.sha256(path) == HASH
+    for copy in cache.rglob("a.bin"):
+        copy.unlink()
+    s3.requests()
+    assert storage.sha256(path) == HASH
+    assert gets(s3) == []
+    storage.write_atomic(path, NEW)
+    assert storage.sha256(path) == hashlib.sha256(NEW).hexdigest()
+
+
+def test_an_object_that_changes_while_it_is_fetched_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = "memory://tests-object/a.bin", MemoryFileSystem.get_file
+    storage.write_atomic(path, OLD)
+
+    def get_file(self: Any, *arguments: Any) -> None:
+        real(self, *arguments)
+        if storage.read_bytes(path) == OLD:
+            storage.write_atomic(path, NEW)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
+    try:
+        assert storage.fetch(path, hashlib.sha256(NEW).hexdigest()).read_bytes() == NEW
+    finally:
+        storage.remove(path)
+
+
+def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: str) -> None:
+    paths = [storage.join(s3_root, f"{number}.bin") for number in range(12)]
+    for path in paths[:-1]:
+        storage.write_atomic(path, path.encode())
+    storage.prefetch(paths)
+    s3.requests()
+    assert [storage.fetch(path).read_bytes() for path in paths[:-1]] == [path.encode() for path in paths[:-1]]
+    assert gets(s3) == []
+    with pytest.raises(NoFileError):
+        storage.fetch(paths[-1])
+
+
+@pytest.mark.parametrize("name", ["", "../evil", "a/../../evil", "/etc/evil", "..", "a\\..\\evil"])
+def test_names_of_objects_never_lead_out_of_the_cache(name: str) -> None:
+    with pytest.raises(UserError, match="expected names of files below it"):
+        downloads.below("s3://lab/folder", name)
+
+
+@pytest.mark.chaos
+def test_a_large_object_that_is_sent_in_parts_is_there_whole_or_not_at_all(s3: S3, s3_root: str) -> None:
+    path, large = storage.join(s3_root, "a.bin"), bytes(101 << 20)
+    storage.write_atomic(path, OLD)
+    s3.fault("cut", times=99)
+    with pytest.raises(StorageUnavailable):
+        storage.write_atomic(path, large)
+    s3.fault("none")
+    assert storage.read_bytes(path) == OLD
+    storage.write_atomic(path, large)
+    assert storage.read_bytes(path) == large

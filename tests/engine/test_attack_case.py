@@ -1,0 +1,202 @@
+"""A volume is attacked window by window from common random numbers."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from engine.cases import case_of, volume
+from torch import Tensor, nn
+
+from freqbench.attacks import Attack, make
+from freqbench.attacks.core.task import Task
+from freqbench.core.identity import window_generator
+from freqbench.core.types import Case, Shape
+from freqbench.engine.evaluate import attack_case
+from freqbench.models import SegmentationModel, attack_windows, build
+
+ROI: Shape = (8, 8, 4)
+
+
+def make_case(shape: Shape = (12, 8, 4), fingerprint: str = "case") -> Case:
+    image = volume(shape)
+    return case_of(image, image > 0.5, fingerprint)
+
+
+class Threshold(nn.Module):
+    """Two classes, parted at intensity 0.5; one parameter, so that it has a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.Parameter(torch.tensor(0.5), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.middle - x, x - self.middle], dim=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    return SegmentationModel(Threshold(), ROI).eval()
+
+
+@pytest.fixture(scope="module")
+def unet() -> SegmentationModel:
+    net = build("unet", 2, ROI, {"channels": [4, 8], "strides": [2], "num_res_units": 0}, seed=0)
+    return SegmentationModel(net.requires_grad_(False), ROI).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paint(Attack):
+    """Every window of a call gets its sample's number in the call, as a grey level."""
+
+    name: ClassVar[str] = "paint"
+    threat_model: ClassVar[str] = "none"
+    budget_name: ClassVar[str] = "level"
+    level: float = 0.0
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 0, 0
+
+    def perturb(self, task: Task) -> Tensor:
+        return task.draw(lambda shape, **kind: torch.rand(1, **kind).expand(shape)).clone()
+
+
+def paints(case: Case, seed: int = 0) -> list[float]:
+    count = len(attack_windows(case.ref.shape, ROI))
+    return [float(torch.rand(1, generator=window_generator(seed, case.ref.fingerprint, i))) for i in range(count)]
+
+
+@pytest.mark.parametrize("window_batch", [1, 3])
+def test_where_windows_overlap_the_later_one_overwrites(model: SegmentationModel, window_batch: int) -> None:
+    """Windows on the first axis are 0:8 and 4:12, on the second 0:8 and 2:10."""
+    case = make_case((12, 10, 4))
+    painted = attack_case(Paint(), model, case, 0, window_batch).adversarial
+    a, b, c, d = paints(case)
+    expected = torch.empty(12, 10)
+    expected[:4, :2], expected[:4, 2:], expected[4:, :2], expected[4:, 2:] = a, b, c, d
+    assert torch.equal(painted[0], expected[:, :, None].expand(-1, -1, 4))
+
+
+def test_a_volume_smaller_than_the_roi_is_attacked_as_it_is(unet: SegmentationModel) -> None:
+    case = make_case((6, 5, 3))
+    attacked = attack_case(make("fgsm", eps=0.1), unet, case, None, 1)
+    assert attacked.adversarial.shape == case.image.shape
+    moved = (attacked.adversarial - case.image).abs()
+    assert float(moved.max()) == pytest.approx(0.1, abs=1e-6)
+    assert (moved > 0).double().mean() > 0.95, "all voxels have a gradient, not only a corner"
+
+
+def test_fgsm_on_a_threshold_model_flips_what_is_within_reach(model: SegmentationModel) -> None:
+    """The closed form: |x - 0.5| < eps."""
+    case = make_case()
+    adversarial = attack_case(make("fgsm", eps=0.1), model, case, None, 2).adversarial
+    flipped = (adversarial > 0.5) != (case.image > 0.5)
+    assert torch.equal(flipped, (case.image - 0.5).abs() < 0.1)
+
+
+@pytest.mark.parametrize("name", ["pgd", "gn"])
+def test_windows_at_once_change_nothing_but_a_few_signs(unet: SegmentationModel, name: str) -> None:
+    case = make_case((24, 16, 4))  # six windows
+    attack = make(name, **({"std": 0.05} if name == "gn" else {"eps": 0.03, "steps": 3}))
+    one, three = (attack_case(attack, unet, case, 0, batch).adversarial for batch in (1, 3))
+    assert float(((one - three).abs() > 1e-5).double().mean()) < 2e-3
+
+
+def test_passes_are_counted_over_all_windows(unet: SegmentationModel) -> None:
+    attacked = attack_case(make("pgd", eps=0.03, steps=3), unet, make_case((12, 10, 4)), 0, 3)
+    assert (attacked.num_windows, attacked.num_forwards, attacked.num_backwards) == (4, 12, 12)
+
+
+def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None:
+    """Of the six windows of a case some fall to the first member and some do not: at once or one by one."""
+    members = ("apgd-ce", "square")
+    attack = make("autoattack", eps=0.03, steps=3, queries=5, threshold=0.4, members=members, scope="window")
+    counts = []
+    for batch in (1, 6):
+        attacked = attack_case(attack, unet, make_case((24, 16, 4)), 0, batch)
+        counts.append((attacked.num_forwards, attacked.num_backwards))
+    assert counts[0] == counts[1]
+    assert 6 * 5 < counts[0][0] < 6 * attack.passes[0]
+    assert counts[0][1] == 6 * 3
+
+
+def test_the_case_is_left_as_found(unet: SegmentationModel) -> None:
+    case = make_case()
+    before = case.image.clone(), case.label.clone()
+    attack_case(make("pgd", eps=0.1, steps=1), unet, case, 0, 1)
+    assert torch.equal(case.image, before[0])
+    assert torch.equal(case.label, before[1])
+
+
+def noise(model: SegmentationModel, case: Case, seed: int = 0, std: float = 0.01, batch: int = 1) -> Tensor:
+    """The standard normals that Gaussian noise has drawn, by window along the first axis."""
+    attacked = attack_case(make("gn", std=std), model, case, seed, batch).adversarial
+    return ((attacked - case.image) / std).reshape(-1, *ROI)
+
+
+TWO_WINDOWS: Shape = (16, 8, 4)
+
+
+@pytest.mark.parametrize("other", [{"std": 0.02}, {"batch": 2}])
+def test_draws_are_common_to_budgets_and_window_batches(model: SegmentationModel, other: dict[str, float]) -> None:
+    case = make_case(TWO_WINDOWS)
+    assert torch.allclose(noise(model, case), noise(model, case, **other), atol=1e-3)
+
+
+def test_draws_are_common_to_models(model: SegmentationModel, unet: SegmentationModel) -> None:
+    case = make_case(TWO_WINDOWS)
+    assert torch.equal(noise(model, case), noise(unet, case))
+
+
+def test_draws_are_those_of_the_window_s_generator(model: SegmentationModel) -> None:
+    case = make_case(TWO_WINDOWS)
+    for number, found in enumerate(noise(model, case, seed=3)):
+        expected = torch.randn((1, *ROI), generator=window_generator(3, "case", number))[0]
+        assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_draws_differ_between_windows_cases_and_seeds(model: SegmentationModel) -> None:
+    case = make_case(TWO_WINDOWS)
+    other = replace(case, ref=replace(case.ref, fingerprint="other"))
+    base = noise(model, case)
+    assert not torch.allclose(base[0], base[1], atol=0.1)
+    assert not torch.allclose(base, noise(model, other), atol=0.1)
+    assert not torch.allclose(base, noise(model, case, seed=1), atol=0.1)
+
+
+def test_pgd_starts_at_the_same_point_of_the_ball_whatever_its_radius(model: SegmentationModel) -> None:
+    """With a step of almost nothing, what is left is the start: eps times a draw."""
+    case = make_case()
+    starts = [
+        (attack_case(make("pgd", eps=eps, steps=1, step_size=1e-9), model, case, 0, 1).adversarial - case.image) / eps
+        for eps in (0.01, 0.1)
+    ]
+    assert torch.allclose(*starts, atol=1e-4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(Paint):
+    """Every window becomes its reference."""
+
+    name: ClassVar[str] = "echo"
+    needs_reference: ClassVar[bool] = True
+
+    def perturb(self, task: Task) -> Tensor:
+        return task.given_reference().clone()
+
+
+@pytest.mark.parametrize("window_batch", [1, 3])
+@pytest.mark.parametrize("shape", [(7, 21, 3), (1, 5, 9)])
+def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
+    model: SegmentationModel, shape: Shape, window_batch: int
+) -> None:
+    """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""
+    reference = make_case(shape, "other")
+    found = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
+    expected = reference.image[0].double().numpy()
+    for axis, (size, wanted) in enumerate(zip(shape, (12, 10, 4), strict=True)):
+        at = np.linspace(0, size - 1, wanted)
+        expected = np.apply_along_axis(lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected)
+    assert np.allclose(found[0].numpy(), expected, atol=1e-6)

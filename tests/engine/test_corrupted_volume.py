@@ -1,0 +1,81 @@
+"""A corruption is of the volume: whatever its windows, models and neighbours, and no model is run for it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import Collector, expanded, results, small
+
+from freqbench import models
+from freqbench.attacks import make
+from freqbench.attacks.corruption import KINDS
+from freqbench.core.identity import window_generator
+from freqbench.engine import serial
+from freqbench.engine.evaluate import attack_case
+from freqbench.engine.worker import WorkerSpec
+from freqbench.job.grid import Unit
+
+ENTRY = {"name": "corruption", "kind": [*KINDS], "severity": 3}
+every_kind = pytest.mark.parametrize("kind", ["motion", "blur"])  # one that draws, one that does not
+
+
+def units(**changes: object) -> list[Unit]:
+    return list(expanded(small(attacks=[ENTRY], **changes))[1].units())
+
+
+def rows_of(window_batch: int) -> object:
+    listener = Collector()
+    spec = WorkerSpec(run_id="r", metrics=("dsc", "ssim"), threads=1, window_batch=window_batch)
+    serial.run(units(), spec, listener)
+    return results(listener.outcomes)
+
+
+@every_kind
+def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
+    """Equal to the attack called on the whole volume, though the model's windows are smaller; no pass is made."""
+    (unit,) = (unit for unit in units() if unit.cell.attack.kind == kind)
+    case = unit.cell.dataset.load(unit.ref)
+    model = models.load(unit.cell.source, torch.device("cpu"))
+    passes = []
+    model.net.register_forward_hook(lambda *_: passes.append(1))
+    found = attack_case(unit.cell.attack, model, case, 0, window_batch=2)
+    generator = window_generator(0, case.ref.fingerprint, 0)
+    whole = make("corruption", kind=kind, severity=3)(model, case.image[None], case.label[None], generator=generator)
+    assert unit.num_windows > 1
+    assert torch.equal(found.adversarial, whole.adversarial[0])
+    assert (unit.passes, found.num_forwards, found.num_backwards, passes) == (0, 0, 0, [])
+
+
+@every_kind
+def test_windows_of_another_size_and_another_model_see_the_same_volume(kind: str) -> None:
+    volumes = []
+    for roi in ([16, 16, 16], [24, 24, 16]):
+        model = {"name": "a", "arch": "unet", "checkpoint": "random", "args": {"channels": [4, 8], "strides": [2]}}
+        (unit,) = (u for u in units(models=[{**model, "roi": roi}]) if u.cell.attack.kind == kind)
+        loaded = models.load(unit.cell.source, torch.device("cpu"))
+        case = unit.cell.dataset.load(unit.ref)
+        volumes.append(attack_case(unit.cell.attack, loaded, case, unit.cell.seed, 1).adversarial)
+    assert torch.equal(*volumes)
+
+
+def test_rows_are_the_same_whatever_goes_through_at_once() -> None:
+    assert rows_of(1) == rows_of(3)
+
+
+def test_kinds_and_severities_multiply_and_seeds_only_those_that_draw() -> None:
+    content = small(attacks=[{**ENTRY, "kind": ["motion", "blur"], "severity": [1, 3, 5]}], seeds=[0, 1])
+    cells = expanded(content)[1].cells
+    found = [(cell.attack.kind, cell.attack.severity, cell.seed) for cell in cells]
+    motion = [("motion", severity, seed) for severity in (1, 3, 5) for seed in (0, 1)]
+    assert found == [*motion, *(("blur", severity, None) for severity in (1, 3, 5))]
+    assert len({cell.cell_id for cell in cells}) == 9
+
+
+def test_the_job_compares_kinds_of_ct_with_attacks() -> None:
+    job = yaml.safe_load((Path(__file__).parents[2] / "jobs" / "corruptions.yaml").read_text(encoding="utf-8"))
+    cells = expanded(job)[1].cells
+    kinds = {cell.attack.kind for cell in cells if cell.attack.name == "corruption"}
+    assert kinds & {"rician_noise", "bias_field", "motion", "ghosting", "spikes"} == set()
+    assert {cell.attack.threat_model for cell in cells} > {"corruption", "linf"}
+    assert all(cell.targets == (cell.source,) for cell in cells)

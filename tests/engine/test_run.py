@@ -1,0 +1,261 @@
+"""A run adds what is missing, says what it does, and counts nothing that is not stored."""
+
+import importlib.util
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from tiny import class_rows, execute, expanded, job, rows, small
+
+from freqbench.core import storage
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate, provenance, serial, worker
+from freqbench.engine import run as runner
+from freqbench.engine.run import Summary
+from freqbench.metrics import METRICS
+from freqbench.results import KEY, Store, index_keys
+from freqbench.results.status import of_store
+
+TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
+
+
+def attacks_counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The attacks that are carried out from now on."""
+    real, done = evaluate.attack_case, []
+
+    def counted(attack: Any, *args: Any) -> Any:
+        done.append(f"{attack.name} {getattr(attack, attack.budget_name):.3f}")
+        return real(attack, *args)
+
+    monkeypatch.setattr(evaluate, "attack_case", counted)
+    return done
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """The store of a whole run of the job, only to be read, and how the run ended."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, execute(job(), out)
+
+
+def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summary]) -> None:
+    _, grid = expanded(job())
+    planned = {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
+    out, summary = whole
+    assert set(rows(out)) == planned
+    assert (summary.num_new, summary.num_failed, summary.num_done) == (24, 0, 0)
+    assert len(class_rows(out)) == 24 * 6
+
+
+def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(small(**TWO), tmp_path)
+    done, before = attacks_counted(monkeypatch), rows(tmp_path)
+    files = storage.list_files(str(tmp_path / "runs"), ".json")
+    summary = execute(small(**TWO), tmp_path)
+    assert (summary.run_id, summary.num_new, summary.num_done, done) == (None, 0, 2, [])
+    assert rows(tmp_path) == before
+    assert storage.list_files(str(tmp_path / "runs"), ".json") == files
+
+
+def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:
+    execute(job(models=job()["models"][:1]), tmp_path)
+    summary = execute(job(), tmp_path)
+    assert (summary.num_done, summary.num_new) == (6, 18)
+    assert rows(tmp_path) == rows(whole[0])
+
+
+def test_further_metrics_are_computed_and_then_covered(tmp_path: Path) -> None:
+    execute(small(**TWO), tmp_path)
+    wider = {**TWO, "metrics": ["dsc", "psnr"]}
+    assert execute(small(**wider), tmp_path).num_new == 2
+    assert execute(small(**wider), tmp_path).num_new == 0
+    assert execute(small(**TWO), tmp_path).num_new == 0
+    assert {row["metrics"] for row in rows(tmp_path).values()} == {"'dsc,psnr'"}
+
+
+def test_other_metrics_take_no_column_away(tmp_path: Path) -> None:
+    execute(small(**TWO), tmp_path)
+    before = rows(tmp_path)
+    execute(small(**{**TWO, "metrics": ["psnr"]}), tmp_path)
+    after = rows(tmp_path)
+    for key, row in after.items():
+        assert row["dsc"] == before[key]["dsc"] != "None"
+        assert row["psnr"] != "None"
+    assert execute(small(**TWO), tmp_path).num_new == 0
+
+
+def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    with monkeypatch.context() as patch:
+        real = evaluate.attack_case
+
+        def fail_at_four(attack: Any, *args: Any) -> Any:
+            if attack.eps < 0.02:
+                raise OSError("disk on fire")
+            return real(attack, *args)
+
+        patch.setattr(evaluate, "attack_case", fail_at_four)
+        summary = execute(small(**TWO), tmp_path, said)
+    assert (summary.num_new, summary.num_failed) == (2, 1)
+    assert "failed: OSError: disk on fire" in said.getvalue()
+    assert execute(small(**TWO), tmp_path).num_new == 1
+    execute(small(**TWO), tmp_path / "clean")
+    assert rows(tmp_path) == rows(tmp_path / "clean")
+
+
+def test_a_failed_attempt_takes_no_good_row_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(small(**TWO), tmp_path)
+    before = rows(tmp_path)
+    monkeypatch.setattr(evaluate, "attack_case", lambda *args: 1 / 0)
+    assert execute(small(**{**TWO, "metrics": ["dsc", "psnr"]}), tmp_path).num_failed == 2
+    assert rows(tmp_path) == before
+
+
+def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]
+) -> None:
+    real, calls = evaluate.attack_case, []
+    with monkeypatch.context() as patch:
+
+        def interrupt(*args: Any) -> Any:
+            calls.append(args)
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            return real(*args)
+
+        patch.setattr(evaluate, "attack_case", interrupt)
+        first = execute(job(), tmp_path)
+    assert first.interrupted
+    assert first.num_new == len(rows(tmp_path)) == 8
+    (run,) = Store(str(tmp_path)).runs()
+    assert (run["status"], run["records"]) == ("interrupted", 8)
+    second = execute(job(), tmp_path)
+    assert (second.num_done, second.num_new, second.interrupted) == (8, 16, False)
+    assert rows(tmp_path) == rows(whole[0])
+    assert class_rows(tmp_path) == class_rows(whole[0])
+
+
+def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial, "with_surfaces", lambda unit, outcome, masks: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        execute(small(metrics=["dsc", "hd95"]), tmp_path)
+    (run,) = Store(str(tmp_path)).runs()
+    assert run["status"] == "died"
+    assert not storage.list_files(str(tmp_path / "leases"), ".json")
+
+
+def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "score_masks", lambda masks: 1 / 0)
+    summary = execute(small(metrics=["dsc", "hd95"]), tmp_path)
+    assert summary.num_failed == summary.num_new > 0
+    row = Store(str(tmp_path)).records().to_pylist()[0]
+    assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
+
+
+def test_what_was_reported_as_stored_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each report the store is read as a second process would."""
+    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
+    reported: list[tuple[int, int]] = []
+
+    class Checked(runner.RunProgress):
+        def store(self, stored: int) -> None:
+            super().store(stored)
+            reported.append((self._stored, len(Store(str(tmp_path)).covered())))
+
+    monkeypatch.setattr(runner, "RunProgress", Checked)
+    execute(small(**TWO), tmp_path)
+    assert all(said == there for said, there in reported)
+    assert {(1, 1), (2, 2)} <= set(reported)
+
+
+def test_one_unit_needs_no_ray_and_the_run_s_file_says_so(tmp_path: Path) -> None:
+    execute(small(), tmp_path, engine="auto")
+    (run,) = Store(str(tmp_path)).runs()
+    assert run["engine"] == {"name": "serial", "workers": 1, "threads": 1}
+
+
+def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+    with pytest.raises(UserError, match="needs the package ray: pip install ray, or take --engine serial"):
+        execute(small(**TWO), tmp_path, engine="ray")
+    execute(small(**TWO), tmp_path, engine="auto")
+    assert Store(str(tmp_path)).runs()[-1]["engine"]["name"] == "serial"
+
+
+@pytest.mark.usefixtures("no_lpips")
+def test_without_lpips_weights_the_columns_are_null_with_a_reason_and_covered(tmp_path: Path) -> None:
+    content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
+    said = io.StringIO()
+    summary = execute(content, tmp_path, said)
+    assert (summary.num_new, summary.num_failed) == (2, 0)
+    (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
+    assert warning.endswith("the columns of LPIPS stay empty")
+    for row in Store(str(tmp_path)).records().to_pylist():
+        assert row["status"] == "ok"
+        assert [row[column] for column in METRICS["lpips"].columns] == [None] * 3
+        reasons = json.loads(row["null_reasons"])
+        assert set(reasons) == set(METRICS["lpips"].columns)
+        assert "FREQBENCH_OFFLINE is set" in reasons["lpips_distance"]
+    assert execute(content, tmp_path).num_new == 0
+
+
+def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
+    execute(small(**TWO), tmp_path)
+    store = Store(str(tmp_path))
+    (run,) = store.runs()
+    _, grid = expanded(small(**TWO))
+    assert (run["status"], run["records"], run["failed"], run["warnings"]) == ("done", 2, 0, [])
+    assert run["models"][grid.cells[0].source.model_id]["name"] == "a"
+    ref = grid.cases["phantom"][0]
+    assert run["datasets"]["phantom"]["cases"] == {ref.case_id: ref.fingerprint}
+    assert run["versions"]["torch"] == torch.__version__
+    assert {run["run_id"]} == set(store.records()["run_id"].to_pylist())
+    assert json.loads((tmp_path / "run.json").read_text())["runs"] == [run["run_id"]]
+
+
+def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
+    execute(small(**TWO), tmp_path)
+    changed = small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]})
+    execute(changed, tmp_path)
+    found = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
+    own = index_keys(Store(str(tmp_path)).job()["index"])
+    assert own < found
+    assert (len(own), len(found)) == (1, 2)
+    progress, *_ = of_store(str(tmp_path))
+    assert str(progress.title).endswith("1 of 1 records")
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_a_store_may_be_a_uri(tmp_path: Path, scheme: str) -> None:
+    out = {"file": f"file://{tmp_path}/uri", "memory": f"memory://{tmp_path.name}"}[scheme]
+    try:
+        execute(small(**TWO, save_adversarial="nifti"), out)
+        assert execute(small(**TWO), out).num_done == 2
+        execute(small(**TWO), tmp_path / "folder")
+        assert rows(out) == rows(tmp_path / "folder")
+        assert class_rows(out) == class_rows(tmp_path / "folder")
+    finally:
+        if scheme == "memory":
+            fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+
+
+def test_rows_do_not_depend_on_the_order_of_the_job(tmp_path: Path) -> None:
+    content = job(metrics=["dsc"])
+    turned = {**content, **{key: content[key][::-1] for key in ("models", "attacks")}}
+    execute(content, tmp_path / "forth")
+    execute(turned, tmp_path / "back")
+    assert rows(tmp_path / "forth") == rows(tmp_path / "back")
+
+
+def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
+    ids = [provenance.new_run_id() for _ in range(50)]
+    assert ids == sorted(ids)

@@ -1,0 +1,176 @@
+"""Saved volumes: files as documented, and scores from them equal to scores from the run itself."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from exchange import elsewhere
+from rich.console import Console
+from tiny import ARGS, ROI, class_rows, execute, expanded, job, rows, small
+
+from freqbench import metrics, models
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate, run, saved_volumes
+from freqbench.engine.run import Summary
+from freqbench.job.schema import further_targets
+from freqbench.results import Store, index_keys
+
+ONE = {
+    "attacks": [{"name": "gn", "std": ["8/255", 0.1]}],
+    "metrics": ["dsc", "psnr"],
+    "save_adversarial": "nifti",
+    "resources": {"workers": 1, "threads": 1},  # so that `rescore`, which takes Ray where it pays, does not
+}
+FILES = {"adversarial", "clean", "label", "prediction_clean-a", "prediction_adversarial-a"}
+
+
+def saved(out: Path) -> list[Path]:
+    return sorted(path.parent for path in out.glob("volumes/*/*/attack.json"))
+
+
+def load(path: Path) -> Any:
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringIO | None = None) -> Summary:
+    spec, grid = further_targets(expanded(content)[0], names)
+    return run.rescore(spec, grid, str(out), Console(file=said or io.StringIO()))
+
+
+def test_affine_units_and_types_are_right(tmp_path: Path) -> None:
+    execute(small(**ONE), tmp_path)
+    _, grid = expanded(small(**ONE))
+    case = grid.cells[0].dataset.load(grid.cases["phantom"][0])
+    assert len(saved(tmp_path)) == 2
+    for folder in saved(tmp_path):
+        assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
+    for name in FILES:
+        image = nibabel.load(saved(tmp_path)[0] / f"{name}.nii.gz")
+        assert np.allclose(image.affine, case.affine, rtol=1e-6)  # float32 in the header
+        assert image.header.get_xyzt_units()[0] == "mm"
+        assert image.get_data_dtype() == (np.float32 if name in ("adversarial", "clean") else np.uint8)
+        assert image.shape == (24, 20, 16)
+    assert np.array_equal(load(saved(tmp_path)[0] / "clean.nii.gz"), case.image[0].numpy())
+    assert np.array_equal(load(saved(tmp_path)[0] / "label.nii.gz"), case.label[0].numpy())
+
+
+def test_what_is_read_back_scores_as_the_rows_say(tmp_path: Path) -> None:
+    execute(small(**ONE), tmp_path)
+    by_cell = {row["cell_id"]: row for row in Store(str(tmp_path)).records().to_pylist()}
+    for folder in saved(tmp_path):
+        row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
+        volume = {name: load(folder / f"{name}.nii.gz") for name in FILES}
+        assert row["psnr"] == metrics.psnr(volume["clean"], volume["adversarial"])
+        assert row["dsc"] == np.nanmean(metrics.dice(volume["prediction_adversarial-a"], volume["label"], 6))
+        assert row["dsc_clean"] == np.nanmean(metrics.dice(volume["prediction_clean-a"], volume["label"], 6))
+        assert row["voxel_success"] == (volume["prediction_adversarial-a"] != volume["prediction_clean-a"]).mean()
+
+
+def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {**ONE, "models": job()["models"], "metrics": ["dsc", "hd95", "psnr"]}
+    execute(small(**changes, targets="source"), tmp_path / "scored")
+    execute(small(**changes), tmp_path / "run")
+    monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
+    summary = score(small(**changes, targets="source"), tmp_path / "scored", ["a", "b"])
+    assert (summary.num_done, summary.num_new, summary.num_failed) == (4, 4, 0)
+    assert rows(tmp_path / "scored") == rows(tmp_path / "run")
+    assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
+
+
+@pytest.mark.integration
+def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
+    net = models.build("unet", 6, (16, 16, 16), ARGS, seed=5)
+    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}
+    path = tmp_path / "later.safetensors"
+    models.save_checkpoint(path, net.state_dict(), metadata, half=False)
+    execute(small(**ONE), tmp_path / "scored")
+    two_workers = small(**{**ONE, "resources": {"workers": 2, "threads": 1}})
+    assert score(two_workers, tmp_path / "scored", [str(path)]).num_new == 2
+    assert Store(str(tmp_path / "scored")).runs()[-1]["engine"]["name"] == "ray"
+    whole = small(**ONE, targets=["a", "later"])
+    whole["models"].append({"name": "later", "checkpoint": str(path)})
+    execute(whole, tmp_path / "run")
+    expected = {key: row for key, row in rows(tmp_path / "run").items() if row["source_model"] == "'a'"}
+    assert rows(tmp_path / "scored") == expected
+    assert len(Store(str(tmp_path / "scored")).job()["index"]["cells"][0]["targets"]) == 2
+
+
+def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -> None:
+    """Its index, from which reports and status are made, keeps the keys that `score` added."""
+    content = small(**ONE, models=job()["models"], targets="source")
+    execute(content, tmp_path)
+    score(content, tmp_path, ["b"])
+    scored = index_keys(Store(str(tmp_path)).job()["index"])
+    assert execute(content, tmp_path).num_new == 0
+    assert index_keys(Store(str(tmp_path)).job()["index"]) == scored
+    assert len(scored) == len(Store(str(tmp_path)).records())
+    assert score(content, tmp_path, ["b"]).num_new == 0
+
+
+def test_without_saved_volumes_it_is_one_line(tmp_path: Path) -> None:
+    changes = {**ONE, "save_adversarial": "none", "models": job()["models"], "targets": "source"}
+    execute(small(**changes), tmp_path)
+    with pytest.raises(
+        UserError, match=r"expected saved volumes of this job, found none: run it with save_adversarial"
+    ):
+        score(small(**changes), tmp_path, ["b"])
+
+
+def test_units_without_a_volume_are_left_out_and_said(tmp_path: Path) -> None:
+    changes = {**ONE, "models": job()["models"], "targets": "source"}
+    execute(small(**changes), tmp_path)
+    (saved(tmp_path)[0] / "attack.json").unlink()
+    said = io.StringIO()
+    summary = score(small(**changes), tmp_path, ["b"], said)
+    assert summary.num_new == 1
+    assert "1 units have no saved volume and are left out" in said.getvalue()
+
+
+def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:
+    execute(small(**{**ONE, "save_adversarial": "none"}), tmp_path)
+    before = rows(tmp_path)
+    assert not (tmp_path / "volumes").exists()
+    assert execute(small(**ONE), tmp_path).num_new == 2
+    assert len(saved(tmp_path)) == 2
+    assert rows(tmp_path) == before
+    assert execute(small(**ONE), tmp_path).num_new == 0
+
+
+def test_a_model_s_name_is_no_path() -> None:
+    """It is part of the names of saved volumes."""
+    with pytest.raises(UserError, match=r"models\[0\]\.name: .*got '\.\./x'"):
+        expanded(small(models=[{**job()["models"][0], "name": "../x"}]))
+
+
+def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = run.storage.write_atomic, []
+
+    def note(path: str, data: bytes) -> None:
+        written.append(Path(path).name)
+        real(path, data)
+
+    monkeypatch.setattr(run.storage, "write_atomic", note)
+    execute(small(**{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}), tmp_path)
+    order = [name for name in written if "nii" in name or name == "attack.json"]
+    assert order[:4] == ["adversarial.nii.gz", "clean.nii.gz", "label.nii.gz", "attack.json"]
+
+
+def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
+    content = small(
+        **{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}, datasets=[elsewhere.folder(tmp_path / "data", channels=2)]
+    )
+    execute(content, tmp_path)
+    _, grid = expanded(content)
+    (cell,), (ref,) = grid.cells, grid.cases["small"]
+    prepared = cell.dataset.load(ref)
+    written = load(saved(tmp_path)[0] / "clean.nii.gz")
+    assert written.shape == (*prepared.image.shape[1:], 2)
+    assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
+    attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
+    (row,) = Store(str(tmp_path)).records().to_pylist()
+    assert attacked.adversarial.shape == prepared.image.shape
+    change = (attacked.adversarial - prepared.image).double()
+    assert row["l2"] == pytest.approx(float(change.square().sum().sqrt()), rel=1e-6)

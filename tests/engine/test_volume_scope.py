@@ -1,0 +1,138 @@
+"""A volume attacked as one: the same where it is one window, stronger on what is deployed where it is several."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from attacks.examples import EXAMPLES
+from engine.cases import case_of, volume
+from tiny import expanded, small
+
+from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.types import Case, Shape
+from freqbench.engine.evaluate import AttackedVolume, attack_case
+from freqbench.job.grid import Unit
+from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
+from freqbench.ops.losses import dice_ce
+from freqbench.ops.overlap import mean_dice
+
+ROI: Shape = (8, 8, 4)
+SHAPE: Shape = (20, 12, 4)  # 3 x 2 windows to attack, 4 x 2 to predict
+WHOLE = [name for name, attack in ATTACKS.items() if len(attack.scopes) == 2]
+PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
+every_attack = pytest.mark.parametrize("name", WHOLE)
+a_few = pytest.mark.parametrize("name", ["pgd", "vafa_opt", "difgsm", "square", "autoattack"])  # one function for all
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    net = build("unet", 3, ROI, {"channels": [4, 8], "strides": [2], "num_res_units": 0}, seed=0)
+    return SegmentationModel(net.requires_grad_(False), ROI).eval()
+
+
+@pytest.fixture
+def counted(model: SegmentationModel) -> Iterator[list[int]]:
+    """How many windows each pass through the network had."""
+    batches: list[int] = []
+    hook = model.net.register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
+    yield batches
+    hook.remove()
+
+
+def make_case(model: SegmentationModel, shape: Shape) -> Case:
+    """Labelled as the model predicts it: what is raised begins at its lowest."""
+    image = volume(shape)
+    with torch.no_grad():
+        return case_of(image, SlidingWindowModel(model)(image[None]).argmax(1))
+
+
+def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
+    return attack_case(make(name, scope=scope, **PARAMETERS[name]), model, case, 0, window_batch)
+
+
+def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float(dice_ce(SlidingWindowModel(model)(adversarial[None]), case.label[None].long()))
+
+
+@a_few
+@pytest.mark.parametrize("shape", [ROI, (6, 8, 3)])
+def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: SegmentationModel, shape: Shape) -> None:
+    case = make_case(model, shape)
+    window, volume = (attacked(name, model, case, scope) for scope in ("window", "volume"))
+    assert torch.equal(window.adversarial, volume.adversarial)
+    assert (window.num_windows, window.num_forwards, window.num_backwards) == (
+        volume.num_windows,
+        volume.num_forwards,
+        volume.num_backwards,
+    )
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd"])
+def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name: str, model: SegmentationModel) -> None:
+    case = make_case(model, SHAPE)
+    window, volume = (attacked(name, model, case, scope).adversarial for scope in ("window", "volume"))
+    assert (
+        deployed_loss(model, case, volume) > deployed_loss(model, case, window) > deployed_loss(model, case, case.image)
+    )
+    assert float((volume - case.image).abs().max()) <= 0.05 + 1e-6
+
+
+@a_few
+def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: SegmentationModel) -> None:
+    case = make_case(model, SHAPE)
+    one, three = (attacked(name, model, case, "volume", batch).adversarial for batch in (1, 3))
+    assert float(((one - three).abs() > 1e-5).double().mean()) < 5e-3
+
+
+@every_attack
+@pytest.mark.parametrize("scope", ["window", "volume"])
+def test_passes_are_those_that_the_network_made_and_the_plan_said(
+    name: str, scope: str, model: SegmentationModel, counted: list[int]
+) -> None:
+    case = make_case(model, SHAPE)
+    counted.clear()
+    found = attacked(name, model, case, scope, 3)
+    (cell,) = expanded(small(attacks=[{"name": name, "scope": scope, **PARAMETERS[name]}]))[1].cells
+    unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
+    assert sum(counted) == found.num_forwards
+    assert max(counted) == 3
+    assert unit.passes == found.num_forwards + found.num_backwards
+    windows = attack_windows if scope == "window" else sliding_windows
+    assert unit.num_windows == found.num_windows == len(windows(SHAPE, ROI))
+
+
+@pytest.mark.parametrize("name", ["sea", "autoattack"])
+def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: SegmentationModel) -> None:
+    """Whichever of its volumes a member alone keeps."""
+    case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
+
+    def dice_of(volume: AttackedVolume) -> float:
+        with torch.no_grad():
+            return float(mean_dice(sliding(volume.adversarial[None]), case.label[None]))
+
+    found = dice_of(attacked(name, model, case, "volume"))
+    ensemble = make(name, scope="volume", **PARAMETERS[name])
+    assert isinstance(ensemble, Ensemble)
+    for member in ensemble.attacks:
+        assert found <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
+    assert found < 1
+
+
+def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: SegmentationModel) -> None:
+    case = make_case(model, SHAPE)
+    fallen, standing = (
+        attack_case(
+            make("autoattack", eps=0.05, steps=4, queries=5, members=("apgd-ce", "apgd-dlr", "square"), threshold=t),
+            model,
+            case,
+            0,
+            2,
+        )
+        for t in (1.0, 0.0)
+    )
+    windows = len(sliding_windows(SHAPE, ROI))
+    assert fallen.num_backwards == 4 * windows
+    assert standing.num_backwards == 8 * windows

@@ -1,0 +1,195 @@
+"""Label maps of others: scored on the files' own grid, kept apart by name and map, refused by file."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from exchange.elsewhere import AFFINE, case, folder, put
+from rich.console import Console
+from tiny import class_rows, execute, expanded, rows, small
+
+from freqbench.core.errors import UserError
+from freqbench.exchange import export, predictions
+from freqbench.exchange.predictions import LabelMap, tool
+from freqbench.results import Store, index_keys
+
+MAP = "10: left\n20: 2\n"
+LABEL = case()[1]
+PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A store with one attacked case, its export, and the label maps of a tool that is right on the clean volume."""
+    place = tmp_path_factory.mktemp("made")
+    attacks = [{"name": "gn", "std": [0.05, 0.1]}]
+    content = small(
+        attacks=attacks,
+        metrics=["dsc", "hd95", "psnr"],
+        save_adversarial="nifti",
+        datasets=[folder(place / "data")],
+    )
+    execute(content, place / "out")
+    for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
+        put(place / "tool" / each.path, 10 * (PREDICTED if each.cell_id else LABEL), AFFINE)
+    (place / "map.yaml").write_text(MAP)
+    return place, content
+
+
+@pytest.fixture
+def place(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of it that a test can spoil."""
+    shutil.copytree(made[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:
+    spec, grid = expanded(content)
+    said = io.StringIO()
+    path = label_map and str(place / label_map)
+    predictions.score(spec, grid, str(place / "out"), str(place / "tool"), name, path, Console(file=said))
+    return said.getvalue()
+
+
+def of_tool(place: Path, name: str = "total") -> list[dict[str, Any]]:
+    return [row for row in Store(str(place / "out")).records().to_pylist() if row["target_model"] == name]
+
+
+def dice(pred: npt.NDArray[Any], label: npt.NDArray[Any], k: int) -> float:
+    return float(2 * ((pred == k) & (label == k)).sum() / ((pred == k).sum() + (label == k).sum()))
+
+
+def attacked(place: Path) -> list[Path]:
+    return sorted((place / "tool").glob("gn-*/x.nii.gz"))
+
+
+def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    score(place, made[1])
+    own = {row["cell_id"]: row for row in Store(str(place / "out")).records().to_pylist() if row["target_model"] == "a"}
+    for row in of_tool(place):
+        assert row["dsc"] == pytest.approx(np.mean([dice(PREDICTED, LABEL, k) for k in range(3)]))
+        assert row["dsc_foreground"] == pytest.approx(0.5)  # half of two slices
+        assert row["dsc_clean"] == row["dsc_foreground_clean"] == 1.0
+        assert row["hd95_mm_clean"] == 0.0
+        assert row["hd95_mm"] == pytest.approx(3.0)  # one voxel on an axis of 3 mm; the attack's grid has 1.5 mm
+        assert row["voxel_success"] == (PREDICTED != LABEL).mean()
+        for column in ("psnr", "linf", "l2", "energy_low", "eps_native", "num_windows", "attack_seconds"):
+            assert row[column] == own[row["cell_id"]][column] is not None
+        assert row["metrics"] == "dsc,hd95,psnr"
+        assert (row["attack"], row["source_model"], row["status"]) == ("gn", "a", "ok")
+    assert len(of_tool(place)) == 2
+    classes = [row for row in class_rows(place / "out").values() if row["class_name"] == "'left'"]
+    shifted = dice(PREDICTED, LABEL, 1)
+    assert sum(row["dsc"] == repr(shifted) for row in classes) == 2
+
+
+def test_reports_know_the_tool_and_a_run_keeps_it(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    score(place, made[1])
+    keys = index_keys(Store(str(place / "out")).job()["index"])
+    assert keys == set(rows(place / "out"))
+    assert len(keys) == 4
+    assert execute(made[1], place / "out").num_new == 0
+    assert index_keys(Store(str(place / "out")).job()["index"]) == keys
+
+
+def test_labels_that_are_not_listed_are_background(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    (place / "map.yaml").write_text("10: left\n4: right\n")
+    strange = 10 * LABEL.astype(np.float64)
+    strange[0, 0, 0] = 1e30
+    put(attacked(place)[0], strange, AFFINE)
+    score(place, made[1])
+    assert {row["missed_classes"] for row in of_tool(place)} == {1}
+
+
+def test_without_a_map_the_labels_are_the_dataset_s(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    for path in (*attacked(place), place / "tool" / "clean" / "x.nii.gz"):
+        put(path, LABEL, AFFINE)
+    score(place, made[1], label_map=None)
+    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]
+
+
+def test_a_name_or_a_map_is_another_target() -> None:
+    def identity(name: str, table: dict[int, int] | None) -> str:
+        return tool(name, table, 3).model_id
+
+    assert identity("t", {10: 1, 20: 2}) == identity("t", {20: 2, 10: 1})
+    others = [identity("t", {10: 1}), identity("u", {10: 1}), identity("t", {10: 2}), identity("t", None)]
+    assert len(set(others)) == 4
+
+
+def test_what_is_missing_is_said_and_the_rest_is_scored(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    gone = attacked(place)[0]
+    gone.unlink()
+    (place / "tool" / "clean" / "x.nii.gz").unlink()
+    said = score(place, made[1])
+    assert f"2 label maps are not there and left out: {gone.parent.name}/x.nii.gz, clean/x.nii.gz\n" in said
+    (row,) = of_tool(place)
+    assert row["dsc_foreground"] == pytest.approx(0.5)
+    assert row["dsc_clean"] is row["voxel_success"] is None
+    assert '"voxel_success": "no label map of the clean volume"' in row["null_reasons"]
+
+
+def test_without_a_record_the_distances_have_a_reason(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    for kind in ("records", "class_records"):
+        shutil.rmtree(place / "out" / kind)
+    score(place, made[1])
+    row = of_tool(place)[0]
+    assert row["psnr"] is row["linf"] is None
+    assert '"psnr": "no record of this cell and case to take it from"' in row["null_reasons"]
+    assert row["dsc_clean"] == 1.0
+
+
+def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    path = attacked(place)[1]
+    spoiled: list[tuple[npt.NDArray[Any], Any, str | None, str]] = [
+        (10 * LABEL, np.diag([3.0, 2, 2.5, 1]), "map.yaml", "expected the orientation and origin of x.nii.gz"),
+        (10 * LABEL[:-1], AFFINE, "map.yaml", r"expected the shape \(12, 10, 8\) of x.nii.gz, got \(11, 10, 8\)"),
+        (LABEL + np.float32(0.5), AFFINE, "map.yaml", "expected integers from 0 as labels, got 0.5"),
+        (10 * LABEL, AFFINE, None, "expected labels 0 to 2 of small, got 20: give --label-map"),
+    ]
+    for voxels, affine, label_map, text in spoiled:
+        put(path, voxels, affine)
+        wrong = str(path) if label_map else rf"{place}/tool/gn-a-\w+/x.nii.gz"  # whichever comes first
+        with pytest.raises(UserError, match=f"^{wrong}: {text}"):
+            score(place, made[1], label_map)
+    assert of_tool(place) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1: lef", "map.yaml: 1: small: unknown class 'lef'. Did you mean 'left'?"),
+        ("1: 3", r"map.yaml: 1: small: expected a class 0..2, got 3"),
+        ("left: 1", "map.yaml: expected the tool's label numbers with classes, such as `1: spleen`, got 'left'"),
+        ("1: [2]", "map.yaml: .*got"),
+        ("{}", "map.yaml: expected label numbers with classes, such as `1: spleen`, got none"),
+    ],
+)
+def test_a_wrong_map_is_one_line(made: tuple[Path, dict[str, Any]], tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "map.yaml").write_text(text)
+    _, grid = expanded(made[1])
+    from freqbench.core import config
+
+    with pytest.raises(UserError, match=expected) as caught:
+        config.load(str(tmp_path / "map.yaml"), LabelMap).table(grid.cells[0].dataset, "map.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_folder_or_a_model_s_name_is_one_line(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match="'a' is a model of the job already"):
+        score(place, made[1], name="a")
+    shutil.rmtree(place / "tool")
+    with pytest.raises(UserError, match=r"expected label maps under the names of `export`, such as gn-a-\w+/x.nii.gz"):
+        score(place, made[1])
+
+
+def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    score(place, made[1])
+    for path in attacked(place):
+        put(path, 10 * LABEL, AFFINE)
+    score(place, made[1])
+    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]

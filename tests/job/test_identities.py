@@ -1,0 +1,206 @@
+"""What changes a cell's id and what does not: a wrong id computes everything anew, or takes one result for another."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import ARGS, ROI, expanded, job, small
+
+from freqbench import models
+from freqbench.attacks import PGD, Attack, make
+from freqbench.core.plugins import provenance
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.job.grid import Cell, attack_identity, attack_params
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def cell_of(content: dict[str, Any]) -> Cell:
+    return expanded(content)[1].cells[0]
+
+
+def changed(change: Change) -> dict[str, Any]:
+    content = copy.deepcopy(pgd())
+    change(content)
+    return content
+
+
+def pgd() -> dict[str, Any]:
+    return small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2}])
+
+
+def test_ids_of_today_stay() -> None:
+    """The keys of stored results: a change here computes all of them anew."""
+    content = small(attacks=[{"name": "fgsm", "eps": "8/255"}, {"name": "pgd", "eps": 0.03125, "steps": 2}], seeds=[7])
+    _, grid = expanded(content)
+    found = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
+    assert found == PINNED
+
+
+PINNED = [
+    ("86dfa71c6d1ad569", "90f1a08b2053a1d9", "1549e6e321eeb967"),
+    ("47dcdad4728c356b", "90f1a08b2053a1d9", "1549e6e321eeb967"),
+]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(name="other"),
+        lambda c: c["datasets"][0].update(name="other", loader="phantom"),
+        lambda c: c["datasets"][0].update(cases=["phantom_2000"]),
+        lambda c: c["datasets"][0].update(cases=3),
+        lambda c: c["datasets"][0].update(split="train"),
+        lambda c: c["models"][0].update(name="other"),
+        lambda c: c["models"].append({**job()["models"][1]}),
+        lambda c: c["attacks"].append({"name": "gn", "std": 0.1}),
+        lambda c: c["attacks"][0].update(random_start=True, step_size=0.01, targeted=False, variant="released"),
+        lambda c: c["attacks"][0].update(eps=8 / 255),
+        lambda c: c.update(targets="source", seeds=[0, 1], metrics=["psnr"], window_batch=3),
+        lambda c: c.update(resources={"workers": 1, "threads": 2}),
+        lambda c: c.update(save_adversarial="nifti"),
+    ],
+)
+def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change) -> None:
+    assert cell_of(changed(change)).cell_id == cell_of(pgd()).cell_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["attacks"][0].update(eps="7/255"),
+        lambda c: c["attacks"][0].update(variant="paper"),
+        lambda c: c["attacks"][0].update(filter={"kind": "low", "limits": 8}),
+        lambda c: c["attacks"][0].update(random_start=False),
+        lambda c: c["attacks"].__setitem__(0, {"name": "bim", "eps": "8/255", "steps": 2}),
+        lambda c: c.update(seeds=[1]),
+        lambda c: c.update(precision="bf16"),
+        lambda c: c.update(compile=True),
+        lambda c: c["datasets"][0].update(shape=[24, 20, 17]),
+        lambda c: c["models"][0].update(roi=[16, 16, 8]),
+        lambda c: c["models"][0].update(args=ARGS | {"channels": [4, 9]}),
+    ],
+)
+def test_a_cell_changes_its_id_with_all_that_makes_its_volumes(change: Change) -> None:
+    assert cell_of(changed(change)).cell_id != cell_of(pgd()).cell_id
+
+
+def coupled(variant: str, window_batch: object) -> Cell:
+    entry = {"name": "segpgd", "eps": "8/255", "steps": 2, "variant": variant}
+    return cell_of(small(attacks=[entry], window_batch=window_batch))
+
+
+def test_windows_at_once_are_in_the_id_of_attacks_that_couple_them_alone() -> None:
+    assert coupled("released", 3).cell_id != coupled("released", 2).cell_id
+    assert coupled("paper", 3).cell_id == coupled("paper", 2).cell_id
+
+
+def test_auto_is_the_papers_four_for_coupled_attacks() -> None:
+    """Wherever they run: a card and a CPU otherwise take 4 and 1."""
+    assert coupled("released", "auto").cell_id == coupled("released", 4).cell_id
+    assert (coupled("released", "auto").window_batch, coupled("paper", "auto").window_batch) == (4, None)
+
+
+def test_windows_at_once_stand_among_the_parameters_of_coupled_attacks_alone() -> None:
+    """So that tables tell rows apart that differ in nothing else."""
+    assert json.loads(coupled("released", 3).params)["window_batch"] == 3
+    assert coupled("paper", 3).params == attack_params(coupled("paper", 3).attack)
+    assert "window_batch" not in coupled("paper", 3).params
+
+
+@pytest.mark.parametrize(("name", "differs"), [("faa", True), ("pgd", False)])
+def test_where_references_are_drawn_from_is_in_the_id_of_attacks_that_need_one_alone(name: str, differs: bool) -> None:
+    """The same patients under another split have other cases beside them; how many are asked for does not matter."""
+    attack = {"name": name} if name == "faa" else {"name": name, "eps": "8/255"}
+    first, other, fewer = (
+        cell_of(small(attacks=[attack], datasets=[{"name": "phantom", "shape": [24, 20, 16], **changes}])).cell_id
+        for changes in ({"split": "test"}, {"split": "train"}, {"split": "test", "cases": 1})
+    )
+    assert (first != other) == differs
+    assert first == fewer
+
+
+def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
+    net = models.build("unet", 6, (16, 16, 16), ARGS)
+    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}
+    models.save_checkpoint(tmp_path / "a.safetensors", net.state_dict(), metadata, half=False)
+    (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
+    with torch.no_grad():
+        next(net.parameters()).add_(1e-3)
+    models.save_checkpoint(tmp_path / "c.safetensors", net.state_dict(), metadata, half=False)
+    a, b, c = (
+        cell_of(small(models=[{"name": "m", "checkpoint": str(tmp_path / f"{name}.safetensors")}])).cell_id
+        for name in "abc"
+    )
+    assert a == b
+    assert a != c
+
+
+def test_the_order_of_a_job_changes_no_key() -> None:
+    content = job()
+    turned = {**content, **{key: content[key][::-1] for key in ("models", "attacks", "metrics")}}
+    keys = [
+        {unit.cell.key(unit.ref, target) for unit in expanded(each)[1].units() for target in unit.targets}
+        for each in (content, turned)
+    ]
+    assert keys[0] == keys[1]
+    assert len(keys[0]) == 2 * 2 * 3 * 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Longer(PGD):
+    """PGD with a parameter that did not exist when its first results were stored."""
+
+    decay: float = 0.0
+
+
+def test_a_new_parameter_changes_no_id_until_it_is_used() -> None:
+    assert own(Longer(eps=0.1)) == attack_identity(PGD(eps=0.1))
+    assert own(Longer(eps=0.1, decay=0.5)) == {**attack_identity(PGD(eps=0.1)), "decay": 0.5}
+
+
+def own(attack: Attack) -> dict[str, Any]:
+    """The identity without what names a class of another package, as those of tests are."""
+    return {name: value for name, value in attack_identity(attack).items() if name not in provenance(type(attack))}
+
+
+def test_attack_of_another_package_is_told_apart_by_its_source() -> None:
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert attack_identity(Longer(eps=0.1))["source_sha256"] == source
+
+
+def test_only_what_differs_from_its_default_is_kept() -> None:
+    assert attack_identity(make("pgd", eps=0.1, steps=20, random_start=False)) == {
+        "name": "pgd",
+        "revision": 1,
+        "eps": 0.1,
+        "random_start": False,
+    }
+
+
+def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:
+    """`eps: 0` and `eps: 0/255` are one budget."""
+    cells = expanded(small(attacks=[{"name": "fgsm", "eps": [0, "0/255", 1, 1.0]}]))[1].cells
+    assert [cell.attack.eps for cell in cells] == [0, 1]
+    assert [repr(attack_identity(cell.attack)["eps"]) for cell in cells] == ["0.0", "1.0"]
+
+
+def test_two_splits_of_one_recipe_share_cells_and_no_key() -> None:
+    entry = {"loader": "phantom", "shape": [24, 20, 16], "cases": 1}
+    content = small(datasets=[{**entry, "name": "x"}, {**entry, "name": "y", "split": "train"}])
+    _, grid = expanded(content)
+    assert len({cell.cell_id for cell in grid.cells}) == 1
+    assert len({unit.cell.key(unit.ref, unit.cell.source) for unit in grid.units()}) == 2
+
+
+def test_a_case_key_hangs_on_recipe_and_content() -> None:
+    one, two = Phantom(name="a", cases=2).refs()
+    assert Phantom(name="b", split="train").case_key(one) == Phantom(name="a").case_key(one)
+    assert Phantom(name="a").case_key(one) != Phantom(name="a").case_key(two)
+    assert Phantom(name="a").case_key(one) != Phantom(name="a", shape=(24, 20, 16)).case_key(one)

@@ -1,0 +1,193 @@
+"""Degraded volumes against scipy, MONAI, skimage, means of blocks and what k-space says of them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import KSpaceSpikeNoise, RandBiasField
+from scipy import ndimage
+from skimage.transform import iradon
+from torch import Tensor
+
+from freqbench.ops.artefacts import (
+    blurred,
+    coarser,
+    reconstructed_noise,
+    unevenly_lit,
+    with_ghosts,
+    with_motion,
+    with_spikes,
+)
+
+SHAPE = (12, 16, 6)
+
+
+def uniform(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def volume(channels: int = 2) -> Tensor:
+    return 0.4 + 0.2 * uniform(channels, *SHAPE)
+
+
+def poses(*rows: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """Turns and shifts of each segment."""
+    drawn = torch.tensor(rows, dtype=torch.float64)
+    return drawn[:, 0], drawn[:, 1:]
+
+
+def test_a_patient_who_does_not_move_is_seen_as_ever() -> None:
+    still = with_motion(volume(), *poses(*[(0.0, 0.0, 0.0)] * 3), torch.tensor([0.2, 0.7]))
+    assert torch.allclose(still, volume(), atol=1e-12)
+
+
+def test_the_pose_around_the_middle_of_k_space_is_the_volume_s_own() -> None:
+    """Whatever that segment's drawn pose: labels belong to it."""
+    moments = torch.tensor([0.9, 0.1])  # in any order
+    still, moved = (0.0, 0.0, 0.0), (20.0, 3.0, -4.0)
+    assert torch.allclose(with_motion(volume(), *poses(still, moved, still), moments), volume(), atol=1e-12)
+
+
+@pytest.mark.parametrize(("first", "second"), [((0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.0, -2.0))])
+def test_lines_before_and_after_are_those_of_moved_volumes(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> None:
+    """Shifts by whole voxels, the border repeated; lines -8..-5 are acquired before a quarter, 4..7 after three."""
+    x = volume().numpy()
+    found = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.25, 0.75])).numpy()
+    lines = np.fft.fft(x, axis=2)
+    number = np.fft.fftfreq(16, 1 / 16).round()
+    for place, (_, down, right) in ((number < -4, first), (number >= 4, second)):
+        moved = ndimage.shift(x, (0, -down, -right, 0), order=1, mode="nearest")
+        lines[:, :, place] = np.fft.fft(moved, axis=2)[:, :, place]
+    assert np.allclose(found, np.abs(np.fft.ifft(lines, axis=2)), atol=1e-12)
+    assert not np.allclose(found, x, atol=1e-3)
+
+
+@pytest.mark.parametrize("turn", [90.0, 30.0])
+def test_a_turn_is_one_of_voxels_in_the_plane_though_sides_differ(turn: float) -> None:
+    """All lines but those in the middle are of the turned volume, here of a blob far from the border."""
+    rows, columns = np.mgrid[:24, :32]
+    blob = np.exp(-((rows - 9) ** 2 + (columns - 19) ** 2) / 8)[None, :, :, None].repeat(2, 3)
+    moments = torch.tensor([15 / 32, 17 / 32])
+    found = with_motion(torch.from_numpy(blob), *poses((turn, 0, 0), (0, 0, 0), (turn, 0, 0)), moments).numpy()
+    turned = ndimage.rotate(blob, turn, axes=(1, 2), reshape=False, order=1, mode="nearest")
+    lines, own = np.fft.fft(turned, axis=2), np.fft.fft(blob, axis=2)
+    lines[:, :, [-1, 0]] = own[:, :, [-1, 0]]
+    assert np.allclose(found, np.abs(np.fft.ifft(lines, axis=2)), atol=5e-3)
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
+    """The formula of the docstring, where the period divides the axis."""
+    x, loss = volume()[None].numpy(), 0.6
+    copies = sum((-1) ** j * np.roll(x, j * 16 // period, axis=3) for j in range(period))
+    found = with_ghosts(torch.from_numpy(x), loss, period)
+    assert np.allclose(found, np.abs(x - loss / period * copies), atol=1e-12)
+    assert float(found.mean()) == pytest.approx(float(x.mean()))
+
+
+def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
+    """MONAI sets one coefficient and takes the real part; its phase is that of the volume."""
+    x, place = volume(1), (2, 3, 1)
+    spectrum = torch.fft.fftn(x[0])[place]
+    loc = tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
+    expected = KSpaceSpikeNoise(loc, k_intensity=math.log(0.1 * math.prod(SHAPE) + float(spectrum.abs())))(x)
+    frequency = torch.tensor([[k / side for side, k in zip(SHAPE, place, strict=True)]], dtype=torch.float64)
+    phase = torch.tensor([float(spectrum.angle()) / (2 * math.pi)], dtype=torch.float64)
+    assert np.allclose(with_spikes(x, 0.1, frequency, phase), expected.numpy(), atol=1e-8)
+
+
+# Blur, light, coarse voxels
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.9, 1.6, 2.4])
+def test_blur_is_scipy_s_gaussian_filter(sigma: float) -> None:
+    x = uniform(2, 2, *SHAPE)
+    expected = ndimage.gaussian_filter(x.numpy(), (0, 0, *[sigma] * 3), mode="nearest", truncate=4)
+    assert np.allclose(blurred(x, sigma), expected, atol=1e-6)
+
+
+def test_a_bias_field_is_the_exponential_of_a_cubic_with_bounded_coefficients() -> None:
+    field = unevenly_lit(torch.ones(2, *SHAPE, dtype=torch.float64), 0.3, seed=4)
+    assert torch.equal(field[0], field[1])
+    axes = [np.linspace(-1, 1, side) for side in SHAPE]
+    basis = [np.polynomial.legendre.legvander(axis, 3) for axis in axes]
+    grid = np.einsum("hi,wj,dk->hwdijk", *basis).reshape(-1, 64)
+    powers = np.add.outer(np.add.outer(np.arange(4), np.arange(4)), np.arange(4)).ravel()
+    coefficients, *_ = np.linalg.lstsq(grid, np.log(field[0].numpy()).ravel(), rcond=None)
+    assert np.abs(coefficients[powers > 3]).max() < 1e-6
+    assert 0.2 < np.abs(coefficients).max() <= 0.3
+
+
+def test_a_bias_field_is_that_of_monai_and_no_other_state_is_touched() -> None:
+    x, before = uniform(2, *SHAPE), np.random.get_state()[1].copy()
+    transform = RandBiasField(degree=3, coeff_range=(-0.3, 0.3), prob=1.0, dtype=None).set_random_state(4)
+    assert np.array_equal(unevenly_lit(x, 0.3, seed=4), transform(x).numpy())
+    assert np.array_equal(np.random.get_state()[1], before)
+
+
+def test_a_field_of_twice_the_size_is_the_same_twice() -> None:
+    one, two = (torch.log(unevenly_lit(torch.ones(1, *SHAPE, dtype=torch.float64), size, 7)) for size in (0.1, 0.2))
+    assert torch.allclose(two, 2 * one)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_coarser_voxels_are_means_of_blocks_read_linearly(factor: int) -> None:
+    x = uniform(8, 16, 4).numpy()
+    blocks = x.reshape(8 // factor, factor, 16 // factor, factor, 4 // factor, factor).mean((1, 3, 5))
+    for axis, side in enumerate((8, 16, 4)):
+        middles = (np.arange(side // factor) + 0.5) * factor - 0.5
+        blocks = np.apply_along_axis(lambda row, m=middles, n=side: np.interp(np.arange(n), m, row), axis, blocks)
+    assert np.allclose(coarser(torch.from_numpy(x)[None, None], factor)[0, 0], blocks)
+
+
+def test_parts_that_are_no_whole_voxels_count_by_their_share() -> None:
+    """Three voxels in two parts: means of one and a half voxels each."""
+    x = torch.tensor([0.0, 0.6, 0.9], dtype=torch.float64).reshape(1, 1, 3, 1, 1)
+    found = coarser(x, 1.5).flatten()
+    first, second = (0.0 + 0.3) / 1.5, (0.3 + 0.9) / 1.5
+    assert np.allclose(found, [first + (second - first) * max(0, (0.5 - 0.75) / 1.5), (first + second) / 2, second])
+
+
+def test_an_axis_of_one_voxel_stays() -> None:
+    x = uniform(1, 1, 6, 5, 1)
+    assert coarser(x, 3.0).shape == x.shape
+    assert torch.isfinite(blurred(x, 1.6)).all()
+
+
+# Noise of CT
+
+
+def normals(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_noise_has_unit_variance_and_no_mean_in_any_slice() -> None:
+    noise = reconstructed_noise(normals(48, 64, 40))
+    assert float(noise.var()) == pytest.approx(1, abs=0.02)
+    assert float(noise.mean(dim=(0, 1)).abs().max()) < 1e-12
+
+
+def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
+    """The power of each ring of frequencies, of slices in the circle that it reconstructs."""
+    side, slices = 64, 24
+    rng, angles = np.random.default_rng(0), np.linspace(0, 180, 90, endpoint=False)
+    theirs = np.stack(
+        [iradon(rng.standard_normal((side, 90)), angles, filter_name="hann", circle=True) for _ in range(slices)], 2
+    )
+    ours = reconstructed_noise(normals(side, side, slices)).numpy()
+    radius = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32))
+    rings, fade = np.digitize(radius, np.linspace(0, 0.5, 9)), np.outer(np.hanning(32), np.hanning(32))[:, :, None]
+    powers = []
+    for volume in (theirs, ours):
+        power = np.square(np.abs(np.fft.fft2(volume[16:48, 16:48] * fade, axes=(0, 1)))).mean(2)
+        found = np.array([power[rings == ring].mean() for ring in range(1, 7)])
+        powers.append(found / found.sum())
+    assert np.abs(powers[0] - powers[1]).max() < 0.04
+    assert powers[1].argmax() in (1, 2), "neither white nor smooth: the ramp takes the lowest, Hann's window high ones"
+
+
+def test_a_slice_of_one_voxel_has_no_noise() -> None:
+    assert float(reconstructed_noise(normals(1, 1, 3)).abs().max()) == 0

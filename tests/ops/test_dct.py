@@ -1,0 +1,273 @@
+"""The cosine transform, blocks, bands, rounding and slices against scipy, closed forms and the authors' oracles."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from golden.network import Find
+from scipy.fft import dctn, idctn
+from torch import Tensor
+
+from freqbench.ops.bands import BANDS, band_magnitude, band_mask
+from freqbench.ops.blocks import (
+    Block,
+    cut_block,
+    merge,
+    merge_slices,
+    pad_to_blocks,
+    split,
+    split_slices,
+)
+from freqbench.ops.dct import dct, dct_matrices, dct_matrix, idct, keep_cube
+from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
+from freqbench.ops.slices import stretch_slices, stretch_slices_offset
+
+
+@pytest.fixture(scope="module")
+def oracles(arrays: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(arrays / "oracles.npz"))
+
+
+@pytest.fixture(scope="module")
+def image(golden: Find) -> Tensor:
+    return torch.from_numpy(np.load(golden("inputs"))["images"][:1])
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def relative(ours: Tensor, theirs: np.ndarray) -> float:
+    """Largest difference on the scale of the largest value."""
+    reference = torch.from_numpy(theirs).double()
+    return float((ours.double() - reference).abs().max() / reference.abs().max())
+
+
+# Blocks
+
+
+@pytest.mark.parametrize(("shape", "block"), [((8, 6, 4), (4, 3, 2)), ((5, 7, 2), (5, 7, 2)), ((3, 4, 6), (1, 2, 3))])
+def test_merge_undoes_split(shape: Block, block: Block) -> None:
+    x = random(2, 1, *shape)
+    blocks = split(x, block)
+    assert blocks.shape[3:] == block
+    assert torch.equal(merge(blocks, shape), x)
+
+
+def test_merging_undoes_splitting_slices() -> None:
+    x = random(2, 3, 8, 6, 5)
+    blocks = split_slices(x, (4, 3, 1))
+    assert blocks.shape == (2, 3, 5, 4, 4, 3)
+    assert torch.equal(merge_slices(blocks, (8, 6, 5)), x)
+
+
+@pytest.mark.parametrize(("key", "shape", "side"), [("b16", (32, 32, 32), 16), ("noncubic_b8", (32, 16, 24), 8)])
+def test_blocks_come_in_the_released_order(oracles: dict[str, np.ndarray], key: str, shape: Block, side: int) -> None:
+    index = torch.arange(np.prod(shape)).reshape(1, 1, *shape)
+    assert np.array_equal(split(index, (side,) * 3)[0, 0].numpy(), oracles[f"split3d_index_{key}"])
+    if side == 16:
+        assert np.array_equal(split_slices(index, (8, 8, 1))[0, 0].numpy(), oracles["split2d_index_b8"])
+
+
+def test_block_is_cut_to_the_window() -> None:
+    assert cut_block(8, (10, 4, 8)) == (8, 4, 8)
+    assert cut_block((4, 16, 2), (10, 4, 8)) == (4, 4, 2)
+    assert cut_block(8, (10, 4, 8), per_slice=True) == (8, 4, 1)
+    assert cut_block((4, 16), (10, 4, 8), per_slice=True) == (4, 4, 1)
+
+
+def test_padding_reflects_on_the_high_side() -> None:
+    x = torch.arange(5.0).reshape(1, 1, 5, 1, 1).expand(1, 1, 5, 4, 2)
+    padded = pad_to_blocks(x, (4, 4, 2))
+    assert padded.shape[2:] == (8, 4, 2)
+    assert padded[0, 0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
+    assert pad_to_blocks(x, (5, 2, 1)) is x
+
+
+# Cosine transform
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 32, 96])
+def test_matrix_is_scipys_transform_and_orthonormal(size: int) -> None:
+    matrix = dct_matrix(size)
+    expected = scipy.fft.dct(np.eye(size), axis=0, norm="ortho")
+    assert np.allclose(matrix.numpy(), expected, rtol=0, atol=1e-13)
+    assert torch.allclose(matrix @ matrix.T, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [(4, 3, 4), (8, 3, 6), (2, 6, 1), (8, 6, 12)])
+def test_transform_of_every_block_is_scipys(block: Block) -> None:
+    x = random(2, 1, 8, 6, 12)
+    ours = split(dct(x, dct_matrices(block, x)), block)
+    expected = scipy.fft.dctn(split(x, block).numpy(), axes=(-3, -2, -1), norm="ortho")
+    assert np.allclose(ours.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_inverse_gives_back_the_volume_and_energy_stays() -> None:
+    x = random(2, 1, 8, 6, 12)
+    matrices = dct_matrices((4, 3, 6), x)
+    spectrum = dct(x, matrices)
+    assert torch.allclose(idct(spectrum, matrices), x, rtol=0, atol=1e-13)
+    assert torch.allclose(spectrum.square().sum(), x.square().sum(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("block", [(2, 2, 2), (4, 3, 1), (4, 3, 2)])
+def test_gradients_of_the_transform(block: Block) -> None:
+    x = random(1, 1, 4, 3 if block[1] == 3 else 2, 2).requires_grad_()
+    matrices = dct_matrices(block, x)
+    assert torch.autograd.gradcheck(lambda t: dct(t, matrices), x)
+    assert torch.autograd.gradcheck(lambda t: idct(t, matrices), x)
+
+
+# Cubes that a filter keeps
+
+VOLUME = torch.randn(2, 1, 6, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+AXES = (2, 3, 4)
+
+
+@pytest.mark.parametrize("norm", [None, "ortho"])
+@pytest.mark.parametrize(
+    ("kind", "limits", "kept"), [("low", (3,), (0, 3)), ("high", (2,), (2, 8)), ("band", (1, 4), (1, 4))]
+)
+def test_keeps_the_cube_whatever_the_norm(
+    kind: str, limits: tuple[int, ...], kept: tuple[int, int], norm: str | None
+) -> None:
+    """The released inference script has the un-normalised transform."""
+    spectrum = dctn(VOLUME.numpy(), axes=AXES, norm=norm)
+    mask = np.zeros(spectrum.shape)
+    mask[..., kept[0] : kept[1], kept[0] : kept[1], kept[0] : kept[1]] = 1
+    expected = idctn(spectrum * mask, axes=AXES, norm=norm)
+    assert np.allclose(keep_cube(VOLUME, kind, *limits).numpy(), expected, atol=1e-12)
+
+
+def test_beyond_an_axis_low_keeps_all_and_high_nothing() -> None:
+    assert torch.allclose(keep_cube(VOLUME, "low", 8), VOLUME, atol=1e-12)
+    assert not keep_cube(VOLUME, "high", 5).any()
+
+
+# Bands
+
+
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_bands_are_the_released_ones(oracles: dict[str, np.ndarray], side: int) -> None:
+    for band in BANDS:
+        assert np.array_equal(band_mask(band, (side, side, side)).numpy(), oracles[f"mask3d_b{side}_{band}"])
+        assert np.array_equal(band_mask(band, (side, side, 1))[..., 0].numpy(), oracles[f"mask2d_b{side}_{band}"])
+
+
+@pytest.mark.parametrize("block", [(8, 8, 8), (7, 7, 7), (8, 4, 2), (1, 5, 1), (1, 1, 1)])
+def test_every_coefficient_is_in_one_band(block: Block) -> None:
+    total = torch.stack([band_mask(band, block) for band in BANDS]).sum(dim=0)
+    assert torch.equal(total, torch.ones(block, dtype=torch.long))
+    assert bool(band_mask("low", block)[0, 0, 0])
+    assert bool(band_mask("all", block).all())
+
+
+def test_magnitude_of_a_wave_stands_in_its_band() -> None:
+    """One coefficient in three of eight blocks, made by scipy: 20, 472 and 20 coefficients share each."""
+    spectrum = np.zeros((1, 8, 8, 8, 8))
+    spectrum[:, 0, 0, 1, 2], spectrum[:, 1, 4, 4, 4], spectrum[:, 2, 7, 7, 7] = 2.0, -3.0, 5.0
+    blocks = torch.from_numpy(scipy.fft.idctn(spectrum, axes=(-3, -2, -1), norm="ortho"))
+    perturbation = merge(blocks[None], (16, 16, 16))
+    expected = torch.tensor([[2 / (8 * 20), 3 / (8 * 472), 5 / (8 * 20)]], dtype=torch.float64)
+    assert torch.allclose(band_magnitude(perturbation, 8), expected, rtol=1e-12)
+
+
+def test_magnitude_of_a_volume_that_blocks_do_not_tile_is_that_of_its_reflection() -> None:
+    perturbation = random(2, 1, 10, 8, 4) - 0.5
+    padded = np.pad(perturbation.numpy(), [(0, 0), (0, 0), (0, 6), (0, 0), (0, 0)], mode="reflect")
+    halves = (scipy.fft.dctn(half[:, 0], axes=(1, 2, 3), norm="ortho") for half in np.split(padded, 2, axis=2))
+    magnitude = np.mean([np.abs(half) for half in halves], axis=0)
+    i, j, k = np.indices((8, 8, 4))
+    low, high = i / 8 + j / 8 + k / 4 < 0.5, (7 - i) / 8 + (7 - j) / 8 + (3 - k) / 4 < 0.5
+    expected = np.stack([magnitude[:, band].mean(axis=1) for band in (low, ~low & ~high, high)], axis=1)
+    assert np.allclose(band_magnitude(perturbation, 8).numpy(), expected, rtol=1e-12)
+
+
+def test_a_band_without_coefficients_has_no_magnitude() -> None:
+    assert band_magnitude(torch.ones(1, 1, 1, 1, 2), 8).isnan().tolist() == [[False, True, False]]
+
+
+# Rounding
+
+
+@pytest.mark.parametrize("alpha", ["0.1", "0.05", "0.001", "1e-20"])
+def test_soft_rounding_and_its_slope_are_the_released_ones(oracles: dict[str, np.ndarray], alpha: str) -> None:
+    """Slopes on the scale of the largest: in float32 the tanh leaves nothing else of a vanishing one."""
+    u = torch.from_numpy(oracles["phi_x"]).requires_grad_()
+    value = soft_round(u, float(alpha))
+    (slope,) = torch.autograd.grad(value.sum(), u)
+    assert relative(value.detach(), oracles[f"phi_alpha_{alpha}"]) <= 1e-6
+    assert relative(slope, oracles[f"phi_grad_alpha_{alpha}"]) <= 1e-6
+
+
+def test_soft_rounding_meets_whole_numbers_and_halves() -> None:
+    """To the float32 rounding of its two constants."""
+    u = torch.arange(-6, 7, dtype=torch.float64) / 2
+    assert torch.allclose(soft_round(u, 0.07), u, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20])
+def test_alpha_schedule_is_the_released_one(oracles: dict[str, np.ndarray], steps: int) -> None:
+    assert alpha_schedule(steps) == oracles[f"alpha_schedule_steps{steps}"].tolist()
+
+
+def test_gradients_of_rounding_and_quantisation() -> None:
+    """Away from whole numbers, where the slope is continuous but the second difference is not."""
+    u = (random(20) * 0.8 + torch.arange(20) - 9.9).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: soft_round(t, 0.1), u)
+    table = (random(20, seed=1) + 5).requires_grad_()
+    spectrum = u.detach() * table.detach()
+    assert torch.autograd.gradcheck(lambda t: quantisation_error(spectrum, t, 0.05), table)
+    expected = soft_round(spectrum / table, 0.05) * table - spectrum
+    assert torch.allclose(quantisation_error(spectrum, table, 0.05), expected, rtol=0, atol=1e-12)
+
+
+# Slices
+
+
+def test_every_slice_is_stretched_and_a_constant_one_kept() -> None:
+    x = 255 * random(2, 1, 4, 3, 5)
+    x[1, 0, :, :, 2] = 51.0
+    x[0, 0, :, :, 1] = 51.0 + 1e-6 * random(4, 3)
+    stretched = stretch_slices(x, 255.0)
+    moved = torch.ones(2, 1, 5, dtype=torch.bool)
+    moved[1, 0, 2] = moved[0, 0, 1] = False
+    assert torch.allclose(stretched.amin(dim=(2, 3))[moved], torch.zeros(8, dtype=torch.float64))
+    assert torch.allclose(stretched.amax(dim=(2, 3))[moved], torch.ones(8, dtype=torch.float64))
+    assert torch.allclose(stretched[1, 0, :, :, 2], torch.full((4, 3), 0.2, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert torch.allclose(stretched[0, 0, :, :, 1], torch.full((4, 3), 0.2, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_offset_makes_a_constant_slice_white() -> None:
+    stretched = stretch_slices_offset(torch.full((1, 1, 2, 2, 2), 3.0), 1e-6)
+    assert torch.equal(stretched, torch.ones(1, 1, 2, 2, 2))
+
+
+def test_gradient_of_stretching_is_that_of_amin_and_amax() -> None:
+    """Ties share equally, as torch's own reductions have it."""
+    x = (random(2, 1, 4, 3, 5) * 8).round()
+    x[0, 0, :, :, 0] += random(4, 3)
+    weight = random(2, 1, 4, 3, 5, seed=1)
+    low, high = (lambda t: t.amin(dim=(2, 3), keepdim=True)), (lambda t: t.amax(dim=(2, 3), keepdim=True))
+    cases = [
+        (lambda t: stretch_slices(t, 8.0), lambda t: (t - low(t)) / (high(t) - low(t))),
+        (lambda t: stretch_slices_offset(t, 0.5), lambda t: (t - low(t) + 0.5) / (high(t) - low(t) + 0.5)),
+    ]
+    for ours, plain in cases:
+        gradients = []
+        for function in (ours, plain):
+            point = x.clone().requires_grad_()
+            gradients.append(torch.autograd.grad((function(point) * weight).sum(), point)[0])
+        assert torch.allclose(*gradients, rtol=0, atol=1e-12)
+
+
+def test_gradient_of_stretching_with_a_constant_slice() -> None:
+    x = random(1, 1, 3, 3, 2)
+    x[..., 1] = 0.25
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(stretch_slices(x, 2.0)[..., 1].sum(), x)
+    assert torch.allclose(gradient[..., 1], torch.full((3, 3), 0.5, dtype=torch.float64))
+    assert torch.equal(gradient[..., 0], torch.zeros(1, 1, 3, 3, dtype=torch.float64))

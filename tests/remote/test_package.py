@@ -1,0 +1,248 @@
+"""What travels with a job to a cluster, by the fields of its file that hold paths."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+from toy_training import benchmark, training, write
+
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.remote import package
+from freqbench.remote.package import Parcel
+from freqbench.training import link
+
+ROOT = Path(__file__).parents[2]
+Pack = Callable[..., Parcel]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a job file in jobs/ and files that a job may name."""
+    for name in ("best.pt", "nets/a.pt", "data/dataset.json", "data/imagesTr/a.nii.gz", "data/.git/x", "jobs/y.pt"):
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).write_text(name)
+    (tmp_path / "outside.pt").write_text("outside")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") -> Parcel:
+    (folder / at).parent.mkdir(parents=True, exist_ok=True)
+    (folder / at).write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    return package.pack(at, config.load(at, JobSpec))
+
+
+def with_checkpoint(text: str) -> dict[str, Any]:
+    content = tiny.small()
+    content["models"] = [copy.deepcopy(content["models"][0]) | {"checkpoint": text}]
+    return content
+
+
+def with_data(**keys: Any) -> dict[str, Any]:
+    return tiny.small(datasets=[{"name": "abdomen", "loader": "decathlon", **keys}])
+
+
+def test_a_checkpoint_travels_under_the_path_that_the_job_gives(folder: Path) -> None:
+    found = pack(folder, with_checkpoint("nets/a.pt"))
+    assert {place: file.name for place, file in found.files.items()} == {
+        "jobs/job.yaml": "job.yaml",
+        "nets/a.pt": "a.pt",
+    }
+    assert (found.job, found.overrides) == ("jobs/job.yaml", ())
+
+
+def test_an_absolute_path_inside_the_folder_is_made_relative_on_the_nodes(folder: Path) -> None:
+    found = pack(folder, with_checkpoint(str(folder / "nets/a.pt")))
+    assert found.overrides == ('models.0.checkpoint="nets/a.pt"',)
+    again = config.load("jobs/job.yaml", JobSpec, found.overrides)
+    assert again.models[0].checkpoint == "nets/a.pt"
+    assert "nets/a.pt" in found.files
+
+
+def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "nets/job.yaml").write_text(yaml.safe_dump(with_checkpoint(str(folder / "nets/a.pt"))))
+    monkeypatch.chdir(folder / "data")
+    found = package.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
+    assert (found.job, sorted(found.files)) == ("job.yaml", ["a.pt", "job.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("../outside.pt", r"models\[0\].checkpoint: expected a path inside .*s3://.*file:///"),
+        ("~/best.pt", "outside"),
+        ("link.pt", "outside"),
+        ("data/.git/x", "hidden"),
+        ("nets/b.pt", "found none at nets/b.pt"),
+    ],
+)
+def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complaint: str) -> None:
+    (folder / "link.pt").symlink_to(folder.parent / "outside.pt")
+    with pytest.raises(UserError, match=complaint):
+        pack(folder, with_checkpoint(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet", "random:7"],
+)
+def test_what_the_nodes_have_stays_as_it_is(folder: Path, text: str) -> None:
+    found = pack(folder, with_checkpoint(text))
+    assert (sorted(found.files), found.overrides) == (["jobs/job.yaml"], ())
+
+
+def test_a_bundle_travels_whole(folder: Path) -> None:
+    content = tiny.small(models=[{"name": "b", "bundle": "data"}])
+    assert sorted(pack(folder, content).files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+
+
+def test_the_root_of_a_dataset_travels_without_what_is_hidden(folder: Path) -> None:
+    found = pack(folder, with_data(root="./data", labels=2))
+    assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+    assert found.overrides == ()
+
+
+def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a URI that is relative to where a worker is, as Ray puts it into the working directory."""
+    (folder / "mine.json").write_text(json.dumps({"test": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}))
+    found = pack(folder, with_data(root="${FREQBENCH_DATA}/abdomen", labels=2, list=str(folder / "mine.json")))
+    found.unpack(tmp_path / "node")
+    monkeypatch.chdir(tmp_path / "node")
+    monkeypatch.setenv("FREQBENCH_DATA", "/nowhere")
+    (entry,) = config.load(found.job, JobSpec, found.overrides).datasets
+    assert build_dataset(entry, "job").listed_cases() == 1
+
+
+def test_a_list_in_the_root_is_the_nodes_own(folder: Path) -> None:
+    found = pack(folder, with_data(root="s3://lab/abdomen", list="mine.json"))
+    assert (sorted(found.files), found.overrides) == (["jobs/job.yaml"], ())
+
+
+def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
+    (folder / "jobs/mine.py").write_text("")
+    (folder / "theirs/__pycache__").mkdir(parents=True)
+    for name in ("theirs/net.py", "theirs/__pycache__/net.pyc"):
+        (folder / name).write_text("")
+    model = {"name": "n", "arch": "theirs.net:Net", "checkpoint": "random"}
+    found = pack(folder, tiny.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}]))
+    assert sorted(found.files) == ["jobs/job.yaml", "mine.py", "theirs/net.py"]
+
+
+def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / "big.pt").open("wb") as stream:
+        stream.truncate(package.LIMIT_BYTES)
+    with pytest.raises(UserError, match=r"models\[0\].checkpoint: expected at most 100 MiB .* put big.pt where"):
+        pack(folder, with_checkpoint("big.pt"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
+def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and checkpoints of others are on the nodes; networks of a training job of one's own have to be there."""
+    if "attacks" not in yaml.safe_load(path.read_text(encoding="utf-8")):
+        pytest.skip("a training job")
+    monkeypatch.chdir(ROOT)
+    place = f"jobs/{path.name}"
+    spec = link.described(config.load(place, JobSpec), place)
+    package.check(place, spec)
+    own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
+    if any(not (ROOT / checkpoint).exists() for checkpoint in own):
+        with pytest.raises(UserError, match="found none at runs/hippocampus_train"):
+            package.pack(place, spec)
+        return
+    found = package.pack(place, spec)
+    assert found.job == place
+    assert [override.partition("=")[0] for override in found.overrides] == (["training"] if spec.training else [])
+    assert all(each == place or each.startswith("runs/") for each in found.files)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://AKIA123:abc/def+gh@bucket/x", "https://u:p@host/x.pt", "https://host/x?X-Amz-Signature=0a", "s3://:p@b/x"],
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UserError, match="credentials come from the node") as raised:
+        package.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+    assert text.split("@")[0] not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/a@b:c", "abfs://box@lab.dfs.core.windows.net/x", "http://head:8265/x", "file:///a:b/c"]
+)
+def test_uris_without_credentials_pass(text: str) -> None:
+    package.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "hf_token", "DB_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS"])
+def test_a_variable_that_looks_secret_does_not_travel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "hush")
+    with pytest.raises(UserError, match="credentials come from the node") as raised:
+        package.environment([name])
+    assert "hush" not in str(raised.value)
+
+
+def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_DATA", "/nfs/data")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert package.environment([]) == {}
+    assert package.environment(["FREQBENCH_DATA"]) == {"FREQBENCH_DATA": "/nfs/data"}
+    with pytest.raises(UserError, match=r"--env NOT_SET_ANYWHERE: .* found none"):
+        package.environment(["NOT_SET_ANYWHERE"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"attacks": [{"name": "pdg"}]}, r"attacks\[0\].name: unknown attack 'pdg'. Did you mean 'pgd'"),
+        ({"datasets": [{"name": "phantom", "shpe": 3}]}, r"datasets\[0\]: unknown key 'shpe'"),
+        (
+            {"models": [{"name": "u", "checkpoint": "zoo://phantom/unett"}]},
+            r"models\[0\].checkpoint: .*'phantom/unett'",
+        ),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_sent(changes: dict[str, Any], complaint: str) -> None:
+    spec = config.validate(tiny.small(**changes), JobSpec, "job.yaml")
+    with pytest.raises(UserError, match=complaint):
+        package.check("job.yaml", spec)
+
+
+def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
+    """A job that trains its network on a folder; `adv.yaml` is the training job where `entry` is it."""
+    write(Path.cwd(), "adv.yaml", training(dataset={"name": "abdomen", "loader": "decathlon", **dataset}))
+    return benchmark("train://net", training=[entry])
+
+
+def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, JobSpec]:
+    """What travels, and the job as it is read on the nodes."""
+    (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    found = package.pack("jobs/job.yaml", link.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
+    (folder / "adv.yaml").unlink()
+    return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
+
+
+@pytest.mark.parametrize("entry", ["adv.yaml", {"job": "adv.yaml", "out": "s3://lab/nets"}])
+def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
+    root = "data" if entry == "adv.yaml" else str(folder / "data")  # which is made relative on the nodes
+    found, there = pack_training(folder, with_training(entry, root=root))
+    assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+    (kept,) = link.described(there, "jobs/job.yaml").training
+    assert isinstance(kept, dict)
+    assert kept["job"]["dataset"]["root"] == "data"
+    assert kept["out"] == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")
+    assert there.models[0].checkpoint == "train://net"
+
+
+def test_data_of_a_training_that_may_not_travel_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"jobs/job.yaml: training\[0\].dataset.root: expected a path inside"):
+        pack_training(folder, with_training("adv.yaml", root=".."))
+    found, _ = pack_training(folder, with_training("adv.yaml", root="${FREQBENCH_DATA}/x"))
+    assert sorted(found.files) == ["jobs/job.yaml"]

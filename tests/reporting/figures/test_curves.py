@@ -1,0 +1,103 @@
+"""What the figures of drops draw, from tables made by hand."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from freqbench.reporting.convergence import SETTING
+from freqbench.reporting.figures.curves import LARGE, convergence_figure, distance_figure
+
+POINTS = ["threat_model", "family", "budget", "l2_body", "drop", "low", "high", "n", "is_null"]
+
+
+def distances(*rows: Sequence[object]) -> Figure:
+    table = pd.DataFrame([(*row[:-1], 3, row[-1]) for row in rows], columns=POINTS)
+    table = table.assign(label=table["family"])
+    return distance_figure(
+        table, "phantom: attacks on unet", {name: i for i, name in enumerate(table["family"].unique())}
+    )
+
+
+def panels(figure: Figure) -> Mapping[str, Axes]:
+    return {axis.get_title("left"): axis for axis in figure.axes if axis.get_title("left")}
+
+
+def drawn(axis: Axes) -> dict[tuple[tuple[float, float], ...], Line2D]:
+    """Lines with a marker of their own by their points; bars and grey lines aside."""
+    lines = [line for line in axis.lines if line.get_marker() not in ("", "None", None, "_")]
+    return {tuple(zip(*(map(float, data) for data in line.get_data()), strict=True)): line for line in lines}
+
+
+def test_there_is_a_panel_a_threat_model_and_budgets_of_an_attack_are_joined() -> None:
+    figure = distances(
+        ("linf", "pgd", 4.0, 3.5, 20.0, 10.0, 30.0, False),
+        ("linf", "pgd", 8.0, 7.0, 40.0, 30.0, 50.0, False),
+        ("dct-scaling", "sa2", 0.4, 14.0, 50.0, 40.0, 60.0, False),
+    )
+    found = panels(figure)
+    assert set(found) == {"linf, n = 3 cases", "dct-scaling, n = 3 cases"}
+    assert set(drawn(found["linf, n = 3 cases"])) == {((3.5, 20.0), (7.0, 40.0))}
+    assert set(drawn(found["dct-scaling, n = 3 cases"])) == {((14.0, 50.0),)}
+
+
+def test_null_rows_are_hollow_in_the_panel_and_in_the_legend() -> None:
+    figure = distances(
+        ("dct-scaling", "sa2", 0.4, 14.0, 50.0, 40.0, 60.0, False),
+        ("dct-scaling", "sa2 control=random", 0.4, 15.0, 1.0, -1.0, 3.0, True),
+    )
+    (axis,) = panels(figure).values()
+    fills = {points[0]: line.get_markerfacecolor() for points, line in drawn(axis).items()}
+    assert fills[15.0, 1.0] == "white" != fills[14.0, 50.0]
+    (legend,) = figure.legends
+    assert [handle.get_markerfacecolor() == "white" for handle in legend.get_lines()] == [False, True]
+
+
+def test_a_wide_interval_of_two_patients_does_not_squeeze_the_points() -> None:
+    figure = distances(("linf", "pgd", 8.0, 7.0, 40.0, -350.0, 430.0, False))
+    (axis,) = panels(figure).values()
+    assert axis.get_ylim() == (-5, 49)
+
+
+def settings(*rows: Sequence[object]) -> pd.DataFrame:
+    """Model, attack, loss, restarts, steps, passes and drop."""
+    names = ["model", "attack", "loss", "restarts", "steps", "passes", "drop"]
+    table = pd.DataFrame(rows, columns=names).assign(
+        dataset="phantom", threat_model="linf", budget="eps=8/255", cases=3
+    )
+    return table.reindex(columns=SETTING)
+
+
+def test_a_knee_is_large_restarts_are_hollow_and_the_recommended_setting_has_a_ring() -> None:
+    figure = convergence_figure(
+        settings(
+            ("unet", "apgd", "dice", 1, 10, 21.0, 30.0),
+            ("unet", "apgd", "dice", 1, 20, 41.0, 40.0),
+            ("unet", "apgd", "dice", 1, 40, 81.0, 40.1),
+            ("unet", "apgd", "dice", 3, 10, 63.0, 35.0),
+        )
+    )
+    (axis,) = panels(figure).values()
+    lines = drawn(axis)
+    (ring,) = [line for points, line in lines.items() if points == ((41.0, 40.0),) and line.get_markersize() > LARGE]
+    assert ring.get_markerfacecolor() == "none"
+    assert lines[(63.0, 35.0),].get_markerfacecolor() == "white"
+    large = [line for line in axis.lines if line.get_markersize() == LARGE]
+    assert [[float(value) for value in line.get_xdata()] for line in large] == [[41.0]]
+
+
+def test_a_curve_that_still_rises_has_no_knee() -> None:
+    figure = convergence_figure(
+        settings(("unet", "pgd", "ce", 1, 10, 20.0, 30.0), ("unet", "pgd", "ce", 1, 20, 40.0, 33.0))
+    )
+    (axis,) = panels(figure).values()
+    assert not [line for line in axis.lines if line.get_markersize() == LARGE]
+
+
+def test_there_is_a_panel_a_model() -> None:
+    figure = convergence_figure(
+        settings(("unet", "pgd", "ce", 1, 10, 20.0, 30.0), ("unetr", "pgd", "ce", 1, 10, 20.0, 9.0))
+    )
+    assert [title.split("\n")[0] for title in panels(figure)] == ["phantom: unet", "phantom: unetr"]

@@ -1,0 +1,199 @@
+"""The volumes of a page: what is written is what was saved, once, and nothing else can be asked for."""
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from volumes_page import make_store, rows_of
+
+from freqbench.core.errors import DataError, UserError
+from freqbench.reporting.page.manifest import browser_file, live_manifest, volume_bytes, write_volumes
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def rows(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return rows_of(store)
+
+
+def content(folder: Path, key: str) -> Any:
+    """The image that a browser gets."""
+    found = re.fullmatch(
+        r'freqbenchVolume\("([0-9a-f]{16})","([A-Za-z0-9+/=]+)"\)\n', (folder / f"volumes/{key}.js").read_text()
+    )
+    assert found
+    assert found[1] == key
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(found[2])))
+
+
+def image(store: str, case: dict[str, Any], cells: pd.DataFrame, name: str) -> Any:
+    """The image that was saved."""
+    row = cells[(cells["label"] == case["attack"]) & (cells["source_model"] == case["source"])].iloc[0]
+    [path] = Path(store).glob(f"volumes/*-{row['cell_id']}/*/{name}.nii.gz")
+    return nibabel.load(path)
+
+
+@pytest.fixture(scope="module")
+def written(store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a page, and its manifest."""
+    folder = tmp_path_factory.mktemp("page")
+    return folder, write_volumes(*rows, [store], str(folder))
+
+
+def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
+    manifest = written[1]
+    listed = {(case["source"], case["attack"]) for case in manifest["cases"]}
+    assert listed == {(source, attack) for source in "ab" for attack in ("fgsm eps=8/255", "gn std=8/255")}
+    assert all(set(case["files"]["predictions"]) == {"a", "b"} for case in manifest["cases"])
+    assert (manifest["kind"], manifest["notes"]) == ("script", [])
+    json.dumps(manifest, allow_nan=False)
+
+
+def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(store: str, rows: Any, written: Any) -> None:
+    folder, manifest = written
+    assert manifest["rounding"] == pytest.approx(1 / 65534)
+    for case in manifest["cases"]:
+        files = case["files"]
+        for name in ("clean", "adversarial"):
+            shown, kept = content(folder, files[name]), image(store, case, rows[0], name)
+            assert shown.get_data_dtype() == np.int16
+            assert np.allclose(shown.affine, kept.affine)
+            assert np.abs(shown.get_fdata() - kept.get_fdata()).max() <= 1.01 / 65534  # and float32 of the header
+        maps = {f"prediction_{kind}-{t}": key for t in "ab" for kind, key in files["predictions"][t].items()}
+        for name, key in (maps | {"label": files["label"]}).items():
+            assert np.array_equal(content(folder, key).get_fdata(), image(store, case, rows[0], name).get_fdata())
+
+
+def test_what_attacks_share_is_written_once_and_the_size_is_told(written: Any) -> None:
+    folder, manifest = written
+    assert len({case["files"]["clean"] for case in manifest["cases"]}) == 1
+    assert len({case["files"]["adversarial"] for case in manifest["cases"]}) == 3  # noise knows no source model
+    assert manifest["bytes"] == sum(path.stat().st_size for path in folder.glob("volumes/*"))
+
+
+def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_path: Path) -> None:
+    records, classes = rows
+    [case] = [
+        case
+        for case in live_manifest(records, classes, [store])["cases"]
+        if (case["source"], case["attack"]) == ("a", "gn std=8/255")
+    ]
+    names = classes.sort_values("class_index")["class_name"].unique().tolist()
+    assert case["class_names"] == names
+    of_case = records[(records["label"] == case["attack"]) & (records["source_model"] == "a")].set_index("target_model")
+    for target in "ab":
+        assert case["dsc"][target] == of_case.loc[target, ["dsc_clean", "dsc"]].tolist()
+
+
+def test_a_score_that_is_undefined_is_none(store: str, rows: Any) -> None:
+    records = rows[0].assign(dsc=np.nan)
+    manifest = live_manifest(records, rows[1], [store])
+    assert all(case["dsc"]["a"][1] is None for case in manifest["cases"])
+    json.dumps(manifest, allow_nan=False)
+
+
+def test_rows_that_are_not_shown_have_no_volumes(store: str, rows: Any) -> None:
+    records = rows[0].copy()
+    records.loc[records["attack"] == "gn", "status"] = "failed"
+    records.loc[(records["attack"] == "fgsm") & (records["source_model"] == "a"), "left_out"] = "not run in fp32"
+    cases = live_manifest(records, rows[1], [store])["cases"]
+    assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
+
+
+def test_targets_of_one_name_have_no_predictions(store: str, rows: Any) -> None:
+    """A file is called by the name alone: whose it is cannot be told."""
+    records = rows[0].assign(target_model=rows[0]["target_model"].map({"a": "a#123456", "b": "a#abcdef"}))
+    cases = live_manifest(records, rows[1], [store])["cases"]
+    assert all(case["files"]["predictions"] == {} for case in cases)
+
+
+def test_seeds_are_told_where_there_are_several(store: str, rows: Any) -> None:
+    records = rows[0].assign(label="noise", seed=rows[0]["attack"].map({"fgsm": 0, "gn": 1}))
+    attacks = {case["attack"] for case in live_manifest(records, rows[1], [store])["cases"]}
+    assert attacks == {"noise seed=0", "noise seed=1"}
+
+
+def test_a_damaged_volume_costs_its_case_and_is_told(rows: Any, tmp_path: Path) -> None:
+    broken = make_store(tmp_path / "store")
+    path = sorted(Path(broken).glob("volumes/gn-a-*/*/adversarial.nii.gz"))[0]
+    path.write_bytes(path.read_bytes()[:100])
+    manifest = write_volumes(*rows_of(broken), [broken], str(tmp_path / "page"))
+    assert len(manifest["cases"]) == 3
+    assert "1 saved volumes are left out" in manifest["notes"][0]
+    assert str(path) in manifest["notes"][0]
+
+
+def test_volumes_of_a_former_page_go_and_other_files_stay(store: str, rows: Any, tmp_path: Path) -> None:
+    (tmp_path / "volumes").mkdir()
+    for name in ("0123456789abcdef.js", "mine.js"):
+        (tmp_path / "volumes" / name).write_text("")
+    manifest = write_volumes(*rows, [store], str(tmp_path))
+    names = {path.name for path in (tmp_path / "volumes").iterdir()}
+    assert "mine.js" in names
+    assert "0123456789abcdef.js" not in names
+    assert f"{manifest['cases'][0]['files']['clean']}.js" in names
+
+
+@pytest.mark.parametrize(("low", "high", "largest"), [(-3, 5, 5), (0, 0.2, 1)])
+def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: float, largest: float) -> None:
+    """Clean and adversarial have the same step, so that what did not change shows no change."""
+    voxels = np.linspace(low, high, 24, dtype=np.float32).reshape(2, 3, 4)
+    packed = gzip.compress(nibabel.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1])).to_bytes())
+    found, rounding = browser_file(packed, "there.nii.gz")
+    shown = nibabel.Nifti1Image.from_bytes(gzip.decompress(found))
+    assert rounding == pytest.approx(largest / 65534)
+    assert np.abs(shown.get_fdata() - voxels).max() <= 1.01 * largest / 65534
+    assert np.array_equal(shown.affine, np.diag([2.0, 3, 4, 1]))
+
+
+def test_infinite_voxels_are_refused() -> None:
+    packed = gzip.compress(nibabel.Nifti1Image(np.full((2, 2, 2), np.inf, np.float32), np.eye(4)).to_bytes())
+    with pytest.raises(DataError, match="expected finite intensities"):
+        browser_file(packed, "there.nii.gz")
+
+
+def test_a_live_key_gives_the_saved_file(store: str, rows: Any) -> None:
+    for case in live_manifest(*rows, ["nowhere", store])["cases"]:
+        kept = image(store, case, rows[0], "adversarial").get_fdata()
+        found = volume_bytes(["nowhere", store], case["files"]["adversarial"])
+        assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(found)).get_fdata(), kept)
+
+
+def key_of(path: str, store: int | str = 0) -> str:
+    return f"{store}-{base64.urlsafe_b64encode(path.encode()).decode().rstrip('=')}"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "0", "0-", "0-%", "0-é", "x-YQ", "9-YQ", "-1-YQ"),
+        *(key_of(path) for path in ("../../secret", "a/b", "a/../secret", "a//secret", "/etc/secret", "a/b/c/secret")),
+        *(key_of(path) for path in ("a/b/\0", "a\\b/c/d", "../outside/secret", "a/b/nothing")),
+    ],
+)
+def test_other_places_are_refused(store: str, key: str) -> None:
+    outside = Path(store).parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "secret.nii.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="expected"):
+        volume_bytes([store], key)
+
+
+def test_links_out_of_the_store_are_refused(rows: Any, tmp_path: Path) -> None:
+    (tmp_path / "outside.nii.gz").write_bytes(b"secret")
+    place = tmp_path / "store" / "volumes" / "cell-1" / "case-2"
+    place.mkdir(parents=True)
+    (place / "clean.nii.gz").symlink_to(tmp_path / "outside.nii.gz")
+    with pytest.raises(UserError, match="leads out"):
+        volume_bytes([str(tmp_path / "store")], key_of("cell-1/case-2/clean"))

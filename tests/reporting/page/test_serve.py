@@ -1,0 +1,158 @@
+"""The page over growing stores: what it answers, to whom, and that it stays within its stores."""
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit.planted import gradients
+from fastapi.testclient import TestClient
+
+from freqbench.audit.probes import write
+from freqbench.core.errors import UserError
+from freqbench.reporting.page import serve
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results.writer import commit
+
+Rows = Callable[..., dict[str, Any]]
+
+
+def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[str, Any]]) -> None:
+    """Commit rows to a store whose job wants all of them."""
+    commit(str(root), f"{name}-000000.parquet", to_table(RECORDS, rows), to_table(CLASS_RECORDS, []))
+    cells = [{"cell_id": row["cell_id"], "dataset": "d", "targets": [row["target_model_id"]]} for row in all_rows]
+    store = Store(str(root))
+    store.write_run("run0", {"status": "running", "records": len(rows), "failed": 0, "heartbeat": name})
+    cases = sorted({row["case_key"] for row in all_rows})
+    store.write_job({"spec": {"name": "mine"}, "index": {"cells": cells, "cases": {"d": cases}}})
+
+
+@pytest.fixture
+def rows(row: Rows) -> list[dict[str, Any]]:
+    return [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in range(3)]
+
+
+@pytest.fixture
+def client(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    monkeypatch.setattr(serve, "LEAST_REST_S", 0.0)
+    monkeypatch.setattr(serve, "REST", 0)
+    add(tmp_path / "out", "a", rows[:1], rows)
+    return TestClient(serve.make_app([str(tmp_path / "out")]), base_url="http://127.0.0.1:8760")
+
+
+def data_of(response: Any) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = json.loads(gzip.decompress(response.content))
+    return found
+
+
+def test_the_page_fetches_what_it_shows(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert '<meta name="freqbench-source" content="data">' in page.text
+    assert data_of(client.get("/data"))["counts"]["ok"] == 1
+
+
+def test_a_growing_store_is_shown_as_it_grows(client: TestClient, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    first = client.get("/data")
+    same = client.get("/data", headers={"If-None-Match": first.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    add(tmp_path / "out", "b", rows[1:], rows)
+    grown = client.get("/data", headers={"If-None-Match": first.headers["etag"]})
+    assert data_of(grown)["counts"]["ok"] == 3
+
+
+def test_what_an_audit_adds_is_shown_as_it_is_added(
+    client: TestClient, tmp_path: Path, row: Rows, rows: list[dict[str, Any]]
+) -> None:
+    def found(check: str) -> set[tuple[str, str]]:
+        findings = data_of(client.get("/data"))["audit"]["findings"]
+        return {(each["subject"], each["verdict"]) for each in findings if each["check"] == check}
+
+    assert (found("zero_gradients"), len(found("distances"))) == ({("", "not checked")}, 1)
+    write(str(tmp_path / "out"), gradients(model="unet", model_id="id_unet", zero_share=1.0))
+    assert found("zero_gradients") == {("", "violated")}
+    added = [row("vafa", dsc=0.4, dsc_clean=0.9)]
+    add(tmp_path / "out" / "audit", "a", added, added)
+    assert len(found("distances")) == 2
+
+
+def test_a_store_is_not_read_again_at_once(
+    client: TestClient, tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "LEAST_REST_S", 100.0)
+    assert data_of(client.get("/data"))["counts"]["ok"] == 1
+    add(tmp_path / "out", "b", rows[1:], rows)
+    assert data_of(client.get("/data"))["counts"]["ok"] == 1
+
+
+def test_others_cannot_reach_it_by_their_name_change_it_or_ask_for_more(client: TestClient) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example"):
+        assert client.get("/data", headers={"Host": host}).status_code == 400
+    assert client.get("/data", headers={"Host": "localhost:8760"}).status_code == 200
+    for method, path in (("POST", "/"), ("PUT", "/data"), ("DELETE", "/volumes/0-YQ"), ("PATCH", "/data")):
+        assert client.request(method, path).status_code == 405
+    outside = ("/volumes/..%2f..%2frun.json", "/volumes/0-Li4vLi4vcnVuLmpzb24", "/volumes/9-YS9iL2M.nii.gz")
+    for path in (*outside, "/run.json", "/records"):
+        assert client.get(path).status_code == 404
+
+
+def test_headers_keep_it_out_of_other_pages(client: TestClient) -> None:
+    for path in ("/", "/data"):
+        headers = client.get(path).headers
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_store_that_breaks_meanwhile_is_told_in_one_line(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "out" / "records" / "b-000000.parquet").write_bytes(b"torn")
+    broken = client.get("/data")
+    assert broken.status_code == 503
+    assert "expected a Parquet file of results" in broken.text
+    assert "\n" not in broken.text
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a result store, found no such file"):
+        serve.make_app([str(tmp_path)])
+
+
+def test_a_run_without_rows_yet_is_shown(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    store = Store(str(tmp_path / "new"))
+    store.write_run("run0", {"status": "running", "records": 0, "failed": 0, "heartbeat": "now"})
+    store.write_job({"spec": {"name": "mine"}, "index": {"cells": [], "cases": {}}})
+    client = TestClient(serve.make_app([store.root]), base_url="http://localhost")
+    assert data_of(client.get("/data"))["counts"] == {"ok": 0, "failed": 0, "left_out": 0}
+
+
+def test_the_command_says_where_it_is_answers_there_and_ends_with_ctrl_c(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    add(tmp_path / "out", "a", rows, rows)
+    command = [sys.executable, "-m", "freqbench", "serve", str(tmp_path / "out"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[0]
+        try:
+            assert address.startswith("http://127.0.0.1:")
+            with urllib.request.urlopen(address + "data", timeout=60) as answer:
+                assert json.loads(gzip.decompress(answer.read()))["counts"]["ok"] == 3
+            second = [*command[:-1], address.rstrip("/").rpartition(":")[2]]
+            taken = subprocess.run(second, capture_output=True, text=True, timeout=60, check=False)
+            assert taken.returncode == 2
+            assert "Address already in use: choose another --port" in taken.stderr
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130)
+
+
+def test_keys_of_the_job_are_the_rows_that_count(tmp_path: Path, row: Rows, rows: list[dict[str, Any]]) -> None:
+    other = row("vafa", case=0, dsc=0.1)
+    add(tmp_path / "out", "a", [*rows, other], rows)
+    client = TestClient(serve.make_app([str(tmp_path / "out")]), base_url="http://localhost")
+    assert data_of(client.get("/data"))["counts"]["ok"] == 3

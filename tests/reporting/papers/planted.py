@@ -1,0 +1,155 @@
+"""Records with the papers' numbers planted, made from the papers' jobs, and the cells that recipes find in them."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from reporting.conftest import START
+
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
+from freqbench.core import config
+from freqbench.job.grid import Cell, Grid
+from freqbench.job.rehearsal import counted, missing
+from freqbench.job.schema import JobSpec, expand
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.paper_table import Facts, paper_table
+from freqbench.reporting.papers.recipes import Recipe
+from freqbench.results import RECORDS, to_table
+
+JOBS = Path(__file__).parents[3] / "jobs"
+FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
+MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
+ATTACKS = {"VAFA-2D": "vafa_2d", "SSA": "ssa_2d"}  # the others by their name in small letters
+UNITS = {
+    "eps": ("eps", 255),
+    "sigma": ("std", 255),
+    "q_max": ("q_max", 1),
+    "patch": ("block", 1),
+    "steps": ("steps", 1),
+}
+
+JOB_OF = {
+    **{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)},
+    "sa2_synapse": "sa2_main",
+    "sa2_acdc": "sa2_main",
+}
+"""Each recipe's job."""
+
+Published = dict[str, str]
+Change = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+
+def unchanged(record: dict[str, Any]) -> dict[str, Any]:
+    return record
+
+
+def job_of(row: Published) -> str:
+    return "sa2_main" if row["table"] == "main" else f"vafa_table{row['table']}"
+
+
+@lru_cache
+def grid(job: str) -> Grid:
+    """The grid of a paper's job with stand-ins for data and checkpoints, but the attacks as the job has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
+            patch.delenv(variable, raising=False)
+        spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)
+        return expand(counted(spec, missing(spec)))
+
+
+def model_of(row: Published) -> str:
+    training = row["training"].lower().replace("-", "_")
+    return MODELS[row["model"]] + ("" if training == "clean" else f"-{training}")
+
+
+def is_for(cell: Cell, row: Published) -> bool:
+    """Whether a number is of a cell; of the clean volumes, of every cell of the model."""
+    if (cell.dataset.name, cell.source.name) != (row["dataset"].lower(), model_of(row)):
+        return False
+    if row["attack"] == "Clean":
+        return True
+    if cell.attack.name != ATTACKS.get(row["attack"], row["attack"].lower()):
+        return False
+    said = [part.replace("*", "").split("=") for part in row["params"].split(";") if "=" in part]
+    return all(
+        abs(float(getattr(cell.attack, UNITS[key][0])) - float(value) / UNITS[key][1]) < 1e-9 for key, value in said
+    )
+
+
+def records(job: str, rows: Iterable[Published], change: Change = unchanged) -> list[dict[str, Any]]:
+    """One record a cell and case of a job. Cases differ by a sawtooth whose mean is 0, so that only a mean gives the
+    number back; `change` edits each record or leaves it out (None)."""
+    found = []
+    made, rows = grid(job), list(rows)
+    for cell in made.cells:
+        cases = len(made.cases[cell.dataset.name])
+        own = [row for row in rows if job_of(row) == job and is_for(cell, row)]
+        for i in range(cases):
+            record = _record(cell, i)
+            for row in own:
+                column = f"{row['metric']}_clean" if row["attack"] == "Clean" else row["metric"]
+                record[column] = (float(row["value"]) + (i - (cases - 1) / 2) / 4) / FACTOR[row["metric"]]
+            changed = change(record)
+            if changed is not None:
+                found.append(changed)
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> pa.Table:
+    return to_table(RECORDS, found)
+
+
+def frame_of(found: list[dict[str, Any]]) -> pd.DataFrame:
+    return current(checked(table(found).to_pandas()))
+
+
+def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
+    """A row a cell of a recipe, over a frame of records."""
+    data = paper_table(recipes.load(recipe) if isinstance(recipe, str) else recipe, frame, facts)[0].data
+    assert data is not None
+    return data
+
+
+def cells_of(papers: list[Published], name: str, change: Change = unchanged) -> pd.DataFrame:
+    """The same of a recipe by its name, over planted records."""
+    return cells(name, frame_of(records(JOB_OF[name], papers, change)))
+
+
+def one(data: pd.DataFrame, **labels: str) -> pd.Series:
+    (found,) = [row for _, row in data.iterrows() if all(row[key] == value for key, value in labels.items())]
+    return found
+
+
+def _record(cell: Cell, case: int) -> dict[str, Any]:
+    attack = cell.attack
+    patient = case // 2 if cell.dataset.name == "acdc" else case
+    return dict.fromkeys(column.name for column in RECORDS) | {
+        "cell_id": cell.cell_id,
+        "case_key": f"key{case}",
+        "target_model_id": cell.source.model_id,
+        "source_model_id": cell.source.model_id,
+        "dataset": cell.dataset.name,
+        "case_id": f"case{case}",
+        "patient_id": f"patient{patient}",
+        "source_model": cell.source.name,
+        "target_model": cell.source.name,
+        "attack": attack.name,
+        "variant": attack.variant,
+        "params": cell.params,
+        "budget_name": attack.budget_name,
+        "budget": float(getattr(attack, attack.budget_name)) if attack.budget_name else None,
+        "threat_model": attack.threat_model,
+        "seed": cell.seed,
+        "precision": cell.precision,
+        "compile": cell.compile,
+        "num_classes": cell.dataset.num_classes,
+        "status": "ok",
+        "metrics": "dsc,hd95,ssim,psnr,lpips",
+        "run_id": "run0",
+        "finished_at": START,
+    }

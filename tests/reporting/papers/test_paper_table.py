@@ -1,0 +1,269 @@
+"""A store in which the papers' numbers are planted gives back the papers' tables, and what it lacks has its reason."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from reporting.papers import planted
+from reporting.papers.planted import Published, cells, cells_of, one
+
+from freqbench.core.errors import UserError
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
+from freqbench.reporting.papers.recipes import Recipe
+from freqbench.reporting.report import FORMATS, report
+from freqbench.results import Store
+
+
+@pytest.fixture(scope="module")
+def table5(papers: list[Published]) -> pd.DataFrame:
+    """Records of VAFA's Table 5 with its numbers planted."""
+    return planted.frame_of(planted.records("vafa_table5", papers))
+
+
+PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
+SHA = "ab" * 32
+
+
+def is_ours(row: Mapping[str, Any]) -> bool:
+    """Whether a cell is of an arm that a paper's table lacks."""
+    return str(row["training"]).endswith("(not in the paper)")
+
+
+@pytest.mark.parametrize("name", planted.JOB_OF)
+def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
+    data = cells_of(papers, name)
+    wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == planted.JOB_OF[name]}
+    found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
+    assert found
+    for place, row in found.items():
+        printed = wanted[place]["value"]
+        assert row["ours"] == pytest.approx(float(printed), abs=1e-9), place
+        assert f"{row['published']:.{row['digits']}f}" == printed
+        assert (row["difference"], row["note"]) == (pytest.approx(0, abs=1e-9), wanted[place]["note"])
+        patients = row["cases"] // 2 if row["dataset"] == "ACDC" else row["cases"]
+        assert (row["cases"], row["patients"]) == (12 if row["dataset"] == "Synapse" else 20, patients)
+        assert row["low"] < row["ours"] < row["high"]
+
+
+def test_all_400_numbers_stand_in_one_table_once(papers: list[Published]) -> None:
+    places = Counter()
+    for recipe in map(recipes.load, recipes.RECIPES):
+        for cell in recipe.cells:
+            place = cell.labels | {"params": cell.attack.printed, "metric": cell.metric.name}
+            if not is_ours(place):
+                places[recipe.published.source, recipe.published.table, *(place[key] for key in PLACE)] += 1
+    assert len(papers) == 400
+    assert places == Counter((row["source"], row["table"], *(row[key] for key in PLACE)) for row in papers)
+
+
+def test_the_layout_is_the_papers(table5: pd.DataFrame) -> None:
+    """VAFA's Table 5: models and attacks down, metrics and budgets across; UNETR++ starred, as its space is guessed."""
+    table = paper_table(recipes.load("vafa_table5"), table5)[0].table
+    assert [*table["model"]] == ["UNETR"] * 6 + ["UNETR++*"] * 6
+    assert [*table["attack"]] == ["Clean", "PGD", "FGSM", "BIM", "GN", "VAFA"] * 2
+    assert [*table.columns[2:]] == [
+        f"{x}\n{y}" for x in ("DSC", "HD95", "LPIPS") for y in ("4 (VAFA 20)", "8 (VAFA 30)")
+    ]
+    assert [*table.iloc[5, 2:]] == [f"{x} ({x})" for x in ("32.2", "29.8", "57.6", "59.9", "97.5", "96.9")]
+    assert [*table.iloc[0, 2:]] == ["74.3 (74.3)"] * 2 + ["14.0 (14.0)"] * 2 + ["", ""]
+
+
+def test_the_strongest_of_a_column_is_marked(papers: list[Published], table5: pd.DataFrame) -> None:
+    """By DSC and HD95; LPIPS says how far an attack went, not how well. Among attacks that bound the same."""
+    layout = paper_table(of_linf("vafa_table5"), table5)[0]
+    assert {name.partition("\n")[0] for _, name in layout.marks} == {"DSC", "HD95"}
+    printed = {row["attack"]: float(row["value"]) for row in papers if is_dsc_of_unetr(row)}
+    (lowest,) = [layout.table["attack"][row] for row, name in layout.marks if name.startswith("DSC\n4") and row < 4]
+    assert printed[lowest] == min(printed[name] for name in ("PGD", "FGSM", "BIM"))
+
+
+def noisy(swing: float) -> planted.Change:
+    """Every second case harder by `swing` points under PGD alone, every other easier: the means stay."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        if row["attack"] != "pgd" or row["dsc"] is None:
+            return row
+        return row | {"dsc": row["dsc"] + (-1) ** int(row["case_id"].removeprefix("case")) * swing / 100}
+
+    return change
+
+
+def test_a_best_that_other_patients_may_undo_is_not_marked(papers: list[Published]) -> None:
+    """PGD is 0.1 points below the others, on 12 patients: clear where they differ by 0.09 to 0.11, not -0.9 to 1.1.
+    At -0.042 to 0.242 p is 0.04 against either, alone: t of 11 degrees is 0.1 sqrt(11) / 0.142 = 2.34."""
+    recipe = of_linf("vafa_table5")
+    marked = []
+    for swing in (0.01, 0.142, 1):
+        layout = paper_table(recipe, planted.frame_of(planted.records("vafa_table5", papers, noisy(swing))))[0]
+        marked.append({name for row, name in layout.marks if row < 4 and name.startswith("DSC\n4")})
+    assert [bool(names) for names in marked] == [True, False, False]
+
+
+def test_no_best_is_marked_across_threat_models(table5: pd.DataFrame) -> None:
+    sections = paper_table(recipes.load("vafa_table5"), table5)
+    assert "No best is marked" not in paper_table(of_linf("vafa_table5"), table5)[-1].text
+    assert sections[0].marks == frozenset()
+    assert "No best is marked among dct-quantization-stretched and gaussian and linf" in sections[-1].text
+
+
+def test_the_clean_row_is_never_marked(papers: list[Published]) -> None:
+    records = planted.frame_of(planted.records("vafa_table5", papers, lambda row: row | {"dsc_clean": 0.01}))
+    layout = paper_table(of_linf("vafa_table5"), records)[0]
+    assert layout.marks
+    assert "Clean" not in {layout.table["attack"][row] for row, _ in layout.marks}
+
+
+def of_linf(name: str) -> Recipe:
+    """The recipe with its clean row and the attacks that bound voxels."""
+    recipe = recipes.load(name)
+    kept = tuple(entry for entry in recipe.attacks if entry.threat_model in ("", "linf"))
+    return recipe.model_copy(update={"attacks": kept})
+
+
+def is_dsc_of_unetr(row: Published) -> bool:
+    """Of VAFA's Table 5, at the smaller budget."""
+    place = {"table": "5", "model": "UNETR", "metric": "dsc", "params": "eps=4"}
+    return all(row[key] == value for key, value in place.items())
+
+
+def test_the_strongest_defence_is_marked_in_table_6(papers: list[Published]) -> None:
+    layout = paper_table(recipes.load("vafa_table6"), planted.frame_of(planted.records("vafa_table6", papers)))[0]
+    marked = {
+        (layout.table["dataset"][row], layout.table["training"][row])
+        for row, name in layout.marks
+        if name == "UNETR\nVAFA"
+    }
+    assert marked == {("Synapse", "VAFA-FR"), ("ACDC*", "VAFA-FR")}
+
+
+def with_checkpoint(name: str) -> Recipe:
+    """The recipe with a checkpoint known to be the authors'."""
+    recipe = recipes.load(name)
+    return recipe.model_copy(
+        update={"models": tuple(m.model_copy(update={"checkpoints": (SHA,)}) for m in recipe.models)}
+    )
+
+
+def facts_of(records: pd.DataFrame, sha256: str) -> list[dict[str, Any]]:
+    return [{"models": {key: {"name": "x", "sha256": sha256} for key in records["source_model_id"].unique()}}]
+
+
+def test_the_authors_checkpoint_makes_numbers_comparable(table5: pd.DataFrame) -> None:
+    data = cells(with_checkpoint("vafa_table5"), table5, facts_of(table5, SHA))
+    by_model = data.groupby("model")["verdict"].unique()
+    assert [*by_model["UNETR"]] == ["parity"]
+    assert [*by_model["UNETR++"]] == ["not comparable"]
+    assert {*data[data["model"] == "UNETR++"]["reason"]} == {"guessed: preprocessing"}
+
+
+@pytest.mark.parametrize("sha256", ["cd" * 32, "random:0", None])
+def test_another_or_unknown_checkpoint_is_not_comparable(table5: pd.DataFrame, sha256: str | None) -> None:
+    data = cells(with_checkpoint("vafa_table5"), table5, facts_of(table5, sha256) if sha256 else [])
+    assert {*data["verdict"]} == {"not comparable"}
+    assert all(NOT_OURS in reason for reason in data["reason"])
+
+
+def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint(papers: list[Published]) -> None:
+    records = planted.frame_of(planted.records("sa2_main", papers))
+    data = cells(with_checkpoint("sa2_synapse"), records, facts_of(records, SHA))
+    comparable = data[data["verdict"] != "not comparable"]
+    assert {*comparable["attack"]} == {"Clean", "SA2"}
+    assert {*comparable["verdict"]} == {"parity"}
+
+
+def test_a_number_that_is_far_off_differs(papers: list[Published]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
+
+    records = planted.frame_of(planted.records("vafa_table5", papers, change))
+    data = cells(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
+    assert one(data, model="UNETR", attack="PGD", params="eps=4", metric="dsc")["verdict"] == "differs"
+    assert one(data, model="UNETR", attack="FGSM", params="eps=4", metric="dsc")["verdict"] == "parity"
+
+
+def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(papers: list[Published], tmp_path: Path) -> None:
+    text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
+    own = tmp_path / "mine.yaml"
+    own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
+    store, rows = Store(str(tmp_path / "out")), planted.records("vafa_table5", papers)
+    with store.writer("run0") as writer:
+        writer.add(rows, [])
+    store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": SHA} for row in rows}})
+    data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
+    assert data.groupby("model")["verdict"].unique().to_dict() == {"UNETR": ["parity"], "UNETR++": ["not comparable"]}
+    assert data["ours"].tolist() == pytest.approx(data["published"].tolist())
+
+
+def test_every_format_has_every_number(papers: list[Published]) -> None:
+    rows = planted.table(planted.records("vafa_table3", papers))
+    wanted = [row["value"] for row in papers if row["table"] == "3"]
+    for format in FORMATS:
+        text = report(rows, format=format, table="vafa_table3")
+        assert [value for value in wanted if value.rstrip("0") not in text] == [], format
+
+
+def test_a_recipe_without_published_numbers_has_no_verdicts(papers: list[Published]) -> None:
+    content = recipes.load("vafa_table1").model_dump() | {"published": None}
+    records = planted.frame_of(planted.records("vafa_table1", papers))
+    layout, evidence, _ = paper_table(Recipe.model_validate(content), records)
+    assert layout.table["DSC"].tolist()[:2] == ["74.31", "62.67"]
+    assert not {"publ.", "diff.", "verdict", "why"} & {*evidence.table}
+
+
+def test_an_unknown_table_lists_all_that_are_known(papers: list[Published]) -> None:
+    with pytest.raises(
+        UserError, match=r"unknown table 'vafa_tabel1'\. Did you mean 'vafa_table1'.*leaderboard.*sa2_acdc"
+    ):
+        report(planted.table(planted.records("vafa_table1", papers)), table="vafa_tabel1")
+
+
+def test_every_reason_has_its_letter(papers: list[Published]) -> None:
+    records = planted.frame_of(
+        planted.records("vafa_table1", papers, lambda row: None if row["attack"] == "bim" else row)
+    )
+    evidence = paper_table(recipes.load("vafa_table1"), records)[1]
+    lines = dict(line.removeprefix("- ").split(": ", 1) for line in evidence.text.splitlines())
+    (letter,) = [key for key, reason in lines.items() if reason == "never run"]
+    assert [*evidence.table[evidence.table["attack"] == "BIM"]["why"]] == [letter] * 2
+    assert [*evidence.table[evidence.table["attack"] == "BIM"]["ours"]] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("ours", "printed", "metric", "spread", "verdict"),
+    [
+        (63.25, "62.7", "dsc", math.nan, "parity"),  # 0.05 + 0.5
+        (63.26, "62.7", "dsc", math.nan, "differs"),
+        (62.15, "62.7", "dsc", math.nan, "parity"),
+        (62.14, "62.7", "dsc", math.nan, "differs"),
+        (63.175, "62.67", "dsc", math.nan, "parity"),  # 0.005 + 0.5
+        (63.18, "62.67", "dsc", math.nan, "differs"),
+        (63.55, "62.7", "dsc", 0.3, "parity"),
+        (63.56, "62.7", "dsc", 0.3, "differs"),
+        (12.4975, "7.897", "hd95", math.nan, "parity"),  # 0.0005 + 4.6
+        (12.498, "7.897", "hd95", math.nan, "differs"),
+        (96.205, "95.50", "lpips_similarity", math.nan, "parity"),
+        (96.21, "95.50", "lpips_similarity", math.nan, "differs"),
+        (68.685, "68.68", "ssim", math.nan, "parity"),  # of SSIM no rerun is known
+        (68.69, "68.68", "ssim", math.nan, "differs"),
+        (68.79, "68.68", "ssim", 0.11, "parity"),
+    ],
+)
+def test_verdicts_at_their_boundaries(ours: float, printed: str, metric: str, spread: float, verdict: str) -> None:
+    assert judge(ours, printed, metric, spread).verdict == verdict
+
+
+def test_obstacles_come_before_the_numbers() -> None:
+    found = judge(62.7, "62.7", "dsc", math.nan, ["guessed: steps", "9 cases, not 12"])
+    assert (found.verdict, found.reasons) == ("not comparable", ("guessed: steps", "9 cases, not 12"))
+    assert found.tolerance == pytest.approx(0.55)
+
+
+def test_a_missing_number_has_no_verdict() -> None:
+    assert judge(math.nan, "62.7", "dsc", math.nan, ["guessed: steps"]).verdict == ""
+    assert judge(62.7, "", "dsc", math.nan).reasons == ("no published number",)

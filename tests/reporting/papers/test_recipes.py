@@ -1,0 +1,95 @@
+"""Recipes are read strictly, whether of the package or a user's own, and say how they differ from what is known."""
+
+import filecmp
+from pathlib import Path
+
+import pytest
+import yaml
+
+from freqbench.core.errors import UserError
+from freqbench.reporting.papers import recipes
+from freqbench.reporting.papers.recipes import published
+
+OWN = """
+title: mine
+rows: [attack]
+columns: [metric]
+datasets: [{name: phantom, title: Phantom, cases: 2}]
+models: [{name: unet, title: UNet}]
+attacks:
+  - {title: Clean}
+  - {title: PGD, attack: {name: pgd, eps: 8/255}}
+metrics: [{name: dsc, best: lowest}]
+"""
+
+
+def own(folder: Path, text: str = OWN) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_published_numbers_are_those_of_the_reference(shared: Path) -> None:
+    assert filecmp.cmp(recipes.FOLDER / "papers.csv", shared / "published" / "papers.csv", shallow=False)
+
+
+def test_published_numbers_keep_their_digits() -> None:
+    numbers = published()
+    assert len(numbers) == 400
+    texts = {text for text, _ in numbers.values()}
+    assert {"7.897", "99.10", "14.0"} <= texts
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    recipe = recipes.load(own(tmp_path))
+    assert [(cell.attack.title, cell.metric.name) for cell in recipe.cells] == [("Clean", "dsc"), ("PGD", "dsc")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title: mine", "title: mine\ncompaer: attack"), "unknown key 'compaer'. Did you mean 'compare'"),
+        (("best: lowest", "bets: lowest"), r"metrics\[0\]: unknown key 'bets'. Did you mean 'best'"),
+        (("name: pgd", "name: pdg"), r"attacks\[1\].attack: unknown attack 'pdg'. Did you mean 'pgd'"),
+        (("eps: 8/255", "epps: 8/255"), r"attacks\[1\].attack: .*epps.*Did you mean 'eps'"),
+        (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
+        (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
+        (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
+        (("title: PGD", "title: Clean"), "a place of its own for each cell, got two for Clean, DSC"),
+        (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
+        (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        recipes.load(own(tmp_path, OWN.replace(*change)))
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_all() -> None:
+    with pytest.raises(UserError, match=r"unknown table 'vafa_tabel5'. Did you mean 'vafa_table5'\? Known: sa2_acdc"):
+        recipes.load("vafa_tabel5")
+
+
+def test_stars_are_those_of_the_published_file() -> None:
+    """Tables 2 to 4: what `papers.csv` stars is what the recipe stars, under freqbench's names."""
+    for number in (2, 3, 4):
+        for entry in recipes.load(f"vafa_table{number}").attacks:
+            pairs = [part.split("=") for part in entry.printed.split(";") if part.endswith("*")]
+            assert {*entry.starred} == {{"patch": "block"}.get(name, name) for name, _ in pairs}
+
+
+def test_attacks_without_printed_parameters_are_starred_but_those_known_from_elsewhere() -> None:
+    """Table 1's voxel attacks have the numbers of Table 5; SA2's own row is the command of the released code."""
+    known = {"PGD", "FGSM", "BIM", "GN"}
+    first = {entry.title for entry in recipes.load("vafa_table1").attacks if entry.attack and not entry.starred}
+    main = {entry.title for entry in recipes.load("sa2_acdc").attacks if entry.attack and not entry.starred}
+    assert (first, main) == (known, {"SA2"})
+
+
+def test_records_written_before_a_parameter_was_there_have_its_default() -> None:
+    (_, entry) = recipes.Recipe.model_validate(yaml.safe_load(OWN)).attacks
+    old = '{"eps": 0.03137254901960784, "steps": 20, "step_size": 0.01, "variant": "released"}'
+    assert recipes.setting_of("pgd", old) == entry.setting
+    assert recipes.setting_of("pgd", old.replace("20", "21")) != entry.setting

@@ -1,0 +1,33 @@
+"""docs/architecture.md says what the package's folders and imports are."""
+
+import re
+from pathlib import Path
+
+import pytest
+from architecture import DOCUMENT, redrawn, rooms
+
+PACKAGE = DOCUMENT.parents[1] / "freqbench"
+TEXT = DOCUMENT.read_text()
+NAMED = sorted({name for name in re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", TEXT) if "*" not in name})
+
+
+def test_the_picture_is_that_of_the_imports() -> None:
+    assert redrawn(TEXT) == TEXT, "run: python tests/architecture.py"
+
+
+def test_the_table_has_every_room() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == set(rooms())
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_it_names_is_there(name: str) -> None:
+    folders = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir())]
+    assert any((folder / name).exists() for folder in folders), f"{name}: no such file or folder"
+
+
+def test_a_room_has_a_dozen_entries_and_some_at_most() -> None:
+    def entries(folder: Path) -> int:
+        return sum(path.suffix == ".py" or (path / "__init__.py").exists() for path in folder.iterdir())
+
+    crowded = {path.name for path in [PACKAGE, *PACKAGE.rglob("*")] if path.is_dir() and entries(path) > 18}
+    assert crowded <= {"attacks"}

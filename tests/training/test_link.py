@@ -1,0 +1,284 @@
+"""A benchmark job that trains its networks: from the command line, stopped, changed, and scored from its store."""
+
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from called import bench
+from rich.console import Console
+from toy_training import benchmark, training, write
+
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.engine import evaluate
+from freqbench.engine import run as runner
+from freqbench.job.schema import JobSpec, expand
+from freqbench.models import ModelSpec
+from freqbench.results import Shard, Store
+from freqbench.training import link, loop, plan, run
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `adv.yaml`, which trains `net` and `other`, and `job.yaml`, which attacks `net`."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "adv.yaml", training())
+    write(tmp_path, "job.yaml", benchmark("train://net"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after `run`, with saved volumes."""
+    here = tmp_path_factory.mktemp("done")
+    write(here, "adv.yaml", training())
+    write(here, "job.yaml", benchmark("train://net", save_adversarial="nifti"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print)
+        runner.execute(spec, expand(spec), "runs/tiny", Console(quiet=True), "serial")
+    return here
+
+
+@pytest.fixture
+def store(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to spoil, as the current folder."""
+    shutil.copytree(done, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def refuse(*arguments: object, **named: object) -> None:
+    raise AssertionError("computed")
+
+
+def started(capsys: Said, *words: str, code: int = 0) -> str:
+    """`bench.py run job.yaml`, in this process; what it says on stdout, or on stderr where it is refused."""
+    found, out, err = bench(capsys, "run", "job.yaml", "--engine", "serial", *words)
+    assert found == code, err
+    return err if code == 2 else out
+
+
+def model(where: str = "job.yaml") -> ModelSpec:
+    """The source model of a job whose networks are trained."""
+    return expand(link.present(config.load(where, JobSpec), where)).cells[0].source
+
+
+def test_run_trains_what_the_job_names_and_nothing_else_then_attacks_it(folder: Path, capsys: Said) -> None:
+    said = started(capsys)
+    assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
+    assert "1 of 1 records stored" in said
+    assert [path.name for path in (folder / "runs" / "adv").iterdir()] == ["net"]
+    (row,) = tiny.rows(folder / "runs" / "tiny").values()
+    assert row["target_model"] == "'m0'"
+
+
+def test_a_second_run_trains_and_computes_nothing(store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "fit", refuse)
+    monkeypatch.setattr(evaluate, "attack_case", refuse)
+    said = started(capsys)
+    assert "training" not in said
+    assert said.splitlines()[-1].startswith("0 records in 0 s, 1 were there before")
+
+
+def test_a_changed_training_job_is_trained_anew_and_is_another_model(store: Path, capsys: Said) -> None:
+    before = model()
+    write(store, "adv.yaml", training(lr=2e-2))
+    code, out, _ = bench(capsys, "plan", "job.yaml")
+    assert (code, "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in out) == (0, True)
+    assert "training net first" in started(capsys)
+    after = model()
+    assert before.training != after.training
+    assert before.model_id != after.model_id
+    assert len(tiny.rows(store / "runs" / "tiny")) == 2
+
+
+def test_a_rounding_of_the_weights_alone_is_stored_anew_though_the_training_is_the_same(
+    store: Path, capsys: Said
+) -> None:
+    before = model()
+    write(store, "adv.yaml", training(half=True))
+    started(capsys)
+    after = model()
+    assert before.training == after.training
+    assert before.model_id != after.model_id
+
+
+def test_equal_weights_are_one_model_however_long_they_took(done: Path, folder: Path, capsys: Said) -> None:
+    """The files differ, as each tells its own seconds; a store goes on with networks that were trained again."""
+    started(capsys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(done)
+        first = model()
+    again = model()
+    assert first.checkpoint_sha256 != again.checkpoint_sha256
+    assert first.model_id == again.model_id
+
+
+def test_the_model_has_its_weights_and_its_training_job_in_its_identity(store: Path) -> None:
+    spec = model()
+    assert spec.training is not None
+    ids = {replace(spec, **change).model_id for change in ({}, {"training": "0" * 16}, {"weights_sha256": "0" * 64})}
+    assert len(ids) == 3
+    assert replace(spec, checkpoint_sha256="0" * 64).model_id == spec.model_id
+
+
+def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
+    folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    step = loop.Trainer.step
+
+    def stopped(trainer: loop.Trainer, batches: Any) -> None:
+        step(trainer, batches)
+        steps.append(trainer.state.step)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Trainer, "step", stopped)
+    said = started(capsys, code=130)
+    assert said.splitlines()[-1] == (
+        "stopped while networks were trained: what was found is kept, and the same command goes on"
+    )
+    assert not (folder / "runs" / "tiny").exists()
+    started(capsys)
+    assert steps == [1, 2, 3, 4]
+    resumed = model()
+    monkeypatch.chdir(done)
+    assert resumed.model_id == model().model_id
+
+
+def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
+    folder: Path, store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, after, _ = bench(capsys, "plan", "job.yaml")
+    monkeypatch.chdir(folder)
+    code, before, err = bench(capsys, "plan", "job.yaml")
+    assert (code, err) == (0, "")
+    table = [line for line in before.splitlines() if line.startswith("│")]
+    assert table == [line for line in after.splitlines() if line.startswith("│")]
+    assert "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in before
+    assert "records are in" not in before
+    assert "1 of 1 records are in runs/tiny\n" in after
+    assert not (folder / "runs").exists()
+
+
+def test_a_rehearsal_trains_nothing(folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "fit", refuse)
+    started(capsys, "--dry-data", "phantom")
+    assert [path.name for path in (folder / "runs").iterdir()] == ["tiny-dry"]
+
+
+def test_a_store_is_scored_exported_and_reported_without_its_training_job(
+    store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "adv.yaml").unlink()
+    (store / "job.yaml").unlink()
+    shutil.rmtree(store / "runs" / "tiny" / "records")
+    monkeypatch.setattr(run, "fit", refuse)
+    monkeypatch.setattr(plan, "job_lists", refuse)
+    for words in (("score", "runs/tiny", "--targets", "m0"), ("export", "runs/tiny"), ("report", "runs/tiny")):
+        code, _, err = bench(capsys, *words)
+        assert (code, err) == (0, "")
+    assert len(tiny.rows(store / "runs" / "tiny")) == 1
+
+
+def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Path, capsys: Said) -> None:
+    place = "error: runs/tiny: models[0]: m0: expected the weights of train://net"
+    file = store / "runs" / "adv" / "net" / "best.safetensors"
+    write(store, "adv.yaml", training(lr=2e-2))
+    run.train(config.load("adv.yaml", run.TrainJob), progress=False, only=["net"])
+    code, _, err = bench(capsys, "export", "runs/tiny")
+    assert (code, err.startswith(f"{place} that were planned with (sha256 "), err.count("\n")) == (2, True, 1)
+    file.unlink()
+    code, _, err = bench(capsys, "export", "runs/tiny")
+    assert (code, err) == (
+        2,
+        f"{place} at runs/adv/net/best.safetensors, found none: bench.py run JOB trains them again\n",
+    )
+
+
+def test_score_with_a_job_does_not_train(store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "fit", refuse)
+    assert bench(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")[0] == 0
+    write(store, "adv.yaml", training(lr=2e-2))
+    code, _, err = bench(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")
+    assert code == 2
+    assert err == (
+        "error: job.yaml: expected a trained network, got none of model m0: net, 4 steps of adv, into runs/adv: "
+        "bench.py run job.yaml first\n"
+    )
+
+
+def test_of_several_shards_the_first_trains(folder: Path, capsys: Said) -> None:
+    assert started(capsys, "--shard", "2/2", code=2) == (
+        "error: --shard 2/2: expected networks that are trained, got some that are not (net): shard 1 trains them; "
+        "start the others once it attacks\n"
+    )
+    spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print, Shard(number=1, count=2))
+    assert link.fulfilled(spec, "job.yaml", refuse, Shard(number=2, count=2)).models[0].trained is not None
+
+
+def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
+    dataset = {"name": "ct", "loader": "decathlon", "root": "nowhere"}
+    write(folder, "adv.yaml", training(dataset=dataset))
+    code, out, _ = bench(capsys, "plan", "job.yaml")
+    missing = "missing: model m0: expected the data of adv, which trains it: ct: expected the list nowhere/dataset"
+    assert (code, missing in out) == (0, True)
+    err = started(capsys, code=2)
+    assert err.startswith(f"error: job.yaml: model m0: {missing.partition('m0: ')[2]}")
+    assert err.endswith("; or give the trained file as its checkpoint\n")
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("validation", "m0: 2 of 2 cases of phantom chose its weights (select): scores on them are flattered"),
+        ("train", "m0: 2 of 2 cases of phantom taught it (train): scores on them are flattered"),
+        ("test", None),
+    ],
+)
+def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
+    store: Path, capsys: Said, split: str, said: str | None
+) -> None:
+    """Also under another grid: it is the patient that was seen."""
+    phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
+    write(store, "job.yaml", benchmark("train://net", datasets=[phantom]))
+    _, out, _ = bench(capsys, "plan", "job.yaml")
+    assert ("flattered" in out) == (said is not None)
+    started(capsys, "--out", "flattered")
+    (stored,) = Store("flattered").runs()
+    assert [text for text in stored["warnings"] if "flattered" in text] == ([said] if said else [])
+    assert said is None or f"warning: {said}\n" in out
+
+
+def test_rows_of_replicates_share_their_method_however_they_are_named(folder: Path, capsys: Said) -> None:
+    """By `train://` and by the file alone; another network has another method."""
+    write(folder, "adv.yaml", training(replicates=2))
+    models = [{"name": "m", "checkpoint": "train://net", "replicates": 2}, {"name": "o", "checkpoint": "train://other"}]
+    write(folder, "job.yaml", benchmark(models=[{**each, "min_dice": 0} for each in models]))
+    started(capsys)
+    found = {row["target_model"]: row["target_method"] for row in Store("runs/tiny").records().to_pylist()}
+    assert found["m"] == found["m.1"] != found["o"]
+    assert len(found) == 3
+    job = benchmark("runs/adv/net.1/best.safetensors", name="file", training=[])
+    write(folder, "job.yaml", job)
+    started(capsys)
+    (row,) = Store("runs/file").records().to_pylist()
+    assert (row["target_model"], row["target_method"]) == ("m0", found["m"])
+
+
+def test_a_job_that_trains_nothing_stays_as_it_is() -> None:
+    spec = config.validate(tiny.small(), JobSpec, "job.yaml")
+    assert link.described(spec, "x") is link.present(spec, "x") is link.fulfilled(spec, "x", print) is spec
+
+
+def test_a_grid_without_the_training_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"models\[0\]: m0: expected the network of train://net to be trained before"):
+        expand(config.load("job.yaml", JobSpec))

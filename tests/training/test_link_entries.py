@@ -1,0 +1,197 @@
+"""What `training` of a benchmark job may hold, and which network a `train://` checkpoint names."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_training import TRAINING, benchmark, training, write
+
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.job.schema import JobSpec
+from freqbench.training import TrainJob, identities, link
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with training jobs in it, and in `jobs/`, where the benchmark job is."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in (
+        ("adv.yaml", training()),
+        ("jobs/beside.yaml", training()),
+        ("list.yaml", [1]),
+        ("typo.yaml", training(stepz=3)),
+        ("second.yaml", training(name="second")),
+        ("twin.yaml", training(seed=1)),
+    ):
+        write(tmp_path, name, content)  # type: ignore[arg-type]
+    return tmp_path
+
+
+def described(*checkpoints: str, **changes: Any) -> JobSpec:
+    spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
+    return link.described(spec, "jobs/b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("entry", "out"),
+    [
+        ("adv.yaml", "runs/adv"),
+        ("beside.yaml", "runs/adv"),
+        ("file://{}/adv.yaml", "runs/adv"),
+        ("${HERE}/adv.yaml", "runs/adv"),
+        (TRAINING, "runs/adv"),
+        ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
+        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"),
+        ({"job": TRAINING}, "runs/adv"),
+    ],
+)
+def test_every_way_to_name_a_training_job_is_the_same_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str
+) -> None:
+    monkeypatch.setenv("HERE", str(folder))
+    entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
+    (found,) = described("train://net", training=[entry]).training
+    assert isinstance(found, dict)
+    assert found["out"] == out
+    expected = config.validate(TRAINING, TrainJob, "x")
+    again = config.validate(found["job"], TrainJob, "x")
+    assert (again, identities(again)) == (expected, identities(expected))
+
+
+def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
+    """It is what a store keeps: written out and read again, it is the same, and its files may be gone."""
+    spec = described("train://net", "train://adv/other")
+    again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
+    (folder / "adv.yaml").unlink()
+    assert link.described(again, "store") == spec
+    assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
+        ("unet", 1, (16, 16, 16)),
+        ("unet", 0, (16, 16, 16)),
+    ]
+
+
+def test_two_jobs_may_train_one_name_each() -> None:
+    spec = described("train://adv/net", "train://second/net", training=["adv.yaml", "second.yaml"])
+    assert len(spec.models) == 2
+
+
+def test_an_entry_of_replicates_is_a_model_each() -> None:
+    models = [{"name": "m", "checkpoint": "train://adv/net", "replicates": 3, "min_dice": 0}]
+    spec = described(models=models, training=[training(replicates=3)])
+    found = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
+    assert found == [
+        ("m", "train://adv/net", "unet", 1),
+        ("m.1", "train://adv/net.1", "unet", 1),
+        ("m.2", "train://adv/net.2", "unet", 1),
+    ]
+    again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
+    assert again == spec
+
+
+@pytest.mark.parametrize(
+    ("models", "replicates", "complaint"),
+    [
+        (
+            [{"name": "m", "checkpoint": "train://net", "replicates": 3}],
+            2,
+            "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2: say "
+            "replicates: 3 there",
+        ),
+        (
+            [{"name": "m", "checkpoint": "train://adv/other.1"}],
+            1,
+            "models[0].checkpoint: expected a replicate that adv trains, got other.1, as its replicates are 1: say "
+            "replicates: 2 there",
+        ),
+        ([{"name": "m", "checkpoint": "train://nett.1"}], 2, "models[0].checkpoint: unknown network to train 'nett.1'"),
+        (
+            [{"name": "m", "checkpoint": "zoo://phantom/unet", "replicates": 2}],
+            1,
+            "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME alone; "
+            "give each network an entry",
+        ),
+    ],
+)
+def test_replicates_that_are_not_trained_are_one_line(
+    models: list[dict[str, Any]], replicates: int, complaint: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        described(models=models, training=[training(replicates=replicates)])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_job_s_own_word_on_a_network_stays() -> None:
+    content = benchmark("train://net")
+    content["models"][0] |= {"roi": [8, 8, 8], "args": {"dropout": 0.5}}
+    (entry,) = link.described(config.validate(content, JobSpec, "b"), "jobs/b.yaml").models
+    assert entry.roi == (8, 8, 8)
+    assert entry.args == {**TRAINING["models"][0]["args"], "dropout": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "jobs", "complaint"),
+    [
+        (
+            "train://nett",
+            ["adv.yaml"],
+            "jobs/b.yaml: models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other",
+        ),
+        (
+            "train://advv/net",
+            ["adv.yaml"],
+            "models[0].checkpoint: unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/",
+        ),
+        ("train:///net", ["adv.yaml"], "unknown network to train '/net'. Did you mean 'adv/net'?"),
+        (
+            "train://net",
+            [],
+            "jobs/b.yaml: models[0].checkpoint: expected `training` in the job for train://net, got none: name the "
+            "training job that makes it, training: [PATH]",
+        ),
+        (
+            "train://net",
+            ["adv.yaml", "second.yaml"],
+            "expected one network of train://net, got 2: write train://adv/net or train://second/net",
+        ),
+        ("train://adv/net", ["adv.yaml", "twin.yaml"], "training[1].name: 'adv' is taken already"),
+        (
+            "train://net",
+            ["adv.yaml", {"job": "second.yaml", "out": "runs/adv/"}],
+            "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/",
+        ),
+        ("train://net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
+        ("train://net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
+        ("train://net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("train://net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("train://net", [{"job": "adv.yaml", "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
+        ("train://net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
+        ("train://net", [7], "training[0]: Input should be a valid string or a valid dictionary, got 7"),
+    ],
+)
+def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        described(checkpoint, training=jobs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_file_does_not_say_itself_what_was_trained() -> None:
+    found = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
+    models = [{"name": "m", "checkpoint": "x.pt", "trained": found}]
+    with pytest.raises(UserError, match=re.escape("models[0]: expected no trained beside checkpoint: x.pt")):
+        config.validate(benchmark(models=models), JobSpec, "b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "networks"),
+    [("hippocampus_table6", 8), ("hippocampus_strongest", 8), ("vafa_table6_synapse", 16), ("vafa_table6_acdc", 8)],
+)
+def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
+    path = str(Path(__file__).parents[2] / "jobs" / f"{name}.yaml")
+    job = link.described(config.load(path, JobSpec), path)
+    [training] = [config.validate(dict(entry)["job"], TrainJob, path) for entry in job.training]
+    named = [str(model.checkpoint) for model in job.models]
+    assert len(set(named)) == len(named) == networks
+    assert set(named) <= {f"train://{model.name}" for model in training.models}
+    assert all(model.arch for model in job.models)

@@ -1,0 +1,181 @@
+"""From a training job to its networks, without training: names, identities, starts, attacks that judge, refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freqbench.core.errors import MissingDataError, UserError
+from freqbench.training import TrainJob, finished, identities, train
+from freqbench.training.loop import Training
+from freqbench.training.plan import job_lists, prepare
+
+from .conftest import AT, FGSM, NET, PGD, VAFT, job_of
+
+VAFA = {**AT, "attack": VAFT["attack"]}
+FAA = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
+ONE_STEP = {**AT, "attack": {"name": "pgd", "eps": "4/255", "steps": 1}}
+
+
+def planned(job: TrainJob) -> dict[str, Training]:
+    return {each.model.name: each for each in prepare(job, "out").trainings}
+
+
+# Identities
+
+
+def test_identities_of_earlier_releases_stay() -> None:
+    """A change here trains all networks again."""
+    assert identities(job_of(AT)) == {"net": "b6b78d8b08286c3c", "at": "8c205d73b091d7c7"}
+    judged = {"attack": FGSM, "choose_by": "attacked"}
+    assert identities(job_of(AT, validation=judged)) == {"net": "0dc59cbfdb5b793b", "at": "486af6f0bb989c12"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5}]
+)
+def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: dict[str, Any]) -> None:
+    before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
+    assert before["net"] == after["net"]
+    assert before["vaft"] != after["vaft"]
+
+
+def test_the_lists_and_the_start_are_in_an_identity() -> None:
+    before = identities(job_of(VAFT))
+    assert identities(job_of(splits={"train": "train", "select": "test", "test": "validation"}))["net"] != before["net"]
+    assert identities(job_of(models=[{"name": "net", **NET, "lr": 0.5}, VAFT]))["vaft"] != before["vaft"]
+
+
+# Replicates
+
+
+def test_a_replicate_is_what_a_job_of_its_seed_trains_and_the_first_keeps_its_name() -> None:
+    one, second, three = (identities(job_of(AT, **more)) for more in ({}, {"seed": 2}, {"replicates": 3}))
+    assert [*three] == ["net", "at", "net.1", "at.1", "net.2", "at.2"]
+    assert {name: three[name] for name in one} == one
+    assert [three["net.2"], three["at.2"]] == [second["net"], second["at"]]
+    assert len(set(three.values())) == 6
+
+
+def test_a_replicate_starts_from_the_one_of_its_number_or_from_the_shared_checkpoint() -> None:
+    again = {**AT, "name": "again", "start": "at"}
+    packaged = {**AT, "name": "zoo", "start": "zoo://phantom/unet"}
+    found = planned(job_of(AT, again, packaged, replicates=2))
+    for end, seed in (("", 0), (".1", 1)):
+        assert (found[f"at{end}"].start, found[f"at{end}"].seed) == (f"out/net{end}/best.safetensors", seed)
+        assert found[f"again{end}"].start == f"out/at{end}/best.safetensors"
+        assert found[f"zoo{end}"].start == "zoo://phantom/unet"
+
+
+def test_replicates_share_their_method_whatever_job_and_others_do_not() -> None:
+    found = planned(job_of(ONE_STEP, {**ONE_STEP, "name": "longer", "steps": 9}, replicates=2))
+    methods = {name: each.method for name, each in found.items()}
+    assert methods["at"] == methods["at.1"]
+    assert len(set(methods.values())) == 3
+    later = planned(job_of(ONE_STEP, name="later", seed=7))["at"]
+    assert (later.method, later.identity != found["at"].identity) == (methods["at"], True)
+    other_start = planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))
+    assert other_start["at"].method != methods["at"]
+
+
+# Attacks that judge
+
+
+@pytest.mark.parametrize(
+    ("arm", "attack"),
+    [
+        (AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}),
+        (VAFA, "own"),
+        ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own"),
+    ],
+    ids=["linf", "dct-quantization", "gaussian"],
+)
+def test_by_default_a_network_is_judged_under_its_own_threat_model(arm: dict[str, Any], attack: Any) -> None:
+    by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
+    assert by_default["at"].record["validation"] == asked["at"].record["validation"]
+
+
+def test_own_is_the_attack_as_trained_and_several_are_in_record_and_identity() -> None:
+    own, both = (planned(job_of(VAFA, validation={"attack": attack}))["at"] for attack in ("own", ["own", FGSM]))
+    assert own.adversary is not None
+    assert own.quick == (own.adversary.attack,)
+    assert own.record["validation"]["attack"] == own.record["attack"]
+    assert [attack.name for attack in both.quick] == ["vafa", "fgsm"]
+    assert [each["name"] for each in both.record["validation"]["attack"]] == ["vafa", "fgsm"]
+    assert own.identity != both.identity
+
+
+@pytest.mark.parametrize("attack", [[FGSM], [FGSM, FGSM]])
+def test_a_list_of_one_is_that_one(attack: Any) -> None:
+    given, alone = (identities(job_of(VAFA, validation={"attack": each})) for each in (attack, FGSM))
+    assert given == alone
+
+
+def test_a_clean_network_has_no_attack_of_its_own() -> None:
+    clean = planned(job_of(VAFA, validation={"attack": "own", "choose_by": "worst"}))["net"]
+    assert (clean.quick, clean.choose_by) == ((), "clean")
+    assert clean.identity == planned(job_of(VAFA))["net"].identity
+    both = planned(job_of(VAFA, validation={"attack": ["own", FGSM]}))["net"]
+    assert [attack.name for attack in both.quick] == ["fgsm"]
+
+
+# Lists
+
+
+def test_a_split_beside_the_lists_is_ignored() -> None:
+    job = job_of(dataset={"name": "phantom", "split": "validation"})
+    assert [dataset.split for dataset in job_lists(job).values()] == ["train", "validation", "test"]
+
+
+def test_data_that_are_not_here_are_said_to_be_missing() -> None:
+    job = job_of(dataset={"name": "ct", "loader": "decathlon", "root": "nowhere"})
+    for ask in (identities, finished):
+        with pytest.raises(MissingDataError, match=r"nowhere/dataset\.json"):
+            ask(job)
+
+
+NO_ATTACK = r"validation.attack: expected an attack \{name: ..., ...\}, own, or a list of these, got "
+BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"attack": None}, {}, "expected an attack for objective: at, got none"),
+    ({"objective": "clean"}, {}, "expected no attack for objective: clean"),
+    ({"frequency_consistency": {}}, {}, "objective: vaft alone"),
+    ({"attack": {"name": "pgd", "eps": 8}}, {}, r"at: attack\.eps: .*8/255"),
+    ({"attack": {"name": "pdg", "eps": "4/255"}}, {}, "Did you mean 'pgd'"),
+    ({"attack": {**PGD, "organs": ["heart"]}}, {}, r"attack\.organs: .*heart"),
+    ({"attack": {**PGD, "eps": ["4/255", "8/255"]}}, {}, r"at: attack\.eps"),
+    ({"random_budget": ["8/255", "4/255"]}, {}, r"\[lowest, highest\]"),
+    ({"random_budget": [1, 4]}, {}, r"attack\.eps"),
+    ({"attack": VAFT["attack"], "random_budget": [2, 20]}, {}, r"attack\.q_max: expected at least q_min = 5"),
+    ({"start": "nowhere.pt"}, {}, "nowhere.pt"),
+    ({"start": "at"}, {}, "at -> at has no beginning"),
+    ({"start": "zoo://phantom/segresnet", "arch": "unet"}, {}, "segresnet"),
+    ({"roi": [15, 16, 16]}, {}, "multiples of 2x2x2"),
+    ({}, {"accumulate": 3}, "expected a batch_size that accumulate x workers = 3"),
+    ({}, {"warmup_steps": 6}, "net: expected warmup_steps below steps, got 6 and 6"),
+    ({}, {"warmup_step": 1}, "Did you mean 'warmup_steps'"),
+    ({"name": "net"}, {}, "expected a different name for each model, got net, net"),
+    ({"name": "../net"}, {}, r"models\[1\]\.name"),
+    ({"name": "net.1"}, {"replicates": 2}, "expected names that replicates leave free, got net.1, which is what a rep"),
+    ({}, {"replicates": 0}, "replicates: Input should be greater than 0, got 0"),
+    ({}, {"models": [{"name": "net", **NET}, {"name": "other", **NET}, AT]}, "the job has net, other: name a model or"),
+    ({}, {"splits": {"train": "train", "select": "test", "test": "test"}}, r"got 4 in select and test \(first: phan"),
+    ({}, {"dataset": {"name": "fantom"}}, r"unknown loader 'fantom'\. Did you mean 'phantom'"),
+    ({}, {"models": [{"name": "net", **NET}], "validation": {"choose_by": "mean"}}, "expected clean without an attack"),
+    ({}, {"validation": {"attack": "pgd"}}, f"{NO_ATTACK}'pgd'"),
+    ({}, {"validation": {"attack": []}}, rf"{NO_ATTACK}\[\]"),
+    ({}, {"validation": {"attack": ["own", 7]}}, rf"{NO_ATTACK}\['own', 7\]"),
+    ({}, {"validation": {"attack": ["own", {"name": "pdg"}]}}, "tiny: validation: unknown attack 'pdg'. Did you mean"),
+    ({}, {"validation": {"attack": [{"eps": 1}]}}, "validation.name: expected the name of an attack, got None"),
+    (FAA, {"dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 1}}, r"at: splits\.select: expected two cas"),
+]
+
+
+@pytest.mark.parametrize(("model", "changes", "message"), BAD)
+def test_bad_input_is_one_line_before_anything_is_trained(
+    tmp_path: Path, model: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    arm = {key: value for key, value in {**AT, **model}.items() if value is not None}
+    with pytest.raises(UserError, match=message) as refused:
+        train(job_of(arm, **changes), str(tmp_path), progress=False)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
