@@ -275,6 +275,17 @@ def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(store: P
     assert ("doubles" in wrong(store)) is is_wrong
 
 
+def test_what_the_bounds_of_memory_leave_out_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled(store)
+    monkeypatch.setattr(store_checks, "MOST_DOUBLES", 10)
+    monkeypatch.setattr(store_checks, "MOST_KINDS", 3)
+    found = checks(store)
+    assert found["doubles"].text.endswith("; 22 of their rows were not compared")
+    cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
+    left_out = 2 * (cells - 3 + origins - 3)  # told of each file
+    assert found["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
+
+
 # runs, cases, cells
 
 
