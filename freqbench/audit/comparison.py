@@ -1,4 +1,4 @@
-"""A record and its classes as stored and as recomputed, column by column."""
+"""Compares a record as stored with the same as recomputed, and what it was computed with then with what is here now."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench.core.documents import object_of
+from freqbench.core.machine import versions
+from freqbench.engine import provenance
+from freqbench.job.grid import Grid
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
-from freqbench.results.migrations import AGES
 from freqbench.results.tolerances import EXACT, TOLERANCES, Tolerance
 
 Row = Mapping[str, Any]
 
-LATER = {kind: {name for age in AGES for name in age.added.get(kind, ())} for kind in TOLERANCES}
 TEXTS = ("metrics", "null_reasons")  # they say which columns there are; the columns themselves are compared
+NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
+"""Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class Difference:
         column: its name, of a class with the class.
         stored: as the store has it.
         found: as recomputed.
-        tolerance: within which they are taken for equal on another device or with other versions.
+        tolerance: within which they count as equal on another device or with other versions.
     """
 
     column: str
@@ -46,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What came of comparing.
+    """How two versions of a record compare.
 
     Attributes:
         compared: values.
@@ -62,66 +65,34 @@ class Comparison:
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> Comparison:
     """Every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
 
-    A column that an older release did not write, or that could not be computed then or now, is skipped with the reason.
-    Of `params`, those that are stored count: what came later has its default.
+    A column that could not be computed then or now is skipped with the reason. Of `params`, those that are stored
+    count: what came later has its default.
     """
-    reasons = [_reasons(row) for row in (stored, found)]
-    state = _State(reasons=(reasons[0], reasons[1]))
-    one, other = ({**row, "params": _known(row, stored)} for row in (stored, found))
-    state.add("records", RECORDS, one, other)
+    then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
+    records = [{**row, "params": _known(row, stored)} for row in (stored, found)]
+    pairs: list[tuple[str, Sequence[Column], Row, Row, str]] = [("records", RECORDS, records[0], records[1], "")]
     classes = {row["class_index"]: row for row in found_classes}
-    if sorted(classes) != sorted(row["class_index"] for row in stored_classes):
-        counts = {"stored": len(stored_classes), "found": len(found_classes)}
-        state.differences.append(Difference(column="rows of classes", tolerance=EXACT, **counts))
     for row in sorted(stored_classes, key=lambda row: row["class_index"]):
         if row["class_index"] in classes:
-            state.add("class_records", CLASS_RECORDS, row, classes[row["class_index"]], f"{row['class_name']}: ")
-    return Comparison(compared=state.compared, differences=tuple(state.differences), skipped=state.skipped)
-
-
-class _State:
-    """A comparison in the making."""
-
-    def __init__(self, reasons: tuple[Mapping[str, str], Mapping[str, str]]) -> None:
-        self._reasons = reasons
-        self.compared = 0
-        self.differences: list[Difference] = []
-        self.skipped: dict[str, str] = {}
-
-    def add(self, kind: str, columns: Sequence[Column], stored: Row, found: Row, begin: str = "") -> None:
-        """Compare two rows of a table."""
-        for column in columns:
-            name = column.name
-            if column.mark == "measured" or name in TEXTS:
-                continue
-            one, other = stored[name], found[name]
-            reason = self._reason(kind, name, one, other)
-            if reason:
-                self.skipped[name] = reason
-                continue
-            self.compared += 1
-            is_nan = one != one and other != other
-            if one != other and not is_nan:
-                tolerance = TOLERANCES[kind].get(name, EXACT)
-                self.differences.append(
-                    Difference(column=f"{begin}{name}", stored=one, found=other, tolerance=tolerance)
-                )
-
-    def _reason(self, kind: str, name: str, stored: Any, found: Any) -> str | None:
-        """Why two values are not compared; None: they are."""
-        then, now = self._reasons
-        if stored is None and found is not None:
-            if name in then:
-                return f"was not computed then: {then[name]}"
-            return "an older release did not write it" if name in LATER[kind] else None
-        if found is None and stored is not None and name in now:
-            return f"cannot be computed here: {now[name]}"
-        return None
-
-
-def _reasons(row: Row) -> dict[str, str]:
-    """Why columns of a record are null."""
-    return object_of(row["null_reasons"] or "{}", "null_reasons")
+            begin = f"{row['class_name']}: "
+            pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], begin))
+    compared, differences, skipped = 0, list[Difference](), dict[str, str]()
+    for kind, columns, one, other, begin in pairs:
+        for name in (column.name for column in columns if column.mark != "measured" and column.name not in TEXTS):
+            value, again = one[name], other[name]
+            if value is None and again is not None and name in then:
+                skipped[name] = f"was not computed then: {then[name]}"
+            elif again is None and value is not None and name in now:
+                skipped[name] = f"cannot be computed here: {now[name]}"
+            else:
+                compared += 1
+                if value != again and not (value != value and again != again):
+                    tolerance = TOLERANCES[kind].get(name, EXACT)
+                    differences.append(Difference(column=begin + name, stored=value, found=again, tolerance=tolerance))
+    if sorted(classes) != sorted(row["class_index"] for row in stored_classes):
+        counts = {"stored": len(stored_classes), "found": len(found_classes)}
+        differences.append(Difference(column="rows of classes", tolerance=EXACT, **counts))
+    return Comparison(compared=compared, differences=tuple(differences), skipped=skipped)
 
 
 def _known(row: Row, stored: Row) -> str:
@@ -129,3 +100,104 @@ def _known(row: Row, stored: Row) -> str:
     names = object_of(stored["params"], "params")
     given = object_of(row["params"], "params")
     return json.dumps({name: value for name, value in given.items() if name in names}, sort_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Something that differs between two executions.
+
+    Attributes:
+        text: what, then and now.
+        excuses: whether results need no longer be equal to the bit.
+    """
+
+    text: str
+    excuses: bool
+
+
+def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
+    """What differs between the execution that wrote a row and the one that recomputed it.
+
+    Args:
+        run: the file of the run that wrote it; empty where it is gone.
+        stored: the record.
+        found: the record as recomputed.
+    """
+    differing = [
+        Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
+        for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
+        if stored[column] != found[column]
+    ]
+    then, now = _mapping(run.get("versions")), versions()
+    if not then:
+        differing.append(Cause(text="versions: the run's file does not say them", excuses=True))
+    for name in sorted(then.keys() | now.keys()) if then else ():
+        if then.get(name) != now.get(name):
+            text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
+            differing.append(Cause(text=text, excuses=name in NUMERIC))
+    processor, here = run.get("processor"), provenance.processor()
+    if processor is None:
+        differing.append(Cause(text="processor: the run's file does not say it", excuses=True))
+    elif processor != here:
+        differing.append(Cause(text=f"processor: {processor} then, {here} now", excuses=True))
+    # Results must not change with the commit of freqbench unless an identity does.
+    code, code_here = (_commit(code) for code in (run.get("code"), provenance.git_state()))
+    if code != code_here or code.endswith("changed"):
+        differing.append(Cause(text=f"code: {code} then, {code_here} now", excuses=False))
+    return differing
+
+
+def _commit(code: Any) -> str:
+    state = _mapping(code)
+    if not state:
+        return "unknown"
+    return f"{str(state.get('commit'))[:12]}{', with files changed' if state.get('dirty') else ''}"
+
+
+def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
+    """Why no cell of a grid is the one that a record is of: what of its models, data and settings is another now.
+
+    Args:
+        run: the file of the run that wrote the record.
+        stored: the record.
+        grid: of the same job, here and now.
+    """
+    models = {model.name: model for cell in grid.cells for model in (cell.source, *cell.targets)}
+    known = _mapping(run.get("models"))
+    found = []
+    for name, model_id in dict.fromkeys((stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")):
+        then, now = _mapping(known.get(model_id)).get("sha256"), models.get(name)
+        if now is None:
+            found.append(f"model {name}: the job has none of that name")
+        elif then and then != now.checkpoint_sha256:
+            found.append(
+                f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
+            )
+        elif model_id != now.model_id:
+            found.append(f"model {name}: arguments, window, preprocessing or code differ from those of then")
+    return found + _changed_data(_mapping(run.get("datasets")), stored, grid)
+
+
+def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
+    name, case_id = stored["dataset"], stored["case_id"]
+    dataset = next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)
+    if dataset is None:
+        return [f"dataset {name}: the job has none of that name"]
+    ref = next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)
+    if ref is None:
+        return [f"data: case {case_id} is not in {name} here"]
+    then = _mapping(known.get(name))
+    fingerprint = _mapping(then.get("cases")).get(case_id)
+    found = []
+    if fingerprint and fingerprint != ref.fingerprint:
+        found.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
+    recipe = _mapping(then.get("recipe"))
+    now = json.loads(json.dumps(dataset.whole_recipe()))  # tuples as lists, as the run's file has them
+    changed = [key for key in sorted(recipe.keys() | now.keys()) if recipe.get(key) != now.get(key)]
+    if recipe and changed:
+        found.append(f"data: the recipe of {name} differs in {', '.join(changed)}")
+    return found
+
+
+def _mapping(value: Any) -> Row:
+    return value if isinstance(value, Mapping) else {}

@@ -1,15 +1,17 @@
-"""Recomputes records of a store from what it says of them, by the code of a worker, and compares."""
+"""Recomputes records of a store by the code of a worker, compares, and prints what differs and why it may."""
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from rich.console import Console
+from rich.table import Column, Table
 
-from freqbench.audit.comparison import Comparison, Difference, Row, compare
-from freqbench.audit.environment import Cause, causes, changed_inputs
+from freqbench.audit.comparison import Cause, Comparison, Difference, Row, causes, changed_inputs, compare
 from freqbench.core import config, storage
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import is_trusted
@@ -21,10 +23,21 @@ from freqbench.job.grid import Cell, Grid, Unit
 from freqbench.job.schema import JobSpec, expand, further_targets
 from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
 from freqbench.results import Key, Store
-from freqbench.results.rowid import row_id
+from freqbench.results.rowid import find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
 Verdict = Literal["equal", "close", "different", "not recomputed"]
+
+MOST_DIFFERENCES = 30
+WORDS = {
+    "equal": "equal to the bit",
+    "close": "equal within the tolerances, not to the bit",
+    "different": "DIFFERENT",
+    "not recomputed": "not recomputed",
+}
+NONE_DIFFERS = (
+    "nothing that is known differs: device, versions, code, threads, window batch, processor, data, checkpoint"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,3 +218,85 @@ def _validated(content: Any, where: str) -> JobSpec:
     """A stored job; whoever can write to a store must not be able to have code run here."""
     stored = {**content, "trust_code": is_trusted()} if isinstance(content, dict) else content
     return config.validate(stored, JobSpec, where=where)
+
+
+# What is printed
+
+
+def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console) -> bool:
+    """Recompute one row or some, and say what came of each.
+
+    Args:
+        out: folder or URI of the store.
+        row: the beginning of a row's id.
+        count: or how many rows to draw.
+        seed: of the draw.
+        job: in place of the store's, see `Reproducer`.
+        console: where it is said.
+
+    Returns:
+        Whether none differs.
+
+    Raises:
+        UserError: not one of `row` and `count`, no such row, or the one row cannot be recomputed.
+    """
+    if (row is None) == (count is None):
+        got = "none" if row is None else "both"
+        raise UserError(f"reproduce: expected one of --row ID and --random N, got {got}: see reproduce --help")
+    store = Store(out)
+    keys = [find_row(store, row)] if row is not None else sample_rows(store, count or 1, seed)
+    counts: Counter[str] = Counter()
+    for made in Reproducer(store, job).each(keys):
+        if row is not None and made.verdict == "not recomputed":
+            raise UserError(f"row {made.row_id}: {made.label}: {made.reason}")
+        counts[made.verdict] += 1
+        _say(made, console)
+    if len(keys) > 1:
+        console.print(total(counts), soft_wrap=True)
+    return not counts["different"]
+
+
+def _say(made: Reproduction, console: Console) -> None:
+    """What came of one row: a line, what differs, and why it may."""
+    values = f" ({made.comparison.compared} values)" if made.comparison else ""
+    lines = [f"row {made.row_id}: {WORDS[made.verdict]}: {made.label}{values}"]
+    lines += [f"  {made.reason}"] if made.reason else []
+    lines += [f"  left out: {text}" for text in _left_out(made.comparison.skipped if made.comparison else {})]
+    console.print("\n".join(lines), soft_wrap=True)
+    if made.comparison is None:
+        return
+    if differences := made.comparison.differences:
+        columns = ("stored", "recomputed", "difference", "tolerance")
+        table = Table("column", *(Column(name, justify="right", overflow="fold") for name in columns))
+        for each in differences[:MOST_DIFFERENCES]:
+            by = "" if each.by is None else f"{each.by:+.3g}"
+            mark = "" if each.is_tolerated else " (beyond)"
+            table.add_row(each.column, _value(each.stored), _value(each.found), by, f"{each.tolerance}{mark}")
+        if len(differences) > MOST_DIFFERENCES:
+            table.caption = f"and {len(differences) - MOST_DIFFERENCES} more"
+        console.print(table)
+    if differences or made.reason:
+        causes = [f"differs: {cause.text}" for cause in made.causes] or [NONE_DIFFERS]
+        console.print("\n".join(f"  {text}" for text in causes), soft_wrap=True)
+
+
+def _left_out(skipped: Mapping[str, str]) -> Sequence[str]:
+    """Columns that were not compared, those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+
+
+def _value(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def total(counts: Mapping[str, int]) -> str:
+    """One line over all rows.
+
+    >>> total({"equal": 19, "different": 1})
+    '20 rows: 19 equal to the bit, 1 DIFFERENT'
+    """
+    parts = [f"{counts[verdict]} {words}" for verdict, words in WORDS.items() if counts.get(verdict)]
+    return f"{sum(counts.values())} rows: {', '.join(parts)}"

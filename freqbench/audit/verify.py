@@ -1,77 +1,115 @@
 """Checks a whole store: its files by themselves, then against what its job and its runs say. Never writes to it."""
 
-from collections.abc import Iterator, Mapping
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
 
-from freqbench.audit.expected import check_cells
-from freqbench.audit.intact import check_volumes
+from freqbench.audit.store_checks import (
+    CELL,
+    MOST_KINDS,
+    Check,
+    Findings,
+    Hashes,
+    Row,
+    Survey,
+    among,
+    hash_texts,
+    mixed,
+)
+from freqbench.core import config, storage
+from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.data import case_key_of
+from freqbench.exchange import adversarial_volumes
+from freqbench.job.grid import Cell
+from freqbench.job.schema import JobSpec, expand
 from freqbench.metrics import METRICS
-from freqbench.results import Shard, Store, index_keys
-from freqbench.results.doubles import check_doubles
-from freqbench.results.findings import Check, Findings
-from freqbench.results.fingerprints import Numbers, among, mixed, text_numbers
-from freqbench.results.migrations import AGES
+from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
 from freqbench.results.rowid import row_id
-from freqbench.results.soundness import Survey, leftovers, look_through
+from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 
 MOST_KEYS = 3
+MOST_JOBS = 20
+GZIP = 31  # zlib's word for a gzip stream, whose checksum it compares
+CHUNK = 2**24
 
 Runs = Mapping[str, Mapping[str, Any]]
+
+
+def show(out: str, with_volumes: bool, console: Console) -> bool:
+    """Verify a store, and print what each check found.
+
+    Returns:
+        Whether nothing is wrong.
+
+    Raises:
+        UserError: as `verify`.
+    """
+    checks = verify(Store(out), with_volumes)
+    table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=out)
+    for each in checks:
+        table.add_row(each.name, each.verdict, each.text)
+    console.print(table)
+    return all(each.verdict != "wrong" for each in checks)
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     """Every check of a store.
 
-    `files`: pairs are whole, every page can be read, and is as its checksum says (files of older releases have none);
-    `schema`: columns and types are those of an age of the schema; `values`: nulls, words, ranges; `classes`: each
-    record that is ok has each class once, and their means are the record's; `doubles`: rows of one key agree; `runs`:
-    every row's run has its file, which knows its models; `cases`: keys of cases are those of their recipes and files;
-    `cells`: ids of cells are those of their settings; `holes`: what the job asks for is there; `volumes`: what was
-    saved is whole.
+    `files`: pairs are whole, every page can be read, and is as its checksum says; `schema`: columns and types are those
+    of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
+    means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
+    models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
+    settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole.
 
     Args:
         store: in which no run goes on.
         with_volumes: whether saved volumes are read to their end.
 
     Raises:
-        UserError: no store is there, a newer release wrote it, or it changes while it is read.
+        UserError: no store is there, another release wrote it, or it changes while it is read.
     """
     job = store.job()
     findings = Findings()
-    survey = look_through(store.root, {name: metric.columns for name, metric in METRICS.items()}, findings)
+    survey = Survey(store.root, {name: metric.columns for name, metric in METRICS.items()}, findings)
     runs = _runs(store, survey, findings)
-    left = leftovers(store.root)
-    ages = ", ".join(f"{survey.ages[age.name]} of schema {age.name}" for age in AGES if survey.ages.get(age.name))
+    folders = (storage.join(store.root, kind) for kind in ("class_records", "records"))
+    classes, records = (set(storage.list_files(folder, ".parquet")) for folder in folders)
+    left = len(classes - records)  # of a writer that died
     beside = f"; {left} files of classes without records, which nobody reads" if left else ""
-    doubles = check_doubles(store.root, survey, findings)
+    doubles = survey.compare_doubles()
     unknown = _check_origins(survey, runs, findings)
     return [
         findings.check("files", f"{len(survey.names)} pairs can be read to the end{beside}"),
-        findings.check("schema", f"pairs by age: {ages or 'none'}"),
-        findings.check("values", f"{survey.records} records and {survey.classes} rows of classes are in their ranges"),
+        findings.check("schema", f"{len(survey.names)} pairs have the columns of schema version {SCHEMA_VERSION}"),
+        findings.check(
+            "values",
+            "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts),
+        ),
         findings.check("classes", "means and counts of records are those of their classes"),
         findings.check("doubles", doubles),
         findings.check("runs", f"{len(runs)} runs have their files"),
         findings.check("cases", "keys of cases are those of recipe and files", unknown),
-        check_cells(store, job, survey, runs, findings),
-        _holes(job, survey, runs, findings),
-        check_volumes(store, job, survey, findings, with_volumes),
+        _check_cells(store, job, survey, runs, findings),
+        _check_holes(job, survey, runs, findings),
+        _check_volumes(store, job, survey, findings, with_volumes),
     ]
 
 
 def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
-    """What the runs wrote about themselves; rows of a run without a file are told of."""
+    """What the runs wrote about themselves; tells of rows whose run has no file."""
     ids, found = store.run_ids(), dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
             found[run_id] = store.run(run_id)
         except UserError as error:
             findings.wrong("runs", str(error))
-    for run_id in sorted({row["run_id"] for row in survey.origins.values()} - set(ids)):
+    for run_id in sorted({str(row["run_id"]) for row in survey.origins} - set(ids)):
         findings.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
     return found
 
@@ -79,7 +117,7 @@ def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
 def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
     """Models and keys of cases of rows against what their runs say; returns why some could not be checked."""
     unknown = 0
-    for row in survey.origins.values():
+    for row in survey.origins:
         run = runs.get(row["run_id"], {})
         models, datasets = run.get("models"), run.get("datasets")
         for name in ("source_model_id", "target_model_id"):
@@ -97,26 +135,111 @@ def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
     return f"the runs' files of {unknown} cases do not say what they were made of" if unknown else ""
 
 
-def _holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
+# Cells
+
+
+def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
+    """Settings of a cell are the same in all its rows, and its id is theirs where a job of the store says so.
+
+    The jobs are expanded as a run would, so that data and checkpoints have to be here for the second; no third-party
+    code runs for it.
+    """
+    known: dict[str, Row] = {}
+    for row in survey.cells:
+        first = known.setdefault(row["cell_id"], row)
+        for name in _differing(first, row):
+            findings.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
+    jobs = {
+        json.dumps(spec, sort_keys=True): spec for spec in (job.get("spec"), *(r.get("job") for r in runs.values()))
+    }
+    expected: dict[str, Row] = {}
+    reasons: list[str] = []
+    for spec in list(jobs.values())[:MOST_JOBS]:
+        if not isinstance(spec, dict):
+            continue
+        try:
+            made = config.validate({**spec, "trust_code": False}, JobSpec, where="the stored job")
+            grid = adversarial_volumes.joined(expand(made, where="the stored job"), store.root)
+            expected |= {cell.cell_id: _settings(cell) for cell in grid.cells}
+        except UserError as error:
+            reasons.append(" ".join(str(error).split()))
+    by_settings = {_settings_key(row): cell_id for cell_id, row in expected.items()}
+    unknown = 0
+    for cell_id, row in known.items():
+        if cell_id in expected:
+            for name in _differing(expected[cell_id], row):
+                text = f"{name}: {row[name]} in its rows, {expected[cell_id][name]} by the job"
+                findings.wrong("cells", f"cell {cell_id}: {text}")
+        elif other := by_settings.get(_settings_key(row)):
+            findings.wrong("cells", f"cell {cell_id}: the job makes {other} of the same settings")
+        else:
+            unknown += 1
+    why = reasons[0] if reasons else "they are of former jobs, or data and checkpoints are others here"
+    missing = f"{unknown} of {len(known)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
+    if survey.left_out:
+        missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
+    return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
+
+
+def _settings(cell: Cell) -> Row:
+    """The columns of a cell's rows, as a worker writes them."""
+    attack = cell.attack
+    budget = float(getattr(attack, attack.budget_name)) if attack.budget_name else None
+    return {
+        "cell_id": cell.cell_id,
+        "source_model_id": cell.source.model_id,
+        "attack": attack.name,
+        "variant": attack.variant,
+        "budget_name": attack.budget_name,
+        "budget": budget,
+        "threat_model": attack.threat_model,
+        "seed": cell.seed,
+        "precision": cell.precision,
+        "compile": cell.compile,
+        "num_classes": cell.dataset.num_classes,
+        "params": cell.params,
+    }
+
+
+def _settings_key(row: Row) -> str:
+    """All but the id."""
+    return json.dumps([row[name] for name in CELL[1:]], sort_keys=True, default=str)
+
+
+def _differing(one: Row, other: Row) -> Iterable[str]:
+    """The columns in which two rows of a cell differ; of their parameters those count that both have."""
+    for name in CELL:
+        if name != "params" and one[name] != other[name]:
+            yield name
+    first, second = (object_of(row["params"] or "{}", "params") for row in (one, other))
+    if any(first[name] != second[name] for name in first.keys() & second.keys()):
+        yield "params"
+
+
+# Holes
+
+
+def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
     """Records that the job asks for and no row is there of; those of shards that no run was for are none."""
     if "index" not in job:
         return findings.check("holes", "", "run.json holds no index of the job's records")
-    index_keys({**job["index"], "cells": job["index"]["cells"][:1]})  # refuses what is no index, in one line
+    index = job["index"]
+    index_keys({**index, "cells": index["cells"][:1]})  # refuses what is no index, in one line
     shards = _shards(runs)
     missing = failed = asked = later = 0
     examples: list[str] = []
-    there, good = np.unique(survey.keys), np.unique(survey.keys[survey.ok])
-    for cell, cases, targets, numbers in _asked(job["index"]):
+    there, good = np.unique(survey.keys), np.unique(survey.keys[survey.is_ok])
+    for cell, cases, targets, hashes in _asked(index):
         if shards and not any(shard.holds(cell) for shard in shards):
-            later += numbers.size
+            later += hashes.size
             continue
-        asked += numbers.size
-        lacks = ~among(numbers, there)
+        asked += hashes.size
+        lacks = ~among(hashes, there)
         missing += int(lacks.sum())
         if len(good) < len(there):
-            failed += int((~lacks & ~among(numbers, good)).sum())
-        for i, j in np.argwhere(lacks)[: MOST_KEYS - len(examples)]:
-            examples.append(row_id(cell, cases[i], targets[j]))
+            failed += int((~lacks & ~among(hashes, good)).sum())
+        for case, target in np.argwhere(lacks)[: MOST_KEYS - len(examples)]:
+            examples.append(row_id(cell, cases[case], targets[target]))
     states = sorted({str(run.get("status")) for run in runs.values()} - {"done"})
     why = f" (runs ended as {', '.join(states)})" if states else ""
     beside = f"; {failed} of them failed, for the reasons in their rows" if failed else ""
@@ -127,24 +250,19 @@ def _holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Finding
     return findings.check("holes", f"{asked} records that the job asks for have a row{beside}")
 
 
-def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str], Numbers]]:
-    """Of each cell of an index its id, cases and targets, and the numbers of its keys, `[cases, targets]`."""
-    of_cases = {name: text_numbers(keys) for name, keys in index["cases"].items()}
+def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str], Hashes]]:
+    """Of each cell of an index its id, cases and targets, and the hashes of its keys, `[cases, targets]`."""
+    of_cases = {name: hash_texts(keys) for name, keys in index["cases"].items()}
     for cell in index["cells"]:
-        own = "cases" in cell
-        cases = cell["cases"] if own else index["cases"][cell["dataset"]]
-        numbers = text_numbers(cases) if own else of_cases[cell["dataset"]]
-        targets = text_numbers(cell["targets"])
-        yield (
-            cell["cell_id"],
-            cases,
-            cell["targets"],
-            mixed([text_numbers([cell["cell_id"]]), numbers[:, None], targets]),
-        )
+        cell_id, targets = cell["cell_id"], cell["targets"]
+        is_own = "cases" in cell
+        cases = cell["cases"] if is_own else index["cases"][cell["dataset"]]
+        hashes = hash_texts(cases) if is_own else of_cases[cell["dataset"]]
+        yield cell_id, cases, targets, mixed([hash_texts([cell_id]), hashes[:, None], hash_texts(targets)])
 
 
 def _shards(runs: Runs) -> list[Shard]:
-    """The parts of the grid that runs were for; none where one was for all of it, or an older release does not say."""
+    """The parts of the grid that runs were for; none where one was for all of it, or does not say."""
     found = []
     for run in runs.values():
         text = run.get("shard")
@@ -153,3 +271,48 @@ def _shards(runs: Runs) -> list[Shard]:
         if isinstance(text, str):  # none: what was scored, not made
             found.append(Shard.parse(text))
     return found
+
+
+# Volumes
+
+
+def _check_volumes(
+    store: Store, job: Mapping[str, Any], survey: Survey, findings: Findings, with_volumes: bool
+) -> Check:
+    """Every good record of a job that saves volumes has a whole one; with `with_volumes`, each can be read to its end.
+
+    Saved volumes carry no hash of their own; gzip's checksum says whether one is as it was written.
+    """
+    root = storage.join(store.root, VOLUMES)
+    there = whole(root)
+    spec = job.get("spec")
+    if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
+        cells, cases = zip(*there, strict=True) if there else ((), ())
+        saved = mixed([hash_texts(cells), hash_texts(cases)])
+        if count := int((survey.is_ok & ~np.isin(survey.volumes, saved)).sum()):
+            findings.wrong("volumes", f"{count} records have no whole volume, though the job saves them")
+    if not there:
+        return findings.check("volumes", "", "none are saved")
+    if not with_volumes:
+        return findings.check("volumes", "", f"{len(there)} are there; --volumes reads them to the end")
+    count = 0
+    for folder in sorted(there.values()):
+        place = storage.join(root, folder)
+        for name in storage.list_files(place, SUFFIX):
+            count += 1
+            if complaint := _complaint(storage.join(place, name)):
+                findings.wrong("volumes", f"{VOLUMES}/{folder}/{name}: {complaint}")
+    return findings.check("volumes", f"{count} files of {len(there)} volumes can be read to the end")
+
+
+def _complaint(path: str) -> str:
+    """What is wrong with a gzip file; empty where nothing is."""
+    packed, stream = memoryview(storage.read_bytes(path)), zlib.decompressobj(GZIP)
+    try:
+        left: bytes | memoryview = packed
+        while left and not stream.eof:
+            stream.decompress(left, CHUNK)
+            left = stream.unconsumed_tail
+    except zlib.error as error:
+        return str(error)
+    return "" if stream.eof else "ends before its end"

@@ -69,12 +69,12 @@ def reproduce(
     trust_code: common.Trust = False,
 ) -> None:
     """Compute rows of a store again, compare them with what is stored, and name what differs; stores nothing."""
-    from freqbench.audit import account
+    from freqbench.audit import reproduce
     from freqbench.core.plugins import trusting
 
     spec = common.spec_of(out, job, trust_code) if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
-        is_same = account.reproduce(out, row, count, seed, spec, common.console())
+        is_same = reproduce.reproduce(out, row, count, seed, spec, common.console())
     if not is_same:
         raise typer.Exit(common.EXIT_FAILED)
 
@@ -85,7 +85,7 @@ def verify(
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
 ) -> None:
     """Check a whole store: files, columns, values, doubles, holes, classes, identities; changes nothing."""
-    from freqbench.audit import account
+    from freqbench.audit import verify
 
-    if not account.check(out, volumes, common.console()):
+    if not verify.show(out, volumes, common.console()):
         raise typer.Exit(common.EXIT_FAILED)

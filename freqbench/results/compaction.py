@@ -1,4 +1,4 @@
-"""Merging the many small files of a store into few large ones, in bounded memory, whoever else reads, writes or merges.
+"""Merges the many small files of a store into few large ones, in bounded memory, whoever else reads, writes or merges.
 
 Files are merged a group at a time: the group's rows are written to one new pair, and only then do its old pairs go. A
 row that another one supersedes is left out, relying on the file that the other one is in. Two compactions that see

@@ -1,4 +1,4 @@
-"""The committed files of a store: which there are, and reading them, several at once where they are far away."""
+"""Lists and reads the committed files of a store, several at once where they are far away."""
 
 import io
 from collections import deque
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
-from freqbench.results.migrations import looked_at, migrated
 from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
@@ -24,6 +23,10 @@ MERGED_PREFIX = "compacted-"
 AT_ONCE = 16
 
 _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+class VersionError(UserError):
+    """Results of another schema version than the present one."""
 
 
 class Files:
@@ -87,53 +90,48 @@ class Files:
         return pa.BufferReader(storage.read_bytes(path))
 
     def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of one file in the present schema, texts as codes; what an older file lacks is null.
+        """Some columns of one file, texts as codes.
 
         Raises:
             FileNotFoundError: it is gone.
-            UserError: it is torn, foreign or of a newer schema.
+            UserError: it is torn, foreign or of another schema.
         """
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            file = _opened(source, schema)
-            present = _present(file, path)
-            wanted = [column for column in looked_at(columns) if column in present]
-            return _conform(kind, file.read(wanted, use_threads=False), schema)
+            return (
+                _opened(source, path, kind, schema).read(schema.names, use_threads=False).select(columns).cast(schema)
+            )
 
     def pieces(
         self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
     ) -> Iterator[pa.Table]:
-        """One file in the present schema, or part of it (`coded_schema`), a row group at a time; closes the source.
+        """One file, or some columns of it (`coded_schema`), a row group at a time; closes the source.
 
         Args:
             kind: of the table.
             name: of the file.
             source: from `open`.
             schema: of the wanted columns.
-            is_checked: whether the checksums of its pages are looked at, where it has any.
+            is_checked: whether to compare the checksums of its pages, where it has any.
 
         Raises:
-            FileNotFoundError: it is gone.
-            UserError: it is torn, foreign or of a newer schema.
+            FileNotFoundError, UserError: as `columns`.
         """
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
-            file = _opened(source, schema, is_checked)
-            wanted = looked_at(schema.names)
-            present = [column for column in _present(file, path) if column in wanted]
+            file = _opened(source, path, kind, schema, is_checked)
             for number in range(file.num_row_groups):
-                yield _conform(kind, file.read_row_group(number, present, use_threads=False), schema)
+                group = file.read_row_group(number, schema.names, use_threads=False)
+                yield group.select(schema.names).cast(schema)
 
-    def footer(self, kind: str, name: str) -> tuple[pa.Schema, int]:
-        """What a file says of its columns, and its rows.
+    def schema(self, kind: str, name: str) -> pa.Schema:
+        """The columns that a file has, whether or not they are those of `kind`.
 
         Raises:
-            FileNotFoundError, UserError: as `pieces`.
+            FileNotFoundError, UserError: as `columns`.
         """
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            file = pq.ParquetFile(source)
-            _present(file, path)
-            return file.schema_arrow, file.metadata.num_rows
+            return _checked(pq.read_schema(source), path)
 
     def remove(self, kind: str, names: Iterable[str]) -> None:
         """Remove files; one that another driver has removed is no error."""
@@ -148,7 +146,7 @@ class Files:
         """A JSON file that a run wrote.
 
         Raises:
-            UserError: there is none, it is no such JSON, or of a newer schema.
+            UserError: there is none, it is no such JSON, or of another schema.
         """
         path = storage.join(self.root, name)
         try:
@@ -170,6 +168,8 @@ class Files:
         path = storage.join(self.root, kind, name)
         try:
             yield path
+        except UserError:
+            raise
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # the file system's, not Arrow's: the file is gone or out of reach, nothing is wrong with it
@@ -208,17 +208,19 @@ class _Ranges(io.RawIOBase):
         return content
 
 
-def _opened(source: Any, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
-    """A file whose texts are read as codes where `schema` has them so; it may be older and lack some."""
+def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
+    """A file whose texts are read as codes where `schema` has them so."""
     metadata = pq.read_metadata(source)
-    texts = [name for name in metadata.schema.to_arrow_schema().names if _is_coded(schema, name)]
+    present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
+    if missing := [name for name in SCHEMAS[kind].names if name not in present]:
+        raise UserError(
+            f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
+            "it wrote: run the job again into a new store"
+        )
+    texts = [field.name for field in schema if field.type == _CODED_TEXT]
     return pq.ParquetFile(
         source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked
     )
-
-
-def _is_coded(schema: pa.Schema, name: str) -> bool:
-    return name in schema.names and schema.field(name).type == _CODED_TEXT
 
 
 def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
@@ -227,25 +229,13 @@ def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([field.with_type(_CODED_TEXT) if pa.types.is_string(field.type) else field for field in fields])
 
 
-def _present(file: pq.ParquetFile, path: str) -> list[str]:
-    """The columns that a file has."""
-    schema = file.schema_arrow
+def _checked(schema: pa.Schema, path: str) -> pa.Schema:
+    """A file's schema, whose version is the present one."""
     _check_version(path, int((schema.metadata or {})[VERSION_FIELD]))
-    names: list[str] = schema.names
-    return names
-
-
-def _conform(kind: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of any age in the present schema, or part of it; what no age explains that it lacks is null too."""
-    table = migrated(kind, table, schema)
-    for field in schema:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(schema.names).cast(schema)
+    return schema
 
 
 def _check_version(path: str, version: int) -> None:
-    if version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: expected results of schema version {SCHEMA_VERSION} or older, got {version}: update freqbench"
-        )
+    if version != SCHEMA_VERSION:
+        what = "update freqbench" if version > SCHEMA_VERSION else "run the job again into a new store"
+        raise VersionError(f"{path}: expected results of schema version {SCHEMA_VERSION}, got {version}: {what}")

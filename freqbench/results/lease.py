@@ -1,4 +1,4 @@
-"""The lease of a result store: says which run works on which shard of the grid now, so that a second one is told.
+"""Tells a second run of the first on the same cells, by a lease in the store.
 
 It is advisory: two runs on the same cells cost work, never rows, as readers take one row a key.
 """
@@ -180,7 +180,7 @@ class Lease:
         return None
 
     def _read(self, path: str) -> Facts | None:
-        """What the file says; None where it is gone or half written, as whoever wrote it died then."""
+        """What the file says; None where it is gone or half written."""
         try:
             facts = json_of(storage.read_bytes(path), path)
         except (FileNotFoundError, ValueError):

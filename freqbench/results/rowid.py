@@ -1,4 +1,4 @@
-"""Short names of rows: derived from their keys, stored nowhere."""
+"""Names rows by digests of their keys, and finds them; the names are stored nowhere."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""The columns of a result store, each with its type, unit, direction, mark and meaning.
+"""Defines the columns of a result store, each with its type, unit, direction, mark and meaning.
 
 Two tables: `records`, one row a (cell, case, target model), and `class_records`, one row of those a class. A metric
 that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be computed is

@@ -1,4 +1,4 @@
-"""Shards of a grid: cells by the hash that they have for a name. Pure."""
+"""Splits a grid into shards by the hashes that its cells have for names."""
 
 import math
 import re

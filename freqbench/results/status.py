@@ -1,4 +1,4 @@
-"""How far a store is, from its files alone: neither data nor checkpoints are needed."""
+"""Counts what a store's job has done, from its files alone: neither data nor checkpoints are needed."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A result store: Parquet files that are committed by their presence, read as one row a key, and compacted.
+"""Keeps results in Parquet files that are committed by their presence, read as one row a key, and compacted.
 
 A commit is a pair of files of one name, `class_records/NAME` first and `records/NAME` second: **the second is the
 commit**. A class file without its records file is ignored, wherever it comes from: a writer that died between the two,
@@ -27,7 +27,6 @@ Row = dict[str, Any]
 
 _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
-_FORMER_LEASE = "lease.json"  # among the runs, in stores of before there were shards
 
 FOLDERS = ("records", "class_records", "runs", "leases")
 
@@ -53,7 +52,7 @@ class Store:
             coded: texts as Arrow dictionaries (pandas: categoricals), a tenth of the memory where there are many rows.
 
         Raises:
-            UserError: a file is torn, foreign or of a newer schema.
+            UserError: a file is torn, foreign or of another schema version.
         """
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
@@ -125,7 +124,7 @@ class Store:
         """What the runs wrote about themselves, ordered by id.
 
         Raises:
-            UserError: a file is not JSON or of a newer schema.
+            UserError: a file is not JSON or of another schema version.
         """
         return list(self._files.each(self.run, self.run_ids()))
 
@@ -139,8 +138,8 @@ class Store:
 
     def run_ids(self) -> list[str]:
         """The ids of the runs so far, ordered."""
-        names = storage.list_files(storage.join(self.root, "runs"), ".json")
-        return [name.removesuffix(".json") for name in names if name != _FORMER_LEASE]
+        files = storage.list_files(storage.join(self.root, "runs"), ".json")
+        return [name.removesuffix(".json") for name in files]
 
     def write_job(self, job: dict[str, Any]) -> None:
         """Write `run.json`: the job and the ids of the runs so far; derived, for whoever looks into the folder."""
@@ -150,7 +149,7 @@ class Store:
         """The job that `run.json` holds.
 
         Raises:
-            UserError: there is none, or it is of a newer schema.
+            UserError: there is none, or it is of another schema version.
         """
         job = self._files.read_json("run.json").get("job")
         if not isinstance(job, dict):

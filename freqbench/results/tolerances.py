@@ -1,4 +1,4 @@
-"""How far a result may be from the same result computed elsewhere: on another device, or by other versions.
+"""Says how far a result may be from the same computed elsewhere: on another device, or by other versions.
 
 On the same device, with the same versions, threads and window batch, results are equal to the bit. Elsewhere sums are
 taken in another order: a logit moves in its last bits, and where two classes are as good as equal a voxel changes its
@@ -38,55 +38,34 @@ class Tolerance:
 
 
 EXACT = Tolerance()
-_CLEAN_DICE = Tolerance(absolute=0.002)
-_DICE = Tolerance(absolute=0.02)
 _CLEAN_SURFACE = Tolerance(absolute=1.0, relative=0.02)  # one voxel more or less, in voxels or mm
 _SURFACE = Tolerance(absolute=1.0, relative=0.25)
 _CLASS_SURFACE = Tolerance(absolute=5.0, relative=2.0)  # a few voxels are all that a small organ is found by
-_PASSES = Tolerance(relative=0.1)  # attacks that stop when they are done may be done earlier
 
 TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "records": {
-        "dsc": _DICE,
-        "dsc_clean": _CLEAN_DICE,
-        "dsc_foreground": _DICE,
-        "dsc_foreground_clean": _CLEAN_DICE,
-        "hd95": _SURFACE,
-        "hd95_clean": _CLEAN_SURFACE,
-        "hd95_mm": _SURFACE,
-        "hd95_mm_clean": _CLEAN_SURFACE,
-        "hd95_medpy_mm": _SURFACE,
-        "hd95_penalised": _SURFACE,
-        "hd95_penalised_clean": _CLEAN_SURFACE,
-        "ssim": Tolerance(absolute=0.005),
-        "ssim_body": Tolerance(absolute=0.005),
+        **dict.fromkeys(("dsc", "dsc_foreground", "voxel_success"), Tolerance(absolute=0.02)),
+        **dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), Tolerance(absolute=0.002)),
+        **dict.fromkeys(("hd95", "hd95_mm", "hd95_medpy_mm", "hd95_penalised"), _SURFACE),
+        **dict.fromkeys(("hd95_clean", "hd95_mm_clean", "hd95_penalised_clean"), _CLEAN_SURFACE),
+        **dict.fromkeys(("ssim", "ssim_body"), Tolerance(absolute=0.005)),
         "psnr": Tolerance(absolute=0.35),
-        "lpips_similarity": Tolerance(absolute=0.005),
-        "lpips_distance": Tolerance(absolute=0.005),
-        "lpips_body": Tolerance(absolute=0.005),
+        **dict.fromkeys(("lpips_similarity", "lpips_distance", "lpips_body"), Tolerance(absolute=0.005)),
         "linf": Tolerance(absolute=1e-4, relative=0.2),
-        "l2": Tolerance(relative=0.05),
-        "l2_body": Tolerance(relative=0.05),
-        "energy_low": Tolerance(absolute=1e-5, relative=0.05),
-        "energy_middle": Tolerance(absolute=1e-5, relative=0.05),
-        "energy_high": Tolerance(absolute=1e-5, relative=0.05),
-        "seam_energy": Tolerance(relative=0.05),
+        **dict.fromkeys(("l2", "l2_body", "seam_energy"), Tolerance(relative=0.05)),
+        **dict.fromkeys(("energy_low", "energy_middle", "energy_high"), Tolerance(absolute=1e-5, relative=0.05)),
         "eps_native": Tolerance(relative=1e-9),
         "resampling_error": Tolerance(absolute=1e-5, relative=0.02),
-        "voxel_success": Tolerance(absolute=0.02),
-        "num_forwards": _PASSES,
-        "num_backwards": _PASSES,
+        # Attacks that stop when they are done may be done earlier.
+        **dict.fromkeys(("num_forwards", "num_backwards"), Tolerance(relative=0.1)),
     },
     "class_records": {
         "pred_voxels": Tolerance(absolute=20, relative=0.4),
         "pred_voxels_clean": Tolerance(absolute=5, relative=0.01),
         "dsc": Tolerance(absolute=0.05),
         "dsc_clean": Tolerance(absolute=0.01),
-        "hd95": _CLASS_SURFACE,
-        "hd95_clean": _CLEAN_SURFACE,
-        "hd95_mm": _CLASS_SURFACE,
-        "hd95_mm_clean": _CLEAN_SURFACE,
-        "hd95_medpy_mm": _CLASS_SURFACE,
+        **dict.fromkeys(("hd95", "hd95_mm", "hd95_medpy_mm"), _CLASS_SURFACE),
+        **dict.fromkeys(("hd95_clean", "hd95_mm_clean"), _CLEAN_SURFACE),
     },
 }
 """By table and column. What is not listed (counts of windows, of classes missed, voxels of the label) is equal."""

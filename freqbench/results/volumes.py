@@ -1,4 +1,4 @@
-"""Where the volumes of a store lie: one folder a cell and case below `volumes/`, named by both.
+"""Names the folders and files of a store's volumes: one folder a cell and case below `volumes/`.
 
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, prediction_clean-TARGET,
 prediction_adversarial-TARGET, and attack.json, written last: it says that the folder is whole.

@@ -1,4 +1,4 @@
-"""Which row of a key counts: ok before failed, then the latest."""
+"""Chooses which row of a key counts: ok before failed, then the latest."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writing a run's rows in committed pairs of files."""
+"""Writes a run's rows in committed pairs of files."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,10 @@ def put_pair(root: str, name: str, records: bytes, class_records: bytes) -> None
 
 
 class Writer:
-    """Buffers a run's rows and commits them in files of about 5,000 records or `interval_s` seconds.
+    """Buffers a run's rows and commits them in files of about 5,000 records or `interval_s` seconds; for one thread.
 
-    For one thread. Rows count as done when they are committed, so `add`, `flush_due` and `flush` say how many records
-    they committed, always all that were waiting. If a commit fails, the rows keep waiting and the next one tries again,
-    `interval_s` seconds later.
+    `add`, `flush_due` and `flush` return how many records they committed: always all that were waiting, or none. Rows
+    whose commit fails keep waiting, and `interval_s` seconds later the next one tries again.
 
     Args:
         root: the store's folder or URI.
@@ -52,9 +51,6 @@ class Writer:
     def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
         """Take rows of `RECORDS` and the `CLASS_RECORDS` that belong to them; adding a row twice is adding it once.
 
-        Returns:
-            The number of records committed now: 0, or all waiting ones if they are due.
-
         Raises:
             ValueError: a row does not fit the schema, is of another run, or a class row has no record among these.
         """
@@ -71,21 +67,13 @@ class Writer:
         return self.flush_due()
 
     def flush_due(self) -> int:
-        """Commit if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop.
-
-        Returns:
-            The number of records committed now.
-        """
+        """Commit if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop."""
         is_full = len(self._waiting) >= MAX_RECORDS and not self._has_failed
         due = is_full or time.monotonic() - self._flushed_at >= self._interval_s
         return self.flush() if due else 0
 
     def flush(self) -> int:
-        """Commit what waits.
-
-        Returns:
-            The number of records committed now.
-        """
+        """Commit what waits."""
         count = len(self._waiting)
         if count:
             records = to_table(RECORDS, (row for row, _ in self._waiting.values()))

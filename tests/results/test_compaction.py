@@ -1,14 +1,16 @@
-"""Compaction of large stores: what it leaves alone, and that no row is lost whoever else compacts or dies meanwhile."""
+"""What a compaction leaves alone, and that no committed row is lost or doubled whoever writes, compacts or dies."""
 
 import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from freqbench.core import storage
@@ -21,6 +23,34 @@ STEPS = ("list_files", "list_sizes", "read_bytes", "read_range", "write_atomic",
 
 class Killed(BaseException):
     """The process dies here."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the process die instead of the step-th write or removal."""
+    left = step
+    for name in ("write_atomic", "remove"):
+        real = getattr(storage, name)
+
+        def counted(path: str, *data: bytes, real: Callable[..., None] = real) -> None:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            real(path, *data)
+
+        monkeypatch.setattr(storage, name, counted)
+
+
+def first_do(patch: pytest.MonkeyPatch, moment: str, work: Callable[[], Any]) -> None:
+    """Have something happen just before the next step of a kind at the storage."""
+    real = getattr(storage, moment)
+
+    def step(*arguments: Any) -> Any:
+        patch.undo()
+        work()
+        return real(*arguments)
+
+    patch.setattr(storage, moment, step)
 
 
 def put(store: Store, rows: SimpleNamespace, name: str, *records: dict[str, Any]) -> None:
@@ -129,18 +159,7 @@ def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
     while is_dead:
         store, is_dead = filled(str(step)), False
         with pytest.MonkeyPatch.context() as patch:
-            left = step
-            for name in ("write_atomic", "remove"):
-                real = getattr(storage, name)
-
-                def counted(path: str, *data: bytes, real: Callable[..., None] = real) -> None:
-                    nonlocal left
-                    if left == 0:
-                        raise Killed
-                    left -= 1
-                    real(path, *data)
-
-                patch.setattr(storage, name, counted)
+            die_at(patch, step)
             try:
                 store.compact()
             except Killed:
@@ -266,3 +285,77 @@ def test_compactions_at_any_pace_lose_and_double_nothing(filled: Callable[[str],
 @pytest.mark.parametrize("seed", range(2, 60))
 def test_compactions_at_any_pace_lose_and_double_nothing_for_long(filled: Callable[[str], Store], seed: int) -> None:
     interleaved(filled("out"), seed)
+
+
+# Who else reads or writes
+
+
+def test_a_reader_starts_again_if_a_compaction_passes_it(filled: Callable[[str], Store]) -> None:
+    store = filled("out")
+    before = seen(store)
+    with pytest.MonkeyPatch.context() as patch:
+        first_do(patch, "read_bytes", store.compact)
+        assert seen(store) == before
+
+
+@pytest.mark.parametrize("moment", ["read_bytes", "write_atomic", "remove"])
+def test_rows_committed_during_a_compaction_stay(
+    filled: Callable[[str], Store], rows: SimpleNamespace, moment: str
+) -> None:
+    store = filled("out")
+    before = seen(store)
+    with pytest.MonkeyPatch.context() as patch:
+        first_do(patch, moment, lambda: put(store, rows, "run9-000000.parquet", rows.record(9, cell_id="new")))
+        store.compact()
+    after = seen(store)
+    assert [len(part) for part in after] == [len(before[0]) + 1, len(before[1]) + 2]
+    assert set(before[0]) < set(after[0])
+
+
+def test_compaction_waits_for_enough_files_and_keeps_the_schema(filled: Callable[[str], Store]) -> None:
+    store = filled("out")
+    store.compact(above=6)
+    assert len(names(store)) == 6
+    store.compact(above=5)
+    assert len(names(store)) == 1
+    for table, columns in ((store.records(), RECORDS), (store.class_records(), CLASS_RECORDS)):
+        assert table.schema.equals(pa.schema([(column.name, column.type) for column in columns]))
+
+
+# Flushes that die
+
+
+@pytest.mark.parametrize(("step", "committed"), [(0, 0), (1, 0), (2, 1)])
+def test_a_flush_that_dies_at_any_step_commits_all_or_nothing_and_can_be_tried_again(
+    tmp_path: Path, rows: SimpleNamespace, step: int, committed: int
+) -> None:
+    store = Store(str(tmp_path))
+    put(store, rows, "run1-000000.parquet", rows.record())
+    writer = store.writer("run0")
+    writer.add([rows.record(cell_id="new")], rows.classes(rows.record(cell_id="new")))
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+        die_at(patch, step)
+        writer.flush()
+    assert [len(part) for part in seen(store)] == [1 + committed, 2 + 2 * committed]
+    writer.add([rows.record(2, cell_id="second")], [])
+    assert writer.flush() == 2 - committed
+    assert [len(part) for part in seen(store)] == [3, 4]
+
+
+def test_a_commit_that_raised_but_reached_the_store_counts_once(tmp_path: Path, rows: SimpleNamespace) -> None:
+    """A remote put can time out after it has succeeded."""
+    writer = Store(str(tmp_path)).writer("run0")
+    writer.add([rows.record()], rows.classes(rows.record()))
+    real = storage.write_atomic
+    with pytest.MonkeyPatch.context() as patch:
+
+        def time_out_late(path: str, data: bytes) -> None:
+            real(path, data)
+            if "/records/" in path:
+                raise TimeoutError
+
+        patch.setattr(storage, "write_atomic", time_out_late)
+        with pytest.raises(TimeoutError):
+            writer.flush()
+    assert writer.flush() == 1
+    assert [len(part) for part in seen(Store(str(tmp_path)))] == [1, 2]

@@ -31,17 +31,6 @@ def of_another_machine(root: str, run_id: str = "a", age: float = 0.0, **changes
     storage.write_atomic(storage.join(root, "leases", "1-of-1.json"), json.dumps(facts).encode())
 
 
-def test_the_first_run_holds_it(root: str) -> None:
-    assert Lease(root, "a").take() is None
-
-
-def test_a_second_run_is_told_of_the_first(root: str) -> None:
-    Lease(root, "a").take()
-    other = Lease(root, "b").take()
-    assert other is not None
-    assert (other["run_id"], other["pid"], other["host"]) == ("a", os.getpid(), socket.gethostname())
-
-
 def test_a_second_run_is_refused_in_one_line(root: str) -> None:
     Lease(root, "a").take()
     expected = rf"got run a on shard 1/1 \(host .*, pid {os.getpid()}\): wait for it, take another --shard, or --force"
@@ -75,13 +64,9 @@ def test_shards_are_told_of_those_that_share_cells(root: str, first: str, second
     assert (Lease(root, "b", shard(second)).take() is not None) is is_told
 
 
-def test_a_dead_process_of_this_machine_holds_nothing(root: str) -> None:
-    of_another_machine(root, host=socket.gethostname(), pid=2**22 + 1)
-    assert Lease(root, "b", fresh_seconds=100).take() is None
-
-
-def test_a_process_that_got_the_number_of_a_dead_one_holds_nothing(root: str) -> None:
-    of_another_machine(root, host=socket.gethostname(), pid=os.getpid())
+@pytest.mark.parametrize("pid", [2**22 + 1, os.getpid()], ids=["dead", "its number is another's now"])
+def test_a_dead_process_of_this_machine_holds_nothing(root: str, pid: int) -> None:
+    of_another_machine(root, host=socket.gethostname(), pid=pid)
     assert Lease(root, "b", fresh_seconds=100).take() is None
 
 
@@ -106,17 +91,13 @@ def test_nobody_waits_for_a_run_of_yesterday(root: str) -> None:
     assert Lease(root, "b", fresh_seconds=1000).take() is None
 
 
-def test_a_released_one_is_free(root: str) -> None:
+def test_only_the_holder_releases_it(root: str) -> None:
     first = Lease(root, "a")
-    first.take()
+    assert first.take() is None
+    Lease(root, "b").release()
+    assert (Lease(root, "b").take() or {})["run_id"] == "a"
     first.release()
     assert Lease(root, "b").take() is None
-
-
-def test_only_the_holder_releases_it(root: str) -> None:
-    Lease(root, "a").take()
-    Lease(root, "b").release()
-    assert Lease(root, "b").take() is not None
 
 
 def test_it_is_renewed_while_it_is_held_and_gone_after(root: str) -> None:

@@ -1,5 +1,6 @@
 """The store shows each row once a key, in the promised order, and refuses what it cannot read."""
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from freqbench.core.errors import UserError
-from freqbench.results import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, Store, to_table
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.schema import VERSION_FIELD
+from freqbench.results.writer import commit as write_pair
 
 
 def commit(store: Store, rows: SimpleNamespace, run_id: str, *records: dict) -> None:
@@ -40,16 +42,11 @@ def test_an_empty_store_has_tables_of_the_schema(store: Store) -> None:
     assert store.runs() == []
 
 
-def test_ok_wins_over_a_later_failure(store: Store, rows: SimpleNamespace) -> None:
-    commit(store, rows, "a", rows.record(1, dsc=0.1))
-    commit(store, rows, "b", rows.failed(2))
-    assert store.records()["dsc"].to_pylist() == [0.1]
-
-
-def test_the_latest_ok_wins_whatever_the_order_of_files(store: Store, rows: SimpleNamespace) -> None:
-    commit(store, rows, "a", rows.record(2, dsc=0.2))
-    commit(store, rows, "b", rows.record(1, dsc=0.1))
-    assert store.records()["dsc"].to_pylist() == [0.2]
+def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(store: Store, rows: SimpleNamespace) -> None:
+    commit(store, rows, "a", rows.record(2, dsc=0.2), rows.failed(2, cell_id="bad", error="new"))
+    commit(store, rows, "b", rows.record(1, dsc=0.1), rows.failed(1, cell_id="bad", error="old"))
+    commit(store, rows, "c", rows.failed(3))
+    assert store.records(["dsc", "error"]).to_pylist() == [{"dsc": None, "error": "new"}, {"dsc": 0.2, "error": None}]
 
 
 def test_some_columns_are_those_of_the_same_rows(store: Store, rows: SimpleNamespace) -> None:
@@ -58,11 +55,6 @@ def test_some_columns_are_those_of_the_same_rows(store: Store, rows: SimpleNames
     found = store.records(("dsc", "cell_id"))
     assert found.column_names == ["dsc", "cell_id"]
     assert found.to_pylist() == [{"dsc": 0.1, "cell_id": "cell0"}, {"dsc": 0.4, "cell_id": "c"}]
-
-
-def test_the_latest_failure_wins_over_older_ones(store: Store, rows: SimpleNamespace) -> None:
-    commit(store, rows, "a", rows.failed(2, error="new"), rows.failed(1, error="old"))
-    assert store.records()["error"].to_pylist() == ["new"]
 
 
 def test_each_part_of_the_key_tells_rows_apart(store: Store, rows: SimpleNamespace) -> None:
@@ -89,39 +81,19 @@ def test_covered_are_the_ok_keys_with_their_metrics(store: Store, rows: SimpleNa
     }
 
 
-def test_two_writers_interleave(store: Store, rows: SimpleNamespace) -> None:
-    first, second = store.writer("a"), store.writer("b")
-    for minute in range(6):
-        name, writer = ("a", first) if minute % 2 else ("b", second)
-        row = rows.record(minute, cell_id=f"cell{minute // 2}", run_id=name)
-        writer.add([row], rows.classes(row))
-        writer.flush()
-    assert store.records()["run_id"].to_pylist() == ["a", "a", "a"]
-    assert len(store.class_records()) == 6
-
-
 def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(store: Store, rows: SimpleNamespace) -> None:
     """The same record in two files, as a compaction that died leaves it, shows its classes once."""
     row = rows.record()
     for name in ("a", "b"):
-        from freqbench.results.writer import commit as write_pair
-
         write_pair(store.root, f"{name}.parquet", to_table(RECORDS, [row]), to_table(CLASS_RECORDS, rows.classes(row)))
     assert len(store.class_records()) == 2
 
 
-def test_runs_come_back_without_the_lease(store: Store) -> None:
+def test_runs_and_job_come_back(store: Store) -> None:
     store.write_run("r2", {"host": "h"})
     store.write_run("r1", {"host": "g"})
-    from freqbench.results import Lease
-
-    Lease(store.root, "r1").take()
-    assert [(run["run_id"], run["host"]) for run in store.runs()] == [("r1", "g"), ("r2", "h")]
-
-
-def test_the_job_comes_back(store: Store) -> None:
-    store.write_run("r1", {})
     store.write_job({"name": "quickstart"})
+    assert [(run["run_id"], run["host"]) for run in store.runs()] == [("r1", "g"), ("r2", "h")]
     assert store.job() == {"name": "quickstart"}
 
 
@@ -163,17 +135,49 @@ def test_a_missing_half_of_a_pair_is_named(folder: Path) -> None:
         Store(str(folder)).class_records()
 
 
-def test_a_newer_schema_is_refused(folder: Path) -> None:
+# The version of the schema
+
+EXAMPLE = Path(__file__).parent / "version_1"
+"""Written by the release of that version (job: `run.json`), never by later code: a new version adds one of its own."""
+
+# Read once from the files with pyarrow alone: cell, case, Dice, HD95, largest change.
+PGD, FGSM, FIRST, SECOND = "ea4622f656d00692", "8d48931d0fa6fa30", "412f041ee6ebda81", "0968187319dae703"
+VALUES = {
+    (PGD, FIRST): (0.05620054407334368, 9.605256860107097, 0.01568630337715149),
+    (FGSM, FIRST): (0.05448054999736821, 9.593933881822458, 0.03137257695198059),
+    (PGD, SECOND): (0.05446478832915307, 9.470684487386768, 0.01568630337715149),
+    (FGSM, SECOND): (0.052909657372100495, 9.489049227788845, 0.03137257695198059),
+}
+
+
+def test_the_stored_example_of_this_version_is_read() -> None:
+    store = Store(str(EXAMPLE))
+    found = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
+    assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in found} == VALUES
+    assert len(store.class_records()) == 24
+    assert store.job()["spec"]["name"] == "age"
+    for kind, columns in (("records", RECORDS), ("class_records", CLASS_RECORDS)):
+        (path,) = (EXAMPLE / kind).iterdir()
+        assert set(pq.read_schema(path).names) == {column.name for column in columns}, "raise SCHEMA_VERSION"
+
+
+@pytest.mark.parametrize(("version", "what"), [(2, "update freqbench"), (0, "run the job again into a new store")])
+def test_another_version_is_refused_in_one_line(folder: Path, version: int, what: str) -> None:
     path = folder / "records" / "a-000000.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: str(SCHEMA_VERSION + 1)}), path)
-    with pytest.raises(UserError, match=r"schema version 1 or older, got 2: update freqbench"):
-        Store(str(folder)).covered()
+    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: str(version)}), path)
+    (folder / "run.json").write_text(json.dumps({"job": {}, "schema_version": version}))
+    refusal = rf"(run.json|a-000000.parquet): expected results of schema version 1, got {version}: {what}$"
+    for read in (Store(str(folder)).covered, Store(str(folder)).job):
+        with pytest.raises(UserError, match=refusal):
+            read()
 
 
-def test_columns_that_an_older_file_lacks_are_null(folder: Path) -> None:
+def test_a_file_of_before_this_version_is_refused_in_one_line(folder: Path) -> None:
+    """Its number is this version's, as it was never released: its columns tell."""
     path = folder / "records" / "a-000000.parquet"
-    old = pq.read_table(path).drop_columns(["dsc_foreground", "num_windows"])
-    pq.write_table(old.append_column("gone", pa.array([1])), path)
-    (row,) = Store(str(folder)).records().to_pylist()
-    assert (row["dsc"], row["dsc_foreground"], row["num_windows"], "gone" in row) == (0.5, None, None, False)
+    pq.write_table(pq.read_table(path).drop_columns(["target_method"]), path)
+    with pytest.raises(
+        UserError, match=r"expected the columns .* version 1, got no target_method.*: run the job again"
+    ):
+        Store(str(folder)).covered()

@@ -13,15 +13,6 @@ from freqbench.results import RECORDS, Store, to_table
 from freqbench.results import writer as writer_module
 
 
-def test_rows_wait_until_they_are_flushed(tmp_path: Path, rows: SimpleNamespace) -> None:
-    store = Store(str(tmp_path))
-    writer = store.writer("run0")
-    assert writer.add([rows.record()], []) == 0
-    assert len(store.records()) == 0
-    assert writer.flush() == 1
-    assert len(store.records()) == 1
-
-
 def test_five_thousand_rows_are_committed_at_once(
     tmp_path: Path, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,13 +102,6 @@ def test_a_row_that_does_not_fit_is_a_mistake_of_the_program(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         to_table(RECORDS, [rows.record() | change])
-
-
-def test_a_missing_column_is_a_mistake_of_the_program(rows: SimpleNamespace) -> None:
-    row = rows.record()
-    del row["dsc"]
-    with pytest.raises(ValueError, match=r"missing \['dsc'\]"):
-        to_table(RECORDS, [row])
 
 
 def test_numpy_scalars_are_taken(rows: SimpleNamespace) -> None:

@@ -10,9 +10,10 @@ from rich.console import Console
 from tiny import ARGS, JOB, ROI, SHAPE, execute, expanded, job
 
 from freqbench import models
-from freqbench.audit import account, environment
+from freqbench.audit import comparison, reproduce
 from freqbench.audit.reproduce import Reproducer, Reproduction
 from freqbench.core.errors import UserError
+from freqbench.core.machine import versions
 from freqbench.engine import provenance
 from freqbench.engine import run as runner
 from freqbench.exchange import predictions
@@ -47,7 +48,7 @@ def all_of(store: Path, job: object = None) -> list[Reproduction]:
 
 def said(store: Path, row: str) -> tuple[bool, str]:
     text = io.StringIO()
-    is_equal = account.reproduce(str(store), row, None, 0, None, Console(file=text, width=200))
+    is_equal = reproduce.reproduce(str(store), row, None, 0, None, Console(file=text, width=200))
     return is_equal, text.getvalue()
 
 
@@ -70,61 +71,50 @@ def test_every_row_is_equal_to_the_bit_and_the_store_is_left_alone(made: Path) -
     assert contents(made) == before
 
 
-@pytest.mark.parametrize(
-    ("column", "by"), [("dsc", 0.1), ("hd95_mm", 1e-12), ("ssim", 1e-9), ("voxel_success", 0.25), ("num_forwards", 1)]
-)
-def test_a_value_that_was_changed_is_named_with_its_column(made: Path, tmp_path: Path, column: str, by: float) -> None:
+def test_values_that_were_changed_are_named_with_their_columns(made: Path, tmp_path: Path) -> None:
     store = copied(made, tmp_path)
     row = next(row for row in Store(str(store)).records().to_pylist() if row["attack"] == "pgd")
     key = {name: row[name] for name in KEY}
-    set_first(store, "records", key, **{column: row[column] + by})
+    changes = {"dsc": 0.1, "hd95_mm": 1e-12, "ssim": 1e-9, "voxel_success": 0.25, "num_forwards": 1}
+    set_first(store, "records", key, **{column: row[column] + by for column, by in changes.items()})
     is_equal, text = said(store, row_id(*key.values()))
     assert not is_equal
     assert "DIFFERENT" in text
-    assert re.search(rf"│ {column} ", text)
-    assert account.NONE_DIFFERS in text or "differs: code" in text
+    assert re.findall(r"(?m)^│ (\w+)", text) == list(changes)
+    assert reproduce.NONE_DIFFERS in text or "differs: code" in text
 
 
-def test_a_class_s_value_that_was_changed_is_named_with_its_class(made: Path, tmp_path: Path) -> None:
+def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(made: Path, tmp_path: Path) -> None:
     store = copied(made, tmp_path)
-    where = {"class_index": 2, "target_model_id": Store(str(store)).records(["target_model_id"])[0][0].as_py()}
-    set_first(store, "class_records", where, label_voxels=7)
-    wrong = [each for each in all_of(store) if each.verdict == "different"]
-    assert [
-        [d.column.rpartition(": ")[2] for d in each.comparison.differences] for each in wrong if each.comparison
-    ] == [["label_voxels"]]
+
+    def change(rows: list[dict[str, object]]) -> None:
+        rows[8]["label_voxels"] = 7  # of the second record: six classes each
+        del rows[0]
+
+    alter(store, "class_records", change)
+    found = [each.comparison.differences for each in all_of(store) if each.verdict == "different" and each.comparison]
+    columns = sorted(each.column.rpartition(": ")[2] for differences in found for each in differences)
+    assert (len(found), columns) == (2, ["label_voxels", "rows of classes"])
 
 
-def test_a_class_that_is_gone_is_told(made: Path, tmp_path: Path) -> None:
+def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(
+    made: Path, tmp_path: Path
+) -> None:
     store = copied(made, tmp_path)
-    alter(store, "class_records", lambda rows: rows.pop(0))
-    (wrong,) = [each for each in all_of(store) if each.verdict == "different"]
-    assert wrong.comparison
-    assert [each.column for each in wrong.comparison.differences] == ["rows of classes"]
-
-
-def test_other_versions_excuse_what_is_within_the_tolerance_and_no_more(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
-    alter_json(run_file(store), lambda run: run["versions"].update(torch="1.0"))
     row = Store(str(store)).records().to_pylist()[0]
-    text = ""
-    for by, verdict in ((0.001, "within the tolerances"), (0.3, "DIFFERENT")):
-        set_first(store, "records", {name: row[name] for name in KEY}, dsc=row["dsc"] + by)
-        is_equal, text = said(store, row_id(*(row[name] for name in KEY)))
+    key = {name: row[name] for name in KEY}
+    for package, by, verdict in (
+        ("ray", 1e-9, "DIFFERENT"),
+        ("torch", 0.001, "within the tolerances"),
+        ("torch", 0.3, "DIFFERENT"),
+    ):
+        alter_json(run_file(store), lambda run, package=package: run["versions"].update({package: "1.0"}))
+        set_first(store, "records", key, dsc=row["dsc"] + by)
+        is_equal, text = said(store, row_id(*key.values()))
         assert verdict in text
-        assert is_equal == (by < 0.01)
-    assert f"differs: torch: 1.0 then, {provenance.versions()['torch']} now" in text
+        assert is_equal == (verdict != "DIFFERENT")
+        assert f"differs: {package}: 1.0 then, {versions()[package]} now" in text
     assert "(beyond)" in text
-
-
-def test_packages_that_compute_nothing_excuse_nothing(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
-    alter_json(run_file(store), lambda run: run["versions"].update(ray="1.0"))
-    row = Store(str(store)).records().to_pylist()[0]
-    set_first(store, "records", {name: row[name] for name in KEY}, dsc=row["dsc"] + 1e-9)
-    is_equal, text = said(store, row_id(*(row[name] for name in KEY)))
-    assert not is_equal
-    assert "differs: ray: 1.0 then" in text
 
 
 @pytest.mark.parametrize(
@@ -137,8 +127,8 @@ def test_packages_that_compute_nothing_excuse_nothing(made: Path, tmp_path: Path
 )
 def test_the_machine_is_a_cause(made: Path, tmp_path: Path, change: dict[str, str], text: str) -> None:
     stored = {"device": "cpu", "threads": 1, "window_batch": 1}
-    run = {"versions": provenance.versions(), "processor": provenance.processor(), "code": provenance.git_state()}
-    causes = environment.causes(run | change, stored | change, stored)
+    run = {"versions": versions(), "processor": provenance.processor(), "code": provenance.git_state()}
+    causes = comparison.causes(run | change, stored | change, stored)
     assert [cause.excuses for cause in causes if cause.text.startswith(text)] == [True]
 
 
@@ -243,7 +233,7 @@ def test_a_row_of_a_tool_is_told_in_one_line(made: Path, tmp_path: Path) -> None
         said(store, first_id(store, target_model="tool"))
 
 
-# What a store may not do, and stores of older releases
+# What a store may not do
 
 
 def test_a_store_cannot_have_its_code_run(made: Path, tmp_path: Path) -> None:
@@ -257,25 +247,21 @@ def test_a_store_cannot_have_its_code_run(made: Path, tmp_path: Path) -> None:
         all_of(store)
 
 
-@pytest.mark.parametrize("age", ["1.0", "1.1", "1.2", "1.3"])
-def test_rows_of_every_age_are_computed_again(age: str) -> None:
+def test_rows_of_the_stored_example_are_computed_again() -> None:
     """To the bit where they were made; the run's file does not say the processor, so that less will do elsewhere."""
-    store = Path(__file__).parents[1] / "results" / "ages" / age
-    found = all_of(store)
-    assert {each.verdict for each in found} <= {"equal", "close"}
+    found = all_of(Path(__file__).parents[1] / "results" / "version_1")
     assert len(found) == 4
-    lacks = {name for each in found if each.comparison for name in each.comparison.skipped}
-    assert lacks == ({"energy_low", "energy_middle", "energy_high"} if age == "1.0" else set())
+    assert {each.verdict for each in found} <= {"equal", "close"}
 
 
 @pytest.mark.parametrize(("row", "count"), [(None, None), ("abcdef", 3)])
 def test_a_row_or_a_number_of_rows_is_asked_for(made: Path, row: str | None, count: int | None) -> None:
     with pytest.raises(UserError, match="expected one of --row ID and --random N"):
-        account.reproduce(str(made), row, count, 0, None, Console(file=io.StringIO()))
+        reproduce.reproduce(str(made), row, count, 0, None, Console(file=io.StringIO()))
 
 
 def test_a_number_of_rows_ends_with_a_count(made: Path, tmp_path: Path) -> None:
     place, text = copied(made, tmp_path), io.StringIO()
     set_first(place, "records", linf=0.5)
-    assert not account.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))
+    assert not reproduce.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))
     assert text.getvalue().endswith("8 rows: 7 equal to the bit, 1 DIFFERENT\n")

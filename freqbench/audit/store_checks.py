@@ -1,0 +1,475 @@
+"""Reads the files of a store once, and tells which rows contradict their columns, their classes or each other.
+
+One row group is in memory at a time. What later checks ask is kept as 64-bit hashes of keys, eight megabytes for a
+million of them: two of a million differ and share one with a probability of 3e-8 (n^2 / 2^65).
+"""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
+from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
+from freqbench.results.rowid import row_id
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
+from freqbench.results.tolerances import EXACT, TOLERANCES
+
+MOST_EXAMPLES = 3
+MOST_DOUBLES = 200_000
+"""Rows of keys with several that are compared at most: some 100 MB."""
+
+MOST_KINDS = 100_000
+"""Settings of cells, and origins of rows, that are kept at most."""
+
+CELL = (
+    *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
+    *("precision", "compile", "num_classes", "params"),
+)
+ORIGIN = ("run_id", "dataset", "case_id", "case_key", "source_model_id", "target_model_id")
+SCORES = tuple(column.name for column in RECORDS if column.mark == "result" and not pa.types.is_string(column.type))
+
+Row = dict[str, Any]
+Verdict = Literal["ok", "wrong", "not checked"]
+Hashes = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check of a store.
+
+    Attributes:
+        name: of the check, one word.
+        verdict: `not checked` where what it needs is not there.
+        text: one sentence.
+    """
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+class Findings:
+    """What is wrong, by check: the first few places and how many more."""
+
+    def __init__(self) -> None:
+        self._wrong: dict[str, list[str]] = {}
+        self._counts = Counter[str]()
+
+    def wrong(self, name: str, text: str) -> None:
+        """Something is wrong."""
+        self._counts[name] += 1
+        if self._counts[name] <= MOST_EXAMPLES:
+            self._wrong.setdefault(name, []).append(text)
+
+    def wrong_rows(
+        self, name: str, where: str, rows: pa.Table, mask: Mask, text: str, *values: Floats, what: str = "rows"
+    ) -> None:
+        """Rows that a mask `[rows]` has any of are wrong: how many, and the first by its id.
+
+        The text's braces are for what `values`, `[rows]` each, are there.
+        """
+        if mask.any():
+            first = int(mask.argmax())
+            key = [str(rows[column][first].as_py()) for column in KEY]
+            text = text.format(*(each[first] for each in values))
+            self.wrong(name, f"{where}{text} in {int(mask.sum())} {what}, first of row {row_id(*key)}")
+
+    def check(self, name: str, ok: str, missing: str = "") -> Check:
+        """The verdict of a check.
+
+        Args:
+            name: of it.
+            ok: the sentence if nothing is wrong.
+            missing: why it could not be made, if it could not; what is wrong is wrong all the same.
+        """
+        if texts := self._wrong.get(name):
+            rest = self._counts[name] - len(texts)
+            more = f"; and {rest} more like these" if rest else ""
+            return Check(name=name, verdict="wrong", text="; ".join(texts) + more)
+        return Check(name=name, verdict="not checked" if missing else "ok", text=missing or ok)
+
+
+# Hashes of rows
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
+
+
+@lru_cache(maxsize=2**20)
+def _hash_text(text: str | None) -> int:
+    packed = b"\x00null" if text is None else text.encode(errors="replace")
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
+
+
+def hash_texts(texts: Iterable[str | None]) -> Hashes:
+    """A hash of each text, null being one of them."""
+    return np.fromiter(map(_hash_text, texts), np.uint64)
+
+
+def mixed(parts: Iterable[Hashes]) -> Hashes:
+    """One hash of several, in their order; arrays are broadcast against each other."""
+    found = np.zeros(1, np.uint64)
+    for part in parts:
+        found = (found ^ part) * _ODD
+        found = found ^ (found >> _SHIFT)
+    return found
+
+
+def hash_rows(table: pa.Table, columns: Sequence[str]) -> Hashes:
+    """A hash of each row's values in some columns, `[rows]`."""
+    return mixed(_hash_column(table[name]) for name in columns) if len(table) else np.zeros(0, np.uint64)
+
+
+def _hash_column(column: pa.ChunkedArray) -> Hashes:
+    if pa.types.is_dictionary(column.type):
+        words = _Words(column)
+        found: Hashes = hash_texts(words.texts)[words.codes]
+        return found
+    is_float = pa.types.is_floating(column.type)
+    numbers = pc.fill_null(column, 0.0) if is_float else pc.fill_null(column.cast(pa.int64()), 0)
+    nulls = np.where(_valid(column), np.uint64(0), np.uint64(_hash_text(None)))
+    return mixed([numbers.to_numpy().view(np.uint64), nulls])
+
+
+def among(hashes: Hashes, known: Hashes) -> Mask:
+    """Which hashes are among others, which are sorted: for a few at a time, where `np.isin` would sort again."""
+    found: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
+    return found
+
+
+# Columns as arrays
+
+
+class _Words:
+    """A column of few texts: each once, null the last, and which of them every row has."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        coded = column.unify_dictionaries().combine_chunks()
+        self.texts: list[str | None] = [*coded.dictionary.to_pylist(), None]
+        self.codes = pc.fill_null(coded.indices, len(self.texts) - 1).to_numpy()
+
+    def mask(self, holds: Sequence[bool]) -> Mask:
+        """The rows whose text something holds of; `holds` has a value a text."""
+        rows: Mask = np.array(holds, np.bool_)[self.codes]
+        return rows
+
+
+def _valid(column: pa.ChunkedArray) -> Mask:
+    found: Mask = pc.is_valid(column).to_numpy()
+    return found
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    """Numbers, null as NaN."""
+    found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    return found
+
+
+def _is_ok(table: pa.Table) -> Mask:
+    words = _Words(table["status"])
+    return words.mask([text == "ok" for text in words.texts])
+
+
+def _agree(one: Floats, other: Floats, slack: Floats) -> Mask:
+    """Where numbers are equal, both NaN, or not further apart than the slack."""
+    agrees: Mask = (one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= slack)
+    return agrees
+
+
+# Values of single rows
+
+SLACK = 1e-6  # beyond a range: rounding
+_POSITIVE = ("voxels", "mm", "count", "bytes", "s", "distance", "ratio", "intensity 0..1", "the data's unit")
+UNITS: Mapping[str, tuple[float, float]] = {
+    "fraction": (0.0, 1.0),
+    "1 - distance": (-math.inf, 1.0),
+    **dict.fromkeys(_POSITIVE, (0.0, math.inf)),
+}
+COLUMNS: Mapping[str, tuple[float, float]] = {"ssim": (-1.0, 1.0), "ssim_body": (-1.0, 1.0), "linf": (0.0, 1.0)}
+INFINITE = ("psnr", "seam_energy")  # of volumes that are equal, and of a change within one voxel of a seam
+
+
+def _check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, findings: Findings) -> None:
+    """Columns that must not be null, and numbers in the range of their unit."""
+    for column in columns:
+        name, values = column.name, rows[column.name]
+        if column.required and values.null_count:
+            findings.wrong_rows("values", where, rows, ~_valid(values), f"{name}: null", what=what)
+        if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
+            low, high = COLUMNS.get(name) or UNITS.get(column.unit, (-math.inf, math.inf))
+            numbers = _floats(values)
+            outside = (numbers < low - SLACK) | (numbers > high + SLACK)
+            if name not in INFINITE:
+                outside |= np.isinf(numbers)
+            text = f"{name}: {{:g}} where {low:g} to {high:g} is possible"
+            findings.wrong_rows("values", where, rows, outside, text, numbers, what=what)
+
+
+def _check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
+    """States, errors, names of metrics, and for every score that is null a reason."""
+
+    def tell(mask: Mask, text: str) -> None:
+        findings.wrong_rows("values", where, rows, mask, text)
+
+    status, covers, reasons = (_Words(rows[name]) for name in ("status", "metrics", "null_reasons"))
+    ok, failed = (status.mask([text == state for text in status.texts]) for state in ("ok", "failed"))
+    has_error = _valid(rows["error"])
+    tell(~ok & ~failed, "status: neither ok nor failed")
+    tell(failed & ~has_error, "error: none in a failed row")
+    tell(ok & has_error, "error: one in a row that is ok")
+    listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
+    tell(covers.mask([not names <= metrics.keys() for names in listed]), "metrics: unknown")
+    stated = [_reasons(text) for text in reasons.texts]
+    tell(reasons.mask([each is None for each in stated]), "null_reasons: not what it is")
+    for metric, columns in metrics.items():
+        asked = ok & covers.mask([metric in names for names in listed])
+        for name in columns:
+            if rows[name].null_count:
+                excused = reasons.mask([each is None or name in each for each in stated])
+                tell(asked & ~_valid(rows[name]) & ~excused, f"{name}: null without a reason")
+
+
+def _reasons(text: str | None) -> frozenset[str] | None:
+    """The columns that a row gives a reason for; None where the text is something else."""
+    try:
+        given = object_of(text or "{}", "null_reasons")
+    except UserError:
+        return None
+    return frozenset(given) if given.keys() <= {column.name for column in RECORDS} else None
+
+
+# Records against their classes
+
+ROUNDING = 1e-9
+MEANS: Mapping[str, tuple[str, int]] = {
+    "dsc": ("dsc", 0),
+    "dsc_clean": ("dsc_clean", 0),
+    "dsc_foreground": ("dsc", 1),
+    "dsc_foreground_clean": ("dsc_clean", 1),
+    "hd95": ("hd95", 0),
+    "hd95_clean": ("hd95_clean", 0),
+    "hd95_mm": ("hd95_mm", 1),
+    "hd95_mm_clean": ("hd95_mm_clean", 1),
+    "hd95_medpy_mm": ("hd95_medpy_mm", 1),
+}
+"""Columns of records: of which column of the classes they are the mean over defined values, and from which class on."""
+COUNTS = ("hd95_undefined_classes", "missed_classes", "hallucinated_classes")
+NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
+
+
+class _ClassSums:
+    """Sums over the classes of the records of one file, columns NEEDED."""
+
+    def __init__(self, records: pa.Table) -> None:
+        self._records = records
+        hashes = hash_rows(records, COMMIT)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes: Hashes = hashes[self._order]
+        self._sums = defaultdict[tuple[str, str], Floats](lambda: np.zeros(len(records)))
+        self._orphans = 0
+
+    def add(self, classes: pa.Table) -> None:
+        """Add rows of class_records."""
+        hashes = hash_rows(classes, COMMIT)
+        is_known = among(hashes, self._hashes)
+        if not is_known.all():
+            self._orphans += int((~is_known).sum())
+            classes, hashes = classes.filter(pa.array(is_known)), hashes[is_known]
+        of = self._order[np.searchsorted(self._hashes, hashes)]
+
+        def add(name: str, what: str, weights: NDArray[Any]) -> None:
+            self._sums[name, what] += np.bincount(of, weights, len(self._records))
+
+        index = pc.fill_null(classes["class_index"], -1).to_numpy()
+        add("class_index", "rows", np.ones(len(index)))
+        add("class_index", "squares", (index + 1.0) ** 2)
+        for name, (column, first) in MEANS.items():
+            values = _floats(classes[column])
+            is_defined = (index >= first) & ~np.isnan(values)
+            add(name, "asked", (index >= first) & _valid(classes[column]))
+            add(name, "defined", is_defined)
+            add(name, "total", np.where(is_defined, values, 0.0))
+        label, pred = _floats(classes["label_voxels"]), _floats(classes["pred_voxels"])
+        has_voxels, is_foreground = ~np.isnan(label) & ~np.isnan(pred), index > 0
+        for name, asked, counted in (
+            ("hd95_undefined_classes", _valid(classes["hd95"]), np.isnan(_floats(classes["hd95"]))),
+            ("missed_classes", has_voxels, is_foreground & (label > 0) & (pred <= 0)),
+            ("hallucinated_classes", has_voxels, is_foreground & (label <= 0) & (pred > 0)),
+        ):
+            add(name, "asked", asked)
+            add(name, "total", asked & counted)
+
+    @np.errstate(invalid="ignore")
+    def compare(self, where: str, findings: Findings) -> None:
+        """Tell of records that do not have each class once, and of means and counts that are not their classes'."""
+        records, sums = self._records, self._sums
+        if self._orphans:
+            findings.wrong("classes", f"{where}{self._orphans} rows of classes have no record in their file")
+        expected = np.where(_is_ok(records), np.nan_to_num(_floats(records["num_classes"])), 0.0)
+        squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
+        rows = sums["class_index", "rows"]
+        is_complete, is_each = rows == expected, sums["class_index", "squares"] == squares
+        text = "rows of classes: {:g}, expected {:g}"
+        findings.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
+        findings.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
+        is_whole = _is_ok(records) & is_complete & is_each
+        for name in (*MEANS, *COUNTS):
+            stored = _floats(records[name])
+            expected = sums[name, "total"] / (sums[name, "defined"] if name in MEANS else 1.0)
+            slack = ROUNDING * np.maximum(1.0, np.abs(expected))
+            compared = is_whole & _valid(records[name]) & (sums[name, "asked"] > 0)
+            wrong = compared & ~_agree(stored, expected, slack)
+            text = f"{name}: {{:g}}, the classes say {{:g}}"
+            findings.wrong_rows("classes", where, records, wrong, text, stored, expected)
+
+
+class Survey:
+    """A store's files, each read once, and what of them later checks ask.
+
+    Attributes:
+        names: of the files.
+        counts: rows by table.
+        keys: a hash of KEY a record.
+        volumes: a hash of its cell and case a record.
+        is_ok: whether its row is ok, a record.
+        cells: the distinct settings of cells, columns CELL, sorted.
+        origins: the distinct runs, cases and models of rows, columns ORIGIN, sorted.
+        left_out: kinds that `cells` and `origins` had no room for.
+
+    Args:
+        root: of the store.
+        metrics: the columns of each metric.
+        findings: told of what is wrong: `files`, `schema`, `values`, `classes`.
+
+    Raises:
+        UserError: another release wrote it, or the store changes while it is read.
+    """
+
+    def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
+        self._files, self._metrics, self._findings = Files(root), metrics, findings
+        self._cells: dict[int, Row] = {}
+        self._origins: dict[int, Row] = {}
+        nothing = np.zeros(0, np.uint64)
+        self._parts: list[tuple[Hashes, Hashes, Mask, NDArray[np.int32]]] = [
+            (nothing, nothing, np.zeros(0, np.bool_), np.zeros(0, np.int32))
+        ]
+        self.names = self._files.names()
+        self.counts = dict.fromkeys(SCHEMAS, 0)
+        self.left_out = 0
+        for number, name in enumerate(self.names):
+            try:
+                are_whole = [self._has_columns(kind, name) for kind in SCHEMAS]  # tells of both
+                if all(are_whole):
+                    self._read_pair(number, name)
+            except FileNotFoundError:
+                if name not in self._files.names():
+                    raise UserError(f"{root}: changes while it is read: verify it when no run goes on") from None
+                findings.wrong("files", f"class_records/{name}: missing, though its records are there")
+            except VersionError:
+                raise
+            except UserError as error:
+                findings.wrong("files", str(error))
+        self.keys, self.volumes, self.is_ok, self._file = map(np.concatenate, zip(*self._parts, strict=True))
+        self._parts.clear()
+
+        def nulls_last(row: Row) -> list[tuple[bool, Any]]:
+            return [(value is None, value) for value in row.values()]
+
+        self.cells, self.origins = (sorted(kinds.values(), key=nulls_last) for kinds in (self._cells, self._origins))
+
+    @np.errstate(invalid="ignore")
+    def compare_doubles(self) -> str:
+        """Compare the rows of a key that are ok, `doubles`; returns a sentence on what there is.
+
+        They are equal to the bit where they are one execution in two files, else within the tolerances.
+        """
+        ok = np.flatnonzero(self.is_ok)
+        ok = ok[np.argsort(self.keys[ok], kind="stable")]
+        is_repeated = self.keys[ok][1:] == self.keys[ok][:-1]
+        is_double = np.append(is_repeated, False) | np.insert(is_repeated, 0, False)
+        chosen = ok[is_double[: len(ok)]]
+        count = len(chosen) - int(is_repeated.sum())
+        if not count:
+            return "no key has two rows that are ok"
+        rows = self._rows_of(chosen[:MOST_DOUBLES])
+        before, after = rows.slice(0, len(rows) - 1), rows.slice(1)
+        keys, executions = hash_rows(rows, KEY), hash_rows(rows, COMMIT)
+        is_pair, is_copy = keys[1:] == keys[:-1], executions[1:] == executions[:-1]
+        for name in SCORES:
+            one, other = _floats(before[name]), _floats(after[name])
+            tolerance = TOLERANCES["records"].get(name, EXACT)
+            slack = np.where(is_copy, 0.0, tolerance.absolute + tolerance.relative * np.abs(one))
+            differs = is_pair & _valid(before[name]) & _valid(after[name]) & ~_agree(one, other, slack)
+            text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
+            self._findings.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
+        rest = f"; {len(chosen) - MOST_DOUBLES} of their rows were not compared" if len(chosen) > MOST_DOUBLES else ""
+        return f"{count} keys have several rows that are ok, and they agree: the latest counts{rest}"
+
+    def _rows_of(self, chosen: NDArray[np.int64]) -> pa.Table:
+        """The rows of the keys of some records with what is compared, those of a key together, in their order."""
+        wanted, tables = np.unique(self.keys[chosen]), []
+        for number in np.unique(self._file[chosen]):
+            columns = (*KEY, "run_id", "finished_at", "status", *SCORES)
+            table = self._files.columns("records", self.names[number], columns)
+            tables.append(table.filter(pa.array(_is_ok(table) & among(hash_rows(table, KEY), wanted))))
+        rows = pa.concat_tables(tables).unify_dictionaries()
+        finished = rows["finished_at"].cast(pa.int64()).to_numpy()
+        return rows.take(pa.array(np.lexsort((finished, hash_rows(rows, KEY)))))
+
+    def _read_pair(self, number: int, name: str) -> None:
+        """Read both files; the classes of a pair that cannot be read to its end are not compared."""
+        where = f"records/{name}: "
+        needed = [coded_schema("records", NEEDED).empty_table()]
+        for rows in self._pieces("records", name):
+            _check_columns(RECORDS, rows, where, "rows", self._findings)
+            _check_words(rows, where, self._metrics, self._findings)
+            self._keep_kinds(rows, CELL, self._cells)
+            self._keep_kinds(rows, ORIGIN, self._origins)
+            file = np.full(len(rows), number, np.int32)
+            self._parts.append((hash_rows(rows, KEY), hash_rows(rows, ("cell_id", "case_key")), _is_ok(rows), file))
+            needed.append(rows.select(list(NEEDED)))
+        sums = _ClassSums(pa.concat_tables(needed).unify_dictionaries())
+        for rows in self._pieces("class_records", name):
+            _check_columns(CLASS_RECORDS, rows, f"class_records/{name}: ", "rows of classes", self._findings)
+            sums.add(rows)
+        sums.compare(where, self._findings)
+
+    def _pieces(self, kind: str, name: str) -> Iterable[pa.Table]:
+        """A file in pieces, all columns, texts as codes, comparing the checksums of its pages."""
+        schema = coded_schema(kind, SCHEMAS[kind].names)
+        for piece in self._files.pieces(kind, name, self._files.open(kind, name), schema, is_checked=True):
+            self.counts[kind] += len(piece)
+            yield piece
+
+    def _keep_kinds(self, rows: pa.Table, columns: Sequence[str], kinds: dict[int, Row]) -> None:
+        """Keep one row of each kind, the distinct values of some columns, while there is room."""
+        hashes, places = np.unique(hash_rows(rows, columns), return_index=True)
+        new = [(kind, at) for kind, at in zip(hashes.tolist(), places.tolist(), strict=True) if kind not in kinds]
+        kept = new[: max(0, MOST_KINDS - len(kinds))]
+        self.left_out += len(new) - len(kept)
+        found = rows.select(list(columns)).take(pa.array([at for _, at in kept], pa.int64())).to_pylist()
+        kinds |= {kind: row for (kind, _), row in zip(kept, found, strict=True)}
+
+    def _has_columns(self, kind: str, name: str) -> bool:
+        """Whether a file can be read by the documented columns; tells of those that are not as documented."""
+        known, found = SCHEMAS[kind], self._files.schema(kind, name)
+        missing = [column for column in known.names if column not in found.names]
+        misfits = [field for field in found if field.name in known.names and field.type != known.field(field.name).type]
+        wrong = [f"no column {column}" for column in missing]
+        wrong += [f"column {column}, which nobody documents" for column in found.names if column not in known.names]
+        wrong += [f"{field.name}: {field.type} in place of {known.field(field.name).type}" for field in misfits]
+        for text in wrong:
+            self._findings.wrong("schema", f"{kind}/{name}: {text}")
+        return not missing and not misfits

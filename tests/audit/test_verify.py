@@ -1,0 +1,415 @@
+"""Damage of every kind is planted in a sound store, and each is found by its own check."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from altered import Rows, alter, alter_json, copied, run_file, set_first
+from tiny import execute, expanded, job
+
+from freqbench.audit import store_checks
+from freqbench.audit.store_checks import Check
+from freqbench.audit.verify import verify
+from freqbench.core.errors import UserError
+from freqbench.results import KEY, RECORDS, Shard, Store
+from freqbench.results.rowid import row_id
+from freqbench.results.schema import VERSION_FIELD
+
+ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "gn", "std": "8/255"}]
+CONTENT = job(attacks=ATTACKS, save_adversarial="nifti", datasets=[{"name": "phantom", "shape": [16] * 3, "cases": 2}])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "out"
+    execute(CONTENT, folder)
+    return folder
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    return copied(made, tmp_path)
+
+
+@pytest.fixture
+def all_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_checks, "MOST_EXAMPLES", 99)
+
+
+def checks(store: Path, with_volumes: bool = False) -> dict[str, Check]:
+    return {check.name: check for check in verify(Store(str(store)), with_volumes)}
+
+
+def wrong(store: Path, with_volumes: bool = False) -> dict[str, str]:
+    """What is wrong, by check."""
+    return {name: check.text for name, check in checks(store, with_volumes).items() if check.verdict == "wrong"}
+
+
+def pair_of(store: Path, kind: str = "records") -> Path:
+    (path,) = (store / kind).glob("*.parquet")
+    return path
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEY)
+
+
+def test_a_sound_store_has_nothing_wrong_and_is_left_alone(store: Path) -> None:
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    found = checks(store, with_volumes=True)
+    assert {name: check.verdict for name, check in found.items()} == dict.fromkeys(found, "ok")
+    assert found["values"].text == "16 records and 96 rows of classes are in their ranges"
+    assert found["holes"].text == "16 records that the job asks for have a row"
+    assert before == {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+# files
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["records", "class_records"])
+def test_a_flipped_bit_is_found_by_the_page_s_checksum(store: Path, kind: str) -> None:
+    """In the last page of a column of floats: it would decode all the same, to another number or none."""
+    path = pair_of(store, kind)
+    column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).get_field_index("dsc"))
+    flip(path, column.data_page_offset + column.total_compressed_size // 2)
+    found = wrong(store)
+    assert set(found) <= {"files", "holes"}
+    assert f"{kind}/{path.name}" in found["files"]
+
+
+def test_torn_and_missing_files_are_named(store: Path) -> None:
+    path = pair_of(store)
+    shutil.copy(path, path.parent / "alone-000000.parquet")
+    shutil.copy(pair_of(store, "class_records"), store / "class_records" / "dead-000000.parquet")
+    path.write_bytes(path.read_bytes()[:-100])
+    found = checks(store)["files"].text
+    assert "class_records/alone-000000.parquet: missing, though its records are there" in found
+    assert f"records/{path.name}: expected a Parquet file of results" in found
+
+
+def test_classes_without_records_are_told_and_harmless(store: Path) -> None:
+    shutil.copy(pair_of(store, "class_records"), store / "class_records" / "dead-000000.parquet")
+    assert "1 files of classes without records" in checks(store)["files"].text
+    assert not wrong(store)
+
+
+# schema
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda table: table.drop_columns(["dsc_foreground"]), "no column dsc_foreground"),
+        (lambda table: table.append_column("own", pa.nulls(len(table))), "column own, which nobody documents"),
+        (
+            lambda table: table.set_column(0, "cell_id", pa.array(range(len(table)))),
+            "cell_id: int64 in place of string",
+        ),
+    ],
+)
+def test_columns_that_are_not_documented_so_are_named(
+    store: Path, change: Callable[[pa.Table], pa.Table], text: str
+) -> None:
+    path = pair_of(store)
+    table = pq.read_table(path)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+    assert text in wrong(store)["schema"]
+
+
+def test_a_store_of_another_version_is_refused_in_one_line(store: Path) -> None:
+    table = pq.read_table(pair_of(store))
+    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"2"}), pair_of(store))
+    with pytest.raises(UserError, match="expected results of schema version 1, got 2: update freqbench"):
+        verify(Store(str(store)))
+
+
+def test_the_stored_example_of_this_version_is_sound() -> None:
+    found = checks(Path(__file__).parents[1] / "results" / "version_1")
+    assert {name for name, check in found.items() if check.verdict != "ok"} == {"volumes"}
+
+
+# values
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"voxel_success": 1.5}, "voxel_success: 1.5 where 0 to 1 is possible"),
+    ({"linf": -0.25}, "linf: -0.25 where 0 to 1 is possible"),
+    ({"hd95_penalised": math.inf}, "hd95_penalised: inf where 0 to inf is possible"),
+    ({"dataset": None}, "dataset: null"),
+    ({"status": "done"}, "status: neither ok nor failed"),
+    ({"error": "out of memory"}, "error: one in a row that is ok"),
+    ({"status": "failed"}, "error: none in a failed row"),
+    ({"metrics": "dsc,hd59"}, "metrics: unknown"),
+    ({"null_reasons": "[1]"}, "null_reasons: not what it is"),
+    ({"hd95": None}, "hd95: null without a reason"),
+]
+POSSIBLE: list[dict[str, Any]] = [
+    {"psnr": math.inf},
+    {"hd95": math.nan, "voxel_success": math.nan},
+    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'},
+    {"metrics": "", "hd95": None},
+]
+
+
+@pytest.mark.usefixtures("all_told")
+def test_values_that_cannot_be_are_named_with_their_row_and_no_others(store: Path) -> None:
+    keys: list[tuple[str, ...]] = []
+
+    def change(rows: Rows) -> None:
+        keys.extend(key_of(row) for row in rows)
+        for row, values in zip(rows, [*(values for values, _ in IMPOSSIBLE), *POSSIBLE], strict=False):
+            row |= values
+
+    alter(store, "records", change)
+    where = f"records/{pair_of(store).name}: "
+    expected = {
+        f"{where}{text} in 1 rows, first of row {row_id(*key)}"
+        for key, (_, text) in zip(keys, IMPOSSIBLE, strict=False)
+    }
+    assert set(wrong(store)["values"].split("; ")) == expected
+
+
+def test_values_of_classes_that_cannot_be_are_named(store: Path) -> None:
+    set_first(store, "class_records", hd95_clean=-1.0)
+    assert "hd95_clean: -1 where 0 to inf is possible in 1 rows of classes" in wrong(store)["values"]
+
+
+# classes
+
+
+@pytest.mark.usefixtures("all_told")
+def test_means_and_counts_that_are_not_those_of_the_classes_are_found(store: Path) -> None:
+    expected: set[str] = set()
+
+    def change(rows: Rows) -> None:
+        unused = list(rows)
+        for name in (*store_checks.MEANS, *store_checks.COUNTS):
+            row = next(row for row in unused if row[name] is not None and row[name] == row[name] and row[name] >= 0)
+            unused.remove(row)
+            value, row[name] = row[name], row[name] + (1 if name in store_checks.COUNTS else 1e-5)
+            expected.add(
+                f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, first of row {row_id(*key_of(row))}"
+            )
+
+    alter(store, "records", change)
+    found = wrong(store)
+    assert set(found) == {"classes"}
+    assert {text.partition("parquet: ")[2] for text in found["classes"].split("; ")} == expected
+
+
+def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(store: Path) -> None:
+    key = dict(zip(KEY, key_of(pq.read_table(pair_of(store)).to_pylist()[0]), strict=True))
+    set_first(store, "records", key, hd95=math.nan)
+    assert "hd95: nan, the classes say" in wrong(store)["classes"]
+
+    def undefined(rows: Rows) -> None:
+        for row in rows:
+            if key.items() <= row.items():
+                row["hd95"] = math.nan
+
+    alter(store, "class_records", undefined)
+    assert "hd95: nan" not in wrong(store)["classes"]
+    assert "hd95_undefined_classes: " in wrong(store)["classes"]
+    set_first(store, "records", key, hd95=1.0)
+    assert "hd95: 1, the classes say nan" in wrong(store)["classes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda rows: rows.pop(3), "rows of classes: 5, expected 6 in 1 rows"),
+        (lambda rows: rows[3].update(class_index=4), "class_index: not each class once in 1 rows"),
+        (lambda rows: rows.append({**rows[0], "cell_id": "0" * 16}), "1 rows of classes have no record in their file"),
+    ],
+)
+def test_each_record_has_each_class_once(store: Path, change: Callable[[Rows], Any], text: str) -> None:
+    alter(store, "class_records", change)
+    found = wrong(store)
+    assert set(found) == {"classes"}
+    assert text in found["classes"]
+
+
+# doubles
+
+
+def doubled(store: Path, **values: Any) -> None:
+    """All rows once more, in another pair; the first of them with other values."""
+    for kind in ("records", "class_records"):
+        path = pair_of(store, kind)
+        shutil.copy(path, path.parent / "compacted-00-000001.parquet")
+        table = pq.read_table(path)
+        rows = table.to_pylist()
+        rows[0] |= {name: value for name, value in values.items() if name in rows[0]}
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+
+
+def test_rows_that_stand_in_two_files_and_agree_are_no_harm(store: Path) -> None:
+    doubled(store)
+    assert not wrong(store)
+    assert checks(store)["doubles"].text.startswith("16 keys have several rows that are ok, and they agree")
+
+
+def test_one_row_that_two_files_tell_differently_is_found(store: Path) -> None:
+    doubled(store, linf=0.030001)
+    found = wrong(store)
+    assert set(found) == {"doubles"}
+    assert "linf: 0.03" in found["doubles"]
+    assert " in 1 pairs of rows of one key, first of row " in found["doubles"]
+
+
+@pytest.mark.parametrize(("by", "is_wrong"), [(0.01, False), (0.03, True)])
+def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(store: Path, by: float, is_wrong: bool) -> None:
+    row = pq.read_table(pair_of(store)).to_pylist()[0]
+    doubled(store, finished_at=row["finished_at"].replace(year=2099), voxel_success=abs(row["voxel_success"] - by))
+    assert ("doubles" in wrong(store)) is is_wrong
+
+
+def test_what_the_bounds_of_memory_leave_out_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled(store)
+    monkeypatch.setattr(store_checks, "MOST_DOUBLES", 10)
+    monkeypatch.setattr(store_checks, "MOST_KINDS", 3)
+    found = checks(store)
+    assert found["doubles"].text.endswith("; 22 of their rows were not compared")
+    cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
+    left_out = 2 * (cells - 3 + origins - 3)  # told of each file
+    assert found["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
+
+
+# runs, cases, cells
+
+
+def test_a_run_without_its_file_is_found(store: Path) -> None:
+    run_file(store).unlink()
+    assert wrong(store)["runs"].endswith("missing, though rows are of that run")
+
+
+def test_a_run_that_does_not_know_the_model_of_its_rows_is_found(store: Path) -> None:
+    alter_json(run_file(store), lambda run: run["models"].popitem())
+    assert "does not know the" in wrong(store)["runs"]
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "recipe", "gone"])
+def test_a_case_whose_key_is_not_that_of_its_files_is_found(store: Path, change: str) -> None:
+    def changed(run: dict[str, Any]) -> None:
+        facts = run["datasets"]["phantom"]
+        if change == "recipe":
+            facts["recipe"] |= {"revision": 99}
+        elif change == "gone":
+            del facts["cases"]["phantom_2000"]
+        else:
+            facts["cases"]["phantom_2000"] = "0" * 64
+
+    alter_json(run_file(store), changed)
+    found = wrong(store)
+    assert set(found) == {"cases"}
+    assert "case phantom_2000 of phantom: key" in found["cases"]
+
+
+@pytest.mark.usefixtures("all_told")
+def test_settings_that_are_not_those_of_the_cell_s_id_are_found(store: Path) -> None:
+    def change(rows: Rows) -> None:
+        cell, other = dict.fromkeys((row["cell_id"], row["source_model_id"]) for row in rows if row["attack"] == "pgd")
+        for row in rows:
+            if row["cell_id"] == cell[0]:
+                row |= {"budget": 0.5, "seed": 3, "params": json.dumps({"eps": 0.5}), "source_model_id": other[1]}
+
+    alter(store, "records", change)
+    found = wrong(store)["cells"]
+    assert all(f": {name}: " in found for name in ("budget", "seed", "params", "source_model_id"))
+
+
+def test_an_id_that_is_not_that_of_its_settings_is_found(store: Path) -> None:
+    cell = Store(str(store)).records(["cell_id"])["cell_id"][0].as_py()
+
+    def change(rows: Rows) -> None:
+        for row in rows:
+            if row["cell_id"] == cell:
+                row["cell_id"] = "0" * 16
+
+    alter(store, "records", change)
+    alter(store, "class_records", change)
+    found = wrong(store)
+    assert f"cell {'0' * 16}: the job makes {cell} of the same settings" in found["cells"]
+    assert set(found) == {"cells", "holes", "volumes"}
+
+
+def test_without_the_data_ids_are_not_checked_and_the_reason_is_given(store: Path) -> None:
+    def change(run: dict[str, Any]) -> None:
+        spec = run.get("job", run)
+        spec = spec.get("spec", spec)
+        spec["models"][0]["checkpoint"] = "gone.safetensors"
+
+    for path in (store / "run.json", run_file(store)):
+        alter_json(path, change)
+    found = checks(store)["cells"]
+    assert (found.verdict, "gone.safetensors" in found.text) == ("not checked", True)
+
+
+# holes
+
+
+def remove(store: Path, kind: str, keys: set[tuple[str, ...]]) -> None:
+    alter(store, kind, lambda rows: rows.__setitem__(slice(None), [row for row in rows if key_of(row) not in keys]))
+
+
+def test_records_that_are_not_there_are_counted_and_named(store: Path) -> None:
+    keys = [key_of(row) for row in pq.read_table(pair_of(store)).to_pylist()]
+    for kind in ("records", "class_records"):
+        remove(store, kind, {keys[0]})
+    assert wrong(store) == {
+        "holes": f"1 of 16 records that the job asks for have no row, such as {row_id(*keys[0])}: run the job again"
+    }
+    for kind in ("records", "class_records"):
+        remove(store, kind, set(keys))
+    assert wrong(store)["holes"].startswith("16 of 16 records that the job asks for have no row, such as ")
+
+
+def test_failed_rows_are_no_holes_and_are_told(store: Path) -> None:
+    key = key_of(pq.read_table(pair_of(store)).to_pylist()[0])
+    nothing = {column.name: None for column in RECORDS if column.mark == "result"}
+    failed = nothing | {"status": "failed", "error": "out of memory"}
+    set_first(store, "records", dict(zip(KEY, key, strict=True)), **failed)
+    remove(store, "class_records", {key})
+    assert not wrong(store)
+    assert "; 1 of them failed" in checks(store)["holes"].text
+
+
+def test_what_shards_are_for_that_no_run_took_is_no_hole(tmp_path: Path) -> None:
+    _, grid = expanded(CONTENT)
+    shards = [Shard(number=number, count=2) for number in (1, 2)]
+    sizes = [sum(shard.holds(cell.cell_id) for cell in grid.cells) * 4 for shard in shards]
+    assert min(sizes) > 0
+    execute(CONTENT, tmp_path / "out", shard=shards[0])
+    found = checks(tmp_path / "out")["holes"]
+    assert found.verdict == "ok"
+    assert found.text == (
+        f"{sizes[0]} records that the job asks for have a row; {sizes[1]} more are of shards that no run was for"
+    )
+
+
+# volumes
+
+
+def test_a_volume_that_is_gone_is_found(store: Path) -> None:
+    next((store / "volumes").rglob("attack.json")).unlink()
+    assert wrong(store)["volumes"].startswith("2 records have no whole volume, though the job saves them")
+
+
+def test_damaged_volumes_are_found_if_asked_for(store: Path) -> None:
+    bit, end = sorted((store / "volumes").rglob("adversarial.nii.gz"))[:2]
+    flip(bit, len(bit.read_bytes()) - 6)  # of the checksum
+    end.write_bytes(end.read_bytes()[:-20])
+    assert checks(store)["volumes"].verdict == "not checked"
+    found = wrong(store, with_volumes=True)["volumes"]
+    assert all(f"{path.relative_to(store)}: " in found for path in (bit, end))
