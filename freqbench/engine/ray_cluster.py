@@ -6,10 +6,9 @@ Ray itself is imported within the functions, as it reads some variables of the e
 import logging
 import os
 import secrets
-import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -31,7 +30,7 @@ def own(cpus: int) -> Iterator[None]:
 
     Nothing of it listens beyond this machine, unless Ray was imported before: then it also prints a paragraph for every
     process that dies. Where this version of Ray has tokens, whoever calls it needs one that only its processes know. As
-    Ray does not bear an exception while it starts, Ctrl-C is heeded when it has; SIGTERM ends the driver meanwhile.
+    Ray does not bear an exception while it starts, Ctrl-C and SIGTERM are heeded when it has.
 
     Raises:
         KeyboardInterrupt: Ctrl-C meanwhile.
@@ -46,11 +45,14 @@ def own(cpus: int) -> Iterator[None]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: not one of several machines, so on loopback
         **QUIET,
     }
-    with ray_cleanup.nothing_left(mark), _environment(environment):
+    # In a thread of its own, as in the main one Ray would take SIGTERM for itself and end the driver at once.
+    # The thread stays, as Ray's processes end with the one that started them.
+    with ray_cleanup.nothing_left(mark), _environment(environment), ThreadPoolExecutor(1) as thread:
         import ray
 
-        with deferred_interrupt() as interrupt, _termination_kept():
-            ray.init(
+        with deferred_interrupt() as interrupt:
+            started = thread.submit(
+                ray.init,
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=False,
@@ -58,6 +60,7 @@ def own(cpus: int) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+            started.result()
         try:
             if interrupt.requested:
                 raise KeyboardInterrupt
@@ -80,8 +83,8 @@ def existing(address: str) -> Iterator[None]:
         if host and port.isdecimal() and "/" not in address:
             # Ray tries an address for many minutes; a server that is there answers at once.
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-        with _termination_kept():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with ThreadPoolExecutor(1) as thread:  # as in `own`; nothing is started here
+            thread.submit(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR).result()
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"expected a Ray cluster at {address}, got {type(error).__name__}: {' '.join(str(error).split())}: "
@@ -158,14 +161,3 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
         for name in ("RAY_AUTH_MODE", *values):
             os.environ.pop(name, None)
         os.environ.update({name: before[name] for name in ("RAY_AUTH_MODE", *values) if name in before})
-
-
-@contextmanager
-def _termination_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts, and would end the driver at once with an exit code of its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,7 @@ from tiny import ARGS, ROI, execute, expanded, small
 
 from freqbench import models
 from freqbench.engine.run import MISFIT_CAUSES, _Run
-from freqbench.job.grid import make_plan
+from freqbench.job.plan import make_plan
 from freqbench.results import Store
 
 
