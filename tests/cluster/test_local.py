@@ -121,7 +121,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         local("down", "--folder", folder)
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 class TestCluster:
     """In order: what is killed last comes last."""
 

@@ -95,7 +95,7 @@ def log_of(folder: Path) -> str:
     return (folder / "log").read_text()
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 @pytest.mark.timeout(1500)
 def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path, whole: Path) -> None:
     rng, productive, expected = random.Random(1), 0, rows(whole)
@@ -118,7 +118,7 @@ def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: P
     assert class_rows(tmp_path / "out") == class_rows(whole)
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_once_finishes_what_is_in_flight(tmp_path: Path, whole: Path, sent: signal.Signals) -> None:
     process = start(tmp_path, CONTENT)
@@ -137,7 +137,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight(tmp_path: Path, whole: Path, sen
     assert not [line for line in said if "worker died" in line], "Ctrl-C reached the workers too"
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     process = start(tmp_path, {**CONTENT, "attacks": [{"name": "pgd", "eps": 0.02, "steps": [100000, 100001]}]})
     wait_for(lambda: (tmp_path / "out" / "runs").exists())
@@ -150,7 +150,7 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 @pytest.mark.parametrize("seconds", [2, 4, 6])
 def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
     process = start(tmp_path, CONTENT)
@@ -160,7 +160,7 @@ def test_ctrl_c_while_ray_starts(tmp_path: Path, seconds: float) -> None:
     assert process.wait(60) == 130
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 def test_a_machine_of_three_goes_away() -> None:
     units = list(expanded(CONTENT)[1].units())
     with machines(3, cpus=1) as cluster, existing(cluster.address):
@@ -175,7 +175,7 @@ def test_a_machine_of_three_goes_away() -> None:
     assert results(listener.outcomes) == results(collector.outcomes)
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -> None:
     with machines(2, cpus=2) as cluster:
         assert start(tmp_path, CONTENT, RAY_ADDRESS=cluster.address).wait(120) == 0

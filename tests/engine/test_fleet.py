@@ -22,7 +22,7 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 from freqbench.job.schema import Resources
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 
 METRICS = ("dsc", "hd95")
 

@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(forks: ForkServerContext, t
     assert productive >= 1, "the kills hit before anything was stored: this tests nothing"
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("saved", ["none", "nifti"])
 def test_killed_many_times(forks: ForkServerContext, tmp_path: Path, whole: Path, seed: int, saved: str) -> None:

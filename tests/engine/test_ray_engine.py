@@ -119,7 +119,7 @@ def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(
             assert float(row[column]) == pytest.approx(float(expected[key][column]), abs=1e-3), column
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 def test_masks_that_a_process_cannot_read_are_scored_elsewhere(tmp_path: Path) -> None:
     place = tmp_path / "faults"
     place.mkdir()
@@ -131,7 +131,7 @@ def test_masks_that_a_process_cannot_read_are_scored_elsewhere(tmp_path: Path) -
     assert results(listener.outcomes) == results(run_serially(units).outcomes)
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 @pytest.mark.parametrize("fault", ["load", "score"])
 def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(tmp_path: Path, fault: str) -> None:
     place = tmp_path / "faults"

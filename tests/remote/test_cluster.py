@@ -134,7 +134,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     assert rows(tmp_path / "out") == rows(tmp_path / "serial")
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_submitted_again(
     bench: Bench, tmp_path: Path
@@ -161,7 +161,7 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     assert re.search(rf"{id_in(again)} .*tiny .*SUCCEEDED", listed)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ctrl_c_stops_following_and_the_job_goes_on(bench: Bench, tmp_path: Path) -> None:
     write(tmp_path, job())
@@ -181,7 +181,7 @@ def test_ctrl_c_stops_following_and_the_job_goes_on(bench: Bench, tmp_path: Path
     assert re.search(r"not done yet\W+0\W", shown)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_followed_job_ends_with_the_exit_code_that_run_has(bench: Bench, tmp_path: Path) -> None:
     write(tmp_path, small())
@@ -194,7 +194,7 @@ def test_a_followed_job_ends_with_the_exit_code_that_run_has(bench: Bench, tmp_p
     assert "1 records failed" in said(bench("submit", "job.yaml", "--follow"), 1)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_variables_reach_the_job_only_if_they_are_named(bench: Bench, tmp_path: Path) -> None:
     write(tmp_path, small())
@@ -203,7 +203,7 @@ def test_variables_reach_the_job_only_if_they_are_named(bench: Bench, tmp_path: 
     assert "1 ok" in said(bench(*words, "--env", "NET_OF_MINE", NET_OF_MINE="random"))
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
     head: Head, bench: Bench, tmp_path: Path
@@ -221,7 +221,7 @@ def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
     assert text.count("1 ok, 0 failed, 0 not done") == 1
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("words", "variables", "complaint"),
@@ -241,7 +241,7 @@ def test_a_head_that_refuses_is_one_line(
     assert text.count("\n") == 1
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_plain_path_for_results_is_refused_where_the_cluster_has_several_nodes(
     head: Head, bench: Bench, tmp_path: Path
