@@ -36,8 +36,8 @@ def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
     """
     counts = (records["left_out"] == "") & (records["status"] == "ok")
     frame = records.loc[counts, [*IDENTITY, *columns]].copy()
-    for name, column in zip(("dsc_foreground", "dsc_foreground_clean", "dsc", "clean"), SCORES, strict=False):
-        frame[name] = 100 * records.loc[counts, column].astype(float)
+    for column in ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean"):
+        frame["clean" if column == "dsc_clean" else column] = 100 * records.loc[counts, column].astype(float)
     frame["dsc_foreground_drop"] = frame["dsc_foreground_clean"] - frame["dsc_foreground"]
     frame["hd95_penalised"] = records.loc[counts, "hd95_penalised"].astype(float)
     return frame.assign(drop=frame["clean"] - frame["dsc"])

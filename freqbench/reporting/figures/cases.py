@@ -140,7 +140,7 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     shown = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
         index, ratio = busiest([weight], axis), aspect(saved.spacing, axis)
-        for cell, volume in zip(cells, (saved.clean, saved.adversarial), strict=False):
+        for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
             _grey(cell, plane(volume, axis, index), ratio)
         change = factor * plane(saved.change, axis, index)
         _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)

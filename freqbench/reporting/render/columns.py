@@ -91,7 +91,7 @@ def levels(columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Each heading as (upper, lower): the first line is a level of its own where neighbours share it, else empty."""
     parts = [column.heading.partition("\n") for column in columns]
     uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
-    neighbours = zip(uppers, uppers[1:], uppers[2:], strict=False)
+    neighbours = zip(uppers[:-2], uppers[1:-1], uppers[2:], strict=True)
     return [
         (upper, one_line(lower)) if own is not None and own in (left, right) else ("", one_line(column.heading))
         for column, (upper, _, lower), (left, own, right) in zip(columns, parts, neighbours, strict=True)
