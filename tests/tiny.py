@@ -14,8 +14,8 @@ from freqbench.core import config
 from freqbench.engine import run
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
-from freqbench.job.grid import Grid, Unit
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import Grid, Unit, expand
+from freqbench.job.schema import JobSpec
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
 
 ROI = [16, 16, 16]
@@ -69,8 +69,7 @@ def execute(
     engine: run.Engine = "serial",
     **options: Any,
 ) -> Summary:
-    spec, grid = expanded(content)
-    return run.execute(spec, grid, str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
+    return run.execute(expanded(content)[1], str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
 
 
 def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
@@ -78,8 +77,7 @@ def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
     run.COMMIT_EVERY_S = 0.0
     torch.set_num_threads(1)
     with Path(log).open("w") as said:
-        spec, grid = expanded(content)
-        run.execute(spec, grid, out, Console(file=said, width=80), "serial")
+        run.execute(expanded(content)[1], out, Console(file=said, width=80), "serial")
 
 
 class Collector:

@@ -22,8 +22,8 @@ from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.engine import matching, run
 from freqbench.job import plan
-from freqbench.job.grid import Cell, Grid, attack_entry
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import Cell, Grid, attack_entry, expand
+from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, parse_value
 from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
@@ -77,7 +77,7 @@ def carry_out(
     Store(out).job()  # refused here where there is none
     extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
     root = root_of(out)
-    console.print(plan.table(extra.job.name, extra.grid))
+    console.print(plan.table(extra.grid))
     units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
     passes = Counter[str]()
     for unit in units:
@@ -91,7 +91,7 @@ def carry_out(
     if not compute:
         return 0
     with trusting(job.trust_code):
-        summary = run.execute(extra.job, extra.grid, root, console, engine, address)
+        summary = run.execute(extra.grid, root, console, engine, address)
         try:
             if not summary.interrupted:
                 measure_gradients(extra.own, extra.eps, out, say)
@@ -120,13 +120,11 @@ class ExtraCells:
     """What an audit computes.
 
     Attributes:
-        job: of the store OUT/audit.
-        grid: of the extra cells.
+        grid: of the extra cells, and the job of the store OUT/audit.
         own: the store's own grid on the same cases.
         eps: of the L-infinity attacks.
     """
 
-    job: JobSpec
     grid: Grid
     own: Grid
     eps: float
@@ -158,7 +156,7 @@ def planned(
     eps = eps or usual_eps(own.cells)
     seed = job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
-    noise = _noise(job, own, store, cases, say, compute)
+    noise = _noise(own, store, cases, say, compute)
     for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *_strongest(own, seed), *noise):
         key = cell.dataset.name, cell.cell_id
         former = cells.get(key)
@@ -166,7 +164,6 @@ def planned(
         cells[key] = replace(cell, targets=tuple(targets.values()))
     wanted = tuple(name for name in METRICS if name == "dsc" or name in job.metrics)
     missing = tuple(cell for cell in cells.values() if _is_missing(cell, own, store.covered()))
-    grid = Grid(cells=missing, cases=own.cases, metrics=wanted, warnings=own.warnings)
     content = {
         "name": f"{job.name}-audit",
         "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
@@ -176,7 +173,8 @@ def planned(
         "precision": PRECISION,
         "compile": False,
     }
-    return ExtraCells(job=job.model_copy(update=content), grid=grid, own=own, eps=eps)
+    grid = replace(own, job=job.model_copy(update=content), cells=missing, metrics=wanted)
+    return ExtraCells(grid=grid, own=own, eps=eps)
 
 
 def usual_eps(cells: Sequence[Cell]) -> float:
@@ -255,9 +253,7 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
     return [{"renormalize": own if stretches == stretched else stretches} for stretches in (True, False)]
 
 
-def _noise(
-    job: JobSpec, own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool
-) -> Iterator[Cell]:
+def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
     """Noise with the mean L2 in the body of each optimised attack that is bounded otherwise than by L-infinity."""
     sizes = _sizes(own, store)
     entries = [
@@ -272,8 +268,8 @@ def _noise(
     ]
     if not entries:
         return
-    content = {"attacks": entries, "targets": "source", "seeds": job.seeds[:1]}
-    noisy = job.model_copy(update={**content, "precision": PRECISION, "compile": False})
+    content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
+    noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False})
     try:
         found = matching.matched(noisy, root_of(store.root), say, "audit", compute)
     except UserError as error:

@@ -19,8 +19,8 @@ from freqbench.core.types import CaseRef
 from freqbench.engine import saved_volumes
 from freqbench.engine.worker import Worker, WorkerSpec, with_surfaces
 from freqbench.exchange import adversarial_volumes
-from freqbench.job.grid import Cell, Grid, Unit
-from freqbench.job.schema import JobSpec, expand, further_targets
+from freqbench.job.grid import Cell, Grid, Unit, expand, further_targets
+from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
 from freqbench.results import Key, Store
 from freqbench.results.rowid import find_row, row_id, sample_rows
@@ -73,7 +73,7 @@ class Reproducer:
     def __init__(self, store: Store, job: JobSpec | None) -> None:
         self._store = store
         self._job = job
-        self._grids: dict[str, tuple[JobSpec, Grid]] = {}
+        self._grids: dict[str, Grid] = {}
         self._worker: Worker | None = None
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
@@ -140,12 +140,12 @@ class Reproducer:
         if text not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
             job = self._job or _validated(content, where)
-            self._grids[text] = job, adversarial_volumes.joined(expand(job, where=where), self._store.root)
-        job, grid = self._grids[text]
+            self._grids[text] = adversarial_volumes.joined(expand(job, where=where), self._store.root)
+        grid = self._grids[text]
         if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
             return grid
         checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # `score --targets` knew it
-        _, extended = further_targets(job, [f"{row['target_model']}={checkpoint}"])
+        extended = further_targets(grid.job, [f"{row['target_model']}={checkpoint}"])
         return adversarial_volumes.joined(extended, self._store.root)
 
     def _run(self, run_id: str) -> Mapping[str, Any]:

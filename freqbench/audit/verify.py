@@ -26,8 +26,8 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.data import case_key_of
 from freqbench.exchange import adversarial_volumes
-from freqbench.job.grid import Cell
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import Cell, expand
+from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
 from freqbench.results.rowid import row_id

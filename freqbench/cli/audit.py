@@ -39,9 +39,15 @@ def audit(
     if run or plan:
         from freqbench.audit import extra_cells
 
-        spec = common.spec_of(out, job, trust_code)
         failed = extra_cells.carry_out(
-            spec, out, common.console(), cases=cases, eps=eps, engine=engine, address=address, compute=not plan
+            common.stored_job(out, job, trust_code),
+            out,
+            common.console(),
+            cases=cases,
+            eps=eps,
+            engine=engine,
+            address=address,
+            compute=not plan,
         )
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
@@ -72,9 +78,9 @@ def reproduce(
     from freqbench.audit import reproduce
     from freqbench.core.plugins import trusting
 
-    spec = common.spec_of(out, job, trust_code) if job else None
-    with trusting(trust_code or bool(spec and spec.trust_code)):
-        is_same = reproduce.reproduce(out, row, count, seed, spec, common.console())
+    given = common.stored_job(out, job, trust_code) if job else None
+    with trusting(trust_code or bool(given and given.trust_code)):
+        is_same = reproduce.reproduce(out, row, count, seed, given, common.console())
     if not is_same:
         raise typer.Exit(common.EXIT_FAILED)
 

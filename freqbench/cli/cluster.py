@@ -29,7 +29,7 @@ JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JO
 
 @app.command()
 def submit(
-    job: common.JobFile,
+    path: common.JobFile,
     address: Address = None,
     out: Annotated[
         str | None, typer.Option("--out", help="Where results go: a URI, or file:///path that all nodes share.")
@@ -54,22 +54,22 @@ def submit(
     from freqbench.results import Shard
     from freqbench.training import link
 
-    spec = link.described(common.job_of(job, set_, trust_code), job)
-    for text in (Path(job).read_text(encoding="utf-8"), *(set_ or ()), str(spec.training)):
-        package.refuse_credentials(text, job)
-    package.check(job, spec)
+    job = link.described(common.job_of(path, set_, trust_code), path)
+    for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
+        package.refuse_credentials(text, path)
+    package.check(path, job)
     variables = package.environment(env or ())
     part = Shard.parse(shard) if shard else None
-    packed = package.pack(job, spec)
+    packed = package.pack(path, job)
     head = jobs.Head(address)
     options = {
-        "--set": [*(set_ or ()), *packed.overrides, *_kept(spec.training, head, job)],
+        "--set": [*(set_ or ()), *packed.overrides, *_kept(job.training, head, path)],
         "--limit-cases": limit_cases,
         "--shard": part,
         "--force": force,
         "--trust-code": trust_code,
     }
-    job_id = head.submit(spec.name, packed, out or f"runs/{spec.name}", words(options), variables)
+    job_id = head.submit(job.name, packed, out or f"runs/{job.name}", words(options), variables)
     size = sum(file.stat().st_size for file in packed.files.values()) / 2**20
     common.say(f"submitted {job_id}; files that travel: {len(packed.files)} ({size:.1f} MiB), and freqbench itself")
     if follow:

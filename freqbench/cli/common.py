@@ -98,28 +98,28 @@ def stoppable(doing: str) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def job_of(job: str, overrides: list[str] | None, trusted: bool) -> Any:
+def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """A job file, nothing of it looked at yet."""
     with _uncollected():
         from freqbench.core import config
         from freqbench.job.schema import JobSpec
 
-        spec = config.load(job, JobSpec, overrides or ())
-        return spec.model_copy(update={"trust_code": True}) if trusted else spec
+        job = config.load(path, JobSpec, overrides or ())
+        return job.model_copy(update={"trust_code": True}) if trusted else job
 
 
-def expanded(spec: Any, where: str, limit_cases: int | None, out: str | None, match: bool = False) -> Any:
-    """A job with its budgets, which are found where `match` says so, and its grid."""
+def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool = False) -> Any:
+    """The grid of a job file; budgets that are not known yet are found where `match` says so."""
     from freqbench.engine import matching
 
-    spec = matching.matched(spec, out or f"runs/{spec.name}", say, where, match)
+    matched = matching.matched(job, out, say, path, match)
     with _uncollected():
-        from freqbench.job.schema import expand
+        from freqbench.job.grid import expand
 
-        return spec, expand(spec, limit_cases, where=where)
+        return expand(matched, limit_cases, where=path)
 
 
-def spec_of(out: str, job: str | None, trusted: bool) -> Any:
+def stored_job(out: str, path: str | None, trusted: bool) -> Any:
     """The job of a store, or of a file in its place."""
     from freqbench.core import config
     from freqbench.engine import matching
@@ -127,12 +127,20 @@ def spec_of(out: str, job: str | None, trusted: bool) -> Any:
     from freqbench.results import Store
     from freqbench.training import link
 
-    if job:
-        return matching.matched(link.present(job_of(job, None, trusted), job), out, say, job, compute=False)
+    if path:
+        return matching.matched(link.present(job_of(path, None, trusted), path), out, say, path, compute=False)
     # Whoever can write to a store must not be able to have code run here.
     stored = Store(out).job().get("spec")
     content = {**stored, "trust_code": trusted} if isinstance(stored, dict) else stored
     return config.validate(content, JobSpec, where=f"{out}/run.json")
+
+
+def stored_grid(out: str, path: str | None, trusted: bool) -> Any:
+    """The grid of a store's job, with the cells whose volumes were brought in."""
+    from freqbench.exchange.adversarial_volumes import joined
+    from freqbench.job.grid import expand
+
+    return joined(expand(stored_job(out, path, trusted), where=path or out), out)
 
 
 def unique(outs: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def plan(
-    job: common.JobFile,
+    path: common.JobFile,
     out: common.RunOut = None,
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
@@ -26,19 +26,19 @@ def plan(
     from freqbench.job import rehearsal
     from freqbench.training import link
 
-    spec, untrained = link.planned(common.job_of(job, set_, trust_code), job)
-    lacking = (*untrained, *rehearsal.missing(spec, where=job))
-    spec, grid = common.expanded(rehearsal.counted(spec, lacking), job, limit_cases, out)
-    common.console().print(planning.table(spec.name, grid))
-    place = out or f"runs/{spec.name}"
-    root = planning.volumes_root(spec, place)
+    job, untrained = link.planned(common.job_of(path, set_, trust_code), path)
+    lacking = (*untrained, *rehearsal.missing(job, where=path))
+    place = out or f"runs/{job.name}"
+    grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
+    common.console().print(planning.table(grid))
+    root = planning.volumes_root(grid, place)
     for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place):
         common.say(line)
 
 
 @app.command()
 def run(
-    job: common.JobFile,
+    path: common.JobFile,
     out: common.RunOut = None,
     engine: Annotated[
         Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")
@@ -64,21 +64,21 @@ def run(
     from freqbench.training import link
 
     part = Shard.parse(shard) if shard else None
-    spec = common.job_of(job, set_, trust_code)
+    job = common.job_of(path, set_, trust_code)
     with common.stoppable("networks were trained"):
         if dry_data:
-            spec, engine = rehearsal.rehearsed(link.described(spec, job)), "serial"
+            job, engine = rehearsal.rehearsed(link.described(job, path)), "serial"
         else:
-            spec = link.fulfilled(spec, job, common.say, part, address)
+            job = link.fulfilled(job, path, common.say, part, address)
+    place = out or f"runs/{job.name}"
     with common.stoppable("budgets were matched"):
-        spec, grid = common.expanded(spec, job, limit_cases, out, match=True)
-    place = out or f"runs/{spec.name}"
-    common.finish(runner.execute(spec, grid, place, common.console(), engine, address, part, force), place)
+        grid = common.grid_of(job, path, limit_cases, place, match=True)
+    common.finish(runner.execute(grid, place, common.console(), engine, address, part, force), place)
 
 
 @app.command()
 def converge(
-    job: common.JobFile,
+    path: common.JobFile,
     out: Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME-converge].")] = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
@@ -106,20 +106,20 @@ def converge(
         losses=tuple(dict.fromkeys(word.strip() for word in losses.split(",") if word.strip())),
         restarts=_numbers("--restarts", restarts),
     )
-    spec = link.present(common.job_of(job, set_, trust_code), job)
-    place = out or f"runs/{spec.name}-converge"
+    job = link.present(common.job_of(path, set_, trust_code), path)
+    place = out or f"runs/{job.name}-converge"
     with common.stoppable("budgets were matched"):
-        spec = matching.matched(spec, place, common.say, job)
-    found = varied(spec, effort, cases, job)
+        job = matching.matched(job, place, common.say, path)
+    found = varied(job, effort, cases, path)
     if found.left_out:
         common.say(f"left out, as more steps add nothing to their drop: {', '.join(found.left_out)}")
     units = list(found.grid.units())
-    common.console().print(planning.table(found.job.name, found.grid))
+    common.console().print(planning.table(found.grid))
     passes = sum(unit.passes for unit in units)
     common.say(f"{len(found.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
     for line in planning.lines(found.grid, (), None, place):
         common.say(line)
-    summary = runner.execute(found.job, found.grid, place, common.console(), engine, address)
+    summary = runner.execute(found.grid, place, common.console(), engine, address)
     if summary.interrupted:
         common.finish(summary, place)
     _show_convergence(place, found.entries)

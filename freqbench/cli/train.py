@@ -10,7 +10,7 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    job: common.TrainingJob,
+    path: common.TrainingJob,
     out: common.RunOut = None,
     set_: common.Overrides = None,
     address: common.Address = None,
@@ -21,9 +21,9 @@ def train(
     from freqbench.training import link
 
     try:
-        spec = config.load(job, training.TrainJob, set_ or ())
-        with link.ray_for(spec, address):
-            results = training.train(spec, out)
+        job = config.load(path, training.TrainJob, set_ or ())
+        with link.ray_for(job, address):
+            results = training.train(job, out)
     except KeyboardInterrupt:
         common.console().print("stopped: the same command goes on from here")
         raise typer.Exit(common.EXIT_INTERRUPTED) from None

@@ -48,18 +48,17 @@ def score(
     from freqbench.engine import run
     from freqbench.exchange import adversarial_volumes
     from freqbench.exchange import predictions as label_maps
-    from freqbench.job.schema import expand, further_targets
+    from freqbench.job.grid import further_targets
 
-    spec = common.spec_of(out, job, trust_code)
     if targets:
-        spec, grid = further_targets(spec, targets)
-        summary = run.rescore(spec, adversarial_volumes.joined(grid, out), out, common.console())
+        grid = further_targets(common.stored_job(out, job, trust_code), targets)
+        summary = run.rescore(adversarial_volumes.joined(grid, out), out, common.console())
     elif adversarial:
-        grid, called = expand(spec, where=job or out), name or Path(adversarial).resolve().name
-        summary = adversarial_volumes.bring_in(spec, grid, out, adversarial, source or "", called, common.console())
+        grid, called = common.stored_grid(out, job, trust_code), name or Path(adversarial).resolve().name
+        summary = adversarial_volumes.bring_in(grid, out, adversarial, source or "", called, common.console())
     else:
-        grid = adversarial_volumes.joined(expand(spec, where=job or out), out)
-        summary = label_maps.score(spec, grid, out, predictions or "", name or "", label_map, common.console())
+        grid = common.stored_grid(out, job, trust_code)
+        summary = label_maps.score(grid, out, predictions or "", name or "", label_map, common.console())
     common.finish(summary, out)
 
 
@@ -91,12 +90,9 @@ def export(
 ) -> None:
     """Write each saved adversarial volume in its file's own grid and unit (int16), for third-party tools."""
     from freqbench.core import names, storage
-    from freqbench.exchange import adversarial_volumes
     from freqbench.exchange import export as exporting
-    from freqbench.job.schema import expand
 
-    spec = common.spec_of(out, job, trust_code)
-    grid = adversarial_volumes.joined(expand(spec, where=job or out), out)
+    grid = common.stored_grid(out, job, trust_code)
     common.ask_to_write(exporting.restricted(grid), yes)
     if not to:
         to = storage.join(out, "export")

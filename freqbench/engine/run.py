@@ -58,7 +58,6 @@ class Summary:
 
 
 def execute(
-    job: JobSpec,
     grid: Grid,
     out: str,
     console: Console,
@@ -67,11 +66,10 @@ def execute(
     shard: Shard | None = None,
     force: bool = False,
 ) -> Summary:
-    """Run what is left of a job into a result store.
+    """Run what is left of a grid into a result store.
 
     Args:
-        job: what was asked for.
-        grid: its cells and cases.
+        grid: a job's, resolved.
         out: folder or URI of the store.
         console: where progress goes.
         engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
@@ -84,12 +82,12 @@ def execute(
             cluster cannot be reached, no worker starts, or the store has refused rows for too long.
     """
     cache.limit()  # refused here, not once a case
-    store, root = Store(out), volumes_root(job, out)
+    store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
     plan = current_plan(grid.shard(shard or Shard()), store, saved_volumes.saved(root) if root else None)
-    content = Additions.of(store).onto({"spec": job.model_dump(mode="json"), "index": grid.index()})
+    content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": grid.index()})
     store.write_job(content)
-    run = _Run(job, store, plan, console, shard)
+    run = _Run(store, plan, console, shard)
 
     def lost(other: Mapping[str, Any]) -> None:
         who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
@@ -104,7 +102,7 @@ def execute(
     return summary
 
 
-def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
+def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
 
     `added` replaces what the store's job has beside its own grid.
@@ -121,17 +119,17 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: "Additi
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
-    run = _Run(job, store, replace(plan, units=saved), console)
+    run = _Run(store, replace(plan, units=saved), console)
     summary = run.carry_out(partial(run.by_engine, "auto", os.environ.get("RAY_ADDRESS")), volumes=root, reuse=True)
-    (added or Additions.of(store)).with_targets(grid).write(store, job)
+    (added or Additions.of(store)).with_targets(grid).write(store, grid.job)
     return summary
 
 
-def carry_out(job: JobSpec, plan: Plan, out: str, console: Console, work: Work) -> Summary:
+def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
     """One run of a plan whose rows are made by `work`, not by an engine; recorded and stored all the same."""
     store = Store(out)
-    summary = _Run(job, store, plan, console).carry_out(work)
-    Additions.of(store).with_targets(plan.grid).write(store, job)
+    summary = _Run(store, plan, console).carry_out(work)
+    Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
     return summary
 
 
@@ -207,9 +205,9 @@ def _has_job(store: Store) -> bool:
 class _Run:
     """One execution: the listener of its engine, its file, and the writer of its rows."""
 
-    def __init__(self, job: JobSpec, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
+    def __init__(self, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
         self.run_id = provenance.new_run_id()
-        self._job = job
+        self._job = plan.grid.job
         self._store = store
         self._plan = plan
         self._console = console

@@ -18,7 +18,6 @@ from freqbench.engine import run, saved_volumes
 from freqbench.engine.evaluate import AttackedVolume
 from freqbench.engine.run import Additions, ImportedCell, Summary
 from freqbench.job.grid import Cell, Grid
-from freqbench.job.schema import JobSpec
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
 
@@ -46,7 +45,7 @@ class Imported(Attack):
         return 0, 0
 
 
-def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label: str, console: Console) -> Summary:
+def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console: Console) -> Summary:
     """Save volumes of third-party code in a store and score them on the job's targets.
 
     The released code saves `imagesTsAdv/adv_<image>.nii.gz`: uint8 0..255, identity affine, on the preprocessed grid;
@@ -54,8 +53,7 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
     affine.
 
     Args:
-        job: with the data and the targets.
-        grid: the job's.
+        grid: with the data and the targets.
         out: folder or URI of the store.
         folder: folder or URI of the volumes.
         source: the job's model whose gradients made them.
@@ -65,7 +63,7 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
     Raises:
         UserError: no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
     """
-    names = [entry.name for entry in job.models]
+    names = [entry.name for entry in grid.job.models]
     if source not in names:
         raise UserError(f"--source: {unknown('model', source, names)}")
     template, files = _matched(grid, folder, source, console)
@@ -82,10 +80,10 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
             if saving:
                 attacked = AttackedVolume(adversarial=voxels, num_windows=None, num_forwards=None, num_backwards=None)
                 saved_volumes.save(root, cell, case, attacked, attack_seconds=None)
-    own = Grid(cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, metrics=grid.metrics)
+    own = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
     entry = {**own.index()["cells"][0], "cases": list(own.case_keys[cell.dataset.name])}
     added = Additions.of(Store(out)).with_imported(ImportedCell(**entry, source=source, label=label, content=content))
-    return run.rescore(job, own, out, console, added)
+    return run.rescore(own, out, console, added)
 
 
 def joined(grid: Grid, out: str) -> Grid:

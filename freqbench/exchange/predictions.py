@@ -28,7 +28,6 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
 from freqbench.job.grid import Grid, Unit
 from freqbench.job.plan import Plan
-from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
@@ -101,17 +100,14 @@ class _Case:
         return self.units[0].ref
 
 
-def score(
-    job: JobSpec, grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console
-) -> Summary:
+def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console) -> Summary:
     """Score label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
 
     Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
     do not depend on a target: they are copied from the store's record of the same cell and case.
 
     Args:
-        job: of the store.
-        grid: its cells.
+        grid: of the store's job.
         out: folder or URI of the store.
         predictions: folder or URI of the label maps.
         name: of the tool, as tables call it.
@@ -146,7 +142,7 @@ def score(
     units = tuple(chain.from_iterable(case.units for case in cases))
     metrics = tuple(metric for metric in grid.metrics if metric in OWN)
     plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
-    return run.carry_out(job, plan, out, console, work)
+    return run.carry_out(plan, out, console, work)
 
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:

@@ -9,9 +9,9 @@ from typing import Any
 from freqbench.attacks import Attack
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.core.errors import UserError, unknown
-from freqbench.job.grid import Cell, Grid, attack_entry
+from freqbench.job.grid import Cell, Grid, attack_entry, expand
 from freqbench.job.models import models_for
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, at_parameter
 from freqbench.ops.losses import LOSSES
 
@@ -58,13 +58,11 @@ class Varied:
     """A job whose attacks are multiplied.
 
     Attributes:
-        job: of the store.
-        grid: its cells, each scored on the model that it attacks.
+        grid: of the store, each cell scored on the model that it attacks.
         entries: by cell id, the entry of a job file that makes the cell's attack; EFFORT and the budget always in it.
         left_out: the attacks of the job that are not looked at, by name.
     """
 
-    job: JobSpec
     grid: Grid
     entries: Mapping[str, Mapping[str, Any]]
     left_out: tuple[str, ...]
@@ -97,8 +95,8 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
         )
     grid = replace(own, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
-    job = job.model_copy(update={"attacks": list(_attacks(job, grid))})
-    return Varied(job=job, grid=grid, entries=entries, left_out=tuple(left_out))
+    grid = replace(grid, job=job.model_copy(update={"attacks": list(_attacks(grid))}))
+    return Varied(grid=grid, entries=entries, left_out=tuple(left_out))
 
 
 def _is_looked_at(attack: Attack) -> bool:
@@ -136,9 +134,9 @@ def _entry(attack: Attack) -> dict[str, Any]:
     return {"name": name, **budget, **others, **effort}
 
 
-def _attacks(job: JobSpec, grid: Grid) -> Iterator[AttackEntry]:
+def _attacks(grid: Grid) -> Iterator[AttackEntry]:
     """Entries that expand to the grid's cells: each attack once, or once for each dataset where it is not for all."""
-    whole = {name: set(models_for(job.models, name)) for name in grid.cases}
+    whole = {name: set(models_for(grid.job.models, name)) for name in grid.cases}
     places: dict[Attack, dict[str, set[str]]] = {}
     for cell in grid.cells:
         places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)

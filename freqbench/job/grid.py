@@ -1,21 +1,32 @@
-"""Holds the grid of a job: cells, units, and the identities that their records are kept under."""
+"""Expands a job into its grid: cells, units, and the identities that their records are kept under."""
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
+from itertools import product
+from pathlib import PurePath
 from typing import Any
 
 from freqbench.attacks import Attack
 from freqbench.attacks.core.frequency import BlockAttack
+from freqbench.core import config, plugins
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.plugins import provenance
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.models import ModelSpec, attack_windows, sliding_windows
+from freqbench.job import sweep
+from freqbench.job.models import models_for, models_of, require_models
+from freqbench.job.schema import JobSpec, attack_of, build_dataset
+from freqbench.models import ModelEntry, ModelSpec, attack_windows, sliding_windows
+from freqbench.models.checkpoints import record
 from freqbench.results import Key, Shard
 
 PROTOCOL_VERSION = 1
+COUPLED_WINDOWS = 4  # at once in the code released with SA2
 BLOCK_CUT = "block_cut"
 
 
@@ -109,15 +120,17 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """All that a job asks for.
+    """A job, resolved: all that it asks for.
 
     Attributes:
+        job: that it was made from; what is carried out goes by its resources, precision and window batch.
         cells: in the job's order, each once.
         cases: of each dataset, by its name.
         metrics: that every record is to cover.
         warnings: what a user should know before the run.
     """
 
+    job: JobSpec
     cells: tuple[Cell, ...]
     cases: Mapping[str, tuple[CaseRef, ...]]
     metrics: tuple[str, ...]
@@ -152,6 +165,116 @@ class Grid:
             ],
             "cases": {name: list(keys) for name, keys in self.case_keys.items()},
         }
+
+
+def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> Grid:
+    """The grid of a job: datasets built and listed, models resolved and checked, lists multiplied into cells.
+
+    Raises:
+        UserError: one line that begins with `where` and the place.
+    """
+    with plugins.trusting(job.trust_code):
+        return _expanded(job, limit_cases, where)
+
+
+def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
+    sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
+    datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
+    coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
+    require_models(job.models, [dataset.name for dataset in datasets], where)
+    said = [str(warning.message) for warning in caught]
+    cells: dict[tuple[str, str], Cell] = {}
+    cases: dict[str, tuple[CaseRef, ...]] = {}
+    for i, dataset in enumerate(datasets):
+        with sweep.at(f"{where}: datasets[{i}]"):
+            cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
+            if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
+                dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
+        models = models_of(job.models, dataset, where)
+        for model in models.values():
+            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name])
+        for source, (attack, only) in product(models.values(), attacks[dataset.name]):
+            if source.name not in only:
+                continue
+            for seed in job.seeds if attack.is_stochastic else [None]:
+                cell = Cell(
+                    dataset=dataset,
+                    source=source,
+                    attack=attack,
+                    seed=seed,
+                    precision=job.precision,
+                    compile=job.compile,
+                    targets=_targets(job, models, source, where),
+                    window_batch=coupled if attack.couples_batch else None,
+                )
+                cells.setdefault((dataset.name, cell.cell_id), cell)
+    return Grid(
+        job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said))
+    )
+
+
+def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
+    """The grid of a job with its cells scored on other targets: for volumes that are there already.
+
+    Args:
+        job: that made the volumes.
+        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors); a
+            checkpoint is called by its file name, or as `NAME=CHECKPOINT` says.
+
+    Raises:
+        UserError: neither a model of the job nor such a checkpoint.
+    """
+    own = {entry.name: entry for entry in job.models}
+    by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
+    targets: list[str] = []
+    added: list[ModelEntry] = []
+    for text in dict.fromkeys(names):
+        name, _, checkpoint = text.rpartition("=")
+        if checkpoint in own or checkpoint in by_checkpoint:
+            targets.append(checkpoint if checkpoint in own else by_checkpoint[checkpoint])
+            continue
+        if re.fullmatch(r"\w*", checkpoint):  # a word without dot or slash is no checkpoint
+            raise UserError(f"targets: {unknown('model', checkpoint, own)}; or give a checkpoint's path")
+        name = name or PurePath(checkpoint).stem
+        added.append(config.validate({"name": name, "checkpoint": checkpoint}, ModelEntry, "targets"))
+        if name in own:
+            raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
+        targets.append(name)
+    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
+    grid = expand(extended, where="targets")
+    sources = tuple(cell for cell in grid.cells if cell.source.name in own)
+    return replace(grid, job=job, cells=sources)
+
+
+def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
+    if job.targets == "all":
+        return tuple(models.values())
+    if job.targets == "source":
+        return (source,)
+    known = [entry.name for entry in job.models]
+    for i, name in enumerate(job.targets):
+        if name not in known:
+            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
+    return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
+
+
+def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
+    """The attacks on one dataset, each with the sources that it is for.
+
+    Names of the dataset's classes become their indices, and it has classes enough for the attacks.
+    """
+    with sweep.at(f"{where}: datasets[{number}]"):
+        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
+    names = [entry.name for entry in job.datasets]
+    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
+    for i, entry in enumerate(job.attacks):
+        place = f"{where}: attacks[{i}]"
+        if dataset.name in entry.only("datasets", names, place):
+            for written, only in entry.on(dataset.name, sources, models, place):
+                yield attack_of(entry.class_name, written, dataset, place), only
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:

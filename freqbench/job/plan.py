@@ -11,7 +11,6 @@ from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
 from freqbench.job.grid import Cell, Grid, Unit
 from freqbench.job.rehearsal import Missing
-from freqbench.job.schema import JobSpec
 from freqbench.models import forward_flops, sliding_windows
 from freqbench.results import Key, Store
 from freqbench.results.volumes import VOLUMES
@@ -81,13 +80,13 @@ def current_plan(grid: Grid, store: Store, is_saved: Saved | None = None) -> Pla
     return make_plan(grid, covered, again=unsaved)
 
 
-def volumes_root(job: JobSpec, out: str) -> str | None:
-    """Where a job saves its volumes; None if it saves none."""
-    return storage.join(out, VOLUMES) if job.save_adversarial == "nifti" else None
+def volumes_root(grid: Grid, out: str) -> str | None:
+    """Where the volumes of a grid are saved; None if its job saves none."""
+    return storage.join(out, VOLUMES) if grid.job.save_adversarial == "nifti" else None
 
 
-def table(name: str, grid: Grid) -> Table:
-    """Cells, cases and passes over windows of each dataset, source and attack of a job."""
+def table(grid: Grid) -> Table:
+    """Cells, cases and passes over windows of each dataset, source and attack."""
     rows: dict[tuple[str, str, str], list[int]] = {}
     for unit in grid.units():
         key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
@@ -96,7 +95,7 @@ def table(name: str, grid: Grid) -> Table:
         row[2] += unit.passes
     for cell in grid.cells:
         rows[cell.dataset.name, cell.source.name, cell.attack.name][0] += 1
-    found = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{name}: the grid")
+    found = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{grid.job.name}: the grid")
     for key, (cells, units, passes) in rows.items():
         found.add_row(*key, str(cells), str(units // cells), str(passes))
     return found

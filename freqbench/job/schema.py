@@ -1,11 +1,6 @@
-"""Reads job files: YAML to a validated JobSpec, and from it to the grid of cells with all that they need resolved."""
+"""Says what a job file may hold, and makes the datasets and attacks of its entries."""
 
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import product
-from pathlib import PurePath
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
@@ -14,18 +9,13 @@ from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.core import config, names, plugins
 from freqbench.core.config import FileName, Strict
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
-from freqbench.job.grid import Cell, Grid
-from freqbench.job.models import models_for, models_of, require_models
 from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.metrics import METRICS
-from freqbench.models import ModelEntry, ModelSpec
-from freqbench.models.checkpoints import record
+from freqbench.models import ModelEntry
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
-COUPLED_WINDOWS = 4  # at once in the code released with SA2
 
 Auto = Literal["auto"] | PositiveInt
 
@@ -108,86 +98,6 @@ class JobSpec(Strict):
         return names
 
 
-def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> Grid:
-    """The grid of a job: datasets built and listed, models resolved and checked, lists multiplied into cells.
-
-    Raises:
-        UserError: one line that begins with `where` and the place.
-    """
-    with plugins.trusting(job.trust_code):
-        return _expanded(job, limit_cases, where)
-
-
-def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
-    sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
-    datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
-    coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    require_models(job.models, [dataset.name for dataset in datasets], where)
-    said = [str(warning.message) for warning in caught]
-    cells: dict[tuple[str, str], Cell] = {}
-    cases: dict[str, tuple[CaseRef, ...]] = {}
-    for i, dataset in enumerate(datasets):
-        with sweep.at(f"{where}: datasets[{i}]"):
-            cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
-            if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
-                dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-        models = models_of(job.models, dataset, where)
-        for model in models.values():
-            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name])
-        for source, (attack, only) in product(models.values(), attacks[dataset.name]):
-            if source.name not in only:
-                continue
-            for seed in job.seeds if attack.is_stochastic else [None]:
-                cell = Cell(
-                    dataset=dataset,
-                    source=source,
-                    attack=attack,
-                    seed=seed,
-                    precision=job.precision,
-                    compile=job.compile,
-                    targets=_targets(job, models, source, where),
-                    window_batch=coupled if attack.couples_batch else None,
-                )
-                cells.setdefault((dataset.name, cell.cell_id), cell)
-    return Grid(cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said)))
-
-
-def further_targets(job: JobSpec, names: Sequence[str]) -> tuple[JobSpec, Grid]:
-    """A job whose cells are scored on other targets: for volumes that are there already.
-
-    Args:
-        job: that made the volumes.
-        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors); a
-            checkpoint is called by its file name, or as `NAME=CHECKPOINT` says.
-
-    Raises:
-        UserError: neither a model of the job nor such a checkpoint.
-    """
-    own = {entry.name: entry for entry in job.models}
-    by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
-    targets: list[str] = []
-    added: list[ModelEntry] = []
-    for text in dict.fromkeys(names):
-        name, _, checkpoint = text.rpartition("=")
-        if checkpoint in own or checkpoint in by_checkpoint:
-            targets.append(checkpoint if checkpoint in own else by_checkpoint[checkpoint])
-            continue
-        if re.fullmatch(r"\w*", checkpoint):  # a word without dot or slash is no checkpoint
-            raise UserError(f"targets: {unknown('model', checkpoint, own)}; or give a checkpoint's path")
-        name = name or PurePath(checkpoint).stem
-        added.append(config.validate({"name": name, "checkpoint": checkpoint}, ModelEntry, "targets"))
-        if name in own:
-            raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
-        targets.append(name)
-    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
-    grid = expand(extended, where="targets")
-    sources = tuple(cell for cell in grid.cells if cell.source.name in own)
-    return job, replace(grid, cells=sources)
-
-
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
     """The dataset of a job file's entry, read or not; `where` begins the line of an error.
 
@@ -203,34 +113,6 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
     if loader not in DATASETS:
         raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
     return config.validate(content, DATASETS[loader], where)
-
-
-def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
-    if job.targets == "all":
-        return tuple(models.values())
-    if job.targets == "source":
-        return (source,)
-    known = [entry.name for entry in job.models]
-    for i, name in enumerate(job.targets):
-        if name not in known:
-            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
-    return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
-
-
-def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
-    """The attacks on one dataset, each with the sources that it is for.
-
-    Names of the dataset's classes become their indices, and it has classes enough for the attacks.
-    """
-    with sweep.at(f"{where}: datasets[{number}]"):
-        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
-    names = [entry.name for entry in job.datasets]
-    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
-    for i, entry in enumerate(job.attacks):
-        place = f"{where}: attacks[{i}]"
-        if dataset.name in entry.only("datasets", names, place):
-            for written, only in entry.on(dataset.name, sources, models, place):
-                yield attack_of(entry.class_name, written, dataset, place), only
 
 
 def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:

@@ -73,8 +73,8 @@ def described(job: JobSpec, where: str) -> JobSpec:
     """
     if not job.trains:
         return job
-    trainings = _read(job, where)
-    networks = _networks(job, trainings, where)
+    trainings = _read(job.training, where)
+    networks = _networks(job.models, trainings, where)
     return _with(job, trainings, {i: _shaped(job.models[i], network.recipe) for i, network in networks.items()})
 
 
@@ -168,12 +168,12 @@ def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list
     """A described job with the weights that are trained, the models whose are not, and those of which none can tell."""
     if not job.trains:
         return job, {}, []
-    trainings = _read(job, where)
+    trainings = _read(job.training, where)
     found: dict[str, dict[str, Trained | None] | MissingDataError] = {}
     models: dict[int, ModelEntry] = {}
     todo: dict[int, _Network] = {}
     missing: list[Missing] = []
-    networks = _networks(job, trainings, where)
+    networks = _networks(job.models, trainings, where)
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
         if training.place not in found:
@@ -231,14 +231,14 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
     )
 
 
-def _read(job: JobSpec, where: str) -> list[_Training]:
-    """The training jobs of a job.
+def _read(entries: Sequence[str | dict[str, Any]], where: str) -> list[_Training]:
+    """The training jobs that entries of `training` name.
 
     Raises:
         UserError: one cannot be read, or two have one name or write to one place.
     """
     found: list[_Training] = []
-    for i, entry in enumerate(job.training):
+    for i, entry in enumerate(entries):
         place = f"{where}: training[{i}]"
         kept = config.validate(entry, _Kept, place) if isinstance(entry, dict) and "job" in entry else _Kept(job=entry)
         content, source = _content(kept.job, where, place)
@@ -257,12 +257,12 @@ def _read(job: JobSpec, where: str) -> list[_Training]:
     return found
 
 
-def _networks(job: JobSpec, trainings: Sequence[_Training], where: str) -> dict[int, _Network]:
-    """The network of each model of the job that is one of `training`, by its number in the job."""
+def _networks(models: Sequence[ModelEntry], trainings: Sequence[_Training], where: str) -> dict[int, _Network]:
+    """The network of each model that is one of `training`, by its number in the job."""
     known = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
         i: _named(str(entry.checkpoint), known, f"{where}: models[{i}].checkpoint")
-        for i, entry in enumerate(job.models)
+        for i, entry in enumerate(models)
         if entry.is_to_train
     }
 

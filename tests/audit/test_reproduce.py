@@ -17,7 +17,7 @@ from freqbench.core.machine import versions
 from freqbench.engine import provenance
 from freqbench.engine import run as runner
 from freqbench.exchange import predictions
-from freqbench.job.schema import further_targets
+from freqbench.job.grid import further_targets
 from freqbench.results import KEY, Store
 from freqbench.results.rowid import row_id, sample_rows
 
@@ -200,8 +200,8 @@ def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(made: Pa
     store = copied(made, tmp_path)
     spec, _ = expanded(job(attacks=ATTACKS, save_adversarial="nifti", datasets=DATASETS))
     save_weights(tmp_path / WEIGHTS, seed=3)
-    spec, grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
-    runner.rescore(spec, grid, str(store), Console(file=io.StringIO()))
+    grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
+    runner.rescore(grid, str(store), Console(file=io.StringIO()))
     before = contents(store)
     found = [each for each in all_of(store) if "scored on c" in each.label]
     assert [each.verdict for each in found] == ["equal"] * 4

@@ -224,10 +224,10 @@ def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
 ) -> None:
     impatient(monkeypatch)
     monkeypatch.setattr(retry, "WAITS_S", (0.0, 0.0, 0.0))
-    spec, grid = tiny.expanded(content(there, save_adversarial="nifti"))
+    grid = tiny.expanded(content(there, save_adversarial="nifti"))[1]
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)
-        summary = run.execute(spec, grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
+        summary = run.execute(grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
         assert (summary.num_new, summary.num_failed) == (3, 0)
 
 

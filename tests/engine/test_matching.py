@@ -15,8 +15,8 @@ from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import evaluate
 from freqbench.engine.matching import FILE, Found, matched, search
-from freqbench.job.grid import Grid
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import Grid, expand
+from freqbench.job.schema import JobSpec
 from freqbench.metrics import image_scores
 from freqbench.results import Store
 

@@ -15,7 +15,7 @@ from freqbench import metrics, models
 from freqbench.core.errors import UserError
 from freqbench.engine import evaluate, run, saved_volumes
 from freqbench.engine.run import Summary
-from freqbench.job.schema import further_targets
+from freqbench.job.grid import further_targets
 from freqbench.results import Store, index_keys
 
 ONE = {
@@ -36,8 +36,8 @@ def load(path: Path) -> Any:
 
 
 def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringIO | None = None) -> Summary:
-    spec, grid = further_targets(expanded(content)[0], names)
-    return run.rescore(spec, grid, str(out), Console(file=said or io.StringIO()))
+    grid = further_targets(expanded(content)[0], names)
+    return run.rescore(grid, str(out), Console(file=said or io.StringIO()))
 
 
 def test_affine_units_and_types_are_right(tmp_path: Path) -> None:

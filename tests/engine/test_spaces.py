@@ -20,8 +20,8 @@ from freqbench.data import Dataset, attacked_native, prepare, resampling_error
 from freqbench.engine import evaluate, run, serial, worker
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.job.grid import Grid
-from freqbench.job.schema import JobSpec, further_targets
+from freqbench.job.grid import Grid, further_targets
+from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice, hd95, image_scores
 from freqbench.results import Store
 
@@ -191,8 +191,8 @@ def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
     execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
     monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
     stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
-    spec, grid = further_targets(stored, ["a", "b"])
-    run.rescore(spec, grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    grid = further_targets(stored, ["a", "b"])
+    run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
     assert len(rows(tmp_path / "run")) == 4

@@ -18,7 +18,7 @@ from freqbench.core.errors import UserError
 from freqbench.engine import run
 from freqbench.exchange import adversarial_volumes, export
 from freqbench.exchange.adversarial_volumes import Imported
-from freqbench.job.schema import further_targets
+from freqbench.job.grid import further_targets
 from freqbench.reporting.report import report
 from freqbench.results import Store, index_keys
 
@@ -38,11 +38,11 @@ def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
 
 
 def bring(place: Path, source: str = "a", content: dict[str, Any] | None = None) -> tuple[run.Summary, str]:
-    spec, grid = expanded(content or JOB)
+    grid = expanded(content or JOB)[1]
     said = io.StringIO()
     volumes, out = str(place / "imagesTsAdv"), str(place / "out")
     return adversarial_volumes.bring_in(
-        spec, grid, out, volumes, source, "vafa-released", Console(file=said)
+        grid, out, volumes, source, "vafa-released", Console(file=said)
     ), said.getvalue()
 
 
@@ -110,8 +110,8 @@ def test_they_are_exported_and_scored_on_further_targets(tmp_path: Path) -> None
     only = {**JOB, "targets": "source"}
     bring(tmp_path, content=only)
     out = str(tmp_path / "out")
-    spec, grid = further_targets(expanded(only)[0], ["b"])
-    summary = run.rescore(spec, adversarial_volumes.joined(grid, out), out, Console(file=io.StringIO()))
+    grid = further_targets(expanded(only)[0], ["b"])
+    summary = run.rescore(adversarial_volumes.joined(grid, out), out, Console(file=io.StringIO()))
     assert (summary.num_new, len(records(tmp_path))) == (1, 2)
     assert index_keys(Store(out).job()["index"]) == set(rows(out))
     _, grid = expanded(only)

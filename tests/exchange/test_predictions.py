@@ -48,10 +48,10 @@ def place(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:
-    spec, grid = expanded(content)
+    grid = expanded(content)[1]
     said = io.StringIO()
     path = label_map and str(place / label_map)
-    predictions.score(spec, grid, str(place / "out"), str(place / "tool"), name, path, Console(file=said))
+    predictions.score(grid, str(place / "out"), str(place / "tool"), name, path, Console(file=said))
     return said.getvalue()
 
 

@@ -11,7 +11,8 @@ from tiny import JOB, expanded, job
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.job.effort import Effort, Varied, varied
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import expand
+from freqbench.job.schema import JobSpec
 
 EFFORT = Effort(steps=(2, 4), losses=("dice", "ce"), restarts=(1, 3))
 
@@ -86,7 +87,7 @@ def test_the_cases_are_the_first_ones() -> None:
 def test_the_job_of_the_store_expands_to_the_same_cells(attack: dict[str, Any]) -> None:
     """As run.json keeps it."""
     given = found([attack], models=JOB["models"])
-    spec = JobSpec.model_validate(json.loads(json.dumps(given.job.model_dump(mode="json"))))
+    spec = JobSpec.model_validate(json.loads(json.dumps(given.grid.job.model_dump(mode="json"))))
     cells = {cell.cell_id for cell in expand(spec, 1).cells}
     assert cells == set(given.entries) == {cell.cell_id for cell in given.grid.cells}
 

@@ -6,7 +6,7 @@ import pytest
 from tiny import JOB, expanded, job, small
 
 from freqbench.core.errors import UserError
-from freqbench.job.schema import expand, further_targets
+from freqbench.job.grid import expand, further_targets
 from freqbench.job.sweep import parse_value
 
 
@@ -95,14 +95,14 @@ def test_limit_cases_takes_the_first_of_every_dataset() -> None:
 
 def test_further_targets_of_the_job_keep_the_sources() -> None:
     spec, grid = expanded(job(targets="source"))
-    _, further = further_targets(spec, ["b", "b"])
+    further = further_targets(spec, ["b", "b"])
     assert [cell.cell_id for cell in further.cells] == [cell.cell_id for cell in grid.cells]
     assert {tuple(target.name for target in cell.targets) for cell in further.cells} == {("b",)}
 
 
 def test_a_further_target_that_is_the_job_s_own_checkpoint_is_its_model() -> None:
     spec, _ = expanded(job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}]))
-    _, grid = further_targets(spec, ["zoo://phantom/unet"])
+    grid = further_targets(spec, ["zoo://phantom/unet"])
     assert [target.name for target in grid.cells[0].targets] == ["mine"]
 
 
@@ -110,7 +110,7 @@ def test_a_further_target_may_be_given_a_name() -> None:
     spec, _ = expanded(job(models=[{"name": "unetr", "checkpoint": "zoo://phantom/unet"}]))
     with pytest.raises(UserError, match="'unetr' is a model of the job already: write NAME=zoo://phantom/unetr"):
         further_targets(spec, ["zoo://phantom/unetr"])
-    _, grid = further_targets(spec, ["other=zoo://phantom/unetr"])
+    grid = further_targets(spec, ["other=zoo://phantom/unetr"])
     assert [target.name for target in grid.cells[0].targets] == ["other"]
 
 

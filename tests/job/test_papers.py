@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from freqbench.core import config
-from freqbench.job.grid import Cell, Grid
+from freqbench.job.grid import Cell, Grid, expand
 from freqbench.job.rehearsal import counted, missing, rehearsed
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -14,7 +14,8 @@ from tiny import job, write
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import CheckpointError, DataError, UserError
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import expand
+from freqbench.job.schema import JobSpec
 
 Spoil = Callable[[dict[str, Any]], object]
 

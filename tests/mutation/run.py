@@ -1,22 +1,27 @@
 """Measures what the tests catch: makes one small change at a time in a copy of the repository and runs the tests.
 
     python tests/mutation/run.py sample --tree OLD_CHECKOUT     writes sample.json beside this file
-    python tests/mutation/run.py run --out results.json         runs the whole sample on this checkout, or `--only 3 7`
+    pytest --cov freqbench --cov-branch --cov-context test --junitxml tests.xml
+    python tests/mutation/run.py run --out results.json         runs the whole sample on this checkout
 
-A mutant is known by its function and the text of its statement, so that it is found again where files have moved.
-The options of pytest can be given more by PYTEST_ADDOPTS, such as `-m "integration or not integration"`.
+The second command (pytest-cov, not among the dependencies) leaves in `.coverage` which test runs which line. A mutant
+meets the tests that run its line and pass without it, the quickest first, up to SECONDS in all; where a fixture runs
+the line, the whole file. A mutant is known by its function and the text of its statement, so that it is found again
+where files have moved.
 """
 
 import argparse
 import ast
+import importlib
 import json
 import os
 import random
-import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
+import xml.etree.ElementTree
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -25,15 +30,9 @@ from typing import Any, NamedTuple
 
 ROOT, SAMPLE = Path(__file__).parents[2], Path(__file__).with_name("sample.json")
 COUNTS = {"attacks": 42, "ops": 30, "metrics": 22, "results": 26, "engine": 34, "reporting": 36}
-TESTS = {
-    "attacks": ["attacks", "golden", "evaluate"],
-    "ops": ["ops", "golden", "attacks", "data", "metrics"],
-    "metrics": ["metrics", "evaluate", "engine"],
-    "results": ["results", "security", "engine", "audit"],
-    "engine": ["engine", "grid", "job", "audit", "exchange", "remote", "training", "cli"],
-    "reporting": ["reporting", "analysis", "audit"],
-}
-"""The folders of tests that concern a room of the code as it was when the sample was drawn, nearest first."""
+SECONDS = 60.0
+LATE = 600.0  # a run that takes longer no longer ends
+HEAVY = ("matplotlib.pyplot", "monai.networks.nets", "monai.inferers", "pandas", "pyarrow.parquet", "ray", "torch")
 SWAPS = {"Add": "-", "Sub": "+", "Mult": "/", "Div": "*", "FloorDiv": "*"}
 FLIPS = {"Lt": "<=", "LtE": "<", "Gt": ">=", "GtE": ">", "Eq": "!=", "NotEq": "==", "In": "not in", "NotIn": "in"}
 TWINS = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "minimum": "maximum", "maximum": "minimum"}
@@ -46,6 +45,7 @@ class Site(NamedTuple):
 
     function: str
     text: str
+    line: int
     nodes: list[ast.AST]
 
 
@@ -55,7 +55,7 @@ def sites(tree: ast.AST, function: str = "") -> Iterator[Site]:
             parts = [part for part in ast.iter_child_nodes(node) if not isinstance(part, (ast.stmt, ast.excepthandler))]
             is_header = hasattr(node, "body")
             text = " ".join([type(node).__name__, *map(ast.unparse, parts)]) if is_header else ast.unparse(node)
-            yield Site(function, text, [inner for part in parts for inner in expressions(part)])
+            yield Site(function, text, node.lineno, [inner for part in parts for inner in expressions(part)])
         if isinstance(node, (ast.stmt, ast.excepthandler, ast.match_case)):
             yield from sites(node, node.name if isinstance(node, FUNCTIONS) else function)
 
@@ -127,14 +127,15 @@ def parsed(source: str) -> list[Site]:
     return [*sites(ast.parse(source))]
 
 
-def located(mutant: dict[str, Any], sources: dict[str, str]) -> tuple[str, ast.AST] | None:
-    """File and expression: the same statement of a function of that name, else the same expression in one, once."""
-    exact, loose = list[tuple[str, ast.AST]](), list[tuple[str, ast.AST]]()
+def located(mutant: dict[str, Any], sources: dict[str, str]) -> tuple[str, int, ast.AST] | None:
+    """File, first line of the statement, expression: the same statement of a function of that name, else the same
+    expression in one, once."""
+    exact, loose = list[tuple[str, int, ast.AST]](), list[tuple[str, int, ast.AST]]()
     for path, source in sources.items():
         for site in parsed(source):
             if site.text != mutant["statement"] and site.function != mutant["function"]:
                 continue
-            same = [(path, node) for node in site.nodes if ast.unparse(node) == mutant["before"]]
+            same = [(path, site.line, node) for node in site.nodes if ast.unparse(node) == mutant["before"]]
             if site.text == mutant["statement"] and len(same) > mutant["nth"]:
                 (exact if site.function == mutant["function"] else loose).append(same[mutant["nth"]])
             elif site.function == mutant["function"]:
@@ -150,42 +151,86 @@ def changed(source: str, node: ast.AST, after: str) -> str:
     return b"".join([*lines[:first], replaced, *lines[last + 1 :]]).decode()
 
 
-def test_files(mutant: dict[str, Any], copy: Path, module: str) -> list[str]:
-    """The files of the folders that concern the mutant: first those that import its module, then those that name it."""
-    folders = [folder for name in TESTS[mutant["room"]] for folder in [copy / "tests" / name] if folder.is_dir()]
-    package, _, stem = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".").rpartition(".")
-    patterns = [rf"{package}\.{stem}\b|from {package} import .*\b{stem}\b", rf"\b{stem}\b"]
+class Tests:
+    """The tests of a checkout: how long those that pass take, and which lines they run."""
 
-    def rank(file: Path) -> int:
-        text = file.read_text(encoding="utf-8")
-        return next((place for place, pattern in enumerate(patterns) if re.search(pattern, text)), len(patterns))
+    def __init__(self, tree: Path, coverage: Path, report: Path) -> None:
+        from coverage import CoverageData
 
-    files = [file for folder in folders for file in sorted(folder.rglob("test_*.py"))]
-    return [str(file.relative_to(copy)) for file in sorted(dict.fromkeys(files), key=rank)]
+        self.tree, self.data = tree.resolve(), CoverageData(str(coverage))
+        self.data.read()
+        self.seconds = {
+            (case.get("classname"), case.get("name")): float(case.get("time", 0))
+            for case in xml.etree.ElementTree.parse(report).iter("testcase")
+            if len(case) == 0  # neither failed nor skipped
+        }
+        self.by_file: dict[str, list[str]] = {}
+        for context in self.data.measured_contexts():
+            test = context.rpartition("|")[0]
+            if test:
+                self.by_file.setdefault(test.partition("::")[0], []).append(test)
+
+    def duration(self, test: str) -> float:
+        """Infinite where it does not pass."""
+        file, _, name = test.partition("::")
+        return self.seconds.get((file.removesuffix(".py").replace("/", "."), name), float("inf"))
+
+    def of(self, module: str, lines: range) -> list[str]:
+        """The tests to run for a change in these lines, the quickest first."""
+        found: set[str] = set()
+        for line, contexts in self.data.contexts_by_lineno(str(self.tree / module)).items():
+            for context in contexts if line in lines else ():
+                test, _, phase = context.rpartition("|")
+                found.update(self.by_file[test.partition("::")[0]] if phase == "setup" else [test] if test else [])
+        chosen, total = [], 0.0
+        for test in sorted(found, key=self.duration):
+            total += self.duration(test) + 0.05
+            if total > SECONDS:
+                break
+            chosen.append(test)
+        return chosen
 
 
-def outcome(mutant: dict[str, Any], copy: Path, workers: str, minutes: float) -> str:
+def outcome(mutant: dict[str, Any], copy: Path, tests: Tests) -> str:
     sources = {str(path.relative_to(copy)): path.read_text("utf-8") for path in sorted(copy.glob("freqbench/**/*.py"))}
     found = located(mutant, sources)
     if found is None:
         return "not found"
-    module, node = found
+    module, line, node = found
+    chosen = tests.of(module, range(line, node.end_lineno + 1))
+    if not chosen:
+        return "not covered"
     (copy / module).write_text(changed(sources[module], node, mutant["after"]), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", workers, "-p", "no:cacheprovider", "-p", "no:randomly"]
     try:
-        done = subprocess.run(
-            [*command, *test_files(mutant, copy, module)],
-            cwd=copy,
-            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            timeout=60 * minutes,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "killed"  # as a loop that no longer ends
+        code = _pytest(copy, chosen)
     finally:
         (copy / module).write_text(sources[module], "utf-8")
-    return {0: "survived", 1: "killed", 2: "killed"}.get(done.returncode, f"pytest ended with {done.returncode}")
+    return {0: "survived", 1: "killed", 2: "killed", None: "killed"}.get(code, f"pytest ended with {code}")
+
+
+def _pytest(copy: Path, chosen: list[str]) -> int | None:
+    """The exit code of pytest, in a process that has the heavy packages already; None where it did not end."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(copy)
+        sys.path.insert(0, str(copy))
+        with open(os.devnull, "w") as silent:  # noqa: PTH123
+            os.dup2(silent.fileno(), 1)
+            os.dup2(silent.fileno(), 2)
+        import pytest
+
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:cov", "-m", ""]
+        os._exit(int(pytest.main([*options, *chosen])))
+    end = time.monotonic() + LATE
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
 
 
 def main() -> None:
@@ -195,25 +240,28 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("mutants.json"), help="results; what stands there is not run again"
     )
+    parser.add_argument("--coverage", type=Path, default=Path(".coverage"), help="of the checkout's tests")
+    parser.add_argument("--tests", type=Path, default=Path("tests.xml"), help="JUnit file of the same run")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of mutants")
-    parser.add_argument("--workers", default="0", help="processes of pytest")
-    parser.add_argument("--minutes", type=float, default=20)
     args = parser.parse_args()
     if args.what == "sample":
         SAMPLE.write_text(json.dumps(draw(args.tree), indent=1) + "\n", "utf-8")
         return
+    tests = Tests(args.tree, args.coverage, args.tests)
     results: dict[str, str] = json.loads(args.out.read_text("utf-8")) if args.out.is_file() else {}
     left_out = shutil.ignore_patterns(".git", "runs", "__pycache__", ".*_cache", "shared")
     with tempfile.TemporaryDirectory() as place:
         copy = Path(shutil.copytree(args.tree, Path(place) / "copy", ignore=left_out))
+        os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        for name in HEAVY:
+            importlib.import_module(name)
         for mutant in json.loads(SAMPLE.read_text("utf-8")):
             name = str(mutant["id"])
             if name not in results and (args.only is None or mutant["id"] in args.only):
-                results[name] = outcome(mutant, copy, args.workers, args.minutes)
+                results[name] = outcome(mutant, copy, tests)
                 args.out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-                print(
-                    name, results[name], mutant["module"], mutant["function"], mutant["operator"], sep="\t", flush=True
-                )
+                shown = (name, results[name], mutant["module"], mutant["function"], mutant["operator"])
+                print(*shown, sep="\t", flush=True)
     print(dict(Counter(results.values())))
 
 

@@ -21,7 +21,8 @@ from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS
 from freqbench.data.loaders.published_split import SPLITS
 from freqbench.engine import saved_volumes
-from freqbench.job.schema import JobSpec, further_targets
+from freqbench.job.grid import further_targets
+from freqbench.job.schema import JobSpec
 from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[2]

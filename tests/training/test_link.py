@@ -16,7 +16,8 @@ from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import evaluate
 from freqbench.engine import run as runner
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.grid import expand
+from freqbench.job.schema import JobSpec
 from freqbench.models import ModelSpec
 from freqbench.results import Shard, Store
 from freqbench.training import link, loop, plan, run
@@ -42,7 +43,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print)
-        runner.execute(spec, expand(spec), "runs/tiny", Console(quiet=True), "serial")
+        runner.execute(expand(spec), "runs/tiny", Console(quiet=True), "serial")
     return here
 
 

@@ -10,7 +10,8 @@ from tiny import expanded, job, small
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.job.schema import JobSpec, further_targets
+from freqbench.job.grid import further_targets
+from freqbench.job.schema import JobSpec
 from freqbench.models import DefendedModel, ModelEntry, ModelSpec, load, resolve, resolve_ensemble
 
 CPU = torch.device("cpu")
@@ -134,5 +135,5 @@ def test_a_plan_counts_the_passes_of_every_draw() -> None:
 def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
     models = [entry(name="plain", checkpoint="random:3"), entry(name="bits", checkpoint="random:3", defence=BITS)]
     made = config.validate(job(models=models), JobSpec, "job.yaml")
-    _, grid = further_targets(made, ["random:3"])
+    grid = further_targets(made, ["random:3"])
     assert {target.name for cell in grid.cells for target in cell.targets} == {"plain"}

@@ -13,9 +13,9 @@ from reporting.conftest import START
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.core import config
-from freqbench.job.grid import Cell, Grid
+from freqbench.job.grid import Cell, Grid, expand
 from freqbench.job.rehearsal import counted, missing
-from freqbench.job.schema import JobSpec, expand
+from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import Facts, paper_table
 from freqbench.reporting.papers.recipes import Recipe
