@@ -210,7 +210,7 @@ def test_failed_records_are_exit_code_1(
 def test_limit_cases_and_set_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     changes = ["--set", "attacks=[{name: gn, std: [0.1, 0.2]}]", "--set", "metrics=[dsc]", "--limit-cases", "1"]
-    assert bench(capsys, "run", write(tmp_path, job()), "--out", str(out), *changes)[0] == 0
+    assert bench(capsys, "run", write(tmp_path, job()), "--out", str(out), "--engine", "serial", *changes)[0] == 0
     assert {(row["attack"], row["case_id"]) for row in rows(out).values()} == {("'gn'", "'phantom_2000'")}
     assert len(rows(out)) == 2 * 2 * 2
 
@@ -289,9 +289,9 @@ def test_doctor_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_signal_stores_what_is_done_and_is_exit_code_130(tmp_path: Path) -> None:
-    """SIGTERM, which a queue sends; Ctrl-C goes the same way (`tests/engine/test_driver_faults.py` sends both)."""
+    """SIGTERM, which a queue sends; `tests/engine/test_driver_faults.py` sends both signals to Ray's driver."""
     path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
-    command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out"]
+    command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out", "--engine", "serial"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
