@@ -196,15 +196,9 @@ class S3:
     def fault(
         self, kind: str, method: str = "PUT", match: str = "", times: int = 1, status: int = 503, seconds: float = 5.0
     ) -> None:
-        """What goes wrong with the next requests; replaces what was said before.
+        """What goes wrong with the next requests whose path holds `match`; replaces what was said before.
 
-        Args:
-            kind: `refuse` (with `status`), `slow` (by `seconds`), `cut` (the connection ends half-way), `none`.
-            method: of the request.
-            match: part of its path.
-            times: how many requests.
-            status: 403, 500 or 503.
-            seconds: how long a slow one waits.
+        Kinds are `refuse` (with `status`), `slow` (by `seconds`), `cut` (the connection ends half-way) and `none`.
         """
         fault = {"kind": kind, "method": method, "match": match, "times": times, "status": status, "seconds": seconds}
         self._ask(FAULTS, json.dumps([] if kind == "none" else [fault]).encode())

@@ -17,6 +17,7 @@ from freqbench.data import nifti
 from freqbench.engine import run, saved_volumes
 from freqbench.engine.evaluate import AttackedVolume
 from freqbench.engine.run import Additions, ImportedCell, Summary
+from freqbench.exchange.export import tell_left_out
 from freqbench.job.grid import Cell, Grid
 from freqbench.job.schema import JobSpec
 from freqbench.results import Store
@@ -127,20 +128,13 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     known = {ref.case_id for ref, _ in files}
     absent = [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
     strange = sorted(by_case.keys() - known)
-    for text, words in (("files of no case of the job", strange), ("cases without a file", absent)):
-        if words:
-            more = ", ..." if len(words) > 3 else ""
-            line = f"{len(words)} {text} are left out: {', '.join(words[:3])}{more}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for text, words in (("files of no case of the job are", strange), ("cases without a file are", absent)):
+        tell_left_out(console, text, words)
     return templates[name], files
 
 
 def _read(path: str, case: Case) -> Tensor:
-    """A volume in [0, 1] on the grid of its case, `[C, H, W, D]`.
-
-    Raises:
-        DataError: another shape, or other values than uint8 or [0, 1].
-    """
+    """A volume in [0, 1] on the grid of its case, `[C, H, W, D]`; raises DataError for others."""
     import nibabel
 
     local = storage.fetch(path)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from freqbench.attacks import attack_class
 from freqbench.core import plugins
@@ -33,17 +34,11 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECAS
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """The working directory of a job on the nodes.
+    """The working directory of a job on the nodes."""
 
-    Attributes:
-        job: the job file's place in it.
-        files: the files here, by their places in it.
-        overrides: for `--set`, where a path differs there.
-    """
-
-    job: str
-    files: Mapping[str, Path]
-    overrides: tuple[str, ...]
+    job: str  # the job file's place in it
+    files: Mapping[str, Path]  # the files here, by their places in it
+    overrides: tuple[str, ...]  # for `--set`, where a path differs there
 
     def unpack(self, folder: Path) -> None:
         """Copy all files into a folder."""
@@ -53,13 +48,12 @@ class Parcel:
             shutil.copyfile(file, target)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Named:
-    """A path that a job names: its place, its key for `--set`, its text, and a prefix that it needs on the nodes."""
+class _Named(NamedTuple):
+    """A path that a job names: its place, its text, its key for `--set`, and a prefix that it needs on the nodes."""
 
     place: str
-    key: str
     text: str
+    key: str
     prefix: str = ""
 
 
@@ -75,8 +69,7 @@ def pack(path: str, job: JobSpec) -> Parcel:
         job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
             travels as an override, and their data as the job's own do.
 
-    Raises:
-        UserError: a path that leads out of the folder or to nothing, or too much to travel.
+    Raises UserError for a path that leads out of the folder or to nothing, or too much to travel.
     """
     here, own = Path.cwd().resolve(), Path(path).resolve()
     root = here if own.is_relative_to(here) else own.parent
@@ -148,7 +141,7 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
         for key in ("checkpoint", "bundle"):
             text = getattr(model, key)
             if text and not is_on_nodes(text) and seed_of(text) is None:
-                yield _Named(place=f"models[{i}].{key}", key=f"models.{i}.{key}", text=text)
+                yield _Named(f"models[{i}].{key}", text, f"models.{i}.{key}")
 
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
@@ -162,10 +155,10 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
     for place, key, entry in (*own, *trained_on):
         root, listed = entry.get("root"), entry.get("list")
         if isinstance(root, str) and not is_on_nodes(root):
-            yield _Named(place=f"{place}.root", key=f"{key}.root", text=root)
+            yield _Named(f"{place}.root", root, f"{key}.root")
         if isinstance(listed, str) and listed.startswith(("/", "~")) and not is_on_nodes(listed):
             # What is not absolute is in `root`; as a URI it is relative to where the worker is.
-            yield _Named(place=f"{place}.list", key=f"{key}.list", text=listed, prefix="file://")
+            yield _Named(f"{place}.list", listed, f"{key}.list", "file://")
 
 
 def _modules(job: JobSpec) -> list[str]:
@@ -220,9 +213,5 @@ def _add(files: dict[str, Path], place: str, found: Path) -> None:
 def _visible(folder: Path) -> Iterator[Path]:
     """Files below a folder, without hidden ones and caches of Python."""
     for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or child.name == "__pycache__":
-            continue
-        if child.is_dir():
-            yield from _visible(child)
-        elif child.is_file():
-            yield child
+        if not child.name.startswith(".") and child.name != "__pycache__":
+            yield from _visible(child) if child.is_dir() else filter(Path.is_file, [child])

@@ -22,17 +22,15 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("a", "b", "c"):
+        for name in "abc":
             self.write(name, *volume(seed=ord(name)))
-        self.listed: dict[str, Any] = {
-            "labels": {"0": "background", "1": "left", "2": "right"},
-            "numTraining": 99,
-            "training": [],
-            "validation": [
-                {"image": f"./imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in ("a", "b", "c")
-            ],
-        }
-        self.save()
+        self.listed: dict[str, Any] = {}
+        self.list(
+            labels={"0": "background", "1": "left", "2": "right"},
+            numTraining=99,
+            training=[],
+            validation=[{"image": f"./imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "abc"],
+        )
 
     def write(
         self,
@@ -55,7 +53,9 @@ class Folder:
     ) -> None:
         nibabel.save(kind(voxels, np.eye(4) if affine is None else affine), self.root / path)
 
-    def save(self) -> None:
+    def list(self, **changes: Any) -> None:
+        """Write the list, with other values of some keys."""
+        self.listed |= changes
         (self.root / "dataset.json").write_text(json.dumps(self.listed))
 
     def dataset(self, **arguments: Any) -> Decathlon:

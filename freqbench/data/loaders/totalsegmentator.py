@@ -74,9 +74,7 @@ class TotalSegmentator(ListedFolder):
     def _parsed(self, line: Any) -> Entry:
         folder = storage.join(self._root(), line)
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
-        return Entry(
-            case_id=line, patient_id=line, image=storage.join(folder, "ct.nii.gz"), label=masks[0], masks=masks
-        )
+        return Entry(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """Those of the image and of the first mask; all masks are checked."""
