@@ -226,23 +226,26 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """One server for all tests of a process."""
+    import s3fs
+
     server = S3(tmp_path_factory.mktemp("s3"))
     server.start()
+    s3fs.S3FileSystem.clear_instance_cache()
     yield server
     server.kill()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
 def s3(s3_process: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """The server, with the environment that clients need; its bucket is `s3://lab`, and `s3_root` a folder in it."""
-    import s3fs
+    """The server, with the environment that clients need; its bucket is `s3://lab`, and `s3_root` a folder in it.
 
+    Its client is kept from test to test, as it takes a third of a second to make.
+    """
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
     yield s3_process
     s3_process.fault("none")
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

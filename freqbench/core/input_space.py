@@ -56,7 +56,8 @@ def parse_intensity(value: object) -> Scaling:
     """
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
-    kind, numbers = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (None, None)
+    items: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, dict) else []
+    kind, numbers = items[0] if len(items) == 1 else (None, None)
     if kind == "zscore" and _is_number(numbers):
         if numbers <= 0:
             raise ValueError(f"expected a positive number of standard deviations, got {numbers:g}")

@@ -54,17 +54,9 @@ def bring_in(job: JobSpec, grid: Grid, out: str, folder: str, source: str, label
     they are divided by 255. Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its
     affine.
 
-    Args:
-        job: with the data and the targets.
-        grid: the job's.
-        out: folder or URI of the store.
-        folder: folder or URI of the volumes.
-        source: the job's model whose gradients made them.
-        label: what tables call them.
-        console: where progress goes.
-
-    Raises:
-        UserError: no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
+    The job has the data, the targets and `source`, the model whose gradients made the volumes; tables call them
+    `label`. Raises UserError for no such model, no file of a case, or a volume of another shape or range; nothing is
+    stored then.
     """
     names = [entry.name for entry in job.models]
     if source not in names:
@@ -111,11 +103,8 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     names = [name for suffix in nifti.SUFFIXES for name in storage.list_files(folder, suffix)]
     by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
-    found = {
-        name: files
-        for name in templates
-        if (files := [(ref, by_case[ref.case_id]) for ref in grid.cases[name] if ref.case_id in by_case])
-    }
+    cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
+    found = [name for name, refs in cases.items() if refs]
     if len(found) != 1:
         ids = [ref.case_id for name in templates for ref in grid.cases[name]]
         got = f"files of {' and '.join(found)}" if found else f"{', '.join(sorted(names)[:3]) or 'no file'}"
@@ -124,13 +113,13 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
             f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, such as {example}, "
             f"got {got}: rename them, or give a job of these cases"
         )
-    ((name, files),) = found.items()
-    known = {ref.case_id for ref, _ in files}
-    absent = [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
-    strange = sorted(by_case.keys() - known)
-    for text, words in (("files of no case of the job are", strange), ("cases without a file are", absent)):
-        tell_left_out(console, text, words)
-    return templates[name], files
+    (name,) = found
+    known = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
+    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - known.keys()))
+    tell_left_out(
+        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
+    )
+    return templates[name], [(ref, known[ref.case_id]) for ref in cases[name]]
 
 
 def _read(path: str, case: Case) -> Tensor:

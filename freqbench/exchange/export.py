@@ -59,11 +59,7 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. The perturbation is carried
     back as `freqbench.data.attacked_native` does. `manifest.json` is written last.
 
-    Args:
-        grid: of the store's job.
-        out: folder or URI of the store; UserError where it holds no volume of this grid.
-        to: folder or URI to write to.
-        console: told what was written.
+    From the store `out` of the grid's job to `to`, folders or URIs. Raises UserError where it holds no such volume.
     """
     root = storage.join(out, VOLUMES)
     is_saved, written = saved_volumes.saved(root), list[Exported]()
@@ -101,27 +97,27 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> It
     """Write the files of one case."""
     dataset = cells[0].dataset
     native = dataset.native(ref)
-    low, high = (float(bound) for bound in native.image.aminmax())
-    fits = low >= INT16.min and high <= INT16.max and high - low >= LEAST_STEPS
-    kind = torch.int16 if fits else torch.float32
+    low, high = native.image.aminmax()
+    kind = torch.int16 if _fits(native.image) and high - low >= LEAST_STEPS else torch.float32
     yield _write(to, path_of(grid, cells[0], ref, is_clean=True), native.image, kind, native, cells[0])
     for cell in cells:
         space = cell.source.space or dataset.space
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = dataset.load(ref, space)
         if attacked.adversarial.shape != case.image.shape:
-            shapes = tuple(case.image.shape), tuple(attacked.adversarial.shape)
-            place = saved_volumes.folder(root, cell, ref)
             raise DataError(
-                f"{place}: expected the shape of the prepared case, {shapes[0]}, got {shapes[1]}: "
-                "the volume was made elsewhere: delete it and run the job again"
+                f"{saved_volumes.folder(root, cell, ref)}: expected the shape of the prepared case, "
+                f"{tuple(case.image.shape)}, got {tuple(attacked.adversarial.shape)}: the volume was made elsewhere: "
+                "delete it and run the job again"
             )
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
-        low, high = (float(bound) for bound in changed.image.aminmax())
-        fits = low >= INT16.min and high <= INT16.max
-        path = path_of(grid, cell, ref, is_clean=False)
-        yield _write(to, path, changed.image, kind if fits else torch.float32, native, cell, error)
+        own_kind = kind if _fits(changed.image) else torch.float32
+        yield _write(to, path_of(grid, cell, ref, is_clean=False), changed.image, own_kind, native, cell, error)
+
+
+def _fits(image: Tensor) -> bool:
+    return bool(image.min() >= INT16.min and image.max() <= INT16.max)
 
 
 def _write(

@@ -99,7 +99,8 @@ def score(
     """Score label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
 
     Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
-    do not depend on a target: they are copied from the store's record of the same cell and case.
+    do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
+    no label map, or one of another grid or with other labels; nothing is stored then.
 
     Args:
         job: of the store.
@@ -109,9 +110,6 @@ def score(
         name: of the tool, as tables call it.
         label_map: YAML file, see LabelMap; None: the tool's labels are the dataset's.
         console: where progress goes.
-
-    Raises:
-        UserError: no label map, or one of another grid or with other labels; nothing is stored then.
     """
     known = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
     if name in known:
@@ -143,8 +141,7 @@ def score(
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """The cases with label maps; tells what is missing."""
-    found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
-    missing: list[str] = []
+    found, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
     is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)

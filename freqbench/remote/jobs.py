@@ -76,10 +76,8 @@ class Head:
         place = self.shared(out, "--out")
         job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         words = ["python", "-m", "freqbench", "run", parcel.job, "--address", "auto", "--engine", "ray", "--out", place]
-        own_variables = {
-            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
-            provenance.SENT_CODE: json.dumps(provenance.git_state()),
-        }
+        state = json.dumps(provenance.git_state())
+        own_variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: state}
         with tempfile.TemporaryDirectory() as folder, self._explained():
             parcel.unpack(Path(folder))
             self._client.submit_job(
@@ -145,8 +143,7 @@ class Head:
     async def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
         """Write what a job says, from its beginning until it has ended; a connection that breaks is made again.
 
-        Raises:
-            UserError: no such job, or its head has been gone for RECONNECT_S.
+        Raises UserError for no such job, and where its head has been gone for RECONNECT_S.
         """
         written, heard, had_ended = 0, time.monotonic(), False
         while True:

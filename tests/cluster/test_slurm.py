@@ -23,7 +23,7 @@ STUBS = {
 
 ENDS = 'exit "$DRIVER_EXIT"'
 WORKS = 'trap "echo flushed >> $LOG; exit $DRIVER_EXIT" TERM; touch "$STARTED"; while :; do sleep 0.05; done'
-HANGS = 'exec 2> /dev/null; trap "" TERM; touch "$STARTED"; for _ in {1..60}; do sleep 0.05; done'
+HANGS = 'exec 2> /dev/null; trap "" TERM; touch "$STARTED"; for _ in {1..36}; do sleep 0.05; done'
 
 Start = Callable[..., "Job"]
 

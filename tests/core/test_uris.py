@@ -85,13 +85,6 @@ def resolved(path: Path | str, **entry: Any) -> ModelSpec:
         return resolve(ModelEntry(**{"name": "m", "checkpoint": str(path), **entry}), 3)
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that gives up after one try."""
-    retries = {"mode": "standard", "total_max_attempts": 1}
-    monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
-    monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
-
-
 def names(requests: list[str], method: str = "GET") -> list[str]:
     """Files that were got, sorted; listings have none."""
     return sorted(each.rpartition("/")[2] for each in requests if each.startswith(f"{method} ") and "." in each)
@@ -207,27 +200,12 @@ def test_a_job_in_object_storage_gives_the_rows_and_volumes_of_a_disk(here: Path
 def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
     s3: S3, there: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(monkeypatch)
+    retries = {"mode": "standard", "total_max_attempts": 1}
+    monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
+    monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
     monkeypatch.setattr(retry, "WAITS_S", (0.0, 0.0, 0.0))
     spec, grid = tiny.expanded(content(there, save_adversarial="nifti"))
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)
         summary = run.execute(spec, grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
         assert (summary.num_new, summary.num_failed) == (3, 0)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize(("kind", "status"), [("refuse", 403), ("refuse", 503), ("cut", 0)])
-def test_rows_wait_while_their_puts_fail_and_all_are_there_in_the_end(
-    s3: S3, here: Path, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, status: int
-) -> None:
-    monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.05)
-    impatient(monkeypatch)
-    said = io.StringIO()
-    s3.fault(kind, status=status, match="records", times=3)
-    summary = tiny.execute(content(there), f"{there}/out", said)
-    assert (summary.num_new, summary.num_failed) == (3, 0)
-    assert "the store refuses" in said.getvalue()
-    assert "answers again" in said.getvalue()
-    tiny.execute(content(here), tmp_path / "out")
-    assert tiny.rows(f"{there}/out") == tiny.rows(tmp_path / "out")

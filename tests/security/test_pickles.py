@@ -24,7 +24,7 @@ from torch import nn
 from freqbench.core.errors import CheckpointError, DataError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.data import nifti
-from freqbench.models import ModelEntry, read_metadata, resolve
+from freqbench.models import ModelEntry, resolve
 from freqbench.models.checkpoints import files as checkpoint
 from freqbench.results import Store
 from freqbench.results.schema import RECORDS, arrow_schema
@@ -211,7 +211,6 @@ def safetensors(header: Any, data: bytes = bytes(4), length: int | None = None) 
 LYING = {
     "header beyond the file": safetensors({}, length=2**40),
     "data beyond the file": safetensors({"w": {"dtype": "F32", "shape": [2**30], "data_offsets": [0, 2**32]}}),
-    "shape that overflows": safetensors({"w": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 4]}}),
     "shape that is not its data": safetensors({"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}),
     "no header": safetensors(b"\x80\x04."),
 }
@@ -221,15 +220,6 @@ LYING = {
 def test_safetensors_that_lie_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.safetensors").write_bytes(content)
     assert "not a checkpoint, or a truncated one" in refused(tmp_path / "m.safetensors")
-
-
-@pytest.mark.parametrize("metadata", ["[" * 200 + "]" * 200, "{", "[]"], ids=len)
-def test_metadata_that_is_none_is_one_line(tmp_path: Path, metadata: str) -> None:
-    tensor = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
-    (tmp_path / "m.safetensors").write_bytes(safetensors({"__metadata__": {"freqbench": metadata}, **tensor}))
-    with pytest.raises(CheckpointError) as caught:
-        read_metadata(str(tmp_path / "m.safetensors"))
-    line_of(caught)
 
 
 def test_a_checkpoint_names_no_class_to_import(tmp_path: Path) -> None:

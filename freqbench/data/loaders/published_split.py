@@ -70,7 +70,7 @@ class Published(Decathlon):
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return Entry(case_id=case_id, patient_id=patient, image=image, label=label)
+        return Entry(case_id, patient, image, label)
 
     def _place(self) -> Place | None:
         """The download's layout, None for Decathlon's; raises DataError where neither is there."""

@@ -16,11 +16,8 @@ ClassName = Annotated[str, Field(min_length=1)]
 class StandIn(Phantom):
     """The phantom under the classes and channels of another dataset: what `--dry-data phantom` runs on.
 
-    Organs beyond the classes become the last of them; classes beyond the phantom's organs do not occur.
-
-    Attributes:
-        classes: names of all classes, background first.
-        channels: copies of the volume.
+    Organs beyond the classes (background first) become the last of them; classes beyond the phantom's organs do not
+    occur. Channels are copies of the volume.
     """
 
     loader: ClassVar[str] = "stand_in"
