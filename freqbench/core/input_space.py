@@ -56,8 +56,8 @@ def parse_intensity(value: object) -> Scaling:
     """
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
-    items: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, dict) else []
-    kind, numbers = items[0] if len(items) == 1 else (None, None)
+    single: dict[Any, Any] = value if isinstance(value, dict) and len(value) == 1 else {None: None}
+    ((kind, numbers),) = single.items()
     if kind == "zscore" and _is_number(numbers):
         if numbers <= 0:
             raise ValueError(f"expected a positive number of standard deviations, got {numbers:g}")

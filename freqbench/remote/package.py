@@ -84,11 +84,9 @@ def pack(path: str, job: JobSpec) -> Parcel:
             _add(files, place, found)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
-    for name in _modules(job):
-        module = _module(name, (here, own.parent) if here.is_relative_to(root) else (own.parent,))
-        if module:
-            with sweep.at(f"{path}: {name}"):
-                _add(files, module.name, module)
+    for name, module in _modules(job, (here, own.parent) if here.is_relative_to(root) else (own.parent,)):
+        with sweep.at(f"{path}: {name}"):
+            _add(files, module.name, module)
     return Parcel(job=job_place, files=files, overrides=tuple(overrides))
 
 
@@ -161,21 +159,18 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
             yield _Named(f"{place}.list", listed, f"{key}.list", "file://")
 
 
-def _modules(job: JobSpec) -> list[str]:
-    """Top-level names of the modules whose classes a job names."""
+def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """The local modules and packages of classes that a job names; what is in none of the folders the nodes have."""
     named = [
         *(entry.class_name for entry in job.datasets),
         *(str(model.arch) for model in job.models),
         *(attack.class_name for attack in job.attacks),
     ]
-    tops = (text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text))
-    return sorted({top for top in tops if top != "freqbench"})
-
-
-def _module(name: str, folders: Iterable[Path]) -> Path | None:
-    """A local module or package; None: it is installed on the nodes."""
-    candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
-    return next((each for each in candidates if each.exists()), None)
+    tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
+    for name in sorted(tops - {"freqbench"}):
+        candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
+        if found := next(filter(Path.exists, candidates), None):
+            yield name, found
 
 
 def _inside(text: str, root: Path) -> Path:
@@ -199,10 +194,8 @@ def _add(files: dict[str, Path], place: str, found: Path) -> None:
     total = sum(file.stat().st_size for file in files.values())
     for file in _visible(found) if found.is_dir() else (found,):
         there = place if file == found else f"{place}/{file.relative_to(found).as_posix()}"
-        if there in files:
-            continue
-        files[there] = file
-        total += file.stat().st_size
+        total += 0 if there in files else file.stat().st_size
+        files.setdefault(there, file)
         if total > LIMIT_BYTES:
             raise UserError(
                 f"expected at most {LIMIT_BYTES >> 20} MiB of files to travel with a job, got more: put {place} where "

@@ -32,13 +32,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     }[request.param]
 
 
-@pytest.mark.parametrize("path", ["s4://bucket/a", "random://1"])
-def test_an_unknown_protocol_is_one_line(path: str) -> None:
-    with pytest.raises(UserError, match=f"^{path}: expected a path or the URI of a known file system") as caught:
-        storage.exists(path)
-    assert "\n" not in str(caught.value)
-
-
 def test_what_is_written_is_listed_read_fetched_and_removed(root: str) -> None:
     """In order, by the suffix, without what is hidden."""
     folder, path = storage.join(root, "x"), storage.join(root, "x", "a.bin")

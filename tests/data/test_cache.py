@@ -19,7 +19,8 @@ from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.loaders.decathlon import Decathlon
 
-from .conftest import Folder, volume
+from .conftest import Folder
+from .downloads import volume
 
 OBLIQUE = np.array([[-1.0, 0.3, 0.2, 30], [0.1, -2.0, 0.1, 5], [0.2, 0.1, 3.0, -70], [0, 0, 0, 1]])
 

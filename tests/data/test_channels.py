@@ -11,7 +11,8 @@ from freqbench.core.errors import DataError
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.folder import Entry
 
-from .conftest import SHAPE, Folder, volume
+from .conftest import Folder
+from .downloads import SHAPE, volume
 
 
 class FileAChannel(Decathlon):

@@ -17,8 +17,7 @@ from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 
 from . import downloads
-from .conftest import volume
-from .downloads import put
+from .downloads import put, volume
 
 
 def refused(loader: str, text: str, **arguments: Any) -> None:

@@ -16,8 +16,7 @@ from freqbench.data.loaders.published_split import SPLITS
 from freqbench.job.schema import build_dataset
 
 from . import downloads
-from .conftest import volume
-from .downloads import ACDC_PLACES, PLACES, put
+from .downloads import ACDC_PLACES, PLACES, put, volume
 
 
 def _copies(root: Path, names: list[str]) -> None:

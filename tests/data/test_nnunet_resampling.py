@@ -12,7 +12,8 @@ from skimage.transform import resize
 
 from freqbench.data import nnunet_resampling as nnunet
 
-from .conftest import Folder, volume
+from .conftest import Folder
+from .downloads import volume
 
 
 def _noise(shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.float32]:

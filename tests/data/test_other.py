@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from data.conftest import Folder, volume
+from data.conftest import Folder
+from data.downloads import volume
 from tiny import expanded, small
 
 from freqbench.core.errors import DataError

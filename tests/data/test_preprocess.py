@@ -13,7 +13,8 @@ from freqbench.core.errors import DataError
 from freqbench.core.types import Case
 from freqbench.data.preprocess import prepare
 
-from .conftest import SHAPE, Folder, prepared_by_monai, volume
+from .conftest import Folder, prepared_by_monai
+from .downloads import SHAPE, volume
 
 # Columns are where the file's axes point, in millimetres RAS+; the last is turned in the world, as by a tilted gantry.
 TURN = np.eye(4)

@@ -13,7 +13,8 @@ import pytest
 
 from freqbench.core.errors import DataError
 
-from .conftest import SHAPE, Folder, volume
+from .conftest import Folder
+from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
 LIST, IMAGE, LABEL = "dataset.json", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz"

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from called import bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from security.hostile import line_of
@@ -173,14 +172,3 @@ def test_no_path_tells_a_secret(variable: str, text: str, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match=f"got {variable}, which sounds secret") as caught:
         storage.filled_in(text % variable, "data")
     assert "hunter2" not in line_of(caught)
-
-
-def test_a_job_that_would_write_above_runs_is_refused_by_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(small(name="..")))
-    code, out, err = bench(capsys, "run", "job.yaml")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: job.yaml: name: expected a name of letters")
-    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
