@@ -25,7 +25,7 @@ class Kind:
     Attributes:
         title: what it is called.
         sign: what is looked for, in words.
-        here: whether a folder has it; patterns, if one of them is enough.
+        here: tells whether a folder has it; or patterns, of which one is enough.
         loader: of DATASETS.
         keys: of the loader, beside its root, as the folder asks for them.
         all_cases: keys that take in what the job line leaves out, to look at every case.
@@ -224,8 +224,8 @@ def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
             yield f"imagesTr: {len(unlabelled)} images have no label map in labelsTr: {_named(unlabelled)}"
     if dataset.loader == "totalsegmentator":
         yield from _lacking_structures(folder)
-    averaged = sorted(path.name for path in folder.rglob("*.nii*") if is_averaged(path.name))
-    if dataset.loader == "synapse" and averaged:
+    is_btcv = dataset.loader == "synapse"
+    if is_btcv and (averaged := sorted(path.name for path in folder.rglob("*.nii*") if is_averaged(path.name))):
         yield (
             f"{len(averaged)} files are averages over volumes, not the scans of the split: {_named(averaged)}: "
             f"fetch RawData.zip, with img0001.nii.gz and label0001.nii.gz, from {dataset.homepage}"

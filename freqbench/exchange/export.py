@@ -59,7 +59,8 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. The perturbation is carried
     back as `freqbench.data.attacked_native` does. `manifest.json` is written last.
 
-    From the store `out` of the grid's job to `to`, folders or URIs. Raises UserError where it holds no such volume.
+    `out` is the store of the grid's job, `to` where it writes, folders or URIs. Raises UserError where the store holds
+    no volume of this grid.
     """
     root = storage.join(out, VOLUMES)
     is_saved, written = saved_volumes.saved(root), list[Exported]()
