@@ -15,6 +15,8 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase, Shape
 from freqbench.data.preprocess import prepare, prepared_shape
 
+ClassName = Annotated[str, Field(min_length=1)]
+
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
     """The key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""

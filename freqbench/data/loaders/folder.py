@@ -21,13 +21,11 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
-from freqbench.data.base import Dataset
+from freqbench.data.base import ClassName, Dataset
 from freqbench.data.preprocess import prepared_shape, ras_grid
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
-
-ClassName = Annotated[str, Field(min_length=1)]
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}

@@ -16,7 +16,8 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import ClassName, Entry, ListedFolder
+from freqbench.data.base import ClassName
+from freqbench.data.loaders.folder import Entry, ListedFolder
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 
