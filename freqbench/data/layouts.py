@@ -20,23 +20,14 @@ ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stom
 
 @dataclass(frozen=True)
 class Kind:
-    """A layout that is known, and what tells it apart.
-
-    Attributes:
-        title: what it is called.
-        sign: what is looked for, in words.
-        here: tells whether a folder has it; or patterns, of which one is enough.
-        loader: of DATASETS.
-        keys: of the loader, beside its root, as the folder asks for them.
-        all_cases: keys that take in what the job line leaves out, to look at every case.
-    """
+    """A layout that is known, and what tells it apart."""
 
     title: str
-    sign: str
-    here: tuple[str, ...] | Callable[[Path], bool]
-    loader: str
-    keys: Callable[[Path], dict[str, Any]] = lambda _: {}
-    all_cases: Mapping[str, Any] = field(default_factory=dict)
+    sign: str  # what is looked for, in words
+    here: tuple[str, ...] | Callable[[Path], bool]  # patterns, of which one is enough; or tells whether a folder has it
+    loader: str  # of DATASETS
+    keys: Callable[[Path], dict[str, Any]] = lambda _: {}  # of the loader, beside its root, as the folder asks for them
+    all_cases: Mapping[str, Any] = field(default_factory=dict)  # keys that take in what the job line leaves out
 
     def fits(self, folder: Path) -> bool:
         """Whether a folder has this layout."""

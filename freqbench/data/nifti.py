@@ -28,22 +28,14 @@ SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of a volume says.
-
-    Attributes:
-        shape: voxels in the file's axis order.
-        spacing: millimetres a voxel in the file's axis order.
-        affine: voxel to world millimetres (RAS+), float64 `[4, 4]`.
-        fourth: length of the file's fourth axis, along which channels lie.
-        further: of the files that hold the other channels, one each.
-    """
+    """What the header of a volume says; shape and spacing in the file's axis order."""
 
     path: Path
     shape: Shape
-    spacing: Spacing
-    affine: npt.NDArray[np.float64]
-    fourth: int = 1
-    further: tuple["Header", ...] = ()
+    spacing: Spacing  # millimetres a voxel
+    affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
+    fourth: int = 1  # length of the file's fourth axis, along which channels lie
+    further: tuple["Header", ...] = ()  # of the files that hold the other channels, one each
 
     @property
     def num_channels(self) -> int:

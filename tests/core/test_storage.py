@@ -1,4 +1,4 @@
-"""Whole objects or nothing, fetching, hashes; on folders, file:// and memory://."""
+"""Whole objects or nothing, fetching, hashes; on folders, file://, memory:// and s3://."""
 
 import hashlib
 import os
@@ -23,13 +23,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         memory.rm(path)
 
 
-@pytest.fixture(params=["folder", "file", "memory"])
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {
-        "folder": str(tmp_path / "store"),
-        "file": f"file://{tmp_path}/store",
-        "memory": "memory://tests-storage",
-    }[request.param]
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3_root"))
+    places = {"folder": f"{tmp_path}/store", "file": f"file://{tmp_path}/store", "memory": "memory://tests-storage"}
+    return places[request.param]
 
 
 def test_what_is_written_is_listed_read_fetched_and_removed(root: str) -> None:
