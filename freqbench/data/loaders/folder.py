@@ -2,12 +2,10 @@
 
 import abc
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,8 @@ from freqbench.data.preprocess import prepared_shape, ras_grid
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
+
+T = TypeVar("T")
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
@@ -177,8 +177,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         entry = self._entry(ref.case_id)
         for path in entry.files():
             if not storage.is_local(path):  # has a copy that was damaged on this machine fetched again
-                with _said_of(path, f"a file of case {entry.case_id}"):
-                    storage.fetch(path, storage.sha256(path))
+                _asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         return NativeCase(
@@ -263,7 +262,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """The checked headers of image and label map."""
         image = self._image_header(entry)
-        label = nifti.read_header(_file(entry.label, f"the label map of case {entry.case_id}"))
+        label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
         uncut = self.space.model_copy(update={"size": None})
         shape: tuple[int, ...] = prepared_shape(*ras_grid(image.shape, image.affine), uncut)
@@ -280,16 +279,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _image_header(entry: Entry) -> nifti.Header:
         """The checked header of all channels."""
         files = (entry.image, *entry.further)
-        local = [_file(path, f"the image of case {entry.case_id}") for path in files]
+        local = [_asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        hashes = []
-        for path in entry.files():
-            with _said_of(path, f"a file of case {entry.case_id}"):
-                hashes.append(storage.sha256(path))
-        return digest(hashes)
+        return digest([_asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
 
     def _root(self) -> str:
         return expanded(self.root, self.name)
@@ -308,14 +303,9 @@ def join(root: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))
 
 
-def _file(path: str, what: str) -> Path:
-    with _said_of(path, what):
-        return storage.fetch(path)
-
-
-@contextmanager
-def _said_of(path: str, what: str) -> Iterator[None]:
+def _asked(ask: Callable[[str], T], path: str, what: str) -> T:
+    """What storage says of a file that has to be there."""
     try:
-        yield
+        return ask(path)
     except NoFileError:
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
