@@ -48,13 +48,7 @@ def grid(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records and class records of settings x models x cases x targets, every score random (hard to compress).
 
-    Args:
-        settings: attacks with a budget, of the KINDS in turns.
-        models: sources.
-        targets: scored models; a source among them is white-box.
-        cases: a setting.
-        classes: with the background.
-        seed: of the scores.
+    Settings are attacks with a budget, of the KINDS in turns; a source among the targets is white-box.
     """
     rng = np.random.default_rng(seed)
     shape = (settings, len(models), cases, len(targets))

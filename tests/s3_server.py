@@ -196,15 +196,9 @@ class S3:
     def fault(
         self, kind: str, method: str = "PUT", match: str = "", times: int = 1, status: int = 503, seconds: float = 5.0
     ) -> None:
-        """What goes wrong with the next requests; replaces what was said before.
+        """What goes wrong with the next requests whose path holds `match`; replaces what was said before.
 
-        Args:
-            kind: `refuse` (with `status`), `slow` (by `seconds`), `cut` (the connection ends half-way), `none`.
-            method: of the request.
-            match: part of its path.
-            times: how many requests.
-            status: 403, 500 or 503.
-            seconds: how long a slow one waits.
+        Kinds are `refuse` (with `status`), `slow` (by `seconds`), `cut` (the connection ends half-way) and `none`.
         """
         fault = {"kind": kind, "method": method, "match": match, "times": times, "status": status, "seconds": seconds}
         self._ask(FAULTS, json.dumps([] if kind == "none" else [fault]).encode())
@@ -232,23 +226,26 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """One server for all tests of a process."""
+    import s3fs
+
     server = S3(tmp_path_factory.mktemp("s3"))
     server.start()
+    s3fs.S3FileSystem.clear_instance_cache()
     yield server
     server.kill()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
 def s3(s3_process: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """The server, with the environment that clients need; its bucket is `s3://lab`, and `s3_root` a folder in it."""
-    import s3fs
+    """The server, with the environment that clients need; its bucket is `s3://lab`, and `s3_root` a folder in it.
 
+    Its client is kept from test to test, as it takes a third of a second to make.
+    """
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
     yield s3_process
     s3_process.fault("none")
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

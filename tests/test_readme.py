@@ -26,9 +26,8 @@ def test_both_commands_stand_there_and_ci_runs_them() -> None:
     assert "python bench.py run jobs/quickstart.yaml" in ci
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", TEXT))))
-def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+def test_links_lead_somewhere() -> None:
+    assert [target for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT) if not (ROOT / target).exists()] == []
 
 
 def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:

@@ -27,8 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file into a model, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML.
 
-    Raises:
-        UserError: no such file, not YAML, or not what the model wants.
+    Raises UserError where there is no such file, or it is not YAML, or not what the model wants.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")

@@ -58,11 +58,10 @@ def _refuse_twice(node: MappingNode) -> None:
 
 
 def yaml_of(content: bytes | str, where: str) -> Any:
-    """What a YAML text holds, as plain values; `where` begins the line of an error.
+    """What a YAML text holds, as plain values.
 
-    Raises:
-        UserError: not YAML, a tag that would make an object, a key twice, or more than YAML_BYTES, YAML_NODES or DEPTH
-            levels.
+    Raises UserError, which begins with `where`, for what is no YAML, for a tag that would make an object, a key twice,
+    and more than YAML_BYTES, YAML_NODES or DEPTH levels.
     """
     if len(content) > YAML_BYTES:
         raise UserError(f"{where}: expected YAML of at most {YAML_BYTES // 2**20} MiB, got more: give the right file")
@@ -78,34 +77,27 @@ def yaml_of(content: bytes | str, where: str) -> Any:
 
 
 def json_of(content: bytes | str, where: str) -> Any:
-    """What a JSON text holds; `where` begins the line of an error.
-
-    Raises:
-        UserError: not JSON, or more than JSON_BYTES or DEPTH levels.
-    """
+    """What a JSON text holds; raises UserError, which begins with `where`, also beyond JSON_BYTES or DEPTH levels."""
     if len(content) > JSON_BYTES:
         raise UserError(f"{where}: expected JSON of at most {JSON_BYTES // 2**20} MiB, got more: give the right file")
+    too_deep = UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
     try:
         found = json.loads(content)
     except ValueError as error:
         raise UserError(f"{where}: not readable as JSON: {' '.join(str(error).split()):.300}") from None
     except RecursionError:
-        raise UserError(f"{where}: not readable as JSON: more than {DEPTH} levels") from None
+        raise too_deep from None
     level = [found] if isinstance(found, dict | list) else []
     for _ in range(DEPTH):  # whoever walks through it calls itself once a level
         parts = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
         level = [part for part in parts if isinstance(part, dict | list)]
         if not level:
             return found
-    raise UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
+    raise too_deep
 
 
 def object_of(content: bytes | str, where: str) -> dict[str, Any]:
-    """What a JSON text holds, which has to be an object.
-
-    Raises:
-        UserError: as `json_of`, or something else.
-    """
+    """As `json_of`, of a text that has to hold an object."""
     found = json_of(content, where)
     if not isinstance(found, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(found).__name__}: restore or delete it")

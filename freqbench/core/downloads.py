@@ -24,8 +24,7 @@ import platformdirs
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import told, version_of
 
-# Of an object that changes while it is read, or that comes cut.
-TRIES = 3
+TRIES = 3  # of an object that changes while it is read, or that comes cut
 
 # Seconds for which a remote file is taken to stay what it was found to be; a copy of that version is right for longer.
 FRESH_S = 60.0
@@ -67,20 +66,14 @@ def folder_of(uri: str, there: Found) -> Path:
 def hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file that was fetched whole into a folder, as it was then; none where nothing was."""
     try:
-        known: dict[str, str] = json.loads(_record(folder).read_bytes())
+        known: dict[str, str] = json.loads(folder.with_suffix(".json").read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     return known
 
 
 def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
-    """The facts of one remote file under its name, as they were in the last `FRESH_S` seconds.
-
-    Args:
-        uri: of the file.
-        fs: its file system.
-        inner: its path there.
-        again: look now, as what was found was not right.
+    """The facts of one remote file under its name, as they were in the last `FRESH_S` seconds; `again`: as they are.
 
     Raises:
         NoFileError: nothing is there.
@@ -110,12 +103,12 @@ def copy(uri: str, fs: fsspec.AbstractFileSystem, inner: str, verify: bool) -> P
 
 
 def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:
-    """A folder with whole copies of remote files, fetched where they are not there yet.
+    """A folder with whole copies of the remote files that `find` names, fetched where they are not there yet.
 
     Args:
         uri: of what is fetched.
         fs: its file system.
-        find: looks up what is there, each file's facts with its `name` in the file system; True: it was not so.
+        find: looks up each file's facts; given True, anew, as they were not so.
         verify: also fetch again what is no longer what was fetched, by its hash (once a process).
 
     Raises:
@@ -143,11 +136,7 @@ def digest(path: Path) -> str:
 
 
 def below(uri: str, name: str) -> str:
-    """A file's name, if it stays in the folder that it is copied into.
-
-    Raises:
-        UserError: it does not, as names of objects may be anything.
-    """
+    """A file's name; raises UserError if it leads out of the folder that it is copied into."""
     if not name or "\\" in name or any(part in ("/", "..") for part in PurePosixPath(name).parts):
         raise UserError(f"{uri}: expected names of files below it, got {name!r}: rename the object")
     return name
@@ -168,7 +157,7 @@ def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) ->
 
 def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:
     """Fetch one file; whether what came is whole and of the version that was looked up."""
-    target = folder / name
+    target, record = folder / name, folder.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
     os.close(handle)
@@ -181,9 +170,9 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
         _settle(Path(temporary), target)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    note = _record(folder).with_suffix(".new")
+    note = record.with_suffix(".new")
     note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
-    _settle(note, _record(folder))
+    _settle(note, record)
     return True
 
 
@@ -193,10 +182,6 @@ def _settle(temporary: Path, target: Path) -> None:
         os.fsync(stream.fileno())
     temporary.chmod(0o644)
     temporary.replace(target)
-
-
-def _record(folder: Path) -> Path:
-    return folder.with_suffix(".json")
 
 
 @contextmanager

@@ -68,20 +68,18 @@ _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "g
 def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a path or URI, and the path within it.
 
-    Raises:
-        UserError: nothing reads its protocol here, or nothing may (`names.require_plain`).
+    Raises UserError where nothing reads its protocol here, or nothing may (`names.require_plain`).
     """
     names.require_plain(os.fspath(path))
     protocol, separator, _ = os.fspath(path).partition("://")
     try:
         fs, inner = fsspec.core.url_to_fs(os.fspath(path), **(_options(protocol) if separator else {}))
-    except ImportError as error:
-        if protocol in EXTRAS:
+    except (ImportError, ValueError) as error:  # no such package, no such protocol
+        if isinstance(error, ImportError) and protocol in EXTRAS:
             package, extra = EXTRAS[protocol]
             raise UserError(f"{path}: expected the package {package}: pip install 'freqbench[{extra}]'") from None
-        raise UserError(_unreadable(path, error)) from None
-    except ValueError as error:  # no such protocol
-        raise UserError(_unreadable(path, error)) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: expected a path or the URI of a known file system, got none: {reason}") from None
     if protocol in ("s3", "s3a"):
         fs.retries = S3_RETRIES
     return fs, str(inner)
@@ -96,12 +94,8 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
     """Errors of object storage in one line that begins with the URI, and of two kinds; those of a disk stay as is.
 
-    What is not there, or is there already, stays Python's own error; what is no error of storage goes through.
-
-    Args:
-        path: or URI.
-        fs: its file system.
-        writing: an object that is not there yet is no reason to fail: then it is the bucket that is not.
+    What is not there, or is there already, stays Python's own error; what is no error of storage goes through. While
+    `writing`, an object that is not there yet is no reason to fail: then it is the bucket that is not.
 
     Raises:
         StorageRefused: until somebody mends it.
@@ -149,12 +143,8 @@ def _in_one_line(path: str, error: Exception) -> OSError | None:
         return None  # this machine's disk
     if status == 412:  # of a create-only put
         return FileExistsError(path)
-    if (
-        isinstance(error, ConnectionError | TimeoutError)
-        or names & _LOST
-        or status in _LATER
-        or (status >= 500 and status != 501)
-    ):
+    is_lost = isinstance(error, ConnectionError | TimeoutError) or names & _LOST
+    if is_lost or status in _LATER or (status >= 500 and status != 501):
         return StorageUnavailable(f"{path}: the storage cannot be reached or refuses for now: {reason}")
     advice = _CREDENTIALS.get(EXTRAS.get(path.partition("://")[0], ("", ""))[1], "those of its own tools")
     if names & _NO_CREDENTIALS:
@@ -173,18 +163,8 @@ def _status(error: BaseException | None) -> int:
     while error is not None:
         response = getattr(error, "response", None)
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for status in (
-            found,
-            getattr(error, "status_code", None),
-            getattr(error, "status", None),
-            getattr(error, "code", None),
-        ):
+        for status in (found, *(getattr(error, name, None) for name in ("status_code", "status", "code"))):
             if isinstance(status, int):
                 return status
         error = error.__cause__
     return 0
-
-
-def _unreadable(path: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    return f"{path}: expected a path or the URI of a known file system, got none: {reason}"

@@ -14,18 +14,12 @@ Intensity = str | dict[str, float | tuple[float, float]]
 
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-DEFAULTS = {"percentile": (0.5, 99.5), "minmax": (0.0, 100.0), "zscore": (-3.0, 3.0)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Which native intensities become 0 and 1; what lies outside is clipped.
+    """Which native intensities become 0 (`low`) and 1 (`high`); what lies outside is clipped.
 
-    Attributes:
-        kind: what `low` and `high` are: native intensities, percentiles of the volume, or standard deviations from its
-            mean.
-        low: becomes 0.
-        high: becomes 1.
+    By `kind` they are native intensities, percentiles of the volume, or standard deviations from its mean.
     """
 
     kind: Literal["window", "percentile", "zscore"]
@@ -44,6 +38,13 @@ class Scaling:
         return mean + self.low * sd, mean + self.high * sd
 
 
+DEFAULTS = {
+    "percentile": Scaling(kind="percentile", low=0.5, high=99.5),
+    "minmax": Scaling(kind="percentile", low=0.0, high=100.0),
+    "zscore": Scaling(kind="zscore", low=-3.0, high=3.0),
+}
+
+
 def parse_intensity(value: object) -> Scaling:
     """The scaling that `intensity` of a job file asks for.
 
@@ -54,14 +55,20 @@ def parse_intensity(value: object) -> Scaling:
         ValueError: anything else; one line.
     """
     if isinstance(value, str) and value in DEFAULTS:
-        return _scaling(value, *DEFAULTS[value])
-    if isinstance(value, dict) and len(value) == 1:
-        kind, numbers = next(iter(value.items()))
-        if kind == "zscore" and _is_number(numbers):
-            return _scaling(kind, -numbers, numbers)
-        pair = isinstance(numbers, list | tuple) and len(numbers) == 2 and all(_is_number(n) for n in numbers)
-        if kind in ("window", "percentile") and pair:
-            return _scaling(kind, *numbers)
+        return DEFAULTS[value]
+    single: dict[Any, Any] = value if isinstance(value, dict) and len(value) == 1 else {None: None}
+    ((kind, numbers),) = single.items()
+    if kind == "zscore" and _is_number(numbers):
+        if numbers <= 0:
+            raise ValueError(f"expected a positive number of standard deviations, got {numbers:g}")
+        return Scaling(kind=kind, low=-float(numbers), high=float(numbers))
+    is_pair = isinstance(numbers, list | tuple) and len(numbers) == 2 and all(_is_number(number) for number in numbers)
+    if kind in ("window", "percentile") and is_pair:
+        low, high = numbers
+        if not low < high or (kind == "percentile" and not 0 <= low < high <= 100):
+            limits = " within 0..100" if kind == "percentile" else ""
+            raise ValueError(f"expected the lower bound of {kind} below the upper{limits}, got [{low:g}, {high:g}]")
+        return Scaling(kind=kind, low=float(low), high=float(high))
     raise ValueError(
         "expected percentile, minmax, zscore, {window: [min, max]}, {percentile: [low, high]} or {zscore: n}, "
         f"got {value!r}"
@@ -70,19 +77,6 @@ def parse_intensity(value: object) -> Scaling:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _scaling(kind: str, low: float, high: float) -> Scaling:
-    if kind == "window" and low < high:
-        return Scaling(kind="window", low=float(low), high=float(high))
-    if kind == "zscore" and low < high:
-        return Scaling(kind="zscore", low=float(low), high=float(high))
-    if kind in ("percentile", "minmax") and 0 <= low < high <= 100:
-        return Scaling(kind="percentile", low=float(low), high=float(high))
-    limits = " within 0..100" if kind == "percentile" else ""
-    if kind == "zscore":
-        raise ValueError(f"expected a positive number of standard deviations, got {high:g}")
-    raise ValueError(f"expected the lower bound of {kind} below the upper{limits}, got [{low:g}, {high:g}]")
 
 
 class Preprocess(Strict):
@@ -118,13 +112,7 @@ class Preprocess(Strict):
     def identity(self) -> dict[str, Any]:
         """All that changes a `Case`, for digests; what came later stays out where it is not asked for."""
         scaling = parse_intensity(self.intensity)
-        defaults = {name: field.default for name, field in Preprocess.model_fields.items()}
-        later = {
-            name: value for name in ("size", "pad_to", "resampling") if (value := getattr(self, name)) != defaults[name]
-        }
-        return {
-            "spacing": self.spacing,
-            "intensity": [scaling.kind, scaling.low, scaling.high],
-            "crop_foreground": self.crop_foreground,
-            **later,
-        }
+        intensity = [scaling.kind, scaling.low, scaling.high]
+        own = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
+        later = {name: value for name, value in own.items() if value != Preprocess.model_fields[name].default}
+        return {"spacing": self.spacing, "intensity": intensity, "crop_foreground": self.crop_foreground, **later}

@@ -16,7 +16,6 @@ from typing import Any
 
 from freqbench.core.errors import UserError
 
-_OWN = "freqbench."
 _TRUSTED = ContextVar("trusted", default=False)
 
 
@@ -53,8 +52,7 @@ def require_trust(what: str) -> None:
 def load_class(path: str, base: type) -> type[Any]:
     """The subclass of `base` that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
 
-    Raises:
-        UserError: not trusted, not importable, no such class, not a subclass, or an abstract one.
+    Raises UserError where it is not trusted, not importable, not there, not a subclass, or abstract.
     """
     require_trust(path)
     module, _, name = path.partition(":")
@@ -77,7 +75,7 @@ def load_class(path: str, base: type) -> type[Any]:
 
 def is_foreign(cls: type) -> bool:
     """Whether a class is of another package."""
-    return not cls.__module__.startswith(_OWN)
+    return not cls.__module__.startswith("freqbench.")
 
 
 def provenance(cls: type) -> dict[str, str]:

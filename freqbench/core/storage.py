@@ -36,8 +36,7 @@ def local_path(path: str) -> str:
 def filled_in(text: str, owner: str) -> str:
     """A path with `~` and environment variables such as `${FREQBENCH_DATA}` filled in.
 
-    Raises:
-        UserError: there is no such variable, or it sounds secret; `owner` begins the line.
+    Raises UserError, which begins with `owner`, where there is no such variable or it sounds secret.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -91,10 +90,7 @@ def write_atomic(path: str, data: bytes) -> None:
 
     Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
     finished bytes, as an open stream would publish a torn object on error; what s3fs sends in parts, from 100 MB on, is
-    there once the last part is.
-
-    Raises:
-        StorageRefused, StorageUnavailable: object storage does not take it.
+    there once the last part is. Raises StorageRefused or StorageUnavailable where object storage does not take it.
     """
     fs, inner = opened(path)
     if not filesystems.is_local(fs):
@@ -122,15 +118,10 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 def create(path: str, data: bytes) -> bool:
-    """Write one object only if there is none: O_EXCL locally, a create-only put elsewhere.
+    """Write one object only if there is none: O_EXCL locally, a create-only put elsewhere; whether this call made it.
 
-    Where a file system knows no such put, one of two that write at the same moment may find itself replaced.
-
-    Returns:
-        Whether this call made it. After a lost answer it may have, and says no: what is there tells whose it is.
-
-    Raises:
-        StorageRefused, StorageUnavailable: object storage does not take it.
+    Where a file system knows no such put, one of two that write at the same moment may find itself replaced. After a
+    lost answer this call may have made it, and says no: what is there tells whose it is.
     """
     fs, inner = opened(path)
     try:
@@ -188,22 +179,15 @@ def list_below(folder: str, name: str) -> list[str]:
 def remove(path: str) -> None:
     """Remove one object; one that is gone already is no error."""
     fs, inner = opened(path)
-    try:
-        with told(path, fs):
-            fs.rm_file(inner)
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError), told(path, fs):
+        fs.rm_file(inner)
 
 
 def fetch(path: str, sha256: str | None = None) -> Path:
     """A local file with the content of a path or URI: itself where local, else a copy in the node's cache.
 
     The copy is made once a node and version of the object, however many processes ask. It is made again where its size
-    is not the object's or, if a hash is wanted, where it is no longer what was fetched.
-
-    Args:
-        path: or URI.
-        sha256: hex, of the content that is wanted; None: whatever is there.
+    is not the object's or, if a hash (hex) is wanted, where it is no longer what was fetched.
 
     Raises:
         UserError: nothing is there, or another content than is wanted.
@@ -225,11 +209,7 @@ def fetch(path: str, sha256: str | None = None) -> Path:
 
 
 def prefetch(paths: Iterable[str]) -> None:
-    """Fetch remote files several at once, for whom then fetches them one by one; what is not there it will find.
-
-    Raises:
-        StorageRefused, StorageUnavailable: object storage does not give one.
-    """
+    """Fetch remote files several at once, for whom then fetches them one by one; what is not there it will find."""
     remote = [(path, *found) for path in paths if not filesystems.is_local((found := opened(path))[0])]
 
     def copy(path: str, fs: fsspec.AbstractFileSystem, inner: str) -> None:
@@ -244,13 +224,7 @@ def prefetch(paths: Iterable[str]) -> None:
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     """A local folder with files of a folder or URI: itself where local, else verified copies in the node's cache.
 
-    Args:
-        path: or URI.
-        patterns: of the names below it that are wanted; `*` crosses slashes.
-
-    Raises:
-        UserError: the name of an object would lead out of the folder.
-        StorageRefused, StorageUnavailable: object storage does not give them.
+    `patterns` are of the names below it that are wanted; `*` crosses slashes.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):
@@ -270,9 +244,6 @@ def sha256(path: str) -> str:
     """SHA-256 of a file's content as hex, remembered in this process for as long as size and time stamp stay.
 
     Of a remote object it is remembered on the node's disk for as long as its version stays, and nothing is read again.
-
-    Raises:
-        UserError, StorageRefused, StorageUnavailable: as `fetch`.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):

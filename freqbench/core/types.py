@@ -21,8 +21,7 @@ class CaseRef:
         patient_id: several cases of one patient share it.
         fingerprint: 16 hex digits of the content of the case's files.
         shape: voxels of the dataset's preprocessed grid before any cropping: an upper bound, for estimates.
-        grid: voxels, and millimetres a voxel, of the file's own grid along its RAS axes: they tell the shape in another
-            space; None where nothing says.
+        grid: voxels, and millimetres a voxel, of the file's own grid along its RAS axes; None where nothing says.
     """
 
     case_id: str
@@ -42,7 +41,6 @@ class Case:
     """One patient volume with its label map on the preprocessed grid (RAS orientation).
 
     Attributes:
-        ref: where it came from.
         image: float32 `[C, H, W, D]`, intensities in [0, 1].
         label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
         spacing: millimetres a voxel of this grid.
@@ -62,13 +60,10 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class NativeCase:
-    """One patient volume as its files hold it: its own grid, its own unit.
+    """One patient volume as its files hold it: its own grid, its own unit; label and affine as of a `Case`.
 
     Attributes:
-        ref: where it came from.
         image: float32 `[C, H, W, D]` in the data's own unit (HU for CT), axes as in the file.
-        label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
-        affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
         spacing: millimetres a voxel, in the file's axis order.
         source: where the image is, for errors.
     """

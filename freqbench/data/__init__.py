@@ -10,8 +10,7 @@ from freqbench.data.loaders.amos import AMOS
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
-from freqbench.data.loaders.phantom import Phantom
-from freqbench.data.loaders.standin import StandIn
+from freqbench.data.loaders.phantom import Phantom, StandIn
 from freqbench.data.loaders.synapse import Synapse
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 from freqbench.data.preprocess import attacked_native, prepare, resampling_error

@@ -15,6 +15,8 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase, Shape
 from freqbench.data.preprocess import prepare, prepared_shape
 
+ClassName = Annotated[str, Field(min_length=1)]
+
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
     """The key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""
@@ -65,17 +67,12 @@ class Dataset(Strict, abc.ABC):
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """The cases of a split (default: `self.split`) after checks that read no voxels; `cases` is honoured.
 
-        Raises:
-            DataError: a split, file, header or case id is not what it should be.
+        Raises DataError where a split, file, header or case id is not what it should be.
         """
 
     @abc.abstractmethod
     def native(self, ref: CaseRef) -> NativeCase:
-        """Read one case of any split as its files hold it.
-
-        Raises:
-            DataError: the case cannot be read or its voxels are not what they should be.
-        """
+        """Read one case of any split as its files hold it; raises DataError where they are not what they should be."""
 
     @property
     def num_channels(self) -> int:
@@ -88,15 +85,7 @@ class Dataset(Strict, abc.ABC):
         return Preprocess()
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        """Read and preprocess one case of any split.
-
-        Args:
-            ref: the case.
-            space: of a model that has its own; None: the dataset's.
-
-        Raises:
-            DataError: as `native`.
-        """
+        """Read (see `native`) and preprocess one case of any split; `space` is of a model that has its own."""
         return prepare(self.native(ref), space or self.space)
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
@@ -114,15 +103,8 @@ class Dataset(Strict, abc.ABC):
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.
 
         `cases` has no say, so that the same case has the same reference however many are asked for; a case that joins
-        the split takes the place of the reference of few.
-
-        Args:
-            ref: the case.
-            seed: of the draw.
-            split: from `whole_split`, where it is at hand: to list a split reads every header.
-
-        Raises:
-            DataError: the split has no other case.
+        the split takes the place of the reference of few. `split` is `whole_split`, where it is at hand: to list it
+        reads every header. Raises DataError where it has no other case.
         """
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:

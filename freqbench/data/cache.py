@@ -8,17 +8,17 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.core.types import Case, CaseRef, Spacing
+from freqbench.core.types import Case, CaseRef
 
 # To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
 REVISION = 1
@@ -27,7 +27,6 @@ REVISION = 1
 LIBRARIES = ("monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
 
 LIMIT = "FREQBENCH_CACHE_GB"
-DEFAULT_GB = 20.0
 
 # A temporary file of this age has lost its writer.
 STALE_SECONDS = 3600
@@ -37,13 +36,12 @@ DAMAGED = "%s: expected a preprocessed volume, got a damaged file, which is made
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kept:
+class Kept(NamedTuple):
     """One volume on disk; `used` is when it was last written or read, seconds since 1970."""
 
+    used: float
     path: Path
     num_bytes: int
-    used: float
 
 
 @lru_cache(maxsize=1)
@@ -60,10 +58,9 @@ def folder() -> Path:
 def limit() -> int:
     """Bytes that all volumes may take together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0: none is kept.
 
-    Raises:
-        UserError: the variable is no number from 0.
+    Raises UserError where the variable is no number from 0.
     """
-    text = os.environ.get(LIMIT) or str(DEFAULT_GB)
+    text = os.environ.get(LIMIT) or "20"
     try:
         value = float(text)
     except ValueError:
@@ -75,7 +72,7 @@ def limit() -> int:
 
 def entries() -> tuple[Kept, ...]:
     """What is kept, the least recently used first."""
-    return tuple(sorted(_listed("*.safetensors"), key=lambda kept: (kept.used, kept.path.name)))
+    return tuple(sorted(_listed("*.safetensors")))
 
 
 def total() -> int:
@@ -94,15 +91,12 @@ def clear() -> int:
 def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
     """The case that is kept under a key, bit by bit as it was made; else it is made, and kept.
 
-    A disk that is full or refuses costs time, not the case: that is logged.
+    A disk that is full or refuses costs time, not the case: that is logged. Raises as `limit`.
 
     Args:
         key: digest of all that the case depends on.
         ref: of the case, as the caller knows it: the same content may go by another name elsewhere.
         make: reads and preprocesses it.
-
-    Raises:
-        UserError: FREQBENCH_CACHE_GB is no number from 0.
     """
     most = limit()
     if not most:
@@ -133,24 +127,17 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
         return None
     with contextlib.suppress(OSError):  # a cache that another user owns, or clears just now, is good enough to read
         os.utime(path)
-    told = json.loads(facts)
-    return Case(
-        ref=ref,
-        image=image,
-        label=label,
-        spacing=_triple(told["spacing"]),
-        affine=np.array(told["affine"], np.float64),
-        native_ranges=tuple((low, high) for low, high in told["native_ranges"]),
-        original_spacing=_triple(told["original_spacing"]),
-    )
+    told = {name: _tuples(value) for name, value in json.loads(facts).items()}
+    affine = np.array(told.pop("affine"), np.float64)
+    return Case(ref=ref, image=image, label=label, affine=affine, **told)
 
 
 def _keep(path: Path, case: Case, most: int) -> None:
     """Write a case; what was used least recently gives way where all would take more than `most` bytes."""
     from safetensors.torch import save
 
-    stated = {"spacing": case.spacing, "affine": case.affine.tolist(), "native_ranges": case.native_ranges}
-    facts = json.dumps({**stated, "original_spacing": case.original_spacing})
+    stated = {name: getattr(case, name) for name in ("spacing", "affine", "native_ranges", "original_spacing")}
+    facts = json.dumps(stated, default=np.ndarray.tolist)
     metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
     content = save({"image": case.image, "label": case.label}, metadata)
     if len(content) > most:
@@ -179,7 +166,7 @@ def _listed(pattern: str) -> Iterator[Kept]:
     for path in folder().glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
             facts = path.stat()
-            yield Kept(path=path, num_bytes=facts.st_size, used=facts.st_mtime)
+            yield Kept(facts.st_mtime, path, facts.st_size)
 
 
 def _checksum(facts: str, image: Tensor, label: Tensor) -> str:
@@ -190,6 +177,6 @@ def _checksum(facts: str, image: Tensor, label: Tensor) -> str:
     return f"{checksum:08x}"
 
 
-def _triple(values: list[float]) -> Spacing:
-    h, w, d = values
-    return h, w, d
+def _tuples(value: Any) -> Any:
+    """Lists of JSON as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

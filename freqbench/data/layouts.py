@@ -1,7 +1,7 @@
 """Recognises which loader reads a folder, and says what is missing in it, by name."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,18 @@ ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stom
 
 @dataclass(frozen=True)
 class Kind:
-    """A layout that is known, and what tells it apart.
-
-    Attributes:
-        title: what it is called.
-        sign: what is looked for, in words.
-        here: whether a folder has it.
-        loader: of DATASETS.
-        keys: of the loader, beside its root, as the folder asks for them.
-        all_cases: keys that take in what the job line leaves out, to look at every case.
-    """
+    """A layout that is known, and what tells it apart."""
 
     title: str
-    sign: str
-    here: Callable[[Path], bool]
-    loader: str
-    keys: Callable[[Path], dict[str, Any]] = lambda _: {}
-    all_cases: tuple[tuple[str, Any], ...] = ()
+    sign: str  # what is looked for, in words
+    here: tuple[str, ...] | Callable[[Path], bool]  # patterns, of which one is enough; or tells whether a folder has it
+    loader: str  # of DATASETS
+    keys: Callable[[Path], dict[str, Any]] = lambda _: {}  # of the loader, beside its root, as the folder asks for them
+    all_cases: Mapping[str, Any] = field(default_factory=dict)  # keys that take in what the job line leaves out
+
+    def fits(self, folder: Path) -> bool:
+        """Whether a folder has this layout."""
+        return self.here(folder) if callable(self.here) else any(any(folder.glob(name)) for name in self.here)
 
 
 def _structures(case: Path) -> list[str]:
@@ -51,10 +46,6 @@ def _classes(folder: Path) -> dict[str, Any]:
     return {"classes": [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)}
 
 
-def _has(*patterns: str) -> Callable[[Path], bool]:
-    return lambda folder: any(next(folder.glob(pattern), None) for pattern in patterns)
-
-
 def _is_nnunet(folder: Path) -> bool:
     """Images end in the number of their channel and label maps do not."""
     image = next(folder.glob("imagesTr/*_0000.nii*"), None)
@@ -65,7 +56,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "TotalSegmentator",
         "s0000/ct.nii.gz and s0000/segmentations",
-        _has("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
+        ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
         "totalsegmentator",
         keys=_classes,
     ),
@@ -73,7 +64,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "BTCV as downloaded",
         "RawData/Training/img/img0001.nii.gz",
-        _has(
+        (
             *(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
             *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
             "averaged-*/DET*_avg*.nii*",
@@ -83,26 +74,26 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "ACDC as downloaded",
         "training/patient001/patient001_frame01.nii.gz",
-        _has("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
+        ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
         "acdc",
     ),
     Kind(
         "AMOS",
         "imagesTr/amos_0001.nii.gz",
-        _has("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
+        ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
         "amos",
-        all_cases=(("modality", "all"),),
+        all_cases={"modality": "all"},
     ),
     Kind(
         "Synapse (BTCV) in the Decathlon layout",
         "imagesTr/img0001.nii.gz",
-        _has("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
+        ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
         "synapse",
     ),
     Kind(
         "ACDC in the Decathlon layout",
         "imagesTr/patient001_frame01.nii.gz",
-        _has("imagesTr/patient[0-9]*_frame*.nii.gz"),
+        ("imagesTr/patient[0-9]*_frame*.nii.gz",),
         "acdc",
     ),
     Kind(
@@ -113,20 +104,15 @@ KINDS: tuple[Kind, ...] = (
         keys=lambda folder: {"task": folder.name},
     ),
     Kind(
-        "folder in the layout of the Decathlon",
-        "dataset.json or imagesTr",
-        _has("dataset.json", "imagesTr"),
-        "decathlon",
+        "folder in the layout of the Decathlon", "dataset.json or imagesTr", ("dataset.json", "imagesTr"), "decathlon"
     ),
 )
 
 
 def _kind_of(folder: Path) -> Kind | None:
     """The first layout that a folder has."""
-    return next((kind for kind in KINDS if kind.here(folder)), None)
+    return next((kind for kind in KINDS if kind.fits(folder)), None)
 
-
-MOST_NAMES = 40
 
 # The split that a job line proposes: the first of these with a complete case.
 PREFERRED = ("validation", "test", "val", "training", "train")
@@ -134,21 +120,14 @@ PREFERRED = ("validation", "test", "val", "training", "train")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a folder is.
-
-    Attributes:
-        entry: of a job file's `datasets`.
-        surveys: of each split.
-        problems: a line each on what is missing or damaged.
-        notes: a line each on what is there and not used.
-    """
+    """What a folder is."""
 
     title: str
     loader: str
-    entry: dict[str, Any]
-    surveys: tuple[Survey, ...]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    entry: dict[str, Any]  # of a job file's `datasets`
+    surveys: tuple[Survey, ...]  # of each split
+    problems: tuple[str, ...]  # a line each on what is missing or damaged
+    notes: tuple[str, ...]  # a line each on what is there and not used
 
     @property
     def job_line(self) -> str:
@@ -170,8 +149,7 @@ class Layout:
 def recognise(root: str) -> Layout:
     """Find out which loader reads a local folder and look at the headers of all its cases.
 
-    Raises:
-        UserError: no such folder, or none that is known.
+    Raises UserError for no such folder, or none that is known.
     """
     given = expanded(root, "--data")
     if not storage.is_local(given):
@@ -184,7 +162,7 @@ def recognise(root: str) -> Layout:
         raise UserError(_unrecognised(folder))
     name = kind.loader if issubclass(DATASETS[kind.loader], Published) else folder.name
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
-    dataset = config.validate({**entry, **dict(kind.all_cases)}, DATASETS[kind.loader], where=str(folder))
+    dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
         raise TypeError(f"{kind.loader}: expected a loader of listed folders")
     surveys, problems = [], []
@@ -209,7 +187,7 @@ def recognise(root: str) -> Layout:
 def _unrecognised(folder: Path) -> str:
     found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     below = {name: kind.title for name in found if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
-    there = f"{_named(found, 3)}" if found else "nothing"
+    there = _named(found, 3) or "nothing"
     if below:
         hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
     else:
@@ -219,8 +197,7 @@ def _unrecognised(folder: Path) -> str:
 
 def _problems(survey: Survey, folder: Path) -> Iterator[str]:
     """What a split lacks; one without any label map is a test set that was not published whole."""
-    if survey.missing:
-        files = [path.removeprefix(f"{folder}/") for path in survey.missing]
+    if files := [path.removeprefix(f"{folder}/") for path in survey.missing]:
         yield f"{survey.split}: {len(files)} files are missing: {_named(files)}"
     if survey.unlabelled and len(survey.unlabelled) < survey.num_cases:
         yield f"{survey.split}: {len(survey.unlabelled)} images have no label map: {_named(survey.unlabelled)}"
@@ -238,13 +215,12 @@ def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
             yield f"imagesTr: {len(unlabelled)} images have no label map in labelsTr: {_named(unlabelled)}"
     if dataset.loader == "totalsegmentator":
         yield from _lacking_structures(folder)
-    if dataset.loader == "synapse":
-        averaged = sorted(path.name for path in folder.rglob("*.nii*") if is_averaged(path.name))
-        if averaged:
-            yield (
-                f"{len(averaged)} files are averages over volumes, not the scans of the split: {_named(averaged)}: "
-                f"fetch RawData.zip, with img0001.nii.gz and label0001.nii.gz, from {dataset.homepage}"
-            )
+    is_btcv = dataset.loader == "synapse"
+    if is_btcv and (averaged := sorted(path.name for path in folder.rglob("*.nii*") if is_averaged(path.name))):
+        yield (
+            f"{len(averaged)} files are averages over volumes, not the scans of the split: {_named(averaged)}: "
+            f"fetch RawData.zip, with img0001.nii.gz and label0001.nii.gz, from {dataset.homepage}"
+        )
 
 
 def _lacking_structures(folder: Path) -> Iterator[str]:
@@ -263,12 +239,10 @@ def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
     listed = {Path(path) for survey in surveys for path in survey.images}
     flat = {path.parent for path in listed if path.parent.name.startswith("im")}
     beside = sorted(path for parent in flat for path in parent.glob("[!.]*.nii*") if path not in listed)
-    further = [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]
-    if further:
+    if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
         yield f"the list does not name: {_named(further)}"
 
 
-def _named(names: Iterable[str], most: int = MOST_NAMES) -> str:
-    names = list(names)
+def _named(names: Sequence[str], most: int = 40) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

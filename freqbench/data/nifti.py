@@ -28,23 +28,14 @@ SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of a volume says.
-
-    Attributes:
-        path: the file.
-        shape: voxels in the file's axis order.
-        spacing: millimetres a voxel in the file's axis order.
-        affine: voxel to world millimetres (RAS+), float64 `[4, 4]`.
-        fourth: length of the file's fourth axis, along which channels lie.
-        further: of the files that hold the other channels, one each.
-    """
+    """What the header of a volume says; shape and spacing in the file's axis order."""
 
     path: Path
     shape: Shape
-    spacing: Spacing
-    affine: npt.NDArray[np.float64]
-    fourth: int = 1
-    further: tuple["Header", ...] = ()
+    spacing: Spacing  # millimetres a voxel
+    affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
+    fourth: int = 1  # length of the file's fourth axis, along which channels lie
+    further: tuple["Header", ...] = ()  # of the files that hold the other channels, one each
 
     @property
     def num_channels(self) -> int:
@@ -52,11 +43,7 @@ class Header:
         return self.fourth + len(self.further)
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
-        """Refuse a label map, or another channel, that lies elsewhere than its image.
-
-        Raises:
-            DataError: other shape, or a corner more than half a voxel from the image's.
-        """
+        """Raises DataError for another shape than the image's, or a corner more than half a voxel away."""
         if self.shape != image.shape:
             raise DataError(
                 f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
@@ -92,9 +79,8 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Read and check a header; `multichannel` allows channels along a fourth axis.
 
-    Raises:
-        DataError: not NIfTI, not 3D (trailing axes of length 1 and channels aside), empty, too large, or without a
-            usable grid.
+    Raises DataError for what is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or without a
+    usable grid.
     """
     image = _open(path)
     shape = tuple(int(size) for size in image.shape)
@@ -114,21 +100,12 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     if not volume > 1e-6 * float(spacing.prod()):
         raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
     h, w, d = shape[:3]
-    return Header(
-        path=path,
-        shape=(h, w, d),
-        affine=affine,
-        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        fourth=math.prod(shape[3:]),
-    )
+    dh, dw, dd = spacing.tolist()
+    return Header(path=path, shape=(h, w, d), affine=affine, spacing=(dh, dw, dd), fourth=math.prod(shape[3:]))
 
 
 def check_length(path: Path) -> None:
-    """Refuse a file that was cut off, by its length; only one whose length is odd is read to the end.
-
-    Raises:
-        DataError: its voxels are damaged or too few.
-    """
+    """Raises DataError for a file that was cut off, by its length; only one whose length is odd is read to the end."""
     image = _open(path)
     expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     with path.open("rb") as stream:
@@ -151,14 +128,12 @@ def joined(headers: Sequence[Header]) -> Header:
 def read_image(header: Header) -> npt.NDArray[np.float32]:
     """Voxels of an image, `[C, H, W, D]` in the file's axis order.
 
-    Raises:
-        DataError: damaged, NaN or infinite, or a constant channel.
+    Raises DataError where they are damaged, NaN or infinite, or a channel is constant.
     """
     if header.further:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
     voxels = np.moveaxis(_read_voxels(header), -1, 0)
-    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
-    if bad:
+    if bad := int(voxels.size - np.count_nonzero(np.isfinite(voxels))):
         raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: mend or drop the case")
     for index, channel in enumerate(voxels):
         if channel.min() == channel.max():
@@ -171,11 +146,7 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
 
 
 def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
-    """Classes of a label map, `[H, W, D]` in the file's axis order.
-
-    Raises:
-        DataError: damaged, not integer, negative, or a class beyond `num_classes - 1`.
-    """
+    """Classes of a label map, as `read_integers`; raises DataError for one beyond `num_classes - 1` too."""
     voxels = read_integers(header)
     if voxels.max() >= num_classes:
         raise DataError(
@@ -187,8 +158,7 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
 def read_integers(header: Header) -> npt.NDArray[np.float32]:
     """Labels of a map, whatever they stand for: `[H, W, D]` in the file's axis order, integers from 0.
 
-    Raises:
-        DataError: damaged, not integer, or negative.
+    Raises DataError where they are damaged, not integer, or negative.
     """
     voxels = _read_voxels(header)[..., 0]
     wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
@@ -203,8 +173,7 @@ def read_integers(header: Header) -> npt.NDArray[np.float32]:
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
     """Voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; `path` is for errors.
 
-    Raises:
-        DataError: damaged, or a header that promises more than there is.
+    Raises DataError where it is damaged, or its header promises more than there is.
     """
     import nibabel
 

@@ -37,8 +37,7 @@ def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -
 def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
     """The axis along which slices are taken as they are; None where the grid is resampled as one.
 
-    It is the coarsest of the old spacing if that is anisotropic, else of the new one; two that are equally coarse are
-    none.
+    The coarsest of the old spacing if that is anisotropic, else of the new one; two that are equally coarse are none.
     """
     for steps in (list(spacing), list(wanted)):
         if max(steps) / min(steps) > ANISOTROPY:

@@ -15,13 +15,7 @@ from torch import Tensor
 from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import Case, NativeCase, Shape, Spacing
-from freqbench.data.nnunet_resampling import (
-    coarse_axis,
-    resample_image,
-    resample_label,
-    resampled_affine,
-    resampled_shape,
-)
+from freqbench.data import nnunet_resampling as nnunet
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
@@ -37,14 +31,10 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     [0, 1] before they are resampled (there: normalised, and clipped for CT only), so that a network's own normalisation
     is left to its input adapter.
 
-    Args:
-        native: image and label on their own grid.
-        preprocess: see `Preprocess`.
-        clean: where `native` is an attacked volume, the case that it was made from: intensity bounds and crop are
-            found on that, so that the two differ by the perturbation alone.
+    Where `native` is an attacked volume, `clean` is the case that it was made from: intensity bounds and crop are found
+    on that, so that the two differ by the perturbation alone.
 
-    Raises:
-        DataError: the scaling finds no contrast, or no foreground is left.
+    Raises DataError where the scaling finds no contrast, or no foreground is left.
     """
     from monai.data import MetaTensor
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
@@ -52,19 +42,19 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
     images = [key for key in keys if key != "label"]
-    nnunet = preprocess.resampling == "nnunet"
+    as_nnunet = preprocess.resampling == "nnunet"
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
     case = Orientationd(keys, axcodes="RAS", labels=None)(case)
-    if nnunet:
+    if as_nnunet:
         case = CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
     elif preprocess.spacing is not None:
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
     # Before `size`, as percentiles of padding would be none of the volume.
     ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
-    if preprocess.size is not None and not nnunet:
+    if preprocess.size is not None and not as_nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
     for key in images:
         case[key] = _scaled(case[key], ranges)
@@ -72,10 +62,10 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         raise DataError(
             f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
         )
-    if not nnunet and preprocess.crop_foreground:
+    if not as_nnunet and preprocess.crop_foreground:
         case = CropForegroundd(keys, source_key=images[-1])(case)
     keys = ("image", "label")
-    if nnunet:
+    if as_nnunet:
         case = {key: _resampled(case[key], preprocess, key == "label") for key in keys}
         if preprocess.size is not None:
             case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
@@ -102,10 +92,10 @@ def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
         return volume
     affine, old = volume.affine.numpy(), volume.shape[1:]
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    shape = resampled_shape(old, spacing, preprocess.spacing)
-    resample = resample_label if is_label else resample_image
-    voxels = resample(volume.as_tensor(), shape, coarse_axis(spacing, preprocess.spacing))
-    return MetaTensor(voxels, affine=torch.from_numpy(resampled_affine(affine, old, shape)))
+    shape = nnunet.resampled_shape(old, spacing, preprocess.spacing)
+    resample = nnunet.resample_label if is_label else nnunet.resample_image
+    voxels = resample(volume.as_tensor(), shape, nnunet.coarse_axis(spacing, preprocess.spacing))
+    return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
 
 
 def _ranges(image: Tensor, preprocess: Preprocess, source: str) -> tuple[tuple[float, float], ...]:
@@ -146,7 +136,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
     if preprocess.size is not None:
         sizes = preprocess.size
     elif preprocess.spacing is not None and preprocess.resampling == "nnunet":
-        sizes = resampled_shape(shape, spacing, preprocess.spacing)
+        sizes = nnunet.resampled_shape(shape, spacing, preprocess.spacing)
     elif preprocess.spacing is not None:
         sizes = [
             int(np.round((size - 1) * step / new + 1))
@@ -175,8 +165,7 @@ def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> Nati
         case: the same case in the space of the attack.
         adversarial: `[C, H, W, D]` on the grid of `case`, in [0, 1].
 
-    Returns:
-        `native` with another image; `prepare(result, preprocess, clean=native)` brings it into any space.
+    `prepare(result, preprocess, clean=native)` brings the result into any space.
     """
     if adversarial.shape != case.image.shape:
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
@@ -189,13 +178,10 @@ def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> Nati
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: Tensor, space: Preprocess) -> float:
-    """How far the attacked native volume, prepared in the space of its attack again, is from what was attacked there.
+    """How far what `attacked_native` made, prepared in the space of its attack again, is from what was attacked there.
 
-    `attacked` is what `attacked_native` made of `native` and `adversarial`.
-
-    Returns:
-        Root mean square over all voxels and channels on the [0, 1] scale. 0 to rounding where the space keeps the
-        file's grid; what was added to voxels that `pad_to` made is lost and counts too.
+    Root mean square over all voxels and channels on the [0, 1] scale: 0 to rounding where the space keeps the file's
+    grid; what was added to voxels that `pad_to` made is lost and counts too.
     """
     again = prepare(attacked, space, clean=native).image
     return float((again - adversarial).square_().mean(dtype=torch.float64).sqrt())

@@ -17,6 +17,7 @@ from freqbench.data import nifti
 from freqbench.engine import run, saved_volumes
 from freqbench.engine.evaluate import AttackedVolume
 from freqbench.engine.run import Additions, ImportedCell, Summary
+from freqbench.exchange.export import tell_left_out
 from freqbench.job.grid import Cell, Grid
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
@@ -108,11 +109,8 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     names = [name for suffix in nifti.SUFFIXES for name in storage.list_files(folder, suffix)]
     by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
-    found = {
-        name: files
-        for name in templates
-        if (files := [(ref, by_case[ref.case_id]) for ref in grid.cases[name] if ref.case_id in by_case])
-    }
+    cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
+    found = [name for name, refs in cases.items() if refs]
     if len(found) != 1:
         ids = [ref.case_id for name in templates for ref in grid.cases[name]]
         got = f"files of {' and '.join(found)}" if found else f"{', '.join(sorted(names)[:3]) or 'no file'}"
@@ -121,24 +119,17 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
             f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, such as {example}, "
             f"got {got}: rename them, or give a job of these cases"
         )
-    ((name, files),) = found.items()
-    known = {ref.case_id for ref, _ in files}
-    absent = [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
-    strange = sorted(by_case.keys() - known)
-    for text, words in (("files of no case of the job", strange), ("cases without a file", absent)):
-        if words:
-            more = ", ..." if len(words) > 3 else ""
-            line = f"{len(words)} {text} are left out: {', '.join(words[:3])}{more}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return templates[name], files
+    (name,) = found
+    known = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
+    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - known.keys()))
+    tell_left_out(
+        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
+    )
+    return templates[name], [(ref, known[ref.case_id]) for ref in cases[name]]
 
 
 def _read(path: str, case: Case) -> Tensor:
-    """A volume in [0, 1] on the grid of its case, `[C, H, W, D]`.
-
-    Raises:
-        DataError: another shape, or other values than uint8 or [0, 1].
-    """
+    """A volume in [0, 1] on the grid of its case, `[C, H, W, D]`; raises DataError for others."""
     import nibabel
 
     local = storage.fetch(path)

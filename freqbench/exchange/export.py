@@ -1,7 +1,7 @@
 """Exports adversarial volumes in the grid and unit of the files that they were made from, for third-party tools."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -24,44 +24,26 @@ LEAST_STEPS = 256  # of the whole range: fewer would be coarser than the 8 bits 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One file of an export, as `manifest.json` has it; the names are those of `freqbench.results.schema`.
+    """One file of an export, as `manifest.json` has it; the names are those of `freqbench.results.schema`."""
 
-    Attributes:
-        path: below the export's folder.
-        cell_id: of the cell that made it; this and the next three are None of a clean volume.
-        dtype: `int16`, or `float32` where the data would not fit.
-        rounding_max: largest change of a voxel by rounding, in the data's own unit.
-        rounding_rms: root mean square of that over all voxels and channels.
-        resampling_error: before rounding.
-    """
-
-    path: str
+    path: str  # below the export's folder
     case_id: str
     case_key: str
-    cell_id: str | None
+    cell_id: str | None  # of the cell that made it; this and the next three are None of a clean volume
     attack: str | None
     params: str | None
     source: str | None
-    dtype: str
-    rounding_max: float
-    rounding_rms: float
-    resampling_error: float | None
+    dtype: str  # int16, or float32 where the data would not fit
+    rounding_max: float  # largest change of a voxel by rounding, in the data's own unit
+    rounding_rms: float  # root mean square of that over all voxels and channels
+    resampling_error: float | None  # before rounding
 
 
-def clean_path(grid: Grid, cell: Cell, ref: CaseRef) -> str:
-    """Where a clean volume lies below an export's folder."""
-    return f"{CLEAN}/{_file_name(grid, cell, ref)}"
-
-
-def adversarial_path(grid: Grid, cell: Cell, ref: CaseRef) -> str:
-    """Where an adversarial volume lies below an export's folder."""
-    return f"{saved_volumes.cell_folder(cell)}/{_file_name(grid, cell, ref)}"
-
-
-def _file_name(grid: Grid, cell: Cell, ref: CaseRef) -> str:
-    """Of a case; a grid of several datasets may have its name twice, in one cell where they differ in files alone."""
-    several = len(grid.cases) > 1
-    return f"{ref.case_id}{f'-{cell.dataset.case_key(ref)}' if several else ''}.nii.gz"
+def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
+    """Where a case's clean volume, or that which a cell made of it, lies below an export's folder."""
+    # A grid of several datasets may have a case's name twice, in one cell where they differ in files alone.
+    key = f"-{cell.dataset.case_key(ref)}" if len(grid.cases) > 1 else ""
+    return f"{CLEAN if is_clean else saved_volumes.cell_folder(cell)}/{ref.case_id}{key}.nii.gz"
 
 
 def restricted(grid: Grid) -> list[str]:
@@ -77,14 +59,8 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. The perturbation is carried
     back as `freqbench.data.attacked_native` does. `manifest.json` is written last.
 
-    Args:
-        grid: of the store's job.
-        out: folder or URI of the store.
-        to: folder or URI to write to.
-        console: told what was written.
-
-    Raises:
-        UserError: the store holds no volume of this grid.
+    `out` is the store of the grid's job, `to` where it writes, folders or URIs. Raises UserError where the store holds
+    no volume of this grid.
     """
     root = storage.join(out, VOLUMES)
     is_saved, written = saved_volumes.saved(root), list[Exported]()
@@ -98,43 +74,51 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     manifest = {"space": "native", "units": "HU", "store": out, "files": [asdict(each) for each in written]}
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
-    console.print(
+    tell(
+        console,
         f"{len(attacked)} adversarial and {len(written) - len(attacked)} clean volumes are in {to}; rounding changed a "
         f"voxel by {max(each.rounding_max for each in written):.2g} at most (of the data's unit, CT: HU), the way to "
         f"the files' grids by {max(each.resampling_error or 0.0 for each in written):.2g} (RMS, of 0..1): {MANIFEST}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     return written
+
+
+def tell(console: Console, text: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_left_out(console: Console, what: str, names: Sequence[str]) -> None:
+    """Say how many of a kind are left out, with the first three names; nothing where there are none."""
+    if names:
+        tell(console, f"{len(names)} {what} left out: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
 
 
 def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> Iterator[Exported]:
     """Write the files of one case."""
     dataset = cells[0].dataset
     native = dataset.native(ref)
-    low, high = (float(bound) for bound in native.image.aminmax())
-    fits = low >= INT16.min and high <= INT16.max and high - low >= LEAST_STEPS
-    kind = torch.int16 if fits else torch.float32
-    path = clean_path(grid, cells[0], ref)
-    yield _write(to, path, native.image, kind, native, cells[0])
+    low, high = native.image.aminmax()
+    kind = torch.int16 if _fits(native.image) and high - low >= LEAST_STEPS else torch.float32
+    yield _write(to, path_of(grid, cells[0], ref, is_clean=True), native.image, kind, native, cells[0])
     for cell in cells:
         space = cell.source.space or dataset.space
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = dataset.load(ref, space)
         if attacked.adversarial.shape != case.image.shape:
-            shapes = tuple(case.image.shape), tuple(attacked.adversarial.shape)
-            place = saved_volumes.folder(root, cell, ref)
             raise DataError(
-                f"{place}: expected the shape of the prepared case, {shapes[0]}, got {shapes[1]}: "
-                "the volume was made elsewhere: delete it and run the job again"
+                f"{saved_volumes.folder(root, cell, ref)}: expected the shape of the prepared case, "
+                f"{tuple(case.image.shape)}, got {tuple(attacked.adversarial.shape)}: the volume was made elsewhere: "
+                "delete it and run the job again"
             )
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
-        low, high = (float(bound) for bound in changed.image.aminmax())
-        fits = low >= INT16.min and high <= INT16.max
-        path = adversarial_path(grid, cell, ref)
-        yield _write(to, path, changed.image, kind if fits else torch.float32, native, cell, error)
+        own_kind = kind if _fits(changed.image) else torch.float32
+        yield _write(to, path_of(grid, cell, ref, is_clean=False), changed.image, own_kind, native, cell, error)
+
+
+def _fits(image: Tensor) -> bool:
+    return bool(image.min() >= INT16.min and image.max() <= INT16.max)
 
 
 def _write(

@@ -17,7 +17,7 @@ from torch import Tensor
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
-from freqbench.core.types import CaseRef, NativeCase
+from freqbench.core.types import NativeCase
 from freqbench.data import Dataset, nifti
 from freqbench.engine import evaluate, rows, run, saved_volumes
 from freqbench.engine.evaluate import PredictionScores
@@ -58,11 +58,7 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
         return content
 
     def table(self, dataset: Dataset, where: str) -> dict[int, int]:
-        """The class of each label.
-
-        Raises:
-            UserError: not a class of the dataset; `where` begins the line.
-        """
+        """The class of each label; raises UserError, which begins with `where`, for none of the dataset."""
         names = dataset.class_names
         for label, value in self.root.items():
             if isinstance(value, str) and value not in names:
@@ -95,16 +91,13 @@ class _Case:
     def dataset(self) -> Dataset:
         return self.units[0].cell.dataset
 
-    @property
-    def ref(self) -> CaseRef:
-        return self.units[0].ref
-
 
 def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console) -> Summary:
     """Score label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
 
     Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
-    do not depend on a target: they are copied from the store's record of the same cell and case.
+    do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
+    no label map, or one of another grid or with other labels; nothing is stored then.
 
     Args:
         grid: of the store's job.
@@ -113,9 +106,6 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
         name: of the tool, as tables call it.
         label_map: YAML file, see LabelMap; None: the tool's labels are the dataset's.
         console: where progress goes.
-
-    Raises:
-        UserError: no label map, or one of another grid or with other labels; nothing is stored then.
     """
     known = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
     if name in known:
@@ -127,7 +117,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in grid.cells))
     cases = _found(grid, out, predictions, console)
     for case in cases:
-        native = case.dataset.native(case.ref)
+        native = case.dataset.native(case.units[0].ref)
         for path in filter(None, (*case.paths, case.clean)):
             _read(path, native, tables[case.dataset.name], case.dataset)
 
@@ -147,11 +137,10 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """The cases with label maps; tells what is missing."""
-    found: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
-    missing: list[str] = []
+    found, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
     is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
-        name = export.adversarial_path(grid, unit.cell, unit.ref)
+        name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
         if storage.exists(storage.join(folder, name)):
             key = unit.cell.dataset.name, unit.ref.case_id
             found.setdefault(key, []).append((unit, storage.join(folder, name)))
@@ -165,23 +154,16 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     cases = []
     for pairs in found.values():
         units, paths = zip(*pairs, strict=True)
-        name = export.clean_path(grid, units[0].cell, units[0].ref)
+        name = export.path_of(grid, units[0].cell, units[0].ref, is_clean=True)
         is_there = storage.exists(storage.join(folder, name))
         missing.extend([] if is_there else [name])
         cases.append(_Case(units=units, paths=paths, clean=storage.join(folder, name) if is_there else None))
-    if missing:
-        more = ", ..." if len(missing) > 3 else ""
-        text = f"{len(missing)} label maps are not there and left out: {', '.join(missing[:3])}{more}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    export.tell_left_out(console, "label maps are not there and", missing)
     return cases
 
 
 def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Dataset) -> Tensor:
-    """A tool's label map as classes of the dataset, uint8 `[H, W, D]` on the native grid.
-
-    Raises:
-        DataError: another grid, or labels that are none.
-    """
+    """A tool's label map as classes of the dataset, uint8 `[H, W, D]`; raises DataError for another grid or labels."""
     header = nifti.read_header(storage.fetch(path))
     h, w, d = native.label.shape[1:]
     image = nifti.Header(path=Path(native.source), shape=(h, w, d), spacing=native.spacing, affine=native.affine)
@@ -208,7 +190,7 @@ def _outcomes(
     former: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> Iterator[tuple[Unit, Outcome]]:
     """The rows of one case."""
-    dataset, native = case.dataset, case.dataset.native(case.ref)
+    dataset, native = case.dataset, case.dataset.native(case.units[0].ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
 
     def scores_of(pred: Tensor) -> list[PredictionScores]:

@@ -43,14 +43,10 @@ class LostError(UserError):
 
 
 class Head:
-    """The head of a cluster, by its dashboard.
+    """The head of a cluster, by its dashboard: `http://HEAD:8265`.
 
-    Args:
-        address: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS. The token is Ray's own: RAY_AUTH_TOKEN,
-            RAY_AUTH_TOKEN_PATH or its file.
-
-    Raises:
-        UserError: no head answers there, it refuses the token, or it has another version of Ray.
+    The token is Ray's own: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or its file. Raises UserError where no head answers, it
+    refuses the token, or it has another version of Ray.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -72,25 +68,16 @@ class Head:
             return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
     def submit(self, name: str, parcel: Parcel, out: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
-        """Send a job with its parcel and the options of `run`, and return its id.
+        """Send a job with its parcel and the options of `run`, as words, and return its id.
 
-        Args:
-            name: of the job.
-            parcel: what travels.
-            out: folder or URI of the store.
-            options: of `run`, as words.
-            variables: of the environment that the job is to have on all nodes; everyone can read them.
-
-        Raises:
-            UserError: the nodes cannot share `out`, or the head does not take the job.
+        The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError where
+        the nodes cannot share `out`, folder or URI of the store, or the head does not take the job.
         """
         place = self.shared(out, "--out")
         job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         words = ["python", "-m", "freqbench", "run", parcel.job, "--address", "auto", "--engine", "ray", "--out", place]
-        own_variables = {
-            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
-            provenance.SENT_CODE: json.dumps(provenance.git_state()),
-        }
+        state = json.dumps(provenance.git_state())
+        own_variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: state}
         with tempfile.TemporaryDirectory() as folder, self._explained():
             parcel.unpack(Path(folder))
             self._client.submit_job(
@@ -156,8 +143,7 @@ class Head:
     async def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
         """Write what a job says, from its beginning until it has ended; a connection that breaks is made again.
 
-        Raises:
-            UserError: no such job, or its head has been gone for RECONNECT_S.
+        Raises UserError for no such job, and where its head has been gone for RECONNECT_S.
         """
         written, heard, had_ended = 0, time.monotonic(), False
         while True:
@@ -179,11 +165,7 @@ class Head:
             await asyncio.sleep(POLL_S)
 
     def _require_answer(self) -> str:
-        """The head's version of Ray, asked with a limit of time, which Ray's own clients do not have.
-
-        Raises:
-            UserError: no head answers in time, or it refuses the token.
-        """
+        """The head's version of Ray, asked with a limit of time, which Ray's own clients do not have."""
         try:
             answer = requests.get(f"{self.url}/api/version", headers=self._headers, timeout=ANSWER_S)
         except OSError:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from freqbench.attacks import attack_class
 from freqbench.core import plugins
@@ -33,17 +34,11 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECAS
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """The working directory of a job on the nodes.
+    """The working directory of a job on the nodes."""
 
-    Attributes:
-        job: the job file's place in it.
-        files: the files here, by their places in it.
-        overrides: for `--set`, where a path differs there.
-    """
-
-    job: str
-    files: Mapping[str, Path]
-    overrides: tuple[str, ...]
+    job: str  # the job file's place in it
+    files: Mapping[str, Path]  # the files here, by their places in it
+    overrides: tuple[str, ...]  # for `--set`, where a path differs there
 
     def unpack(self, folder: Path) -> None:
         """Copy all files into a folder."""
@@ -53,13 +48,12 @@ class Parcel:
             shutil.copyfile(file, target)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Named:
-    """A path that a job names: its place, its key for `--set`, its text, and a prefix that it needs on the nodes."""
+class _Named(NamedTuple):
+    """A path that a job names: its place, its text, its key for `--set`, and a prefix that it needs on the nodes."""
 
     place: str
-    key: str
     text: str
+    key: str
     prefix: str = ""
 
 
@@ -75,8 +69,7 @@ def pack(path: str, job: JobSpec) -> Parcel:
         job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
             travels as an override, and their data as the job's own do.
 
-    Raises:
-        UserError: a path that leads out of the folder or to nothing, or too much to travel.
+    Raises UserError for a path that leads out of the folder or to nothing, or too much to travel.
     """
     here, own = Path.cwd().resolve(), Path(path).resolve()
     root = here if own.is_relative_to(here) else own.parent
@@ -91,11 +84,9 @@ def pack(path: str, job: JobSpec) -> Parcel:
             _add(files, place, found)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
-    for name in _modules(job):
-        module = _module(name, (here, own.parent) if here.is_relative_to(root) else (own.parent,))
-        if module:
-            with sweep.at(f"{path}: {name}"):
-                _add(files, module.name, module)
+    for name, module in _modules(job, (here, own.parent) if here.is_relative_to(root) else (own.parent,)):
+        with sweep.at(f"{path}: {name}"):
+            _add(files, module.name, module)
     return Parcel(job=job_place, files=files, overrides=tuple(overrides))
 
 
@@ -148,7 +139,7 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
         for key in ("checkpoint", "bundle"):
             text = getattr(model, key)
             if text and not is_on_nodes(text) and seed_of(text) is None:
-                yield _Named(place=f"models[{i}].{key}", key=f"models.{i}.{key}", text=text)
+                yield _Named(f"models[{i}].{key}", text, f"models.{i}.{key}")
 
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
@@ -162,27 +153,24 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
     for place, key, entry in (*own, *trained_on):
         root, listed = entry.get("root"), entry.get("list")
         if isinstance(root, str) and not is_on_nodes(root):
-            yield _Named(place=f"{place}.root", key=f"{key}.root", text=root)
+            yield _Named(f"{place}.root", root, f"{key}.root")
         if isinstance(listed, str) and listed.startswith(("/", "~")) and not is_on_nodes(listed):
             # What is not absolute is in `root`; as a URI it is relative to where the worker is.
-            yield _Named(place=f"{place}.list", key=f"{key}.list", text=listed, prefix="file://")
+            yield _Named(f"{place}.list", listed, f"{key}.list", "file://")
 
 
-def _modules(job: JobSpec) -> list[str]:
-    """Top-level names of the modules whose classes a job names."""
+def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """The local modules and packages of classes that a job names; what is in none of the folders the nodes have."""
     named = [
         *(entry.class_name for entry in job.datasets),
         *(str(model.arch) for model in job.models),
         *(attack.class_name for attack in job.attacks),
     ]
-    tops = (text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text))
-    return sorted({top for top in tops if top != "freqbench"})
-
-
-def _module(name: str, folders: Iterable[Path]) -> Path | None:
-    """A local module or package; None: it is installed on the nodes."""
-    candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
-    return next((each for each in candidates if each.exists()), None)
+    tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
+    for name in sorted(tops - {"freqbench"}):
+        candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
+        if found := next(filter(Path.exists, candidates), None):
+            yield name, found
 
 
 def _inside(text: str, root: Path) -> Path:
@@ -206,10 +194,8 @@ def _add(files: dict[str, Path], place: str, found: Path) -> None:
     total = sum(file.stat().st_size for file in files.values())
     for file in _visible(found) if found.is_dir() else (found,):
         there = place if file == found else f"{place}/{file.relative_to(found).as_posix()}"
-        if there in files:
-            continue
-        files[there] = file
-        total += file.stat().st_size
+        total += 0 if there in files else file.stat().st_size
+        files.setdefault(there, file)
         if total > LIMIT_BYTES:
             raise UserError(
                 f"expected at most {LIMIT_BYTES >> 20} MiB of files to travel with a job, got more: put {place} where "
@@ -220,9 +206,5 @@ def _add(files: dict[str, Path], place: str, found: Path) -> None:
 def _visible(folder: Path) -> Iterator[Path]:
     """Files below a folder, without hidden ones and caches of Python."""
     for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or child.name == "__pycache__":
-            continue
-        if child.is_dir():
-            yield from _visible(child)
-        elif child.is_file():
-            yield child
+        if not child.name.startswith(".") and child.name != "__pycache__":
+            yield from _visible(child) if child.is_dir() else filter(Path.is_file, [child])

@@ -41,40 +41,33 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
         ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
     ],
 )
-def test_an_override_reaches_its_place(tmp_path: Path, override: str, found: object) -> None:
-    assert found(load(tmp_path, "{name: a, items: [{}, {}]}", override))
+def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, found: object) -> None:
+    key = override.partition("=")[0]
+    assert found(load(tmp_path, "{name: a, items: [{}, {}]}", *[f"{key}=7"] * (key == "name"), override))
 
 
-def test_the_last_override_wins(tmp_path: Path) -> None:
-    assert load(tmp_path, "{name: a}", "name=b", "name=c").name == "c"
-
-
-@pytest.mark.parametrize("override", ["items.7.size=1", "items.x.size=1", "items.9=1", "name.x=1", "name=[", "=1.x.y"])
-def test_an_override_without_a_place_is_one_line(tmp_path: Path, override: str) -> None:
+@pytest.mark.parametrize(
+    "override", ["items.7.size=1", "items.x.size=1", "items.9=1", "name.x=1", "name=[", "=1.x.y", "name"]
+)
+def test_an_override_without_a_place_or_a_value_is_one_line(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError) as caught:
         load(tmp_path, "{name: a, items: [{}]}", override)
     assert "\n" not in str(caught.value)
-
-
-def test_an_override_without_a_value(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^--set name: expected a\.b=c$"):
-        load(tmp_path, "{name: a}", "name")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("{name: a", "not readable as YAML"),
-        ("name: a\n\tx: b", "not readable as YAML"),
         ("- a", "expected keys and values at the top, got list"),
         ("", "expected keys and values at the top, got NoneType"),
-        ("!!python/object/apply:os.system [echo]", "not readable as YAML"),
         ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
         ("{name: a, items: [{}, {sise: 1}]}", "items[1]: unknown key 'sise'. Did you mean 'size'?"),
         ("{name: a, items: [{}, {size: x}]}", "items[1].size: Input should be a valid integer"),
         ("{name: a, short: abc}", "short: String should have at most 2 characters, got 'abc'"),
         ("{inner: {}}", "name: required, but not given"),
         ("{name: a, choice: [1, x]}", "choice: "),
+        ("{name: a, choice: x}", "choice: Input should be a valid integer"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, expected: str) -> None:
@@ -83,8 +76,4 @@ def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, ex
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{tmp_path / 'a.yaml'}: {expected}")
-
-
-def test_alternatives_are_told_together(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"choice: Input should be a valid integer.* or a valid tuple, got 'x'$"):
-        load(tmp_path, "{name: a, choice: x}")
+    assert message.endswith("or a valid tuple, got 'x'") or "choice: x" not in text

@@ -1,10 +1,9 @@
 """Objects on an S3 server over HTTP: whole or not at all under its faults, errors in one line, copies once a node."""
 
 import hashlib
-import os
-import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -32,31 +31,28 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+def once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """The server, for a client that gives up after one try and half a second of silence."""
     retries = {"mode": "standard", "total_max_attempts": 1}
     monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 0.5, "retries": retries})
     monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
     s3fs.S3FileSystem.clear_instance_cache()
-    return s3
+    yield s3
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def gets(s3: S3) -> list[str]:
     return [request for request in s3.requests() if request.startswith("GET ")]
 
 
-def test_what_is_written_is_listed_read_and_removed(s3_root: str) -> None:
-    path = storage.join(s3_root, "a", "b.bin")
-    assert storage.list_files(storage.join(s3_root, "a"), ".bin") == []
-    storage.write_atomic(path, OLD)
-    storage.write_atomic(path, NEW)
-    storage.write_atomic(storage.join(s3_root, "ab", "b.bin"), OLD)
-    assert storage.list_files(storage.join(s3_root, "a"), ".bin") == ["b.bin"]
+def test_what_another_process_wrote_is_listed_at_once(s3: S3, s3_root: str) -> None:
+    for folder in ("a", "ab"):
+        storage.write_atomic(f"{s3_root}/{folder}/b.bin", OLD)
+    assert storage.list_files(f"{s3_root}/a", "") == ["b.bin"]
+    url = f"{s3.endpoint}/{s3_root.removeprefix('s3://')}/a/c.bin"
+    urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=10).close()
+    assert storage.list_files(f"{s3_root}/a", "") == ["b.bin", "c.bin"]
     assert storage.list_below(s3_root, "b.bin") == ["a/b.bin", "ab/b.bin"]
-    assert storage.read_bytes(path) == NEW
-    storage.remove(path)
-    storage.remove(path)
-    assert not storage.exists(path)
 
 
 def test_of_many_that_create_one_object_one_made_it(s3_root: str) -> None:
@@ -67,20 +63,11 @@ def test_of_many_that_create_one_object_one_made_it(s3_root: str) -> None:
     assert storage.read_bytes(path) == b"%d" % made.index(True)
 
 
-def test_what_another_process_wrote_is_listed_at_once(s3: S3, s3_root: str) -> None:
-    storage.write_atomic(storage.join(s3_root, "a"), b"")
-    assert storage.list_files(s3_root, "") == ["a"]
-    url = f"{s3.endpoint}/{s3_root.removeprefix('s3://')}/b"
-    urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=10).close()
-    assert storage.list_files(s3_root, "") == ["a", "b"]
-
-
 @pytest.mark.parametrize(
     ("kind", "status", "error"),
     [
         ("refuse", 403, StorageRefused),
         ("refuse", 503, StorageUnavailable),
-        ("refuse", 500, StorageUnavailable),
         ("cut", 0, StorageUnavailable),
     ],
 )
@@ -103,7 +90,7 @@ def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
     storage.write_atomic(path, bytes(length))
 
     def write() -> None:
-        for number in range(1, 9):
+        for number in range(1, 5):
             s3.fault("cut", times=number % 2)
             storage.write_atomic(path, bytes([number]) * length)
 
@@ -113,37 +100,12 @@ def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
             seen.append(storage.read_bytes(path))
         writing.result()
     assert {(len(content), len(set(content))) for content in seen} == {(length, 1)}
-    assert storage.read_bytes(path)[0] == 8
+    assert storage.read_bytes(path)[0] == 4
 
 
-@pytest.mark.integration
-def test_a_put_that_takes_too_long_is_given_up_and_leaves_a_whole_object(s3: S3, s3_root: str) -> None:
-    """In a process of its own, whose client knows no other time than half a second."""
+def test_a_put_that_is_refused_and_a_get_that_ends_early_are_made_again(s3: S3, s3_root: str) -> None:
     path = storage.join(s3_root, "a.bin")
-    storage.write_atomic(path, OLD)
-    s3.fault("slow", match=s3_root.rpartition("/")[2], times=99, seconds=60.0)
-    config = {"connect_timeout": 2, "read_timeout": 0.5, "retries": {"mode": "standard", "total_max_attempts": 1}}
-    code = (
-        "import sys\nfrom freqbench.core import filesystems, storage\n"
-        "from freqbench.core.errors import StorageUnavailable\n"
-        f"filesystems.S3_CONFIG, filesystems.S3_RETRIES = {config!r}, 1\n"
-        f"try:\n    storage.write_atomic({path!r}, {NEW!r})\n"
-        "except StorageUnavailable as error:\n    sys.exit(str(error))"
-    )
-    given_up = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert "cannot be reached or refuses for now" in given_up.stderr
-    assert storage.read_bytes(path) in (OLD, NEW)
-
-
-@pytest.mark.parametrize("kind", ["refuse", "cut"])
-def test_a_put_that_fails_once_is_tried_again(s3: S3, s3_root: str, kind: str) -> None:
-    s3.fault(kind, times=1)
-    storage.write_atomic(storage.join(s3_root, "a.bin"), NEW)
-    assert storage.read_bytes(storage.join(s3_root, "a.bin")) == NEW
-
-
-def test_a_get_that_ends_early_is_made_again(s3: S3, s3_root: str) -> None:
-    path = storage.join(s3_root, "a.bin")
+    s3.fault("refuse", times=1)
     storage.write_atomic(path, OLD)
     for read in (storage.read_bytes, lambda path: storage.fetch(path).read_bytes()):
         s3.fault("cut", method="GET", times=1)
@@ -183,9 +145,7 @@ def test_no_bucket_and_no_credentials_are_one_line_that_says_what_to_do(
         storage.exists("s3://lab/a")
 
 
-@pytest.mark.parametrize(
-    ("uri", "package", "extra"), [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gcs"), ("abfs", "adlfs", "azure")]
-)
+@pytest.mark.parametrize(("uri", "package", "extra"), [("s3", "s3fs", "s3"), ("abfs", "adlfs", "azure")])
 def test_a_package_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, uri: str, package: str, extra: str
 ) -> None:
@@ -213,17 +173,14 @@ def test_create_works_where_the_file_system_knows_no_such_put(monkeypatch: pytes
         storage.remove("plain://x/lease")
 
 
-@pytest.mark.chaos
-def test_two_processes_fetch_an_object_once(s3: S3, s3_root: str) -> None:
+def test_of_several_that_want_an_object_at_once_one_fetches_it(s3: S3, s3_root: str) -> None:
     path = storage.join(s3_root, "a.bin")
     storage.write_atomic(path, OLD)
     s3.requests()
-    s3.fault("slow", method="GET", seconds=2.0)
-    command = [sys.executable, "-c", f"from freqbench.core import storage; print(storage.fetch({path!r}))"]
-    started = [subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    first, second = (process.communicate(timeout=60)[0].strip() for process in started)
-    assert first == second
-    assert Path(first).read_bytes() == OLD
+    s3.fault("slow", method="GET", seconds=0.3)
+    with ThreadPoolExecutor(4) as pool:
+        copies = set(pool.map(storage.fetch, [path] * 4))
+    assert [copy.read_bytes() for copy in copies] == [OLD]
     assert len(gets(s3)) == 1
 
 
@@ -240,13 +197,11 @@ def test_a_damaged_copy_is_fetched_again_where_its_hash_is_known(s3: S3, s3_root
     assert gets(s3) == []
 
 
-def test_another_content_than_is_wanted_is_one_line(s3: S3, s3_root: str, tmp_path: Path) -> None:
-    (tmp_path / "a.bin").write_bytes(NEW)
+def test_another_content_than_is_wanted_is_one_line(s3_root: str, tmp_path: Path) -> None:
     for path in (storage.join(s3_root, "a.bin"), str(tmp_path / "a.bin")):
         storage.write_atomic(path, NEW)
-        with pytest.raises(
-            UserError, match=rf"^{path}: expected sha256 {HASH[:12]}\.\.\., got \w{{12}}\.\.\.: the file"
-        ):
+        text = rf"^{path}: expected sha256 {HASH[:12]}\.\.\., got \w{{12}}\.\.\.: the file"
+        with pytest.raises(UserError, match=text):
             storage.fetch(path, HASH)
 
 
@@ -280,7 +235,7 @@ def test_an_object_that_changes_while_it_is_fetched_is_fetched_again(monkeypatch
 
 
 def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: str) -> None:
-    paths = [storage.join(s3_root, f"{number}.bin") for number in range(12)]
+    paths = [storage.join(s3_root, f"{number}.bin") for number in range(4)]
     for path in paths[:-1]:
         storage.write_atomic(path, path.encode())
     storage.prefetch(paths)
@@ -291,7 +246,7 @@ def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: s
         storage.fetch(paths[-1])
 
 
-@pytest.mark.parametrize("name", ["", "../evil", "a/../../evil", "/etc/evil", "..", "a\\..\\evil"])
+@pytest.mark.parametrize("name", ["", "a/../../evil", "/etc/evil", "a\\..\\evil"])
 def test_names_of_objects_never_lead_out_of_the_cache(name: str) -> None:
     with pytest.raises(UserError, match="expected names of files below it"):
         downloads.below("s3://lab/folder", name)

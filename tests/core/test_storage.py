@@ -1,4 +1,4 @@
-"""Whole objects or nothing, fetching, hashes; on folders, file:// and memory://."""
+"""Whole objects or nothing, fetching, hashes; on folders, file://, memory:// and s3://."""
 
 import hashlib
 import os
@@ -23,51 +23,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         memory.rm(path)
 
 
-@pytest.fixture(params=["folder", "file", "memory"])
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {
-        "folder": str(tmp_path / "store"),
-        "file": f"file://{tmp_path}/store",
-        "memory": "memory://tests-storage",
-    }[request.param]
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3_root"))
+    places = {"folder": f"{tmp_path}/store", "file": f"file://{tmp_path}/store", "memory": "memory://tests-storage"}
+    return places[request.param]
 
 
-@pytest.mark.parametrize("path", ["s4://bucket/a", "random://1"])
-def test_an_unknown_protocol_is_one_line(path: str) -> None:
-    with pytest.raises(UserError, match=f"^{path}: expected a path or the URI of a known file system") as caught:
-        storage.exists(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_what_is_written_is_read(root: str) -> None:
-    path = storage.join(root, "a", "b.bin")
+def test_what_is_written_is_listed_read_fetched_and_removed(root: str) -> None:
+    """In order, by the suffix, without what is hidden."""
+    folder, path = storage.join(root, "x"), storage.join(root, "x", "a.bin")
+    assert storage.list_files(folder, ".bin") == []
     assert not storage.exists(path)
-    storage.write_atomic(path, b"one")
+    for name in ("b.bin", "a.bin", "c.txt", ".hidden.bin"):
+        storage.write_atomic(storage.join(folder, name), b"one")
     storage.write_atomic(path, b"two")
+    assert storage.list_files(folder, ".bin") == ["a.bin", "b.bin"]
     assert storage.exists(path)
     assert storage.read_bytes(path) == b"two"
-
-
-def test_listing_is_sorted_and_takes_the_suffix(root: str) -> None:
-    assert storage.list_files(storage.join(root, "x"), ".bin") == []
-    for name in ("b.bin", "a.bin", "c.txt", ".hidden.bin"):
-        storage.write_atomic(storage.join(root, "x", name), b"")
-    assert storage.list_files(storage.join(root, "x"), ".bin") == ["a.bin", "b.bin"]
-
-
-def test_removing_twice_is_no_error(root: str) -> None:
-    path = storage.join(root, "a.bin")
-    storage.write_atomic(path, b"")
+    assert (storage.fetch(path).name, storage.fetch(path).read_bytes()) == ("a.bin", b"two")
     storage.remove(path)
     storage.remove(path)
     assert not storage.exists(path)
-
-
-def test_fetch_gives_a_local_file_with_the_content(root: str) -> None:
-    storage.write_atomic(storage.join(root, "a.bin"), b"content")
-    local = storage.fetch(storage.join(root, "a.bin"))
-    assert local.name == "a.bin"
-    assert local.read_bytes() == b"content"
 
 
 def test_fetch_of_nothing_or_of_a_folder_is_one_line(root: str) -> None:
@@ -115,17 +93,15 @@ def test_a_write_that_dies_leaves_the_old_object_and_no_rest(
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_on_the_disk_before_the_name_is_and_others_may_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
     storage.write_atomic(str(tmp_path / "a.bin"), b"x")
     assert calls == ["fsync", "replace", "fsync"]
-
-
-def test_a_written_file_can_be_read_by_others(tmp_path: Path) -> None:
-    storage.write_atomic(str(tmp_path / "a.bin"), b"x")
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o644
 
 

@@ -69,10 +69,10 @@ def dataset(root: Path | str, **more: Any) -> Dataset:
     return build_dataset({**DATA, "root": str(root), **more}, "datasets[0]")
 
 
-def content(root: Path | str, **changes: Any) -> dict[str, Any]:
-    """A job on the three cases."""
+def content(root: Path | str, cases: int = 3, **changes: Any) -> dict[str, Any]:
+    """A job on the first cases."""
     return tiny.job(
-        datasets=[{**DATA, "root": storage.join(str(root), "data")}],
+        datasets=[{**DATA, "root": storage.join(str(root), "data"), "cases": cases}],
         models=[{"name": "a", "checkpoint": storage.join(str(root), "unet.safetensors")}],
         attacks=[{"name": "fgsm", "eps": "8/255"}],
         metrics=["dsc"],
@@ -85,55 +85,42 @@ def resolved(path: Path | str, **entry: Any) -> ModelSpec:
         return resolve(ModelEntry(**{"name": "m", "checkpoint": str(path), **entry}), 3)
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that gives up after one try."""
-    retries = {"mode": "standard", "total_max_attempts": 1}
-    monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
-    monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
-
-
 def names(requests: list[str], method: str = "GET") -> list[str]:
     """Files that were got, sorted; listings have none."""
     return sorted(each.rpartition("/")[2] for each in requests if each.startswith(f"{method} ") and "." in each)
 
 
-def test_a_dataset_has_the_same_identities_and_volumes_at_a_uri(here: Path, there: str) -> None:
-    ours, theirs = dataset(here / "data"), dataset(f"{there}/data")
-    assert ours.whole_recipe() == theirs.whole_recipe()
-    for one, other in zip(ours.refs(), theirs.refs(), strict=True):
-        assert one == other
-        assert ours.case_key(one) == theirs.case_key(other)
-    first = ours.refs()[0]
-    assert torch.equal(ours.load(first).image, theirs.load(first).image)
-
-
-def test_only_the_cases_that_are_asked_for_are_fetched_and_once(s3: S3, there: str) -> None:
+def test_a_dataset_has_the_same_identities_and_volumes_at_a_uri_and_each_file_is_fetched_once(
+    s3: S3, here: Path, there: str
+) -> None:
     s3.requests()
     some = dataset(f"{there}/data", cases=["b"])
-    some.load(some.refs()[0])
+    volume = some.load(some.refs()[0])
     assert names(s3.requests()) == ["b.nii.gz", "b.nii.gz", "dataset.json"]
-    again = dataset(f"{there}/data", cases=["b"])
-    again.load(again.refs()[0])
+    ours, theirs = dataset(here / "data"), dataset(f"{there}/data")
+    assert ours.whole_recipe() == theirs.whole_recipe()
+    assert ours.refs() == theirs.refs()
+    assert [ours.case_key(ref) for ref in ours.refs()] == [theirs.case_key(ref) for ref in theirs.refs()]
+    assert torch.equal(ours.load(ours.refs()[1]).image, volume.image)
+    s3.requests()
+    assert torch.equal(theirs.load(theirs.refs()[1]).image, volume.image)
     assert names(s3.requests()) == []
 
 
-def test_a_case_that_was_replaced_after_planning_is_refused(here: Path, there: str) -> None:
-    theirs = dataset(f"{there}/data")
-    ref = theirs.refs()[0]
-    storage.write_atomic(f"{there}/data/imagesTr/a.nii.gz", (here / "data/imagesTr/b.nii.gz").read_bytes())
-    with pytest.raises(DataError, match=f"^{there}/data/imagesTr/a.nii.gz: expected the content that was planned"):
-        theirs.load(ref)
-
-
-def test_a_copy_of_a_case_that_was_damaged_on_the_node_is_fetched_again(there: str, cache: Path) -> None:
-    theirs = dataset(f"{there}/data")
-    ref = theirs.refs()[0]
+def test_copies_that_were_damaged_on_the_node_are_fetched_again_and_cases_that_were_replaced_are_refused(
+    here: Path, there: str, cache: Path
+) -> None:
+    theirs = dataset(f"{there}/data", cases=1)
+    (ref,) = theirs.refs()
     whole = theirs.load(ref)
     copies = list(cache.rglob("a.nii.gz"))
     assert len(copies) == 2
     for copy in copies:
         copy.write_bytes(bytes(copy.stat().st_size))
     assert torch.equal(theirs.load(ref).image, whole.image)
+    storage.write_atomic(f"{there}/data/imagesTr/a.nii.gz", (here / "data/imagesTr/b.nii.gz").read_bytes())
+    with pytest.raises(DataError, match=f"^{there}/data/imagesTr/a.nii.gz: expected the content that was planned"):
+        theirs.load(ref)
 
 
 def test_data_that_is_not_there_is_told_apart_from_data_that_is_refused(s3: S3, there: str) -> None:
@@ -147,39 +134,31 @@ def test_data_that_is_not_there_is_told_apart_from_data_that_is_refused(s3: S3, 
         dataset(f"{there}/nothing").refs()
 
 
-def test_a_checkpoint_has_the_same_identity_at_a_uri_and_is_fetched_once(s3: S3, here: Path, there: str) -> None:
-    s3.requests()
-    ours, theirs = resolved(here / "unet.safetensors"), resolved(f"{there}/unet.safetensors")
-    assert ours.model_id == theirs.model_id
-    assert theirs.checkpoint == f"{there}/unet.safetensors"
-    x = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(models.load(ours, CPU)(x), models.load(theirs, CPU)(x))
-    assert names(s3.requests()) == ["unet.safetensors"]
-
-
-def test_a_checkpoint_that_was_replaced_after_planning_is_refused(there: str) -> None:
-    spec = resolved(f"{there}/unet.safetensors")
-    checkpoint(f"{there}/unet.safetensors", seed=1)
-    with pytest.raises(UserError, match=rf"^{spec.checkpoint}: expected sha256 {spec.checkpoint_sha256[:12]}"):
-        models.load(spec, CPU)
-
-
-def test_a_checkpoint_that_was_damaged_on_the_node_is_fetched_again(there: str, cache: Path) -> None:
-    spec = resolved(f"{there}/unet.safetensors")
-    (copy,) = cache.rglob("unet.safetensors")
-    copy.write_bytes(bytes(copy.stat().st_size))
-    assert models.load(spec, CPU).roi == (16, 16, 16)
-
-
-def test_a_frozen_network_is_read_from_a_uri(tmp_path: Path, s3_root: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "entry"), [("unet.safetensors", {}), ("net.ts", {"arch": "torchscript", "roi": (16, 16, 16)})]
+)
+def test_a_checkpoint_has_the_same_identity_at_a_uri_is_fetched_once_and_refused_when_it_was_replaced(
+    s3: S3, s3_root: str, tmp_path: Path, cache: Path, name: str, entry: dict[str, Any]
+) -> None:
+    """And fetched again where its copy was damaged on the node."""
+    uri = f"{s3_root}/{name}"
+    checkpoint(tmp_path / "unet.safetensors", seed=0)
     torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), tmp_path / "net.ts")
-    storage.write_atomic(f"{s3_root}/net.ts", (tmp_path / "net.ts").read_bytes())
-    ours, theirs = (
-        resolved(path, arch="torchscript", roi=(8, 8, 8)) for path in (tmp_path / "net.ts", f"{s3_root}/net.ts")
-    )
-    assert ours.model_id == theirs.model_id
+    storage.write_atomic(uri, (tmp_path / name).read_bytes())
+    s3.requests()
+    ours, theirs = resolved(tmp_path / name, **entry), resolved(uri, **entry)
+    assert (theirs.model_id, theirs.checkpoint) == (ours.model_id, uri)
+    x = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     with trusting():
-        assert models.load(theirs, CPU).roi == (8, 8, 8)
+        assert torch.equal(models.load(ours, CPU)(x), models.load(theirs, CPU)(x))
+    assert names(s3.requests()) == [name]
+    (copy,) = cache.rglob(name)
+    copy.write_bytes(bytes(copy.stat().st_size))
+    with trusting():
+        assert models.load(theirs, CPU).roi == (16, 16, 16)
+    storage.write_atomic(uri, b"another")
+    with trusting(), pytest.raises(UserError, match=rf"^{uri}: expected sha256 {theirs.checkpoint_sha256[:12]}"):
+        models.load(theirs, CPU)
 
 
 def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
@@ -206,50 +185,27 @@ def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
 
 
 def test_a_job_in_object_storage_gives_the_rows_and_volumes_of_a_disk(here: Path, there: str, tmp_path: Path) -> None:
-    assert tiny.execute(content(here, save_adversarial="nifti"), tmp_path / "out").num_new == 3
-    assert tiny.execute(content(there, save_adversarial="nifti"), f"{there}/out").num_new == 3
-    assert tiny.rows(f"{there}/out") == tiny.rows(tmp_path / "out")
-    assert tiny.class_rows(f"{there}/out") == tiny.class_rows(tmp_path / "out")
-    (ours, *_), (theirs, *_) = (
-        storage.list_below(str(out), "adversarial.nii.gz") for out in (tmp_path / "out", f"{there}/out")
-    )
-    assert storage.read_bytes(f"{there}/out/{theirs}") == (tmp_path / "out" / ours).read_bytes()
+    out, far = tmp_path / "out", f"{there}/out"
+    assert tiny.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
+    assert tiny.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1
+    assert tiny.rows(far) == tiny.rows(out)
+    assert tiny.class_rows(far) == tiny.class_rows(out)
+    (ours,), (theirs,) = (storage.list_below(str(place), "adversarial.nii.gz") for place in (out, far))
     assert ours == theirs
-    assert tiny.execute(content(there, save_adversarial="nifti"), f"{there}/out").num_new == 0
+    assert storage.read_bytes(f"{far}/{theirs}") == (out / ours).read_bytes()
+    assert tiny.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 0
 
 
 @pytest.mark.chaos
 def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
     s3: S3, there: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(monkeypatch)
+    retries = {"mode": "standard", "total_max_attempts": 1}
+    monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
+    monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
     monkeypatch.setattr(retry, "WAITS_S", (0.0, 0.0, 0.0))
     grid = tiny.expanded(content(there, save_adversarial="nifti"))[1]
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)
         summary = run.execute(grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
         assert (summary.num_new, summary.num_failed) == (3, 0)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize(
-    ("kind", "status"),
-    [
-        pytest.param("refuse", 403, marks=pytest.mark.chaos),
-        pytest.param("refuse", 503, marks=pytest.mark.chaos),
-        ("cut", 0),
-    ],
-)
-def test_rows_wait_while_their_puts_fail_and_all_are_there_in_the_end(
-    s3: S3, here: Path, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, status: int
-) -> None:
-    monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.05)
-    impatient(monkeypatch)
-    said = io.StringIO()
-    s3.fault(kind, status=status, match="records", times=3)
-    summary = tiny.execute(content(there), f"{there}/out", said)
-    assert (summary.num_new, summary.num_failed) == (3, 0)
-    assert "the store refuses" in said.getvalue()
-    assert "answers again" in said.getvalue()
-    tiny.execute(content(here), tmp_path / "out")
-    assert tiny.rows(f"{there}/out") == tiny.rows(tmp_path / "out")

@@ -4,14 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from freqbench.data.loaders.decathlon import Decathlon
 
-SHAPE = (12, 10, 8)
+from .downloads import Array, Nifti1, put, volume
 
 
 class Folder:
@@ -22,54 +19,30 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("a", "b", "c"):
+        for name in "abc":
             self.write(name, *volume(seed=ord(name)))
-        self.listed: dict[str, Any] = {
-            "labels": {"0": "background", "1": "left", "2": "right"},
-            "numTraining": 99,
-            "training": [],
-            "validation": [
-                {"image": f"./imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in ("a", "b", "c")
-            ],
-        }
-        self.save()
+        self.listed: dict[str, Any] = {}
+        self.list(
+            labels={"0": "background", "1": "left", "2": "right"},
+            numTraining=99,
+            training=[],
+            validation=[{"image": f"./imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "abc"],
+        )
 
-    def write(
-        self,
-        name: str,
-        image: npt.NDArray[Any],
-        label: npt.NDArray[Any],
-        affine: npt.NDArray[np.float64] | None = None,
-        kind: type = nibabel.Nifti1Image,
-    ) -> None:
-        for folder, voxels in (("imagesTr", image), ("labelsTr", label)):
-            (self.root / folder).mkdir(exist_ok=True)
-            self.put(f"{folder}/{name}.nii.gz", voxels, affine, kind)
+    def write(self, name: str, image: Array, label: Array, affine: Array | None = None, kind: type = Nifti1) -> None:
+        self.put(f"imagesTr/{name}.nii.gz", image, affine, kind)
+        self.put(f"labelsTr/{name}.nii.gz", label, affine, kind)
 
-    def put(
-        self,
-        path: str,
-        voxels: npt.NDArray[Any],
-        affine: npt.NDArray[np.float64] | None = None,
-        kind: type = nibabel.Nifti1Image,
-    ) -> None:
-        nibabel.save(kind(voxels, np.eye(4) if affine is None else affine), self.root / path)
+    def put(self, path: str, voxels: Array, affine: Array | None = None, kind: type = Nifti1) -> None:
+        put(self.root / path, voxels, affine, kind)
 
-    def save(self) -> None:
+    def list(self, **changes: Any) -> None:
+        """Write the list, with other values of some keys."""
+        self.listed |= changes
         (self.root / "dataset.json").write_text(json.dumps(self.listed))
 
     def dataset(self, **arguments: Any) -> Decathlon:
         return Decathlon(**{"name": "small", "root": str(self.root), "split": "validation", **arguments})
-
-
-def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Intensities 50 to 150 in a box of zeros, labels 0 to 2."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros(SHAPE, np.float32)
-    image[2:10, 1:9, 1:7] = rng.uniform(50, 150, (8, 8, 6))
-    label = np.zeros(SHAPE, np.uint8)
-    label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2
-    return image, label
 
 
 def prepared_by_monai(

@@ -9,8 +9,9 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from .conftest import volume
-
+SHAPE = (12, 10, 8)
+Array = npt.NDArray[Any]
+Nifti1 = nibabel.Nifti1Image
 PLACES = {
     "decathlon": ("imagesTr/{case}.nii.gz", "labelsTr/label{number}.nii.gz"),
     "raw": ("RawData/Training/img/{case}.nii.gz", "RawData/Training/label/label{number}.nii.gz"),
@@ -26,9 +27,19 @@ ACDC_PLACES = {
 }
 
 
-def put(path: Path, voxels: npt.NDArray[Any], spacing: tuple[float, float, float] = (1, 1, 1)) -> None:
+def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Intensities 50 to 150 in a box of zeros, labels 0 to 2."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros(SHAPE, np.float32)
+    image[2:10, 1:9, 1:7] = rng.uniform(50, 150, (8, 8, 6))
+    label = np.zeros(SHAPE, np.uint8)
+    label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2
+    return image, label
+
+
+def put(path: Path, voxels: Array, affine: Array | None = None, kind: type = Nifti1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([*spacing, 1.0])), path)
+    nibabel.save(kind(voxels, np.eye(4) if affine is None else affine), path)
 
 
 def put_case(image: Path, label: Path, seed: int) -> None:

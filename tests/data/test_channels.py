@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pytest
 
 from freqbench.core.errors import DataError
-from freqbench.core.types import CaseRef
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.folder import Entry
 
-from .conftest import SHAPE, Folder, volume
+from .conftest import Folder
+from .downloads import SHAPE, volume
 
 
 class FileAChannel(Decathlon):
@@ -45,8 +45,13 @@ def files(folder: Folder) -> FileAChannel:
 
 
 @pytest.mark.parametrize("layout", ["fourth", "files"])
-def test_each_channel_has_its_own_range(layout: str, request: pytest.FixtureRequest) -> None:
+def test_each_channel_has_its_own_range_and_their_number_is_known_without_voxels(
+    layout: str, request: pytest.FixtureRequest
+) -> None:
     dataset: Decathlon = request.getfixturevalue(layout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
+        assert dataset.num_channels == 2
     case = dataset.load(dataset.refs()[0])
     voxels = two_channels(ord("a")).astype(np.float64)
     ranges = np.percentile(voxels, [0.5, 99.5], axis=(0, 1, 2)).T
@@ -54,14 +59,6 @@ def test_each_channel_has_its_own_range(layout: str, request: pytest.FixtureRequ
     expected = np.clip((voxels - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]), 0, 1)
     assert case.image.numpy() == pytest.approx(np.moveaxis(expected, -1, 0), abs=1e-5)
     assert case.label.shape == (1, *SHAPE)
-
-
-@pytest.mark.parametrize("layout", ["fourth", "files"])
-def test_the_number_of_channels_is_known_without_voxels(layout: str, request: pytest.FixtureRequest) -> None:
-    dataset: Decathlon = request.getfixturevalue(layout)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
-        assert dataset.num_channels == 2
 
 
 def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
@@ -89,35 +86,21 @@ def test_a_changed_channel_changes_the_fingerprint(files: FileAChannel, folder: 
     assert [ref.fingerprint == old for ref, old in zip(files.refs(), before, strict=True)] == [True, False, True]
 
 
-def _shift() -> npt.NDArray[np.float64]:
-    affine = np.eye(4)
-    affine[0, 3] = 2
-    return affine
-
-
 @pytest.mark.parametrize(
-    ("voxels", "affine", "text"),
+    ("voxels", "shift", "text"),
     [
-        (
-            np.zeros((12, 10, 7)),
-            None,
-            "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the ",
-        ),
-        (
-            volume()[0],
-            _shift(),
-            "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm",
-        ),
-        (two_channels(0), None, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
-        (None, None, "expected the image of case b, found no file"),
+        (np.zeros((12, 10, 7)), 0, "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the "),
+        (volume()[0], 2, "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm"),
+        (two_channels(0), 0, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
+        (None, 0, "expected the image of case b, found no file"),
     ],
 )
 def test_a_channels_file_that_does_not_fit_is_refused(
-    files: FileAChannel, folder: Folder, voxels: Any, affine: Any, text: str
+    files: FileAChannel, folder: Folder, voxels: Any, shift: float, text: str
 ) -> None:
     (folder.root / "imagesTr/b_0001.nii.gz").unlink()
     if voxels is not None:
-        folder.put("imagesTr/b_0001.nii.gz", voxels, affine)
+        folder.put("imagesTr/b_0001.nii.gz", voxels, np.eye(4) + np.pad([[shift]], ((0, 3), (3, 0))))
     with pytest.raises(DataError) as error:
         files.refs()
     assert f"/imagesTr/b_0001.nii.gz: {text}" in str(error.value)
@@ -130,10 +113,3 @@ def test_a_constant_channel_is_refused(fourth: Decathlon, folder: Folder) -> Non
     folder.put("imagesTr/a.nii.gz", spoilt)
     with pytest.raises(DataError, match=r"/a\.nii\.gz: expected an image, got the same intensity 7 .* in channel 1: "):
         fourth.load(fourth.refs()[0])
-
-
-@pytest.mark.parametrize("patient", ["", None])
-def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
-    """Whatever dataset makes it: statistics cluster by patient."""
-    with pytest.raises(ValueError, match="a: expected a patient_id, got"):
-        CaseRef(case_id="a", patient_id=patient, fingerprint="0" * 16, shape=SHAPE)

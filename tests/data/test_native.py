@@ -69,21 +69,15 @@ def test_what_was_attacked_comes_back_where_the_grid_is_kept(grid: str, space: P
     assert resampling_error(native, attacked, adversarial, space) < 1e-6
 
 
-def test_only_the_image_is_another() -> None:
-    native = _native(GRIDS["LPS"])
-    case = prepare(native, KEPT)
-    before = native.image.clone()
+@pytest.mark.parametrize(("grid", "spacing"), [("LPS", None), ("sheared", None), ("oblique", (1.5, 1.5, 2.0))])
+def test_nothing_added_leaves_every_bit_and_what_is_added_only_the_image(grid: str, spacing: object) -> None:
+    native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
+    case, before = prepare(native, space), native.image.clone()
+    assert torch.equal(attacked_native(native, case, case.image.clone()).image, native.image)
     attacked = attacked_native(native, case, _noisy(case))
     assert replace(attacked, image=native.image) == native
     assert torch.equal(native.image, before)
     assert not torch.equal(attacked.image, before)
-
-
-@pytest.mark.parametrize(("grid", "spacing"), [("LPS", None), ("sheared", None), ("oblique", (1.5, 1.5, 2.0))])
-def test_nothing_added_leaves_every_bit(grid: str, spacing: object) -> None:
-    native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
-    case = prepare(native, space)
-    assert torch.equal(attacked_native(native, case, case.image.clone()).image, native.image)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -124,16 +118,7 @@ def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, de
     assert torch.equal(found, native.image)
 
 
-def test_each_channel_has_its_own_unit() -> None:
-    native = _native(GRIDS["RAS"], channels=2)
-    native = replace(native, image=native.image * torch.tensor([1.0, 7.0]).view(2, 1, 1, 1))
-    case = prepare(native, Preprocess(intensity="minmax", crop_foreground=False))
-    attacked = attacked_native(native, case, case.image * 0.9 + 0.05 * 0.5)
-    change = (attacked.image - native.image).abs().amax((1, 2, 3))
-    assert float(change[1] / change[0]) == pytest.approx(7, rel=1e-4)
-
-
-@pytest.mark.parametrize("grid", ["LPS", "SRA", "oblique"])
+@pytest.mark.parametrize("grid", ["SRA", "oblique"])
 def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     """MONAI's resampling by affines, on voxels away from the faces, where it clamps and this fades to 0."""
     from monai.data import MetaTensor
@@ -150,46 +135,6 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     inner = (slice(None), *(slice(2, size - 2) for size in SHAPE))
     found = attacked_native(native, case, adversarial).image - native.image
     assert found[inner].numpy() == pytest.approx(expected[inner].numpy(), abs=1e-4)
-
-
-def _smooth(case: Case) -> Tensor:
-    """Waves of 40 mm along each axis, at most 8/255."""
-    axes = [torch.arange(size) * step for size, step in zip(case.image.shape[1:], case.spacing, strict=True)]
-    h, w, d = torch.meshgrid(*axes, indexing="ij")
-    return 8 / 255 * (2 * torch.pi * h / 40).sin() * (2 * torch.pi * w / 40).cos() * (2 * torch.pi * d / 40).cos()
-
-
-def _checkered(case: Case) -> Tensor:
-    """+-8/255, another sign at each neighbour: the finest pattern that the grid holds."""
-    h, w, d = torch.meshgrid(*(torch.arange(size) for size in case.image.shape[1:]), indexing="ij")
-    return 8 / 255 * (1 - 2 * ((h + w + d) % 2)).float()
-
-
-@pytest.mark.parametrize("resampling", ["linear", "nnunet"])
-def test_a_smooth_perturbation_survives_resampling_and_a_checkerboard_does_not(resampling: str) -> None:
-    """Relative to what was added: a part in ten of waves, most of the checkerboard."""
-    native = _native(np.diag([1.3, 1.3, 1.5, 1]))
-    native = replace(native, image=native.image.clamp(50, 150))
-    space = Preprocess(
-        spacing=(1.5, 1.5, 2.0), intensity={"window": (0.0, 200.0)}, resampling=resampling, crop_foreground=False
-    )
-    case = prepare(native, space)
-    lost = {}
-    for name, delta in {"smooth": _smooth(case), "checkered": _checkered(case)}.items():
-        adversarial = case.image + delta
-        error = resampling_error(native, attacked_native(native, case, adversarial), adversarial, space)
-        lost[name] = error / float(delta.square().mean().sqrt())
-    assert lost["smooth"] < 0.15
-    assert lost["checkered"] > 0.5
-
-
-def test_bounds_and_crop_are_the_cleans() -> None:
-    """All is darker: bounds found on the attacked volume would make up for it."""
-    native = _native(GRIDS["LPS"])
-    case = prepare(native, Preprocess(intensity="minmax"))
-    adversarial = case.image * 0.8
-    attacked = attacked_native(native, case, adversarial)
-    assert resampling_error(native, attacked, adversarial, Preprocess(intensity="minmax")) < 1e-6
 
 
 def test_a_volume_of_another_shape_is_refused() -> None:

@@ -1,5 +1,8 @@
 """Grids and intensities: where a voxel lands, what its value becomes."""
 
+from collections.abc import Callable
+from typing import Any
+
 import nibabel
 import numpy as np
 import numpy.typing as npt
@@ -7,63 +10,77 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from freqbench.core.errors import DataError
+from freqbench.core.types import Case
 from freqbench.data.preprocess import prepare
 
-from .conftest import SHAPE, Folder, prepared_by_monai, volume
+from .conftest import Folder, prepared_by_monai
+from .downloads import SHAPE, volume
 
-# Columns are where the file's axes point, in millimetres RAS+.
+# Columns are where the file's axes point, in millimetres RAS+; the last is turned in the world, as by a tilted gantry.
+TURN = np.eye(4)
+TURN[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
+LPS = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]])
 GRIDS = {
-    "RAS": [[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]],
-    "LPS": [[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]],
-    "SRA": [[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]],
+    "RAS": np.array([[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]]),
+    "LPS": LPS,
+    "SRA": np.array([[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]]),
+    "oblique LPS": TURN @ LPS,
 }
 
 
-def _affine(name: str) -> npt.NDArray[np.float64]:
-    return np.array(GRIDS[name], np.float64)
+def _first(folder: Folder, **arguments: Any) -> Case:
+    dataset = folder.dataset(**arguments)
+    return dataset.load(dataset.refs()[0])
 
 
-def _turned(affine: npt.ArrayLike) -> list[list[float]]:
-    """The grid turned in the world, as a tilted gantry does."""
-    turn = np.eye(4)
-    turn[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
-    return (turn @ np.asarray(affine)).tolist()
-
-
-GRIDS["oblique LPS"] = _turned(GRIDS["LPS"])
-
-
-@pytest.mark.parametrize(("grid", "crop"), list(zip(GRIDS, [False, True, False, True], strict=True)))
-def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, crop: bool) -> None:
+@pytest.mark.parametrize(
+    ("grid", "arguments"),
+    [
+        ("RAS", {"crop_foreground": False}),
+        ("LPS", {}),
+        ("SRA", {"crop_foreground": False}),
+        ("oblique LPS", {}),
+        ("LPS", {"pad_to": (30, 30, 30)}),
+        ("SRA", {"size": (14, 12, 9)}),
+    ],
+)
+def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, arguments: dict[str, Any]) -> None:
     """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
     image, label = volume()
     label[label == 2] = 0
     label[7, 3, 5] = 2
-    folder.write("a", image, label, _affine(grid))
-    dataset = folder.dataset(crop_foreground=crop)
-    case = dataset.load(dataset.refs()[0])
+    folder.write("a", image, label, GRIDS[grid])
+    case = _first(folder, **arguments)
     (index,) = np.argwhere(case.label[0].numpy() == 2)
-    assert case.affine @ [*index, 1] == pytest.approx(_affine(grid) @ [7, 3, 5, 1], abs=1e-4)
+    assert case.affine @ [*index, 1] == pytest.approx(GRIDS[grid] @ [7, 3, 5, 1], abs=1e-4)
     assert nibabel.aff2axcodes(case.affine) == ("R", "A", "S")
     ((low, high),) = case.native_ranges
     assert case.image[0][tuple(index)] == pytest.approx((image[7, 3, 5] - low) / (high - low), abs=1e-5)
 
 
-@pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 2.0), (0.7, 3.0, 1.1)])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("grid", "spacing"),
+    [
+        ("RAS", (0.7, 3.0, 1.1)),
+        ("LPS", (1.5, 1.5, 2.0)),
+        ("SRA", None),
+        ("SRA", (0.7, 3.0, 1.1)),
+        ("oblique LPS", None),
+    ],
+)
 def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: object) -> None:
-    folder.write("a", *volume(), _affine(grid))
-    dataset = folder.dataset(spacing=spacing, crop_foreground=False)
-    (ref,) = dataset.refs()[:1]
-    assert dataset.load(ref).image.shape == (1, *ref.shape)
+    folder.write("a", *volume(), GRIDS[grid])
+    case = _first(folder, spacing=spacing, crop_foreground=False)
+    assert case.image.shape == (1, *case.ref.shape)
 
 
-def test_equals_the_papers_pipeline_from_files(folder: Folder) -> None:
-    """MONAI reading the same files by itself, with the transforms that the papers name."""
-    folder.write("a", *volume(), _affine("oblique LPS"))
-    dataset = folder.dataset(spacing=(1.5, 1.5, 2.0), intensity={"window": [60, 120]})
-    case = dataset.load(dataset.refs()[0])
-    expected = prepared_by_monai(folder.root / "imagesTr/a.nii.gz", folder.root / "labelsTr/a.nii.gz", (60, 120))
+@pytest.mark.parametrize(("size", "window"), [(None, (60, 120)), ((10, 16, 9), (-60, 120))])
+def test_equals_the_papers_pipelines_from_files(folder: Folder, size: Any, window: tuple[float, float]) -> None:
+    """MONAI reading the same files by itself, with the transforms that the papers name; with `size` that of ACDC."""
+    folder.write("a", *volume(), GRIDS["oblique LPS"])
+    case = _first(folder, spacing=(1.5, 1.5, 2.0), size=size, intensity={"window": window})
+    files = [folder.root / f"{key}sTr/a.nii.gz" for key in ("image", "label")]
+    expected = prepared_by_monai(*files, window, size=size)
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
     assert case.affine == pytest.approx(expected["image"].affine.numpy())
@@ -79,27 +96,26 @@ def test_equals_the_papers_pipeline_from_files(folder: Folder) -> None:
         ({"zscore": 2}, lambda image: [image.mean() - 2 * image.std(), image.mean() + 2 * image.std()]),
     ],
 )
-def test_native_range_is_the_volumes_own(folder: Folder, intensity: object, expected: object) -> None:
+def test_native_range_is_the_volumes_own(
+    folder: Folder, intensity: object, expected: Callable[[npt.NDArray[np.float64]], Any]
+) -> None:
     image, _ = volume(ord("a"))
-    dataset = folder.dataset(intensity=intensity, crop_foreground=False)
-    case = dataset.load(dataset.refs()[0])
-    low, high = expected(image.astype(np.float64))  # type: ignore[operator]
+    case = _first(folder, intensity=intensity, crop_foreground=False)
+    low, high = expected(image.astype(np.float64))
     assert case.native_ranges[0] == pytest.approx((low, high), rel=1e-5, abs=1e-4)
     assert case.image[0].numpy() == pytest.approx(np.clip((image - low) / (high - low), 0, 1), abs=1e-5)
 
 
 def test_crop_keeps_the_box_of_positive_voxels(folder: Folder) -> None:
-    dataset = folder.dataset(intensity="minmax")
-    case = dataset.load(dataset.refs()[0])
+    case = _first(folder, intensity="minmax")
     assert case.image.shape == case.label.shape == (1, 8, 8, 6)
     assert case.affine[:3, 3].tolist() == [2, 1, 1]
-    assert dataset.refs()[0].shape == SHAPE
+    assert case.ref.shape == SHAPE
 
 
 def test_original_spacing_is_in_the_files_axis_order(folder: Folder) -> None:
-    folder.write("a", *volume(), _affine("SRA"))
-    dataset = folder.dataset()
-    case = dataset.load(dataset.refs()[0])
+    folder.write("a", *volume(), GRIDS["SRA"])
+    case = _first(folder)
     assert case.original_spacing == pytest.approx((3, 1, 2))
     assert case.spacing == pytest.approx((1, 2, 3))
 
@@ -112,41 +128,14 @@ def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:
     scaled.header.set_slope_inter(2, -1000)
     nibabel.save(scaled, folder.root / "imagesTr/a.nii.gz")
     stored = np.asarray(nibabel.load(folder.root / "imagesTr/a.nii.gz").dataobj)
-    dataset = folder.dataset(intensity="minmax")
-    assert dataset.load(dataset.refs()[0]).native_ranges[0] == (stored.min(), stored.max())
-
-
-def test_equals_the_papers_pipeline_of_acdc(folder: Folder) -> None:
-    """Cropped or padded about the centre before the window of intensities, cropped to foreground after it."""
-    folder.write("a", *volume(), _affine("oblique LPS"))
-    dataset = folder.dataset(spacing=(1.5, 1.5, 2.0), size=(10, 16, 9), intensity={"window": [-60, 120]})
-    case = dataset.load(dataset.refs()[0])
-    files = [folder.root / f"{key}sTr/a.nii.gz" for key in ("image", "label")]
-    expected = prepared_by_monai(*files, (-60, 120), size=(10, 16, 9))
-    assert np.array_equal(case.image.numpy(), expected["image"].numpy())
-    assert np.array_equal(case.label.numpy(), expected["label"].numpy())
-    assert case.affine == pytest.approx(expected["image"].affine.numpy())
-
-
-@pytest.mark.parametrize(("grid", "arguments"), [("LPS", {"pad_to": (30, 30, 30)}), ("SRA", {"size": (14, 12, 9)})])
-def test_a_voxel_keeps_its_place_in_a_padded_volume(folder: Folder, grid: str, arguments: dict[str, object]) -> None:
-    image, label = volume()
-    label[:] = 0
-    label[7, 3, 5] = 2
-    folder.write("a", image, label, _affine(grid))
-    dataset = folder.dataset(**arguments)
-    case = dataset.load(dataset.refs()[0])
-    (index,) = np.argwhere(case.label[0].numpy() == 2)
-    assert case.affine @ [*index, 1] == pytest.approx(_affine(grid) @ [7, 3, 5, 1], abs=1e-4)
+    assert _first(folder, intensity="minmax").native_ranges[0] == (stored.min(), stored.max())
 
 
 def test_padding_is_black_and_on_both_sides(folder: Folder) -> None:
     """An axis that is long enough stays; the odd voxel goes behind."""
-    dataset = folder.dataset(intensity={"window": [-100, 150]}, pad_to=(15, 3, 8))
-    case = dataset.load(dataset.refs()[0])
-    assert case.image.shape == case.label.shape == (1, 15, 10, 8)
+    case = _first(folder, intensity={"window": [-100, 150]}, pad_to=(15, 3, 8))
+    assert case.image.shape == case.label.shape == (1, *case.ref.shape) == (1, 15, 10, 8)
     assert case.image.amax((0, 2, 3)).nonzero().flatten().tolist() == list(range(1, 13))
-    assert dataset.refs()[0].shape == (15, 10, 8)
 
 
 def test_a_grid_too_large_is_refused_whatever_size_it_is_cut_to(folder: Folder) -> None:

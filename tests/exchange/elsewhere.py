@@ -7,14 +7,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from data.downloads import SHAPE, put
 
-SHAPE = (12, 10, 8)
 AFFINE = np.array([[-3.0, 0, 0, 40], [0, 2, 0, -7], [0, 0, 2.5, 5], [0, 0, 0, 1]])
-
-
-def put(path: Path, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64] | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
 
 
 def voxels_of(path: Path) -> Any:

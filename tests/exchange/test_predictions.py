@@ -12,6 +12,7 @@ from exchange.elsewhere import AFFINE, case, folder, put
 from rich.console import Console
 from tiny import class_rows, execute, expanded, rows, small
 
+from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.exchange import export, predictions
 from freqbench.exchange.predictions import LabelMap, tool
@@ -43,8 +44,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 @pytest.fixture
 def place(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     """A copy of it that a test can spoil."""
-    shutil.copytree(made[0], tmp_path / "copy")
-    return tmp_path / "copy"
+    return shutil.copytree(made[0], tmp_path / "copy")
+
+
+@pytest.fixture
+def content(made: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    return made[1]
 
 
 def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:
@@ -67,8 +72,8 @@ def attacked(place: Path) -> list[Path]:
     return sorted((place / "tool").glob("gn-*/x.nii.gz"))
 
 
-def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
-    score(place, made[1])
+def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, content: dict[str, Any]) -> None:
+    score(place, content)
     own = {row["cell_id"]: row for row in Store(str(place / "out")).records().to_pylist() if row["target_model"] == "a"}
     for row in of_tool(place):
         assert row["dsc"] == pytest.approx(np.mean([dice(PREDICTED, LABEL, k) for k in range(3)]))
@@ -87,28 +92,32 @@ def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, made
     assert sum(row["dsc"] == repr(shifted) for row in classes) == 2
 
 
-def test_reports_know_the_tool_and_a_run_keeps_it(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
-    score(place, made[1])
+def test_reports_know_the_tool_a_run_keeps_it_and_scoring_again_replaces(place: Path, content: dict[str, Any]) -> None:
+    score(place, content)
     keys = index_keys(Store(str(place / "out")).job()["index"])
     assert keys == set(rows(place / "out"))
     assert len(keys) == 4
-    assert execute(made[1], place / "out").num_new == 0
+    assert execute(content, place / "out").num_new == 0
     assert index_keys(Store(str(place / "out")).job()["index"]) == keys
+    for path in attacked(place):
+        put(path, 10 * LABEL, AFFINE)
+    score(place, content)
+    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]
 
 
-def test_labels_that_are_not_listed_are_background(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+def test_labels_that_are_not_listed_are_background(place: Path, content: dict[str, Any]) -> None:
     (place / "map.yaml").write_text("10: left\n4: right\n")
     strange = 10 * LABEL.astype(np.float64)
     strange[0, 0, 0] = 1e30
     put(attacked(place)[0], strange, AFFINE)
-    score(place, made[1])
+    score(place, content)
     assert {row["missed_classes"] for row in of_tool(place)} == {1}
 
 
-def test_without_a_map_the_labels_are_the_dataset_s(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+def test_without_a_map_the_labels_are_the_dataset_s(place: Path, content: dict[str, Any]) -> None:
     for path in (*attacked(place), place / "tool" / "clean" / "x.nii.gz"):
         put(path, LABEL, AFFINE)
-    score(place, made[1], label_map=None)
+    score(place, content, label_map=None)
     assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]
 
 
@@ -121,11 +130,11 @@ def test_a_name_or_a_map_is_another_target() -> None:
     assert len(set(others)) == 4
 
 
-def test_what_is_missing_is_said_and_the_rest_is_scored(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+def test_what_is_missing_is_said_and_the_rest_is_scored(place: Path, content: dict[str, Any]) -> None:
     gone = attacked(place)[0]
     gone.unlink()
     (place / "tool" / "clean" / "x.nii.gz").unlink()
-    said = score(place, made[1])
+    said = score(place, content)
     assert f"2 label maps are not there and left out: {gone.parent.name}/x.nii.gz, clean/x.nii.gz\n" in said
     (row,) = of_tool(place)
     assert row["dsc_foreground"] == pytest.approx(0.5)
@@ -133,17 +142,17 @@ def test_what_is_missing_is_said_and_the_rest_is_scored(place: Path, made: tuple
     assert '"voxel_success": "no label map of the clean volume"' in row["null_reasons"]
 
 
-def test_without_a_record_the_distances_have_a_reason(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+def test_without_a_record_the_distances_have_a_reason(place: Path, content: dict[str, Any]) -> None:
     for kind in ("records", "class_records"):
         shutil.rmtree(place / "out" / kind)
-    score(place, made[1])
+    score(place, content)
     row = of_tool(place)[0]
     assert row["psnr"] is row["linf"] is None
     assert '"psnr": "no record of this cell and case to take it from"' in row["null_reasons"]
     assert row["dsc_clean"] == 1.0
 
 
-def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, content: dict[str, Any]) -> None:
     path = attacked(place)[1]
     spoiled: list[tuple[npt.NDArray[Any], Any, str | None, str]] = [
         (10 * LABEL, np.diag([3.0, 2, 2.5, 1]), "map.yaml", "expected the orientation and origin of x.nii.gz"),
@@ -155,7 +164,7 @@ def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, made: tuple[Pa
         put(path, voxels, affine)
         wrong = str(path) if label_map else rf"{place}/tool/gn-a-\w+/x.nii.gz"  # whichever comes first
         with pytest.raises(UserError, match=f"^{wrong}: {text}"):
-            score(place, made[1], label_map)
+            score(place, content, label_map)
     assert of_tool(place) == []
 
 
@@ -169,27 +178,17 @@ def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, made: tuple[Pa
         ("{}", "map.yaml: expected label numbers with classes, such as `1: spleen`, got none"),
     ],
 )
-def test_a_wrong_map_is_one_line(made: tuple[Path, dict[str, Any]], tmp_path: Path, text: str, expected: str) -> None:
+def test_a_wrong_map_is_one_line(content: dict[str, Any], tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "map.yaml").write_text(text)
-    _, grid = expanded(made[1])
-    from freqbench.core import config
-
+    _, grid = expanded(content)
     with pytest.raises(UserError, match=expected) as caught:
         config.load(str(tmp_path / "map.yaml"), LabelMap).table(grid.cells[0].dataset, "map.yaml")
     assert "\n" not in str(caught.value)
 
 
-def test_another_folder_or_a_model_s_name_is_one_line(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
+def test_another_folder_or_a_model_s_name_is_one_line(place: Path, content: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="'a' is a model of the job already"):
-        score(place, made[1], name="a")
+        score(place, content, name="a")
     shutil.rmtree(place / "tool")
     with pytest.raises(UserError, match=r"expected label maps under the names of `export`, such as gn-a-\w+/x.nii.gz"):
-        score(place, made[1])
-
-
-def test_scoring_again_replaces(place: Path, made: tuple[Path, dict[str, Any]]) -> None:
-    score(place, made[1])
-    for path in attacked(place):
-        put(path, 10 * LABEL, AFFINE)
-    score(place, made[1])
-    assert [row["dsc"] for row in of_tool(place)] == [1.0, 1.0]
+        score(place, content)

@@ -1,14 +1,21 @@
-"""What a client says where no head answers as it should: each a line."""
+"""What a client says where no head answers as it should, each a line, and how it follows a job."""
 
+import asyncio
 import os
 import socket
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import cluster_session
 import pytest
+import typer
+from ray.job_submission import JobStatus
+from s3_server import free_port
 
 from freqbench.cli import cluster
 from freqbench.core.errors import UserError
@@ -23,21 +30,17 @@ def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="expected --address http://HEAD:8265, or RAY_API_SERVER_ADDRESS, got neither"):
-        jobs.Head(None)
-
-
-@pytest.mark.parametrize("address", ["ray://head:10001", "ftp://head", "http://"])
-def test_an_address_that_is_no_dashboard_s_is_refused(address: str) -> None:
-    with pytest.raises(UserError, match=f"--address {address}: expected http://HEAD:8265"):
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        (None, "expected --address http://HEAD:8265, or RAY_API_SERVER_ADDRESS, got neither"),
+        ("ray://head:10001", "--address ray://head:10001: expected http://HEAD:8265"),
+        ("http://", "--address http://: expected http://HEAD:8265"),
+    ],
+)
+def test_an_address_that_is_no_dashboard_s_is_refused(address: str | None, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
         jobs.Head(address)
-
-
-def test_where_nobody_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    (port,) = cluster_session.free_ports(1)
-    with pytest.raises(UserError, match="expected the dashboard of a Ray head, got no answer: check --address"):
-        jobs.Head(f"127.0.0.1:{port}")
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,15 +49,10 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
         jobs.Head(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "complaint"),
-    [
-        (404, b"", "expected the dashboard of a Ray head, got an answer without its version .status 404"),
-        (200, b"<html>", "expected the dashboard of a Ray head, got "),
-        (200, b'{"version": "4", "ray_version": "2.59.1"}', "expected Ray 2.60.*, got a cluster of Ray 2.59.1"),
-    ],
-)
-def test_another_server_or_another_ray_is_told(status: int, body: bytes, complaint: str) -> None:
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server that always says the same."""
+
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -65,16 +63,33 @@ def test_another_server_or_another_ray_is_told(status: int, body: bytes, complai
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(UserError, match=complaint):
-            jobs.Head(f"http://127.0.0.1:{server.server_port}")
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "complaint"),
+    [
+        (404, b"", "expected the dashboard of a Ray head, got an answer without its version .status 404"),
+        (200, b"<html>", "expected the dashboard of a Ray head, got "),
+        (200, b'{"version": "4", "ray_version": "2.49.1"}', r"expected Ray 2\..*, got a cluster of Ray 2.49.1"),
+        (
+            403,
+            b"Forbidden: Invalid token",
+            r"expected a token that this head takes .Forbidden: Invalid token.: set RAY",
+        ),
+    ],
+)
+def test_another_server_another_ray_or_a_wrong_token_is_told(status: int, body: bytes, complaint: str) -> None:
+    with answering(status, body) as url, pytest.raises(UserError, match=complaint):
+        jobs.Head(url)
+
+
 def test_the_address_that_is_given_goes_before_the_variables_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    (given, other) = cluster_session.free_ports(2)
+    given, other = free_port(), free_port()
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{other}")
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{other}")
-    with pytest.raises(UserError, match=f"http://127.0.0.1:{given}: "):
+    with pytest.raises(UserError, match=f"http://127.0.0.1:{given}: .*got no answer: check --address"):
         jobs.Head(f"http://127.0.0.1:{given}")
     assert os.environ["RAY_API_SERVER_ADDRESS"] == f"http://127.0.0.1:{other}"
 
@@ -94,25 +109,76 @@ def test_a_store_named_like_a_job_is_a_store(tmp_path: Path, monkeypatch: pytest
         cluster.status("freqbench-runs")
 
 
-class Many(jobs.Head):
-    """A head of three nodes that nobody has to ask."""
+class Known(jobs.Head):
+    """A head of three nodes that nobody has to ask; it knows one job, whose connection breaks once."""
 
-    def __init__(self) -> None: ...
+    def __init__(self) -> None:
+        self.url, self._client, self.broke = "http://head:8265", self, False
+
+    def _require_answer(self) -> str:
+        return "2.60.0"
 
     def num_nodes(self) -> int:
         return 3
 
+    def get_job_info(self, job_id: str) -> Any:
+        if job_id != "known":
+            raise RuntimeError("Request failed with status code 404: Job unknown does not exist.")
+        return SimpleNamespace(status=JobStatus.FAILED if self.broke else JobStatus.RUNNING, driver_exit_code=2)
 
-def kept(out: str) -> list[str]:
-    return list(cluster._kept([{"job": {}, "out": out}], Many(), "job.yaml"))
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        yield "one\n"
+        yield "two"
+        if not self.broke:
+            self.broke = True
+            raise RuntimeError("the connection was lost")
+        yield "\nthree\n"
+
+
+def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the command ends as the job did."""
+    monkeypatch.setattr(jobs, "POLL_S", 0.0)
+    with pytest.raises(typer.Exit) as ended:
+        cluster._follow(jobs, Known(), "known")
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().out == "one\ntwo\nthree\nknown: FAILED\n"
+    with pytest.raises(UserError, match=r"^unknown: expected a job that http://head:8265 knows, found none: see"):
+        asyncio.run(Known().follow("unknown", print))
+
+
+def test_ctrl_c_stops_following_and_the_job_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(coroutine: Any) -> None:
+        coroutine.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run", interrupted)
+    with pytest.raises(typer.Exit) as ended:
+        cluster._follow(jobs, Known(), "known")
+    assert ended.value.exit_code == 130
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "known goes on: bench.py status known --address http://head:8265, or stop"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [("SUCCEEDED", 0, 0), ("STOPPED", None, 130), ("FAILED", 1, 1), ("FAILED", 2, 2), ("FAILED", 137, 1)],
+)
+def test_a_followed_job_ends_with_the_exit_code_that_run_has(status: str, code: int | None, expected: int) -> None:
+    details: Any = SimpleNamespace(status=JobStatus(status), driver_exit_code=code)
+    assert jobs.exit_code(details) == expected
 
 
 def test_networks_that_a_job_trains_go_where_all_nodes_read_them() -> None:
+    def kept(out: str) -> list[str]:
+        return list(cluster._kept([{"job": {}, "out": out}], Known(), "job.yaml"))
+
     assert kept("file:///nets") == ['training.0.out="file:///nets"']
     assert kept("${NETS}/adv") == []
-    with pytest.raises(
-        UserError, match=r"^job.yaml: training\[0\].out runs/adv: expected a place that the 3 nodes .* share"
-    ):
-        kept("runs/adv")
-    with pytest.raises(UserError, match=r"^job.yaml: training\[0\].out: expected URIs without credentials"):
-        kept("https://me:secret@host/x")
+    shared = r"^job.yaml: training\[0\].out runs/adv: expected a place that the 3 nodes .* share"
+    for out, complaint in (("runs/adv", shared), ("https://me:secret@host/x", "expected URIs without credentials")):
+        with pytest.raises(UserError, match=complaint):
+            kept(out)

@@ -45,59 +45,47 @@ def test_too_much_is_one_line_at_once(text: str, reason: str, tmp_path: Path) ->
     assert time.process_time() - began < 20  # spelt out, they would take for ever
 
 
-def test_too_much_on_the_command_line_is_one_line(tmp_path: Path) -> None:
+def test_too_much_on_the_command_line_or_in_a_file_of_any_length_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("{name: a}")
     with pytest.raises(UserError, match="more than 20,000 values, aliases spelt out"):
         config.load(str(tmp_path / "job.yaml"), JobSpec, [f"attacks={LAUGHS}"])
-
-
-def test_as_many_values_as_may_be_are_read() -> None:
-    text = "[" + "0," * 19_998 + "0]"
-    assert documents.yaml_of(text, "job.yaml") == [0] * 19_999
-
-
-def test_a_job_is_read_as_a_yaml_library_reads_it() -> None:
-    for path in (ROOT / "jobs").glob("*.yaml"):
-        assert documents.yaml_of(path.read_bytes(), str(path)) == yaml.safe_load(path.read_text())
-
-
-def test_aliases_and_merges_in_measure_are_read() -> None:
-    text = "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\nagain: [*b, *b]\nboth: {<<: [*b, {z: 4}]}"
-    assert documents.yaml_of(text, "job.yaml") == yaml.safe_load(text)
-
-
-def test_a_file_of_any_length_is_not_read_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "long.yaml"
-    with path.open("wb") as stream:
+    with (tmp_path / "job.yaml").open("wb") as stream:
         stream.truncate(2**40)  # a terabyte of zeros on no disk
     with pytest.raises(UserError, match=r"expected YAML of at most 1 MiB"):
-        config.load(str(path), JobSpec)
+        config.load(str(tmp_path / "job.yaml"), JobSpec)
 
 
-DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
-NESTED = '{"a":' * 70 + "1" + "}" * 70
+def test_as_many_values_as_may_be_are_read_as_a_yaml_library_reads_them() -> None:
+    """Aliases and merges in measure too."""
+    assert documents.yaml_of("[" + "0," * 19_998 + "0]", "job.yaml") == [0] * 19_999
+    merged = "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\nagain: [*b, *b]\nboth: {<<: [*b, {z: 4}]}"
+    for text in (merged, *(path.read_text() for path in (ROOT / "jobs").glob("*.yaml"))):
+        assert documents.yaml_of(text, "job.yaml") == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("text", [DEEP, NESTED, "[" * 100_000, "[" * 70 + "]" * 70], ids=len)
-def test_deep_json_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match=r"^a\.json: not readable as JSON: more than 64 levels") as caught:
-        documents.json_of(text, "a.json")
-    line_of(caught)
+NO_JSON = {
+    "deep": ('{"a":' * 100_000 + "1" + "}" * 100_000, "more than 64 levels"),
+    "deep enough": ('{"a":' * 65 + "1" + "}" * 65, "more than 64 levels"),
+    "deep list": ("[" * 65 + "]" * 65, "more than 64 levels"),
+    "unfinished": ("[" * 100_000, "more than 64 levels"),
+    "nothing": ("", ""),
+    "no text": ("\xff", ""),
+    "digits": ("9" * 5000, ""),
+    "no word": ('{"a": nul}', ""),
+}
 
 
-@pytest.mark.parametrize("text", ["", "{", "\xff", "9" * 5000, '{"a": nul}'])
-def test_what_is_no_json_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match=r"^a\.json: not readable as JSON: ") as caught:
+@pytest.mark.parametrize(("text", "reason"), NO_JSON.values(), ids=NO_JSON)
+def test_what_is_no_json_or_too_deep_is_one_line(text: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"^a\.json: not readable as JSON: {reason}") as caught:
         documents.json_of(text.encode("latin-1"), "a.json")
     line_of(caught)
 
 
-def test_json_is_read_as_the_library_reads_it() -> None:
+def test_json_is_read_as_the_library_reads_it_and_not_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps({"a": [1, {"b": None, "c": "\u00e4"}], "d": 1.5, "e": [[[]]]})
     assert documents.json_of(text, "a.json") == json.loads(text)
-
-
-def test_long_json_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert documents.json_of("[" * 64 + "]" * 64, "a.json")
     monkeypatch.setattr(documents, "JSON_BYTES", 2**20)
     with pytest.raises(UserError, match="expected JSON of at most 1 MiB, got more"):
         documents.json_of(b" " * (2**20 + 1), "a.json")

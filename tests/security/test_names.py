@@ -1,15 +1,15 @@
 """Names of job files, lists and classes become file names only where they fit one pattern; paths name plain files."""
 
 import json
+import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
-from called import bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from security.hostile import line_of
@@ -18,11 +18,10 @@ from tiny import expanded, small
 from freqbench.core import config, names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
-from freqbench.data import DATASETS
 from freqbench.data.loaders.published_split import SPLITS
-from freqbench.engine import saved_volumes
 from freqbench.job.grid import further_targets
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.job.sweep import with_own_files
 from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[2]
@@ -31,52 +30,29 @@ HOSTILE = {
     "parent": "..",
     "up": "../../etc/cron",
     "absolute": "/etc/cron",
-    "below": "a/b",
     "backslash": "a\\b",
     "hidden": ".bashrc",
     "option": "-rf",
     "NUL": "a\0b",
     "line": "a\nb",
-    "last line": "a\n",
-    "escape": "a\x1b[31m",
     "direction": "a\u202egnp",
-    "home": "~root",
-    "chain": "a::b",
-    "drive": "C:x",
     "variable": "${HOME}",
-    "glob": "a*",
     "markup": "[red]a",
     "formula": "=1+1",
     "last dot": "a.",
-    "last blank": "a ",
     "long": "a" * 129,
     "long in bytes": "\u00e4" * 65,
     "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
     "not canonical": "\u212b",  # the sign of an angstrom, which some disks keep as the letter
     "no text": "a\udcff",
 }
-GOOD = [
-    "BRATS_001",
-    "hippocampus_001",
-    "s0000",
-    "amos_0001",
-    "patient001_frame01",
-    "img0061",
-    "case 7 (2)",
-    "M\u00fcller_1",
-]
-
-
-def listed() -> Iterator[str]:
-    """Every case of the lists that the package carries."""
-    for path in SPLITS.glob("*.json"):
-        for lines in json.loads(path.read_text()).values():
-            for line in lines if isinstance(lines, list) else ():
-                yield (line["image"] if isinstance(line, dict) else line).rpartition("/")[2].removesuffix(".nii.gz")
+GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller_1"]
 
 
 def test_every_name_that_is_known_stays_as_it_is() -> None:
-    known = {*listed(), *GOOD}
+    """Those of the lists that the package carries, of its jobs, and of datasets."""
+    listed = "".join(path.read_text() for path in SPLITS.glob("*.json"))
+    known = {*re.findall(r"(\w+)\.nii\.gz", listed), *GOOD}
     for path in (ROOT / "jobs").glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         known |= {content["name"], *(model["name"] for model in content["models"])}
@@ -91,7 +67,7 @@ def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
     line_of(caught)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     name=st.text(st.characters(categories=["L", "N", "M", "Cc", "Zs"]) | st.sampled_from("ab/\\.-~ :*$\0"), max_size=9)
 )
@@ -128,13 +104,6 @@ def test_no_case_has_another_name_whoever_lists_it() -> None:
         CaseRef(case_id="../x", patient_id="p", fingerprint="0" * 16, shape=(1, 1, 1))
 
 
-def decathlon(root: Path, name: str) -> dict[str, Any]:
-    line = {"image": f"imagesTr/{name}.nii.gz", "label": "labelsTr/a.nii.gz"}
-    content = {"labels": {"0": "background", "1": "organ"}, "validation": [line]}
-    (root / "dataset.json").write_text(json.dumps(content))
-    return {"loader": "decathlon", "split": "validation"}
-
-
 def nnunet(root: Path, name: str) -> dict[str, Any]:
     content = {"labels": {"background": 0, "organ": 1}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
     (root / "dataset.json").write_text(json.dumps(content))
@@ -147,36 +116,24 @@ def totalsegmentator(root: Path, name: str) -> dict[str, Any]:
     return {"loader": "totalsegmentator", "split": "val", "classes": ["liver"]}
 
 
-@pytest.mark.parametrize(
-    ("listing", "name"),
-    [(nnunet, "../../secret"), (totalsegmentator, ".."), (nnunet, "~root"), (decathlon, "a\x1b[31m")],
-)
+@pytest.mark.parametrize(("listing", "name"), [(nnunet, "../../secret"), (totalsegmentator, "..")])
 def test_a_list_s_names_are_held_to_it_before_a_file_is_looked_for(
-    listing: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listing: Callable[[Path, str], dict[str, Any]], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = listing(tmp_path, name)
     looked, fetch = set[str](), storage.fetch
 
-    def seen(path: str, *_: Any) -> Path:
+    def seen(path: str, *further: Any) -> Path:
         looked.add(Path(path).name)
-        return fetch(path)
+        return fetch(path, *further)
 
     monkeypatch.setattr(storage, "fetch", seen)
-    dataset = config.validate(
-        {"name": "d", "root": str(tmp_path), **{k: v for k, v in entry.items() if k != "loader"}},
-        DATASETS[entry["loader"]],
-        "job.yaml",
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "sha256", lambda path: "0")
-        with pytest.raises(UserError, match="case: expected a name"):
-            dataset.refs()
+    dataset = build_dataset({"name": "d", "root": str(tmp_path), **listing(tmp_path, name)}, "job.yaml")
+    with pytest.raises(UserError, match="case: expected a name"):
+        dataset.refs()
     assert looked <= {"dataset.json", "splits_final.json", "meta.csv"}
 
 
 def test_cases_that_one_file_would_hold_are_refused() -> None:
-    from freqbench.job.sweep import with_own_files
-
     refs = tuple(
         CaseRef(case_id=name, patient_id="p", fingerprint=name * 8, shape=(1, 1, 1)) for name in ("case_a", "CASE_a")
     )
@@ -193,57 +150,26 @@ def test_a_class_of_others_is_held_to_it(tmp_path: Path, monkeypatch: pytest.Mon
         expanded(small(attacks=[{"name": "outside:Away", "eps": 0.1}], trust_code=True))
 
 
-def test_a_cell_s_folder_is_one_below_the_volumes() -> None:
-    _, grid = expanded(small())
-    (cell,), (ref,) = grid.cells, grid.cases["phantom"]
-    place = saved_volumes.folder("volumes", cell, ref)
-    assert place == f"volumes/fgsm-a-{cell.cell_id}/phantom_2000-{cell.dataset.case_key(ref)}"
-
-
 @pytest.mark.parametrize(
-    "path",
+    ("path", "text"),
     [
-        "reference://::file:///tmp/instructions.json",
-        "simplecache::file:///tmp/a",
-        "/data/a::memory://b",
-        "dask://a",
+        ("reference://::file:///tmp/instructions.json", "a path or the URI of a known file system"),
+        ("/data/a::memory://b", "a path or the URI of a known file system"),
+        ("dask://a", "a path or the URI of a known file system"),
+        ("a\0b", "a path without control characters"),
+        ("s3://bucket/a\x1b]0;x\x07", "a path without control characters"),
     ],
 )
-def test_a_path_that_would_do_more_than_name_a_file_is_refused(path: str) -> None:
-    with pytest.raises(UserError, match="expected a path or the URI of a known file system") as caught:
+def test_a_path_that_would_do_more_than_name_a_file_is_refused(path: str, text: str) -> None:
+    with pytest.raises(UserError, match=f"expected {text}") as caught:
         storage.exists(path)
     line_of(caught)
 
 
-@pytest.mark.parametrize("path", ["a\0b", "a\nb", "s3://bucket/a\x1b]0;x\x07"])
-def test_a_path_with_control_characters_is_refused(path: str) -> None:
-    with pytest.raises(UserError, match="expected a path without control characters") as caught:
-        storage.read_bytes(path)
-    line_of(caught)
-
-
-@pytest.mark.parametrize(
-    "variable", ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "db_password", "AZURE_STORAGE_CONNECTION_STRING"]
-)
+@pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "db_password", "AZURE_STORAGE_CONNECTION_STRING"])
 @pytest.mark.parametrize("text", ["http://localhost/${%s}", "/data/$%s"])
 def test_no_path_tells_a_secret(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "hunter2")
     with pytest.raises(UserError, match=f"got {variable}, which sounds secret") as caught:
         storage.filled_in(text % variable, "data")
     assert "hunter2" not in line_of(caught)
-
-
-def test_a_variable_that_names_a_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FREQBENCH_DATA", "/data")
-    assert storage.filled_in("${FREQBENCH_DATA}/acdc", "data") == "/data/acdc"
-
-
-def test_a_job_that_would_write_above_runs_is_refused_by_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(small(name="..")))
-    code, out, err = bench(capsys, "run", "job.yaml")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: job.yaml: name: expected a name of letters")
-    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]

@@ -79,8 +79,10 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("foreign", FOREIGN)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "foreign"),
+    [*((name, "dataset") for name in COMMANDS), *(("score targets", foreign) for foreign in list(FOREIGN)[1:])],
+)
 def test_what_a_store_trusts_is_not_imported(
     store: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,8 +142,10 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-@pytest.mark.parametrize("name", ["status", "report", "score targets", "export"])
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [*zip(["status", "report", "export"] * 4, BROKEN, strict=False), *(("score targets", broken) for broken in BROKEN)],
+)
 def test_a_job_of_a_store_that_is_something_else_is_one_line(
     store: Path, name: str, broken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,9 +158,7 @@ def test_a_job_of_a_store_that_is_something_else_is_one_line(
     assert err.startswith("error: ")
 
 
-@pytest.mark.parametrize(
-    "content", ["[]", "5", "null", '{"schema_version": 1, "warnings": 7, "status": {"a": []}}', "{"]
-)
+@pytest.mark.parametrize("content", ["[]", "5", '{"schema_version": 1, "warnings": 7, "status": {"a": []}}', "{"])
 def test_a_run_s_file_that_is_something_else_is_no_traceback(
     store: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,41 +167,29 @@ def test_a_run_s_file_that_is_something_else_is_no_traceback(
     assert (code, err.count("\n")) == ((0, 0) if "warnings" in content else (2, 1)), err
 
 
-@pytest.mark.parametrize("column", ["params", "null_reasons"])
-@pytest.mark.parametrize("text", ["{", "[]", "[" * 5000, "\x1b[2J"])
-def test_rows_that_hold_something_else_are_one_line(
-    store: Path, column: str, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rewrite(store, **{column: text})
-    code, _, err = bench(capsys, "report", "out")
-    assert (code, err.count("\n")) == ((2, 1) if column == "params" else (0, 0)), err
-    assert printable(err) == err
+@pytest.mark.parametrize("text", ["{", "[" * 5000, "\x1b[2J"], ids=len)
+def test_rows_that_hold_something_else_are_one_line(store: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for column, ends in (("null_reasons", (0, 0)), ("params", (2, 1))):
+        rewrite(store, **{column: text})
+        code, _, err = bench(capsys, "report", "out")
+        assert (code, err.count("\n")) == ends, err
+        assert printable(err) == err
 
 
-@pytest.mark.parametrize("text", [ESCAPES, MARKUP])
-@pytest.mark.parametrize(
-    "words", [["status", "out"], ["report", "out"], *(["report", "out", "--format", f] for f in ("md", "csv"))]
-)
-def test_what_a_store_says_is_shown_and_not_obeyed(
-    store: Path, text: str, words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    named = dict.fromkeys(("attack", "source_model", "target_model", "dataset", "threat_model", "patient_id"), text)
-    rewrite(store, **named)
-    change(next((store / "runs").glob("*.json")), lambda run: run | {"status": text, "heartbeat": text, "run_id": text})
-    code, out, err = bench(capsys, *words)
-    assert (code, err) == (0, "")
-    assert printable(out) == out
-    assert "[red]a" in "".join(out.split()) or text is ESCAPES
-
-
-@pytest.mark.parametrize("format", ["terminal", "md"])
-def test_reasons_of_failed_rows_are_shown_and_not_obeyed(
-    store: Path, format: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("words", ["status out", "report out", "report out --format md", "report out --format csv"])
+def test_what_a_store_says_is_shown_and_not_obeyed(store: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (ESCAPES, MARKUP):
+        rewrite(store, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))
+        said = {"status": text, "heartbeat": text, "run_id": text}
+        change(next((store / "runs").glob("*.json")), lambda run, said=said: run | said)
+        code, out, err = bench(capsys, *words.split())
+        assert (code, err) == (0, "")
+        assert printable(out) == out
+        assert "[red]a" in "".join(out.split()) or text is ESCAPES
     rewrite(store, status="failed", error=f"{ESCAPES}<img src=x>|cell")
-    code, out, _ = bench(capsys, "report", "out", "--format", format)
+    code, out, _ = bench(capsys, *words.split())
     assert (code, printable(out)) == (0, out)
-    assert ("<img" not in out and "\\|cell" in out) or format == "terminal"
+    assert ("<img" not in out and "\\|cell" in out) or "md" not in words
 
 
 def test_an_error_s_text_is_one_plain_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +198,7 @@ def test_an_error_s_text_is_one_plain_line(store: Path, capsys: pytest.CaptureFi
     assert (code, out, err.count("\n"), printable(err)) == (2, "", 1, err)
 
 
-@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " =1"])
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "-1", "@SUM(1)", " +1"])
 def test_no_cell_is_a_formula(store: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(store, dataset=text, attack=text, source_model=text, target_model=text)
     _, out, _ = bench(capsys, "report", "out", "--format", "csv")
@@ -223,28 +213,24 @@ def test_a_console_keeps_its_own_style_and_no_other() -> None:
     assert file.getvalue() == f"\x1b[31m?[32mtext?2J {MARKUP}\x1b[0m\n"
 
 
-FACTS = ["{}", "[]", "{", "5", '{"num_windows": "x"}', '{"num_windows": 1, "more": 2}', "[" * 5000]
-
-
-@pytest.mark.parametrize("facts", FACTS)
-def test_facts_of_a_volume_that_are_others_are_one_line(
-    store: Path, facts: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    next(store.glob("volumes/*/*/attack.json")).write_text(facts)
-    code, _, err = bench(capsys, "export", "out")
-    assert (code, err.count("\n")) == (2, 1), err
-    assert "attack.json: " in err
-
-
-def test_a_volume_of_another_shape_is_one_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = next(store.glob("volumes/*/*/adversarial.nii.gz"))
-    path.write_bytes(gzip.compress(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.eye(4)).to_bytes()))
+def test_facts_of_a_volume_that_are_others_are_one_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And so is a volume of another shape."""
+    (path,) = store.glob("volumes/*/*/attack.json")
+    good = path.read_text()
+    for facts in ("{}", "[]", "{", '{"num_windows": 1, "more": 2}', "[" * 5000):
+        path.write_text(facts)
+        code, _, err = bench(capsys, "export", "out")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "attack.json: " in err
+    path.write_text(good)
+    volume = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.eye(4))
+    path.with_name("adversarial.nii.gz").write_bytes(gzip.compress(volume.to_bytes()))
     code, _, err = bench(capsys, "export", "out")
     assert (code, err.count("\n")) == (2, 1), err
     assert "expected the shape of the prepared case, (1, 24, 20, 16), got (1, 2, 3, 4)" in err
 
 
-@pytest.mark.parametrize("folder", ["records", "class_records", "runs"])
+@pytest.mark.parametrize("folder", ["records", "runs"])
 def test_a_store_with_a_folder_elsewhere_is_refused(store: Path, folder: str) -> None:
     shutil.move(store / folder, store.parent / "elsewhere")
     (store / folder).symlink_to(store.parent / "elsewhere")

@@ -72,13 +72,15 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "",
         r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, set",
     ),
-    "relative": (".net:Tiny", "", r"\.net:Tiny: expected a module that can be imported, got TypeError"),
     "no such class": ("toy.net:Tinny", "", r"toy.net:Tinny: expected a subclass of .*\.Module, got no such name"),
-    "no class": ("toy.net:torch", "", r"toy.net:torch: expected a subclass of .*, got <module 'torch'"),
     "another class": ("toy.data:Balls", "", r"toy.data:Balls: expected a subclass of .*, got <class 'toy.data.Balls'>"),
     "syntax": ("written:Net", "class Net(:\n", r"written:Net: expected a module that can be imported, got SyntaxError"),
-    "raises": ("written:Net", "1 / 0\n", r"got ZeroDivisionError: division by zero: install it, .* or mend it"),
     "ends": ("written:Net", "raise SystemExit(0)\n", r"expected a module that can be imported, got SystemExit: 0"),
+    "several outputs": (
+        "written:Net",
+        "import toy.net\nclass Net(toy.net.Tiny):\n    def forward(self, x): return [super().forward(x)]\n",
+        r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list",
+    ),
     "its constructor raises": (
         "written:Net",
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, classes): raise ImportError('no lib')\n",
@@ -87,9 +89,10 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_class_that_cannot_be_had_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, text, message = MISTAKES[mistake]
+@pytest.mark.parametrize(("path", "text", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_class_that_cannot_be_had_is_one_line(
+    path: str, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     module(tmp_path, text)
     with pytest.raises(UserError, match=message) as caught:
@@ -120,23 +123,14 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("mistake", ATTACKS)
-def test_an_attack_that_is_none_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("text", "message"), ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_that_is_none_is_one_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    text, message = ATTACKS[mistake]
     module(tmp_path, IMPORTS + text)
     with pytest.raises(UserError, match=message):
         units(attacks=[{"name": "written:A", "eps": 0.1}])
-
-
-def test_parameters_of_an_attack_are_held_to_the_table_s_rules() -> None:
-    for changes, message in (
-        ({"eps": 8}, r"attacks\[0\].eps: expected a number in \[0, 1\].*8/255"),
-        ({"steps": 0}, r"attacks\[0\].steps: expected a whole number"),
-        ({"speps": 1}, r"attacks\[0\].speps: unknown parameter 'speps'. Did you mean 'steps'"),
-    ):
-        with pytest.raises(UserError, match=message):
-            units(attacks=[{**OWN["attacks"][0], **changes}])
 
 
 @pytest.mark.parametrize(
@@ -150,15 +144,6 @@ def test_parameters_of_an_attack_are_held_to_the_table_s_rules() -> None:
 def test_a_network_that_does_not_fit_is_one_line(args: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         spec(args=args)
-
-
-def test_a_network_of_several_outputs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    module(
-        tmp_path, "import toy.net\nclass Net(toy.net.Tiny):\n    def forward(self, x): return [super().forward(x)]\n"
-    )
-    with pytest.raises(UserError, match=r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list"):
-        spec(arch="written:Net")
 
 
 def test_a_class_of_freqbench_s_own_may_be_named_by_its_path() -> None:
@@ -190,14 +175,8 @@ def test_a_checkpoint_is_loaded_into_the_network(tmp_path: Path) -> None:
     ("net", "message"),
     [
         (Tiny(3), "tiny: checkpoint has 3 output classes, dataset wants 2"),
-        (
-            torch.nn.Conv3d(1, 2, 1),
-            r"does not fit: 4 keys missing \(first: first.weight\), 2 unexpected \(first: weight\)",
-        ),
-        (
-            Tiny(2, width=6),
-            r"does not fit: 0 keys missing, 0 unexpected, 3 of another shape \(first: first.weight: \(6, 1",
-        ),
+        (torch.nn.Conv3d(1, 2, 1), r"does not fit: 4 keys missing \(first: first.weight\), 2 unexpected \(first: w"),
+        (Tiny(2, width=6), r"0 keys missing, 0 unexpected, 3 of another shape \(first: first.weight: \(6, 1"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_one_line(net: torch.nn.Module, message: str, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from pydantic import PositiveInt, field_validator
 from freqbench.core.input_space import Millimetres
 from freqbench.core.types import Shape
 from freqbench.data.loaders.published_split import Place, Published
-
-RELEASED_WINDOW = (-175.0, 250.0)
+from freqbench.data.loaders.synapse import WINDOW
 
 
 class ACDC(Published):
@@ -42,11 +41,7 @@ class ACDC(Published):
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation", "test")
     names: ClassVar[tuple[str, ...]] = ("background", "right ventricle", "myocardium", "left ventricle")
     places: ClassVar[tuple[Place, ...]] = tuple(
-        Place(
-            marker=marker,
-            image=f"{folder}{{patient}}/{{case}}.nii.gz",
-            label=f"{folder}{{patient}}/{{case}}_gt.nii.gz",
-        )
+        Place(marker, f"{folder}{{patient}}/{{case}}.nii.gz", f"{folder}{{patient}}/{{case}}_gt.nii.gz")
         for marker, folder in (
             ("database/training", "database/training/"),
             ("training", "training/"),
@@ -60,4 +55,4 @@ class ACDC(Published):
     @field_validator("intensity", mode="before")
     @classmethod
     def _released_window(cls, value: object) -> object:
-        return {"window": RELEASED_WINDOW} if value == "released" else value
+        return WINDOW if value == "released" else value

@@ -8,10 +8,9 @@ from pydantic import model_validator
 
 from freqbench.core.errors import DataError
 from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.synapse import WINDOW
 
 LAST_CT = 500
-
-WINDOW_CT = (-175.0, 250.0)
 
 _NUMBER = re.compile(r"amos_(\d+)")
 
@@ -38,8 +37,7 @@ class AMOS(Decathlon):
     def _intensity_of_the_modality(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("intensity") is not None:
             return values
-        is_ct = values.get("modality", "ct") == "ct"
-        return {**values, "intensity": {"window": WINDOW_CT} if is_ct else "percentile"}
+        return {**values, "intensity": WINDOW if values.get("modality", "ct") == "ct" else "percentile"}
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """The lists of the file by their keys, without the other modality's cases."""

@@ -4,6 +4,7 @@ All lengths are millimetres in RAS+ coordinates about the centre of the field of
 the front, z to the head). A solid is a field of depths, an approximate signed distance that is positive inside.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,16 +26,10 @@ OUTLINE_SD_MM = 0.7
 
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """One random patient.
+    """One random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
 
-    Args:
-        rng: the only source of randomness.
-        shape: voxels.
-        spacing: millimetres a voxel; the anatomy is laid out for a field of view of about 320 x 256 x 192 mm.
-
-    Returns:
-        Float32 Hounsfield units `[H, W, D]` with blur and noise, and the uint8 label map `[H, W, D]` of CLASS_NAMES.
-        The label follows a slightly wavering outline, as manual annotations do: a perfect score is out of reach.
+    The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
+    outline, as manual annotations do: a perfect score is out of reach.
     """
     canvas = _pose(rng, shape, spacing)
     cavity = _body(canvas)
@@ -51,26 +46,16 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 
 @dataclass(frozen=True)
 class Canvas:
-    """The volume being drawn, in the patient's own coordinates.
-
-    Attributes:
-        rng: source of randomness.
-        spacing: millimetres a voxel.
-        level: height above the table's frame, which does not turn with the patient, `[1, W, 1]`.
-        x, y, z: warped coordinates of each voxel, `[H, W, D]`.
-        texture: correlated noise of unit variance that organs scale.
-        outline: millimetres by which the annotated outline lies outside the true one.
-        hu, label: what has been drawn so far.
-    """
+    """The volume being drawn, in the patient's own coordinates; `hu` and `label` are what has been drawn so far."""
 
     rng: np.random.Generator
     spacing: Spacing
-    level: Field
-    x: Field
+    level: Field  # height above the table's frame, which does not turn with the patient, [1, W, 1]
+    x: Field  # warped coordinates of each voxel, [H, W, D]
     y: Field
     z: Field
-    texture: Field
-    outline: Field
+    texture: Field  # correlated noise of unit variance that organs scale
+    outline: Field  # millimetres by which the annotated outline lies outside the true one
     hu: Field
     label: npt.NDArray[np.uint8]
 
@@ -80,9 +65,7 @@ class Canvas:
         if organ:
             np.copyto(self.label, np.uint8(organ), where=depth + self.outline > 0)
 
-    def ellipsoid(
-        self, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float = 0
-    ) -> Field:
+    def ellipsoid(self, centre: Sequence[float], radii: Sequence[float], turn: float = 0) -> Field:
         """Depth below the surface of an ellipsoid that is turned by `turn` radians about z."""
         cos, sin = np.cos(turn), np.sin(turn)
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
@@ -101,21 +84,18 @@ class Canvas:
         depth: Field = np.float32(radius) - np.sqrt(dx)
         return depth
 
-    def organ(self, centre: tuple[float, float, float], radii: tuple[float, float, float], turn: float) -> Field:
+    def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
         """An ellipsoid whose place, size and turn vary from patient to patient."""
-        rng = self.rng
-        moved = tuple(c + rng.normal(0, 4) for c in centre)
-        sized = tuple(r * rng.uniform(0.86, 1.14) for r in radii)
-        return self.ellipsoid(
-            (moved[0], moved[1], moved[2]), (sized[0], sized[1], sized[2]), turn + rng.normal(0, 0.12)
-        )
+        moved = [coordinate + self.rng.normal(0, 4) for coordinate in centre]
+        sized = [radius * self.rng.uniform(0.86, 1.14) for radius in radii]
+        return self.ellipsoid(moved, sized, turn + self.rng.normal(0, 0.12))
 
     def smooth_noise(self, length_mm: float) -> Field:
         """Gaussian noise of unit variance with a correlation length."""
         return _smooth_noise(self.rng, self.hu.shape, self.spacing, length_mm)
 
 
-def _plane(x: Field, y: Field, way: tuple[float, float], centre: tuple[float, float, float], radius: float) -> Field:
+def _plane(x: Field, y: Field, way: tuple[float, float], centre: Sequence[float], radius: float) -> Field:
     """Squared distance from the centre along one direction in the x-y plane, in radii (in place: memory costs most)."""
     along = x * np.float32(way[0] / radius)
     along += y * np.float32(way[1] / radius)
@@ -162,13 +142,14 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
             np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, lengths, phases, strict=True)
         ]
         warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
+    x, y, z = warped
     return Canvas(
         rng=rng,
         spacing=spacing,
         level=level,
-        x=warped[0],
-        y=warped[1],
-        z=warped[2],
+        x=x,
+        y=y,
+        z=z,
         texture=_smooth_noise(rng, shape, spacing, 6.0),
         outline=np.float32(OUTLINE_SD_MM) * _smooth_noise(rng, shape, spacing, 9.0),
         hu=np.full(shape, AIR, np.float32),

@@ -80,12 +80,7 @@ class Decathlon(ListedFolder):
             )
         case_id = self._case_id(line)
         patient = line.get("patient") if isinstance(line, dict) else None
-        return Entry(
-            case_id=case_id,
-            patient_id=str(patient or case_id.partition("_frame")[0]),
-            image=join(root, image),
-            label=join(root, label),
-        )
+        return Entry(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), join(root, label))
 
 
 @lru_cache(maxsize=64)

@@ -2,12 +2,10 @@
 
 import abc
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +19,13 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
-from freqbench.data.base import Dataset
+from freqbench.data.base import ClassName, Dataset
 from freqbench.data.preprocess import prepared_shape, ras_grid
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
 
-ClassName = Annotated[str, Field(min_length=1)]
+T = TypeVar("T")
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
@@ -61,25 +59,15 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is of a split, by headers and lengths alone: voxels may still be damaged.
-
-    Attributes:
-        split: its key.
-        num_cases: how many the list names.
-        images: files of all images with a label map, there or not.
-        complete: ids of the cases whose files are there, whole and with sound headers.
-        missing: files of the others that are not there.
-        unlabelled: ids of cases for which the list names no label map.
-        faults: a line each on headers and lengths that are not what they should be.
-    """
+    """What there is of a split, by headers and lengths alone: voxels may still be damaged."""
 
     split: str
-    num_cases: int
-    images: tuple[str, ...]
-    complete: tuple[str, ...]
-    missing: tuple[str, ...]
-    unlabelled: tuple[str, ...]
-    faults: tuple[str, ...]
+    num_cases: int  # that the list names
+    images: list[str] = field(default_factory=list)  # files of all images with a label map, there or not
+    complete: list[str] = field(default_factory=list)  # ids of the cases whose files are whole, with sound headers
+    missing: list[str] = field(default_factory=list)  # files that are not there
+    unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
+    faults: list[str] = field(default_factory=list)  # a line each on headers and lengths that are not as they should be
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
@@ -104,11 +92,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @abc.abstractmethod
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The lines of every split, in order.
-
-        Raises:
-            DataError: the list is not there or cannot be read.
-        """
+        """The lines of every split, in order; raises DataError where the list is not there or cannot be read."""
 
     @abc.abstractmethod
     def _source(self) -> str:
@@ -124,12 +108,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @abc.abstractmethod
     def _parsed(self, line: Any) -> Entry:
-        """A line's files.
-
-        Raises:
-            UnlabelledError: the line names no label map.
-            DataError: the line is not what it should be.
-        """
+        """A line's files; raises UnlabelledError where it names no label map, DataError where it is something else."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -157,11 +136,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        """The cases of a split; reads lists, headers and content hashes, no voxels.
-
-        Raises:
-            DataError: list, split, file, header or case id is not what it should be.
-        """
+        """As `Dataset.refs`; reads lists, headers and content hashes."""
         entries = self._entries(split or self.split)
         chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
         storage.prefetch([path for entry in chosen for path in entry.files()])
@@ -172,32 +147,25 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     f"{image.path}: expected as many channels as {images[0].path.name} has, {images[0].num_channels}, "
                     f"got {image.num_channels}: give every case the same, or leave it out by `cases`"
                 )
-        refs, seen = [], dict[str, str]()
+        refs = dict[str, CaseRef]()
         for entry, image in zip(chosen, images, strict=True):
             grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
-            first = seen.setdefault(fingerprint, entry.case_id)
-            if first != entry.case_id:  # one identity for two cases: their records would replace each other
+            if first := refs.get(fingerprint):  # one identity for two cases: their records would replace each other
                 raise DataError(
-                    f"{self._source()}: expected different cases, got {first} and {entry.case_id} with the same "
-                    "files: remove one"
+                    f"{self._source()}: expected different cases, got {first.case_id} and {entry.case_id} with the "
+                    "same files: remove one"
                 )
-            refs.append(
-                CaseRef(
-                    case_id=entry.case_id,
-                    patient_id=entry.patient_id,
-                    fingerprint=fingerprint,
-                    shape=prepared_shape(*grid, self.space),
-                    grid=grid,
-                )
+            refs[fingerprint] = CaseRef(
+                case_id=entry.case_id,
+                patient_id=entry.patient_id,
+                fingerprint=fingerprint,
+                shape=prepared_shape(*grid, self.space),
+                grid=grid,
             )
-        return tuple(refs)
+        return tuple(refs.values())
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        """As `Dataset.load`, or from the node's cache of preprocessed volumes.
-
-        Raises:
-            DataError: the files are damaged or changed, or their voxels are not what they should be.
-        """
+        """As `Dataset.load`, or from the node's cache of preprocessed volumes."""
         self._check_content(self._entry(ref.case_id), ref)
         wanted = space or self.space
         # A class of another package may read as it likes: its source is part of what a volume depends on.
@@ -205,16 +173,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return cache.through(key, ref, lambda: super(ListedFolder, self).load(ref, wanted))
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Read and check one case, of whichever split.
-
-        Raises:
-            DataError: the files are damaged or changed, or their voxels are not what they should be.
-        """
+        """As `Dataset.native`; raises DataError for files that changed since they were planned with, too."""
         entry = self._entry(ref.case_id)
         for path in entry.files():
             if not storage.is_local(path):  # has a copy that was damaged on this machine fetched again
-                with _said_of(path, f"a file of case {entry.case_id}"):
-                    storage.fetch(path, storage.sha256(path))
+                _asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         return NativeCase(
@@ -227,42 +190,28 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     def survey(self, split: str) -> Survey:
-        """Which cases of a split are complete and what the others lack; reads headers, no voxels.
-
-        Raises:
-            DataError: the list is not what it should be.
-        """
-        images: list[str] = []
-        complete, missing, unlabelled, faults = [], [], [], []
+        """Which cases of a split are complete and what the others lack; reads headers, no voxels."""
         lines = self._lines(split)
+        survey = Survey(split=split, num_cases=len(lines))
         for line in lines:
             case_id = self._case_id(line)
             try:
                 entry = self._parsed(line)
             except UnlabelledError:
-                unlabelled.append(case_id)
+                survey.unlabelled.append(case_id)
                 continue
-            images.extend((entry.image, *entry.further))
-            absent = [path for path in entry.files() if not storage.exists(path)]
-            missing.extend(absent)
-            if absent:
+            survey.images.extend((entry.image, *entry.further))
+            if absent := [path for path in entry.files() if not storage.exists(path)]:
+                survey.missing.extend(absent)
                 continue
             try:
                 self._headers(entry)
                 for path in entry.files():
                     nifti.check_length(storage.fetch(path))
-                complete.append(case_id)
+                survey.complete.append(case_id)
             except DataError as error:
-                faults.append(str(error))
-        return Survey(
-            split=split,
-            num_cases=len(lines),
-            images=tuple(images),
-            complete=tuple(complete),
-            missing=tuple(missing),
-            unlabelled=tuple(unlabelled),
-            faults=tuple(faults),
-        )
+                survey.faults.append(str(error))
+        return survey
 
     def listed_cases(self) -> int | None:
         """As many as the list of the split has; None where the list is not there."""
@@ -307,14 +256,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         raise DataError(f"{self._source()}: expected case {case_id}, got a list without it: plan the job again")
 
     def _check_content(self, entry: Entry, ref: CaseRef) -> None:
-        """Refuse files that are not those that the plan was made with."""
         if self._fingerprint(entry) != ref.fingerprint:
             raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """The checked headers of image and label map."""
         image = self._image_header(entry)
-        label = nifti.read_header(_file(entry.label, f"the label map of case {entry.case_id}"))
+        label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
         uncut = self.space.model_copy(update={"size": None})
         shape: tuple[int, ...] = prepared_shape(*ras_grid(image.shape, image.affine), uncut)
@@ -331,16 +279,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _image_header(entry: Entry) -> nifti.Header:
         """The checked header of all channels."""
         files = (entry.image, *entry.further)
-        local = [_file(path, f"the image of case {entry.case_id}") for path in files]
+        local = [_asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
 
     @staticmethod
     def _fingerprint(entry: Entry) -> str:
-        hashes = []
-        for path in entry.files():
-            with _said_of(path, f"a file of case {entry.case_id}"):
-                hashes.append(storage.sha256(path))
-        return digest(hashes)
+        return digest([_asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
 
     def _root(self) -> str:
         return expanded(self.root, self.name)
@@ -359,14 +303,9 @@ def join(root: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))
 
 
-def _file(path: str, what: str) -> Path:
-    with _said_of(path, what):
-        return storage.fetch(path)
-
-
-@contextmanager
-def _said_of(path: str, what: str) -> Iterator[None]:
+def _asked(ask: Callable[[str], T], path: str, what: str) -> T:
+    """What storage says of a file that has to be there."""
     try:
-        yield
+        return ask(path)
     except NoFileError:
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None

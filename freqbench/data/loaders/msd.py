@@ -66,11 +66,7 @@ class MSD(Decathlon):
 
 
 def task_of(value: object) -> str:
-    """The folder of a task that is given by it or by its number.
-
-    Raises:
-        ValueError: there is no such task.
-    """
+    """The folder of a task that is given by it or by its number; raises ValueError where there is no such task."""
     for number, task in enumerate(TASKS, start=1):
         if str(value) in (task, str(number), f"{number:02d}"):
             return task

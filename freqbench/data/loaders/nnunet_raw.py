@@ -53,8 +53,7 @@ class NnunetRaw(ListedFolder):
 
     def _fold(self) -> dict[str, list[str]]:
         path = join(self._root(), expanded(self.splits_file, self.name))
-        folds = _read_json(path, "the folds")
-        number = self.fold or 0
+        folds, number = _read_json(path, "the folds"), self.fold or 0
         if not isinstance(folds, list) or number >= len(folds):
             count = len(folds) if isinstance(folds, list) else "none"
             raise DataError(f"{path}: expected fold {number}, got a list of {count}: choose another `fold`")
@@ -118,16 +117,12 @@ class NnunetRaw(ListedFolder):
 
     def _parsed(self, line: Any) -> Entry:
         side, case_id = line
-        ending = self._ending()
-        root = self._root()
-        images = [join(root, f"images{side}/{case_id}_{channel:04d}{ending}") for channel in range(self._channels())]
-        return Entry(
-            case_id=case_id,
-            patient_id=case_id.partition("_frame")[0],
-            image=images[0],
-            further=tuple(images[1:]),
-            label=join(root, f"labels{side}/{case_id}{ending}"),
-        )
+        root, ending = self._root(), self._ending()
+        image, *further = [
+            join(root, f"images{side}/{case_id}_{channel:04d}{ending}") for channel in range(self._channels())
+        ]
+        label = join(root, f"labels{side}/{case_id}{ending}")
+        return Entry(case_id, case_id.partition("_frame")[0], image, label, further=tuple(further))
 
 
 def _read_json(path: str, what: str) -> Any:

@@ -1,5 +1,6 @@
-"""Draws CT-like volumes: a dataset that needs no download and no disk."""
+"""Draws CT-like volumes: a dataset that needs no download and no disk, also in the place of another."""
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from freqbench.core.errors import DataError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase, Spacing
-from freqbench.data.base import Dataset
+from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders import anatomy
 
 # To be raised with every change of what `anatomy.draw` returns.
@@ -89,3 +90,36 @@ class Phantom(Dataset):
     def space(self) -> Preprocess:
         """The grid as it is drawn, and the papers' window of CT."""
         return Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
+
+
+class StandIn(Phantom):
+    """The phantom under the classes and channels of another dataset: what `--dry-data phantom` runs on.
+
+    Organs beyond the classes (background first) become the last of them; classes beyond the phantom's organs do not
+    occur. Channels are copies of the volume.
+    """
+
+    loader: ClassVar[str] = "stand_in"
+
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=256)] = anatomy.CLASS_NAMES
+    channels: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As given."""
+        return self.classes
+
+    @property
+    def num_channels(self) -> int:
+        """As given."""
+        return self.channels
+
+    def recipe(self) -> dict[str, Any]:
+        """The phantom's, classes and channels."""
+        return {**super().recipe(), "classes": self.classes, "channels": self.channels}
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        """The phantom's volume in every channel, its labels within the classes."""
+        drawn = super().native(ref)
+        image, label = torch.cat([drawn.image] * self.channels), drawn.label.clamp(max=self.num_classes - 1)
+        return replace(drawn, image=image, label=label)

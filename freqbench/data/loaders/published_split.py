@@ -1,9 +1,8 @@
 """Reads datasets whose split was published: the package ships the list, files lie where the download puts them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -18,17 +17,10 @@ SPLITS = Path(__file__).parents[1] / "splits"
 PUBLISHED = "published"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a download keeps its cases; `{case}`, `{patient}` and `{number}` (the case's digits) are filled in.
+class Place(NamedTuple):
+    """Where a download keeps its cases; `{case}`, `{patient}` and `{number}` (the case's digits) are filled in."""
 
-    Attributes:
-        marker: what is there in a folder of this layout.
-        image: below the root.
-        label: below the root.
-    """
-
-    marker: str
+    marker: str  # what is there in a folder of this layout
     image: str
     label: str
 
@@ -78,14 +70,10 @@ class Published(Decathlon):
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return Entry(case_id=case_id, patient_id=patient, image=image, label=label)
+        return Entry(case_id, patient, image, label)
 
     def _place(self) -> Place | None:
-        """The download's layout, None for Decathlon's.
-
-        Raises:
-            DataError: neither is there.
-        """
+        """The download's layout, None for Decathlon's; raises DataError where neither is there."""
         root = self._root()
         if storage.exists(join(root, "imagesTr")):
             return None

@@ -45,11 +45,7 @@ class Synapse(Published):
         "left adrenal gland",
     )
     places: ClassVar[tuple[Place, ...]] = tuple(
-        Place(
-            marker=f"{folder}img",
-            image=f"{folder}img/{{case}}.nii.gz",
-            label=f"{folder}label/label{{number}}.nii.gz",
-        )
+        Place(f"{folder}img", f"{folder}img/{{case}}.nii.gz", f"{folder}label/label{{number}}.nii.gz")
         for folder in ("RawData/Training/", "Training/", "")
     )
 

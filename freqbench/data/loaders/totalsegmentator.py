@@ -16,7 +16,8 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import ClassName, Entry, ListedFolder
+from freqbench.data.base import ClassName
+from freqbench.data.loaders.folder import Entry, ListedFolder
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 
@@ -74,9 +75,7 @@ class TotalSegmentator(ListedFolder):
     def _parsed(self, line: Any) -> Entry:
         folder = storage.join(self._root(), line)
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
-        return Entry(
-            case_id=line, patient_id=line, image=storage.join(folder, "ct.nii.gz"), label=masks[0], masks=masks
-        )
+        return Entry(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
         """Those of the image and of the first mask; all masks are checked."""

@@ -1,0 +1,130 @@
+"""The files of cluster/: what they name is there, they agree, none holds a secret, and scripts are sound."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "cluster"
+README, DOCKERFILE, RAY_UP, RAYJOB = (
+    (FOLDER / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docker/Dockerfile", "ray-up.yaml", "rayjob.yaml")
+)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MANIFEST, UP = yaml.safe_load(RAYJOB), yaml.safe_load(RAY_UP)
+CLUSTER = MANIFEST["spec"]["rayClusterSpec"]
+PODS = [group["template"] for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"])]
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of each such instruction of the Dockerfile, continued lines joined."""
+    joined = re.sub(r"\\\n", " ", DOCKERFILE)
+    return [" ".join(line.split()[1:]) for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+DEFAULTS = dict(argument.split("=", 1) for argument in instructions("ARG"))
+
+
+def test_the_image_is_a_pinned_python_with_the_project_s_torch_and_extras() -> None:
+    assert re.fullmatch(r"3\.11\.\d+", DEFAULTS["PYTHON"])
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert instructions("FROM") == ["python:${PYTHON}-slim-bookworm"]
+    assert set(DEFAULTS["EXTRAS"].split(",")) == {"cluster", "s3"} <= PROJECT["optional-dependencies"].keys()
+    (line,) = [run for run in instructions("RUN") if "torchvision" in run]
+    wanted = [each for each in PROJECT["dependencies"] if each.startswith("torch")]
+    assert sorted(re.findall(r'"(torch[^"]*)"', line)) == sorted(wanted)
+    assert set(re.findall(r"\$\{?([A-Z_]+)", DOCKERFILE.partition("FROM")[2])) <= DEFAULTS.keys()
+
+
+@pytest.mark.parametrize(("index", "words"), [("", []), ("https://cpu/wheels", ["--index-url", "https://cpu/wheels"])])
+def test_torch_comes_from_the_index_that_is_given_else_from_pips_own(index: str, words: list[str]) -> None:
+    (line,) = [run for run in instructions("RUN") if "torchvision" in run]
+    command = ["sh", "-c", f"pip() {{ printf '%s\\n' \"$@\"; }}\n{line}"]
+    said = subprocess.run(command, env={"TORCH_INDEX": index}, capture_output=True, text=True, check=True).stdout
+    assert [each for each in said.splitlines() if not each.startswith(("torch", "install", "--no-cache"))] == words
+    assert DEFAULTS["TORCH_INDEX"] == ""
+    assert not re.search(r"https?://", DOCKERFILE)
+
+
+@pytest.mark.parametrize("source", [word for line in instructions("COPY") for word in line.split()[:-1]])
+def test_what_is_copied_is_there_and_sent_to_docker(source: str) -> None:
+    assert (ROOT / source).exists()
+    first, *patterns = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert first == "*"
+    assert any(fnmatch(source, pattern[1:]) for pattern in patterns if pattern.startswith("!"))
+
+
+def test_pods_are_what_kubernetes_knows_hold_no_secret_and_are_not_root() -> None:
+    assert instructions("USER") == ["freqbench"]
+    for template in PODS:
+        assert template.keys() <= {"metadata", "spec"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template.get("metadata", {}), "spec": template["spec"]}
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+        context = template["spec"]["securityContext"]
+        assert context["runAsNonRoot"]
+        assert f"--uid {context['runAsUser']} " in DOCKERFILE
+        for container in template["spec"]["containers"]:
+            assert container["envFrom"] == [{"secretRef": {"name": "freqbench-storage"}}]
+            assert not [each for each in container["env"] if re.search("KEY|SECRET|TOKEN", each["name"])]
+
+
+def test_the_manifest_runs_a_job_of_the_image_on_its_ray_and_gives_it_time_to_store() -> None:
+    words = shlex.split(MANIFEST["spec"]["entrypoint"])
+    assert words[:4] == ["python", "-m", "freqbench", "run"]
+    assert instructions("WORKDIR") == ["/opt/freqbench"]
+    assert (ROOT / Path(words[4]).relative_to("/opt/freqbench")).is_file()
+    assert words[words.index("--address") + 1] == "auto"
+    assert words[words.index("--out") + 1].startswith("s3://")
+    assert DEFAULTS["RAY"] == CLUSTER["rayVersion"]
+    environment = yaml.safe_load(MANIFEST["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert environment == {"RAY_JOB_STOP_WAIT_TIME_S": "120"}, "all can read it: nothing else, no credentials"
+
+
+def test_heads_compute_nothing_and_are_seen_by_who_has_the_token() -> None:
+    head: Any = CLUSTER["headGroupSpec"]
+    assert head["rayStartParams"] == {"num-cpus": "0", "num-gpus": "0"}
+    assert (head["serviceType"], head["enableIngress"]) == ("ClusterIP", False)
+    assert CLUSTER["authOptions"] == {"mode": "token"}
+    assert UP["available_node_types"][UP["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
+    assert "--dashboard-host=127.0.0.1" in UP["head_start_ray_commands"][-1]
+    assert "0.0.0.0" not in RAY_UP
+    assert "--env RAY_AUTH_MODE=token" in UP["docker"]["run_options"]
+    assert not re.search(r"(?i)(secret|access_key|password)\s*[:=]|AKIA[0-9A-Z]{16}", RAY_UP)
+
+
+def test_workers_come_and_go() -> None:
+    (group,), spot = CLUSTER["workerGroupSpecs"], UP["available_node_types"]["gpu-spot"]
+    assert CLUSTER["enableInTreeAutoscaling"]
+    assert 0 == group["minReplicas"] < group["maxReplicas"]
+    assert MANIFEST["spec"]["shutdownAfterJobFinishes"]
+    assert spot["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert 0 == spot["min_workers"] < spot["max_workers"] <= UP["max_workers"]
+    assert UP["setup_commands"] == UP["initialization_commands"] == [], "they would install another Ray"
+
+
+def test_the_readme_names_what_is_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (FOLDER / target).exists(), target
+    for path in re.findall(r"(?:cluster|jobs)/[\w./-]+\.(?:yaml|sh)", README):
+        assert (ROOT / path).is_file(), path
+    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
+    assert {file for file in files if f"({file})" not in README} == {"README.md"}
+    script = (FOLDER / "local.sh").read_text(encoding="utf-8")
+    used = set(re.findall(r"local\.sh (\w+)", README))
+    assert {"up", "env", "kill", "down"} <= used <= set(re.findall(r"^    (\w+)\) ", script, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["local.sh", "slurm.sh"])
+def test_shellcheck_finds_nothing(name: str) -> None:
+    command = [Path(sys.executable).parent / "shellcheck", "--severity=style", "--norc", FOLDER / name]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
+    assert (FOLDER / name).stat().st_mode & 0o111, "is not executable"
