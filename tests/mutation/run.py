@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 ROOT, SAMPLE = Path(__file__).parents[2], Path(__file__).with_name("sample.json")
 COUNTS = {"attacks": 42, "ops": 30, "metrics": 22, "results": 26, "engine": 34, "reporting": 36}
-SECONDS = 60.0
+SECONDS = 20.0
 LATE = 600.0  # a run that takes longer no longer ends
 HEAVY = ("matplotlib.pyplot", "monai.networks.nets", "monai.inferers", "pandas", "pyarrow.parquet", "ray", "torch")
 SWAPS = {"Add": "-", "Sub": "+", "Mult": "/", "Div": "*", "FloorDiv": "*"}
