@@ -205,7 +205,7 @@ def outcome(mutant: dict[str, Any], copy: Path, tests: Tests) -> str:
         code = _pytest(copy, chosen)
     finally:
         (copy / module).write_text(sources[module], "utf-8")
-    return {0: "survived", 1: "killed", 2: "killed", None: "killed"}.get(code, f"pytest ended with {code}")
+    return {0: "survived", None: "killed", **dict.fromkeys((1, 2, 4), "killed")}.get(code, f"pytest ended with {code}")
 
 
 def _pytest(copy: Path, chosen: list[str]) -> int | None:
