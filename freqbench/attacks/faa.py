@@ -46,8 +46,6 @@ class FAA(GradientAttack):
         reconstruction_weight: lambda; 0 leaves the term out.
         control: `random`: the gates of the first draw, not optimised.
 
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `keep` is `best` here.
-
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
     **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code; no file
@@ -71,6 +69,7 @@ class FAA(GradientAttack):
         "step_size": LOGIT_STEP,
     }
     needs_reference: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = True
 
     portion: float = 0.1
     bands: int = 32
@@ -85,11 +84,6 @@ class FAA(GradientAttack):
     def most(self) -> int:
         """How many gates of a channel may be open."""
         return int(self.portion * self.bands + 1e-9)
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Gates are drawn, and so is a job's reference."""
-        return True
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How many gates too many are open."""

@@ -37,16 +37,18 @@ class Ensemble(LinfAttack):
         steps: gradient steps of each run.
         organs: class indices, as in `AimedAttack`, and the only classes in the Dice. None: everything.
         restarts: runs of every member that follows a gradient.
-        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
-            prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
-            is a window, and of the Dice of a case, which is made of many, nothing follows.
+        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of
+            its prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a
+            sample is a window, and of the Dice of a case, which is made of many, nothing follows.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
+    `passes` is what a sample takes that never falls.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     may_stop_early: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = True
     threshold: ClassVar[float] = 0.0
     """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
 
@@ -74,11 +76,6 @@ class Ensemble(LinfAttack):
         """Those of all members, and one forward pass for each: what a sample takes that never falls."""
         forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
         return sum(forwards) + len(forwards), sum(backwards)
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Members draw."""
-        return True
 
     def require_classes(self, parameter: str, losses: Mapping[str, str], num_classes: int) -> None:
         """Refuse entries of a parameter whose losses, by entry, take more classes than there are."""

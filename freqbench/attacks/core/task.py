@@ -23,13 +23,9 @@ View = Callable[[Tensor], Tensor]
 class Best:
     """Of all that was offered, what has the highest value, sample by sample, without asking the device.
 
-    Args:
-        by_success: values are those of `Task.success`. They move in leaps, so that of equal ones the last is kept, as
-            the loss still rises; else the first.
-
-    Attributes:
-        values: the highest so far, `[B]`; empty before the first offer.
-        kept: the tensors that came with them, each `[B, ...]`.
+    `values` are the highest so far, `[B]`, `kept` the tensors that came with them, each `[B, ...]`; both are empty
+    before the first offer. With `by_success`, values are those of `Task.success`: they move in leaps, so that of equal
+    ones the last is kept, as the loss still rises; else the first.
     """
 
     def __init__(self, *, by_success: bool = False) -> None:
@@ -72,8 +68,7 @@ class Task:
         reference: volumes of other cases, of the shape of `clean`, or None.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
-        num_forwards: model passes of all samples.
-        num_backwards: gradient passes of all samples.
+        num_forwards: model passes of all samples; `num_backwards`: gradient passes.
     """
 
     def __init__(
@@ -118,8 +113,8 @@ class Task:
 
         Args:
             loss: a name of LOSSES.
-            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the mean
-                over these classes away from the truth, and over all classes towards a target.
+            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the
+                mean over these classes away from the truth, and over all classes towards a target.
             rule: of the target, made from the labels in the first forward pass, which `least-likely` takes here.
         """
         self._loss, self._compared_by, self._rule = loss, COMPARED_BY.get(loss, loss), rule
@@ -241,7 +236,8 @@ class Task:
         """
         with torch.no_grad():
             logits = self.logits(x)
-            return self._success(logits) if self._has_truth else self.compared(logits)
+            has_truth = self._truth is not None or self.sign > 0
+            return self._success(logits) if has_truth else self.compared(logits)
 
     def look(self, x: Tensor) -> Tensor:
         """What volumes are compared by, `[B]`: one forward pass and no gradient; they are offered as `best`."""
@@ -259,8 +255,8 @@ class Task:
     def is_reached(self, logits: Tensor) -> Tensor:
         """Whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
 
-        Where two classes share the largest logit, both are taken as predicted: an argmax over classes costs a tenth of
-        the network's passes on a CPU.
+        Where two classes share the largest logit, both are taken as predicted: an argmax costs a tenth of the passes on
+        a CPU.
         """
         as_labelled = is_as_labelled(logits.detach(), self.labels)
         is_open = self.scope.among(as_labelled if self.sign > 0 else ~as_labelled)
@@ -269,15 +265,11 @@ class Task:
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The gradient of the objective with respect to `x` and nothing else; the objective's value is recorded.
 
-        Args:
-            x: where; any shape that the objective takes.
-            objective: maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
+        The objective maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
         """
-        if objective is not None:
-            return self.gradient_and(x, lambda point: (objective(point), None))[0]
-        if self.best is None:
-            return self.gradient_and(x, lambda point: (self.loss(point), None))[0]
-        return self.gradient_and_value(x)[0]
+        if objective is None and self.best is not None:
+            return self.gradient_and_value(x)[0]
+        return self.gradient_and(x, lambda point: ((objective or self.loss)(point), None))[0]
 
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
         """The gradient of `loss` at points that `render` makes volumes of, and what these are compared by, `[B]`."""
@@ -305,22 +297,14 @@ class Task:
     def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
         """A draw of `torch.rand` or `torch.randn` for every sample from its own generator, stacked, like the images.
 
-        Always drawn in float32, so that float64 runs see the same numbers.
-
-        Args:
-            sample: the sampler.
-            layout: shape of a sample's draw without the batch axis; that of the images where None.
+        Drawn in float32, so that float64 runs see the same numbers; `layout` is a sample's, None: that of the images.
         """
         shape = tuple(layout or self.clean.shape[1:])
         draws = [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
         return torch.stack([draw.to(self.clean) for draw in draws])
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
-        """The `start` of the call, checked against `[B, *layout]`, or None.
-
-        Raises:
-            UserError: it has another shape.
-        """
+        """The `start` of the call, or None; a UserError where it is not `[B, *layout]`."""
         if self.start is None:
             return None
         expected = (len(self.clean), *(layout or self.clean.shape[1:]))
@@ -328,10 +312,6 @@ class Task:
             got = tuple(self.start.shape) if isinstance(self.start, Tensor) else type(self.start).__name__
             raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
         return self.start.to(self.clean)
-
-    @property
-    def _has_truth(self) -> bool:
-        return self._truth is not None or self.sign > 0
 
     def _success(self, logits: Tensor) -> Tensor:
         return -mean_dice(logits.detach(), self.labels if self._truth is None else self._truth, self._organs)
@@ -341,11 +321,7 @@ class Task:
         return self._success(logits) if self.best is not None and self.best.by_success else compared
 
     def given_reference(self) -> Tensor:
-        """The `reference` of the call.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The `reference` of the call; a UserError where there is none."""
         if self.reference is None:
             raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
         return self.reference
