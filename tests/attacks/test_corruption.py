@@ -35,10 +35,11 @@ def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options
 
 @every_kind
 def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
-    """On average over eight scans, from 0 on."""
-    images = scan(8)
+    """On average over four scans, from 0 on; between two severities sizes are interpolated."""
+    assert Corruption(kind="resolution", severity=4.5).size == pytest.approx(2.75)
+    images = scan(4)
     distances = [
-        float((corrupted(kind, severity, images, *range(8)) - images).square().mean().sqrt()) for severity in range(6)
+        float((corrupted(kind, severity, images, *range(4)) - images).square().mean().sqrt()) for severity in range(6)
     ]
     assert distances[0] == 0
     assert all(less < more for less, more in pairwise(distances))
@@ -102,11 +103,6 @@ def test_rician_noise_is_rayleigh_s_in_air_and_raises_the_mean_square_by_two_var
 def test_contrast_is_a_power_of_intensities() -> None:
     images = scan(dtype=torch.float64)
     assert np.allclose(corrupted("contrast", 4, images), images.numpy() ** 2.0)
-
-
-def test_between_two_severities_sizes_are_interpolated() -> None:
-    sizes = [Corruption(kind="resolution", severity=severity).size for severity in (0, 0.5, 1, 4.5, 5)]
-    assert sizes == pytest.approx([1, 1.125, 1.25, 2.75, 3])
 
 
 def test_the_identity_names_kind_and_severity_and_no_scope() -> None:

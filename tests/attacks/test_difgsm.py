@@ -93,18 +93,6 @@ def test_organs_count_where_they_are_in_sight(labelled: int, raises: bool) -> No
     assert torch.equal(result.adversarial, images) != raises
 
 
-def test_a_step_without_gradient_adds_nothing_and_the_next_one_goes_on() -> None:
-    """The organ is out of sight in the first step alone."""
-    images, labels = doubles()
-    labels = torch.zeros_like(labels)
-    labels[:, :, 0] = 1
-    start = torch.tensor([[2 / 3, 0.9, 0.3, 0.1], [2 / 3, 0.0, 0.3, 0.1]], dtype=torch.float64).expand(2, -1, -1)
-    attack = make("dynamic_scaling", eps=EPS, steps=2, organs=(1,), loss="ce", min_scale=0.5, max_scale=2.0)
-    result = attack(SmallNet().double(), images, labels, start=start)
-    assert (result.losses > 0).tolist() == [[False, False], [True, True]]
-    assert bool((result.adversarial != images).flatten(1).any(dim=1).all())
-
-
 @pytest.mark.parametrize("name", ["difgsm", "dynamic_scaling"])
 def test_the_best_is_judged_at_volumes_as_they_are(name: str) -> None:
     (images, labels), model = doubles(), Watched()

@@ -112,32 +112,3 @@ def test_released_copies_couple_a_batch_and_the_paper_does_not(name: str, varian
         is_equal = torch.allclose(batch.adversarial, torch.cat([each.adversarial for each in alone]), atol=1e-9)
         assert is_equal != couples
         assert batch.losses.shape == ((6,) if couples else (6, 2))
-
-
-def test_segpgd_released_bmvc_moves_wrong_voxels_alone() -> None:
-    images, labels = ramp()
-    wrong = ((images > 0.5).long() != labels).long()
-    result = attack("segpgd", Threshold(), images, labels, steps=1, variant="released-bmvc")
-    assert torch.equal(moved(result, images), wrong * away_from(labels))
-    all_right = (images > 0.5).long()
-    still = attack("segpgd", Threshold(), images, all_right, steps=3, variant="released-bmvc")
-    assert torch.equal(still.adversarial, images)
-
-
-def test_cospgd_released_bmvc_goes_back_and_forth_towards_a_target() -> None:
-    images, _ = ramp()
-    target = 1 - (images > 0.5).long()
-    options: dict[str, Any] = {"variant": "released-bmvc", "targeted": True}
-    steps = [moved(attack("cospgd", Threshold(), images, target, steps=n, **options), images) for n in (1, 2, 3)]
-    assert torch.equal(steps[0], away_from(target))
-    assert not steps[1].any()
-    assert torch.equal(steps[2], steps[0])
-
-
-# Parameters
-
-
-@BOTH
-def test_the_paper_s_form_is_the_default(name: str) -> None:
-    made = make(name, eps=0.1)
-    assert (made.variant, made.steps, made.step_size, made.random_start) == ("paper", 20, 0.01, True)  # type: ignore[attr-defined]

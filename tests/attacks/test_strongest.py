@@ -16,25 +16,17 @@ def of(name: str, **changes: object) -> Attack:
 
 @pytest.mark.parametrize("name", OWNED)
 def test_the_strongest_forms_may_do_what_the_attack_may(name: str) -> None:
+    """And the strongest forms of these are themselves."""
     forms = strongest_forms(of(name))
-    assert forms
     assert {limits_of(form) for form in forms} == {limits_of(of(name))}
-
-
-@pytest.mark.parametrize("name", OWNED)
-def test_the_strongest_form_of_a_strongest_form_is_itself(name: str) -> None:
-    forms = strongest_forms(of(name))
     assert all(strongest_forms(form) == forms for form in forms)
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(5, 20), (20, 20), (100, 100)])
-def test_a_run_has_the_attack_s_steps_and_at_least_twenty(steps: int, expected: int) -> None:
-    assert {form.steps for form in strongest_forms(of("pgd", steps=steps))} == {expected}  # type: ignore[attr-defined]
-
-
 def test_of_the_ball_it_is_apgd_with_dice_and_with_the_cross_entropy() -> None:
-    forms = strongest_forms(make("fgsm", eps=0.1))
-    assert forms == tuple(make("apgd", eps=0.1, steps=20, restarts=3, loss=loss) for loss in ("dice", "ce"))
+    """In the attack's own steps, at least twenty."""
+    for steps, own in ((20, make("fgsm", eps=0.1)), (20, make("pgd", eps=0.1)), (100, make("pgd", eps=0.1, steps=100))):
+        forms = tuple(make("apgd", eps=0.1, steps=steps, restarts=3, loss=loss) for loss in ("dice", "ce"))
+        assert strongest_forms(own) == forms
 
 
 def test_of_an_unknown_threat_model_there_is_none() -> None:
@@ -66,14 +58,9 @@ NO_CLAIM = [
 ]
 
 
-@pytest.mark.parametrize("attack", NO_CLAIM, ids=str)
-def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim(attack: Attack) -> None:
-    assert not is_claimed(attack)
-
-
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "sea", "vafa", "sa2"])
-def test_attacks_that_ask_the_model_carry_one(name: str) -> None:
-    assert is_claimed(of(name))
+def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim() -> None:
+    assert not any(map(is_claimed, NO_CLAIM))
+    assert all(is_claimed(of(name)) for name in ("fgsm", "pgd", "square", "sea", "vafa", "sa2"))
 
 
 def test_a_bound_on_the_ssim_is_kept_by_the_strongest_forms() -> None:

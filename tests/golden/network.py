@@ -1,11 +1,12 @@
 """The reference network and the files of arrays/ (its README)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +47,8 @@ def load(golden: Find, name: str) -> Golden:
         low, high = 1 - params["rho"], 1 + params["rho"]
         arrays["perturbation_init"] = np.random.RandomState(params["seed"]).uniform(low, high, shape).astype(np.float32)
     return Golden(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), arrays, params)
+
+
+def the_rest_later(names: Collection[str], later: Collection[str]) -> list[Any]:
+    """Parameters of a test, some of them only among the integration tests."""
+    return [pytest.param(name, marks=pytest.mark.integration) if name in later else name for name in names]

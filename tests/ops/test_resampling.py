@@ -22,10 +22,6 @@ def zoom(ratio: float, *place: float) -> Zoom:
     return made
 
 
-def resized(x: Tensor, *shape: int) -> Tensor:
-    return F.interpolate(x, size=shape, mode="trilinear", align_corners=False)
-
-
 @pytest.mark.parametrize(("taps", "sigma"), [(15, 7 / 3), (5, 1.0), (3, 4.0), (1, 2.0)])
 @pytest.mark.parametrize("at", [(4, 3, 2), (0, 0, 0)], ids=["inside", "corner"])
 def test_an_impulse_is_smoothed_as_by_scipy(taps: int, sigma: float, at: tuple[int, int, int]) -> None:
@@ -48,27 +44,6 @@ def test_a_line_is_interpolated_as_by_torch(rows: int) -> None:
     x = random(1, 1, 9)
     theirs = F.interpolate(x, size=rows, mode="linear", align_corners=False)
     assert torch.allclose(linear_matrix(9, rows) @ x[0, 0], theirs[0, 0], rtol=0, atol=1e-14)
-
-
-def test_a_smaller_volume_stands_in_zeros() -> None:
-    """6 x 4 x 3 of 9 x 6 x 4, moved by 3 of 3, 1 of 2 and 0 of 1."""
-    x, made = random(2, 3, *SHAPE), zoom(0.7, 0.99, 0.5, 0.0)
-    expected = F.pad(resized(x, 6, 4, 3), (0, 1, 1, 1, 3, 0))
-    assert torch.allclose(made.zoom(x), expected, rtol=0, atol=1e-14)
-    assert bool(made.in_sight.all())
-
-
-def test_what_stands_in_the_box_comes_back_to_the_volume() -> None:
-    x, made = random(2, 3, *SHAPE), zoom(0.7, 0.99, 0.5, 0.0)
-    expected = resized(x[:, :, 3:9, 1:5, 0:3], *SHAPE)
-    assert torch.allclose(made.undo(x), expected, rtol=0, atol=1e-14)
-
-
-def test_of_a_larger_volume_the_window_shows_a_part() -> None:
-    """14 x 9 x 6 in 9 x 6 x 4, from 5 of 5, 2 of 3 and 0 of 2 on."""
-    x, made = random(2, 3, *SHAPE), zoom(1.5, 0.99, 0.5, 0.0)
-    expected = resized(x, 14, 9, 6)[:, :, 5:14, 2:8, 0:4]
-    assert torch.allclose(made.zoom(x), expected, rtol=0, atol=1e-14)
 
 
 def test_in_sight_are_voxels_whose_middles_lie_between_middles_that_are_shown() -> None:
