@@ -10,7 +10,6 @@ from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.task import Best, Task, across
-from freqbench.core.errors import ParameterError
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
@@ -95,7 +94,7 @@ class APGD(LinfGradientAttack):
         if min(steps for _, steps in self.stages) < 1:
             shares = " + ".join(f"{share:g}" for _, share in pairs)
             complaint = f"expected at least one step for each share, got {self.steps} steps in shares {shares}"
-            raise ParameterError(self.name, "eps_schedule", complaint)
+            self.refuse("eps_schedule", complaint)
 
     @property
     def stages(self) -> tuple[tuple[float, int], ...]:

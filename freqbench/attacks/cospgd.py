@@ -32,8 +32,7 @@ class CosPGD(PGD):
     `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024): the same, but with a target every other step, the
     first among them, goes the wrong way.
 
-    **Weaker than plain Dice PGD** where the Dice is what counts, and no stronger than PGD on the cross-entropy there:
-    43.7 against 30.9 and 42.7 (figures and setting: `freqbench.attacks.segpgd`).
+    Weaker than PGD on the Dice where the Dice is what counts (README), and no stronger than on the cross-entropy.
     """
 
     name: ClassVar[str] = "cospgd"

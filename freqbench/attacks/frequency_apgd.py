@@ -17,7 +17,7 @@ from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, S
 from freqbench.attacks.core.task import Task, across
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
-from freqbench.core.errors import ParameterError, UserError
+from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, pad_to_blocks
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.slices import stretch_slices
@@ -190,8 +190,7 @@ class VAFAOpt(FrequencyAPGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.q_max < self.q_min:
-            complaint = f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}"
-            raise ParameterError(self.name, "q_max", complaint)
+            self.refuse("q_max", f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}")
 
     @property
     def bounded_set(self) -> str:

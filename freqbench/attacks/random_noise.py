@@ -8,7 +8,6 @@ from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.task import Task
-from freqbench.core.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class RandomNoise(Attack):
         super().__post_init__()
         if (self.linf is None) == (self.l2 is None):
             got = "none" if self.linf is None else "both"
-            raise ParameterError(self.name, "linf", f"expected exactly one of linf and l2, got {got}")
+            self.refuse("linf", f"expected exactly one of linf and l2, got {got}")
         if self.l2 is not None:
             # In place of the class's: the budget is the one that is given.
             object.__setattr__(self, "threat_model", "l2")

@@ -13,7 +13,6 @@ from torch import Tensor
 from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
 from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Best, Task, across
-from freqbench.core.errors import ParameterError
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error
@@ -82,7 +81,7 @@ class VAFA(FrequencyAttack):
             object.__setattr__(self, "threat_model", STRETCHED)  # in place of the class's
         low, high = self.bounds
         if high < low:
-            raise ParameterError(self.name, "q_max", f"expected at least q_min = {low:g}, got {high:g}")
+            self.refuse("q_max", f"expected at least q_min = {low:g}, got {high:g}")
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
             warnings.warn(
                 f"{self.name}: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: "

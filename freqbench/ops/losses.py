@@ -158,12 +158,8 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     voxel that is right has a value in [-1, 0], one that is wrong above 0: below 1 where its label comes second, without
     bound where it comes fourth or later, so that few voxels may outweigh all others in the mean.
 
-    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code.
-
-    Raises:
-        UserError: fewer than 3 classes.
+    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It takes 3 classes.
     """
-    _require_classes("dlr", logits)
     top, order = logits.topk(3, dim=1)
     own = logits.gather(1, labels.long())
     # By index: of equal logits, `own >= top` may take the label's own for the other one, which has no gradient.
@@ -179,12 +175,8 @@ def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
     .. math:: \frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
 
     which is the paper's loss times -1, high far from `labels` like every loss here, with 1e-12 as in `dlr`. A voxel
-    whose target is its true label adds 0.
-
-    Raises:
-        UserError: fewer than 4 classes, or no `scope.truth`.
+    whose target is its true label adds 0. It takes 4 classes.
     """
-    _require_classes("dlr-targeted", logits)
     if scope.truth is None:
         raise UserError("dlr-targeted: expected the true labels beside the target: give a target rule with it")
     top = logits.topk(4, dim=1).values
@@ -264,11 +256,6 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)
     return (values.flatten(1) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-
-
-def _require_classes(loss: str, logits: Tensor) -> None:
-    if logits.shape[1] < FEWEST_CLASSES[loss]:
-        raise UserError(f"{loss}: expected at least {FEWEST_CLASSES[loss]} classes, got {logits.shape[1]}: use ce")
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:

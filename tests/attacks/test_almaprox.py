@@ -182,21 +182,6 @@ def test_the_constraints_furthest_from_success_are_left_out_more_and_more(i: int
     assert (slope != 0).tolist() == [True, left_out == 0, True, True, False]
 
 
-def test_the_scale_falls_to_a_tenth_while_the_share_is_reached_and_rises_again_else() -> None:
-    """Read from the Lagrangian of one constraint of -1 at the first step, -w / (1 + w)."""
-    violation = -torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
-    task = Task("almaprox", Fixed(0), violation, violation.long(), targeted=False, generator=None, start=None)
-    lagrangian = Lagrangian(ALMAProx(), task)
-
-    def scale(enough: bool) -> float:
-        value = -float(lagrangian.value(0, violation, violation < 0, torch.tensor([enough])))
-        return value / (1 - value)
-
-    down, up = [scale(True) for _ in range(130)], [scale(False) for _ in range(130)]
-    assert down == pytest.approx([max(0.1, 1.02 ** -(n + 1)) for n in range(130)], rel=1e-5)
-    assert up == pytest.approx([min(1.0, 0.1 * 0.98 ** -(n + 1)) for n in range(130)], rel=1e-5)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_step_does_not_wait_for_the_device() -> None:
     """Some constraints of both samples are left out; torch refuses what would wait."""

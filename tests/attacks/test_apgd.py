@@ -66,13 +66,6 @@ def test_steps_halve_as_worked_out_by_hand(variant: str, expected: list[float]) 
     assert [x for (x,) in asked] == pytest.approx(expected, abs=1e-12)
 
 
-def test_each_sample_halves_its_own_step() -> None:
-    """One whose top is out of reach goes straight to the edge of its ball and stays there."""
-    both, _ = climb(0.53, 0.5, 0.1)
-    assert [x for x, _ in both] == pytest.approx(BY_HAND, abs=1e-12)
-    assert {x for _, x in both[1:]} == {0.35}
-
-
 @pytest.mark.parametrize(("keep", "asked", "result"), [("best", 4, 0.5), ("last", 3, 0.59375)])
 def test_the_best_point_is_kept_and_the_last_one_where_asked_for(keep: str, asked: int, result: float) -> None:
     """Three steps overshoot, halved after the first and the second."""

@@ -36,22 +36,6 @@ class Noting(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("name", FOLLOWING)
-def test_the_ball_is_that_of_every_channel(name: str) -> None:
-    """The sum of two channels passes 1 within 2 eps of it, and nowhere else."""
-    model, eps = nn.Module(), 8 / 255
-    model.forward = lambda x: torch.cat([1 - x.sum(1, keepdim=True), x.sum(1, keepdim=True) - 1], dim=1)
-    first = torch.linspace(0.3, 0.6, 8 * 6 * 4).reshape(1, 1, 8, 6, 4)
-    images = torch.cat([first, torch.full_like(first, 0.55)], dim=1)
-    labels = (images.sum(1, keepdim=True) > 1).long()
-    changes = {"min_scale": 1.0, "max_scale": 1.0} if name == "dynamic_scaling" else {}
-    adversarial = example(name, **changes)(model, images, labels).adversarial
-    reach = (images.sum(1, keepdim=True) - 1).abs()
-    flipped = (adversarial.sum(1, keepdim=True) > 1).long() != labels
-    decided = (reach - 2 * eps).abs() > 1e-5
-    assert torch.equal(flipped[decided], (reach < 2 * eps)[decided])
-
-
 @every_attack
 def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
     """By a network that has no use for the other, which comes back to the bit."""
@@ -134,9 +118,6 @@ def test_every_channel_has_gates_of_its_own() -> None:
     own, other, found = spectra
     for i, opened in enumerate(([0, 1], [2])):
         assert np.allclose(found[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
-
-
-# What is refused, and what tells attacks apart
 
 
 @pytest.mark.parametrize("name", ["gn", "pgd", "sa2", "sea"])

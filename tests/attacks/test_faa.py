@@ -140,15 +140,6 @@ def test_the_gradient_is_that_of_the_gates_in_the_sigmoid_of_score_and_draw() ->
         assert gradient[:, n].numpy() == pytest.approx(-0.7 * change * slope, abs=1e-12)
 
 
-def test_the_gradient_reaches_the_gates() -> None:
-    """Steps on the scores change what a run without draws ends with."""
-    images, labels, reference = wave(5)
-    draws = torch.full((1, 6, BANDS), 0.4)  # every gate is closed in every draw
-    attack = make("faa", bands=BANDS, portion=0.125, steps=6, keep="last", reconstruction_weight=0.0)
-    result = attack(Threshold(), images, labels, start=draws, reference=reference)
-    assert result.state[0].nonzero().flatten().tolist() == [5]
-
-
 def test_the_best_gates_of_all_steps_are_kept() -> None:
     """Scores that stay at 0 end with every gate closed: what was drawn before is stronger."""
     images, labels = volumes()

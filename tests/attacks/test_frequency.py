@@ -33,11 +33,7 @@ def test_leaving_the_bounds_raises(name: str, bad: float, monkeypatch: pytest.Mo
 def test_a_bound_that_float32_rounds_up_is_kept(name: str, budget: dict[str, float]) -> None:
     """61.9 is 61.9000015 in float32, and 1 + 0.7 is 1.70000005."""
     state = run(name, **budget).state
-    assert state is not None
     assert float(state.max()) > attack(name, **budget).bounds[1]
-
-
-# Null rows
 
 
 @pytest.mark.parametrize("name", ["vafa", "vafa_2d"])
@@ -45,8 +41,6 @@ def test_null_rows_of_vafa(name: str) -> None:
     rows = [run(name, control=control) for control in ("uniform", "random")]
     assert [(row.num_forwards, row.num_backwards) for row in rows] == [(0, 0)] * 2
     uniform, random = (row.state for row in rows)
-    assert uniform is not None
-    assert random is not None
     assert torch.equal(uniform, torch.full_like(uniform, 20.0))
     assert 5 <= float(random.min()) < 6
     assert 19 < float(random.max()) <= 20
@@ -73,9 +67,6 @@ def test_who_draws(control: str, draws: bool) -> None:
         assert attack(f"vafa{dimensions}", control=control).is_stochastic == (control == "random")
 
 
-# Windows
-
-
 @ALL_FOUR
 @pytest.mark.parametrize("shape", [(8, 8, 4), (9, 6, 4), (5, 8, 3), (4, 4, 1)])
 def test_state_comes_in_blocked_layout_inside_its_bounds(name: str, shape: tuple[int, int, int]) -> None:
@@ -83,7 +74,6 @@ def test_state_comes_in_blocked_layout_inside_its_bounds(name: str, shape: tuple
     images, labels = volumes(shape=shape)
     result = attack(name)(Net(), images, labels)
     assert result.adversarial.shape == images.shape
-    assert result.state is not None
     assert result.state.shape == (2, *layout(name, shape))
     low, high = attack(name).bounds
     assert low - 1e-6 <= float(result.state.min()) <= float(result.state.max()) <= high + 1e-6
@@ -105,12 +95,8 @@ def test_the_start_comes_in_blocked_layout(name: str) -> None:
     assert torch.equal(again.adversarial, drawn.adversarial)
     with pytest.raises(UserError, match=re.escape(f"expected a start of shape {(2, *layout(name))}, got")):
         attack(name, control="random")(Net(), images, labels, start=images)
-    assert drawn.state is not None
     with pytest.raises(UserError, match=rf"{name}: expected a start in \[.*\], got"):
         attack(name, control="random")(Net(), images, labels, start=drawn.state * 3)
-
-
-# Early stop
 
 
 @pytest.mark.parametrize(("targeted", "labels_are"), [(False, 0), (True, 1)])
@@ -122,14 +108,9 @@ def test_a_sample_that_is_entirely_reached_stops(name: str, targeted: bool, labe
     labels[1] = torch.tensor([0, 1]).repeat(128).reshape(labels[1].shape)
     options = {"targeted": targeted} | ({} if name == "vafa_2d" else {"ssim_weight": 0.0})
     long, short = (attack(name, steps=steps, **options)(Fixed(1, 0.1), images, labels) for steps in (4, 1))
-    assert long.state is not None
-    assert short.state is not None
     assert torch.equal(long.adversarial[0], short.adversarial[0])
     assert torch.equal(long.state[0], short.state[0])
     assert not torch.equal(long.adversarial[1], short.adversarial[1])
-
-
-# Order
 
 
 @BOTH
@@ -175,9 +156,6 @@ def mask_of(name: str, band: str, with_dc: bool) -> Tensor:
     return mask
 
 
-# Formulas
-
-
 @pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
@@ -185,7 +163,6 @@ def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
     result = attack(name, control="random", band="low", variant=variant)(Net().double(), images, labels)
     clean, adversarial = (spectrum(name, x - 0.5) for x in (images, result.adversarial))
     mask = mask_of(name, "low", with_dc=variant == "paper")  # DC is exempt in the released code only
-    assert result.state is not None
     assert torch.allclose(adversarial, clean * torch.where(mask, result.state, 1.0), rtol=0, atol=1e-12)
 
 
@@ -225,13 +202,9 @@ def test_the_cosine_is_raised_times_the_task_loss_towards_a_target() -> None:
     assert torch.allclose(result.losses[0], expected, rtol=1e-9)
 
 
-# Variants
-
-
 def test_paper_ascends_from_one_and_hardly_reaches_its_bound() -> None:
     with pytest.warns(UserWarning, match="q_max = 20 has no effect"):
         state = run("vafa", variant="paper", steps=3).state
-    assert state is not None
     assert float(state.min()) == 1.0
     assert float(state.max()) <= 4.0
 
@@ -247,8 +220,6 @@ def test_nobody_is_warned_of_a_bound_within_reach() -> None:
 def test_paper_of_sa2_sets_what_lies_outside_the_band_to_one(name: str) -> None:
     mask = mask_of(name, "low", with_dc=True)
     paper, released = (run(name, band="low", variant=v).state for v in ("paper", "released"))
-    assert paper is not None
-    assert released is not None
     assert torch.equal(paper[..., ~mask], torch.ones_like(paper[..., ~mask]))
     assert not torch.equal(released[..., ~mask], torch.ones_like(released[..., ~mask]))
 
@@ -264,29 +235,14 @@ def test_the_released_ssim_in_2d_needs_a_cube() -> None:
     attack("sa2_2d", ssim_weight=0.75, control="random")(Net(), images, labels)
 
 
-def test_the_paper_s_ssim_in_2d_is_that_of_the_window() -> None:
-    """At rho 0 the volumes are alike: the loss of the task alone is left, where the released one adds a distance."""
-    images, labels = volumes(shape=(8, 8, 8))
-    one = {"rho": 0.0, "steps": 1, "variant": "paper"}
-    with_ssim, without = (attack("sa2_2d", ssim_weight=w, **one)(Net(), images, labels).losses for w in (0.75, 0.0))
-    assert torch.allclose(with_ssim, without, rtol=0, atol=1e-6)
-    turned = attack("sa2_2d", ssim_weight=0.75, rho=0.0, steps=1)(Net(), images, labels).losses
-    alone = attack("sa2_2d", rho=0.0, steps=1)(Net(), images, labels).losses
-    assert bool((turned < alone - 0.5).all())
-
-
-@pytest.mark.parametrize("block", [8, 32])
-def test_air_stays_finite_and_dark_in_float32(block: int) -> None:
-    images = torch.zeros(1, 1, 32, 32, 32)
-    images[:, :, :, :, :8] = torch.rand(1, 1, 32, 32, 8, generator=torch.Generator().manual_seed(2))
+def test_air_stays_finite_and_dark_in_float32() -> None:
+    """Beside blocks of air alone, in which each slice reconstructs to one value."""
+    images = torch.zeros(1, 1, 16, 16, 16)
+    images[..., :8] = torch.rand(1, 1, 16, 16, 8, generator=torch.Generator().manual_seed(2))
     labels = torch.zeros(images.shape, dtype=torch.long)
-    result = attack("vafa", block=block, control="uniform")(Net(), images, labels)
+    result = attack("vafa", block=8, control="uniform")(Net(), images, labels)
     assert bool(torch.isfinite(result.adversarial).all())
-    if block == 8:  # Blocks of air alone: each slice reconstructs to one value.
-        assert float(result.adversarial[..., 8:].max()) < 0.01
-
-
-# Parameters
+    assert float(result.adversarial[..., 8:].max()) < 0.01
 
 
 def test_one_attack_has_one_identity() -> None:

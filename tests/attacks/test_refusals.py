@@ -162,9 +162,6 @@ def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any])
         make(name, **(EXAMPLES[name] | changes), restarts=2)
 
 
-# What a call refuses: one final method
-
-
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
     [

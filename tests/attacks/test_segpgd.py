@@ -36,10 +36,6 @@ def ramp() -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def moved(result: AttackResult, images: Tensor) -> Tensor:
-    return ((result.adversarial - images) / STEP).round().long()
-
-
 def away_from(labels: Tensor) -> Tensor:
     """The direction in which a voxel of the threshold model leaves its label."""
     return 1 - 2 * labels
@@ -54,9 +50,6 @@ def terms(images: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray, np.nd
     index = labels.reshape(batch, -1).numpy()
     own = np.take_along_axis(p, index[:, None], axis=1)[:, 0]
     return -np.log(own), own / np.sqrt((p**2).sum(axis=1)), p.argmax(axis=1) == index
-
-
-# The papers' objectives
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -80,13 +73,6 @@ def test_cospgd_weighs_every_voxel_by_its_cosine(targeted: bool) -> None:
     assert np.allclose(found[0].numpy(), expected, rtol=1e-12)
 
 
-def test_the_first_step_of_segpgd_moves_right_voxels_alone() -> None:
-    images, labels = ramp()
-    right = ((images > 0.5).long() == labels).long()
-    first = attack("segpgd", Threshold(), images, labels, steps=1)
-    assert torch.equal(moved(first, images), right * away_from(labels))
-
-
 @BOTH
 def test_no_voxel_is_let_go_once_it_is_wrong(name: str) -> None:
     """A cosine that were differentiated too would hold voxels where their label is unlikely, but not impossible."""
@@ -94,9 +80,6 @@ def test_no_voxel_is_let_go_once_it_is_wrong(name: str) -> None:
     result = attack(name, Threshold(), images, labels, steps=20, eps=0.2, step_size=0.02)
     last = result.adversarial - images
     assert bool((last * away_from(labels) >= 0.2 - 0.02 - 1e-9).all())
-
-
-# The released copies
 
 
 @BOTH

@@ -58,25 +58,6 @@ def test_the_network_is_shown_blocks_with_noise_and_a_multiplied_spectrum() -> N
 
 
 @BOTH
-def test_blocks_stand_in_raster_order(name: str) -> None:
-    """With no noise and factors that are 1 but in one block, only that block changes."""
-    images, labels = volumes(1, (8, 8, 4), torch.float64)
-    start = draws(name, images, 1, 1)
-    start["unif"][:] = 0.5
-    start["gauss"][:] = 0
-    if name == "ssa":
-        start["unif"][0, 0, 0, 0, 1] = 0.9  # blocks count along W before H
-    else:
-        start["unif"][0, 0, 0, 0, :, 1] = 0.9
-    model = Watched().double()
-    make(name, **SMALL)(model, images, labels, start=start)
-    changed = ((model.shown[0] - images).abs() > 1e-9)[0, 0]
-    expected = torch.zeros_like(changed)
-    expected[:4, 4:, :] = True
-    assert torch.equal(changed, expected)
-
-
-@BOTH
 def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
     """The gradient is the one at the volume that was shown, not led back through the transform."""
     images, labels = volumes(1, (8, 8, 4), torch.float64)
@@ -110,15 +91,9 @@ def test_draws_are_those_of_the_samples_generators_in_the_order_of_passes(name: 
     assert torch.equal(attack(Net(), images, labels, start=given).adversarial, drawn.adversarial)
 
 
-# The released slices
-
-
 def test_released_needs_cubes() -> None:
     with pytest.raises(UserError, match=r"^ssa_2d: released turns windows: expected equal sides, got 8x8x4: use"):
         make("ssa_2d", variant="released")(Net(), *volumes())
-
-
-# Parameters and draws that are wrong
 
 
 @BOTH

@@ -76,14 +76,6 @@ def test_what_has_stopped_does_not_go_on(name: str) -> None:
     assert torch.equal(long.adversarial, short.adversarial)
 
 
-def test_masked_losses_are_compared_by_the_cross_entropy() -> None:
-    _, labels = volumes()
-    for loss in ("mask-ce", "mask-ce-balanced"):
-        task = task_on(labels, None, None, loss)
-        ce = nn.functional.cross_entropy(task.logits(task.clean), labels[:, 0], reduction="none")
-        assert torch.allclose(task.value(task.clean), ce.flatten(1).mean(1))
-
-
 @BOTH
 def test_the_best_of_a_frequency_attack_has_the_highest_objective(name: str) -> None:
     """The SSIM loss with it, as recorded before each step; other volumes have the highest task loss."""

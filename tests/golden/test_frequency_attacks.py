@@ -144,7 +144,6 @@ def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeyp
     reference = load(golden, name)
     run = teacher_forced(name, reference, reference_network(golden), monkeypatch)
     state = run.result.state
-    assert state is not None
     difference = float((run.result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
     losses = -run.result.losses.double().mean(dim=1)
     expected = torch.from_numpy(reference.arrays["losses"])
@@ -185,34 +184,9 @@ def test_free_run_in_float64_is_the_released_one(golden: Find, name: str, monkey
         reference.labels,
         start=None if start is None else start.double(),
     )
-    assert result.state is not None
     difference = float((result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
     bound = FREE_RUN[name]
-    assert bound is not None
     assert difference <= max(2e-6, 3 * bound)
-
-
-FIRST = ["vafa3d_q20_s3_b8_ssim", "saa3d_r04_b16_s10_ld02_ls075", "vafa2d_q20_s5_b8", "saa2d_r04_b8_s5_nossim"]
-
-
-@pytest.mark.parametrize("name", FIRST)
-def test_first_gradient_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32, to 1e-4 of the largest entry."""
-    from freqbench.attacks.core.task import Task
-
-    reference = load(golden, name)
-    attack, first = as_attack(name, reference), []
-    gradient_and = Task.gradient_and
-
-    def keep(self: Task, x: Tensor, objective: Any) -> Any:
-        gradient, besides = gradient_and(self, x, objective)
-        first.append(gradient.clone())
-        return gradient, besides
-
-    monkeypatch.setattr(Task, "gradient_and", keep)
-    attack(reference_network(golden), reference.images, reference.labels, start=start_of(reference))
-    expected = in_voxels(reference.arrays["grad_0"], reference)
-    assert float((-first[0] - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize("name", DROPPED)

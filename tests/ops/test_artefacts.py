@@ -94,9 +94,6 @@ def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
     assert np.allclose(with_spikes(x, 0.1, frequency, phase), expected.numpy(), atol=1e-8)
 
 
-# Blur, light, coarse voxels
-
-
 @pytest.mark.parametrize("sigma", [0.4, 0.9, 1.6, 2.4])
 def test_blur_is_scipy_s_gaussian_filter(sigma: float) -> None:
     x = uniform(2, 2, *SHAPE)
@@ -121,21 +118,10 @@ def test_coarser_voxels_are_means_of_blocks_read_linearly(factor: int) -> None:
     assert np.allclose(coarser(torch.from_numpy(x)[None, None], factor)[0, 0], blocks)
 
 
-def test_parts_that_are_no_whole_voxels_count_by_their_share() -> None:
-    """Three voxels in two parts: means of one and a half voxels each."""
-    x = torch.tensor([0.0, 0.6, 0.9], dtype=torch.float64).reshape(1, 1, 3, 1, 1)
-    found = coarser(x, 1.5).flatten()
-    first, second = (0.0 + 0.3) / 1.5, (0.3 + 0.9) / 1.5
-    assert np.allclose(found, [first + (second - first) * max(0, (0.5 - 0.75) / 1.5), (first + second) / 2, second])
-
-
 def test_an_axis_of_one_voxel_stays() -> None:
     x = uniform(1, 1, 6, 5, 1)
     assert coarser(x, 3.0).shape == x.shape
     assert torch.isfinite(blurred(x, 1.6)).all()
-
-
-# Noise of CT
 
 
 def normals(*shape: int) -> torch.Tensor:

@@ -13,14 +13,11 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.ops.losses import (
-    COMPARED_BY,
     EVERYTHING,
     LOSSES,
     Loss,
     Scope,
-    cosine_to_label,
     dice_of_set,
-    is_as_labelled,
 )
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -143,13 +140,6 @@ def test_gradient_equals_finite_differences(name: str) -> None:
 
 
 @every_loss
-def test_a_sample_does_not_know_its_batch(name: str) -> None:
-    logits, labels, truth = random_task(3)
-    alone = [call(name, *(tensor[i : i + 1] for tensor in (logits, labels, truth))) for i in range(3)]
-    assert torch.allclose(call(name, logits, labels, truth), torch.cat(alone), rtol=1e-12)
-
-
-@every_loss
 def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
     """The same number as from a volume that holds those voxels and no others."""
     logits, labels, truth = random_task()
@@ -174,14 +164,6 @@ def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
         assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_dice_of_some_classes_is_the_mean_of_their_terms() -> None:
-    logits, labels, _ = random_task()
-    p, o = logits.softmax(1), one_hot(labels)
-    terms = 1 - 2 * (p * o).flatten(2).sum(2) / ((p**2).flatten(2).sum(2) + o.flatten(2).sum(2) + 1e-6)
-    found = LOSSES["dice"](logits, labels, Scope(classes=torch.tensor([1, 4])))
-    assert torch.allclose(found, (terms[:, 1] + terms[:, 4]) / 2)
-
-
 @every_loss
 def test_nothing_to_attack_is_no_gradient(name: str) -> None:
     logits, labels, truth = random_task()
@@ -191,32 +173,11 @@ def test_nothing_to_attack_is_no_gradient(name: str) -> None:
     assert bool(value.isfinite().all())
 
 
-@every_loss
-def test_the_wrong_class_at_every_voxel_has_a_higher_loss_than_the_right_one(name: str) -> None:
-    """Of masked losses that holds for what they are compared by."""
-    _, labels, truth = random_task()
-    right, wrong = (one_hot(y) for y in (labels, (labels + 1) % 5))
-    name = COMPARED_BY.get(name, name)
-    truth = torch.where(truth == labels, (labels + 1) % 5, truth)
-    assert bool((call(name, wrong, labels, truth) > call(name, right, labels, truth)).all())
-
-
-@pytest.mark.parametrize(("name", "fewest"), [("dlr", 3), ("dlr-targeted", 4)])
-def test_too_few_classes_are_one_line(name: str, fewest: int) -> None:
-    for num_classes in (2, 3):
-        logits, labels, truth = random_task(num_classes=num_classes)
-        if num_classes < fewest:
-            with pytest.raises(UserError, match=f"^{name}: expected at least {fewest} classes, got {num_classes}: use"):
-                call(name, logits, labels, truth)
-
-
 def test_dlr_targeted_asks_for_the_truth() -> None:
     logits, labels, _ = random_task()
     with pytest.raises(UserError, match=r"^dlr-targeted: expected the true labels beside the target"):
         LOSSES["dlr-targeted"](logits, labels, EVERYTHING)
 
-
-# The fused Dice
 
 ARGUMENTS = {"softmax": True, "to_onehot_y": True, "squared_pred": True, "smooth_nr": 0, "smooth_dr": 1e-6}
 MONAI = {"dicece": DiceCELoss(**ARGUMENTS), "dice": DiceLoss(**ARGUMENTS)}
@@ -230,30 +191,6 @@ def test_the_mean_over_samples_and_its_gradient_are_monai_s(name: str) -> None:
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
     gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, theirs)]
     assert torch.allclose(*gradients, atol=1e-9)
-
-
-# Single voxels and sets of them
-
-
-def test_right_is_where_the_argmax_is_the_label() -> None:
-    logits, labels, _ = random_task()
-    assert torch.equal(is_as_labelled(logits, labels), logits.argmax(dim=1, keepdim=True) == labels)
-
-
-def test_cosine_to_the_label_is_torch_s() -> None:
-    logits, labels, _ = random_task()
-    expected = F.cosine_similarity(logits.softmax(dim=1), one_hot(labels), dim=1)
-    assert torch.allclose(cosine_to_label(logits.softmax(dim=1), labels)[:, 0], expected, rtol=1e-12)
-
-
-def test_dice_of_a_set_pools_voxels_classes_and_samples() -> None:
-    logits, labels, _ = random_task()
-    p, o = logits.softmax(dim=1), one_hot(labels)
-    members = torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.4
-    chosen = members.expand_as(p)
-    overlap, sizes = (p * o)[chosen].sum(), (p.square() + o.square())[chosen].sum()
-    expected = 1 - (2 * overlap + 1e-5) / (sizes + 1e-5)
-    assert float(dice_of_set(p, labels, members)) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_an_empty_set_gives_nothing_and_no_gradient() -> None:

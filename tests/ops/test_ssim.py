@@ -103,16 +103,6 @@ def test_gradcheck(block: Block | None) -> None:
     assert torch.autograd.gradcheck(ssim_loss(x, block), y.requires_grad_())
 
 
-def test_a_sample_does_not_depend_on_its_batch() -> None:
-    x, y = volumes(3, 1, 8, 8, 8)
-    together = ssim_loss(x, (4, 4, 4))(y)
-    alone = torch.cat([ssim_loss(x[i : i + 1], (4, 4, 4))(y[i : i + 1]) for i in range(3)])
-    assert torch.allclose(together, alone, rtol=1e-12)
-
-
-# inside the body
-
-
 def smoothed(x: np.ndarray) -> np.ndarray:
     """The Gaussian window of three taps along every axis by scipy, where all of it lies inside."""
     for axis in range(3):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, final
+from typing import ClassVar, NoReturn, final
 
 import torch
 from torch import Tensor, nn
@@ -102,17 +102,16 @@ class Attack(ABC):
             parameter, value = self.parameters.get(field.name), getattr(self, field.name)
             complaint = parameter.check(value) if parameter else None
             if complaint:
-                raise ParameterError(self.name, field.name, complaint)
+                self.refuse(field.name, complaint)
             if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
                 # 20 and 20.0 are one attack, told apart by nothing that depends on its parameters.
                 object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:
-            expected = " or ".join(self.variants)
-            raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
+            self.refuse("variant", f"expected {' or '.join(self.variants)}, got {self.variant!r}")
         if self.scope not in self.scopes:
             whole = "only a perturbation of voxels is made for a whole volume"
             reason = whole if self.scope == "volume" else "it is never made of windows one by one"
-            raise ParameterError(self.name, "scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
+            self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
         if self.filter is not None:
             object.__setattr__(self, "filter", tuple(self.filter))
         if self.channels is not None:
@@ -143,6 +142,10 @@ class Attack(ABC):
         """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
         return self.scope == "volume"
 
+    def refuse(self, parameter: str, complaint: str) -> NoReturn:
+        """Raise a ParameterError in the attack's name."""
+        raise ParameterError(self.name, parameter, complaint)
+
     def check_classes(self, num_classes: int) -> None:
         """Raise a ParameterError for what a model of so many classes cannot take; called before anything else."""
         return
@@ -151,7 +154,7 @@ class Attack(ABC):
         """Raise a ParameterError for channels that volumes of so many do not have; called before anything else."""
         highest = max(self.channels or (0,))
         if highest >= num_channels:
-            raise ParameterError(self.name, "channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
+            self.refuse("channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
 
     def prepare(self, task: Task) -> None:
         """Set a task up before `perturb`: what is raised, where, and towards which labels."""
@@ -239,6 +242,8 @@ class Attack(ABC):
             raise UserError(f"{self.name}: expected images in [0, 1], got {outside}: {reason}")
 
     def _check_reference(self, images: Tensor, reference: Tensor | None) -> None:
+        if reference is None and self.needs_reference:
+            raise UserError(f"{self.name}: expected a reference, got none: give volumes of another case")
         if reference is None:
             return
         if not self.needs_reference:

@@ -63,8 +63,7 @@ class Ensemble(LinfAttack):
         if self.organs is not None:
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.targeted:
-            complaint = "expected false, got true: members are judged by the Dice against the truth"
-            raise ParameterError(self.name, "targeted", complaint)
+            self.refuse("targeted", "expected false, got true: members are judged by the Dice against the truth")
 
     @property
     @abstractmethod
@@ -82,7 +81,7 @@ class Ensemble(LinfAttack):
         for entry, loss in losses.items():
             if num_classes < FEWEST_CLASSES.get(loss, 0):
                 complaint = f"expected at least {FEWEST_CLASSES[loss]} classes for {entry}, got {num_classes}"
-                raise ParameterError(self.name, parameter, f"{complaint}: leave it out")
+                self.refuse(parameter, f"{complaint}: leave it out")
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for every member."""
@@ -100,8 +99,7 @@ class Ensemble(LinfAttack):
     def require_steps(self) -> None:
         """Refuse fewer steps than runs with a radius that shrinks have to take."""
         if self.steps < FEWEST_STEPS:
-            complaint = f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}"
-            raise ParameterError(self.name, "steps", complaint)
+            self.refuse("steps", f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}")
 
     def apgd(self, loss: str, schedule: Schedule | None = None) -> APGD:
         """Auto-PGD as a member; `dlr-targeted` aims for the class of least clean probability at each voxel."""

@@ -12,7 +12,7 @@ from freqbench.attacks.core.base import Attack, LinfAttack
 from freqbench.attacks.core.parameters import SCOPES
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, canonical, highest_class
 from freqbench.attacks.core.task import Best, Task
-from freqbench.core.errors import ParameterError, UserError
+from freqbench.core.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
 
 
@@ -38,29 +38,22 @@ class AimedAttack(Attack):
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.target is not None:
             object.__setattr__(self, "target", canonical(self.target))
-        for parameter, complaint in (("targeted", self._about_labels()), ("organs", self._about_organs())):
-            if complaint:
-                raise ParameterError(self.name, parameter, complaint)
-
-    def _about_labels(self) -> str | None:
         if self.targeted and self.target is not None:
-            return "expected false beside a target rule, got true: with a rule the labels are the truth"
+            self.refuse(
+                "targeted", "expected false beside a target rule, got true: with a rule the labels are the truth"
+            )
         if self.targeted and self.organs is not None:
-            return "expected false beside organs, got true: these are found by the truth: use a target rule"
-        return None
-
-    def _about_organs(self) -> str | None:
-        if self.organs is None or not isinstance(self.target, tuple) or set(self.organs) & set(self.target[1:]):
-            return None
-        kind, *classes = self.target
-        return f"expected one of those to {kind}, {classes}, got {list(self.organs)}: these would keep their labels"
+            complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
+            self.refuse("targeted", complaint)
+        if self.organs is not None and isinstance(self.target, tuple) and not set(self.organs) & set(self.target[1:]):
+            expected = f"expected one of those to {self.target[0]}, {list(self.target[1:])}"
+            self.refuse("organs", f"{expected}, got {list(self.organs)}: these would keep their labels")
 
     def check_classes(self, num_classes: int) -> None:
         """No class is named beyond the last."""
         for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
             if highest >= num_classes:
-                complaint = f"expected classes in 0..{num_classes - 1}, got {highest}"
-                raise ParameterError(self.name, parameter, complaint)
+                self.refuse(parameter, f"expected classes in 0..{num_classes - 1}, got {highest}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +87,16 @@ class GradientAttack(AimedAttack):
             for field in fields(self):
                 if field.name in (*AimedAttack.__annotations__, *GradientAttack.__annotations__):
                     object.__setattr__(self, field.name, field.default)
-        for parameter, complaint in (("restarts", self._about_restarts()), ("loss", self._about_loss())):
-            if complaint:
-                raise ParameterError(self.name, parameter, complaint)
+        if self.restarts > 1 and not self.is_stochastic:
+            self.refuse("restarts", f"expected 1, got {self.restarts}: without a random draw every run is the same")
+        if self.loss_name == "dlr-targeted" and self.target is None:
+            self.refuse("loss", "expected a target rule beside dlr-targeted, as it weighs the target against the truth")
+        if self.targeted and self.loss_name in COMPARED_BY:
+            expected = "expected a loss without a mask beside targeted"
+            self.refuse("loss", f"{expected}, got {self.loss_name!r}: use a target rule, or ce")
         if self.restarts > 1:
             # Runs were once chosen by their loss; rows of a single run are as they were, and so is their identity.
             object.__setattr__(self, "revision", type(self).revision + 1)
-
-    def _about_restarts(self) -> str | None:
-        if self.restarts == 1 or self.is_stochastic:
-            return None
-        return f"expected 1, got {self.restarts}: without a random draw every run is the same"
-
-    def _about_loss(self) -> str | None:
-        if self.loss_name == "dlr-targeted" and self.target is None:
-            return "expected a target rule beside dlr-targeted, as it weighs the target against the truth"
-        if self.targeted and self.loss_name in COMPARED_BY:
-            return f"expected a loss without a mask beside targeted, got {self.loss_name!r}: use a target rule, or ce"
-        return None
 
     @property
     def loss_name(self) -> str:
@@ -147,8 +132,7 @@ class GradientAttack(AimedAttack):
         """Enough classes for the loss, and none named beyond the last."""
         fewest = FEWEST_CLASSES.get(self.loss_name, 0)
         if num_classes < fewest:
-            complaint = f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce"
-            raise ParameterError(self.name, "loss", complaint)
+            self.refuse("loss", f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce")
         super().check_classes(num_classes)
 
     def prepare(self, task: Task) -> None:

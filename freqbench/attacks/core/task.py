@@ -65,7 +65,7 @@ class Task:
         scope: what of a sample the loss looks at.
         best: where `gradient` and `look` offer the volumes that they look at, or None.
         start: what replaces the draws, or None.
-        reference: volumes of other cases, of the shape of `clean`, or None.
+        reference: volumes of other cases, of the shape of `clean`; where none are needed, `clean`.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
         num_forwards: model passes of all samples; `num_backwards`: gradient passes.
@@ -95,7 +95,7 @@ class Task:
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
-        self.reference = None if reference is None else self._attacked(reference.detach()).to(self.clean)
+        self.reference = self.clean if reference is None else self._attacked(reference.detach()).to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
@@ -274,16 +274,14 @@ class Task:
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
         """The gradient of `loss` at points that `render` makes volumes of, and what these are compared by, `[B]`."""
 
-        def objective(point: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        def objective(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(render(point))
             raised = self.raised(logits)
             values = self.compared(logits, raised)
-            return raised, (values, values if self.best is None else self._worth(logits, values))
+            self.offer(logits, point, values)
+            return raised, values
 
-        gradient, (values, worth) = self.gradient_and(x, objective)
-        if self.best is not None:
-            self.best.offer(worth, x)
-        return gradient, values
+        return self.gradient_and(x, objective)
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
         """`gradient`, for an objective that returns something else beside its values, which is handed on."""
@@ -319,12 +317,6 @@ class Task:
     def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
         """The value with which volumes are offered as `best`."""
         return self._success(logits) if self.best is not None and self.best.by_success else compared
-
-    def given_reference(self) -> Tensor:
-        """The `reference` of the call; a UserError where there is none."""
-        if self.reference is None:
-            raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
-        return self.reference
 
     def _attacked(self, volumes: Tensor) -> Tensor:
         return volumes if self._channels is None else volumes[:, list(self._channels)]
