@@ -166,15 +166,6 @@ def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
     assert torch.allclose(adversarial, clean * torch.where(mask, result.state, 1.0), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "block"), [("dfb", (4, 4, 3)), ("dfb_2d", 4)])
-def test_dfb_of_a_window_that_blocks_do_not_tile_is_that_of_the_reflected_one(name: str, block: Any) -> None:
-    images, labels = volumes(shape=(6, 8, 3))
-    whole = torch.nn.functional.pad(images, (0, 0, 0, 0, 0, 2), mode="reflect")
-    drop = make(name, band="high", block=block)
-    reflected = drop(Net(), whole, torch.zeros(whole.shape, dtype=torch.long)).adversarial
-    assert torch.allclose(drop(Net(), images, labels).adversarial, reflected[:, :, :6], rtol=0, atol=1e-6)
-
-
 @pytest.mark.filterwarnings("ignore:vafa. from q_min")
 @pytest.mark.parametrize(("name", "weight"), [("vafa", 1.0), ("sa2", 0.2)])
 def test_the_paper_s_objective_is_the_dice_less_ssim_loss(name: str, weight: float) -> None:

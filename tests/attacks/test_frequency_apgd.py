@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import make
 from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
+from freqbench.ops.blocks import merge, split
 from freqbench.ops.quantisation import reach
 
 SHAPE, BLOCK = (8, 6, 5), (4, 3, 5)
@@ -38,11 +39,8 @@ def drawn(seed: int, *, low: float = 0.0, high: float = 1.0, shape: tuple[int, .
 
 def tiles(volume: Tensor) -> NDArray[np.float64]:
     """Blocks `[N, h, w, d]` of a volume that they tile."""
-    h, w, d = BLOCK
-    array = volume[0, 0].numpy()
-    counts = [size // side for size, side in zip(array.shape, BLOCK, strict=True)]
-    cut = array.reshape(counts[0], h, counts[1], w, counts[2], d)
-    return cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, h, w, d)
+    found: NDArray[np.float64] = split(volume, BLOCK)[0, 0].numpy()
+    return found
 
 
 def transform(volume: Tensor) -> NDArray[np.float64]:
@@ -96,7 +94,7 @@ def test_the_table_makes_the_volume(renormalize: bool, control: str) -> None:
     made = tiles(result.adversarial)
     blocks = back(table * np.round(transform(255 * images - 128) / table)) + 128
     if renormalize:  # slices run through blocks: put together first
-        whole = blocks.reshape(2, 2, 1, *BLOCK).transpose(0, 3, 1, 4, 2, 5).reshape(SHAPE)
+        whole = merge(torch.from_numpy(blocks)[None, None], SHAPE)[0, 0].numpy()
         low, high = whole.min(axis=(0, 1), keepdims=True), whole.max(axis=(0, 1), keepdims=True)
         blocks = tiles(torch.from_numpy((whole - low) / (high - low))[None, None])
     else:

@@ -12,7 +12,6 @@ from attacks.examples import (
     GRADIENT,
     STOCHASTIC,
     SmallNet,
-    Threshold,
     every_gradient_attack,
     example,
     generators,
@@ -112,16 +111,6 @@ def test_labels_of_other_structures_have_no_say(name: str, changes: dict[str, An
     one, other = (attack(SmallNet(), images, y) for y in (labels, torch.where(labels == 1, 1, 2 - labels)))
     assert torch.equal(one.adversarial, other.adversarial)
     assert torch.equal(one.losses, other.losses)
-
-
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd", "segpgd", "cospgd", "ssa", "padam"])
-def test_voxels_of_other_structures_stay(name: str) -> None:
-    """On a model that looks at each voxel alone, and where a gradient says which voxels to move."""
-    images, _ = volumes()
-    labels = (images > 0.5).long()
-    quiet = {"random_start": False} if takes(name, "random_start") else {}
-    moved = plain(name, organs=(1,), **quiet)(Threshold(), images, labels).adversarial != images
-    assert torch.equal(moved, labels == 1)
 
 
 @every_gradient_attack

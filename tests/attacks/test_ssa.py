@@ -91,7 +91,8 @@ def test_draws_are_those_of_the_samples_generators_in_the_order_of_passes(name: 
     assert torch.equal(attack(Net(), images, labels, start=given).adversarial, drawn.adversarial)
 
 
-def test_released_needs_cubes() -> None:
+def test_released_takes_ten_spectra_and_needs_cubes() -> None:
+    assert make("ssa_2d", variant="released").passes == (100, 100)
     with pytest.raises(UserError, match=r"^ssa_2d: released turns windows: expected equal sides, got 8x8x4: use"):
         make("ssa_2d", variant="released")(Net(), *volumes())
 

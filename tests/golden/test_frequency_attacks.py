@@ -60,14 +60,13 @@ STEADY = [name for name, bound in FREE_RUN.items() if bound is not None]
 FREE_BY_DEFAULT = [
     "vafa3d_q20_s1_b8_ssim",
     "vafa3d_q20_s3_b8_ssim_noncubic",
-    "vafa3d_saacopy_q20_s5_b16_ssim",
-    "saa3d_r02_b32_s3_ld001_ls1",
     "saa3d_r03_b8_s3_noncubic",
     "saa3dcosine_r04_b16_s5",
     "vafa2d_q20_s5_b8",
     "saa2d_r04_b8_s5_low_nossim",
 ]
 FORCED_LATER = [name for name in SINGLE if "_s20_" in name or "_s10_" in name]
+FORCED_LATER += ["vafa3d_bmvccopy_q30_s5_b32_ssim", "saa3d_r04_b16_s5_middle", "saa3d_r04_b16_s5_nossim"]
 FILES = [*FREE_RUN, *DROPPED]
 
 

@@ -149,17 +149,6 @@ def test_magnitude_of_a_wave_stands_in_its_band() -> None:
     assert torch.allclose(band_magnitude(perturbation, 8), expected, rtol=1e-12)
 
 
-def test_magnitude_of_a_volume_that_blocks_do_not_tile_is_that_of_its_reflection() -> None:
-    perturbation = random(2, 1, 10, 8, 4) - 0.5
-    padded = np.pad(perturbation.numpy(), [(0, 0), (0, 0), (0, 6), (0, 0), (0, 0)], mode="reflect")
-    halves = (scipy.fft.dctn(half[:, 0], axes=(1, 2, 3), norm="ortho") for half in np.split(padded, 2, axis=2))
-    magnitude = np.mean([np.abs(half) for half in halves], axis=0)
-    i, j, k = np.indices((8, 8, 4))
-    low, high = i / 8 + j / 8 + k / 4 < 0.5, (7 - i) / 8 + (7 - j) / 8 + (3 - k) / 4 < 0.5
-    expected = np.stack([magnitude[:, band].mean(axis=1) for band in (low, ~low & ~high, high)], axis=1)
-    assert np.allclose(band_magnitude(perturbation, 8).numpy(), expected, rtol=1e-12)
-
-
 def test_a_band_without_coefficients_has_no_magnitude() -> None:
     assert band_magnitude(torch.ones(1, 1, 1, 1, 2), 8).isnan().tolist() == [[False, True, False]]
 
