@@ -52,9 +52,9 @@ class APGD(LinfGradientAttack):
     Args:
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
         random_start: begin at a uniform draw from the ball.
-        eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a
-            factor of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the
-            best volume of the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
+        eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
+            of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
+            the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
     `loss` is the Dice loss here, as the Dice is scored, where the paper has the cross-entropy (`ce`), and `keep` is
     `best`. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the second

@@ -24,13 +24,13 @@ class AutoAttack(Ensemble):
 
     Args:
         queries: forward passes of `square`, which begins with cubes of 0.8 of the window, as AutoAttack has it.
-        threshold: mean Dice at which a sample has fallen, or below: later members leave it alone. 0: where nothing
-            is left to lose. Above 0 the attack is one for a rate of success: what a member further on would have
-            added is left out of a mean Dice.
+        threshold: mean Dice at which a sample has fallen, or below: later members leave it alone. 0: where nothing is
+            left to lose. Above 0 the attack is one for a rate of success: what a member further on would have added is
+            left out of a mean Dice.
         members: in their order, `square` and, for every LOSS of `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
-            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for the class of least clean probability at
-            each voxel.
+            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for the class of least clean probability at each
+            voxel.
 
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
     reward, by a gradient for every class of one decision, where a volume has as many decisions as voxels. Cases are

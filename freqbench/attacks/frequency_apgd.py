@@ -58,9 +58,9 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         random_start: begin at a uniform draw between the bounds; false: halfway between them.
         control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
             `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
-        ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`),
-            which adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest
-            that the threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
+        ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
+            adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest that the
+            threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES

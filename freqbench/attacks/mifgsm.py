@@ -29,8 +29,7 @@ class MIFGSM(LinfGradientAttack):
     Args:
         steps: gradient steps; one forward and one backward pass each.
         decay: mu, at least 0; 0 makes it the basic iterative method.
-        step_size: alpha on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; None: eps /
-            steps.
+        step_size: alpha on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; None: eps / steps.
 
     **Differs from the paper**, where eps is 16/255: L is `loss`, by default the Dice + cross-entropy that segmentation
     networks are trained with, as theirs is the cross-entropy that a classifier is trained with. **From the authors'

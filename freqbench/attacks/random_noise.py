@@ -25,8 +25,8 @@ class RandomNoise(Attack):
 
     Args:
         linf: size of every voxel's change, on the [0, 1] intensity scale.
-        l2: Euclidean norm of a window's change on that scale, after clamping; all that fits into [0, 1] if it is
-            less. The records' column `l2` is that of a volume: about sqrt(n) times as much for n windows.
+        l2: Euclidean norm of a window's change on that scale, after clamping; all that fits into [0, 1] if it is less.
+            The records' column `l2` is that of a volume: about sqrt(n) times as much for n windows.
 
     `start`: the standard normals, `[B, C, H, W, D]`.
     """

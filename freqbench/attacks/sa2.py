@@ -41,8 +41,7 @@ class SA2(FrequencyAttack):
         step_size: length of a step of a multiplier; not scaled by rho.
         dice_weight: weight of the task loss.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
-        control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped
-            alike.
+        control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 
     `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 

@@ -38,8 +38,8 @@ class SSA(BlockAttack, LinfGradientAttack):
         steps: T; `num_spectra` forward and as many backward passes each.
         rho: how far the random factors of a spectrum may leave 1, in [0, 1).
         num_spectra: N; None: 20.
-        block: side of the DCT block in voxels, or three; 96 takes in a whole window of the papers. A window that
-            blocks do not tile is continued by reflection.
+        block: side of the DCT block in voxels, or three; 96 takes in a whole window of the papers. A window that blocks
+            do not tile is continued by reflection.
 
     `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, C, H, W, D]` and `unif` in [0, 1) in
     blocked layout `[steps, N, B, C, blocks, h, w, d]`.

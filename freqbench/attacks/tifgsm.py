@@ -22,8 +22,8 @@ class TIFGSM(MIFGSM):
 
     Args:
         kernel_size: weights a side of the kernel, an odd number; 1 smooths nothing.
-        sigma: standard deviation of the kernel in voxels; None: a third of its radius (kernel_size - 1) / 2, as in
-            the authors' code.
+        sigma: standard deviation of the kernel in voxels; None: a third of its radius (kernel_size - 1) / 2, as in the
+            authors' code.
 
     **Differs from the paper**: the kernel is Gaussian in three dimensions, over H, W and D alike whatever the spacing;
     theirs is in two. L as in `MIFGSM`.

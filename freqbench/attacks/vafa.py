@@ -43,11 +43,11 @@ class VAFA(FrequencyAttack):
     Args:
         q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
         q_min: smallest; None: 5, in `paper` 1.
-        renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no.
-            Without it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as
-            in the code of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
-        control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the
-            last step, no gradient. What the attack does beyond these rows is the optimisation's.
+        renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
+            it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
+            of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
+        control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
+            step, no gradient. What the attack does beyond these rows is the optimisation's.
 
     `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
 

@@ -26,8 +26,8 @@ class AttackResult:
     Attributes:
         adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
         state: the final learned state in its blocked layout, or None.
-        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the
-            batch is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
+        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
+            is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
     """
@@ -55,9 +55,9 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: the set of volumes that it may choose from, by its name in the README's table, or a name of
-            its own. Where parameters change the set or the budget, an instance has attributes of its own in place
-            of the class's.
+        threat_model: the set of volumes that it may choose from, by its name in the README's table, or a name of its
+            own. Where parameters change the set or the budget, an instance has attributes of its own in place of the
+            class's.
         budget_name: the one parameter that bounds it; None where none does.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
@@ -70,15 +70,14 @@ class Attack(ABC):
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
         filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
-            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to [0,
-            1]. The threat model's bound holds before the filter: what is left may be larger at single voxels.
-        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the
-            volume, with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised
-            is the loss of the prediction as deployed. In Python the caller hands over either.
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to [0, 1].
+            The threat model's bound holds before the filter: what is left may be larger at single voxels.
+        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
+            with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
+            of the prediction as deployed. In Python the caller hands over either.
         channels: the only ones that are changed, counted from 0, or the only one; the model sees all others beside
-            them, which come back to the bit. Draws, `start` and state are those of these channels alone. None: all.
-            A bound on intensities holds in every voxel of every channel, a norm is taken over all channels
-            together.
+            them, which come back to the bit. Draws, `start` and state are those of these channels alone. None: all. A
+            bound on intensities holds in every voxel of every channel, a norm is taken over all channels together.
     """
 
     name: ClassVar[str]
@@ -181,8 +180,8 @@ class Attack(ABC):
         """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
 
         Args:
-            model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode;
-                parameters, buffers, mode and `.grad` are left as found.
+            model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
+                buffers, mode and `.grad` are left as found.
             images: clean volumes, float32 or float64 `[B, C, H, W, D]` in [0, 1].
             labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or with `targeted=True` the target.
             generator: one for the batch or one a sample; None stands for seed 0. Draws are made on its device.

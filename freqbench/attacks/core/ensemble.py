@@ -37,9 +37,9 @@ class Ensemble(LinfAttack):
         steps: gradient steps of each run.
         organs: class indices, as in `AimedAttack`, and the only classes in the Dice. None: everything.
         restarts: runs of every member that follows a gradient.
-        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of
-            its prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a
-            sample is a window, and of the Dice of a case, which is made of many, nothing follows.
+        scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
+            prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
+            is a window, and of the Dice of a case, which is made of many, nothing follows.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.

@@ -22,10 +22,10 @@ class AimedAttack(Attack):
 
     Args:
         organs: class indices; only voxels whose true label is one of them count. None: everything counts.
-        target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class
-            of least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K;
-            `("swap", a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep
-            other labels, so that they pull towards the truth where neither class is. None: away from the truth.
+        target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class of
+            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K; `("swap",
+            a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other labels, so
+            that they pull towards the truth where neither class is. None: away from the truth.
     """
 
     organs: tuple[int, ...] | None = None
@@ -62,14 +62,14 @@ class GradientAttack(AimedAttack):
 
     Args:
         loss: a name of `freqbench.ops.losses.LOSSES`.
-        organs: every sum of the loss over voxels is over those of these classes alone, whatever the rest of the
-            volume is predicted as, and the Dice is the mean over these classes (towards a target: over all, as the
-            target's classes are others). A window without any such voxel has no gradient.
-        restarts: as many runs, each from a further draw of the sample's own generator. Of their volumes a sample
-            keeps those of the lowest mean Dice, of `organs` alone where they are given
-            (`freqbench.ops.overlap.mean_dice`); towards a target those of the highest loss.
-        keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest
-            loss, sample by sample, the last ones among them.
+        organs: every sum of the loss over voxels is over those of these classes alone, whatever the rest of the volume
+            is predicted as, and the Dice is the mean over these classes (towards a target: over all, as the target's
+            classes are others). A window without any such voxel has no gradient.
+        restarts: as many runs, each from a further draw of the sample's own generator. Of their volumes a sample keeps
+            those of the lowest mean Dice, of `organs` alone where they are given (`freqbench.ops.overlap.mean_dice`);
+            towards a target those of the highest loss.
+        keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
+            sample by sample, the last ones among them.
 
     A sample is a window, with `scope: volume` the case. What the volumes of a run are compared by is what the attack
     raises; for masked losses, which fall when voxels turn wrong, it is the cross-entropy

@@ -113,8 +113,8 @@ class Task:
 
         Args:
             loss: a name of LOSSES.
-            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the
-                mean over these classes away from the truth, and over all classes towards a target.
+            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the mean
+                over these classes away from the truth, and over all classes towards a target.
             rule: of the target, made from the labels in the first forward pass, which `least-likely` takes here.
         """
         self._loss, self._compared_by, self._rule = loss, COMPARED_BY.get(loss, loss), rule
