@@ -1,7 +1,6 @@
 """vafa, sa2, their 2D forms and dfb against the arrays of the authors' released code (arrays/README.md)."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from golden.network import Find, Golden, load, reference_network, the_rest_later
 from torch import Tensor
 
-from freqbench.attacks import VAFA, AttackResult, make
+from freqbench.attacks import VAFA, make
 from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.ops.blocks import merge, merge_slices, split
 
@@ -111,46 +110,28 @@ def in_voxels(stored: np.ndarray, reference: Golden) -> Tensor:
     return to_voxels(torch.from_numpy(stored), reference.images.shape[2:])
 
 
-@dataclass
-class Forced:
-    """A run whose updates follow the stored signs, and how many of its own signs equal them."""
+@pytest.mark.parametrize("name", the_rest_later(SINGLE, FORCED_LATER))
+def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
 
-    result: AttackResult
-    equal_signs: float
-
-
-def teacher_forced(name: str, reference: Golden, network: torch.nn.Module, patch: pytest.MonkeyPatch) -> Forced:
-    """float32; the stored sign is that of the descended objective, ours of the raised one."""
-    attack = as_attack(name, reference)
-    stored: Iterator[np.ndarray] = iter(reference.arrays["grad_sign"])
-    shares: list[float] = []
-    step = type(attack).step
+    The stored sign is that of the descended objective, ours of the raised one.
+    """
+    reference = load(golden, name)
+    attack, arrays = as_attack(name, reference), reference.arrays
+    stored, step = iter(arrays["grad_sign"]), type(attack).step
 
     def forced_step(self: FrequencyAttack, state: Tensor, direction: Tensor) -> Tensor:
         theirs = -in_voxels(next(stored), reference).to(direction)
-        shares.append(float((direction == theirs).double().mean()))
+        assert float((direction == theirs).double().mean()) >= 0.998
         return step(self, state, theirs)
 
-    patch.setattr(type(attack), "step", forced_step)
-    result = attack(network, reference.images, reference.labels, start=start_of(reference))
+    monkeypatch.setattr(type(attack), "step", forced_step)
+    result = attack(reference_network(golden), reference.images, reference.labels, start=start_of(reference))
     assert next(stored, None) is None
-    return Forced(result, min(shares))
-
-
-@pytest.mark.parametrize("name", the_rest_later(SINGLE, FORCED_LATER))
-def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step."""
-    reference = load(golden, name)
-    run = teacher_forced(name, reference, reference_network(golden), monkeypatch)
-    state = run.result.state
-    difference = float((run.result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
-    losses = -run.result.losses.double().mean(dim=1)
-    expected = torch.from_numpy(reference.arrays["losses"])
-    off = float(((losses - expected).abs() / expected.abs().clamp(min=1)).max())
-    assert difference <= 2e-6
-    assert torch.equal(state, final_state(reference))
-    assert off <= 2e-6
-    assert run.equal_signs >= 0.998
+    assert float((result.adversarial - torch.from_numpy(arrays["adversarial"])).abs().max()) <= 2e-6
+    assert torch.equal(result.state, final_state(reference))
+    losses, expected = -result.losses.double().mean(dim=1), torch.from_numpy(arrays["losses"])
+    assert float(((losses - expected).abs() / expected.abs().clamp(min=1)).max()) <= 2e-6
 
 
 def released_distance(self: FrequencyAttack, clean: Tensor, block: object) -> Callable[[Tensor], Tensor]:
@@ -177,15 +158,10 @@ def test_free_run_in_float64_is_the_released_one(golden: Find, name: str, monkey
         monkeypatch.setattr(type(attack), "distance", released_distance)
     # VAFA scales the image it is given, float32, to 0..255 and rounds there: 2e-8 that its chaotic files notice.
     images = (255 * reference.images).double() / 255 if isinstance(attack, VAFA) else reference.images.double()
-    result = attack(
-        reference_network(golden).double(),
-        images,
-        reference.labels,
-        start=None if start is None else start.double(),
-    )
+    start = None if start is None else start.double()
+    result = attack(reference_network(golden).double(), images, reference.labels, start=start)
     difference = float((result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
-    bound = FREE_RUN[name]
-    assert difference <= max(2e-6, 3 * bound)
+    assert difference <= max(2e-6, 3 * FREE_RUN[name])
 
 
 @pytest.mark.parametrize("name", DROPPED)
