@@ -111,7 +111,6 @@ class Corruption(Attack):
     (`freqbench.ops.artefacts`, with their sources).
 
     Args:
-        kind: what goes wrong, one of `KINDS`.
         severity: 1 to 5, the budget; between whole ones sizes are interpolated linearly, and 0 is the clean volume.
 
     `targeted` and `start` have no effect.

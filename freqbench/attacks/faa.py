@@ -41,7 +41,6 @@ class FAA(GradientAttack):
     Args:
         portion: the largest share of a channel's bands that may be taken, in [0, 1]; `portion` N is rounded down.
         bands: N.
-        steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step of l.
         reconstruction_weight: lambda; 0 leaves the term out.
         control: `random`: the gates of the first draw, not optimised.

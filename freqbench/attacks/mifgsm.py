@@ -27,7 +27,6 @@ class MIFGSM(LinfGradientAttack):
     A gradient that is 0 everywhere adds nothing.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each.
         decay: mu, at least 0; 0 makes it the basic iterative method.
         step_size: alpha on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; None: eps / steps.
 

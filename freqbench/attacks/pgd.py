@@ -19,10 +19,8 @@ class PGD(LinfGradientAttack):
     VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Equal to the released code.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; the
             released command line's 0.01 is 64 % of eps = 4/255.
-        random_start: begin at a uniform draw from the ball.
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 

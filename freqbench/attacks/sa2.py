@@ -37,9 +37,7 @@ class SA2(FrequencyAttack):
     outside the band it keeps its start, which the volume does not show.
 
     Args:
-        rho: how far a multiplier may leave 1, in [0, 1).
-        step_size: length of a step of a multiplier; not scaled by rho.
-        dice_weight: weight of the task loss.
+        step_size: not scaled by rho.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 

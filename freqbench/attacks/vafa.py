@@ -41,7 +41,6 @@ class VAFA(FrequencyAttack):
     after the last update.
 
     Args:
-        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
         q_min: smallest; None: 5, in `paper` 1.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code

@@ -65,7 +65,14 @@ FREE_BY_DEFAULT = [
     "saa2d_r04_b8_s5_low_nossim",
 ]
 FORCED_LATER = [name for name in SINGLE if "_s20_" in name or "_s10_" in name]
-FORCED_LATER += ["vafa3d_bmvccopy_q30_s5_b32_ssim", "saa3d_r04_b16_s5_middle", "saa3d_r04_b16_s5_nossim"]
+FORCED_LATER += [
+    "vafa3d_bmvccopy_q30_s5_b32_ssim",
+    "vafa3d_q30_s5_b16_nossim",
+    "saa3d_r02_b8_s5_ld001_ls1",
+    "saa3d_r04_b16_s5_middle",
+    "saa3d_r04_b16_s5_high",
+    "saa3d_r04_b16_s5_nossim",
+]
 FILES = [*FREE_RUN, *DROPPED]
 
 

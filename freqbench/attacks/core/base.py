@@ -51,7 +51,7 @@ class AttackResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An attack with all its parameters: frozen, without state between calls.
+    """An attack with all its parameters (`PARAMETERS` says what each means): frozen, without state between calls.
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
