@@ -7,7 +7,6 @@ import pytest
 import scipy.fft
 import torch
 from golden.network import Find
-from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from freqbench.ops.bands import BANDS, band_magnitude, band_mask
@@ -20,7 +19,7 @@ from freqbench.ops.blocks import (
     split,
     split_slices,
 )
-from freqbench.ops.dct import BlockDCT, keep_cube
+from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.slices import stretch_slices, stretch_slices_offset
 
@@ -101,27 +100,6 @@ def test_gradients_of_the_transform(block: Block) -> None:
     transform = BlockDCT.of(x, block)
     assert torch.autograd.gradcheck(transform.spectrum, x)
     assert torch.autograd.gradcheck(transform.volume, x)
-
-
-VOLUME = torch.randn(2, 1, 6, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-AXES = (2, 3, 4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "limits", "kept"), [("low", (3,), (0, 3)), ("high", (2,), (2, 8)), ("band", (1, 4), (1, 4))]
-)
-def test_keeps_the_cube_whatever_the_norm(kind: str, limits: tuple[int, ...], kept: tuple[int, int]) -> None:
-    """The released inference script has the un-normalised transform."""
-    spectrum = dctn(VOLUME.numpy(), axes=AXES)
-    mask = np.zeros(spectrum.shape)
-    mask[..., kept[0] : kept[1], kept[0] : kept[1], kept[0] : kept[1]] = 1
-    expected = idctn(spectrum * mask, axes=AXES)
-    assert np.allclose(keep_cube(VOLUME, kind, *limits).numpy(), expected, atol=1e-12)
-
-
-def test_beyond_an_axis_low_keeps_all_and_high_nothing() -> None:
-    assert torch.allclose(keep_cube(VOLUME, "low", 8), VOLUME, atol=1e-12)
-    assert not keep_cube(VOLUME, "high", 5).any()
 
 
 @pytest.mark.parametrize("side", [8, 16, 32])
