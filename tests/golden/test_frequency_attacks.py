@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_msssim
 import torch
 from golden.network import Find, Golden, load, reference_network, the_rest_later
 from torch import Tensor
@@ -143,15 +144,12 @@ def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeyp
 
 def released_distance(self: FrequencyAttack, clean: Tensor, block: object) -> Callable[[Tensor], Tensor]:
     """pytorch-msssim over the whole window in float32, axes in the released order, which in 2D is mistaken."""
-    package = pytest.importorskip("pytorch_msssim")
     first = clean.float().permute(0, 1, 3, 4, 2) if self.per_slice else clean.float().permute(0, 1, 4, 2, 3)
 
     def distance(images: Tensor) -> Tensor:
         second = images.float().permute(0, 1, 4, 2, 3)
-        similarity: Tensor = package.ssim(
-            first, second, data_range=1, size_average=False, win_size=3, nonnegative_ssim=True
-        )
-        return (1 - similarity).to(images)
+        options = {"data_range": 1, "size_average": False, "win_size": 3, "nonnegative_ssim": True}
+        return (1 - pytorch_msssim.ssim(first, second, **options)).to(images)
 
     return distance
 

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
-from golden.network import Find
 from torch import Tensor
 
 from freqbench.ops.bands import BANDS, band_magnitude, band_mask
-from freqbench.ops.blocks import (
-    Block,
-    cut_block,
-    merge,
-    merge_slices,
-    pad_to_blocks,
-    split,
-    split_slices,
-)
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.slices import stretch_slices, stretch_slices_offset
@@ -27,11 +18,6 @@ from freqbench.ops.slices import stretch_slices, stretch_slices_offset
 @pytest.fixture(scope="module")
 def oracles(arrays: Path) -> dict[str, np.ndarray]:
     return dict(np.load(arrays / "oracles.npz"))
-
-
-@pytest.fixture(scope="module")
-def image(golden: Find) -> Tensor:
-    return torch.from_numpy(np.load(golden("inputs"))["images"][:1])
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -92,14 +78,6 @@ def test_inverse_gives_back_the_volume_and_energy_stays() -> None:
     spectrum = transform.spectrum(x)
     assert torch.allclose(transform.volume(spectrum), x, rtol=0, atol=1e-13)
     assert torch.allclose(spectrum.square().sum(), x.square().sum(), rtol=1e-13)
-
-
-@pytest.mark.parametrize("block", [(2, 2, 2), (4, 3, 1), (4, 3, 2)])
-def test_gradients_of_the_transform(block: Block) -> None:
-    x = random(1, 1, 4, 3 if block[1] == 3 else 2, 2).requires_grad_()
-    transform = BlockDCT.of(x, block)
-    assert torch.autograd.gradcheck(transform.spectrum, x)
-    assert torch.autograd.gradcheck(transform.volume, x)
 
 
 @pytest.mark.parametrize("side", [8, 16, 32])
