@@ -49,9 +49,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
 
     Points are kept in voxel layout over the volume padded to whole blocks; starts come in, and the final state goes
     out, in blocked layout `[B, C, N, h, w, d]` (of slices `[B, C, D, N, h, w]`). An author writes `space`, `bounds` and
-    `null_end`. Loss and number of steps are those that `bench.py converge` found on the packaged UNet of the phantom:
-    the Dice loss is ahead of the cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to
-    2.3 points.
+    `null_end`. Why loss and steps are what they are: reports/strongest.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
@@ -168,9 +166,8 @@ class VAFAOpt(FrequencyAPGD):
     `control: uniform` it is q_max everywhere.
 
     VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
-    rounding that says little about where the error goes; its volumes bound the harm of its optimiser, not of its threat
-    model. Its SSIM term is a penalty of VAFA's attacker, no bound, and left out; `ssim_min` is a bound: in a window
-    where even the table of the smallest errors has a lower SSIM, a UserError is raised.
+    rounding that says little about where the error goes. Its SSIM term is a penalty; `ssim_min` is a bound: where even
+    the table of the smallest errors has a lower SSIM in a window, a UserError is raised.
     """
 
     name: ClassVar[str] = "vafa_opt"
@@ -242,8 +239,7 @@ class SA2Opt(FrequencyAPGD):
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5
 
     clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `start` and `state` are m; with
-    `control: uniform` every multiplier is 1 - rho. SA2 (Hanif et al., ISBI 2025) weighs the loss by 0.2 against an SSIM
-    loss, takes ten steps of fixed length and keeps the last volume.
+    `control: uniform` every multiplier is 1 - rho. The threat model is that of SA2 (Hanif et al., ISBI 2025).
 
     **Variants.** `released`: DC is exempt, as in the code of SA2: threat model `dct-scaling`. `paper`: DC moves too, as
     nothing in the paper exempts it: `dct-scaling-with-dc`.

@@ -43,8 +43,7 @@ class SA2(FrequencyAttack):
 
     `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
-    **Threat model.** `dct-scaling`; in `paper`, where the mean of a block may move too, `dct-scaling-with-dc`. The
-    strongest multipliers of both are `sa2_opt`'s.
+    In `paper` the mean of a block may move too: `dct-scaling-with-dc`. `sa2_opt` finds the strongest multipliers.
 
     **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
     the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L + 5.5 (1 -

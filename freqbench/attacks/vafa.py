@@ -50,9 +50,8 @@ class VAFA(FrequencyAttack):
 
     `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
 
-    **Threat model.** Rounding is soft to the last step: a volume is near those of the threat model, not exactly one of
-    them. Stretching is in the code alone, bounds no intensity, and makes a threat model of its own. The strongest
-    tables of both are `vafa_opt`'s.
+    Rounding is soft to the last step: a volume is near those of the threat model, not exactly one of them. `vafa_opt`
+    finds the strongest tables of both.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is (v -
     min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice

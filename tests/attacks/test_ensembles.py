@@ -110,19 +110,18 @@ def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "passes"),
+    ("attack", "passes"),
     [
-        ({"members": CLASSICAL}, (2 * 102 + 5002, 200)),
-        ({"members": ("apgd-ce", "square"), "restarts": 2}, (2 * 102 + 1 + 5002, 200)),
-        ({"members": ("apgd-ce-shrinking",)}, (104, 100)),
-        ({"members": ("apgd-dlr-targeted",)}, (1 + 102, 100)),
+        (AutoAttack(eps=EPS, members=CLASSICAL), (2 * 102 + 5002, 200)),
+        (AutoAttack(eps=EPS, members=("apgd-ce", "square"), restarts=2), (2 * 102 + 1 + 5002, 200)),
+        (AutoAttack(eps=EPS, members=("apgd-ce-shrinking",)), (104, 100)),
+        (AutoAttack(eps=EPS, members=("apgd-dlr-targeted",)), (1 + 102, 100)),
+        (SEA(eps=EPS), (4 * (300 + 2 + 1 + 1), 1200)),
+        (SEA(eps=EPS, restarts=2), (4 * (2 * 304 + 1), 2400)),
     ],
-    ids=str,
 )
-def test_passes_are_the_sums_of_the_members_and_a_look_at_each(
-    parameters: dict[str, Any], passes: tuple[int, int]
-) -> None:
-    assert AutoAttack(eps=EPS, **parameters).passes == passes
+def test_passes_are_the_sums_of_the_members_and_a_look_at_each(attack: Attack, passes: tuple[int, int]) -> None:
+    assert attack.passes == passes
 
 
 def test_all_members_together_take_the_passes_promised() -> None:
@@ -152,17 +151,13 @@ def test_the_default_members_raise_what_the_score_is_made_of() -> None:
     assert (attack.threshold, attack.scope) == (0.0, "volume")
 
 
-RADII = (2 * EPS, 1.5 * EPS, EPS)
-LOOKS = 14  # of a run with 10 steps: 3, 3 and 4, one at the end of each radius, and one at what the run brings
-
-
 def test_four_runs_of_auto_pgd_with_the_radii_of_the_paper() -> None:
     """The loss of SegPGD is the masked cross-entropy at first."""
     runs = SEA(eps=EPS).attacks
     assert SEA(eps=EPS).losses == ("dice", "mask-ce-balanced", "js", "segpgd")
     assert [attack.loss for attack in runs] == ["dice", "mask-ce-balanced", "js", "mask-ce"]
     for attack in runs:
-        assert attack.stages == tuple(zip(RADII, (90, 90, 120), strict=True))
+        assert attack.stages == tuple(zip((2 * EPS, 1.5 * EPS, EPS), (90, 90, 120), strict=True))
         assert attack.random_start
 
 
@@ -180,36 +175,24 @@ def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
         assert torch.allclose(loss, expected, atol=1e-6)
 
 
-def test_the_worst_of_all_that_lies_in_the_ball_is_kept() -> None:
-    model, result = run("sea", steps=10)
+@pytest.mark.parametrize("classes", [(1, 2), (2,)])
+def test_the_worst_of_all_that_lies_in_the_ball_is_kept(classes: tuple[int, ...]) -> None:
+    """By the Dice of the foreground, or of organs alone."""
+    model, result = run("sea", steps=10, organs=classes if classes == (2,) else None)
     inside = in_ball(model)
     assert inside == ([False] * 8 + [True] * 6) * 4
-    for i, found in enumerate(scores(result.adversarial)):
-        assert found == min(value for value, is_inside in zip(told(model, i), inside, strict=True) if is_inside) < 1
-
-
-def test_passes_are_those_of_all_runs_and_a_look_at_each() -> None:
-    assert SEA(eps=EPS).passes == (4 * (300 + 2 + 1 + 1), 1200)
-    assert SEA(eps=EPS, restarts=2).passes == (4 * (2 * 304 + 1), 2400)
+    for i, found in enumerate(scores(result.adversarial, classes)):
+        told_inside = [value for value, is_inside in zip(told(model, i, classes), inside, strict=True) if is_inside]
+        assert found == min(told_inside) < 1
 
 
 FEW: dict[str, dict[str, Any]] = {
     "sea": {"steps": 10},
     "autoattack": {"steps": 3, "members": ("apgd-dlr", "apgd-ce")},
 }
-every_ensemble = pytest.mark.parametrize("name", FEW)
 
 
-@every_ensemble
-def test_organs_alone_are_in_the_dice(name: str) -> None:
-    """Of all volumes in the ball the one with the lowest Dice of class 2 is kept."""
-    model, result = run(name, **FEW[name], organs=(2,))
-    inside = in_ball(model)
-    for i, found in enumerate(scores(result.adversarial, (2,))):
-        assert found == min(v for v, is_inside in zip(told(model, i, (2,)), inside, strict=True) if is_inside) < 1
-
-
-@every_ensemble
+@pytest.mark.parametrize("name", FEW)
 def test_labels_of_other_structures_have_no_say(name: str) -> None:
     images, labels = task()
     other = torch.where(labels == 1, 1, 2 - labels)
