@@ -133,7 +133,7 @@ class Ensemble(LinfAttack):
         """A member's volumes of some samples, and their mean Dice."""
         part = task.part(samples)
         attack.prepare(part)
-        part.keep_by_success(task.labels[samples])
+        part.truth = task.labels[samples]
         volumes = attack.perturb(part).detach()
         dice = -part.success(volumes)
         task.join(part, samples)

@@ -151,7 +151,7 @@ class GradientAttack(AimedAttack):
         def once() -> tuple[Tensor]:
             if not self.compares:
                 return (run(),)
-            best = task.best = task.new_result()
+            best = task.best = Best(by_success=task.truth is not None)
             x = run()
             best.offer(task.value(render(x)), x)
             (kept,) = best.kept

@@ -64,6 +64,7 @@ class Task:
         sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
         scope: what of a sample the loss looks at.
         best: where `gradient` and `look` offer the volumes that they look at, or None.
+        truth: labels whose Dice decides which volumes of a run are its result, wherever it aims; None: its loss.
         start: what replaces the draws, or None.
         reference: volumes of other cases, of the shape of `clean`; where none are needed, `clean`.
         state: the learned state that the attack leaves for its result, or None.
@@ -103,7 +104,7 @@ class Task:
         self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
         self._raises: Loss = LOSSES[self._loss]
-        self._truth: Tensor | None = None
+        self.truth: Tensor | None = None
         self._organs: tuple[int, ...] | None = None
         self._rule: Rule | None = None
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
@@ -130,14 +131,6 @@ class Task:
     def raise_instead(self, loss: Loss) -> None:
         """Raise another loss than the one of `aim`, by which volumes are compared all the same."""
         self._loss, self._raises = "", loss
-
-    def keep_by_success(self, truth: Tensor) -> None:
-        """Let the Dice against these labels decide which volumes of a run are its result, wherever the run aims."""
-        self._truth = truth
-
-    def new_result(self) -> Best:
-        """A `Best` for the result of a run: by its loss, or by its success."""
-        return Best(by_success=self._truth is not None)
 
     def part(self, samples: list[int]) -> "Task":
         """A task of its own on some of the samples; what it took is counted by `join`.
@@ -236,7 +229,7 @@ class Task:
         """
         with torch.no_grad():
             logits = self.logits(x)
-            has_truth = self._truth is not None or self.sign > 0
+            has_truth = self.truth is not None or self.sign > 0
             return self._success(logits) if has_truth else self.compared(logits)
 
     def look(self, x: Tensor) -> Tensor:
@@ -312,7 +305,7 @@ class Task:
         return self.start.to(self.clean)
 
     def _success(self, logits: Tensor) -> Tensor:
-        return -mean_dice(logits.detach(), self.labels if self._truth is None else self._truth, self._organs)
+        return -mean_dice(logits.detach(), self.labels if self.truth is None else self.truth, self._organs)
 
     def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
         """The value with which volumes are offered as `best`."""
