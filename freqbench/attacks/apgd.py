@@ -131,7 +131,7 @@ class APGD(LinfGradientAttack):
         for radius, count in wider:
             task.best = Best()  # its volumes are no results: they may lie outside the ball
             x = self._climb(task, x, radius, count)
-            task.best.offer(task.value(x), x)
+            task.look(x)
             (x,) = task.best.kept
         task.best = offered
         return self._climb(task, x, eps, steps)

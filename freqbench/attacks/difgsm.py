@@ -53,7 +53,7 @@ class RescaledMIFGSM(MIFGSM):
 
         def gradient(x: Tensor, i: int) -> Tensor:
             if task.best is not None:
-                task.best.offer(task.value(x), x)
+                task.look(x)
             return task.gradient(x, partial(self._loss, task, zooms[i]))
 
         return gradient

@@ -130,7 +130,7 @@ class FAA(GradientAttack):
 
     def _compared(self, task: Task, mix: Mix, gates: Tensor) -> Tensor:
         images, change = mix(gates)
-        return task.value(images) - self.reconstruction_weight * change
+        return task.look(images) - self.reconstruction_weight * change
 
     def _gates(self, scores: Tensor) -> Tensor:
         """1 where a score is above 0 and among the highest of its channel, else 0, `[B, C N]`."""

@@ -87,7 +87,7 @@ class SSA(BlockAttack, LinfGradientAttack):
         x = task.clean
         for i in range(self.steps):
             if task.best is not None:
-                task.best.offer(task.value(x), x)
+                task.look(x)
             total = torch.zeros_like(x)
             for n in range(self.spectra):
                 # With its objective named, as what is transformed is no volume to keep.

@@ -153,7 +153,7 @@ class GradientAttack(AimedAttack):
                 return (run(),)
             best = task.best = Best(by_success=task.truth is not None)
             x = run()
-            best.offer(task.value(render(x)), x)
+            task.look(x, render)
             (kept,) = best.kept
             return (kept,)
 

@@ -216,12 +216,6 @@ class Task:
         with torch.no_grad():
             return self.sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
 
-    def value(self, x: Tensor) -> Tensor:
-        """What volumes are offered with as `best`, `[B]`: one forward pass and no gradient."""
-        with torch.no_grad():
-            logits = self.logits(x)
-            return self._worth(logits, self.compared(logits))
-
     def success(self, x: Tensor) -> Tensor:
         """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
 
@@ -232,18 +226,21 @@ class Task:
             has_truth = self.truth is not None or self.sign > 0
             return self._success(logits) if has_truth else self.compared(logits)
 
-    def look(self, x: Tensor) -> Tensor:
-        """What volumes are compared by, `[B]`: one forward pass and no gradient; they are offered as `best`."""
+    def look(self, x: Tensor, render: View = lambda x: x) -> Tensor:
+        """What a point's volumes are compared by, `[B]`: one forward pass, no gradient; it is offered as `best`."""
         with torch.no_grad():
-            logits = self.logits(x)
+            logits = self.logits(render(x))
             values = self.compared(logits)
             self.offer(logits, x, values)
         return values
 
     def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
         """Offer volumes, or a point that makes them, as `best`, where they are compared; by `values`, if known."""
-        if self.best is not None:
-            self.best.offer(self._worth(logits, self.compared(logits) if values is None else values), x.detach())
+        if self.best is None:
+            return
+        if self.best.by_success:
+            values = self._success(logits)
+        self.best.offer(self.compared(logits) if values is None else values, x.detach())
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
@@ -306,10 +303,6 @@ class Task:
 
     def _success(self, logits: Tensor) -> Tensor:
         return -mean_dice(logits.detach(), self.labels if self.truth is None else self.truth, self._organs)
-
-    def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
-        """The value with which volumes are offered as `best`."""
-        return self._success(logits) if self.best is not None and self.best.by_success else compared
 
     def _attacked(self, volumes: Tensor) -> Tensor:
         return volumes if self._channels is None else volumes[:, list(self._channels)]
