@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.fft import dctn, idctn
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from freqbench.attacks import Attack, frequency_apgd, make
 from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt, within_ssim
@@ -24,7 +23,6 @@ from freqbench.ops.quantisation import reach
 from freqbench.ops.ssim import body_ssim
 
 SHAPE, BLOCK = (8, 6, 5), (4, 3, 5)
-SETTINGS: dict[str, dict[str, Any]] = {"vafa_opt": {}, "sa2_opt": {}}
 
 
 class Linear(nn.Module):
@@ -146,7 +144,7 @@ def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
         assert attack.excess(images, result.adversarial, 2 * result.state) > 1e-3
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt"])
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """One step from two starts; a start out of bounds is refused by the attack's name."""
     images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
@@ -174,7 +172,6 @@ def test_the_uniform_null_row_is_made_by_its_own_table(short: float) -> None:
     assert float(result.adversarial.flatten()[0]) == pytest.approx(made, abs=1e-9)
 
 
-OPTIMAL = pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
 STRONG = {"vafa_opt": {"q_max": 120, "renormalize": False}, "sa2_opt": {"rho": 0.9}}
 
 
@@ -198,11 +195,7 @@ def ssim_in_body(clean: Tensor, adversarial: Tensor) -> list[float]:
     return found
 
 
-def harm(adversarial: Tensor, labels: Tensor) -> float:
-    return float(cross_entropy(Net()(adversarial), labels[:, 0]).detach())
-
-
-@OPTIMAL
+@pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
 @pytest.mark.parametrize("control", ["none", "uniform", "random"])
 def test_the_bound_holds_and_is_used(name: str, control: str) -> None:
     """Without it the SSIM is lower; with it it is next to the bound, in null rows too."""
@@ -212,13 +205,6 @@ def test_the_bound_holds_and_is_used(name: str, control: str) -> None:
     )
     assert max(ssim_in_body(images, free)) < 0.96
     assert all(0.97 - 1e-5 <= value < 0.975 for value in ssim_in_body(images, bounded))
-
-
-@OPTIMAL
-def test_a_tighter_bound_hurts_less(name: str) -> None:
-    images, labels = bodies()
-    found = [harm(strong(name, ssim_min=s)(Net(), images, labels).adversarial, labels) for s in (None, 0.97, 0.99)]
-    assert found[0] > found[1] > found[2] > harm(images, labels)
 
 
 def test_an_ssim_of_one_leaves_multipliers_at_one() -> None:

@@ -1,11 +1,14 @@
 """What attacks refuse, in one line: images and labels, and parameters, each check once and where attacks differ."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from attacks.examples import (
+    CLASSES,
     EXAMPLES,
+    SETTINGS,
     SmallNet,
     Threshold,
     example,
@@ -13,6 +16,7 @@ from attacks.examples import (
     plain,
     volumes,
 )
+from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import ParameterError, UserError
@@ -162,53 +166,48 @@ def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any])
         make(name, **(EXAMPLES[name] | changes), restarts=2)
 
 
+def start(x: Tensor, y: Tensor) -> dict[str, Any]:
+    return {"start": torch.zeros(1, 1, 8, 6, 4)}
+
+
 @pytest.mark.parametrize(
-    ("name", "change", "expected"),
+    ("name", "parameters", "change", "expected"),
     [
-        ("pgd", lambda x, y: (x * 255, y), "expected images in [0, 1]"),
-        ("vafa", lambda x, y: (x - 0.5, y), "rescale intensities in the dataset, not in the attack."),
-        ("sa2", lambda x, y: (x * nan, y), "expected images in [0, 1]"),
-        ("gn", lambda x, y: (x[0], y[0]), "expected images [B, C, H, W, D], got 1x8x6x4"),
-        ("walk", lambda x, y: (x[:, :0], y), "expected images [B, C, H, W, D], got 2x0x8x6x4"),
-        ("dfb", lambda x, y: (x, y.expand(-1, 2, -1, -1, -1)), "beside the images, 2x1x8x6x4, got 2x2x8x6x4"),
-        ("sea", lambda x, y: (x.half(), y), "expected float32 or float64 images"),
-        ("corruption", lambda x, y: (x, y[:1]), "expected labels [B, 1, H, W, D] beside the images, 2x1x8x6x4, got 1x"),
-        ("square", lambda x, y: (x, y.float()), "expected integer labels"),
+        ("pgd", {}, lambda x, y: {"images": x * 255}, "expected images in [0, 1]"),
+        ("vafa", {}, lambda x, y: {"images": x - 0.5}, "rescale intensities in the dataset, not in the attack."),
+        ("sa2", {}, lambda x, y: {"images": x * nan}, "expected images in [0, 1]"),
+        ("gn", {}, lambda x, y: {"images": x[0]}, "expected images [B, C, H, W, D], got 1x8x6x4"),
+        ("walk", {}, lambda x, y: {"images": x[:, :0]}, "expected images [B, C, H, W, D], got 2x0x8x6x4"),
+        ("sea", {}, lambda x, y: {"images": x.half()}, "expected float32 or float64 images"),
+        ("dfb", {}, lambda x, y: {"labels": torch.cat([y, y], dim=1)}, "beside the images, 2x1x8x6x4, got 2x2x8x6x4"),
+        ("corruption", {}, lambda x, y: {"labels": y[:1]}, "expected labels [B, 1, H, W, D] beside the images, 2x1x8x"),
+        ("square", {}, lambda x, y: {"labels": y.float()}, "expected integer labels"),
+        ("fgsm", {}, lambda x, y: {"labels": 2 * y}, "expected labels in 0..2 for 3 classes of the model, got 0..4"),
+        ("pgd", {}, start, "expected a start of shape (2, 1, 8, 6, 4), got (1, 1, 8, 6, 4)"),
+        ("difgsm", {}, start, "expected a start of shape (2, 5, 5), got"),
+        ("pgd", {"restarts": 2}, start, "expected no start with restarts = 2"),
+        ("sea", {}, start, "expected no start: its members draw, each in a way of its own"),
+        (
+            "pgd",
+            {},
+            lambda x, y: {"generator": generators(1, 2, 3)},
+            "expected one generator or 2, one a sample, got 3",
+        ),
+        ("pgd", {}, lambda x, y: {"reference": x}, "expected no reference, got one: this attack has no use for it"),
+        ("faa", {}, lambda x, y: {}, "expected a reference, got none: give volumes of another case"),
+        ("faa", {}, lambda x, y: {"reference": x[:1]}, "expected a reference of the images' shape 2x1x8x6x4, got 1x1x"),
+        ("faa", {}, lambda x, y: {"reference": 2 * x + 1}, "expected a reference in [0, 1], got [1."),
     ],
 )
-def test_bad_input_is_one_clear_line(name: str, change: Any, expected: str) -> None:
+def test_what_a_call_cannot_take_is_one_line(
+    name: str, parameters: dict[str, Any], change: Callable[[Tensor, Tensor], dict[str, Any]], expected: str
+) -> None:
+    images, labels = volumes()
+    attack = make(CLASSES[name], **SETTINGS[name], **parameters)
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        example(name)(SmallNet(), *change(*volumes()))
-    assert expected in str(caught.value)
+        attack(SmallNet(), **({"images": images, "labels": labels} | change(images, labels)))
     assert str(caught.value).startswith(f"{name}: ")
-
-
-@pytest.mark.parametrize("name", ["fgsm", "vafa"])
-def test_labels_beyond_the_models_classes_are_refused(name: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=r"expected labels in 0\.\.2 for 3 classes of the model, got 0\.\.7"):
-        example(name)(SmallNet(), images, torch.where(labels == 2, 7, labels))
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "expected"),
-    [
-        ("pgd", {}, r"expected a start of shape \(2, 1, 8, 6, 4\), got \(1, 1, 8, 6, 4\)$"),
-        ("difgsm", {}, r"expected a start of shape \(2, 5, 5\), got"),
-        ("pgd", {"restarts": 2}, "expected no start with restarts = 2"),
-        ("sea", {}, "expected no start: its members draw, each in a way of its own$"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_refused(name: str, parameters: dict[str, Any], expected: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=f"^{name}: {expected}"):
-        example(name, **parameters)(SmallNet(), images, labels, start=torch.zeros(1, 1, 8, 6, 4))
-
-
-def test_one_generator_a_sample_or_one_for_all() -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match="expected one generator or 2, one a sample, got 3"):
-        example("pgd")(SmallNet(), images, labels, generator=generators(1, 2, 3))
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -234,19 +233,3 @@ def test_too_few_classes_are_one_line(name: str, changes: dict[str, Any], expect
         with pytest.raises(ParameterError) as caught:
             ask()
         assert str(caught.value) == f"{name}: {expected}"
-
-
-@pytest.mark.parametrize(
-    ("name", "reference", "expected"),
-    [
-        ("faa", lambda x: None, "faa: expected a reference, got none: give volumes of another case"),
-        ("faa", lambda x: x[:1], "faa: expected a reference of the images' shape 2x1x8x6x4, got 1x1x8x6x4: resize it"),
-        ("faa", lambda x: 2 * x + 1, "faa: expected a reference in [0, 1], got [1."),
-        ("pgd", lambda x: x, "pgd: expected no reference, got one: this attack has no use for it"),
-    ],
-)
-def test_a_reference_that_cannot_be_is_one_line(name: str, reference: Any, expected: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        make(name, **EXAMPLES[name])(SmallNet(), images, labels, reference=reference(images))
-    assert str(caught.value).startswith(expected)
