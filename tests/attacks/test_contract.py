@@ -1,5 +1,6 @@
 """Every entry of ATTACKS through one contract, and what a filter leaves of a finished perturbation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from attacks.examples import (
     volumes,
 )
 from scipy.fft import dctn, idctn
+from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.base import LinfAttack
@@ -151,12 +153,20 @@ def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
         assert bool((sign * (dice_ce(model(adversarial), labels) - before) > 0).all())
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "bim"])
-def test_leaving_the_ball_raises_instead_of_clipping(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = volumes()
-    monkeypatch.setattr(CLASSES[name], "perturb", lambda self, task: (task.clean + 0.2).clamp(0, 1))
-    with pytest.raises(ThreatModelError, match=f"{name}: linf bound exceeded by 0.16"):
-        example(name)(SmallNet(), images, labels)
+@pytest.mark.parametrize(
+    ("perturbed", "message"),
+    [
+        (lambda x: (x + 0.2).clamp(0, 1), "fgsm: linf bound exceeded by 0.16"),
+        (lambda x: x + 0.02, r"fgsm: volumes left \[0, 1\]"),
+        (lambda x: x[:1], r"fgsm: volumes left \[0, 1\]"),
+    ],
+)
+def test_leaving_the_ball_raises_instead_of_clipping(
+    perturbed: Callable[[Tensor], Tensor], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CLASSES["fgsm"], "perturb", lambda self, task: perturbed(task.clean))
+    with pytest.raises(ThreatModelError, match=message):
+        example("fgsm")(SmallNet(), *volumes())
 
 
 @pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if len(attack.scopes) == 2])

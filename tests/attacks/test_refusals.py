@@ -80,6 +80,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("apgd", {"steps": 20, "eps_schedule": ((2, 0.01), (1, 0.99))}, "eps_schedule: expected at least one step for"),
     # What does not go together
     ("vafa", {"q_max": 3}, "q_max: expected at least q_min = 5, got 3"),
+    ("vafa_opt", {"q_max": 4.0}, "q_max: expected at least q_min = 5, got 4"),
     ("random_noise", {"linf": None}, "linf: expected exactly one of linf and l2, got none"),
     ("random_noise", {"l2": 1.0}, "linf: expected exactly one of linf and l2, got both"),
     ("corruption", {"scope": "window"}, "scope: expected volume, got 'window': it is never made of windows one by one"),
