@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from freqbench.attacks import ATTACKS, THREAT_MODELS, make
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.data import DATASETS
 from freqbench.metrics import METRICS
@@ -89,20 +89,6 @@ def attacks() -> str:
     return table(rows, headers)
 
 
-def threat_models() -> str:
-    rows = [
-        [f"`{name}`", formula(threat.volumes), threat.free, threat.bounded, threat.penalised]
-        for name, threat in THREAT_MODELS.items()
-        if not name.endswith("-ssim")
-    ]
-    return table(rows, ["threat model", "volumes", "free", "bounded", "only penalised"])
-
-
-def formula(text: str) -> str:
-    """As code, where it is one; a bar would end the cell."""
-    return f"`{text}`".replace("|", "\\|") if text.startswith("{") else text
-
-
 def models() -> str:
     rows = [
         [link(f"`{name}`", "freqbench/models/networks/architectures.py"), model.title, model.citation]
@@ -132,7 +118,6 @@ def table(rows: list[list[str]], headers: list[str]) -> str:
 
 TABLES = {
     "attacks": attacks,
-    "threat models": threat_models,
     "models": models,
     "datasets": datasets,
     "metrics": metrics,

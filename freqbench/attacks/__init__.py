@@ -13,7 +13,6 @@ from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS
 from freqbench.attacks.core.targets import with_indices
 from freqbench.attacks.core.task import Task
-from freqbench.attacks.core.threat_models import THREAT_MODELS, ThreatModel
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.dfb import DFB, DFB2D
@@ -41,12 +40,10 @@ __all__ = [
     "ATTACKS",
     "PARAMETERS",
     "PGD",
-    "THREAT_MODELS",
     "Attack",
     "AttackResult",
     "LinfGradientAttack",
     "Task",
-    "ThreatModel",
     "attack_class",
     "make",
     "with_indices",
@@ -113,10 +110,6 @@ def make(attack: str | type[Attack], **parameters: Any) -> Attack:
     Raises:
         UserError: unknown attack, or parameters that its class refuses.
         ParameterError: unknown, missing or wrong parameter.
-
-    Example:
-        >>> make("pgd", eps=8 / 255).steps
-        20
     """
     cls = attack_class(attack) if isinstance(attack, str) else attack
     known = {field.name: field for field in fields(cls)}

@@ -45,17 +45,15 @@ class ALMAProx(AimedAttack):
     as a hyperbola from the first success on, or from T / 2 on, to a tenth.
 
     The result is the smallest volume seen whose share of wrong voxels is reached; where none was, the one with most of
-    them. How large it is, the record's `linf` says: a report must show it beside what is left of the Dice. In a run
-    each window is a sample: the share is one of its voxels as it is predicted alone, not of the stitched prediction. A
-    window without a voxel that counts is left as it is.
+    them. How large it is, the record's `linf` says. In a run each window is a sample: the share is one of its voxels as
+    it is predicted alone. A window without a voxel that counts is left as it is.
 
     Args:
         share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
         steps: T; one forward and one backward pass each.
         step_size: of the first step, on the [0, 1] intensity scale.
         organs: class indices; only voxels whose true label is one of them count. None: every class but background, and
-            with `targeted`, where no truth is given, every voxel. To count every voxel, name every class.
-        target: as in `AimedAttack`.
+            with `targeted`, where no truth is given, every voxel.
 
     **Variants.** `paper` descends P. `released`: the authors' code (jeromerony/adversarial-library) gives P a
     derivative of its own, which for c >= 0 has mu c in the place of mu.
@@ -68,14 +66,6 @@ class ALMAProx(AimedAttack):
     model has three classes; with two classes c is the difference of logits alone. rho ends at 1e12 and squared
     gradients are summed in float64, as float32 overflows there. The proximity operator halves an interval, theirs cuts
     it by thirds.
-
-    Example:
-        >>> threshold = lambda x: torch.cat([0.5 - x, x - 0.5], dim=1)
-        >>> model = torch.nn.Module(); model.forward = threshold
-        >>> images = torch.tensor([0.47, 0.52, 0.51]).reshape(1, 1, 1, 1, 3)
-        >>> result = ALMAProx(share=1.0)(model, images, (images > 0.5).long())
-        >>> round(float((result.adversarial - images).abs().max()), 3)
-        0.02
     """
 
     name: ClassVar[str] = "almaprox"

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.task import Best, Task, across
-from freqbench.core.errors import ParameterError
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
@@ -24,9 +23,6 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
     p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps: 0.22,
     0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, how much shorter each next one is,
     and the smallest gap.
-
-    >>> checkpoints(20, released=False), checkpoints(20, released=True)
-    ([5, 9, 12, 14, 16, 18, 19], [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19])
     """
     if released:
         gap, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
@@ -54,18 +50,18 @@ class APGD(LinfGradientAttack):
     the highest L has not changed since.
 
     Args:
-        eps: radius on the [0, 1] intensity scale.
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
-        random_start: begin at a uniform draw from the ball.
         eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
             of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
             the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice loss here, as the
-    Dice is scored, where the paper has the cross-entropy (`ce`), and `keep` is `best`. Masked losses are compared, and
-    steps judged, by the cross-entropy, as in the code released with the second paper, which judges `js` by it too.
+    `loss` is the Dice loss here, as the Dice is scored, where the paper has the cross-entropy (`ce`), and `keep` is
+    `best`. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the second
+    paper, which judges `js` by it too.
 
-    `variant`: `released`, as in the authors' code, or `paper`:
+    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, taken as it is.
+
+    **Variants.** `released`, as in the authors' code, and `paper`:
 
     - Too few rises are at most 0.75 of the steps; in the paper fewer than 0.75.
     - The loss after a step is compared with the loss after the step before, also where the run has gone back to its
@@ -74,15 +70,9 @@ class APGD(LinfGradientAttack):
     - The draw is stretched so that the largest value of each sample is eps; in the paper it stays as drawn.
     - Checkpoints are rounded differently (`checkpoints`).
 
-    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, taken as it is.
-
     **Differs from the authors' code**: the best volume is that of highest L, which their code returns on request
     (`best_loss`). By default it returns one that is misclassified, which a volume of many decisions is not as a whole;
     the code of the second paper returns, and begins the next radius from, the volume of least accuracy.
-
-    Example:
-        >>> APGD(eps=4 / 255, loss="mask-ce", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)), steps=10).stages
-        ((0.03137254901960784, 3), (0.023529411764705882, 3), (0.01568627450980392, 4))
     """
 
     name: ClassVar[str] = "apgd"
@@ -103,7 +93,7 @@ class APGD(LinfGradientAttack):
         if min(steps for _, steps in self.stages) < 1:
             shares = " + ".join(f"{share:g}" for _, share in pairs)
             complaint = f"expected at least one step for each share, got {self.steps} steps in shares {shares}"
-            raise ParameterError(self.name, "eps_schedule", complaint)
+            self.refuse("eps_schedule", complaint)
 
     @property
     def stages(self) -> tuple[tuple[float, int], ...]:
@@ -141,7 +131,7 @@ class APGD(LinfGradientAttack):
         for radius, count in wider:
             task.best = Best()  # its volumes are no results: they may lie outside the ball
             x = self._climb(task, x, radius, count)
-            task.best.offer(task.value(x), x)
+            task.look(x)
             (x,) = task.best.kept
         task.best = offered
         return self._climb(task, x, eps, steps)
@@ -210,10 +200,7 @@ class Pace:
     def halves(self, i: int, value: Tensor, highest: Tensor) -> Tensor | None:
         """The samples that halve their step and go back to their best, bool `[B]`; None where it is no checkpoint.
 
-        Args:
-            i: steps so far.
-            value: L of the volumes where they led, `[B]`.
-            highest: the highest so far.
+        After i steps, with L of the volumes where they led and the highest L so far, both `[B]`.
         """
         if i == 0:
             self._rises = torch.zeros_like(value)

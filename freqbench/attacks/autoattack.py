@@ -18,35 +18,25 @@ class AutoAttack(Ensemble):
 
     The members raise what the score is made of: the Dice, Dice + cross-entropy in radii that shrink to eps, the
     cross-entropy of the voxels that are still right with all classes at one weight, the Jensen-Shannon divergence; and
-    one follows no gradient. Those of the papers are `members: [[apgd-ce, apgd-dlr, square]]`. With them the attack was
-    weaker than PGD on Dice + cross-entropy (a Dice of 65.2 against 62.4 on hippocampus, 15 steps a member, 8/255),
-    whatever the threshold: cross-entropy and logit ratio sum over voxels, most of which are no organ's.
+    one follows no gradient. With those of the papers, `members: [[apgd-ce, apgd-dlr, square]]`, the attack is weaker
+    than PGD on Dice + cross-entropy (reports/suite): cross-entropy and logit ratio sum over voxels, most of which are
+    no organ's.
 
     Args:
-        eps: radius on the [0, 1] intensity scale.
-        steps: gradient steps of each member that follows a gradient.
         queries: forward passes of `square`, which begins with cubes of 0.8 of the window, as AutoAttack has it.
         threshold: mean Dice at which a sample has fallen, or below: later members leave it alone. 0: where nothing is
-            left to lose. Above 0 the attack is one for a rate of success: what a member further on would have added
-            is left out of a mean Dice.
+            left to lose. Above 0 the attack is one for a rate of success: what a member further on would have added is
+            left out of a mean Dice.
         members: in their order, `square` and, for every LOSS of `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
             volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for the class of least clean probability at each
             voxel.
 
-    What ensembles take beside: `freqbench.attacks.core.ensemble`. `passes` is what a sample takes that never falls;
-    what each one took is in the result.
-
-    **Differs from the papers**: the members, as said. FAB is left out: it minimises the norm, which a fixed radius does
-    not reward, and steps to the nearest of the boundaries between one decision's classes, by a gradient for every
-    class, where a volume has as many decisions as voxels. Cases are judged one by one, and the threshold is a number,
-    where Daza et al. take half the mean Dice of the data set. They run Auto-PGD five times (`restarts`), and their
-    Square Attack lowers the mean Dice itself, where ours raises the Dice + cross-entropy. `apgd-dlr-targeted` has one
-    target a voxel, where Croce and Hein take nine in turn.
-
-    Example:
-        >>> AutoAttack(eps=4 / 255, members=("apgd-ce", "square")).passes
-        (5104, 100)
+    **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
+    reward, by a gradient for every class of one decision, where a volume has as many decisions as voxels. Cases are
+    judged one by one, and the threshold is a number, where Daza et al. take half the mean Dice of the data set. They
+    run Auto-PGD five times (`restarts`), and their Square Attack lowers the mean Dice itself, where ours raises the
+    Dice + cross-entropy. `apgd-dlr-targeted` has one target a voxel, where Croce and Hein take nine in turn.
     """
 
     name: ClassVar[str] = "autoattack"

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter, number, one_known
 from freqbench.attacks.core.task import Task
-from freqbench.core.errors import unknown
 from freqbench.ops import artefacts
 
 MOVES = 4
@@ -54,18 +53,10 @@ def _spikes(x: Tensor, size: float, draw: Draw) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of corruption.
-
-    Attributes:
-        make: of volumes, a size and the draws.
-        sizes: at severities 1 to 5.
-        unit: what a size is.
-        none: the size that changes nothing: severity 0.
-        draws: whether it draws.
-    """
+    """What makes a kind of corruption of volumes, a size and the draws; at severity 0 its size is `none`."""
 
     make: Callable[[Tensor, float, Draw], Tensor]
-    sizes: tuple[float, float, float, float, float]
+    sizes: tuple[float, float, float, float, float]  # at severities 1 to 5
     unit: str
     none: float = 0.0
     draws: bool = True
@@ -104,15 +95,6 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def _kind(value: Any) -> str | None:
-    return None if isinstance(value, str) and value in KINDS else unknown("kind", str(value), KINDS)
-
-
-def _severity(value: Any) -> str | None:
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 5
-    return None if valid else f"expected a number from 1 to 5 (0: nothing), got {value!r}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Corruption(Attack):
     """What a scanner or a careless protocol does to a volume, in five severities; the model is not asked.
@@ -129,15 +111,9 @@ class Corruption(Attack):
     (`freqbench.ops.artefacts`, with their sources).
 
     Args:
-        kind: what goes wrong, one of `KINDS`.
         severity: 1 to 5, the budget; between whole ones sizes are interpolated linearly, and 0 is the clean volume.
-        scope: `volume`.
 
     `targeted` and `start` have no effect.
-
-    Example:
-        >>> Corruption(kind="blur", severity=3).size, Corruption(kind="contrast", severity=0.5).size
-        (0.9, 1.05)
     """
 
     name: ClassVar[str] = "corruption"
@@ -145,10 +121,11 @@ class Corruption(Attack):
     budget_name: ClassVar[str | None] = "severity"
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **PARAMETERS,
-        "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", _kind),
-        "severity": Parameter("how much of it, from 1 to 5", _severity),
+        "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", one_known("kind", KINDS)),
+        "severity": Parameter("how much of it, from 1 to 5", number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)),
     }
     scopes: ClassVar[tuple[str, ...]] = ("volume",)
+    passes: ClassVar[tuple[int, int]] = (0, 0)
 
     kind: str
     severity: float
@@ -159,11 +136,6 @@ class Corruption(Attack):
         """What the severity is for this kind, in its own unit; between whole severities interpolated linearly."""
         kind = KINDS[self.kind]
         return float(np.interp(self.severity, range(6), (kind.none, *kind.sizes)))
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """None."""
-        return 0, 0
 
     @property
     def is_stochastic(self) -> bool:

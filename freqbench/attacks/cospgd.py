@@ -23,10 +23,8 @@ class CosPGD(PGD):
               \text{targeted, lowered: } J = \frac1N \sum_v -(1 - c) \log p_{label}
 
     c is a weight and has no gradient, as in the authors' code: differentiated too, the product falls again once the
-    label's probability is small, and the attack would hold voxels there.
-
-    Parameters are those of `freqbench.attacks.pgd.PGD` but for `loss`, which J stands in for. As J lets go of voxels
-    that are wrong, volumes are compared by the cross-entropy, sample by sample.
+    label's probability is small, and the attack would hold voxels there. As J lets go of voxels that are wrong, volumes
+    are compared by the cross-entropy, sample by sample. Steps and step size are PGD's.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
     whole Dice + cross-entropy of a batch is multiplied by the mean c of the batch (1 - c for a target), both
@@ -34,10 +32,7 @@ class CosPGD(PGD):
     `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024): the same, but with a target every other step, the
     first among them, goes the wrong way.
 
-    **Differs from the paper**: steps and step size are PGD's here. **Differs from the released code**: nothing.
-
-    **Weaker than plain Dice PGD** where the Dice is what counts, and no stronger than PGD on the cross-entropy there:
-    43.7 against 30.9 and 42.7 (figures and setting: `freqbench.attacks.segpgd`).
+    Weaker than PGD on the Dice where the Dice is what counts (README), and no stronger than on the cross-entropy.
     """
 
     name: ClassVar[str] = "cospgd"

@@ -16,31 +16,22 @@ from freqbench.attacks.sa2 import band_scaler
 class DFB(BlockAttack):
     r"""Leaves a frequency band of every block out; the model is not asked, `targeted` has no effect.
 
-    With c the spectrum of the clean block less 0.5, and m = 0 in the band, but 1 at DC:
+    With c the spectrum of the clean block less 0.5, and m = 0 in the band (`low`, `middle` or `high`,
+    `freqbench.ops.bands`), but 1 at DC:
 
     .. math:: a = \mathrm{clamp}(\mathrm{IDCT}(c \, m) + 0.5, 0, 1)
 
     Nothing bounds the change: no parameter is a budget. `middle` holds nearly all coefficients.
-
-    Args:
-        band: the frequencies that are dropped, `low`, `middle` or `high` (`freqbench.ops.bands`).
-        block: side of the DCT block in voxels, or three.
-
-    Differs from the released code: nothing.
     """
 
     name: ClassVar[str] = "dfb"
     threat_model: ClassVar[str] = "none"
     budget_name: ClassVar[str | None] = None
+    passes: ClassVar[tuple[int, int]] = (0, 0)
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "band": DROPPED_BAND}
 
     band: str
     block: int | tuple[int, ...] = 8
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """None."""
-        return 0, 0
 
     def perturb(self, task: Task) -> Tensor:
         """Scale the band by 0."""

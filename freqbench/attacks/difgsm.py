@@ -53,7 +53,7 @@ class RescaledMIFGSM(MIFGSM):
 
         def gradient(x: Tensor, i: int) -> Tensor:
             if task.best is not None:
-                task.best.offer(task.value(x), x)
+                task.look(x)
             return task.gradient(x, partial(self._loss, task, zooms[i]))
 
         return gradient
@@ -87,11 +87,7 @@ class DIFGSM(RescaledMIFGSM):
     In every step, with `probability`, the sides become r times the window's, r uniform in [`min_scale`, 1) and the same
     for all axes, by linear interpolation, and the place is uniform among those that fit. The logits of the part that
     holds the volume are enlarged to its old shape, linearly too: labels stay as they are, what stands in the zeros does
-    not count. This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM.
-
-    Args:
-        probability: of a step's volume being resized; 0 makes it `mifgsm`.
-        min_scale: the smallest r.
+    not count. This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM, with `probability: 0` it is `mifgsm`.
 
     `start`: the draws of all steps in [0, 1), `[B, steps, 5]`: against `probability`, for r, for the three places.
 
@@ -100,11 +96,6 @@ class DIFGSM(RescaledMIFGSM):
     linear, in the authors' code it is the nearest pixel. Steps are eps / steps, 10 of them; the paper takes steps of
     1/255, min(255 eps + 4, 1.25 * 255 eps) of them, which for 8/255 is 10. That logits are brought back has no
     counterpart with a classifier. L as in `MIFGSM`.
-
-    Example:
-        >>> attack = DIFGSM(eps=8 / 255, min_scale=0.5)
-        >>> attack.ratio(0.2, 0.5), attack.ratio(0.7, 0.5)
-        (0.75, 1.0)
     """
 
     name: ClassVar[str] = "difgsm"

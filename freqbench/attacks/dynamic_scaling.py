@@ -12,13 +12,10 @@ class DynamicScaling(RescaledMIFGSM):
 
     The paper finds that perturbations of segmentation networks transfer badly as these look at objects at scales of
     their own, and asks the source network at changing scales. Here, in every step, the sides become r times the
-    window's, r uniform in [`min_scale`, `max_scale`] and the same for all axes, by linear interpolation. A smaller
-    volume stands at a random place in zeros; of a larger one the window shows a random part. The logits are resized
-    back, and the loss is that of the voxels in sight (`freqbench.attacks.difgsm.RescaledMIFGSM`).
-
-    Args:
-        min_scale: the smallest r, at most 1.
-        max_scale: the largest, at least 1. With both 1 it is `mifgsm`.
+    window's, r uniform in [`min_scale`, `max_scale`] around 1 and the same for all axes, by linear interpolation. A
+    smaller volume stands at a random place in zeros; of a larger one the window shows a random part. The logits are
+    resized back, and the loss is that of the voxels in sight (`freqbench.attacks.difgsm.RescaledMIFGSM`). With both
+    scales 1 it is `mifgsm`.
 
     `start`: the draws of all steps in [0, 1), `[B, steps, 4]`: for r and for the place on each axis.
 
@@ -28,11 +25,6 @@ class DynamicScaling(RescaledMIFGSM):
 
     **Differs from the paper**: volumetric networks are built for one window, so that a larger volume is cut to it; a
     network of images takes any size. L as in `MIFGSM`.
-
-    Example:
-        >>> attack = DynamicScaling(eps=8 / 255)
-        >>> attack.ratio(0.0), attack.ratio(0.5)
-        (0.75, 1.0)
     """
 
     name: ClassVar[str] = "dynamic_scaling"

@@ -41,12 +41,9 @@ class FAA(GradientAttack):
     Args:
         portion: the largest share of a channel's bands that may be taken, in [0, 1]; `portion` N is rounded down.
         bands: N.
-        steps: gradient steps; one forward and one backward pass each.
         step_size: length of a step of l.
         reconstruction_weight: lambda; 0 leaves the term out.
         control: `random`: the gates of the first draw, not optimised.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `keep` is `best` here.
 
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
@@ -71,6 +68,7 @@ class FAA(GradientAttack):
         "step_size": LOGIT_STEP,
     }
     needs_reference: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = True
 
     portion: float = 0.1
     bands: int = 32
@@ -85,11 +83,6 @@ class FAA(GradientAttack):
     def most(self) -> int:
         """How many gates of a channel may be open."""
         return int(self.portion * self.bands + 1e-9)
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Gates are drawn, and so is a job's reference."""
-        return True
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How many gates too many are open."""
@@ -137,7 +130,7 @@ class FAA(GradientAttack):
 
     def _compared(self, task: Task, mix: Mix, gates: Tensor) -> Tensor:
         images, change = mix(gates)
-        return task.value(images) - self.reconstruction_weight * change
+        return task.look(images) - self.reconstruction_weight * change
 
     def _gates(self, scores: Tensor) -> Tensor:
         """1 where a score is above 0 and among the highest of its channel, else 0, `[B, C N]`."""
@@ -162,7 +155,7 @@ class FAA(GradientAttack):
         clean, shape = task.clean, task.clean.shape[2:]
         least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)
-        swap, amplitude = amplitude_swap(clean, task.given_reference())
+        swap, amplitude = amplitude_swap(clean, task.reference)
         share = torch.arange(self.bands, device=clean.device) / self.bands
         held = (share >= SHAPES[0]) & (share < SHAPES[1])
         own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)

@@ -14,14 +14,7 @@ from freqbench.ops.projections import linf_ball
 class FGSM(LinfGradientAttack):
     """x + eps * sign(dL/dx), clamped to [0, 1]: one step to the corner of the ball.
 
-    L is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default.
-
-    Args:
-        eps: length of the step and radius of the ball, on the [0, 1] intensity scale.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
-
-    Differs from the released code: nothing.
+    L is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default. Equal to the released code.
     """
 
     name: ClassVar[str] = "fgsm"

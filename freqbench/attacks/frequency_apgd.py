@@ -15,16 +15,16 @@ from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
 from freqbench.attacks.core.task import Task, across
-from freqbench.attacks.core.threat_models import SSIM_SUFFIX
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
-from freqbench.core.errors import ParameterError, UserError
+from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, pad_to_blocks
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.slices import stretch_slices
 from freqbench.ops.ssim import body_ssim
 
 HALVINGS = 8
+SSIM_SUFFIX = "-ssim"  # of the name of a threat model that bounds the SSIM beside
 FLAT = -1e-12  # the least slope of the SSIM that something is divided by
 
 
@@ -48,21 +48,17 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
 
     Points are kept in voxel layout over the volume padded to whole blocks; starts come in, and the final state goes
-    out, in blocked layout `[B, C, N, h, w, d]`. An author writes `space`, `bounds` and `null_end`. Loss and number of
-    steps are those that `bench.py converge` found on the packaged UNet of the phantom: the Dice loss is ahead of the
-    cross-entropy at any number of steps, and from 20 to 40 steps the drop grows by 0.1 to 2.3 points.
+    out, in blocked layout `[B, C, N, h, w, d]` (of slices `[B, C, D, N, h, w]`). An author writes `space`, `bounds` and
+    `null_end`. Why loss and steps are what they are: reports/strongest.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
-        block: see `BlockAttack`.
         random_start: begin at a uniform draw between the bounds; false: halfway between them.
         control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
             `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
             adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest that the
             threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`; `loss` is the Dice and `keep` is `best`.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -162,31 +158,16 @@ class VAFAOpt(FrequencyAPGD):
 
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \mathrm{round}(c / q)) + 128\bigr)
 
-    with R the stretching of every depth slice to [0, 1] or, without `renormalize`, a / 255 clamped to [0, 1]. Rounding
-    is exact. What q can add to c is a set known in closed form, an interval or two for each coefficient
-    (`freqbench.ops.quantisation`). Auto-PGD moves the errors e = q round(c / q) - c in it: it steps along the sign of
-    dL/de by at most the width of the set, and goes to the nearest error that some q makes (`freqbench.attacks.apgd`).
-    `state` is the table q of the volume.
+    with R the stretching of every depth slice to [0, 1] (`dct-quantization-stretched`, as VAFA's code does) or, without
+    `renormalize` (`dct-quantization`), a / 255 clamped to [0, 1]. Rounding is exact. What q can add to c is a set known
+    in closed form, an interval or two for each coefficient (`freqbench.ops.quantisation`). Auto-PGD moves the errors e
+    = q round(c / q) - c in it: it steps along the sign of dL/de by at most the width of the set, and goes to the
+    nearest error that some q makes (`freqbench.attacks.apgd`). `start` and `state` are the table q of the volume; with
+    `control: uniform` it is q_max everywhere.
 
     VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
-    rounding that says little about where the error goes; its volumes bound the harm of its optimiser, not of its threat
-    model. Its SSIM term is a penalty of VAFA's attacker, no bound, and left out; `ssim_min` is a bound.
-
-    Args:
-        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
-        q_min: smallest.
-        renormalize: stretch every slice, as VAFA's code does: threat model `dct-quantization-stretched`. False:
-            `dct-quantization`.
-        control: `uniform`: the table is q_max everywhere; see `FrequencyAPGD` for it and what else there is.
-
-    `start`: the table, `[B, C, N, h, w, d]`.
-
-    Raises:
-        UserError: in a window even the table of the smallest errors has a lower SSIM than `ssim_min`.
-
-    Example:
-        >>> VAFAOpt(steps=20).passes, VAFAOpt().threat_model, VAFAOpt(renormalize=False).threat_model
-        ((21, 20), 'dct-quantization-stretched', 'dct-quantization')
+    rounding that says little about where the error goes. Its SSIM term is a penalty; `ssim_min` is a bound: where even
+    the table of the smallest errors has a lower SSIM in a window, a UserError is raised.
     """
 
     name: ClassVar[str] = "vafa_opt"
@@ -206,8 +187,7 @@ class VAFAOpt(FrequencyAPGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.q_max < self.q_min:
-            complaint = f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}"
-            raise ParameterError(self.name, "q_max", complaint)
+            self.refuse("q_max", f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}")
 
     @property
     def bounded_set(self) -> str:
@@ -240,10 +220,7 @@ class VAFAOpt(FrequencyAPGD):
 
 @dataclass(frozen=True, kw_only=True)
 class VAFAOpt2D(VAFAOpt):
-    """`VAFAOpt` on the two-dimensional DCT of every depth slice: the threat model of `vafa_2d`.
-
-    `block` has one side or two. `start` and `state`: `[B, C, D, N, h, w]`.
-    """
+    """`VAFAOpt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
     name: ClassVar[str] = "vafa_opt_2d"
     parameters: ClassVar[Mapping[str, Parameter]] = {**VAFAOpt.parameters, "block": SLICE_BLOCK}
@@ -256,27 +233,16 @@ class VAFAOpt2D(VAFAOpt):
 class SA2Opt(FrequencyAPGD):
     r"""The multipliers of DCT coefficients that hurt most, of all that SA2 may choose from.
 
-    With c the spectrum of the clean block less 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1
-    at DC and outside the band), the volume is
+    With c the spectrum of the clean block less 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1 at
+    DC and outside `band`, `freqbench.ops.bands`), the volume is
 
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5
 
-    clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `state` is m. SA2 (Hanif et al.,
-    ISBI 2025) weighs the loss by 0.2 against an SSIM loss, takes ten steps of fixed length and keeps the last volume.
-
-    Args:
-        rho: how far a multiplier may leave 1, in [0, 1).
-        band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
-        control: `uniform`: every multiplier is 1 - rho; see `FrequencyAPGD` for it and what else there is.
-
-    `start`: the multipliers, `[B, C, N, h, w, d]`.
+    clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `start` and `state` are m; with
+    `control: uniform` every multiplier is 1 - rho. The threat model is that of SA2 (Hanif et al., ISBI 2025).
 
     **Variants.** `released`: DC is exempt, as in the code of SA2: threat model `dct-scaling`. `paper`: DC moves too, as
     nothing in the paper exempts it: `dct-scaling-with-dc`.
-
-    Example:
-        >>> SA2Opt(rho=0.4, steps=30).passes, SA2Opt(variant="paper").threat_model
-        ((31, 30), 'dct-scaling-with-dc')
     """
 
     name: ClassVar[str] = "sa2_opt"
@@ -314,10 +280,7 @@ class SA2Opt(FrequencyAPGD):
 
 @dataclass(frozen=True, kw_only=True)
 class SA2Opt2D(SA2Opt):
-    """`SA2Opt` on the two-dimensional DCT of every depth slice: the threat model of `sa2_2d`.
-
-    `block` has one side or two. `start` and `state`: `[B, C, D, N, h, w]`.
-    """
+    """`SA2Opt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
     name: ClassVar[str] = "sa2_opt_2d"
     parameters: ClassVar[Mapping[str, Parameter]] = {**SA2Opt.parameters, "block": SLICE_BLOCK}
@@ -332,7 +295,7 @@ def within_ssim(
     project: Callable[[Tensor], Tensor],
     render: Callable[[Tensor], Tensor],
 ) -> Callable[[Tensor], Tensor]:
-    r"""A function that draws points towards the origin until the SSIM of their volumes is at least `ssim_min`.
+    r"""A function of points `[B, ...]` that draws them to the origin until their volumes' SSIM is at least `ssim_min`.
 
     With o the origin, P the projection and S the SSIM of a point's volume with the clean one, x becomes P(o + t (x -
     o)). t is the largest number in [0, 1] at which S is still `ssim_min`, found to 1/256 by halving. As t depends on x,
@@ -342,22 +305,9 @@ def within_ssim(
     .. math:: \frac{dL}{dx} = t \Bigl(g - \frac{g \cdot (x - o)}{s \cdot (x - o)} \, s\Bigr),
 
     which is the gradient of the Lagrangian L + lambda S with the lambda that leaves nothing to gain along the line.
-    Without the second term an attack spends its SSIM where it gains little: SA2's multipliers on the phantom's UNet,
-    20 steps at 0.95, leave 59 % Dice instead of 38 %.
-
-    Args:
-        name: of the attack.
-        clean: `[B, C, H, W, D]`.
-        ssim_min: in (0, 1].
-        origin: the point of no change, or a number of its entries; its projection is the mildest choice.
-        project: to the nearest point that the threat model allows.
-        render: makes the volumes of a point.
-
-    Returns:
-        A function of points, `[B, ...]`.
-
-    Raises:
-        UserError: the projection of the origin has a lower SSIM already.
+    Without the second term an attack spends its SSIM where it gains little: SA2's multipliers on the phantom's UNet, 20
+    steps at 0.95, leave 59 % Dice instead of 38 %. P(o) is the mildest choice; where its SSIM is lower already, a
+    UserError in the attack's name says so.
     """
     similarity = body_ssim(clean)
 

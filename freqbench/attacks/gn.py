@@ -14,29 +14,17 @@ from freqbench.attacks.core.task import Task
 class GaussianNoise(Attack):
     """clamp(x + std * n, 0, 1) with n standard normal in every voxel; the model is not asked, `targeted` has no effect.
 
-    Args:
-        std: standard deviation on the [0, 1] intensity scale.
-
-    `start`: the standard normals before scaling, `[B, C, H, W, D]`.
-
-    Differs from the released code (VAFA, Hanif et al., MICCAI 2023, arXiv 2307.07269): nothing.
+    `std` is on the [0, 1] intensity scale. `start`: the normals before scaling, `[B, C, H, W, D]`. Equal to the
+    released code (VAFA, Hanif et al., MICCAI 2023, arXiv 2307.07269).
     """
 
     name: ClassVar[str] = "gn"
     threat_model: ClassVar[str] = "gaussian"
     budget_name: ClassVar[str] = "std"
+    is_stochastic: ClassVar[bool] = True
+    passes: ClassVar[tuple[int, int]] = (0, 0)
 
     std: float
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """None."""
-        return 0, 0
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Every voxel is drawn."""
-        return True
 
     def perturb(self, task: Task) -> Tensor:
         """Add the noise."""

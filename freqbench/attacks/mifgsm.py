@@ -27,20 +27,12 @@ class MIFGSM(LinfGradientAttack):
     A gradient that is 0 everywhere adds nothing.
 
     Args:
-        eps: radius on the [0, 1] intensity scale; 16/255 in the paper.
-        steps: gradient steps; one forward and one backward pass each.
         decay: mu, at least 0; 0 makes it the basic iterative method.
-        step_size: alpha on the same scale, or `eps/4` for a quarter of eps, and so on; None: eps / steps.
+        step_size: alpha on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; None: eps / steps.
 
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
-
-    **Differs from the paper**: L is `loss`, by default the Dice + cross-entropy that segmentation networks are trained
-    with, as theirs is the cross-entropy that a classifier is trained with. **From the authors' code**: nothing else; it
-    divides by the mean absolute value, which leads to the same signs.
-
-    Example:
-        >>> MIFGSM(eps=0.5, steps=5).step, MIFGSM(eps=0.5, step_size="eps/4").step
-        (0.1, 0.125)
+    **Differs from the paper**, where eps is 16/255: L is `loss`, by default the Dice + cross-entropy that segmentation
+    networks are trained with, as theirs is the cross-entropy that a classifier is trained with. **From the authors'
+    code**: nothing else; it divides by the mean absolute value, which leads to the same signs.
     """
 
     name: ClassVar[str] = "mifgsm"

@@ -23,14 +23,8 @@ class PAdam(PGD):
               x \leftarrow P\Bigl(x + \mathrm{step\_size} \, \frac{m / (1 - 0.9^t)}{\sqrt{u / (1 - 0.999^t)} + 10^{-8}}
               \Bigr)
 
-    Args:
-        eps: radius on the [0, 1] intensity scale.
-        steps: gradient steps; one forward and one backward pass each.
-        step_size: Adam's learning rate on the same scale, or `eps/4` for a quarter of eps, and so on.
-        random_start: begin at a uniform draw from the ball.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`. With `loss` the cross-entropy it is the
-    paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.losses.cosine`).
+    `step_size` is Adam's learning rate on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on. With
+    `loss` the cross-entropy it is the paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.losses.cosine`).
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
@@ -41,10 +35,6 @@ class PAdam(PGD):
 
     **Differs from the authors' code**: the loss is each sample's own mean, there the mean over the batch, whose size
     then weighs against the 1e-8.
-
-    Example:
-        >>> PAdam(eps=8 / 255, loss="cosine", keep="best").passes
-        (201, 200)
     """
 
     name: ClassVar[str] = "padam"

@@ -16,20 +16,13 @@ class PGD(LinfGradientAttack):
     """x <- P(x + step_size * sign(dL/dx)), where P projects onto the eps-ball around the clean volume and [0, 1].
 
     L is `loss`, by default the Dice + cross-entropy of `freqbench.ops.losses.dice_ce`, as in the code released with
-    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier.
+    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Equal to the released code.
 
     Args:
-        eps: radius on the [0, 1] intensity scale.
-        steps: gradient steps; one forward and one backward pass each.
-        step_size: length of a step on the same scale, or `eps/4` for a quarter of eps, and so on; the released command
-            line's 0.01 is 64 % of eps = 4/255.
-        random_start: begin at a uniform draw from the ball.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`.
+        step_size: length of a step on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; the
+            released command line's 0.01 is 64 % of eps = 4/255.
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
-
-    Differs from the released code: nothing.
 
     Example:
         >>> import torch

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.task import Task
-from freqbench.core.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,24 +20,22 @@ class RandomNoise(Attack):
               x' = \mathrm{clamp}(x + c \, n, 0, 1) \ \text{with}\ \| x' - x \|_2 = l2
 
     At equal linf no change inside the ball is larger; what an attack does beyond this row is not due to its size. Where
-    volumes are 0 or 1, clamping takes half of the noise away: c makes up for it. `targeted` has no effect.
+    volumes are 0 or 1, clamping takes half of the noise away: c makes up for it. `targeted` has no effect. Exactly one
+    of the two is given; it is the budget, and says the threat model.
 
     Args:
         linf: size of every voxel's change, on the [0, 1] intensity scale.
         l2: Euclidean norm of a window's change on that scale, after clamping; all that fits into [0, 1] if it is less.
-            The records' column `l2` is that of a volume: about sqrt(n) times as much for n windows. Exactly one of the
-            two is given; it is the budget, and says the threat model.
+            The records' column `l2` is that of a volume: about sqrt(n) times as much for n windows.
 
     `start`: the standard normals, `[B, C, H, W, D]`.
-
-    Example:
-        >>> RandomNoise(l2=20).threat_model, RandomNoise(linf=8 / 255).budget_name
-        ('l2', 'linf')
     """
 
     name: ClassVar[str] = "random_noise"
     threat_model: ClassVar[str] = "linf"
     budget_name: ClassVar[str] = "linf"
+    is_stochastic: ClassVar[bool] = True
+    passes: ClassVar[tuple[int, int]] = (0, 0)
 
     linf: float | None = None
     l2: float | None = None
@@ -47,7 +44,7 @@ class RandomNoise(Attack):
         super().__post_init__()
         if (self.linf is None) == (self.l2 is None):
             got = "none" if self.linf is None else "both"
-            raise ParameterError(self.name, "linf", f"expected exactly one of linf and l2, got {got}")
+            self.refuse("linf", f"expected exactly one of linf and l2, got {got}")
         if self.l2 is not None:
             # In place of the class's: the budget is the one that is given.
             object.__setattr__(self, "threat_model", "l2")
@@ -58,16 +55,6 @@ class RandomNoise(Attack):
         """The one that is given."""
         size: float = getattr(self, self.budget_name)
         return size
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """None."""
-        return 0, 0
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Every voxel is drawn."""
-        return True
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """The largest voxel change beyond `linf`, or the largest norm of a window's beyond `l2`."""

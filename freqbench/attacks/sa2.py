@@ -30,29 +30,26 @@ class SA2(FrequencyAttack):
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5, \qquad
               J = \lambda_{dice} L(f(a), y) - \lambda_{ssim} \, \mathrm{SSIMloss}(x, a)
 
-    w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is `loss`,
-    Dice + cross-entropy by default, the SSIM is that of the whole window, and a penalty: it bounds nothing. Network and
-    SSIM see a as it is, below 0 and above 1. A sample without a voxel left that is predicted as labelled (or entirely
-    at its target) stops. The volume is that of the last forward pass, clamped; `state` is w after the last update: at
-    DC and outside the band it keeps its start, which the volume does not show.
+    w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is `loss`, Dice
+    + cross-entropy by default, the SSIM is that of the whole window, and a penalty: it bounds nothing. Network and SSIM
+    see a as it is, below 0 and above 1. A sample without a voxel left that is predicted as labelled (or entirely at its
+    target) stops. The volume is that of the last forward pass, clamped; `state` is w after the last update: at DC and
+    outside the band it keeps its start, which the volume does not show.
 
     Args:
-        rho: how far a multiplier may leave 1, in [0, 1).
-        step_size: length of a step of a multiplier; not scaled by rho.
-        dice_weight: weight of the task loss.
+        step_size: not scaled by rho.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
 
-    Further parameters: `freqbench.attacks.core.frequency`. `start`: the initial multipliers, `[B, C, N, h, w, d]`.
+    `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
-    **Threat model.** `dct-scaling`; in `paper`, where the mean of a block may move too, `dct-scaling-with-dc`
-    (`freqbench.attacks.core.threat_models`). The strongest multipliers of both are `sa2_opt`'s.
+    In `paper` the mean of a block may move too: `dct-scaling-with-dc`. `sa2_opt` finds the strongest multipliers.
 
     **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
-    the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L +
-    5.5 (1 - \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers
-    outside the band are 1 in the state too; DC is not exempt. Its step is not stated (0.1 is the code's), nor is the
-    final clamp, which volumes in [0, 1] need.
+    the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L + 5.5 (1 -
+    \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers outside the
+    band are 1 in the state too; DC is not exempt. Its step is not stated (0.1 is the code's), nor is the final clamp,
+    which volumes in [0, 1] need.
 
     **Differs from the released code**: early stop and cosine look at each sample instead of the whole batch. Defaults
     are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
@@ -158,13 +155,10 @@ class SA2In2D(SA2):
 
     **Variants.** `released`: the code of SA2, whose SSIM is a mistake: it compares voxel (p, q, r) of the attacked
     volume with (q, r, p) of the clean one, which says nothing about their likeness, yet drives the gradient, and needs
-    H = W = D. `paper`: as in `SA2`, SSIM of like with like.
+    H = W = D: on other windows a UserError is raised. `paper`: as in `SA2`, SSIM of like with like.
 
     **Differs from the released code**: as `SA2` does, and without SSIM H and W may differ, where the released
     re-assembly takes one for the other and fails.
-
-    Raises:
-        UserError: `released` with its SSIM on a window that is no cube.
     """
 
     name: ClassVar[str] = "sa2_2d"

@@ -20,34 +20,21 @@ class SEA(Ensemble):
     The first loss is what the score is made of, the Dice. The others let go of voxels that are wrong already, each in
     its way: the cross-entropy of those that are right, all classes weighing the same (`mask-ce-balanced`), the
     Jensen-Shannon divergence (`js`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each
-    radius. Every run begins at a uniform
-    draw and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 % within eps, each radius from the best
-    volume of the one before it.
+    radius. Every run begins at a uniform draw and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 %
+    within eps, each radius from the best volume of the one before it.
 
-    Args:
-        eps: radius on the [0, 1] intensity scale.
-        steps: gradient steps of each run; one forward and one backward pass each.
-        losses: one run each, in their order: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the class
-            of least clean probability at each voxel), and `segpgd`.
-
-    What ensembles take beside: `freqbench.attacks.core.ensemble`. `passes` is what a sample takes that never falls.
-
-    **Losses of the paper and of its code**: the paper and the code of today run `mask-ce-balanced`, `mask-ce` and `js`.
-    The code of the paper's first version ran `mask-ce`, `js`, `segpgd` and a masked cosine, which is not here. The
-    default has the Dice in the place of `mask-ce`, which leaves 34.4 of the foreground Dice on the packaged UNet and
-    79.4 on the robust one (8/255, 40 steps, two cases), where `dice` leaves 23.2 and 73.2: without the Dice the
-    ensemble is weaker than PGD on it at the same passes.
+    `losses` names one run each, in their order: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the
+    class of least clean probability at each voxel), and `segpgd`. The paper and the code of today run
+    `mask-ce-balanced`, `mask-ce` and `js`, the code of the paper's first version `mask-ce`, `js`, `segpgd` and a masked
+    cosine, which is not here. The default has the Dice in the place of `mask-ce`: without it the ensemble is weaker
+    than PGD on the Dice at the same passes (reports/suite).
 
     **Differs from the authors' code**: the mean Dice of the sample takes the place of its accuracy, which hardly feels
     an organ in a volume of background, where a volume of a run is picked, and of accuracy or the data set's mean IoU
     where the worst of the runs is; within a run steps are judged, and a radius begins, as Auto-PGD does alone with that
-    loss, by the loss itself or, of masked ones, by the cross-entropy, where the code judges steps by the cross-entropy
-    throughout and begins at the volume of least accuracy; a run goes on when a sample has fallen; weights of classes
-    are counted in the sample, not in the data set; and what `freqbench.attacks.apgd` says.
-
-    Example:
-        >>> SEA(eps=4 / 255).passes, SEA(eps=4 / 255, losses=("mask-ce", "js")).passes
-        ((1216, 1200), (608, 600))
+    loss, where the code judges steps by the cross-entropy throughout and begins at the volume of least accuracy; a run
+    goes on when a sample has fallen; weights of classes are counted in the sample, not in the data set; and what
+    `freqbench.attacks.apgd` says.
     """
 
     name: ClassVar[str] = "sea"

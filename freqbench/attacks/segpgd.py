@@ -24,23 +24,16 @@ class SegPGD(PGD):
               , \qquad \lambda = \frac{i}{2 T}
 
     Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
-    paper attacks without a target; this is the reading of Agnihotri et al. (CosPGD).
-
-    Parameters are those of `freqbench.attacks.pgd.PGD` but for `loss`, which J stands in for. As J lets go of voxels
-    that are wrong, volumes are compared by the cross-entropy, sample by sample.
+    paper attacks without a target; this is the reading of Agnihotri et al. (CosPGD). As J lets go of voxels that are
+    wrong, volumes are compared by the cross-entropy, sample by sample. Steps and step size are PGD's. As J is a
+    cross-entropy of all voxels, most of them background, it is weaker than PGD on the Dice where the Dice is what
+    counts (README).
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
-    sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`) and the sets are those of the whole batch,
-    so that a window's result depends on the windows beside it; targeted, the weights stay where they are and -J is
-    raised, which holds back the voxels that the target still lacks. `released-bmvc`: its copy in the code of Malik et
-    al. (BMVC 2024), where J is the Dice of the wrong voxels alone at every step: where nothing is wrong, nothing moves.
-
-    **Differs from the paper**: steps and step size are PGD's here. **Differs from the released code**: nothing.
-
-    **Weaker than plain Dice PGD** where the Dice is what counts, as J is a cross-entropy of all voxels, most of them
-    background. Foreground DSC x 100 on two phantom cases (`zoo://phantom/unet`, clean 88.8, eps = 8/255, 20 steps of
-    0.01 each): SegPGD 42.1, CosPGD 43.7, PGD with the cross-entropy 42.7, with Dice + cross-entropy 36.0, with the Dice
-    30.9.
+    sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`) and the sets are those of the whole batch, so
+    that a window's result depends on the windows beside it; targeted, the weights stay where they are and -J is raised,
+    which holds back the voxels that the target still lacks. `released-bmvc`: its copy in the code of Malik et al. (BMVC
+    2024), where J is the Dice of the wrong voxels alone at every step: where nothing is wrong, nothing moves.
     """
 
     name: ClassVar[str] = "segpgd"

@@ -15,11 +15,7 @@ OF = 10_000
 
 
 def share(p_init: float, query: int, queries: int) -> float:
-    """What a cube covers of the window at a query, counted from 0: halved after 10, 50, 200, ... of 10,000 queries.
-
-    >>> share(0.8, 10, 10_000), share(0.8, 11, 10_000), share(0.8, 1, 100)
-    (0.8, 0.4, 0.2)
-    """
+    """What a cube covers of the window at a query, counted from 0: halved after 10, 50, 200, ... of 10,000 queries."""
     at = query * OF // queries
     return p_init * 0.5 ** sum(at > halving for halving in HALVINGS)
 
@@ -39,13 +35,8 @@ class Square(LinfGradientAttack):
     cube, which stands at one place in all of them, as in the paper. The model is asked for logits alone: a query is a
     forward pass, and no gradient is ever taken.
 
-    Args:
-        eps: radius on the [0, 1] intensity scale.
-        queries: forward passes a run.
-        p_init: share of the window that a cube covers at first.
-
-    It takes what gradient attacks take (`freqbench.attacks.core.gradient`), as it raises the same losses. `loss` is
-    the Dice + cross-entropy: a query can be told from another only by the sum over all voxels, and the Dice keeps the
+    It takes what gradient attacks take (`freqbench.attacks.core.gradient`), as it raises the same losses. `loss` is the
+    Dice + cross-entropy: a query can be told from another only by the sum over all voxels, and the Dice keeps the
     background from drowning the organs in it; it also does with two classes. Masked losses are compared by the
     cross-entropy. With `keep: best` a run spends one pass more.
 
@@ -53,13 +44,10 @@ class Square(LinfGradientAttack):
 
     **Differs from the paper**: cubes in place of squares; the loss, in place of a classifier's margin; no run stops
     early. **Differs from the authors' code**: a cube may reach the window's last planes, and may cover all of it.
-
-    Example:
-        >>> Square(eps=4 / 255, queries=1000).passes
-        (1000, 0)
     """
 
     name: ClassVar[str] = "square"
+    is_stochastic: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("paper",)
 
     queries: int = 10_000
@@ -70,11 +58,6 @@ class Square(LinfGradientAttack):
     def run_passes(self) -> tuple[int, int]:
         """One forward pass a query."""
         return self.queries, 0
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Stripes and cubes are drawn."""
-        return True
 
     def run(self, task: Task) -> Tensor:
         """The search."""
@@ -107,8 +90,7 @@ class Square(LinfGradientAttack):
 def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
     """The voxels of one cube a sample, `[B, 1, H, W, D]`, and in which channels it goes up, `[B, C, 1, 1, 1]`.
 
-    It covers the share p of a window; numbers in [0, 1) for its place on each axis and its sign in each channel are in
-    `draw`, `[B, 3 + C]`.
+    `draw`, `[B, 3 + C]` in [0, 1), holds its place on each axis and its sign in each channel.
     """
     window = like.shape[2:]
     side = max(round((p * window.numel()) ** (1 / 3)), 1)

@@ -28,9 +28,10 @@ class SSA(BlockAttack, LinfGradientAttack):
               x \leftarrow P\Bigl(x + \frac{eps}{T} \, \mathrm{sign} \frac1N \sum_n \nabla L(t_n)\Bigr)
 
     in T steps from the clean volume; P projects onto the eps-ball and [0, 1]. The gradient is the one at the
-    transformed volume, not led back through the transform, as in the authors' code. The network sees t_n unclamped.
-    L is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default, a classifier's cross-entropy in
-    the paper.
+    transformed volume, not led back through the transform, as in the authors' code. The network sees t_n unclamped. L
+    is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default, a classifier's cross-entropy in
+    the paper. Volumes are compared as they are, before any transform: with `keep: best` a step costs one forward pass
+    more.
 
     Args:
         eps: radius on the [0, 1] intensity scale, and standard deviation of the noise.
@@ -40,10 +41,6 @@ class SSA(BlockAttack, LinfGradientAttack):
         block: side of the DCT block in voxels, or three; 96 takes in a whole window of the papers. A window that blocks
             do not tile is continued by reflection.
 
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`. Volumes are compared as they are,
-    before any
-    transform: with `keep: best` a step costs one forward pass more.
-
     `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, C, H, W, D]` and `unif` in [0, 1) in
     blocked layout `[steps, N, B, C, blocks, h, w, d]`.
 
@@ -52,6 +49,7 @@ class SSA(BlockAttack, LinfGradientAttack):
     """
 
     name: ClassVar[str] = "ssa"
+    is_stochastic: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("paper",)
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "rho": SPREAD}
 
@@ -74,11 +72,6 @@ class SSA(BlockAttack, LinfGradientAttack):
         return passes + (self.steps if self.keep == "best" else 0), passes
 
     @property
-    def is_stochastic(self) -> bool:
-        """Noise and factors are drawn in every pass."""
-        return True
-
-    @property
     def grey(self) -> float:
         """What is taken off the intensities before the transform: the one that the factor of DC leaves alone."""
         return 0.0
@@ -94,7 +87,7 @@ class SSA(BlockAttack, LinfGradientAttack):
         x = task.clean
         for i in range(self.steps):
             if task.best is not None:
-                task.best.offer(task.value(x), x)
+                task.look(x)
             total = torch.zeros_like(x)
             for n in range(self.spectra):
                 # With its objective named, as what is transformed is no volume to keep.
@@ -141,21 +134,17 @@ class SSA(BlockAttack, LinfGradientAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class SSA2D(SSA):
-    """`SSA` on the two-dimensional DCT of every depth slice.
+    """`SSA` on the two-dimensional DCT of every depth slice; `block` has one side or two.
 
-    Args:
-        num_spectra: spectra averaged at every step; None: 20, in `released` 10.
-        block: side of the DCT block of a slice in voxels, or two; 96 takes in a whole slice of the papers' windows.
-
-    `start`: the draws of all passes in slices, `gauss` `[steps, N, B, C, D, H, W]` and `unif`
-    `[steps, N, B, C, D, blocks, h, w]`.
+    `start`: the draws of all passes in slices, `gauss` `[steps, N, B, C, D, H, W]` and `unif` `[steps, N, B, C, D,
+    blocks, h, w]`. `num_spectra` None: 20, in `released` 10.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), with its
     defect: bringing the depth axis to the front turns the running volume itself, once a spectrum, and nothing turns it
     back. Gradients are taken at volumes that are turned ever further under labels that are not, and summed as they are;
-    where N is no multiple of 3, the bounds of the ball are those of other voxels, and the volume comes out turned by
-    N * steps. Windows have to be cubes; channels that are left alone do not turn. It also takes 128/255 off before
-    the transform and adds it after.
+    where N is no multiple of 3, the bounds of the ball are those of other voxels, and the volume comes out turned by N
+    * steps. Windows have to be cubes; channels that are left alone do not turn. It also takes 128/255 off before the
+    transform and adds it after.
 
     **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions.
     """
@@ -180,11 +169,7 @@ class SSA2D(SSA):
         return x.movedim(4, 2) if self.variant == "released" else x
 
     def prepare(self, task: Task) -> None:
-        """As of any gradient attack.
-
-        Raises:
-            UserError: `released` is to turn a window that is no cube.
-        """
+        """As of any gradient attack; a UserError where `released` is to turn a window that is no cube."""
         shape = task.clean.shape[2:]
         if self.variant == "released" and len(set(shape)) > 1:
             got = "x".join(map(str, shape))

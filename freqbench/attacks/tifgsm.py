@@ -21,16 +21,12 @@ class TIFGSM(MIFGSM):
     with `steps: 1` its TI-FGSM.
 
     Args:
-        kernel_size: weights a side of the kernel, an odd number.
+        kernel_size: weights a side of the kernel, an odd number; 1 smooths nothing.
         sigma: standard deviation of the kernel in voxels; None: a third of its radius (kernel_size - 1) / 2, as in the
-            authors' code. With a kernel of one weight, nothing is smoothed.
+            authors' code.
 
     **Differs from the paper**: the kernel is Gaussian in three dimensions, over H, W and D alike whatever the spacing;
     theirs is in two. L as in `MIFGSM`.
-
-    Example:
-        >>> TIFGSM(eps=8 / 255, kernel_size=7, sigma=1.5).passes
-        (10, 10)
     """
 
     name: ClassVar[str] = "tifgsm"

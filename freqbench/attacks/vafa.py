@@ -13,7 +13,6 @@ from torch import Tensor
 from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
 from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Best, Task, across
-from freqbench.core.errors import ParameterError
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error
@@ -42,7 +41,6 @@ class VAFA(FrequencyAttack):
     after the last update.
 
     Args:
-        q_max: largest quantisation step, on the DCT scale of 0..255 intensities.
         q_min: smallest; None: 5, in `paper` 1.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
@@ -50,22 +48,20 @@ class VAFA(FrequencyAttack):
         control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
             step, no gradient. What the attack does beyond these rows is the optimisation's.
 
-    Further parameters: `freqbench.attacks.core.frequency`. `start`: with `control: random`, the table in place of its
-    draw, `[B, C, N, h, w, d]`.
+    `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
 
-    **Threat model.** Rounding is soft to the last step: a volume is near those of the threat model
-    (`freqbench.attacks.core.threat_models`), not exactly one of them. Stretching is in the code alone, bounds no
-    intensity, and makes a threat model of its own. The strongest tables of both are `vafa_opt`'s.
+    Rounding is soft to the last step: a volume is near those of the threat model, not exactly one of them. `vafa_opt`
+    finds the strongest tables of both.
 
-    **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is
-    (v - min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
+    **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is (v -
+    min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
     alone, and the volume is clamped instead of stretched.
 
     **Differs from the released code**: a slice that is constant after reconstruction, to 1e-6 of the scale, keeps its
     reconstructed value, where `released` divides 0 by 0 (`released-saa` makes it white, and so does this). A slice that
     is nearly constant, such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in both:
-    much of the distance and of the drop is due to that, see the null rows. The early stop looks at each sample
-    instead of the whole batch, and an attack may be called again.
+    much of the distance and of the drop is due to that, see the null rows. The early stop looks at each sample instead
+    of the whole batch, and an attack may be called again.
     """
 
     name: ClassVar[str] = "vafa"
@@ -83,7 +79,7 @@ class VAFA(FrequencyAttack):
             object.__setattr__(self, "threat_model", STRETCHED)  # in place of the class's
         low, high = self.bounds
         if high < low:
-            raise ParameterError(self.name, "q_max", f"expected at least q_min = {low:g}, got {high:g}")
+            self.refuse("q_max", f"expected at least q_min = {low:g}, got {high:g}")
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
             warnings.warn(
                 f"{self.name}: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: "
@@ -164,12 +160,9 @@ def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tenso
 class VAFA2D(VAFA):
     """`VAFA` on the two-dimensional DCT of every depth slice, and without an SSIM term; `block` has one side or two.
 
-    `start` and `state`: `[B, C, D, N, h, w]`.
-
-    **Variants.** `released`: the code of VAFA, whose copies do the same. `paper`: Algorithm 1 on blocks of a slice.
-
-    **Differs from the released code**: as `VAFA` does, and H and W may differ, where the released re-assembly takes one
-    for the other and fails.
+    `start` and `state`: `[B, C, D, N, h, w]`. **Variants.** `released`: the code of VAFA, whose copies do the same.
+    `paper`: Algorithm 1 on blocks of a slice. **Differs from the released code** as `VAFA` does, and H and W may
+    differ, where the released re-assembly takes one for the other and fails.
     """
 
     name: ClassVar[str] = "vafa_2d"

@@ -52,22 +52,17 @@ def coarser(volume: Tensor, factor: float) -> Tensor:
 
 
 def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) -> Tensor:
-    r"""A volume whose patient moved in the plane of the first two axes while k-space was filled.
+    r"""A volume `[C, H, W, D]` whose patient moved in the plane of the first two axes while k-space was filled.
 
-    Lines k are acquired from the lowest frequency to the highest. n moments part them into n + 1 segments, each with a
-    pose of its own; that of the lines around k = 0 is the volume's, which its labels belong to. With T_s the rigid
-    motion of segment s:
+    Lines k are acquired from the lowest frequency to the highest. n moments, shares of the acquisition `[n]`, part them
+    into n + 1 segments, each with a pose of its own: a turn around the third axis in degrees `[n + 1]` and a shift
+    along H and W in voxels `[n + 1, 2]`; that of the lines around k = 0 is the volume's, which its labels belong to.
+    With T_s the rigid motion of segment s:
 
     .. math:: x' = \Bigl| \mathcal F_W^{-1} \sum_s 1[k \in s] \, \mathcal F_W (T_s x) \Bigr|
 
     The scheme is that of Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019. Ours: sudden moves within
     a plane, as voxels of thick slices are no cubes; segments mix along one axis.
-
-    Args:
-        volume: `[C, H, W, D]`.
-        turns: of each segment around the third axis in degrees, `[n + 1]`.
-        shifts: of each segment along H and W in voxels, `[n + 1, 2]`.
-        moments: when it moved, as a share of the acquisition in [0, 1], `[n]`.
     """
     width = volume.shape[2]
     line = torch.fft.fftshift(torch.arange(width, device=volume.device))

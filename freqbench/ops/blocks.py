@@ -80,7 +80,7 @@ def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
     """Every block of a volume `[B, C, H, W, D]` transformed at once by one matrix an axis, in place of the voxels.
 
     On an axis of n blocks of b voxels a matrix `[m, b]` makes n blocks of m values: y = M x. None leaves the axis. As
-    blocks stay where they are, no axis is moved: each product is a batch of matrices over a view. Contiguous is faster.
+    blocks stay where they are, each product is a batch of matrices over a view. Contiguous is faster.
     """
     for axis, matrix in enumerate(matrices, start=2):
         if matrix is not None:

@@ -7,17 +7,11 @@ Mask = npt.NDArray[np.bool_]
 
 
 def body_of(above: Mask) -> Mask:
-    """The largest connected component of a mask, with its holes filled.
+    """The largest connected component of a mask `[H, W, D]` with its holes filled; all False where the mask is.
 
-    Neighbours share a face, so that a couch that touches the skin with a corner stays out. A hole is background that no
-    path over faces joins to the volume's border, as `scipy.ndimage.binary_fill_holes` has it: lungs and bowel gas
-    inside belong to the body.
-
-    Args:
-        above: where intensity lies above the window's floor, `[H, W, D]`.
-
-    Returns:
-        bool `[H, W, D]`; all False where the mask is.
+    The mask is where intensity lies above the window's floor. Neighbours share a face, so that a couch that touches the
+    skin with a corner stays out. A hole is background that no path over faces joins to the volume's border, as
+    `scipy.ndimage.binary_fill_holes` has it: lungs and bowel gas inside belong to the body.
     """
     from scipy import ndimage
 

@@ -1,7 +1,6 @@
 """Transforms all blocks of a volume by the orthonormal cosine transform, as one small matrix an axis."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,58 +22,41 @@ def dct_matrix(size: int) -> Tensor:
     return matrix
 
 
-def dct_matrices(block: Block, like: Tensor) -> list[Tensor | None]:
-    """One matrix an axis, in the dtype and on the device of `like`; None for a side of 1, whose transform is itself."""
-    return [dct_matrix(side).to(like) if side > 1 else None for side in block]
-
-
-def dct(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """The DCT-II of every block; coefficient (i, j, k) of a block stands where its voxel (i, j, k) stood.
-
-    `x` is `[B, C, H, W, D]`, tiled by blocks, `matrices` from `dct_matrices`; `split` gives the blocked layout.
-    """
-    return along_axes(x, matrices)
-
-
-def idct(spectrum: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """The volume whose `dct` is given, with the same matrices."""
-    return along_axes(spectrum, [None if matrix is None else matrix.T for matrix in matrices])
-
-
 @dataclass(frozen=True)
 class BlockDCT:
     """The DCT of every block of volumes of one shape, continued by reflection to whole blocks.
 
-    A block of depth 1 makes the two-dimensional transform of every depth slice.
+    Coefficient (i, j, k) of a block stands where its voxel (i, j, k) stood; `freqbench.ops.blocks.split` gives the
+    blocked layout. A block of depth 1 makes the two-dimensional transform of every depth slice.
     """
 
     block: Block
     shape: tuple[int, ...]
-    matrices: list[Tensor | None]
+    matrices: list[Tensor | None]  # None for a side of 1, whose transform is itself
 
     @classmethod
     def of(cls, like: Tensor, block: Block) -> "BlockDCT":
         """The transform for volumes like `[B, C, H, W, D]`, in their dtype and on their device."""
-        return cls(block, tuple(like.shape[2:]), dct_matrices(block, like))
+        return cls(block, tuple(like.shape[2:]), [dct_matrix(side).to(like) if side > 1 else None for side in block])
 
     def spectrum(self, x: Tensor) -> Tensor:
         """The coefficients, over the padded volume."""
-        return dct(pad_to_blocks(x, self.block), self.matrices)
+        return along_axes(pad_to_blocks(x, self.block), self.matrices)
 
     def volume(self, spectrum: Tensor) -> Tensor:
         """The volume of a spectrum, without what was padded."""
         h, w, d = self.shape
-        return idct(spectrum, self.matrices)[:, :, :h, :w, :d]
+        inverse = [None if matrix is None else matrix.T for matrix in self.matrices]
+        return along_axes(spectrum, inverse)[:, :, :h, :w, :d]
 
 
 def keep_cube(x: Tensor, kind: str, *limits: int) -> Tensor:
     """The part of a volume `[B, C, H, W, D]` that lies in a cube of its DCT, taken over the whole volume.
 
     `low` s keeps the coefficients whose three indices are all below s, `high` s those whose indices are all s or more
-    (not what `low` leaves: most coefficients lie in neither), `band` lo hi those in lo..hi-1 on every axis; beyond an
-    axis there is nothing. A cube is a product of intervals, so keeping it is one matrix an axis, :math:`M_I^T M_I` with
-    the rows I of the orthonormal DCT. The filters that Malik et al. (BMVC 2024, arXiv 2406.08486) put adversarial
-    perturbations through.
+    (most coefficients lie in neither), `band` lo hi those in lo..hi-1 on every axis. A cube is a product of intervals,
+    so that keeping it is one matrix an axis, :math:`M_I^T M_I` with the rows I of the orthonormal DCT. The filters that
+    Malik et al. (BMVC 2024, arXiv 2406.08486) put adversarial perturbations through.
     """
     rows = slice(*limits) if kind == "band" else slice(limits[0]) if kind == "low" else slice(limits[0], None)
     kept = [dct_matrix(size)[rows] for size in x.shape[2:]]

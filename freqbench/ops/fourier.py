@@ -9,17 +9,11 @@ AXES = (2, 3, 4)
 
 
 def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
-    """The band of every coefficient of `torch.fft.rfftn` over a volume: boxes inside each other, 0 at the mean.
+    """The band of every coefficient of `torch.fft.rfftn` over a volume, integers in 0..count - 1 `[H, W, D // 2 + 1]`.
 
-    A coefficient's radius is the largest of its frequencies on the three axes, each as a share of the highest one that
-    an axis can have; `count` bands part [0, 1] evenly. Where axes have few voxels, bands may be empty.
-
-    Returns:
-        Integers in 0..count - 1, `[H, W, D // 2 + 1]`.
-
-    Example:
-        >>> fourier_bands((1, 1, 8), 2).flatten().tolist()
-        [0, 0, 1, 1, 1]
+    Bands are boxes inside each other, 0 at the mean. A coefficient's radius is the largest of its frequencies on the
+    three axes, each as a share of the highest one that an axis can have; the bands part [0, 1] evenly. Where axes have
+    few voxels, bands may be empty.
     """
     h, w, d = shape
     axes = torch.fft.fftfreq(h).abs(), torch.fft.fftfreq(w).abs(), torch.fft.rfftfreq(d)
@@ -36,10 +30,8 @@ def band_sums(values: Tensor, bands: Tensor, count: int) -> Tensor:
 def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """What the spectrum of volumes changes by where it takes another's amplitude and keeps its own phase.
 
-    A coefficient that the clean volume lacks, but for rounding, has no phase and stays away.
-
-    Returns:
-        The change of every coefficient, complex `[B, C, H, W, D // 2 + 1]`, and the clean amplitudes of the same shape.
+    Returns the change of every coefficient, complex `[B, C, H, W, D // 2 + 1]`, and the clean amplitudes. A coefficient
+    that the clean volume lacks, but for rounding, has no phase and stays away.
     """
     own, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
     amplitude = own.abs()

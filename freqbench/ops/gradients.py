@@ -14,9 +14,6 @@ def zero_share(gradient: Tensor) -> float:
     A few are usual (dead units, underflow); nearly all of them say that the network rounds, clips or saturates: attacks
     by gradients stand still there, whatever the network is worth (Athalye, Carlini, Wagner, ICML 2018,
     arXiv:1802.00420, shattered gradients).
-
-    >>> zero_share(torch.tensor([0.0, -0.0, 1.0, 2.0])), zero_share(torch.tensor([math.nan, 1.0]))
-    (0.5, 0.5)
     """
     return float(((gradient == 0) | ~gradient.isfinite()).double().mean())
 
@@ -24,13 +21,8 @@ def zero_share(gradient: Tensor) -> float:
 def sign_agreement(first: Tensor, second: Tensor) -> float:
     """The share of entries with the same sign in both, of those that are not 0 in both; NaN where all are.
 
-    An entry that is not finite in either agrees with nothing.
-
-    1 where a network is deterministic; one that draws at random has about 0.5 where its draws decide (stochastic
-    gradients, ibid.).
-
-    >>> sign_agreement(torch.tensor([1.0, -1.0, 0.0, 0.0]), torch.tensor([2.0, 1.0, 0.0, 3.0]))
-    0.3333333333333333
+    An entry that is not finite in either agrees with nothing. A deterministic network has 1; one that draws at random
+    has about 0.5 where its draws decide (stochastic gradients, ibid.).
     """
     counts = (first != 0) | (second != 0)
     if not counts.any():
@@ -44,11 +36,8 @@ def share_at_end(losses: Sequence[float]) -> float:
 
     .. math:: \frac{\max(0, L_n - \max(L_{n-k}, L_1))}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
 
-    0 where a loss has settled, about 0.1 where it rises as at the beginning. NaN where it never rose, or with fewer
+    0 where a loss has settled, about 0.1 where it rises as at the beginning; NaN where it never rose, or with fewer
     than three values.
-
-    >>> share_at_end([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
-    0.1
     """
     if len(losses) < 3:
         return math.nan

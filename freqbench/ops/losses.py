@@ -21,8 +21,8 @@ class Scope:
     """What of a sample a loss looks at, and what it needs beside logits and labels.
 
     Attributes:
-        voxels: the only ones that count, bool `[B, 1, H, W, D]`; None: all. A sample without any has the loss 0 and no
-            gradient (the Dice, a constant and no gradient).
+        voxels: the only ones that count, bool `[B, 1, H, W, D]`; None: all. Without any the loss is 0, the Dice a
+            constant, and there is no gradient.
         classes: the only ones in a mean over classes, indices `[k]`; None: all.
         truth: the true labels, `[B, 1, H, W, D]`, where `labels` are a target to reach, or None.
     """
@@ -44,7 +44,7 @@ FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}
 
 
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Dice plus cross-entropy of each sample, on the softmax, background included.
+    r"""Dice plus cross-entropy of each sample, `[B]`, on the softmax, background included; differentiable once.
 
     With p = softmax(logits) over the K classes, o = one-hot labels, and sums over the N voxels of one sample:
 
@@ -54,15 +54,11 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     Squared denominators and nothing added to the numerator, as in the code released with VAFA (Hanif et al., MICCAI
     2023, arXiv 2307.07269) and SA2 (Hanif et al., ISBI 2025); a class that a sample lacks adds 1 to its mean. The mean
     over samples is MONAI's `DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0,
-    smooth_dr=1e-6)`. Being a value a sample, its gradient does not depend on the batch.
+    smooth_dr=1e-6)`.
 
-    Args:
-        logits: `[B, K, H, W, D]`, any spatial rank.
-        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
-        scope: what counts of it; sums run over its voxels, the Dice's mean over its classes.
-
-    Returns:
-        `[B]`. It can be differentiated once.
+    Like every loss here it takes logits `[B, K, H, W, D]` of any spatial rank, labels `[B, 1, H, W, D]` in 0..K-1, and
+    a scope: sums run over its voxels, the Dice's mean over its classes. A value a sample, its gradient does not depend
+    on the batch.
     """
     if scope.voxels is not None or scope.classes is not None:
         return dice(logits, labels, scope) + ce(logits, labels, scope)
@@ -71,7 +67,7 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """The Dice part of `dice_ce` alone, `[B]`; same arguments."""
+    """The Dice part of `dice_ce` alone, `[B]`."""
     if scope.voxels is None and scope.classes is None:
         losses: Tensor = _Dice.apply(logits, labels, False)  # type: ignore[no-untyped-call]
         return losses
@@ -107,9 +103,7 @@ class _Dice(torch.autograd.Function):
         per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=logits.device)
         overlap = per_class.scatter_add(1, index[:, 0], p_label[:, 0].double())
         count = per_class.scatter_add(1, index[:, 0], torch.ones_like(p_label[:, 0], dtype=torch.float64))
-        slabs = p.reshape(
-            batch, num_classes, logits.shape[2], -1
-        )  # float32 sums over a slab at a time, float64 over slabs
+        slabs = p.reshape(batch, num_classes, logits.shape[2], -1)  # float32 sums over a slab, float64 over slabs
         squares = torch.linalg.vector_norm(slabs, dim=3, dtype=_accumulator(p)).double().square().sum(dim=2)
         denominator = squares + count + SMOOTH_DENOMINATOR
         dice = (1 - 2 * overlap / denominator).mean(dim=1)
@@ -149,21 +143,12 @@ def _accumulator(p: Tensor) -> torch.dtype:
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Cross-entropy of each sample, :math:`\frac1N \sum -\log p_{label}` with p the softmax over classes.
-
-    Args:
-        logits: `[B, K, H, W, D]`, any spatial rank.
-        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
-        scope: what counts of it.
-
-    Returns:
-        `[B]`.
-    """
+    r"""Cross-entropy of each sample, :math:`\frac1N \sum -\log p_{label}` with p the softmax over classes, `[B]`."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
 
 
 def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Difference of logits ratio, voxel by voxel (Croce and Hein, ICML 2020, arXiv:2003.01690).
+    r"""Difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
 
     With z the logits of a voxel, y its label, and pi their order from the largest down:
 
@@ -171,15 +156,10 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     It does not change when logits are shifted or scaled, so that a network cannot hide its gradient by large logits. A
     voxel that is right has a value in [-1, 0], one that is wrong above 0: below 1 where its label comes second, without
-    bound where it comes fourth or later, so that few voxels may outweigh all others in the mean. Same arguments as
-    `ce`, mean over voxels.
+    bound where it comes fourth or later, so that few voxels may outweigh all others in the mean.
 
-    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code.
-
-    Raises:
-        UserError: fewer than 3 classes.
+    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It takes 3 classes.
     """
-    _require_classes("dlr", logits)
     top, order = logits.topk(3, dim=1)
     own = logits.gather(1, labels.long())
     # By index: of equal logits, `own >= top` may take the label's own for the other one, which has no gradient.
@@ -188,19 +168,15 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-    r"""Targeted difference of logits ratio, voxel by voxel (Croce and Hein, ICML 2020, arXiv:2003.01690).
+    r"""Targeted difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
 
     With y the true label (`scope.truth`) and t the target (`labels`):
 
     .. math:: \frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
 
-    which is the paper's loss times -1, high far from `labels` like every loss here. A voxel whose target is its true
-    label adds 0. Same arguments as `ce`, mean over voxels; 1e-12 as in `dlr`.
-
-    Raises:
-        UserError: fewer than 4 classes, or no `scope.truth`.
+    which is the paper's loss times -1, high far from `labels` like every loss here, with 1e-12 as in `dlr`. A voxel
+    whose target is its true label adds 0. It takes 4 classes.
     """
-    _require_classes("dlr-targeted", logits)
     if scope.truth is None:
         raise UserError("dlr-targeted: expected the true labels beside the target: give a target rule with it")
     top = logits.topk(4, dim=1).values
@@ -213,10 +189,9 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
     .. math:: \frac1N \sum [\arg\max z = y] \, (-\log p_y)
 
-    N counts all voxels. Voxels that are wrong already pull no further; for the same reason a lower value may be a
-    worse prediction, and iterates are compared by `ce` (`COMPARED_BY`). Towards a target (`scope.truth` is given), the
-    voxels that are not there yet. Where two classes share the largest logit, both are taken as predicted. Same
-    arguments as `ce`.
+    N counts all voxels. Voxels that are wrong already pull no further; for the same reason a lower value may be a worse
+    prediction, and iterates are compared by `ce` (`COMPARED_BY`). Towards a target (`scope.truth` is given), the voxels
+    that are not there yet. Where two classes share the largest logit, both are taken as predicted.
     """
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
@@ -224,13 +199,10 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""`mask_ce` with every class at the same weight (Croce et al., ECCV 2024, arXiv:2306.12941).
 
-    With N_k the voxels of class k and the mean over the classes that the sample has:
+    With N_k the voxels of class k in the sample, where the paper has a constant of the dataset, and the mean over the
+    classes that the sample has:
 
     .. math:: \frac{1}{|\{k : N_k > 0\}|} \sum_k \frac{1}{N_k} \sum_{y = k} [\arg\max z = y] \, (-\log p_y)
-
-    Same arguments as `ce`.
-
-    **Differs from the paper**: N_k is counted in the sample; there, it is a constant of the dataset.
     """
     open_ce = (voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)).flatten(1)
     index = labels.flatten(1).long()
@@ -249,7 +221,7 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr) \in [0, \log 2]
 
-    Its gradient vanishes for voxels that are far wrong, without a mask. Same arguments as `ce`.
+    Its gradient vanishes for voxels that are far wrong, without a mask.
     """
     log_p = -voxel_cross_entropy(logits, labels)
     p = log_p.exp()
@@ -261,14 +233,14 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: 1 - \frac{z_y}{\lVert z \rVert_2} \in [0, 2]
 
-    Logits may be scaled, but, unlike a softmax's, not shifted. Same arguments as `ce`, mean over voxels.
+    Mean over voxels. Logits may be scaled, but, unlike a softmax's, not shifted.
     """
     norm = torch.linalg.vector_norm(logits, dim=1)
     return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log p of the label in every voxel, `[B, H, W, D]`; same arguments as `ce`."""
+    """-log p of the label in every voxel, `[B, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
 
 
@@ -284,11 +256,6 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)
     return (values.flatten(1) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-
-
-def _require_classes(loss: str, logits: Tensor) -> None:
-    if logits.shape[1] < FEWEST_CLASSES[loss]:
-        raise UserError(f"{loss}: expected at least {FEWEST_CLASSES[loss]} classes, got {logits.shape[1]}: use ce")
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
@@ -310,12 +277,8 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
 
     .. math:: 1 - \frac{2 \sum_S p_{label} + 10^{-5}}{|S| + \sum_S \sum_k p_k^2 + 10^{-5}}
 
-    An empty set gives 0 and no gradient. As in the SegPGD of the code released with SA2 (Hanif et al., ISBI 2025).
-
-    Args:
-        p: softmax, `[B, K, H, W, D]`.
-        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
-        members: of S, bool `[B, 1, H, W, D]`.
+    with p the softmax `[B, K, H, W, D]` and S as bool `[B, 1, H, W, D]`. An empty set gives 0 and no gradient. As in
+    the SegPGD of the code released with SA2 (Hanif et al., ISBI 2025).
     """
     weights = members.to(p)
     overlap = (weights * p.gather(1, labels)).sum()

@@ -7,27 +7,20 @@ from torch import Tensor
 
 
 def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None) -> Tensor:
-    r"""Mean Dice of the predicted classes of each sample.
+    r"""Mean Dice of the predicted classes of each sample, float64 `[B]` in [0, 1], without a gradient.
 
-    With P_k the voxels of largest logit k and L_k those of label k, the mean of
+    With P_k the voxels of largest logit k (logits `[B, K, H, W, D]`) and L_k those of label k (`[B, 1, H, W, D]`), the
+    mean of
 
     .. math:: D_k = \frac{2 |P_k \cap L_k|}{|P_k| + |L_k|}
 
     over the classes k that count and that the sample's labels have, as `freqbench.metrics` leaves others undefined.
 
     Args:
-        logits: `[B, K, H, W, D]`, any spatial rank.
-        labels: integers 0 to K - 1, `[B, 1, H, W, D]`.
-        classes: those that count. Labels without any of them have the value 0: there is nothing to lose. None: the
+        logits: of any spatial rank.
+        labels: integers 0 to K - 1.
+        classes: those that count; labels without any of them have the value 0: there is nothing to lose. None: the
             foreground, 1 to K - 1; labels without any have the share of voxels that are predicted right.
-
-    Returns:
-        float64 `[B]` in [0, 1]. Nothing can be differentiated.
-
-    Example:
-        >>> logits = torch.tensor([[0.0, 1, 1, 0], [1, 0, 0, 1]]).reshape(1, 2, 4)
-        >>> mean_dice(logits, torch.tensor([1, 1, 0, 0]).reshape(1, 1, 4)).item()
-        0.5
     """
     pred, true = logits.argmax(dim=1).flatten(1), labels.flatten(1).long()  # [B, N]
     is_right = (pred == true).double()

@@ -18,7 +18,7 @@ def linf_ball(clean: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
 def linf_prox(point: Tensor, weight: Tensor, metric: Tensor, low: Tensor, high: Tensor) -> Tensor:
     r"""The proximity operator of the L-infinity norm inside a box, in a diagonal metric, sample by sample.
 
-    With the weight w, the metric H and the point d of a sample:
+    With the weight w > 0 `[B]`, and of shape `[B, ...]` the metric H > 0, the point d and the box, low <= 0 <= high:
 
     .. math:: \arg\min_{low \le p \le high} \; w \max_i |p_i| + \tfrac12 \sum_i H_i (p_i - d_i)^2
 
@@ -26,21 +26,6 @@ def linf_prox(point: Tensor, weight: Tensor, metric: Tensor, low: Tensor, high: 
     :math:`\sum_i H_i (|d_i| - t) = w` over the entries that are still cut by t inside the box. The sum falls with t, so
     that halving an interval finds it, without asking the device (Rony et al., CVPR 2023, arXiv:2206.07179, who search
     by thirds).
-
-    Args:
-        point: d, `[B, ...]`.
-        weight: w, `[B]`, above 0.
-        metric: H, positive, of the point's shape.
-        low: of the box, at most 0, of the point's shape.
-        high: of the box, at least 0, of the point's shape.
-
-    Returns:
-        Of the point's shape.
-
-    Example:
-        >>> d, one = torch.tensor([[0.5, -0.3, 0.1]]), torch.ones(1, 3)
-        >>> linf_prox(d, torch.tensor([0.1]), one, -one, one)
-        tensor([[ 0.4000, -0.3000,  0.1000]])
     """
     boxed = point.clamp(low, high)
     size, reach, pull = boxed.abs().flatten(1), point.abs().flatten(1), metric.flatten(1)

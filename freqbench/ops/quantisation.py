@@ -31,38 +31,15 @@ def alpha_schedule(steps: int) -> list[float]:
     return schedule
 
 
-def soft_round(u: Tensor, alpha: float) -> Tensor:
-    r"""Rounding that lets a gradient through, softer with a larger alpha in (0, 1).
+def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    r"""Rounding that lets a gradient through, softer with a larger alpha in (0, 1), and its derivative.
 
     .. math:: \varphi(u) = f + \tfrac12 \Bigl(1 + \tfrac{1}{1 - \alpha} \tanh\bigl(k (u - f - \tfrac12)\bigr)\Bigr),
               \quad f = \lfloor u \rfloor, \; k = \ln(2 / \alpha - 1)
 
-    It meets u at whole numbers and halfway between them, and is steep in between. The floor has no derivative, the tanh
-    has. (Gong et al., ICCV 2019, arXiv 1908.05033; as used by VAFA.)
+    It meets u at whole numbers and halfway between them. The floor has no derivative, the tanh has. (Gong et al., ICCV
+    2019, arXiv 1908.05033; as used by VAFA.)
     """
-    rounded: Tensor = _SoftRound.apply(u, alpha)  # type: ignore[no-untyped-call]
-    return rounded
-
-
-def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
-    r"""What quantising a spectrum c, a constant, by a table q > 0 adds to it: :math:`\varphi(c / q) \, q - c`.
-
-    The gradient reaches the table through the division and through the product: :math:`\varphi(u) - u \varphi'(u)` with
-    u = c / q. The difference to the spectrum, not the quantised spectrum itself, keeps float32 exact where little
-    changes.
-    """
-    error: Tensor = _QuantisationError.apply(spectrum, table, alpha)  # type: ignore[no-untyped-call]
-    return error
-
-
-def _constants(alpha: float) -> tuple[float, float]:
-    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs depend on it."""
-    softness = torch.tensor(alpha, dtype=torch.float32)
-    return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
-
-
-def _value_and_slope(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """The soft rounding of u and its derivative."""
     steepness, scale = _constants(alpha)
     floor = u.floor()
     tanh = (u - floor).sub_(0.5).mul_(steepness).tanh_()
@@ -71,18 +48,20 @@ def _value_and_slope(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     return value, slope
 
 
-class _SoftRound(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, alpha: float) -> Tensor:
-        value, slope = _value_and_slope(u, alpha)
-        ctx.save_for_backward(slope)
-        return value
+def _constants(alpha: float) -> tuple[float, float]:
+    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs depend on it."""
+    softness = torch.tensor(alpha, dtype=torch.float32)
+    return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (slope,) = ctx.saved_tensors
-        return upstream * slope, None
+
+def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
+    r"""What quantising a spectrum c, a constant, by a table q > 0 adds to it: :math:`\varphi(c / q) \, q - c`.
+
+    The gradient reaches the table through the division and the product: :math:`\varphi(u) - u \varphi'(u)` with u = c /
+    q. The difference to the spectrum keeps float32 exact where little changes.
+    """
+    error: Tensor = _QuantisationError.apply(spectrum, table, alpha)  # type: ignore[no-untyped-call]
+    return error
 
 
 class _QuantisationError(torch.autograd.Function):
@@ -91,7 +70,7 @@ class _QuantisationError(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
         u = spectrum / table
-        value, slope = _value_and_slope(u, alpha)
+        value, slope = soft_round(u, alpha)
         ctx.save_for_backward(torch.addcmul(value, u, slope, value=-1))
         return value.mul_(table).sub_(spectrum)
 
@@ -141,7 +120,7 @@ class Reach:
 
 
 def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
-    r"""The values q round(c / q) of coefficients c over all steps q in [q_min, q_max], a step for each.
+    r"""The values q round(c / q) of constant coefficients c over all steps q in [q_min, q_max], q_min above 0.
 
     The sign stays. With a = |c|, c becomes n steps where a / (n + 1/2) <= q <= a / (n - 1/2), which is for every n an
     interval of sizes n q, for n = 0 the size 0. The fewest steps are :math:`n_0 = \lceil a / q_{max} - 1/2 \rceil`. The
@@ -152,13 +131,8 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
               \Bigl[(n_0 + 1) \max\bigl(q_{min}, \tfrac{a}{n_0 + 3/2}\bigr), \; (n_0 + 1) \tfrac{a}{n_0 + 1/2}\Bigr],
 
     without the second interval where a / (n_0 + 1/2) < q_min. So c below q_min / 2 becomes 0 whatever the step, and c
-    between q_min / 2 and q_min cannot stay as it is. Steps keep a relative distance of 1e-5 from the ends at which
-    c / q lies halfway between whole numbers.
-
-    Args:
-        spectrum: c, any shape; a constant.
-        q_min: smallest step, above 0.
-        q_max: largest step.
+    between q_min / 2 and q_min cannot stay as it is. Steps keep a relative distance of 1e-5 from the ends at which c /
+    q lies halfway between whole numbers.
     """
     size = spectrum.abs()
     under, over = size * (1 - TIE), size * (1 + TIE)

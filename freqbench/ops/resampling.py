@@ -39,12 +39,7 @@ def linear_matrix(size: int, rows: int) -> Tensor:
 
 
 def area_matrix(size: int, rows: int) -> Tensor:
-    """Means over `rows` equal parts of `size` points, float64 `[rows, size]`; a point on an edge counts by its share.
-
-    >>> area_matrix(3, 2) * 3
-    tensor([[2., 1., 0.],
-            [0., 1., 2.]], dtype=torch.float64)
-    """
+    """Means over `rows` equal parts of `size` points, float64 `[rows, size]`; a point on an edge counts in parts."""
     edges = torch.arange(rows + 1, dtype=torch.float64)[:, None] * size / rows
     points = torch.arange(size, dtype=torch.float64)
     shares = torch.minimum(edges[1:], points + 1) - torch.maximum(edges[:-1], points)
@@ -69,12 +64,10 @@ class Zoom:
 
     @classmethod
     def of(cls, like: Tensor, ratio: float, place: Sequence[float]) -> "Zoom | None":
-        """The zoom of windows like `[B, C, H, W, D]`, in their dtype and on their device; None where no side changes.
+        """The zoom of windows like `[B, C, H, W, D]`; None where no side changes.
 
-        Args:
-            like: a batch of windows.
-            ratio: of the resized sides to the window's, rounded to whole voxels, at least one.
-            place: for each axis a number in [0, 1]: how far the smaller of the two has moved inside the larger.
+        The sides are `ratio` times the window's, rounded to whole voxels, at least one; `place` says for each axis, in
+        [0, 1], how far the smaller of the two has moved inside the larger.
         """
         sizes = like.shape[2:]
         sides = [max(1, math.floor(ratio * size + 0.5)) for size in sizes]

@@ -24,10 +24,10 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
 
     under a separable Gaussian window of 3 taps and sigma 1.5 without padding; range 1, C1 = 0.01^2, C2 = 0.03^2;
     variances as E[xy] - E[x]E[y]. S is averaged over the window's positions inside a block, negative averages count 0
-    (and give no gradient), then over blocks. pytorch-msssim's `ssim(win_size=3, nonnegative_ssim=True)` in three
-    dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by block) and SA2 (whole) calls it.
-    An axis shorter than three voxels is not smoothed, as there; at the high side of a volume that blocks do not tile,
-    what is left over is a block of its own. Of several channels it is the mean over channels, each by itself.
+    (and give no gradient), then over blocks and channels. pytorch-msssim's `ssim(win_size=3, nonnegative_ssim=True)` in
+    three dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by block) and SA2 (whole) calls
+    it. An axis shorter than three voxels is not smoothed, as there; at the high side of a volume that blocks do not
+    tile, what is left over is a block of its own.
 
     Args:
         clean: x, `[B, C, H, W, D]` in [0, 1].
@@ -53,8 +53,8 @@ def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
 
     The map S of `ssim_loss` over the whole volume, whose mean is taken over the window's positions centred in
     `freqbench.ops.body.body_of` the voxels above 0 in any channel; a window needs all its voxels, so those on the
-    volume's border have none. Of several channels it is the mean over channels. Negative values count as they are. A
-    volume without a body is averaged over all positions. It can be differentiated.
+    volume's border have none. Negative values count as they are, channels equally. A volume without a body is averaged
+    over all positions. It can be differentiated.
     """
     axes = [_Axis.of(size, size).to(clean.double()) for size in clean.shape[2:]]
     inside = [torch.from_numpy(body_of((sample > 0).any(dim=0).cpu().numpy())) for sample in clean]
@@ -89,15 +89,10 @@ def gaussian_window() -> Tensor:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Smoothing along one axis and the mean over what it leaves of each block.
+    """Smoothing along one axis and the mean over what it leaves of each block."""
 
-    Attributes:
-        smoothing: `[m, b]` for each block of b; for one wide block, None: three shifted sums are cheaper there.
-        averaging: `[1, m]` for each block, or `[n, m]` where the blocks differ.
-    """
-
-    smoothing: Tensor | None
-    averaging: Tensor
+    smoothing: Tensor | None  # [m, b] of each block; of one wide block None: three shifted sums are cheaper there
+    averaging: Tensor  # [1, m] of each block, or [n, m] where the blocks differ
 
     @classmethod
     def of(cls, size: int, side: int) -> "_Axis":
@@ -118,13 +113,9 @@ def _band(length: int) -> Tensor:
     if length < TAPS:
         return torch.eye(length, dtype=torch.float64)
     rows = length - TAPS + 1
-    return sum(
-        (
-            weight * torch.eye(length, dtype=torch.float64)[tap : tap + rows]
-            for tap, weight in enumerate(gaussian_window())
-        ),
-        start=torch.zeros(rows, length, dtype=torch.float64),
-    )
+    points = torch.eye(length, dtype=torch.float64)
+    shifted = (weight * points[tap : tap + rows] for tap, weight in enumerate(gaussian_window()))
+    return sum(shifted, start=torch.zeros(rows, length, dtype=torch.float64))
 
 
 def _smooth(x: Tensor, axes: Sequence[_Axis]) -> Tensor:

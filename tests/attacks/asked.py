@@ -1,5 +1,6 @@
 """A network that notes what an attack asks of it, for the tests of Square Attack and of ensembles."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,9 @@ def predicted(images: Tensor) -> Tensor:
         return Net()(images).argmax(1, keepdim=True)
 
 
+@cache
 def run(name: str, **parameters: Any) -> tuple[Asked, AttackResult]:
+    """Once for all tests, which only read what is found."""
     model = Asked()
     return model, make(name, **({"eps": EPS} | parameters))(model, *task(), generator=generators(*SEEDS))
 
@@ -64,6 +67,6 @@ def told(model: Asked, i: int, classes: tuple[int, ...] = (1, 2)) -> list[float]
     return [by_metrics(logits[i].argmax(0), label, classes) for logits in model.logits]
 
 
-def in_ball(model: Asked, eps: float = EPS) -> list[bool]:
+def in_ball(model: Asked) -> list[bool]:
     """Whether what was asked lies within eps of the clean volumes."""
-    return [float((asked - task()[0]).abs().max()) <= eps + 1e-6 for asked in model.volumes]
+    return [float((asked - task()[0]).abs().max()) <= EPS + 1e-6 for asked in model.volumes]

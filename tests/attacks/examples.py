@@ -101,19 +101,15 @@ class Referred:
         return self._attack(model, images, labels, reference=images.square(), **options)
 
 
-def referred(attack: Attack) -> Any:
-    return Referred(attack) if attack.needs_reference else attack
-
-
 def example(name: str, **changes: Any) -> Any:
-    return referred(make(CLASSES[name], **(SETTINGS[name] | changes)))
+    attack = make(CLASSES[name], **(SETTINGS[name] | changes))
+    return Referred(attack) if attack.needs_reference else attack
 
 
 def takes(name: str, parameter: str) -> bool:
     return parameter in {field.name for field in fields(ATTACKS[name])}
 
 
-LOSS_IS_FREE = [name for name in GRADIENT if takes(name, "loss")]
 STOCHASTIC = [name for name in GRADIENT if example(name).is_stochastic]
 
 

@@ -41,8 +41,7 @@ def wrong(model: nn.Module, adversarial: Tensor, labels: Tensor) -> Tensor:
     return (model(adversarial).argmax(1, keepdim=True) != labels).flatten(1).double().mean(1)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 1.0])
-@pytest.mark.parametrize("model", [Threshold(), ThreeClasses()], ids=["difference", "ratio"])
+@pytest.mark.parametrize(("share", "model"), [(0.9, Threshold()), (0.5, ThreeClasses()), (1.0, ThreeClasses())])
 def test_finds_the_least_perturbation_of_a_threshold_model(share: float, model: nn.Module) -> None:
     """The voxel in rank ceil(share N) needs |x - 0.5|: never less is found, and at most two steps more."""
     images, labels, needed = around_a_half(0.05)
@@ -68,12 +67,6 @@ def test_without_a_success_the_volume_with_most_wrong_voxels_is_the_result() -> 
     adversarial = make("almaprox", share=0.9, steps=120, organs=EVERY)(Half(), images, labels).adversarial
     assert float(wrong(Half(), adversarial, labels)) == 0.5
     assert torch.equal(adversarial[frozen], images[frozen])
-
-
-def test_a_model_that_never_moves_leaves_the_volume_as_it_is() -> None:
-    images, _ = volumes()
-    labels = torch.ones_like(images, dtype=torch.long)
-    assert torch.equal(make("almaprox", steps=30)(Fixed(1), images, labels).adversarial, images)
 
 
 @pytest.mark.parametrize("organ", [0, 1])
@@ -109,10 +102,6 @@ def test_a_target_is_reached_by_the_least_perturbation_too(changes: dict[str, An
     assert bool((size(images, adversarial) <= needed[:, -1] + 2 * STEP).all())
 
 
-def test_the_least_likely_class_costs_one_forward_pass_more() -> None:
-    assert make("almaprox", target="least-likely").passes == (501, 500)
-
-
 def test_samples_with_organs_of_other_sizes_do_not_touch_each_other() -> None:
     """The number of constraints that are left out is each sample's own; one has none at all."""
     images, labels = volumes(3)
@@ -136,7 +125,7 @@ def written_out(z: np.ndarray, y: int, towards: bool) -> float:
     return float(lacking / (down[0] - lowest))
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 4, 6])
+@pytest.mark.parametrize("num_classes", [2, 3, 4])
 @pytest.mark.parametrize("towards", [False, True])
 def test_constraints_are_the_papers_ratio(num_classes: int, towards: bool) -> None:
     generator = torch.Generator().manual_seed(3)
@@ -149,63 +138,22 @@ def test_constraints_are_the_papers_ratio(num_classes: int, towards: bool) -> No
     assert torch.equal(reached, (logits.argmax(1, keepdim=True) == labels) == towards)
 
 
-def penalty(c: float, mu: float, rho: float) -> float:
-    return mu * c + mu * rho * c**2 + rho**2 * c**3 / 6 if c >= 0 else mu * c / (1 - max(rho, 1) * c)
+def penalty(c: float) -> float:
+    """Of the first step, where mu is 1, rho 0.01 and the scale 1."""
+    return c + 0.01 * c**2 + 0.01**2 * c**3 / 6 if c >= 0 else c / (1 - c)
 
 
-def slopes(
-    i: int, points: list[float], organs: tuple[int, ...] | None = None, **parameters: Any
-) -> tuple[float, Tensor]:
-    """The Lagrangian of one sample at step i, before any other, and its derivative by the constraint of each voxel.
-
-    The last voxel's class is 1, that of all others 0.
-    """
-    violation = torch.tensor(points, dtype=torch.float64).reshape(1, 1, -1, 1, 1).requires_grad_()
-    images, labels = torch.zeros_like(violation).detach(), torch.zeros(violation.shape, dtype=torch.long)
-    labels[:, :, -1] = 1
-    task = Task("almaprox", Fixed(0), images, labels, targeted=False, generator=None, start=None)
-    task.aim("ce", organs, None)
-    lagrangian = Lagrangian(ALMAProx(**parameters), task)
-    value = lagrangian.value(i, violation, violation < 0, torch.tensor([False]))
-    (slope,) = torch.autograd.grad(value.sum(), violation)
-    return float(value.detach()), slope.flatten()
-
-
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_the_slope_is_that_of_the_penalty_or_the_released_one(variant: str) -> None:
-    """At the first step mu is 1, rho 0.01 and the scale 1."""
+def test_the_slope_is_that_of_the_penalty() -> None:
+    """The authors' own slope is in their arrays."""
     points = [-0.7, -1e-3, 0.0, 0.2, 0.9]
-    value, slope = slopes(0, points, variant=variant)
-    assert value == pytest.approx(sum(penalty(c, 1.0, 0.01) for c in points))
-    expected = [(penalty(c + 1e-6, 1.0, 0.01) - penalty(c - 1e-6, 1.0, 0.01)) / 2e-6 for c in points]
-    if variant == "released":
-        expected = [d if c < 0 else d - 1.0 + c for c, d in zip(points, expected, strict=True)]
-    assert slope.tolist() == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(("i", "left_out"), [(0, 0), (3, 0), (6, 1)])
-def test_the_constraints_furthest_from_success_are_left_out_more_and_more(i: int, left_out: int) -> None:
-    """Of four voxels that count, half may be left: in the last of seven steps those above the second largest are.
-
-    The fifth voxel is of another class: it counts neither itself nor among the largest.
-    """
-    _, slope = slopes(i, [0.3, 0.9, -0.2, 0.8, 5.0], organs=(0,), share=0.5, steps=7)
-    assert (slope != 0).tolist() == [True, left_out == 0, True, True, False]
-
-
-def test_the_scale_falls_to_a_tenth_while_the_share_is_reached_and_rises_again_else() -> None:
-    """Read from the Lagrangian of one constraint of -1 at the first step, -w / (1 + w)."""
-    violation = -torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
-    task = Task("almaprox", Fixed(0), violation, violation.long(), targeted=False, generator=None, start=None)
-    lagrangian = Lagrangian(ALMAProx(), task)
-
-    def scale(enough: bool) -> float:
-        value = -float(lagrangian.value(0, violation, violation < 0, torch.tensor([enough])))
-        return value / (1 - value)
-
-    down, up = [scale(True) for _ in range(130)], [scale(False) for _ in range(130)]
-    assert down == pytest.approx([max(0.1, 1.02 ** -(n + 1)) for n in range(130)], rel=1e-5)
-    assert up == pytest.approx([min(1.0, 0.1 * 0.98 ** -(n + 1)) for n in range(130)], rel=1e-5)
+    violation = torch.tensor(points, dtype=torch.float64).reshape(1, 1, -1, 1, 1).requires_grad_()
+    labels = torch.zeros(violation.shape, dtype=torch.long)
+    task = Task("almaprox", Fixed(0), violation.detach(), labels, targeted=False, generator=None, start=None)
+    value = Lagrangian(ALMAProx(), task).value(0, violation, violation < 0, torch.tensor([False]))
+    (slope,) = torch.autograd.grad(value.sum(), violation)
+    assert float(value.detach()) == pytest.approx(sum(map(penalty, points)))
+    expected = [(penalty(c + 1e-6) - penalty(c - 1e-6)) / 2e-6 for c in points]
+    assert slope.flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

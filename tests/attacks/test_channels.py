@@ -8,27 +8,19 @@ import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.core.base import LinfAttack
-from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.attacks import make
 from freqbench.core.errors import ParameterError
 from freqbench.job.grid import attack_identity
 from freqbench.ops.fourier import fourier_bands
 
-FOLLOWING = [name for name, attack in ATTACKS.items() if issubclass(attack, LinfAttack) and name != "square"]
-FOLLOWING = [name for name in FOLLOWING if not issubclass(ATTACKS[name], Ensemble)]
+FOLLOWING = ["fgsm", "pgd", "apgd", "ssa", "tifgsm", "dynamic_scaling", "padam"]
 
 
-class OnlySecond(nn.Module):
+class OnlySecond(SmallNet):
     """A network of one channel that is shown the second of two."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = SmallNet()
-
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x[:, 1:])
-        return logits
+        return super().forward(x[:, 1:])
 
 
 class Noting(nn.Module):
@@ -42,32 +34,6 @@ class Noting(nn.Module):
         self.shown.append(x.detach().clone())
         logits: Tensor = self.net(x)
         return logits
-
-
-@pytest.mark.parametrize("name", ["gn", "pgd", "ssa", "vafa", "sa2_2d", "vafa_opt", "dfb", "tifgsm", "almaprox", "sea"])
-def test_two_channels_are_both_attacked(name: str) -> None:
-    """Inside the threat model, which every call checks: a violation raises."""
-    images, labels = volumes(channels=2)
-    result = example(name)(SmallNet(channels=2), images, labels)
-    moved = (result.adversarial - images).abs()
-    assert result.adversarial.shape == images.shape
-    assert bool((moved.flatten(2).amax(2) > 0).all())
-
-
-@pytest.mark.parametrize("name", FOLLOWING)
-def test_the_ball_is_that_of_every_channel(name: str) -> None:
-    """The sum of two channels passes 1 within 2 eps of it, and nowhere else."""
-    model, eps = nn.Module(), 8 / 255
-    model.forward = lambda x: torch.cat([1 - x.sum(1, keepdim=True), x.sum(1, keepdim=True) - 1], dim=1)
-    first = torch.linspace(0.3, 0.6, 8 * 6 * 4).reshape(1, 1, 8, 6, 4)
-    images = torch.cat([first, torch.full_like(first, 0.55)], dim=1)
-    labels = (images.sum(1, keepdim=True) > 1).long()
-    changes = {"min_scale": 1.0, "max_scale": 1.0} if name == "dynamic_scaling" else {}
-    adversarial = example(name, **changes)(model, images, labels).adversarial
-    reach = (images.sum(1, keepdim=True) - 1).abs()
-    flipped = (adversarial.sum(1, keepdim=True) > 1).long() != labels
-    decided = (reach - 2 * eps).abs() > 1e-5
-    assert torch.equal(flipped[decided], (reach < 2 * eps)[decided])
 
 
 @every_attack
@@ -95,25 +61,19 @@ def test_the_others_are_shown_in_their_place(name: str) -> None:
     assert bool(changed) == (name != "pgd"), "nothing is resized, no window left out: nothing is tested"
 
 
-@pytest.mark.parametrize("name", ["pgd", "vafa", "square", "faa"])
+@pytest.mark.parametrize("name", ["pgd", "ssa", "vafa", "sa2_2d", "vafa_opt", "square", "faa", "sea"])
 def test_all_channels_by_name_are_all_channels(name: str) -> None:
     images, labels = volumes(channels=2)
     every, named = (example(name, **which)(SmallNet(2), images, labels) for which in ({}, {"channels": (1, 0)}))
     assert torch.equal(every.adversarial, named.adversarial)
+    moved = (every.adversarial - images).abs().flatten(2).amax(2) > 0
+    assert bool(moved.any(0).all() if name == "faa" else moved.all())
 
 
-def test_the_order_of_channels_is_theirs_and_not_that_of_the_parameter() -> None:
-    images, labels = volumes(channels=3)
-    adversarial = example("pgd", channels=(2, 0))(SmallNet(3), images, labels).adversarial
-    moved = (adversarial - images).abs().amax(dim=(0, 2, 3, 4))
-    assert (moved > 0).tolist() == [True, False, True]
-    assert float(moved.max()) <= 8 / 255 + 1e-6
+NULL_ROWS = [(name, {"control": "uniform"}) for name in ("vafa", "sa2_2d")]
 
 
-NULL_ROWS = [(name, {"control": "uniform"}) for name in ("vafa", "vafa_2d", "sa2", "sa2_2d")]
-
-
-@pytest.mark.parametrize(("name", "changes"), [("dfb", {}), ("dfb_2d", {}), *NULL_ROWS])
+@pytest.mark.parametrize(("name", "changes"), [("dfb", {}), *NULL_ROWS])
 def test_without_a_gradient_each_channel_is_a_volume_of_its_own(name: str, changes: dict[str, Any]) -> None:
     """Its blocks, its bands, the stretching of its slices."""
     images, labels = volumes(channels=2)
@@ -132,24 +92,17 @@ def test_a_norm_is_that_of_all_channels_together() -> None:
     assert all(float(sample[i].norm()) > 0.5 for sample in change for i in range(2))
 
 
-def test_a_cube_stands_at_one_place_in_all_channels_with_a_sign_in_each() -> None:
-    images = torch.full((40, 2, 4, 4, 4), 0.5)
-    model = Noting(SmallNet(2))
-    labels = torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
-    make("square", eps=0.1, queries=2)(model, images, labels, start=torch.zeros_like(images))
-    change = model.shown[1] - images
+def test_stripes_and_cubes_have_a_sign_in_each_channel_and_a_cube_one_place() -> None:
+    images, labels = torch.full((40, 2, 4, 4, 4), 0.5), torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
+    striped, cubed = Noting(SmallNet(2)), Noting(SmallNet(2))
+    make("square", eps=0.1, queries=1)(striped, images, labels)
+    make("square", eps=0.1, queries=2)(cubed, images, labels, start=torch.zeros_like(images))
+    stripes, change = (striped.shown[0] - images).sign(), cubed.shown[1] - images
+    assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
+    assert not torch.equal(stripes[:, 0], stripes[:, 1])
     assert torch.equal(change[:, 0] != 0, change[:, 1] != 0)
     signs = change.flatten(2).sum(2).sign()
     assert {tuple(pair) for pair in signs.tolist()} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
-
-
-def test_stripes_have_a_sign_in_each_channel() -> None:
-    images, labels = torch.full((1, 2, 8, 6, 4), 0.5), volumes(1)[1]
-    model = Noting(SmallNet(2))
-    make("square", eps=0.1, queries=1)(model, images, labels)
-    stripes = (model.shown[0] - images).sign()
-    assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
-    assert not torch.equal(stripes[:, 0], stripes[:, 1])
 
 
 def test_every_channel_has_gates_of_its_own() -> None:
@@ -165,9 +118,6 @@ def test_every_channel_has_gates_of_its_own() -> None:
     own, other, found = spectra
     for i, opened in enumerate(([0, 1], [2])):
         assert np.allclose(found[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
-
-
-# What is refused, and what tells attacks apart
 
 
 @pytest.mark.parametrize("name", ["gn", "pgd", "sa2", "sea"])

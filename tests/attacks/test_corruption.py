@@ -35,10 +35,11 @@ def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options
 
 @every_kind
 def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
-    """On average over eight scans, from 0 on."""
-    images = scan(8)
+    """On average over four scans, from 0 on; between two severities sizes are interpolated."""
+    assert Corruption(kind="resolution", severity=4.5).size == pytest.approx(2.75)
+    images = scan(4)
     distances = [
-        float((corrupted(kind, severity, images, *range(8)) - images).square().mean().sqrt()) for severity in range(6)
+        float((corrupted(kind, severity, images, *range(4)) - images).square().mean().sqrt()) for severity in range(6)
     ]
     assert distances[0] == 0
     assert all(less < more for less, more in pairwise(distances))
@@ -46,20 +47,15 @@ def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
 
 @every_kind
 def test_shape_and_range_stay_and_precision_and_batch_do_not_matter(kind: str) -> None:
-    """A sample alone in double precision is, to rounding, what it is in a batch in single precision."""
+    """A sample alone in double precision is, to rounding, what it is in a batch; another seed differs iff it draws."""
     images = scan(2, channels=3)
     batch = corrupted(kind, 5, images, 5, 6)
     alone = corrupted(kind, 5, images[1:].double(), 6)
     assert (batch.shape, batch.dtype, alone.dtype) == (images.shape, torch.float32, torch.float64)
     assert torch.allclose(batch[1:].double(), alone, atol=1e-4)
     assert 0 <= float(batch.min()) < float(batch.max()) <= 1
-
-
-@every_kind
-def test_a_seed_repeats_to_the_bit_and_another_differs_iff_the_kind_draws(kind: str) -> None:
-    first, again, other = (corrupted(kind, 3, scan(), seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert torch.equal(first, other) == (not make("corruption", kind=kind, severity=3).is_stochastic)
+    other = corrupted(kind, 5, images, 5, 7)
+    assert torch.equal(batch[1], other[1]) != make("corruption", kind=kind, severity=5).is_stochastic
 
 
 @every_kind
@@ -68,22 +64,13 @@ def test_air_stays_air_but_where_something_is_added_to_it(kind: str) -> None:
     assert bool(found.any()) == (kind in ON_AIR)
 
 
-@pytest.mark.parametrize("kind", ["blur", "motion", "ghosting", "resolution"])
-def test_what_only_moves_intensities_leaves_an_even_volume_even(kind: str) -> None:
-    even = torch.full((1, 1, 12, 12, 6), 0.4)
-    assert torch.allclose(corrupted(kind, 5, even, 1), even, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["bias_field", "motion", "spikes"])
-def test_channels_of_one_scan_share_what_went_wrong(kind: str) -> None:
-    found = corrupted(kind, 4, scan().expand(1, 2, -1, -1, -1), 1)
-    assert torch.allclose(found[:, 0], found[:, 1], atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["gaussian_noise", "rician_noise", "low_dose"])
-def test_channels_have_noise_of_their_own(kind: str) -> None:
-    noise = corrupted(kind, 3, torch.full((1, 2, 24, 24, 12), 0.5), 1) - 0.5
-    assert abs(np.corrcoef(noise[0, 0].flatten(), noise[0, 1].flatten())[0, 1]) < 0.05
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].draws])
+def test_channels_of_one_scan_share_what_went_wrong_but_have_noise_of_their_own(kind: str) -> None:
+    found = corrupted(kind, 4, torch.full((1, 2, 24, 24, 12), 0.5), 1)
+    if kind not in ("gaussian_noise", "rician_noise", "low_dose"):
+        assert torch.allclose(found[:, 0], found[:, 1], atol=1e-6)
+    else:
+        assert abs(np.corrcoef(found[0, 0].flatten(), found[0, 1].flatten())[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize(("kind", "severity", "size"), [("gaussian_noise", 3, 0.07), ("low_dose", 4, 0.11)])
@@ -102,11 +89,6 @@ def test_rician_noise_is_rayleigh_s_in_air_and_raises_the_mean_square_by_two_var
 def test_contrast_is_a_power_of_intensities() -> None:
     images = scan(dtype=torch.float64)
     assert np.allclose(corrupted("contrast", 4, images), images.numpy() ** 2.0)
-
-
-def test_between_two_severities_sizes_are_interpolated() -> None:
-    sizes = [Corruption(kind="resolution", severity=severity).size for severity in (0, 0.5, 1, 4.5, 5)]
-    assert sizes == pytest.approx([1, 1.125, 1.25, 2.75, 3])
 
 
 def test_the_identity_names_kind_and_severity_and_no_scope() -> None:

@@ -1,85 +1,200 @@
-"""What ensembles share: organs, restarts, and what they refuse."""
+"""Ensembles: which member attacks which window, what it asks, and what is kept."""
 
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from attacks.asked import EPS, SEEDS, in_ball, run, scores, task, told
+from attacks.asked import EPS, SEEDS, Asked, in_ball, run, scores, task, told
 from attacks.examples import generators
 from attacks.small import Net
-from torch import Tensor, nn
+from torch import nn
 
-from freqbench.attacks import Attack, make
-from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.ops.overlap import mean_dice
+from freqbench.attacks import APGD, PGD, SEA, Attack, AutoAttack, Square, make
+from freqbench.attacks.core.parameters import MEMBERS
 
-SMALL: dict[str, dict[str, Any]] = {
+CLASSICAL = ("apgd-ce", "apgd-dlr", "square")
+SMALL: dict[str, Any] = {"steps": 6, "queries": 20, "members": CLASSICAL}
+ALONE: list[tuple[str, dict[str, Any]]] = [
+    ("apgd", {"steps": 6, "loss": "ce"}),
+    ("apgd", {"steps": 6, "loss": "dlr"}),
+    ("square", {"queries": 20, "p_init": 0.8}),
+]
+COSTS = (8, 8, 22)  # of each member: its own passes and a look at what it brings
+
+
+@cache
+def lowest_alone() -> list[list[float]]:
+    """The lowest Dice that each member finds in each window when it is alone."""
+    models = [run(name, **parameters)[0] for name, parameters in ALONE]
+    return [[min(told(model, i)) for i in range(3)] for model in models]
+
+
+def left_over(threshold: float) -> list[int]:
+    """Forward passes of each window if it is left alone as soon as one member has brought it to the threshold."""
+    counts = [0] * 3
+    for i in range(3):
+        lowest = np.inf
+        for found, cost in zip(lowest_alone(), COSTS, strict=True):
+            if lowest > threshold:
+                counts[i] += cost
+                lowest = min(lowest, found[i])
+    return counts
+
+
+def test_the_worst_of_all_that_was_asked_is_kept() -> None:
+    model, result = run("autoattack", **SMALL, threshold=0.0)
+    assert scores(result.adversarial) == [min(told(model, i)) for i in range(3)]
+    assert scores(result.adversarial) == np.min(lowest_alone(), axis=0).tolist()
+
+
+def test_members_ask_what_they_would_ask_alone() -> None:
+    """Draws, steps and all, whatever went before them; then comes a look at what they brought."""
+    model, _ = run("autoattack", **SMALL, threshold=0.0)
+    assert len(model.volumes) == sum(COSTS)
+    own = [asked for k, asked in enumerate(model.volumes) if k not in (7, 15, 36, 37)]
+    alone = [asked for name, parameters in ALONE for asked in run(name, **parameters)[0].volumes]
+    assert all(torch.equal(*pair) for pair in zip(own, alone, strict=True))
+
+
+def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
+    """At every threshold that parts the windows; the model is asked about as many windows as are left."""
+    found = sorted({value for values in lowest_alone() for value in values})
+    seen = set()
+    for threshold in found:
+        if left_over(threshold) == [38] * 3 and 38 in seen:
+            continue
+        model, result = run("autoattack", **SMALL, threshold=threshold)
+        sizes = [len(asked) for asked in model.volumes]
+        assert list(result.forwards) == left_over(threshold)
+        assert sizes == sorted(sizes, reverse=True)
+        assert sum(sizes) == sum(result.forwards)
+        seen |= set(result.forwards)
+    assert seen == {8, 16, 38}, "not every member was the last somewhere"
+
+
+def test_a_window_that_has_fallen_keeps_what_it_fell_to() -> None:
+    """The steps of members that are skipped have no loss."""
+    _, first = run("autoattack", **(SMALL | {"members": ("apgd-ce",)}))
+    model, result = run("autoattack", **SMALL, threshold=1.0)
+    assert torch.equal(first.adversarial, result.adversarial)
+    assert len(model.volumes) == 8
+    assert (result.forwards, result.backwards) == ((8, 8, 8), (6, 6, 6))
+    assert result.losses.isfinite().tolist() == [[True] * 3] * 6 + [[False] * 3] * 6
+
+
+@pytest.mark.parametrize(("threshold", "forwards"), [(1.0, 4), (0.999, 4 + 4 + 5)])
+def test_a_dice_that_equals_the_threshold_has_fallen(threshold: float, forwards: int) -> None:
+    """Within 0 nothing can be done: the Dice stays 1."""
+    _, result = run("autoattack", eps=0.0, steps=2, queries=3, members=CLASSICAL, threshold=threshold)
+    assert result.forwards == (forwards,) * 3
+
+
+def test_by_default_a_window_falls_where_nothing_is_left_to_lose() -> None:
+    """One that is wrong from the start is left to the first member alone; all others are attacked by all members."""
+    images, labels = task()
+    labels[1] = torch.where(labels[1] == 1, 2, 1)
+    result = make("autoattack", eps=0.0, steps=2, queries=3, members=CLASSICAL)(Net(), images, labels)
+    assert result.forwards == (13, 4, 13)
+
+
+def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
+    """The same generators give another attack the next time, whichever member was the last."""
+    images, labels = task()
+    labels[1] = labels[1].clamp(max=1)
+    drawn_from, fresh = generators(*SEEDS), generators(*SEEDS)
+    attack = make("autoattack", eps=EPS, **SMALL, organs=(2,))
+    assert attack(Net(), images, labels, generator=drawn_from).forwards == (38, 8, 38)
+    assert not any(torch.equal(g.get_state(), f.get_state()) for g, f in zip(drawn_from, fresh, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("attack", "passes"),
+    [
+        (AutoAttack(eps=EPS, members=CLASSICAL), (2 * 102 + 5002, 200)),
+        (AutoAttack(eps=EPS, members=("apgd-ce", "square"), restarts=2), (2 * 102 + 1 + 5002, 200)),
+        (AutoAttack(eps=EPS, members=("apgd-ce-shrinking",)), (104, 100)),
+        (AutoAttack(eps=EPS, members=("apgd-dlr-targeted",)), (1 + 102, 100)),
+        (SEA(eps=EPS), (4 * (300 + 2 + 1 + 1), 1200)),
+        (SEA(eps=EPS, restarts=2), (4 * (2 * 304 + 1), 2400)),
+    ],
+)
+def test_passes_are_the_sums_of_the_members_and_a_look_at_each(attack: Attack, passes: tuple[int, int]) -> None:
+    assert attack.passes == passes
+
+
+def test_all_members_together_take_the_passes_promised() -> None:
+    attack = AutoAttack(eps=EPS, steps=4, queries=3, members=MEMBERS, scope="window")
+    result = attack(nn.Conv3d(1, 4, 3, padding=1), *task())
+    assert (result.num_forwards, result.num_backwards) == attack.passes
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [
+        ("apgd-mask-ce-balanced", APGD(eps=EPS, loss="mask-ce-balanced")),
+        ("apgd-dicece-shrinking", APGD(eps=EPS, loss="dicece", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)))),
+        ("apgd-dlr-targeted", APGD(eps=EPS, loss="dlr-targeted", target="least-likely")),
+        ("pgd-ce", PGD(eps=EPS, steps=100, step_size="eps/4", loss="ce", keep="best")),
+        ("square", Square(eps=EPS, queries=5000, p_init=0.8, keep="best")),
+    ],
+)
+def test_a_member_s_name_says_optimiser_loss_and_radii(member: str, expected: Attack) -> None:
+    assert AutoAttack(eps=EPS, members=(member,)).attacks == (expected,)
+
+
+def test_the_default_members_raise_what_the_score_is_made_of() -> None:
+    attack = AutoAttack(eps=EPS)
+    assert [member.loss_name for member in attack.attacks] == ["dice", "dicece", "mask-ce-balanced", "js", "dicece"]
+    assert [type(member) for member in attack.attacks] == [APGD] * 4 + [Square]
+    assert (attack.threshold, attack.scope) == (0.0, "volume")
+
+
+def test_four_runs_of_auto_pgd_with_the_radii_of_the_paper() -> None:
+    """The loss of SegPGD is the masked cross-entropy at first."""
+    runs = SEA(eps=EPS).attacks
+    assert SEA(eps=EPS).losses == ("dice", "mask-ce-balanced", "js", "segpgd")
+    assert [attack.loss for attack in runs] == ["dice", "mask-ce-balanced", "js", "mask-ce"]
+    for attack in runs:
+        assert attack.stages == tuple(zip((2 * EPS, 1.5 * EPS, EPS), (90, 90, 120), strict=True))
+        assert attack.random_start
+
+
+def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
+    """Its values before each step are those of the formula, lambda = i / (2 T), T = 3, 3 and 4."""
+    images, labels = task()
+    model = Asked()
+    result = make("sea", eps=EPS, steps=10, losses=("segpgd",))(model, images, labels, generator=generators(*SEEDS))
+    looked = [z for k, z in enumerate(model.logits) if k not in (3, 7, 12, 13)]
+    lambdas = [0, 1 / 6, 2 / 6, 0, 1 / 6, 2 / 6, 0, 1 / 8, 2 / 8, 3 / 8]
+    for loss, share, logits in zip(result.losses, lambdas, looked, strict=True):
+        ce = nn.functional.cross_entropy(logits, labels[:, 0], reduction="none")
+        right = logits.argmax(1) == labels[:, 0]
+        expected = torch.where(right, (1 - share) * ce, share * ce).flatten(1).mean(1)
+        assert torch.allclose(loss, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [(1, 2), (2,)])
+def test_the_worst_of_all_that_lies_in_the_ball_is_kept(classes: tuple[int, ...]) -> None:
+    """By the Dice of the foreground, or of organs alone."""
+    model, result = run("sea", steps=10, organs=classes if classes == (2,) else None)
+    inside = in_ball(model)
+    assert inside == ([False] * 8 + [True] * 6) * 4
+    for i, found in enumerate(scores(result.adversarial, classes)):
+        told_inside = [value for value, is_inside in zip(told(model, i, classes), inside, strict=True) if is_inside]
+        assert found == min(told_inside) < 1
+
+
+FEW: dict[str, dict[str, Any]] = {
     "sea": {"steps": 10},
     "autoattack": {"steps": 3, "members": ("apgd-dlr", "apgd-ce")},
 }
-every_ensemble = pytest.mark.parametrize("name", SMALL)
 
 
-@every_ensemble
-def test_organs_alone_are_in_the_dice(name: str) -> None:
-    """Of all volumes in the ball the one with the lowest Dice of class 2 is kept."""
-    model, result = run(name, **SMALL[name], organs=(2,))
-    inside = in_ball(model)
-    for i, found in enumerate(scores(result.adversarial, (2,))):
-        assert found == min(v for v, is_inside in zip(told(model, i, (2,)), inside, strict=True) if is_inside) < 1
-
-
-@every_ensemble
+@pytest.mark.parametrize("name", FEW)
 def test_labels_of_other_structures_have_no_say(name: str) -> None:
     images, labels = task()
     other = torch.where(labels == 1, 1, 2 - labels)
-    one, two = (make(name, eps=EPS, **SMALL[name], organs=(1,))(Net(), images, y) for y in (labels, other))
+    one, two = (make(name, eps=EPS, **FEW[name], organs=(1,))(Net(), images, y) for y in (labels, other))
     assert torch.equal(one.adversarial, two.adversarial)
-
-
-@every_ensemble
-def test_more_restarts_are_never_weaker(name: str) -> None:
-    (_, few), (_, more) = (run(name, **SMALL[name], restarts=restarts) for restarts in (1, 3))
-    assert all(a <= b for a, b in zip(scores(more.adversarial), scores(few.adversarial), strict=True))
-    assert not torch.equal(few.adversarial, more.adversarial)
-
-
-OF_EVERY_KIND: dict[str, dict[str, Any]] = {
-    "autoattack": {
-        "steps": 4,
-        "queries": 10,
-        "members": ("apgd-dice", "apgd-mask-ce-shrinking", "apgd-dlr-targeted", "pgd-ce", "square"),
-    },
-    "sea": {"steps": 6, "losses": ("mask-ce-balanced", "js", "segpgd", "dlr-targeted")},
-}
-
-
-@pytest.mark.parametrize("restarts", [1, 2])
-@pytest.mark.parametrize("name", OF_EVERY_KIND)
-def test_no_member_is_stronger_alone(name: str, restarts: int) -> None:
-    """With the same draws, window by window: what an ensemble adds never costs it anything, whatever the members."""
-    images, labels = task()
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        model = nn.Sequential(nn.Conv3d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv3d(6, 4, 3, padding=1))
-    ensemble = make(name, eps=EPS, restarts=restarts, **OF_EVERY_KIND[name])
-    assert isinstance(ensemble, Ensemble)
-
-    def dice(attack: Attack) -> Tensor:
-        with torch.no_grad():
-            adversarial = attack(model, images, labels, generator=generators(*SEEDS)).adversarial
-            return mean_dice(model(adversarial), labels)
-
-    own = dice(ensemble)
-    for member in ensemble.attacks:
-        assert bool((own <= dice(member)).all()), member
-    assert bool((own > 0).all()), "nothing is left to lose: nothing is tested"
-
-
-@pytest.mark.parametrize("loss", ["dicece", "ce"])
-def test_pgd_is_not_stronger_at_the_same_passes_than_autoattack(loss: str) -> None:
-    """With the members that it has by default. Of networks that the package carries: `tests/benchmarks`."""
-    settings = {"steps": 10, "queries": 20}
-    own = scores(run("autoattack", **settings)[1].adversarial)
-    _, pgd = run("pgd", steps=sum(make("autoattack", eps=EPS, **settings).passes) // 2, loss=loss)
-    assert all(a <= b for a, b in zip(own, scores(pgd.adversarial), strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, Threshold, generators, volumes
+from attacks.examples import SmallNet, Threshold, volumes
 from attacks.small import Fixed
 from torch import Tensor
 
@@ -31,22 +31,6 @@ def run(images: Tensor, labels: Tensor, model: Any = None, **parameters: Any) ->
 
 def spectrum(x: Tensor) -> np.ndarray:
     return np.fft.rfftn(x.numpy(), axes=(2, 3, 4))
-
-
-def test_open_bands_have_the_references_amplitude_all_others_and_phases_their_own() -> None:
-    images, labels = volumes()
-    images = 0.45 + 0.1 * images.double()  # far from 0 and 1: nothing is cut off
-    reference = 0.45 + 0.1 * reference_of(images)
-    attack = make("faa", bands=BANDS, portion=0.5, control="random")
-    result = attack(SmallNet().double(), images, labels, generator=generators(3, 4), reference=reference)
-    bands = fourier_bands(images.shape[2:], BANDS).numpy()
-    own, other, found = spectrum(images), spectrum(reference), spectrum(result.adversarial)
-    for i in range(2):
-        is_open = result.state[i].numpy()[bands] == 1
-        assert is_open.any()
-        assert not is_open.all()
-        expected = np.where(is_open, np.abs(other[i, 0]), np.abs(own[i, 0])) * np.exp(1j * np.angle(own[i, 0]))
-        assert np.allclose(found[i, 0], expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(("portion", "most"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 4), (1.0, 8)])
@@ -84,23 +68,19 @@ def wave(band: int) -> tuple[Tensor, Tensor, Tensor]:
     return images, (images > 0.5).long(), 0.49 + other
 
 
-@pytest.mark.parametrize("band", range(BANDS))
-def test_the_band_that_carries_the_prediction_is_found(band: int) -> None:
-    """One of eight may be taken: only without the wave is the threshold's prediction another."""
+@pytest.mark.parametrize("band", [0, 1, 3, 4, 7])
+def test_the_band_that_carries_the_prediction_is_found_unless_it_is_held(band: int) -> None:
+    """One of eight may be taken; numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
     images, labels, reference = wave(band)
-    attack = make("faa", bands=BANDS, portion=0.125, reconstruction_weight=0.0)
-    result = attack(Threshold(), images, labels, reference=reference)
-    assert result.state.tolist() == [[float(n == band) for n in range(BANDS)]]
-    assert float(((result.adversarial > 0.5).long() != labels).double().mean()) > 0.3
-
-
-@pytest.mark.parametrize("band", range(BANDS))
-def test_the_bands_of_shapes_are_held_where_asked_for(band: int) -> None:
-    """Of eight bands, numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
-    images, labels, reference = wave(band)
-    attack = make("faa", bands=BANDS, portion=0.125, reconstruction_weight=10.0)
-    result = attack(Threshold(), images, labels, reference=reference)
-    assert bool(result.state[0, band]) == (band not in (1, 2, 3))
+    free, held = (
+        make("faa", bands=BANDS, portion=0.125, reconstruction_weight=weight)(
+            Threshold(), images, labels, reference=reference
+        )
+        for weight in (0.0, 10.0)
+    )
+    assert free.state.tolist() == [[float(n == band) for n in range(BANDS)]]
+    assert float(((free.adversarial > 0.5).long() != labels).double().mean()) > 0.3
+    assert bool(held.state[0, band]) == (band not in (1, 2, 3))
 
 
 def test_the_objective_is_the_loss_less_the_weighted_change_of_those_bands() -> None:
@@ -142,15 +122,6 @@ def test_the_gradient_is_that_of_the_gates_in_the_sigmoid_of_score_and_draw() ->
         slope = np.exp(-s) / (1 + np.exp(-s)) ** 2
         change = np.abs(other - own)[:, bands == n].sum(1) / kept if n in (1, 2, 3) else np.zeros(2)
         assert gradient[:, n].numpy() == pytest.approx(-0.7 * change * slope, abs=1e-12)
-
-
-def test_the_gradient_reaches_the_gates() -> None:
-    """Steps on the scores change what a run without draws ends with."""
-    images, labels, reference = wave(5)
-    draws = torch.full((1, 6, BANDS), 0.4)  # every gate is closed in every draw
-    attack = make("faa", bands=BANDS, portion=0.125, steps=6, keep="last", reconstruction_weight=0.0)
-    result = attack(Threshold(), images, labels, start=draws, reference=reference)
-    assert result.state[0].nonzero().flatten().tolist() == [5]
 
 
 def test_the_best_gates_of_all_steps_are_kept() -> None:

@@ -1,22 +1,28 @@
-"""The strongest tables and multipliers against optima known in closed form, and against the volumes that they make."""
+"""The strongest tables and multipliers against optima known in closed form, and inside a bound on the SSIM."""
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet
+from attacks.small import Net, volumes
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
-from freqbench.attacks import make
-from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
+from freqbench.attacks import Attack, frequency_apgd, make
+from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt, within_ssim
+from freqbench.core.errors import ThreatModelError, UserError
+from freqbench.ops.blocks import merge, split
 from freqbench.ops.quantisation import reach
+from freqbench.ops.ssim import body_ssim
 
 SHAPE, BLOCK = (8, 6, 5), (4, 3, 5)
-SETTINGS: dict[str, dict[str, Any]] = {"vafa_opt": {}, "sa2_opt": {}}
 
 
 class Linear(nn.Module):
@@ -38,11 +44,8 @@ def drawn(seed: int, *, low: float = 0.0, high: float = 1.0, shape: tuple[int, .
 
 def tiles(volume: Tensor) -> NDArray[np.float64]:
     """Blocks `[N, h, w, d]` of a volume that they tile."""
-    h, w, d = BLOCK
-    array = volume[0, 0].numpy()
-    counts = [size // side for size, side in zip(array.shape, BLOCK, strict=True)]
-    cut = array.reshape(counts[0], h, counts[1], w, counts[2], d)
-    return cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, h, w, d)
+    found: NDArray[np.float64] = split(volume, BLOCK)[0, 0].numpy()
+    return found
 
 
 def transform(volume: Tensor) -> NDArray[np.float64]:
@@ -72,23 +75,17 @@ def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
     assert 0 < float(result.adversarial.min()) < float(result.adversarial.max()) < 1  # no clamp was in the way
 
 
-def test_scaling_reaches_the_bound_of_every_multiplier() -> None:
-    images, weights = drawn(1, low=0.3, high=0.7), drawn(2, low=-1)
-    result = attacked("sa2_opt", Linear(weights), images, loss="ce", rho=0.3)
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_scaling_reaches_the_bound_of_every_multiplier(variant: str) -> None:
+    images, weights = drawn(1, low=0.45, high=0.6), drawn(2, low=-1)
+    result = attacked("sa2_opt", Linear(weights), images, loss="ce", rho=0.3, variant=variant)
     product = transform(images - 0.5) * transform(weights)
-    product[:, 0, 0, 0] = 0  # DC is exempt
+    if variant == "released":
+        product[:, 0, 0, 0] = 0  # DC is exempt
     gained = float(((result.adversarial - images) * weights).sum())
     assert gained == pytest.approx(0.3 * np.abs(product).sum(), rel=1e-9)
     moved = result.state[0, 0].numpy()[np.abs(product) > 1e-9]
     assert np.abs(np.abs(moved - 1) - 0.3).max() < 1e-9
-
-
-def test_variant_paper_moves_dc_too() -> None:
-    images, weights = drawn(1, low=0.45, high=0.6), drawn(2, low=-1)
-    result = attacked("sa2_opt", Linear(weights), images, loss="ce", rho=0.3, variant="paper")
-    product = transform(images - 0.5) * transform(weights)
-    gained = float(((result.adversarial - images) * weights).sum())
-    assert gained == pytest.approx(0.3 * np.abs(product).sum(), rel=1e-9)
 
 
 @pytest.mark.parametrize("renormalize", [False, True])
@@ -102,7 +99,7 @@ def test_the_table_makes_the_volume(renormalize: bool, control: str) -> None:
     made = tiles(result.adversarial)
     blocks = back(table * np.round(transform(255 * images - 128) / table)) + 128
     if renormalize:  # slices run through blocks: put together first
-        whole = blocks.reshape(2, 2, 1, *BLOCK).transpose(0, 3, 1, 4, 2, 5).reshape(SHAPE)
+        whole = merge(torch.from_numpy(blocks)[None, None], SHAPE)[0, 0].numpy()
         low, high = whole.min(axis=(0, 1), keepdims=True), whole.max(axis=(0, 1), keepdims=True)
         blocks = tiles(torch.from_numpy((whole - low) / (high - low))[None, None])
     else:
@@ -113,7 +110,6 @@ def test_the_table_makes_the_volume(renormalize: bool, control: str) -> None:
 def test_the_multipliers_make_the_volume() -> None:
     images = drawn(3)
     result = attacked("sa2_opt", SmallNet().double(), images, rho=0.4)
-    made = np.clip(back(result.state[0, 0].numpy() * transform(images - 0.5)) + 0.5, 0, 1)
     free = result.state[0, 0].numpy().copy()
     free[:, 0, 0, 0] = 1  # what the volume shows at DC
     made = np.clip(back(free * transform(images - 0.5)) + 0.5, 0, 1)
@@ -148,7 +144,7 @@ def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
         assert attack.excess(images, result.adversarial, 2 * result.state) > 1e-3
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt"])
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """One step from two starts; a start out of bounds is refused by the attack's name."""
     images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
@@ -164,14 +160,6 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
         attack(SmallNet().double(), images, labels, start=torch.full(layout, 2 * high, dtype=torch.float64))
 
 
-def test_blocks_of_one_voxel_quantise_intensities() -> None:
-    """Their transform is the volume itself, less 128."""
-    images = drawn(10)
-    result = attacked("vafa_opt", SmallNet().double(), images, block=1, control="uniform", renormalize=False)
-    expected = (20 * ((255 * images - 128) / 20).round() + 128) / 255
-    torch.testing.assert_close(result.adversarial, expected.clamp(0, 1), rtol=0, atol=1e-9)
-
-
 @pytest.mark.parametrize("short", [0.0, 1e-4, -1e-4])
 def test_the_uniform_null_row_is_made_by_its_own_table(short: float) -> None:
     """Next to a tie: the first coefficient of constant blocks is 30, one and a half times 20, a little less or more."""
@@ -179,7 +167,90 @@ def test_the_uniform_null_row_is_made_by_its_own_table(short: float) -> None:
     images = torch.full((1, 1, 8, 6, 4), (value / root + 128) / 255, dtype=torch.float64)
     attack = make("vafa_opt", q_max=20.0, block=2, renormalize=False, control="uniform")
     result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
-    assert result.state is not None
     step = float(result.state.flatten()[0])
     made = (step * round(value / step) / root + 128) / 255
     assert float(result.adversarial.flatten()[0]) == pytest.approx(made, abs=1e-9)
+
+
+STRONG = {"vafa_opt": {"q_max": 120, "renormalize": False}, "sa2_opt": {"rho": 0.9}}
+
+
+def strong(name: str, **parameters: object) -> Attack:
+    bounds = STRONG[name.removesuffix("_2d")]
+    return make(name, **({"steps": 6, "block": 4, "loss": "ce"} | bounds | parameters))
+
+
+def bodies() -> tuple[Tensor, Tensor]:
+    """Two samples in air, smooth inside, one of them with a hole of air."""
+    images, labels = volumes(2, (12, 12, 8))
+    images = torch.from_numpy(ndimage.gaussian_filter(images.numpy(), (0, 0, 1, 1, 1))).clamp(0.05, 1)
+    images[:, :, :2] = 0
+    images[0, :, 6:8, 6:8, 3:5] = 0
+    return images, labels
+
+
+def ssim_in_body(clean: Tensor, adversarial: Tensor) -> list[float]:
+    """`tests/ops` holds it against scipy."""
+    found: list[float] = body_ssim(clean)(adversarial).tolist()
+    return found
+
+
+@pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
+@pytest.mark.parametrize("control", ["none", "uniform", "random"])
+def test_the_bound_holds_and_is_used(name: str, control: str) -> None:
+    """Without it the SSIM is lower; with it it is next to the bound, in null rows too."""
+    images, labels = bodies()
+    free, bounded = (
+        strong(name, control=control, ssim_min=ssim_min)(Net(), images, labels).adversarial for ssim_min in (None, 0.97)
+    )
+    assert max(ssim_in_body(images, free)) < 0.96
+    assert all(0.97 - 1e-5 <= value < 0.975 for value in ssim_in_body(images, bounded))
+
+
+def test_an_ssim_of_one_leaves_multipliers_at_one() -> None:
+    images, labels = bodies()
+    assert torch.equal(strong("sa2_opt", ssim_min=1)(Net(), images, labels).adversarial, images)
+
+
+def test_where_no_table_keeps_it_one_line_says_so() -> None:
+    """A second call with the number that it names goes through."""
+    attacked = strong("vafa_opt", q_min=100, ssim_min=0.999)
+    message = (
+        r"^vafa_opt: ssim_min: expected at most (0\.\d{4}), which the mildest volume of the threat model has in this "
+        r"window, got 0\.999: lower it$"
+    )
+    images, labels = bodies()
+    with pytest.raises(UserError, match=message) as refused:
+        attacked(Net(), images, labels)
+    (most,) = re.findall(message, str(refused.value))
+    adversarial = replace(attacked, ssim_min=float(most))(Net(), images, labels).adversarial
+    assert min(ssim_in_body(images, adversarial)) >= float(most) - 1e-5
+
+
+def test_leaving_the_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.attacks.frequency_apgd.within_ssim", lambda *_: lambda x: x)
+    with pytest.raises(ThreatModelError, match=r"^sa2_opt: dct-scaling-ssim bound exceeded by 0\."):
+        strong("sa2_opt", ssim_min=0.97)(Net(), *bodies())
+
+
+def test_the_gradient_is_that_of_the_point_on_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By central differences of a linear function of the point, whose place on its line is found to 1e-15."""
+    monkeypatch.setattr(frequency_apgd, "HALVINGS", 50)
+    generator = torch.Generator().manual_seed(2)
+    clean, away, weights = (torch.rand((2, 1, 5, 4, 4), generator=generator, dtype=torch.float64) for _ in range(3))
+    clean = 0.1 + 0.8 * clean
+    bounded = within_ssim("test", clean, 0.95, torch.zeros(()), lambda x: x, lambda x: clean + x)
+
+    def value(x: Tensor) -> Tensor:
+        return (weights * bounded(x)).sum()
+
+    x = away.clone()
+    x[1] *= 0.01  # within the bound: moved by nothing
+    point = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(point), point)
+    assert torch.equal(gradient[1], weights[1])
+    for place in ((0, 0, 0, 0, 0), (0, 0, 2, 1, 3), (0, 0, 4, 3, 3)):
+        step = torch.zeros_like(x)
+        step[place] = 1e-5
+        slope = float(value(x + step) - value(x - step)) / 2e-5
+        assert float(gradient[place]) == pytest.approx(slope, rel=1e-5)

@@ -1,13 +1,14 @@
 """What attacks refuse, in one line: images and labels, and parameters, each check once and where attacks differ."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from attacks.examples import (
+    CLASSES,
     EXAMPLES,
-    GRADIENT,
-    LOSS_IS_FREE,
+    SETTINGS,
     SmallNet,
     Threshold,
     example,
@@ -15,6 +16,7 @@ from attacks.examples import (
     plain,
     volumes,
 )
+from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import ParameterError, UserError
@@ -26,10 +28,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # Numbers, in Python as in a job file
     ("pgd", {"eps": 8}, "eps: expected a number in [0, 1] or a fraction like 8/255, got 8. Did you mean 8/255?"),
     ("pgd", {"eps": True}, "eps: expected a number"),
-    ("pgd", {"eps": "8/255"}, "eps: expected a number"),
     ("pgd", {"eps": nan}, "eps: expected a number"),
     ("pgd", {"eps": -0.1}, "eps: expected a number"),
-    ("gn", {"std": 8}, "std: expected a number in [0, 1] or a fraction like 8/255, got 8. Did you mean 8/255?"),
     ("pgd", {"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
     ("pgd", {"steps": 2.5}, "steps: expected a whole number of at least 1, got 2.5"),
     ("pgd", {"random_start": 1}, "random_start: expected true or false, got 1"),
@@ -38,33 +38,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for step in ("eps/0", "eps/-4", "eps", "eps/4 ", "EPS/4", 1.5, None)
     ),
     ("almaprox", {"step_size": "eps/4"}, "step_size: expected a number in [0, 1]"),
-    ("almaprox", {"share": 1.1}, "share: expected a number in [0, 1], got 1.1"),
     ("vafa", {"ssim_weight": -1}, "ssim_weight: expected a number of at least 0, got -1"),
     ("vafa", {"q_max": "20"}, "q_max: expected a number above 0 on the DCT scale of 0..255 intensities, got '20'"),
-    ("vafa", {"q_min": -1}, "q_min: expected a number above 0"),
     ("vafa_opt", {"q_min": 0.0}, "q_min: expected a number above 0"),
     ("vafa_opt", {"renormalize": None}, "renormalize: expected true or false, got None"),
     ("sa2", {"rho": 1.0}, "rho: expected a number of at least 0 and below 1, got 1.0"),
     ("sa2", {"step_size": 8}, "step_size: expected a number of at least 0 and below 1, got 8"),
-    ("sa2_opt", {"ssim_min": 0}, "ssim_min: expected a number above 0 and at most 1, got 0"),
     ("sa2_opt", {"ssim_min": 1.1}, "ssim_min: expected a number above 0 and at most 1, got 1.1"),
     ("ssa", {"num_spectra": 0}, "num_spectra: expected a whole number of at least 1, got 0"),
-    ("difgsm", {"min_scale": 0.0}, "min_scale: expected a number above 0 and at most 1, got 0.0"),
     ("dynamic_scaling", {"max_scale": 0.9}, "max_scale: expected a number of at least 1, got 0.9"),
-    ("dynamic_scaling", {"max_scale": inf}, "max_scale: expected a number of at least 1, got inf"),
     ("tifgsm", {"kernel_size": 4}, "kernel_size: expected an odd whole number of at least 1, got 4"),
     ("tifgsm", {"sigma": 0.0}, "sigma: expected a number above 0, got 0.0"),
-    ("faa", {"step_size": -1}, "step_size: expected a number of at least 0, got -1"),
     ("random_noise", {"linf": None, "l2": inf}, "l2: expected a number of at least 0, got inf"),
     ("corruption", {"severity": 6}, "severity: expected a number from 1 to 5 (0: nothing), got 6"),
-    ("corruption", {"severity": True}, "severity: expected a number from 1 to 5 (0: nothing), got True"),
     # Words and lists
     ("pgd", {"variant": "mine"}, "variant: expected released or paper, got 'mine'"),
     ("vafa", {"variant": "released-bmvc"}, "variant: expected released or released-saa or paper"),
-    ("vafa_2d", {"variant": "released-saa"}, "variant: expected released or paper"),
-    ("sa2", {"variant": "released-saa"}, "variant: expected released or released-cosine or paper"),
-    ("segpgd", {"variant": "bmvc"}, "variant: expected paper or released or released-bmvc, got 'bmvc'"),
-    ("faa", {"variant": "paper"}, "variant: expected reconstruction, got 'paper'"),
     ("sea", {"variant": "released"}, "variant: expected paper, got 'released'"),
     ("vafa", {"control": ["none"]}, "control: expected none, uniform or random, got ['none']"),
     ("faa", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
@@ -75,9 +64,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for block in (0, 8.5, (8, 8), (8, 8, 0), True)
     ),
     ("vafa_2d", {"block": (8, 8, 1)}, "block: expected a whole number of at least 1, or two of them, got (8, 8, 1)"),
-    ("ssa_2d", {"block": (8, 8, 8)}, "block: expected a whole number of at least 1, or two of them"),
     ("corruption", {"kind": "blurr"}, "kind: unknown kind 'blurr'. Did you mean 'blur'? Known: bias_field, blur"),
-    ("corruption", {"kind": ["blur"]}, "kind: unknown kind"),
     *(
         ("pgd", {"channels": channels}, "channels: expected a channel or some of them, each once")
         for channels in ((), (-1,), (1, 1), ("t1",), (True,), 1.5, "0")
@@ -100,18 +87,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # Parameters that an attack does not have
     ("vafa_2d", {"ssim_weight": 1.0}, "ssim_weight: unknown parameter 'ssim_weight'"),
     ("segpgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
-    ("cospgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
-    ("almaprox", {"eps": 0.1}, "eps: unknown parameter 'eps'"),
-    ("square", {"steps": 10}, "steps: unknown parameter 'steps'"),
     ("pgd", {"step": 3}, "step: unknown parameter 'step'. Did you mean 'steps'?"),
     # Ensembles
     ("autoattack", {"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
     *(
-        (
-            "autoattack",
-            {"members": members},
-            "members: expected names such as apgd-dice-shrinking, pgd-ce, square, each",
-        )
+        ("autoattack", {"members": members}, "members: expected names such as apgd-dice-shrinking, pgd-ce, square,")
         for members in ((), "square", ("square", "square"))
     ),
     ("autoattack", {"members": ("sqare",)}, "members: unknown member 'sqare'. Did you mean 'square'?"),
@@ -121,21 +101,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "steps: expected at least 4, so that every radius has one, got 3",
     ),
     ("sea", {"steps": 3}, "steps: expected at least 4, so that every radius has one, got 3"),
-    ("sea", {"losses": ("js", "js")}, "losses: expected names such as mask-ce, js, segpgd, each once"),
     ("sea", {"losses": ("jss",)}, "losses: unknown loss 'jss'. Did you mean 'js'?"),
-    *(
-        (name, changes, expected)
-        for name in ("sea", "autoattack")
-        for changes, expected in (
-            (
-                {"targeted": True},
-                "targeted: expected false, got true: members are judged by the Dice against",
-            ),
-            ({"loss": "ce"}, "loss: unknown parameter 'loss'"),
-            ({"keep": "best"}, "keep: unknown parameter 'keep'"),
-            ({"organs": 1}, "organs: expected a list of classes"),
-        )
-    ),
+    ("sea", {"targeted": True}, "targeted: expected false, got true: members are judged by the Dice against"),
+    ("autoattack", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
+    ("autoattack", {"organs": 1}, "organs: expected a list of classes"),
 ]
 
 # What gradient attacks share, and with an attack of a minimal norm some of it
@@ -191,93 +160,68 @@ def test_only_a_perturbation_of_voxels_is_made_for_a_whole_volume(name: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [
-        ("fgsm", {}),
-        ("bim", {}),
-        ("pgd", {"random_start": False}),
-        ("vafa", {}),
-        ("mifgsm", {}),
-        ("difgsm", {"probability": 0.0}),
-        ("dynamic_scaling", {"min_scale": 1.0, "max_scale": 1.0}),
-    ],
+    [("fgsm", {}), ("pgd", {"random_start": False}), ("vafa", {}), ("difgsm", {"probability": 0.0})],
 )
 def test_restarts_without_a_draw_are_refused(name: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=rf"^{name}: restarts: expected 1, got 2: without a random draw"):
         make(name, **(EXAMPLES[name] | changes), restarts=2)
 
 
-# What a call refuses: one final method
+def start(x: Tensor, y: Tensor) -> dict[str, Any]:
+    return {"start": torch.zeros(1, 1, 8, 6, 4)}
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "expected"),
+    ("name", "parameters", "change", "expected"),
     [
-        ("pgd", lambda x, y: (x * 255, y), "expected images in [0, 1]"),
-        ("vafa", lambda x, y: (x - 0.5, y), "rescale intensities in the dataset, not in the attack."),
-        ("sa2", lambda x, y: (x * nan, y), "expected images in [0, 1]"),
-        ("gn", lambda x, y: (x[0], y[0]), "expected images [B, C, H, W, D], got 1x8x6x4"),
-        ("walk", lambda x, y: (x[:, :0], y), "expected images [B, C, H, W, D], got 2x0x8x6x4"),
-        ("dfb", lambda x, y: (x, y.expand(-1, 2, -1, -1, -1)), "beside the images, 2x1x8x6x4, got 2x2x8x6x4"),
-        ("sea", lambda x, y: (x.half(), y), "expected float32 or float64 images"),
-        ("corruption", lambda x, y: (x, y[:1]), "expected labels [B, 1, H, W, D] beside the images, 2x1x8x6x4, got 1x"),
-        ("square", lambda x, y: (x, y.float()), "expected integer labels"),
+        ("pgd", {}, lambda x, y: {"images": x * 255}, "expected images in [0, 1]"),
+        ("vafa", {}, lambda x, y: {"images": x - 0.5}, "rescale intensities in the dataset, not in the attack."),
+        ("sa2", {}, lambda x, y: {"images": x * nan}, "expected images in [0, 1]"),
+        ("gn", {}, lambda x, y: {"images": x[0]}, "expected images [B, C, H, W, D], got 1x8x6x4"),
+        ("walk", {}, lambda x, y: {"images": x[:, :0]}, "expected images [B, C, H, W, D], got 2x0x8x6x4"),
+        ("sea", {}, lambda x, y: {"images": x.half()}, "expected float32 or float64 images"),
+        ("dfb", {}, lambda x, y: {"labels": torch.cat([y, y], dim=1)}, "beside the images, 2x1x8x6x4, got 2x2x8x6x4"),
+        ("corruption", {}, lambda x, y: {"labels": y[:1]}, "expected labels [B, 1, H, W, D] beside the images, 2x1x8x"),
+        ("square", {}, lambda x, y: {"labels": y.float()}, "expected integer labels"),
+        ("fgsm", {}, lambda x, y: {"labels": 2 * y}, "expected labels in 0..2 for 3 classes of the model, got 0..4"),
+        ("pgd", {}, start, "expected a start of shape (2, 1, 8, 6, 4), got (1, 1, 8, 6, 4)"),
+        ("difgsm", {}, start, "expected a start of shape (2, 5, 5), got"),
+        ("pgd", {"restarts": 2}, start, "expected no start with restarts = 2"),
+        ("sea", {}, start, "expected no start: its members draw, each in a way of its own"),
+        (
+            "pgd",
+            {},
+            lambda x, y: {"generator": generators(1, 2, 3)},
+            "expected one generator or 2, one a sample, got 3",
+        ),
+        ("pgd", {}, lambda x, y: {"reference": x}, "expected no reference, got one: this attack has no use for it"),
+        ("faa", {}, lambda x, y: {}, "expected a reference, got none: give volumes of another case"),
+        ("faa", {}, lambda x, y: {"reference": x[:1]}, "expected a reference of the images' shape 2x1x8x6x4, got 1x1x"),
+        ("faa", {}, lambda x, y: {"reference": 2 * x + 1}, "expected a reference in [0, 1], got [1."),
     ],
 )
-def test_bad_input_is_one_clear_line(name: str, change: Any, expected: str) -> None:
+def test_what_a_call_cannot_take_is_one_line(
+    name: str, parameters: dict[str, Any], change: Callable[[Tensor, Tensor], dict[str, Any]], expected: str
+) -> None:
+    images, labels = volumes()
+    attack = make(CLASSES[name], **SETTINGS[name], **parameters)
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        example(name)(SmallNet(), *change(*volumes()))
-    assert expected in str(caught.value)
+        attack(SmallNet(), **({"images": images, "labels": labels} | change(images, labels)))
     assert str(caught.value).startswith(f"{name}: ")
-
-
-@pytest.mark.parametrize("name", ["fgsm", "vafa", "square", "faa", "autoattack"])
-def test_labels_beyond_the_models_classes_are_refused(name: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=r"expected labels in 0\.\.2 for 3 classes of the model, got 0\.\.7"):
-        example(name)(SmallNet(), images, torch.where(labels == 2, 7, labels))
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "expected"),
-    [
-        ("pgd", {}, r"expected a start of shape \(2, 1, 8, 6, 4\), got \(1, 1, 8, 6, 4\)$"),
-        ("difgsm", {}, r"expected a start of shape \(2, 5, 5\), got"),
-        ("dynamic_scaling", {}, r"expected a start of shape \(2, 5, 4\), got"),
-        ("pgd", {"restarts": 2}, "expected no start with restarts = 2"),
-        ("sa2", {"restarts": 2}, "expected no start with restarts = 2"),
-        ("sea", {}, "expected no start: its members draw, each in a way of its own$"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_refused(name: str, parameters: dict[str, Any], expected: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=f"^{name}: {expected}"):
-        example(name, **parameters)(SmallNet(), images, labels, start=torch.zeros(1, 1, 8, 6, 4))
-
-
-def test_one_generator_a_sample_or_one_for_all() -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match="expected one generator or 2, one a sample, got 3"):
-        example("pgd")(SmallNet(), images, labels, generator=generators(1, 2, 3))
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
-        *((name, {"loss": "dlr"}, "loss: expected at least 3 classes for dlr, got 2: use ce") for name in LOSS_IS_FREE),
-        *((name, {"organs": (2,)}, "organs: expected classes in 0..1, got 2") for name in (*GRADIENT, "almaprox")),
+        ("pgd", {"loss": "dlr"}, "loss: expected at least 3 classes for dlr, got 2: use ce"),
+        *((name, {"organs": (2,)}, "organs: expected classes in 0..1, got 2") for name in ("vafa", "almaprox", "sea")),
         ("pgd", {"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
-        ("almaprox", {"target": ("erase", 2)}, "target: expected classes in 0..1, got 2"),
         ("sea", {"losses": ("dice", "dlr")}, "losses: expected at least 3 classes for dlr, got 2: leave it out"),
-        ("sea", {"organs": (2,)}, "organs: expected classes in 0..1, got 2"),
         (
             "autoattack",
             {"members": ("apgd-ce", "apgd-dlr")},
             "members: expected at least 3 classes for apgd-dlr, got 2: leave it out",
-        ),
-        (
-            "autoattack",
-            {"members": ("apgd-dlr-targeted",)},
-            "members: expected at least 4 classes for apgd-dlr-targeted, got 2: leave it out",
         ),
     ],
     ids=str,
@@ -290,20 +234,3 @@ def test_too_few_classes_are_one_line(name: str, changes: dict[str, Any], expect
         with pytest.raises(ParameterError) as caught:
             ask()
         assert str(caught.value) == f"{name}: {expected}"
-
-
-@pytest.mark.parametrize(
-    ("name", "reference", "expected"),
-    [
-        ("faa", lambda x: None, "faa: expected a reference, got none: give volumes of another case"),
-        ("faa", lambda x: x[:1], "faa: expected a reference of the images' shape 2x1x8x6x4, got 1x1x8x6x4: resize it"),
-        ("faa", lambda x: 2 * x + 1, "faa: expected a reference in [0, 1], got [1."),
-        ("faa", lambda x: x * nan, "faa: expected a reference in [0, 1], got [nan, nan]"),
-        ("pgd", lambda x: x, "pgd: expected no reference, got one: this attack has no use for it"),
-    ],
-)
-def test_a_reference_that_cannot_be_is_one_line(name: str, reference: Any, expected: str) -> None:
-    images, labels = volumes()
-    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        make(name, **EXAMPLES[name])(SmallNet(), images, labels, reference=reference(images))
-    assert str(caught.value).startswith(expected)

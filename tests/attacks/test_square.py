@@ -1,6 +1,7 @@
 """Square Attack: what it asks the model, what it keeps of it, and by which schedule."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -33,26 +34,10 @@ def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
             best = k
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "halvings"),
-    [
-        (0, 10, 0),
-        (11, 50, 1),
-        (51, 200, 2),
-        (201, 500, 3),
-        (501, 1000, 4),
-        (1001, 2000, 5),
-        (2001, 4000, 6),
-        (4001, 6000, 7),
-        (6001, 8000, 8),
-        (8001, 9999, 9),
-    ],
-)
-def test_the_share_is_halved_as_in_the_authors_code(first: int, last: int, halvings: int) -> None:
-    assert share(0.8, first, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
-
-
-def test_the_schedule_is_stretched_to_the_queries() -> None:
+def test_the_share_is_halved_as_in_the_authors_code_and_stretched_to_the_queries() -> None:
+    ends = (-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999)
+    for halvings, (before, last) in enumerate(pairwise(ends)):
+        assert share(0.8, before + 1, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
     assert [share(0.8, query, 100) for query in (0, 1, 2, 3, 99)] == [0.8 / n for n in (1, 4, 4, 8, 512)]
 
 
@@ -70,20 +55,6 @@ def test_the_best_of_all_that_was_asked_is_kept_sample_by_sample(loss: str) -> N
     assert len(set(highest)) > 1, "all samples have the same best query: nothing is tested"
     for i, k in enumerate(highest):
         assert torch.equal(result.adversarial[i], model.volumes[k][i])
-
-
-def test_what_is_kept_rises_from_query_to_query() -> None:
-    """A longer search of the same schedule: every trial begins at the best so far, which the model saw before."""
-    model, _ = search()
-    values = losses(model)
-    for i in range(3):
-        kept = [float(values[0, i])]
-        for k, before, _asked in trials(model, i):
-            at = next(n for n, asked in enumerate(model.volumes) if torch.equal(asked[i, 0], before))
-            assert at < k
-            kept.append(float(values[at, i]))
-        assert kept == sorted(kept)
-        assert kept[-1] > kept[0]
 
 
 def test_what_does_not_raise_the_loss_is_not_kept() -> None:
@@ -147,10 +118,3 @@ def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
         assert len(changed) == 6 * 6 * 4
         places.add(tuple(first.tolist()))
     assert len(places) > 1
-
-
-def test_a_start_takes_the_place_of_the_stripes() -> None:
-    images, labels = task()
-    model, noise = Asked(), 0.01 * torch.ones_like(images)
-    make("square", eps=EPS, queries=3)(model, images, labels, start=noise)
-    assert torch.equal(model.volumes[0], (images + noise).clamp(0, 1))

@@ -55,6 +55,10 @@ def test_a_rule_has_one_spelling(written: Any, rule: Any) -> None:
     assert canonical(written) == rule
 
 
+def test_the_highest_class_that_a_rule_names() -> None:
+    assert [highest_class(rule) for rule in (None, "next-class", ("swap", 1, 6), ("erase", 3))] == [0, 0, 6, 3]
+
+
 def test_names_become_indices_and_indices_stay() -> None:
     given = {"eps": 0.1, "organs": ("spleen", 3), "target": {"swap": {"liver": 2}}}
     assert with_indices("pgd", given, NAMES) == {"eps": 0.1, "organs": (2, 3), "target": ("swap", 1, 2)}
@@ -74,7 +78,3 @@ def test_an_unknown_name_comes_with_a_suggestion(given: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=r"unknown class 'lver'. Did you mean 'liver'\?") as caught:
         with_indices("pgd", given, NAMES)
     assert caught.value.parameter in given
-
-
-def test_the_highest_class_that_a_rule_names() -> None:
-    assert [highest_class(rule) for rule in (None, "next-class", ("swap", 1, 6), ("erase", 3))] == [0, 0, 6, 3]

@@ -1,13 +1,18 @@
-"""Every threat model that an attack has is written down, and parameters that change the set change the name."""
+"""Threat models: their names, which attacks have the same bounds, and which are the strongest of them."""
 
+import re
 from typing import Any
 
 import pytest
-from attacks.examples import EXAMPLES
+from attacks.examples import EXAMPLES, SETTINGS, example
+from readme_tables import README
 
-from freqbench.attacks import ATTACKS, THREAT_MODELS, make
+from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
 from freqbench.exchange.adversarial_volumes import Imported
 
+SECTION = README.read_text("utf-8").partition("\n## Threat models")[2].partition("\n## ")[0]
 NAMES = [  # attack, its parameters, what the set is
     ("vafa", {}, "dct-quantization-stretched"),
     ("vafa", {"variant": "released-saa"}, "dct-quantization-stretched"),
@@ -27,13 +32,11 @@ NAMES = [  # attack, its parameters, what the set is
 
 
 @pytest.mark.filterwarnings("ignore:.*has no effect in variant paper")
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_every_threat_model_of_an_attack_has_an_entry(attack: str) -> None:
-    """By the class, by default, and in every variant."""
-    cls = ATTACKS[attack]
-    made = [make(attack, **(EXAMPLES[attack] | {"variant": variant})) for variant in cls.variants]
-    found = {cls.threat_model, make(attack, **EXAMPLES[attack]).threat_model, *(each.threat_model for each in made)}
-    assert found <= set(THREAT_MODELS)
+def test_the_readme_lists_the_threat_models_that_attacks_have() -> None:
+    """By default and in every variant; those with a bound on the SSIM are named by its text."""
+    made = [make(name, **EXAMPLES[name], variant=variant) for name, cls in ATTACKS.items() for variant in cls.variants]
+    had = {attack.threat_model for attack in made} | {Imported.threat_model, *(name for *_, name in NAMES)}
+    assert set(re.findall(r"^\| `([\w-]+)`", SECTION, re.MULTILINE)) == {n for n in had if not n.endswith("-ssim")}
 
 
 @pytest.mark.parametrize(("attack", "given", "name"), NAMES)
@@ -41,14 +44,64 @@ def test_parameters_that_change_the_set_change_its_name(attack: str, given: dict
     assert make(attack, **given).threat_model == name
 
 
-def test_every_entry_is_an_attack_s() -> None:
-    by_default = {make(attack, **EXAMPLES[attack]).threat_model for attack in ATTACKS}
-    assert by_default | {name for *_, name in NAMES} == set(THREAT_MODELS)
-    assert Imported.threat_model in THREAT_MODELS
+OWNED = [name for name in ATTACKS if ATTACKS[name].threat_model in STRONGEST and example(name).passes != (0, 0)]
 
 
-def test_a_bound_on_the_ssim_leaves_no_penalty_in_the_words() -> None:
-    for name in ("dct-quantization", "dct-scaling"):
-        assert ("SSIM" in THREAT_MODELS[name].penalised, "SSIM" in THREAT_MODELS[name].bounded) == (True, False)
-        bounded = THREAT_MODELS[f"{name}-ssim"]
-        assert ("SSIM" in bounded.penalised, "SSIM" in bounded.bounded) == (False, True)
+def of(name: str, **changes: object) -> Attack:
+    return make(name, **(SETTINGS[name] | changes))
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_the_strongest_forms_may_do_what_the_attack_may(name: str) -> None:
+    """And the strongest forms of these are themselves."""
+    forms = strongest_forms(of(name))
+    assert {limits_of(form) for form in forms} == {limits_of(of(name))}
+    assert all(strongest_forms(form) == forms for form in forms)
+
+
+def test_of_the_ball_it_is_apgd_with_dice_and_with_the_cross_entropy() -> None:
+    """In the attack's own steps, at least twenty."""
+    for steps, own in ((20, make("fgsm", eps=0.1)), (20, make("pgd", eps=0.1)), (100, make("pgd", eps=0.1, steps=100))):
+        forms = tuple(make("apgd", eps=0.1, steps=steps, restarts=3, loss=loss) for loss in ("dice", "ce"))
+        assert strongest_forms(own) == forms
+
+
+def test_of_an_unknown_threat_model_there_is_none() -> None:
+    assert strongest_forms(make("gn", std=0.1)) == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (make("pgd", eps=8 / 255), make("sea", eps=8 / 255, steps=40), True),
+        (make("pgd", eps=8 / 255), make("pgd", eps=8 / 255 * (1 + 1e-12), loss="ce", restarts=2), True),
+        (make("pgd", eps=8 / 255), make("pgd", eps=4 / 255), False),
+        (make("gn", std=0.1), make("gn", std=0.2), False),
+    ],
+    ids=str,
+)
+def test_attacks_of_equal_bounds_reach_the_same(one: Attack, other: Attack, same: bool) -> None:
+    assert (limits_of(one) == limits_of(other)) is same
+
+
+NO_CLAIM = [
+    make("random_noise", linf=0.1),
+    make("pgd", eps=0.1, organs=(1,)),
+    make("pgd", eps=0.1, target="next-class"),
+    make("pgd", eps=0.1, targeted=True),
+    make("pgd", eps=0.1, filter=("low", 4)),
+    make("pgd", eps=0.1, channels=(0,)),
+    make("vafa", control="uniform"),
+]
+
+
+def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim() -> None:
+    assert not any(map(is_claimed, NO_CLAIM))
+    assert all(is_claimed(of(name)) for name in ("fgsm", "pgd", "square", "sea", "vafa", "sa2"))
+
+
+def test_a_bound_on_the_ssim_is_kept_by_the_strongest_forms() -> None:
+    attack = make("sa2_opt", ssim_min=0.9, steps=30)
+    assert {(form.name, form.ssim_min, form.threat_model) for form in strongest_forms(attack)} == {  # type: ignore[attr-defined]
+        ("sa2_opt", 0.9, "dct-scaling-ssim")
+    }

@@ -1,11 +1,13 @@
 """The reference network and the files of arrays/ (its README)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,12 +23,18 @@ class Golden(NamedTuple):
     params: dict[str, Any]
 
 
+@cache
+def stored(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, read once for all tests."""
+    return dict(np.load(path))
+
+
 def reference_network(golden: Find) -> nn.Sequential:
     """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights."""
     net = nn.Sequential(
         nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 4, 1)
     )
-    inputs = np.load(golden("inputs"))
+    inputs = stored(golden("inputs"))
     for index, name in ((0, "conv1"), (2, "conv2"), (4, "conv3")):
         net[index].weight.data = torch.from_numpy(inputs[f"{name}.weight"])
         net[index].bias.data = torch.from_numpy(inputs[f"{name}.bias"])
@@ -35,8 +43,7 @@ def reference_network(golden: Find) -> nn.Sequential:
 
 def load(golden: Find, name: str) -> Golden:
     """An attack file by its name without extension."""
-    inputs = np.load(golden("inputs"))
-    arrays = dict(np.load(golden(name)))
+    inputs, arrays = stored(golden("inputs")), dict(np.load(golden(name)))
     batch = len(arrays["adversarial"])
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
     labels = arrays["labels"] if "labels" in arrays else inputs["labels"][:batch]
@@ -46,3 +53,8 @@ def load(golden: Find, name: str) -> Golden:
         low, high = 1 - params["rho"], 1 + params["rho"]
         arrays["perturbation_init"] = np.random.RandomState(params["seed"]).uniform(low, high, shape).astype(np.float32)
     return Golden(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), arrays, params)
+
+
+def the_rest_later(names: Collection[str], later: Collection[str]) -> list[Any]:
+    """Parameters of a test, some of them only among the integration tests."""
+    return [pytest.param(name, marks=pytest.mark.integration) if name in later else name for name in names]

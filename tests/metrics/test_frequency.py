@@ -9,7 +9,7 @@ from freqbench.attacks import make
 from freqbench.metrics import energy_scores
 from freqbench.metrics.frequency import ENERGY_BLOCK
 from freqbench.ops.blocks import split
-from freqbench.ops.dct import dct, dct_matrices
+from freqbench.ops.dct import BlockDCT
 
 SHAPE = (32, 24, 16)
 
@@ -42,7 +42,7 @@ def test_an_attack_on_one_band_has_its_energy_there() -> None:
     attack = make("sa2", rho=0.4, control="random", band="high", block=ENERGY_BLOCK)
     adversarial = attack(torch.nn.Identity(), clean, torch.zeros_like(clean, dtype=torch.long)).adversarial
     values = energy_scores(clean, adversarial).values
-    spectrum = split(dct(adversarial - clean, dct_matrices((8, 8, 8), clean)), (8, 8, 8))
+    spectrum = split(BlockDCT.of(clean, (8, 8, 8)).spectrum(adversarial - clean), (8, 8, 8))
     assert values["energy_high"] == pytest.approx(float(spectrum.abs().sum()) / (spectrum.numel() / 512 * 20), rel=1e-4)
     assert max(values["energy_low"], values["energy_middle"]) < 1e-6
 

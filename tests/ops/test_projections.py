@@ -20,25 +20,6 @@ def task(batch: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor,
     return 2 * rand() - 1, weight, 0.2 + 2 * rand(), -rand(), rand()
 
 
-def onto_l1_ball(d: np.ndarray, radius: float) -> np.ndarray:
-    """The nearest point of L1 norm at most `radius`, by sorting."""
-    if np.abs(d).sum() <= radius:
-        return d
-    down = np.sort(np.abs(d))[::-1]
-    excess = (np.cumsum(down) - radius) / np.arange(1, len(d) + 1)
-    return np.sign(d) * np.maximum(np.abs(d) - excess[down > excess][-1], 0)
-
-
-@pytest.mark.parametrize("weight", [0.01, 0.3, 2.0, 100.0])
-def test_without_box_and_metric_it_is_moreau_s(weight: float) -> None:
-    """A point less its projection onto the ball of the dual norm."""
-    d = task()[0][:1]
-    one = torch.ones_like(d)
-    found = linf_prox(d, torch.tensor([weight], dtype=torch.float64), one, -9 * one, 9 * one)
-    expected = d.numpy().ravel() - onto_l1_ball(d.numpy().ravel(), weight)
-    assert np.allclose(found.numpy().ravel(), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("sample", range(3))
 def test_it_is_the_optimum_of_a_general_solver(sample: int) -> None:
     """Over t and p with -t <= p <= t, the box and the metric in it."""

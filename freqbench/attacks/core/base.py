@@ -1,9 +1,9 @@
 """Defines the contract of every attack: a final `__call__` that checks and counts, and one method to write."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, final
+from typing import ClassVar, NoReturn, final
 
 import torch
 from torch import Tensor, nn
@@ -51,15 +51,14 @@ class AttackResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An attack with all its parameters: frozen, without state between calls.
+    """An attack with all its parameters (`PARAMETERS` says what each means): frozen, without state between calls.
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: the set of volumes that it may choose from, a name of
-            `freqbench.attacks.core.threat_models.THREAT_MODELS`, which says what is free, bounded and only penalised;
-            of a set that is none of these, a name of its own.
-        budget_name: the one parameter that bounds it; None where none does. Where parameters say which threat model or
-            budget it is, an instance has attributes of its own in place of these.
+        threat_model: the set of volumes that it may choose from, by its name in the README's table, or a name of its
+            own. Where parameters change the set or the budget, an instance has attributes of its own in place of the
+            class's.
+        budget_name: the one parameter that bounds it; None where none does.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         scopes: the values that `scope` takes.
@@ -71,16 +70,14 @@ class Attack(ABC):
         targeted: `labels` are the target to reach instead of the truth to leave.
         variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
         filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
-            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to
-            [0, 1]. The threat model's bound holds for what the attack made, before the filter: what is left may be
-            larger at single voxels, as the `linf` of a record says.
+            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to [0, 1].
+            The threat model's bound holds before the filter: what is left may be larger at single voxels.
         scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
             with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
             of the prediction as deployed. In Python the caller hands over either.
         channels: the only ones that are changed, counted from 0, or the only one; the model sees all others beside
-            them, which come back to the bit as they came. Draws, `start` and state are those of these channels alone.
-            None: all. A bound on intensities holds in every voxel of every channel, a norm is taken over all channels
-            together.
+            them, which come back to the bit. Draws, `start` and state are those of these channels alone. None: all. A
+            bound on intensities holds in every voxel of every channel, a norm is taken over all channels together.
     """
 
     name: ClassVar[str]
@@ -104,17 +101,16 @@ class Attack(ABC):
             parameter, value = self.parameters.get(field.name), getattr(self, field.name)
             complaint = parameter.check(value) if parameter else None
             if complaint:
-                raise ParameterError(self.name, field.name, complaint)
+                self.refuse(field.name, complaint)
             if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
                 # 20 and 20.0 are one attack, told apart by nothing that depends on its parameters.
                 object.__setattr__(self, field.name, float(value))
         if self.variant not in self.variants:
-            expected = " or ".join(self.variants)
-            raise ParameterError(self.name, "variant", f"expected {expected}, got {self.variant!r}")
+            self.refuse("variant", f"expected {' or '.join(self.variants)}, got {self.variant!r}")
         if self.scope not in self.scopes:
             whole = "only a perturbation of voxels is made for a whole volume"
             reason = whole if self.scope == "volume" else "it is never made of windows one by one"
-            raise ParameterError(self.name, "scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
+            self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
         if self.filter is not None:
             object.__setattr__(self, "filter", tuple(self.filter))
         if self.channels is not None:
@@ -145,6 +141,10 @@ class Attack(ABC):
         """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
         return self.scope == "volume"
 
+    def refuse(self, parameter: str, complaint: str) -> NoReturn:
+        """Raise a ParameterError in the attack's name."""
+        raise ParameterError(self.name, parameter, complaint)
+
     def check_classes(self, num_classes: int) -> None:
         """Raise a ParameterError for what a model of so many classes cannot take; called before anything else."""
         return
@@ -153,7 +153,7 @@ class Attack(ABC):
         """Raise a ParameterError for channels that volumes of so many do not have; called before anything else."""
         highest = max(self.channels or (0,))
         if highest >= num_channels:
-            raise ParameterError(self.name, "channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
+            self.refuse("channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
 
     def prepare(self, task: Task) -> None:
         """Set a task up before `perturb`: what is raised, where, and towards which labels."""
@@ -162,10 +162,7 @@ class Attack(ABC):
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
 
-        Args:
-            clean: what was attacked.
-            adversarial: what `perturb` returned.
-            state: what it left as `task.state`: where the bound is one on a table or on multipliers.
+        `state` is what `perturb` left as `task.state`: where the bound is one on a table or on multipliers.
         """
         return 0.0
 
@@ -186,9 +183,8 @@ class Attack(ABC):
             model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
                 buffers, mode and `.grad` are left as found.
             images: clean volumes, float32 or float64 `[B, C, H, W, D]` in [0, 1].
-            labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or the target of an attack with `targeted=True`.
-            generator: one for the batch or one a sample; None stands for seed 0. Draws are made on the generator's
-                device.
+            labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or with `targeted=True` the target.
+            generator: one for the batch or one a sample; None stands for seed 0. Draws are made on its device.
             start: replaces the random draw, in the layout of the attack's docstring.
             reference: for attacks with `needs_reference`, volumes of the images' shape in [0, 1], one a sample.
 
@@ -230,14 +226,14 @@ class Attack(ABC):
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
         if images.ndim != 5 or 0 in images.shape:
-            got = "x".join(map(str, images.shape))
+            got = _sizes(images.shape)
             raise UserError(f"{self.name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
         if images.dtype not in (torch.float32, torch.float64):
             raise UserError(f"{self.name}: expected float32 or float64 images, got {images.dtype}: convert them")
         shape = (len(images), 1, *images.shape[2:])
         if labels.shape != shape:
-            expected, got = ("x".join(map(str, each)) for each in (shape, labels.shape))
-            raise UserError(f"{self.name}: expected labels [B, 1, H, W, D] beside the images, {expected}, got {got}")
+            got = f"{_sizes(shape)}, got {_sizes(labels.shape)}"
+            raise UserError(f"{self.name}: expected labels [B, 1, H, W, D] beside the images, {got}")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise UserError(f"{self.name}: expected integer labels, got {labels.dtype}: convert them")
         if outside := _outside(images):
@@ -245,13 +241,15 @@ class Attack(ABC):
             raise UserError(f"{self.name}: expected images in [0, 1], got {outside}: {reason}")
 
     def _check_reference(self, images: Tensor, reference: Tensor | None) -> None:
+        if reference is None and self.needs_reference:
+            raise UserError(f"{self.name}: expected a reference, got none: give volumes of another case")
         if reference is None:
             return
         if not self.needs_reference:
             raise UserError(f"{self.name}: expected no reference, got one: this attack has no use for it")
         if reference.shape != images.shape:
-            expected, got = ("x".join(map(str, t.shape)) for t in (images, reference))
-            raise UserError(f"{self.name}: expected a reference of the images' shape {expected}, got {got}: resize it")
+            got = f"{_sizes(images.shape)}, got {_sizes(reference.shape)}"
+            raise UserError(f"{self.name}: expected a reference of the images' shape {got}: resize it")
         if outside := _outside(reference):
             raise UserError(f"{self.name}: expected a reference in [0, 1], got {outside}: rescale it")
 
@@ -264,6 +262,10 @@ class Attack(ABC):
             raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
 
 
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _outside(images: Tensor) -> str | None:
     low, high = (float(bound) for bound in images.aminmax())
     return None if low >= 0 and high <= 1 else f"[{low:.4g}, {high:.4g}]"
@@ -271,11 +273,7 @@ def _outside(images: Tensor) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LinfAttack(Attack):
-    """An attack inside { x : |x - clean| <= eps, 0 <= x <= 1 }.
-
-    Args:
-        eps: radius on the [0, 1] intensity scale.
-    """
+    """An attack inside { x : |x - clean| <= eps, 0 <= x <= 1 }; eps is a radius on the [0, 1] intensity scale."""
 
     threat_model: ClassVar[str] = "linf"
     budget_name: ClassVar[str | None] = "eps"

@@ -43,10 +43,12 @@ class Ensemble(LinfAttack):
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
+    `passes` is what a sample takes that never falls.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     may_stop_early: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = True
     threshold: ClassVar[float] = 0.0
     """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
 
@@ -61,8 +63,7 @@ class Ensemble(LinfAttack):
         if self.organs is not None:
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.targeted:
-            complaint = "expected false, got true: members are judged by the Dice against the truth"
-            raise ParameterError(self.name, "targeted", complaint)
+            self.refuse("targeted", "expected false, got true: members are judged by the Dice against the truth")
 
     @property
     @abstractmethod
@@ -75,17 +76,12 @@ class Ensemble(LinfAttack):
         forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
         return sum(forwards) + len(forwards), sum(backwards)
 
-    @property
-    def is_stochastic(self) -> bool:
-        """Members draw."""
-        return True
-
     def require_classes(self, parameter: str, losses: Mapping[str, str], num_classes: int) -> None:
         """Refuse entries of a parameter whose losses, by entry, take more classes than there are."""
         for entry, loss in losses.items():
             if num_classes < FEWEST_CLASSES.get(loss, 0):
                 complaint = f"expected at least {FEWEST_CLASSES[loss]} classes for {entry}, got {num_classes}"
-                raise ParameterError(self.name, parameter, f"{complaint}: leave it out")
+                self.refuse(parameter, f"{complaint}: leave it out")
 
     def check_classes(self, num_classes: int) -> None:
         """Enough classes for every member."""
@@ -103,8 +99,7 @@ class Ensemble(LinfAttack):
     def require_steps(self) -> None:
         """Refuse fewer steps than runs with a radius that shrinks have to take."""
         if self.steps < FEWEST_STEPS:
-            complaint = f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}"
-            raise ParameterError(self.name, "steps", complaint)
+            self.refuse("steps", f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}")
 
     def apgd(self, loss: str, schedule: Schedule | None = None) -> APGD:
         """Auto-PGD as a member; `dlr-targeted` aims for the class of least clean probability at each voxel."""
@@ -138,7 +133,7 @@ class Ensemble(LinfAttack):
         """A member's volumes of some samples, and their mean Dice."""
         part = task.part(samples)
         attack.prepare(part)
-        part.keep_by_success(task.labels[samples])
+        part.truth = task.labels[samples]
         volumes = attack.perturb(part).detach()
         dice = -part.success(volumes)
         task.join(part, samples)

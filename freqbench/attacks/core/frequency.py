@@ -21,11 +21,8 @@ from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_b
 class BlockAttack(Attack):
     """An attack on the DCT of blocks.
 
-    Class attributes:
-        per_slice: blocks are one voxel deep, which makes the two-dimensional transform of every depth slice.
-
-    Args:
-        block: side of the DCT block in voxels, or three (of a slice: or two); cut to the window where it is longer.
+    `block` is the block's side in voxels, or three (of a slice: or two); cut to the window where it is longer.
+    `per_slice`: blocks are one voxel deep, which makes the two-dimensional transform of every depth slice.
     """
 
     per_slice: ClassVar[bool] = False
@@ -76,21 +73,16 @@ class BlockAttack(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencyAttack(BlockAttack, GradientAttack):
-    """An attack that learns one number a DCT coefficient of every block: a quantisation step or a multiplier.
+    """An attack that learns one number for each DCT coefficient of every block: a quantisation step or a multiplier.
 
     The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
-    padded to whole blocks, of every channel; starts come in, and the final state goes out, in blocked layout
-    `[B, C, N, h, w, d]`, of slices `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw.
+    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, C, N, h, w, d]`, of
+    slices `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw.
 
-    Args:
-        steps: gradient steps; one forward and one backward pass each.
-        block: see `BlockAttack`.
-        ssim_weight: weight of the SSIM loss that is held against the task loss; 0 leaves it out.
-        control: `none`, or a null row in place of the attack: same volumes, no gradient.
-        loss: the task loss; None: the variant's, Dice + cross-entropy or, in `paper`, Dice alone.
-
-    What every gradient attack takes beside: `freqbench.attacks.core.gradient`. Volumes are compared by the whole
-    objective, the SSIM loss with it; with `keep: best` the state is the one that the volumes show.
+    `ssim_weight` weighs the SSIM loss that is held against the task loss; 0 leaves it out. `control`: `none`, or a null
+    row in place of the attack: same volumes, no gradient. `loss` None: the variant's, Dice + cross-entropy or, in
+    `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state is the one that the
+    volumes show.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}

@@ -12,7 +12,7 @@ from freqbench.attacks.core.base import Attack, LinfAttack
 from freqbench.attacks.core.parameters import SCOPES
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, canonical, highest_class
 from freqbench.attacks.core.task import Best, Task
-from freqbench.core.errors import ParameterError, UserError
+from freqbench.core.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
 
 
@@ -23,9 +23,9 @@ class AimedAttack(Attack):
     Args:
         organs: class indices; only voxels whose true label is one of them count. None: everything counts.
         target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class of
-            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K;
-            `("swap", a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other
-            labels, so that they pull towards the truth where neither class is. None: away from the truth.
+            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K; `("swap",
+            a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other labels, so
+            that they pull towards the truth where neither class is. None: away from the truth.
     """
 
     organs: tuple[int, ...] | None = None
@@ -38,29 +38,22 @@ class AimedAttack(Attack):
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.target is not None:
             object.__setattr__(self, "target", canonical(self.target))
-        for parameter, complaint in (("targeted", self._about_labels()), ("organs", self._about_organs())):
-            if complaint:
-                raise ParameterError(self.name, parameter, complaint)
-
-    def _about_labels(self) -> str | None:
         if self.targeted and self.target is not None:
-            return "expected false beside a target rule, got true: with a rule the labels are the truth"
+            self.refuse(
+                "targeted", "expected false beside a target rule, got true: with a rule the labels are the truth"
+            )
         if self.targeted and self.organs is not None:
-            return "expected false beside organs, got true: these are found by the truth: use a target rule"
-        return None
-
-    def _about_organs(self) -> str | None:
-        if self.organs is None or not isinstance(self.target, tuple) or set(self.organs) & set(self.target[1:]):
-            return None
-        kind, *classes = self.target
-        return f"expected one of those to {kind}, {classes}, got {list(self.organs)}: these would keep their labels"
+            complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
+            self.refuse("targeted", complaint)
+        if self.organs is not None and isinstance(self.target, tuple) and not set(self.organs) & set(self.target[1:]):
+            expected = f"expected one of those to {self.target[0]}, {list(self.target[1:])}"
+            self.refuse("organs", f"{expected}, got {list(self.organs)}: these would keep their labels")
 
     def check_classes(self, num_classes: int) -> None:
         """No class is named beyond the last."""
         for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
             if highest >= num_classes:
-                complaint = f"expected classes in 0..{num_classes - 1}, got {highest}"
-                raise ParameterError(self.name, parameter, complaint)
+                self.refuse(parameter, f"expected classes in 0..{num_classes - 1}, got {highest}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +62,19 @@ class GradientAttack(AimedAttack):
 
     Args:
         loss: a name of `freqbench.ops.losses.LOSSES`.
-        organs: as in `AimedAttack`: every sum of the loss over voxels is over those of these classes alone, whatever
-            the rest of the volume is predicted as, and the Dice is the mean over these classes (towards a target: over
-            all, as the target's classes are others). A window without any such voxel has no gradient.
-        target: as in `AimedAttack`.
+        organs: every sum of the loss over voxels is over those of these classes alone, whatever the rest of the volume
+            is predicted as, and the Dice is the mean over these classes (towards a target: over all, as the target's
+            classes are others). A window without any such voxel has no gradient.
         restarts: as many runs, each from a further draw of the sample's own generator. Of their volumes a sample keeps
-            those on which the mean Dice of the predicted classes is lowest, of `organs` alone where they are given
-            (`freqbench.ops.overlap.mean_dice`); towards a target those of the highest loss. A sample is a window, with
-            `scope: volume` the case.
+            those of the lowest mean Dice, of `organs` alone where they are given (`freqbench.ops.overlap.mean_dice`);
+            towards a target those of the highest loss.
         keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
             sample by sample, the last ones among them.
 
-    What the volumes of a run are compared by is what the attack raises; for masked losses, which fall when voxels turn
-    wrong, it is the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where
-    the loss of its last volumes is not known otherwise, and to choose between runs one pass each. A null row takes no
-    notice of these parameters.
+    A sample is a window, with `scope: volume` the case. What the volumes of a run are compared by is what the attack
+    raises; for masked losses, which fall when voxels turn wrong, it is the cross-entropy
+    (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of its last volumes is
+    not known otherwise, and to choose between runs one pass each. A null row takes no notice of these parameters.
     """
 
     loss: str | None = "dicece"
@@ -96,24 +87,16 @@ class GradientAttack(AimedAttack):
             for field in fields(self):
                 if field.name in (*AimedAttack.__annotations__, *GradientAttack.__annotations__):
                     object.__setattr__(self, field.name, field.default)
-        for parameter, complaint in (("restarts", self._about_restarts()), ("loss", self._about_loss())):
-            if complaint:
-                raise ParameterError(self.name, parameter, complaint)
+        if self.restarts > 1 and not self.is_stochastic:
+            self.refuse("restarts", f"expected 1, got {self.restarts}: without a random draw every run is the same")
+        if self.loss_name == "dlr-targeted" and self.target is None:
+            self.refuse("loss", "expected a target rule beside dlr-targeted, as it weighs the target against the truth")
+        if self.targeted and self.loss_name in COMPARED_BY:
+            expected = "expected a loss without a mask beside targeted"
+            self.refuse("loss", f"{expected}, got {self.loss_name!r}: use a target rule, or ce")
         if self.restarts > 1:
             # Runs were once chosen by their loss; rows of a single run are as they were, and so is their identity.
             object.__setattr__(self, "revision", type(self).revision + 1)
-
-    def _about_restarts(self) -> str | None:
-        if self.restarts == 1 or self.is_stochastic:
-            return None
-        return f"expected 1, got {self.restarts}: without a random draw every run is the same"
-
-    def _about_loss(self) -> str | None:
-        if self.loss_name == "dlr-targeted" and self.target is None:
-            return "expected a target rule beside dlr-targeted, as it weighs the target against the truth"
-        if self.targeted and self.loss_name in COMPARED_BY:
-            return f"expected a loss without a mask beside targeted, got {self.loss_name!r}: use a target rule, or ce"
-        return None
 
     @property
     def loss_name(self) -> str:
@@ -149,8 +132,7 @@ class GradientAttack(AimedAttack):
         """Enough classes for the loss, and none named beyond the last."""
         fewest = FEWEST_CLASSES.get(self.loss_name, 0)
         if num_classes < fewest:
-            complaint = f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce"
-            raise ParameterError(self.name, "loss", complaint)
+            self.refuse("loss", f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce")
         super().check_classes(num_classes)
 
     def prepare(self, task: Task) -> None:
@@ -162,18 +144,16 @@ class GradientAttack(AimedAttack):
     def run_to_best(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
         """The last point of a run, or with `keep: best` the best one; of several runs that of the strongest.
 
-        Args:
-            task: what is attacked; while its `best` is set, gradients offer the points that they are taken at.
-            run: the iteration, once, to its last point.
-            render: makes the volumes of a point.
+        `run` is the iteration, once, to its last point; `render` makes the volumes of a point. While `task.best` is
+        set, gradients offer the points that they are taken at.
         """
 
         def once() -> tuple[Tensor]:
             if not self.compares:
                 return (run(),)
-            best = task.best = task.new_result()
+            best = task.best = Best(by_success=task.truth is not None)
             x = run()
-            best.offer(task.value(render(x)), x)
+            task.look(x, render)
             (kept,) = best.kept
             return (kept,)
 

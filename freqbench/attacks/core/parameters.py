@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from freqbench.attacks.core.targets import check_organs, check_target
+from freqbench.attacks.core.targets import are_classes, canonical
 from freqbench.core.errors import unknown
 from freqbench.ops.bands import BANDS
 from freqbench.ops.losses import LOSSES
@@ -32,8 +32,37 @@ class Parameter:
     check: Check
 
 
+def step_length(step_size: float | str, eps: float) -> float:
+    """A step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
+    return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
+
+
+def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
+    """One spelling of channels: in their order."""
+    return (value,) if isinstance(value, int) else tuple(sorted(value))
+
+
+def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
+    """A check that says what was expected, and what was given."""
+    return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r}"
+
+
+def one_known(kind: str, known: Collection[str]) -> Check:
+    """A check for a name of a table, with a suggestion."""
+    return lambda value: None if isinstance(value, str) and value in known else unknown(kind, str(value), known)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def number(range_: str, is_valid: Callable[[float], bool]) -> Check:
+    """A check for a finite number."""
+    return expecting(f"a number {range_}", lambda value: _is_number(value) and is_valid(value))
 
 
 def _intensity(value: Any) -> str | None:
@@ -43,15 +72,6 @@ def _intensity(value: Any) -> str | None:
     return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r}{hint}"
 
 
-def step_length(step_size: float | str, eps: float) -> float:
-    """A step on the [0, 1] intensity scale, `eps/4` being a quarter of the radius.
-
-    >>> step_length("eps/4", 0.5), step_length(0.01, 0.5)
-    (0.125, 0.01)
-    """
-    return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
-
-
 def _step_size(value: Any) -> str | None:
     if isinstance(value, str) and re.fullmatch(r"eps/(\d+\.?\d*|\.\d+)", value) and float(value[4:]) > 0:
         return None
@@ -59,54 +79,15 @@ def _step_size(value: Any) -> str | None:
     return complaint and complaint.replace("8/255, got", "2/255, or eps/4 for a quarter of eps, got")
 
 
-def _loss(value: Any) -> str | None:
-    return None if isinstance(value, str) and value in LOSSES else unknown("loss", str(value), LOSSES)
-
-
-def _schedule(value: Any) -> str | None:
+def _is_schedule(value: Any) -> bool:
     pairs = value if isinstance(value, tuple | list) else ()
-    if value is None or (
+    return value is None or bool(
         pairs
         and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs)
         and all(factor >= 1 and share > 0 for factor, share in pairs)
         and pairs[-1][0] == 1
         and math.isclose(sum(share for _, share in pairs), 1)
-    ):
-        return None
-    return (
-        "expected pairs of a factor of eps, at least 1 and at last 1, and a share of the steps, together 1, such as "
-        f"[[2, 0.3], [1.5, 0.3], [1, 0.4]] (in a job file inside one list more), got {value!r}"
     )
-
-
-def _count(value: Any) -> str | None:
-    valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    return None if valid else f"expected a whole number of at least 1, got {value!r}"
-
-
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
-
-
-def _number(range_: str, is_valid: Callable[[float], bool]) -> Check:
-    def check(value: Any) -> str | None:
-        return None if _is_number(value) and is_valid(value) else f"expected a number {range_}, got {value!r}"
-
-    return check
-
-
-_weight = _number("of at least 0", lambda value: value >= 0)
-_ratio = _number("of at least 0 and below 1", lambda value: 0 <= value < 1)
-_share = _number("in [0, 1]", lambda value: 0 <= value <= 1)
-_part = _number("above 0 and at most 1", lambda value: 0 < value <= 1)
-_growing = _number("of at least 1", lambda value: value >= 1)
-_positive = _number("above 0", lambda value: value > 0)
-_quantum = _number("above 0 on the DCT scale of 0..255 intensities", lambda value: value > 0)
-
-
-def _odd(value: Any) -> str | None:
-    valid = _count(value) is None and value % 2 == 1
-    return None if valid else f"expected an odd whole number of at least 1, got {value!r}"
 
 
 def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
@@ -124,55 +105,65 @@ def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
     return check
 
 
-def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
-    """One spelling of channels: in their order.
-
-    >>> as_channels(0), as_channels([2, 1])
-    ((0,), (1, 2))
-    """
-    return (value,) if isinstance(value, int) else tuple(sorted(value))
-
-
-def _channels(value: Any) -> str | None:
+def _are_channels(value: Any) -> bool:
     listed = value if isinstance(value, tuple | list) else (value,)
     valid = listed and all(type(channel) is int and channel >= 0 for channel in listed)
-    if valid and len(set(listed)) == len(listed):
-        return None
-    return (
-        "expected a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]]), "
-        f"got {value!r}"
-    )
+    return bool(valid) and len(set(listed)) == len(listed)
 
 
 def _block(number: int, word: str) -> Check:
-    def check(value: Any) -> str | None:
+    def is_block(value: Any) -> bool:
         sides = value if isinstance(value, tuple | list) else [value]
-        valid = len(sides) in (1, number) and not any(_count(side) for side in sides)
-        return None if valid else f"expected a whole number of at least 1, or {word} of them, got {value!r}"
+        return len(sides) in (1, number) and all(map(_is_count, sides))
 
-    return check
+    return expecting(f"a whole number of at least 1, or {word} of them", is_block)
 
 
 def _one_of(*words: str) -> Check:
-    expected = f"expected {', '.join(words[:-1])} or {words[-1]}"
-    return lambda value: None if value in words else f"{expected}, got {value!r}"
+    return expecting(f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words)
 
 
-def _filter(value: Any) -> str | None:
+def _is_filter(value: Any) -> bool:
     match value:
-        case ["low" | "high", limit] if type(limit) is int and limit >= 1:
-            return None
-        case ["band", low, high] if type(low) is type(high) is int and 0 <= low < high:
-            return None
-    return (
-        'expected ("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or '
-        f"{{kind: band, limits: [4, 8]}}, got {value!r}"
-    )
+        case ["low" | "high", limit]:
+            return type(limit) is int and limit >= 1
+        case ["band", low, high]:
+            return type(low) is type(high) is int and 0 <= low < high
+    return False
 
 
 def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
+
+_count = expecting("a whole number of at least 1", _is_count)
+_odd = expecting("an odd whole number of at least 1", lambda value: _is_count(value) and value % 2 == 1)
+_flag = expecting("true or false", lambda value: isinstance(value, bool))
+_weight = number("of at least 0", lambda value: value >= 0)
+_ratio = number("of at least 0 and below 1", lambda value: 0 <= value < 1)
+_share = number("in [0, 1]", lambda value: 0 <= value <= 1)
+_part = number("above 0 and at most 1", lambda value: 0 < value <= 1)
+_growing = number("of at least 1", lambda value: value >= 1)
+_positive = number("above 0", lambda value: value > 0)
+_quantum = number("above 0 on the DCT scale of 0..255 intensities", lambda value: value > 0)
+_loss = one_known("loss", LOSSES)
+_schedule = expecting(
+    "pairs of a factor of eps, at least 1 and at last 1, and a share of the steps, together 1, such as "
+    "[[2, 0.3], [1.5, 0.3], [1, 0.4]] (in a job file inside one list more)",
+    _is_schedule,
+)
+_channels = expecting(
+    "a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]])", _are_channels
+)
+_filter = expecting(
+    '("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or {kind: band, limits: [4, 8]}',
+    _is_filter,
+)
+_organs = expecting("a list of classes (in a job file a list of lists, [[1, 2], [3]])", are_classes)
+_target = expecting(
+    "least-likely, next-class, {swap: {a: b}} with two different classes or {erase: a} with one beside background",
+    lambda value: canonical(value) is not None,
+)
 
 PARAMETERS: Mapping[str, Parameter] = {
     "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", _intensity),
@@ -195,8 +186,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),
     "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
     "loss": Parameter("what is raised", _loss),
-    "organs": Parameter("the only classes whose voxels are attacked; none: all", check_organs),
-    "target": Parameter("rule for the labels to move towards; none: away from the truth", check_target),
+    "organs": Parameter("the only classes whose voxels are attacked; none: all", _optional(_organs)),
+    "target": Parameter("rule for the labels to move towards; none: away from the truth", _optional(_target)),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
     "decay": Parameter("weight of the former steps' gradients", _weight),

@@ -4,14 +4,13 @@ A model is robust in a threat model only as far as the strongest attack with the
 `strongest_forms` says for any attack which attacks these are, `limits_of` which attacks have the same bounds.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
 from freqbench.attacks import make
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.threat_models import SSIM_SUFFIX
+from freqbench.attacks.frequency_apgd import SSIM_SUFFIX
 
 FEWEST_STEPS, RESTARTS = 20, 3
 LOSSES = ("dice", "ce")
@@ -22,52 +21,34 @@ NARROWING = ("targeted", "organs", "target", "filter", "channels")
 
 @dataclass(frozen=True, kw_only=True)
 class Strongest:
-    """What bounds the attacks of a threat model, and the strongest of them.
+    """The parameters that bound the attacks of a threat model, and the strongest of them.
 
     Attributes:
-        bounds: the parameters that bound it, with what reads their value from an attack.
-        forms: the strongest attacks, by name and parameters beside `bounds`, `steps` and `restarts`.
+        names: of the parameters.
+        form: the strongest attack, by name and parameters beside bounds, `steps`, `restarts` and each of `LOSSES`.
         has_slices: whether attacks on the transform of slices may do something else than those on blocks.
     """
 
-    bounds: Mapping[str, Callable[[Any], Any]]
-    forms: tuple[tuple[str, Mapping[str, Any]], ...]
-    has_slices: bool = False
+    names: tuple[str, ...]
+    form: tuple[str, Mapping[str, Any]]
+    has_slices: bool = True
+
+    def bounds(self, attack: Attack) -> dict[str, Any]:
+        """Their values; where no q_min is given, the variant's."""
+        return {name: attack.bounds[0] if name == "q_min" else getattr(attack, name) for name in self.names}  # type: ignore[attr-defined]
 
 
-def _with_each_loss(name: str, **parameters: Any) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    return tuple((name, {**parameters, "loss": loss}) for loss in LOSSES)
-
-
-_QUANTISATION: Mapping[str, Callable[[Any], Any]] = {
-    "q_max": attrgetter("q_max"),
-    "q_min": lambda attack: attack.bounds[0],  # where none is given, the variant's
-    "block": attrgetter("block"),
+_QUANTISATION, _SCALING = ("q_max", "q_min", "block"), ("rho", "block", "band")
+STRONGEST: dict[str, Strongest] = {
+    "dct-quantization": Strongest(names=_QUANTISATION, form=("vafa_opt", {"renormalize": False})),
+    "dct-quantization-stretched": Strongest(names=_QUANTISATION, form=("vafa_opt", {"renormalize": True})),
+    "dct-scaling": Strongest(names=_SCALING, form=("sa2_opt", {})),
+    "dct-scaling-with-dc": Strongest(names=_SCALING, form=("sa2_opt", {"variant": "paper"})),
 }
-_SCALING: Mapping[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ("rho", "block", "band")}
-
-_WITHOUT_SSIM: Mapping[str, Strongest] = {
-    "linf": Strongest(bounds={"eps": attrgetter("eps")}, forms=_with_each_loss("apgd")),
-    "dct-quantization": Strongest(
-        bounds=_QUANTISATION, forms=_with_each_loss("vafa_opt", renormalize=False), has_slices=True
-    ),
-    "dct-quantization-stretched": Strongest(
-        bounds=_QUANTISATION, forms=_with_each_loss("vafa_opt", renormalize=True), has_slices=True
-    ),
-    "dct-scaling": Strongest(bounds=_SCALING, forms=_with_each_loss("sa2_opt"), has_slices=True),
-    "dct-scaling-with-dc": Strongest(
-        bounds=_SCALING, forms=_with_each_loss("sa2_opt", variant="paper"), has_slices=True
-    ),
+STRONGEST |= {
+    f"{name}{SSIM_SUFFIX}": replace(threat, names=(*threat.names, "ssim_min")) for name, threat in STRONGEST.items()
 }
-
-STRONGEST: Mapping[str, Strongest] = {
-    **_WITHOUT_SSIM,
-    **{
-        f"{name}{SSIM_SUFFIX}": replace(strongest, bounds={**strongest.bounds, "ssim_min": attrgetter("ssim_min")})
-        for name, strongest in _WITHOUT_SSIM.items()
-        if strongest.has_slices
-    },
-}
+STRONGEST["linf"] = Strongest(names=("eps",), form=("apgd", {}), has_slices=False)
 
 
 def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
@@ -78,10 +59,10 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         return ()
-    bounds = {name: read(attack) for name, read in threat.bounds.items()}
+    name, parameters = threat.form
     effort = {"steps": max(num_steps(attack), FEWEST_STEPS), "restarts": RESTARTS}
     end = "_2d" if threat.has_slices and _is_per_slice(attack) else ""
-    return tuple(make(f"{name}{end}", **bounds, **effort, **parameters) for name, parameters in threat.forms)
+    return tuple(make(f"{name}{end}", **threat.bounds(attack), **effort, **parameters, loss=loss) for loss in LOSSES)
 
 
 def limits_of(attack: Attack) -> Hashable:
@@ -90,7 +71,7 @@ def limits_of(attack: Attack) -> Hashable:
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
         return attack.threat_model, _rounded(budget)
-    values = [_rounded(read(attack)) for read in threat.bounds.values()]
+    values = map(_rounded, threat.bounds(attack).values())
     return attack.threat_model, threat.has_slices and _is_per_slice(attack), *values
 
 

@@ -15,14 +15,11 @@ LEAST_LIKELY, NEXT_CLASS, SWAP, ERASE = "least-likely", "next-class", "swap", "e
 
 
 def target_map(rule: Rule, labels: Tensor, logits: Tensor) -> Tensor:
-    """The labels to reach, `[B, 1, H, W, D]`.
+    """The labels to reach, `[B, 1, H, W, D]`, from the truth and, for `least-likely`, the clean volumes' logits.
 
-    Args:
-        rule: `least-likely`: the class of least probability; `next-class`: label + 1, the last class's is background;
-            `("swap", a, b)`: a where b is and b where a is, further pairs may follow; `("erase", a)`: background where
-            a is, further classes may follow. Swap and erase keep every other label.
-        labels: the truth.
-        logits: of the clean volumes where the rule is `least-likely`, `[B, K, H, W, D]`.
+    Rules: `least-likely`: the class of least probability; `next-class`: label + 1, the last class's is background;
+    `("swap", a, b)`: a where b is and b where a is, further pairs may follow; `("erase", a)`: background where a is,
+    further classes may follow. Swap and erase keep every other label.
     """
     num_classes = logits.shape[1]
     if rule == LEAST_LIKELY:
@@ -40,37 +37,16 @@ def target_map(rule: Rule, labels: Tensor, logits: Tensor) -> Tensor:
 def canonical(value: Any) -> Rule | None:
     """One spelling of a rule, or None for what is no rule.
 
-    Args:
-        value: as in `target_map`, or as a job file writes it: `{swap: {a: b}}`, `{erase: a}`, `{erase: [a, b]}`.
-
-    >>> canonical({"swap": {6: 1}}), canonical(("erase", 4)), canonical("next"), canonical({"swap": {1: 1}})
-    (('swap', 1, 6), ('erase', 4), None, None)
+    A rule is written as in `target_map`, or as in a job file: `{swap: {a: b}}`, `{erase: a}`, `{erase: [a, b]}`.
     """
     if isinstance(value, str):
         return value if value in (LEAST_LIKELY, NEXT_CLASS) else None
     kind, classes = _kind_and_classes(value)
-    if not classes or not all(_is_class(organ) for organ in classes) or len(set(classes)) < len(classes):
+    if not are_classes(classes) or len(set(classes)) < len(classes):
         return None
     if kind == SWAP and len(classes) % 2 == 0:
         return (SWAP, *chain(*sorted(sorted(pair) for pair in _pairs(classes))))
     return (ERASE, *sorted(classes)) if kind == ERASE and 0 not in classes else None
-
-
-def check_target(value: Any) -> str | None:
-    """What was expected instead of a value that is no rule, or None."""
-    if value is None or canonical(value) is not None:
-        return None
-    return (
-        "expected least-likely, next-class, {swap: {a: b}} with two different classes or {erase: a} with one beside "
-        f"background, got {value!r}"
-    )
-
-
-def check_organs(value: Any) -> str | None:
-    """What was expected instead of a value that is no list of classes, or None."""
-    if value is None or (isinstance(value, tuple | list) and value and all(_is_class(organ) for organ in value)):
-        return None
-    return f"expected a list of classes (in a job file a list of lists, [[1, 2], [3]]), got {value!r}"
 
 
 def highest_class(rule: Rule | None) -> int:
@@ -82,9 +58,7 @@ def with_indices(owner: str, parameters: Mapping[str, Any], class_names: Sequenc
     """An attack's parameters with the names of classes in `organs` and `target` replaced by their indices.
 
     What is no rule is handed on, for the attack to refuse; `class_names` are in order of their label, background first.
-
-    Raises:
-        ParameterError: a name that is no class.
+    A name that is no class raises a ParameterError.
     """
 
     def index(parameter: str, name: Any) -> Any:
@@ -119,5 +93,6 @@ def _pairs(classes: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(classes[::2], classes[1::2], strict=True))
 
 
-def _is_class(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def are_classes(value: Any) -> bool:
+    """Whether a value lists class indices, at least one."""
+    return isinstance(value, tuple | list) and len(value) > 0 and all(type(k) is int and k >= 0 for k in value)

@@ -23,13 +23,9 @@ View = Callable[[Tensor], Tensor]
 class Best:
     """Of all that was offered, what has the highest value, sample by sample, without asking the device.
 
-    Args:
-        by_success: values are those of `Task.success`. They move in leaps, so that of equal ones the last is kept, as
-            the loss still rises; else the first.
-
-    Attributes:
-        values: the highest so far, `[B]`; empty before the first offer.
-        kept: the tensors that came with them, each `[B, ...]`.
+    `values` are the highest so far, `[B]`, `kept` the tensors that came with them, each `[B, ...]`; both are empty
+    before the first offer. With `by_success`, values are those of `Task.success`: they move in leaps, so that of equal
+    ones the last is kept, as the loss still rises; else the first.
     """
 
     def __init__(self, *, by_success: bool = False) -> None:
@@ -68,12 +64,12 @@ class Task:
         sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
         scope: what of a sample the loss looks at.
         best: where `gradient` and `look` offer the volumes that they look at, or None.
+        truth: labels whose Dice decides which volumes of a run are its result, wherever it aims; None: its loss.
         start: what replaces the draws, or None.
-        reference: volumes of other cases, of the shape of `clean`, or None.
+        reference: volumes of other cases, of the shape of `clean`; where none are needed, `clean`.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
-        num_forwards: model passes of all samples.
-        num_backwards: gradient passes of all samples.
+        num_forwards: model passes of all samples; `num_backwards`: gradient passes.
     """
 
     def __init__(
@@ -100,7 +96,7 @@ class Task:
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
-        self.reference = None if reference is None else self._attacked(reference.detach()).to(self.clean)
+        self.reference = self.clean if reference is None else self._attacked(reference.detach()).to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
@@ -108,7 +104,7 @@ class Task:
         self.sign = -1.0 if targeted else 1.0
         self._loss = self._compared_by = "dicece"
         self._raises: Loss = LOSSES[self._loss]
-        self._truth: Tensor | None = None
+        self.truth: Tensor | None = None
         self._organs: tuple[int, ...] | None = None
         self._rule: Rule | None = None
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
@@ -135,14 +131,6 @@ class Task:
     def raise_instead(self, loss: Loss) -> None:
         """Raise another loss than the one of `aim`, by which volumes are compared all the same."""
         self._loss, self._raises = "", loss
-
-    def keep_by_success(self, truth: Tensor) -> None:
-        """Let the Dice against these labels decide which volumes of a run are its result, wherever the run aims."""
-        self._truth = truth
-
-    def new_result(self) -> Best:
-        """A `Best` for the result of a run: by its loss, or by its success."""
-        return Best(by_success=self._truth is not None)
 
     def part(self, samples: list[int]) -> "Task":
         """A task of its own on some of the samples; what it took is counted by `join`.
@@ -228,12 +216,6 @@ class Task:
         with torch.no_grad():
             return self.sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
 
-    def value(self, x: Tensor) -> Tensor:
-        """What volumes are offered with as `best`, `[B]`: one forward pass and no gradient."""
-        with torch.no_grad():
-            logits = self.logits(x)
-            return self._worth(logits, self.compared(logits))
-
     def success(self, x: Tensor) -> Tensor:
         """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
 
@@ -241,26 +223,30 @@ class Task:
         """
         with torch.no_grad():
             logits = self.logits(x)
-            return self._success(logits) if self._has_truth else self.compared(logits)
+            has_truth = self.truth is not None or self.sign > 0
+            return self._success(logits) if has_truth else self.compared(logits)
 
-    def look(self, x: Tensor) -> Tensor:
-        """What volumes are compared by, `[B]`: one forward pass and no gradient; they are offered as `best`."""
+    def look(self, x: Tensor, render: View = lambda x: x) -> Tensor:
+        """What a point's volumes are compared by, `[B]`: one forward pass, no gradient; it is offered as `best`."""
         with torch.no_grad():
-            logits = self.logits(x)
+            logits = self.logits(render(x))
             values = self.compared(logits)
             self.offer(logits, x, values)
         return values
 
     def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
         """Offer volumes, or a point that makes them, as `best`, where they are compared; by `values`, if known."""
-        if self.best is not None:
-            self.best.offer(self._worth(logits, self.compared(logits) if values is None else values), x.detach())
+        if self.best is None:
+            return
+        if self.best.by_success:
+            values = self._success(logits)
+        self.best.offer(self.compared(logits) if values is None else values, x.detach())
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
 
-        Where two classes share the largest logit, both are taken as predicted: an argmax over classes costs a tenth of
-        the network's passes on a CPU.
+        Where two classes share the largest logit, both are taken as predicted: an argmax costs a tenth of the passes on
+        a CPU.
         """
         as_labelled = is_as_labelled(logits.detach(), self.labels)
         is_open = self.scope.among(as_labelled if self.sign > 0 else ~as_labelled)
@@ -269,29 +255,23 @@ class Task:
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The gradient of the objective with respect to `x` and nothing else; the objective's value is recorded.
 
-        Args:
-            x: where; any shape that the objective takes.
-            objective: maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
+        The objective maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
         """
-        if objective is not None:
-            return self.gradient_and(x, lambda point: (objective(point), None))[0]
-        if self.best is None:
-            return self.gradient_and(x, lambda point: (self.loss(point), None))[0]
-        return self.gradient_and_value(x)[0]
+        if objective is None and self.best is not None:
+            return self.gradient_and_value(x)[0]
+        return self.gradient_and(x, lambda point: ((objective or self.loss)(point), None))[0]
 
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
         """The gradient of `loss` at points that `render` makes volumes of, and what these are compared by, `[B]`."""
 
-        def objective(point: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        def objective(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(render(point))
             raised = self.raised(logits)
             values = self.compared(logits, raised)
-            return raised, (values, values if self.best is None else self._worth(logits, values))
+            self.offer(logits, point, values)
+            return raised, values
 
-        gradient, (values, worth) = self.gradient_and(x, objective)
-        if self.best is not None:
-            self.best.offer(worth, x)
-        return gradient, values
+        return self.gradient_and(x, objective)
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
         """`gradient`, for an objective that returns something else beside its values, which is handed on."""
@@ -305,22 +285,14 @@ class Task:
     def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
         """A draw of `torch.rand` or `torch.randn` for every sample from its own generator, stacked, like the images.
 
-        Always drawn in float32, so that float64 runs see the same numbers.
-
-        Args:
-            sample: the sampler.
-            layout: shape of a sample's draw without the batch axis; that of the images where None.
+        Drawn in float32, so that float64 runs see the same numbers; `layout` is a sample's, None: that of the images.
         """
         shape = tuple(layout or self.clean.shape[1:])
         draws = [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
         return torch.stack([draw.to(self.clean) for draw in draws])
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
-        """The `start` of the call, checked against `[B, *layout]`, or None.
-
-        Raises:
-            UserError: it has another shape.
-        """
+        """The `start` of the call, or None; a UserError where it is not `[B, *layout]`."""
         if self.start is None:
             return None
         expected = (len(self.clean), *(layout or self.clean.shape[1:]))
@@ -329,26 +301,8 @@ class Task:
             raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
         return self.start.to(self.clean)
 
-    @property
-    def _has_truth(self) -> bool:
-        return self._truth is not None or self.sign > 0
-
     def _success(self, logits: Tensor) -> Tensor:
-        return -mean_dice(logits.detach(), self.labels if self._truth is None else self._truth, self._organs)
-
-    def _worth(self, logits: Tensor, compared: Tensor) -> Tensor:
-        """The value with which volumes are offered as `best`."""
-        return self._success(logits) if self.best is not None and self.best.by_success else compared
-
-    def given_reference(self) -> Tensor:
-        """The `reference` of the call.
-
-        Raises:
-            UserError: there is none.
-        """
-        if self.reference is None:
-            raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
-        return self.reference
+        return -mean_dice(logits.detach(), self.labels if self.truth is None else self.truth, self._organs)
 
     def _attacked(self, volumes: Tensor) -> Tensor:
         return volumes if self._channels is None else volumes[:, list(self._channels)]

@@ -70,7 +70,7 @@ class Claim:
         name = first.threat_model if attack is None else attack.threat_model
         bounds: dict[str, object] = {first.budget_name: first.budget} if first.budget_name else {}
         if attack is not None and name in STRONGEST:
-            bounds = {bound: read(attack) for bound, read in STRONGEST[name].bounds.items()}
+            bounds = STRONGEST[name].bounds(attack)
         return " ".join([name, *(f"{bound}={value_text(bound, value)}" for bound, value in bounds.items())])
 
     @property

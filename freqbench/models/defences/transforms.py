@@ -10,8 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, generator
-from freqbench.ops.blocks import Block, along_axes, cut_block, pad_to_blocks
-from freqbench.ops.dct import dct, dct_matrices, idct
+from freqbench.ops.blocks import Block, along_axes, cut_block, tiled
+from freqbench.ops.dct import BlockDCT
 from freqbench.ops.resampling import Zoom
 
 TRUNCATE = 4.0  # in sigmas, as scipy has it
@@ -134,18 +134,12 @@ class DctQuantization(Defence):
 
     def filtered(self, images: Tensor) -> Tensor:
         """The windows that the quantised coefficients stand for."""
-        h, w, d = images.shape[2:]
-        block = cut_block(self.block, (h, w, d))
-        padded = pad_to_blocks(images, block)
-        matrices = dct_matrices(block, images)
-        steps = (
-            self.table(block)
-            .to(images)
-            .repeat(*(size // side for size, side in zip(padded.shape[2:], block, strict=True)))
-        )
-        spectrum = dct(SCALE * padded - MIDDLE, matrices)
-        quantised = idct((spectrum / steps).round() * steps, matrices)
-        return ((quantised + MIDDLE) / SCALE).clamp(0, 1)[:, :, :h, :w, :d]
+        block = cut_block(self.block, images.shape[2:])
+        transform = BlockDCT.of(images, block)
+        spectrum = transform.spectrum(SCALE * images - MIDDLE)
+        steps = tiled(self.table(block).to(images), spectrum)
+        quantised = transform.volume((spectrum / steps).round() * steps)
+        return ((quantised + MIDDLE) / SCALE).clamp(0, 1)
 
     def table(self, block: Block) -> Tensor:
         """The steps of a block's coefficients on the 0..255 scale, float64 `[h, w, d]`."""

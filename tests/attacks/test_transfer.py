@@ -1,0 +1,176 @@
+"""The transfer attacks against sequences by hand, scipy's smoothing and torch's interpolation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from attacks.examples import SmallNet, generators, volumes
+from torch import Tensor, nn
+
+from freqbench.attacks import AttackResult, make
+
+EPS = 0.25
+
+
+def doubles(batch: int = 2) -> tuple[Tensor, Tensor]:
+    images, labels = volumes(batch)
+    return images.double(), labels
+
+
+def run(name: str, model: nn.Module | None = None, start: Tensor | None = None, **parameters: Any) -> AttackResult:
+    attack = make(name, **({"eps": EPS, "loss": "ce"} | parameters))
+    return attack(model or SmallNet().double(), *doubles(), generator=generators(1, 2), start=start)
+
+
+class Hills(nn.Module):
+    """A gradient whose size and sign change from step to step and from voxel to voxel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        top = torch.linspace(0.3, 0.7, x[0].numel(), dtype=x.dtype).reshape(x[:1].shape)
+        return torch.cat([torch.zeros_like(x), -40 * (x - top).square()], dim=1)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
+def test_the_recurrence_in_numpy(decay: float) -> None:
+    """Cross-entropy of class 0: softplus(s) with s = -40 (x - top)^2; the second sample starts elsewhere."""
+    images = torch.rand(2, 1, 3, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.zeros_like(images, dtype=torch.long)
+    result = make("mifgsm", eps=0.2, steps=6, decay=decay, loss="ce")(Hills(), images, labels)
+
+    x0 = images.numpy().reshape(2, 12)
+    top, x, g = np.linspace(0.3, 0.7, 12), x0, np.zeros_like(x0)
+    for _ in range(6):
+        s = -40 * (x - top) ** 2
+        gradient = (1 / (1 + np.exp(-s))) * (-80 * (x - top)) / 12
+        g = decay * g + gradient / np.abs(gradient).sum(axis=1, keepdims=True)
+        x = np.clip(np.clip(x + 0.2 / 6 * np.sign(g), x0 - 0.2, x0 + 0.2), 0, 1)
+    assert np.allclose(result.adversarial.numpy().reshape(2, 12), x, rtol=0, atol=1e-12)
+
+
+PLAIN = [
+    ("mifgsm", {"decay": 0.0, "steps": 5}, ("bim", {"steps": 5, "step_size": "eps/5"})),
+    ("mifgsm", {"decay": 0.0, "step_size": 0.01}, ("bim", {"steps": 10})),
+    ("tifgsm", {"kernel_size": 1}, ("mifgsm", {})),
+    ("difgsm", {"probability": 0.0}, ("mifgsm", {})),
+    ("difgsm", {"min_scale": 1.0}, ("mifgsm", {})),
+    ("difgsm", {"probability": 0.0, "decay": 0.0, "steps": 5}, ("bim", {"steps": 5, "step_size": "eps/5"})),
+    ("dynamic_scaling", {"min_scale": 1.0, "max_scale": 1.0}, ("mifgsm", {})),
+]
+
+
+@pytest.mark.parametrize("shared", [{}, {"loss": "dicece"}, {"organs": (1,), "keep": "best"}], ids=str)
+@pytest.mark.parametrize(("name", "own", "other"), PLAIN, ids=str)
+def test_without_its_own_part_an_attack_is_the_plain_one(name: str, own: Any, other: Any, shared: Any) -> None:
+    ours, theirs = run(name, **own, **shared), run(other[0], **other[1], **shared)
+    assert torch.equal(ours.adversarial, theirs.adversarial)
+    assert torch.equal(ours.losses, theirs.losses)
+
+
+@pytest.mark.parametrize(("kernel", "sigma"), [({}, 7 / 3), ({"kernel_size": 7, "sigma": 1.0}, 1.0)], ids=str)
+def test_a_step_follows_the_gradient_that_scipy_smooths_and_is_normalised_after_it(kernel: Any, sigma: float) -> None:
+    """Two steps in numpy, momentum 1: dividing first would weigh the two steps differently."""
+    images, labels = doubles(1)
+    model, radius = SmallNet().double().eval(), kernel.get("kernel_size", 15) // 2
+    x, g = images.clone(), np.zeros(images.shape[2:])
+    for _ in range(2):
+        point = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(point), labels[:, 0]), point)
+        smooth = scipy.ndimage.gaussian_filter(gradient[0, 0].numpy(), sigma, mode="constant", radius=radius)
+        g = g + smooth / np.abs(smooth).sum()
+        x = torch.minimum(torch.maximum(x + 0.1 * torch.from_numpy(np.sign(g)), images - 0.2), images + 0.2).clamp(0, 1)
+    ours = make("tifgsm", eps=0.2, steps=2, loss="ce", **kernel)(model, images, labels).adversarial
+    assert torch.allclose(ours, x, rtol=0, atol=1e-12)
+
+
+class Watched(SmallNet):
+    """A small network that notes what it is asked and answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval().double()
+        self.asked: list[Tensor] = []
+        self.said: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        self.asked.append(x.detach())
+        self.said.append(logits.detach())
+        return logits
+
+
+def resized(x: Tensor, *shape: int) -> Tensor:
+    return F.interpolate(x, size=shape, mode="trilinear", align_corners=False)
+
+
+def draws(*step: float) -> Tensor:
+    """The same single step for both samples."""
+    return torch.tensor(step, dtype=torch.float64).expand(2, 1, -1)
+
+
+def test_the_network_sees_the_smaller_volume_in_zeros_and_its_logits_come_back() -> None:
+    """Ratio 0.5 + 0.5 * 0.5 of 8 x 6 x 4, rounded half up: 6 x 5 x 3, moved by 2 of 2, 0 of 1 and 1 of 1.
+
+    The step follows the gradient through the resizing.
+    """
+    (images, labels), model = doubles(), Watched()
+    result = run("difgsm", model, draws(0.49, 0.5, 0.9, 0.2, 0.7), steps=1, min_scale=0.5)
+    x = images.clone().requires_grad_()
+    shown = F.pad(resized(x, 6, 5, 3), (1, 0, 0, 1, 2, 0))
+    assert torch.allclose(model.asked[0], shown.detach(), rtol=0, atol=1e-12)
+    logits = resized(SmallNet().double().eval()(shown)[:, :, 2:8, 0:5, 1:4], 8, 6, 4)
+    losses = F.cross_entropy(logits, labels[:, 0], reduction="none").flatten(1).mean(1)
+    assert torch.allclose(result.losses[0], losses.detach(), rtol=0, atol=1e-12)
+    (gradient,) = torch.autograd.grad(losses.sum(), x)
+    clear = gradient.abs() > 1e-9
+    assert torch.equal((result.adversarial - images).sign()[clear], gradient.sign()[clear])
+
+
+def test_sizes_and_places_are_drawn_anew_for_every_step_and_sample() -> None:
+    """Of a white volume the box is seen; by a ratio of 0.5 to 1, sides of 8 become 4 to 8."""
+    model, images = Watched(), torch.ones(2, 1, 8, 8, 8, dtype=torch.float64)
+    attack = make("difgsm", eps=0.0, steps=40, probability=1.0, min_scale=0.5)
+    attack(model, images, torch.zeros_like(images, dtype=torch.long), generator=generators(1, 2))
+    boxes = [[tuple(volume[0].nonzero()[[0, -1]].flatten().tolist()) for volume in x] for x in model.asked]
+    assert all(len(set(of_sample)) > 20 for of_sample in zip(*boxes, strict=True))
+    assert sum(first == second for first, second in boxes) < 10
+    assert {box[3] - box[0] + 1 for step in boxes for box in step} == {4, 5, 6, 7, 8}
+    assert all(len({box[i + 3] - box[i] for i in range(3)}) == 1 for step in boxes for box in step)
+
+
+def test_the_network_sees_a_part_of_the_larger_volume_and_what_is_in_sight_counts() -> None:
+    """Ratio 0.5 + 1.5 * 2/3 of 8 x 6 x 4: 12 x 9 x 6, from 4 of 4, 1 of 3 and 0 of 2 on."""
+    (images, labels), model = doubles(), Watched()
+    scales = {"min_scale": 0.5, "max_scale": 2.0}
+    result = run("dynamic_scaling", model, draws(2 / 3, 0.9, 0.3, 0.1), steps=1, **scales)
+    assert torch.allclose(model.asked[0], resized(images, 12, 9, 6)[:, :, 4:12, 1:7, 0:4], rtol=0, atol=1e-12)
+    logits = resized(F.pad(model.said[0], (0, 2, 1, 2, 4, 0)), 8, 6, 4)
+    losses = F.cross_entropy(logits, labels[:, 0], reduction="none")
+    # Middles at 1.5 i + 0.25 between 4 and 11, 1 and 6, 0 and 3.
+    losses = losses[:, 3:8, 1:4, 0:2].flatten(1).mean(1)
+    assert torch.allclose(result.losses[0], losses, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("labelled", "raises"), [(7, True), (0, False)], ids=["in sight", "out of sight"])
+def test_organs_count_where_they_are_in_sight(labelled: int, raises: bool) -> None:
+    images, labels = doubles()
+    labels = torch.zeros_like(labels)
+    labels[:, :, labelled] = 1
+    attack = make("dynamic_scaling", eps=EPS, steps=1, organs=(1,), loss="ce", min_scale=0.5, max_scale=2.0)
+    result = attack(SmallNet().double(), images, labels, start=draws(2 / 3, 0.9, 0.3, 0.1))
+    assert bool((result.losses > 0).all()) == raises
+    assert torch.equal(result.adversarial, images) != raises
+
+
+@pytest.mark.parametrize("name", ["difgsm", "dynamic_scaling"])
+def test_the_best_is_judged_at_volumes_as_they_are(name: str) -> None:
+    (images, labels), model = doubles(), Watched()
+    result = run(name, model, steps=4, keep="best", step_size=EPS, min_scale=0.5)
+    assert len(model.asked) == 9 == result.num_forwards
+    asked, said = model.asked[::2], model.said[::2]
+    assert torch.equal(asked[0], images)
+    values = torch.stack([F.cross_entropy(z, labels[:, 0], reduction="none").flatten(1).mean(1) for z in said])
+    for i, k in enumerate(values.argmax(0).tolist()):
+        assert torch.equal(result.adversarial[i], asked[k][i])
