@@ -18,6 +18,7 @@ TRAINING: dict[str, Any] = {
     "warmup_steps": 1,
     "validate_every": 2,
     "threads": 1,
+    "loaders": 0,
 }
 
 

@@ -1,6 +1,5 @@
 """A job that a thread finishes in a second or two, and what it makes."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ VAFT = {
     "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
     "frequency_consistency": {"weight": 1, "form": "released", "block": "whole"},
 }
-MakeJob = Callable[..., TrainJob]
 
 
 def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
@@ -40,14 +38,10 @@ def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
 
 
 @pytest.fixture(scope="session")
-def tiny_job() -> MakeJob:
-    return job_of
-
-
-@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, Path]:
     """A clean network in half precision and one of VAFT, judged under two attacks, cut by a process of their own."""
     out = tmp_path_factory.mktemp("trained")
-    job = job_of(VAFT, half=True, loaders=1, validation={"attack": ["own", FGSM], "choose_by": "worst"})
+    judged = {"attack": ["own", FGSM], "choose_by": "worst"}
+    job = job_of(VAFT, half=True, loaders=1, steps=4, validation=judged)
     train(job, str(out), progress=False)
     return job, out

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from freqbench.core.config import load
 from freqbench.core.errors import MissingDataError, UserError
 from freqbench.training import TrainJob, finished, identities, train
 from freqbench.training.loop import Training
@@ -12,6 +13,7 @@ from freqbench.training.plan import job_lists, prepare
 
 from .conftest import AT, FGSM, NET, PGD, VAFT, job_of
 
+JOBS = Path(__file__).parents[2] / "jobs"
 VAFA = {**AT, "attack": VAFT["attack"]}
 FAA = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
 ONE_STEP = {**AT, "attack": {"name": "pgd", "eps": "4/255", "steps": 1}}
@@ -36,12 +38,12 @@ def test_identities_of_earlier_releases_stay() -> None:
 )
 def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
-    assert before["net"] == after["net"]
-    assert before["vaft"] != after["vaft"]
+    assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
 
 
 def test_the_lists_and_the_start_are_in_an_identity() -> None:
     before = identities(job_of(VAFT))
+    assert identities(job_of(VAFT, half=True)) == before, "what is stored of the weights is no part of their training"
     assert identities(job_of(splits={"train": "train", "select": "test", "test": "validation"}))["net"] != before["net"]
     assert identities(job_of(models=[{"name": "net", **NET, "lr": 0.5}, VAFT]))["vaft"] != before["vaft"]
 
@@ -119,7 +121,27 @@ def test_a_clean_network_has_no_attack_of_its_own() -> None:
     assert [attack.name for attack in both.quick] == ["fgsm"]
 
 
+# Files
+
+
+def test_a_model_overrides_the_jobs_schedule() -> None:
+    job = job_of(models=[{"name": "a", "arch": "unet", "steps": 9}, {"name": "b", "arch": "unet", "lr": 0.5}])
+    first, second = (job.schedule(model) for model in job.models)
+    assert (first.steps, first.lr) == (9, 1e-2)
+    assert (second.steps, second.lr) == (6, 0.5)
+
+
+@pytest.mark.parametrize("name", ["zoo_phantom", "zoo_phantom_vaft", "hippocampus_train", "vaft_hippocampus"])
+def test_the_packaged_jobs_are_valid(name: str) -> None:
+    assert load(str(JOBS / f"{name}.yaml"), TrainJob).name == name
+
+
 # Lists
+
+
+def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded() -> None:
+    splits = {"train": "train", "select": "test", "test": "test", "selected_on_test": True}
+    assert planned(job_of(splits=splits))["net"].record["splits"] == splits
 
 
 def test_a_split_beside_the_lists_is_ignored() -> None:
