@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape
-from freqbench.models.defences.base import FIXED, Defence, draw_seed
+from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.settings import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
@@ -33,13 +33,10 @@ class SegmentationModel(nn.Module):
     Args:
         net: the bare network.
         roi: the window it was built for, in voxels of the volume's axes.
-        precision: one of PRECISIONS.
+        precision: one of PRECISIONS, else a UserError.
         compile: run the network through `torch.compile`.
         adapter: how the network wants its input.
         inference: how `predict` and SlidingWindowModel run it over whole volumes; `forward` has no part in it.
-
-    Raises:
-        UserError: no such precision.
     """
 
     def __init__(
@@ -79,14 +76,9 @@ class SegmentationModel(nn.Module):
         return None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Logits of a batch of windows.
+        """Logits of a batch of windows; a UserError where an axis is longer than the ROI.
 
-        Args:
-            images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window depend on; without a random defence there are none.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
+        `keys` are what the draws of each window depend on; without a random defence there are none.
         """
         h, w, d = self.inside(images.shape[2:])
         return self._run(self._padded(images))[:, :, h, w, d]
@@ -98,15 +90,7 @@ class SegmentationModel(nn.Module):
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id} \text{ or softmax over classes}
 
-        A window shorter than the ROI is mirrored with its padding around it.
-
-        Args:
-            images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            mirror: axes to mirror over, some of `HWD`.
-            keys: as for `forward`.
-
-        Returns:
-            `[B, K, h, w, d]`.
+        A window shorter than the ROI is mirrored with its padding around it. `mirror` names the axes, some of `HWD`.
         """
         h, w, d = self.inside(images.shape[2:])
         padded = self._padded(images)
@@ -179,11 +163,6 @@ class DefendedModel(SegmentationModel):
     window and step.
 
     `scores` is what predicts: one draw a window, others than an attacker's.
-
-    Args:
-        net, roi, settings: as `SegmentationModel` takes them.
-        defence: what stands before the network.
-        adaptive: whether `forward` is for an attacker who knows of the defence.
     """
 
     def __init__(self, net: nn.Module, roi: Shape, defence: Defence, adaptive: bool = True, **settings: Any) -> None:
@@ -207,16 +186,10 @@ class DefendedModel(SegmentationModel):
         return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Logits as an attacker asks for them.
-
-        Args:
-            images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window depend on; None: the same fixed one for all.
-        """
-        keys = [FIXED] * len(images) if keys is None else keys
+        """Logits as an attacker asks for them; without `keys` all draws depend on the same fixed one."""
         draws = []
         for draw in range(self.passes):
-            seen, back = self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
+            seen, back = self._seen(images, keys, draw)
             draws.append(back(super().forward(seen)))
         return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
 
@@ -227,9 +200,12 @@ class DefendedModel(SegmentationModel):
         """
         if self.smoothing:
             return super().scores(images, mirror)
-        keys = [FIXED] * len(images) if keys is None else keys
-        seen, back = self.defence.seen(images, [draw_seed(key, 0) for key in keys], self.adaptive)
+        seen, back = self._seen(images, keys, draw=0)
         return back(super().scores(seen, mirror))
+
+    def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
+        keys = [FIXED] * len(images) if keys is None else keys
+        return self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
 
 
 class MeanOfProbabilities(nn.Module):
@@ -238,10 +214,7 @@ class MeanOfProbabilities(nn.Module):
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
     Attacks on an ensemble transfer better to models outside it than attacks on any member (Liu et al., ICLR 2017,
-    arXiv:1611.02770).
-
-    Args:
-        members: with the same window.
+    arXiv:1611.02770). All members have the same window.
     """
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:

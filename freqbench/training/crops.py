@@ -99,13 +99,9 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
 def loaded(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Batches one after another, cut ahead of time by processes of their own; labels as uint8.
+    """Batches of the crops of these numbers, cut ahead of time by so many processes (0: when asked for).
 
-    Args:
-        sampler: the cases.
-        batches: numbers of the crops of each.
-        loaders: processes; 0: cut when they are asked for.
-        pinned: in memory that CUDA copies from while it computes.
+    Labels are uint8; `pinned`: in memory that CUDA copies from while it computes.
     """
     loader = DataLoader(
         _Batches(sampler, batches),

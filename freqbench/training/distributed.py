@@ -33,10 +33,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
 
     A worker that dies costs what was learned since the last checkpoint: the group starts again from there, a few times.
     `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
-    log.
-
-    Raises:
-        UserError: the loss is not finite, or workers failed too often; one line.
+    log. A loss that is not finite, or workers that fail too often, are a UserError.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out

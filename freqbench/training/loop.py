@@ -39,13 +39,6 @@ class Training:
     """What shapes the weights of one network.
 
     Attributes:
-        model: architecture, arguments, ROI and objective.
-        schedule: steps, crops a step, learning rate.
-        augmentation: of the crops.
-        seed: of weights, crops, augmentation and attacks.
-        num_classes: background included.
-        half: store weights in half precision.
-        adversary: of adversarial objectives.
         quick: the attacks under which the select list is predicted too.
         choose_by: `clean`, `attacked`, `mean` or `worst`: what picks the best weights.
         start: the checkpoint to begin with; None: weights that the seed draws.
@@ -79,10 +72,7 @@ class Training:
 
     @property
     def method(self) -> str:
-        """16 hex digits of the same but for the seed, which networks that are replicates of one training share.
-
-        The job's name does not enter, so that replicates may be trained by several jobs.
-        """
+        """16 hex digits of the same but for the seed and the job's name, which replicates of one training share."""
         shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
         return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
 
@@ -113,11 +103,7 @@ class Training:
         )
 
     def new_net(self) -> nn.Module:
-        """The network with the weights that it begins with.
-
-        Raises:
-            CheckpointError: the checkpoint to begin with is not there, or of another network.
-        """
+        """The network with the weights that it begins with."""
         if self.start is not None:
             spec = models.resolve(self.entry(self.start), self.num_classes)
             return models.load(spec, torch.device("cpu")).net.train().requires_grad_()
@@ -164,11 +150,7 @@ class Trainer:
         return [range(first + part * length, first + (part + 1) * length) for part in range(accumulate)]
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """One step of the optimizer.
-
-        Raises:
-            UserError: the loss or its gradient is not finite; the weights are those before the step.
-        """
+        """One step of the optimizer; a UserError, and the weights as before, if loss or gradient are not finite."""
         training, state, began = self.training, self.state, time.perf_counter()
         waited, sums = 0.0, torch.zeros(4, device=self.team.device)
         for group in state.optimizer.param_groups:
@@ -247,13 +229,8 @@ def fit(
 ) -> State:
     """Train one network, or go on from `last.pt`, until its steps or minutes are used up.
 
-    Args:
-        training: the recipe.
-        train: cases to learn from.
-        select: cases that choose the best weights, kept as `best.safetensors`.
-        folder: of the model, below OUT: `last.pt` (to resume), `log.csv`, `best.safetensors`.
-        seen: called after every step.
-        team: the processes that share the crops of a step, each of which calls this.
+    Learns from `train`; `select` chooses the best weights, kept as `best.safetensors` in the model's `folder` beside
+    `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this.
 
     Returns:
         The end state. An interrupted and resumed run ends with the weights of an uninterrupted one, to the bit on the

@@ -40,10 +40,7 @@ class Prepared:
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
     """Read the lists of a job and check all that can be wrong with its networks; nothing is trained.
 
-    Args:
-        job: what to train.
-        out: where the results go.
-        only: names of the networks that are wanted, with those that they start from; None: all.
+    `out` is where the results go; `only` names the networks that are wanted, with those that they start from.
 
     Raises:
         UserError: the lists share cases, an architecture refuses its arguments, an attack its parameters or the data,

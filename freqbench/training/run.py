@@ -36,17 +36,15 @@ Tell = Callable[[Row], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A trained network.
+    """A trained network; Dice are means over the foreground, 0..1.
 
     Attributes:
-        name: of the model in the job.
         path: of its `best.safetensors`.
-        dice_select: mean foreground Dice of the best weights on the select list, 0..1.
+        dice_select: of the best weights on the select list.
         dice_attacked: the same under the attacks of the validation, the mean over them; None without one.
-        dice_test: mean foreground Dice of the stored weights on the test list, 0..1.
+        dice_test: of the stored weights on the test list.
         dice_test_classes: the same for each class by name, background included; null where no case has the class.
         seconds: of training.
-        steps: optimizer steps done.
         wait_share: part of these seconds in which no crop was ready.
         dice_worst: as `dice_attacked`, of each case the lowest under any of the attacks.
     """
@@ -74,9 +72,6 @@ def train(
             and `training.json`.
         progress: show a progress bar, or plain lines where standard error is no terminal.
         only: names of the models that are wanted, with those that they start from; None: all.
-
-    Returns:
-        One result a model, each after the one that it starts from.
 
     Raises:
         UserError: as `prepare`, or a loss is not finite.

@@ -21,12 +21,8 @@ class Defence(Strict):
 
     Class attributes of a defence:
         is_random: whether it draws; one that does not gives the same for the same window.
-        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs, so that there
-            is no other.
+        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
-
-    Attributes:
-        name: its key in `DEFENCES`.
     """
 
     is_random: ClassVar[bool] = False
@@ -40,17 +36,14 @@ class Defence(Strict):
         raise NotImplementedError
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """What the network sees, and how its logits come back onto the grid of the windows.
+        """What the network sees of windows `[B, C, h, w, d]`, and how its logits come back onto their grid.
 
         Args:
-            images: `[B, C, h, w, d]` in [0, 1].
-            seeds: of the draws of each window; one that draws nothing takes no notice of them.
+            images: in [0, 1].
+            seeds: of the draws of each window.
             adaptive: the gradient is one that serves an attacker: the identity in place of that of `filtered`, where
                 this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: backward pass differentiable
                 approximation, BPDA).
-
-        Returns:
-            A tensor of the windows' shape, and a function of what the network says of it, `[B, K, h, w, d]`.
         """
         if adaptive and not self.is_smooth:
             images = straight_through(images, self.filtered(images.detach()))
@@ -74,11 +67,7 @@ class Defence(Strict):
 
 
 def draw_seed(*parts: int | str) -> int:
-    """A seed that depends on these and nothing else.
-
-    >>> draw_seed("prediction", 1) == draw_seed("prediction", 1), draw_seed("prediction", 1) == draw_seed("attack", 1)
-    (True, False)
-    """
+    """A seed that depends on these parts and nothing else."""
     return int(digest(["defence", *parts]), 16) >> 1
 
 

@@ -98,13 +98,7 @@ class RandomizedSmoothing(Defence):
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
 
     def vote(self, segment: Segment, image: Tensor, key: int) -> Vote:
-        """The prediction of a volume.
-
-        Args:
-            segment: from a volume `[1, C, H, W, D]` to its label map, uint8 `[H, W, D]`.
-            image: `[1, C, H, W, D]` in [0, 1].
-            key: that the noise is drawn from.
-        """
+        """The prediction of a volume `[1, C, H, W, D]`, whose label maps `segment` gives; `key` is what the noise depends on."""
 
         def count(kind: str, samples: int) -> Tensor:
             volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
@@ -131,14 +125,8 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
 
     Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
     Scandinavian Journal of Statistics 6, 1979), so that the chance of any false rejection is at most alpha, however
-    they depend on each other. A count stands for a p-value, so voxels of one count are rejected together: at the first
-    of them the bound is tightest.
-
-    Args:
-        counts: of `samples` votes those for the guess, integers of any shape.
-        samples: n.
-        tau: of the null hypothesis.
-        alpha: of the whole family.
+    they depend on each other. `counts` are, of `samples` votes, those for each voxel's guess. A count stands for a
+    p-value, so voxels of one count are rejected together: at the first of them the bound is tightest.
     """
     from scipy.special import betainc
 

@@ -45,11 +45,7 @@ class Description:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file or a YAML file holds.
-
-    Raises:
-        CheckpointError: no such file, not readable as what its name says, or no object.
-    """
+    """The object that a JSON file or a YAML file holds; a CheckpointError where it holds none."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
@@ -70,11 +66,7 @@ def fingerprint(files: Mapping[str, Path]) -> str:
 def axes_towards(codes: str) -> str:
     """`axes` of an `InputAdapter` from where each axis of a network's input increases to.
 
-    Args:
-        codes: one of R or L, of A or P, and of S or I, each once, in the network's order.
-
-    Raises:
-        ValueError: anything else; one line.
+    `codes` are one of R or L, of A or P, and of S or I, in the network's order; a ValueError for anything else.
 
     >>> axes_towards("SPL")
     'D-W-H'
@@ -99,10 +91,7 @@ def in_volume_order(axes: str, values: Sequence[float]) -> tuple[float, float, f
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
     """What `make` returns, its fresh weights those of seed 0; the global random state is left as found.
 
-    Under `torch.device("meta")` it costs neither memory nor computing.
-
-    Raises:
-        UserError: it refuses its arguments; one line that begins with `where`.
+    A UserError that begins with `where` if it refuses its arguments.
     """
     # Innermost, so that drop-path schedules are numbers on the meta device too.
     with torch.random.fork_rng(devices=[]), SchedulesOnCPU():

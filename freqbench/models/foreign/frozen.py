@@ -46,10 +46,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    Args:
-        net: a ScriptModule, or the module of an ExportedProgram.
-        name: of its file, for messages.
-        singly: run a batch sample by sample, as its graph has a batch of one built in.
+    `net` is a ScriptModule, or the module of an ExportedProgram; `singly` runs a batch sample by sample, as its graph
+    has a batch of one built in.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
@@ -62,14 +60,7 @@ class Frozen(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch of windows.
-
-        Args:
-            images: `[B, C, h, w, d]`, of the size that it was saved for.
-
-        Raises:
-            UserError: the file gives no single tensor, or lets no gradient through.
-        """
+        """Logits of windows of the size that it was saved for; a UserError if the file lets no gradient through."""
         logits = torch.cat([self._run(image) for image in torch.split(images, 1)]) if self.singly else self._run(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
@@ -111,10 +102,6 @@ class _Signature:
 def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a frozen network takes and gives: what its file says, or else the job.
 
-    Args:
-        path: a TorchScript file, or a `.pt2` of `torch.export.save`.
-        args: see `FrozenArgs`.
-
     Raises:
         UserError: no trust; an unknown or missing argument, or one that contradicts the file.
         CheckpointError: no such file, unreadable, or neither of the two formats.
@@ -133,13 +120,10 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of a file with its weights, on the CPU, its parameters without gradients.
+    """The network of a file with its weights, on the CPU, its parameters without gradients; refuses as `describe`.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
     file that makes tensors on a named device stays bound to it.
-
-    Raises:
-        UserError, CheckpointError: as `describe`.
     """
     validate(dict(args), FrozenArgs, path)
     net, told = _load(path)

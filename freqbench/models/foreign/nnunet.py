@@ -140,13 +140,7 @@ class _Dataset(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """All of a folder's two files that matters to inference.
-
-    Attributes:
-        transpose: the image reader's array axes in the network's order.
-        channels: foreground intensities of each input channel; empty where the plans have none.
-        num_classes: background included, the ignore label left out.
-    """
+    """What of a folder's two files matters to inference; `transpose`: the reader's array axes in the network's order."""
 
     configuration: _Configuration
     architecture: _Architecture
@@ -158,15 +152,10 @@ class _Plan:
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a folder says of its model.
+    """What a folder `TRAINER__PLANS__CONFIGURATION` says of its model.
 
-    Args:
-        path: the folder `TRAINER__PLANS__CONFIGURATION`.
-        args: see `NnunetArgs`.
-
-    Returns:
-        `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are
-        those of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
+    `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are those
+    of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
 
     Raises:
         CheckpointError: a file that is missing or unreadable.
@@ -207,13 +196,9 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
+    """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`; refuses as `describe`.
 
     Its deep-supervision heads are there, as checkpoints hold them, and unused: one tensor of full resolution comes out.
-
-    Raises:
-        CheckpointError, UserError: as `describe`; or a class that is not of the table, or that refuses its arguments;
-            or the package `dynamic-network-architectures` is not installed.
     """
     given = validate(dict(args), NnunetArgs, path)
     plan = _plan(path, given, _content(_checkpoint(path, given)))
@@ -231,12 +216,7 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of a fold, on the CPU; deep-supervision heads included.
-
-    Raises:
-        CheckpointError: no such file, unreadable, or a pickle that asks for more than weights.
-        UserError: an unknown argument.
-    """
+    """The weights of a fold, on the CPU; deep-supervision heads included."""
     file = _checkpoint(path, validate(dict(args), NnunetArgs, path))
     return checkpoints.read_state_dict(str(file), keys=("network_weights",))
 
@@ -351,12 +331,7 @@ def _imported(where: str, target: str) -> Any:
 
 
 def _read_plan(folder: Path, name: str) -> _Plan:
-    """The plan of one configuration.
-
-    Raises:
-        CheckpointError: a file that is missing or unreadable.
-        UserError: a cascade, a 2d network, regions, or anything else that this reader does not know.
-    """
+    """The plan of one configuration; what this reader does not know is refused."""
     where = str(folder / "plans.json")
     plans = validate(_renamed(read_object(folder / "plans.json")), _Plans, where)
     chosen = _inherited(where, plans.configurations, name)

@@ -105,10 +105,7 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a network that are not its class's own defaults: the table's, overlaid by the given ones.
 
     Sequences become tuples. An argument given with the class's default value is left out, so that naming a default
-    changes nothing, identities included.
-
-    Raises:
-        UserError: no such architecture or argument, or an argument that freqbench fills in itself.
+    changes nothing, identities included. Refuses arguments that are unknown or that freqbench fills in.
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
@@ -134,20 +131,18 @@ def build(
     num_channels: int = 1,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """A network with fresh weights on the CPU, in training mode.
+    """A network of MODELS with fresh weights on the CPU, in training mode.
 
     Args:
         arch: a name of MODELS.
-        num_classes: output channels, background included.
+        num_classes, num_channels: of its output, background included, and of its input.
         roi: voxels of the window the network sees, in its own axis order.
         args: arguments of the network's class, over the table's defaults.
         seed: of the weights; the global random state is left as found, and the weights are those of any machine.
-        num_channels: of its input.
         extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
 
     Raises:
-        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take, an
-            argument in both `args` and `extra`.
+        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -179,11 +174,7 @@ def skeleton(
 
 
 def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
-    """Send one window of shapes through a network on the meta device.
-
-    Raises:
-        UserError: the network cannot take a window of this size.
-    """
+    """Send one window of shapes through a network on the meta device; a UserError if it does not come through."""
     size = "x".join(map(str, roi))
     try:
         with torch.no_grad():

@@ -39,27 +39,21 @@ class UNETRPP(nn.Module):
         roi: [16, 160, 160]
 
     Args:
-        in_channels: of the input.
-        out_channels: classes, background included.
+        in_channels, out_channels: of images and logits.
         img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; each a multiple
             of 8 times the stem.
         stem: kernel and stride of the first convolution, and of the last up-sampling.
         feature_size: channels at full size.
         dims: channels of the four stages, each a multiple of the one before.
-        depths: attention blocks of the encoder's four stages.
-        decoder_depth: attention blocks of each of the decoder's three stages.
+        depths, decoder_depth: attention blocks of the encoder's four stages and of each of the decoder's three.
         num_heads: of all attention blocks.
-        proj_sizes: P of the encoder's four stages.
-        decoder_proj_size: P of the decoder's stages.
+        proj_sizes, decoder_proj_size: P of the encoder's four stages and of the decoder's.
         tied_projections: keys and values share one projection (Synapse); they have one each (ACDC).
         conv_blocks: residual convolution blocks in an attention block, 1 (Synapse) or 2 (ACDC).
         attention_dropout: rate while training.
 
     **Differs from** the authors' code: without deep supervision (out2 and out3 hold weights and are not computed;
-    `features` gives what they take).
-
-    Raises:
-        ValueError: sizes that do not fit each other.
+    `features` gives what they take). Sizes that do not fit each other are a ValueError.
     """
 
     def __init__(
