@@ -32,7 +32,7 @@ def forward_flops(spec: ModelSpec) -> int:
 
 
 def step_bytes(spec: ModelSpec) -> int:
-    """Bytes of the weights and of every tensor that a forward pass over one window makes, which bound an attack step's."""
+    """Bytes of the weights and of every tensor that a forward pass over one window makes: no attack step holds more."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
     if (net := _countable(spec)) is None:

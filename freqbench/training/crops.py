@@ -29,15 +29,8 @@ KEYS = ("image", "label")
 def random_crop(roi: Shape, augmentation: Augmentation) -> Compose:
     """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
     flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
-    crop = RandCropByPosNegLabeld(
-        keys=KEYS,
-        label_key="label",
-        spatial_size=roi,
-        pos=1,
-        neg=1,
-        fg_indices_key="label_fg_indices",
-        bg_indices_key="label_bg_indices",
-    )
+    indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
+    crop = RandCropByPosNegLabeld(keys=KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
     square = roi[0] == roi[1]
     turns = [RandRotate90d(keys=KEYS, prob=augmentation.rotate90, max_k=3, spatial_axes=(0, 1))] if square else []
     return Compose(
@@ -79,8 +72,7 @@ class CropSampler:
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
         self._transform.set_random_state(seed=int(digest(["crop", self._seed, number]), 16) % 2**32)
         [crop] = self._transform(self._cases[order[position]])
-        found: dict[str, Any] = crop
-        return found
+        return dict(crop)
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):

@@ -58,11 +58,6 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     return Prepared(lists=lists, refs=refs, trainings=list(found.values()))
 
 
-def identities(job: TrainJob) -> dict[str, str]:
-    """Of each network by its name, 16 hex digits of all that shapes its weights; raises as `prepare`."""
-    return {training.model.name: training.identity for training in prepare(job).trainings}
-
-
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
     """The dataset that a job names, once for each role, with the role's list as its split."""
     if "name" not in job.dataset:
@@ -108,12 +103,12 @@ def _training(
     attack = _attack(model.attack, dataset, f"{place}: attack")
     quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
     choose_by = _choose_by(job.validation, quick, place)
-    mixing = [each.name for each in quick if each.needs_reference]
-    if mixing and len(refs["select"]) < 2:
-        raise UserError(
-            f"{place}: splits.select: expected two cases or more, as {mixing[0]} mixes with another case, got 1: "
-            "choose a longer list, or give validation.attack"
-        )
+    for each in quick:
+        if each.needs_reference and len(refs["select"]) < 2:
+            raise UserError(
+                f"{place}: splits.select: expected two cases or more, as {each.name} mixes with another case, got 1: "
+                "choose a longer list, or give validation.attack"
+            )
     if model.random_budget and attack is not None:
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
@@ -235,13 +230,10 @@ def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> s
 
 def _licence(dataset: Dataset) -> str:
     """What is known of the data that weights were made from."""
-    home = f" ({dataset.homepage})" if dataset.homepage else ""
+    source = f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}"
     if dataset.redistributable:
-        return f"learned from {dataset.name}{home}; nothing else is stated"
-    return (
-        f"learned from {dataset.name}{home}, whose volumes must not be passed on: ask its owners before you pass on "
-        "weights"
-    )
+        return f"{source}; nothing else is stated"
+    return f"{source}, whose volumes must not be passed on: ask its owners before you pass on weights"
 
 
 def _loaders() -> int:

@@ -5,7 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -107,6 +107,7 @@ def _train_one(
     progress: bool,
     said: set[Shape],
 ) -> TrainResult:
+    """Train a network, unless it is finished; `said` are the ROIs whose padding the user has been told of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
     key = _key(training)
@@ -197,15 +198,14 @@ def _measured(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null
         means = np.nanmean(scores, axis=0)
-    by_class = {name: None if np.isnan(mean) else float(mean) for name, mean in zip(class_names, means, strict=True)}
     result = TrainResult(
         name=training.model.name,
         path=path,
         dice_select=state.dice_select,
-        dice_attacked=None if math.isnan(state.dice_attacked) else state.dice_attacked,
-        dice_worst=None if math.isnan(state.dice_worst) else state.dice_worst,
+        dice_attacked=_unless_nan(state.dice_attacked),
+        dice_worst=_unless_nan(state.dice_worst),
         dice_test=mean_foreground(scores),
-        dice_test_classes=by_class,
+        dice_test_classes={name: _unless_nan(mean) for name, mean in zip(class_names, means.tolist(), strict=True)},
         seconds=state.seconds,
         steps=state.step,
         wait_share=state.waited / state.seconds if state.seconds else 0.0,
@@ -213,6 +213,10 @@ def _measured(
     found: dict[str, Any] = asdict(result)
     save_best(training, state, folder, {key: found[key] for key in found if key not in ("name", "path")})
     return result
+
+
+def _unless_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 @contextmanager
@@ -251,16 +255,13 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
 @contextmanager
 def _board(folder: str) -> Iterator[Any]:
     """TensorBoard's writer to `FOLDER/tensorboard`; None where it is not installed, or OUT is a URI."""
-    try:
+    writer = None
+    with suppress(ImportError):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield None
-        return
-    if not is_local(folder):
-        yield None
-        return
-    writer = SummaryWriter(f"{local_path(folder)}/tensorboard")
+
+        writer = SummaryWriter(f"{local_path(folder)}/tensorboard") if is_local(folder) else None
     try:
         yield writer
     finally:
-        writer.close()
+        if writer is not None:
+            writer.close()

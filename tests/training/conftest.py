@@ -7,6 +7,7 @@ import pytest
 
 from freqbench.core.config import validate
 from freqbench.training import TrainJob, train
+from freqbench.training.plan import prepare
 
 NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": [16, 16, 16]}
 PGD = {"name": "pgd", "eps": "4/255", "steps": 2}
@@ -35,6 +36,11 @@ def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
         "loaders": 0,
     }
     return validate(content | changes, TrainJob, where="tiny")
+
+
+def identities(job: TrainJob) -> dict[str, str]:
+    """Of each network by its name."""
+    return {training.model.name: training.identity for training in prepare(job).trainings}
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,9 @@ from toy_training import TRAINING, benchmark, training, write
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
-from freqbench.training import TrainJob, identities, link
+from freqbench.training import TrainJob, link
+
+from .conftest import identities
 
 
 @pytest.fixture(autouse=True)

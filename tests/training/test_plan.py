@@ -7,11 +7,11 @@ import pytest
 
 from freqbench.core.config import load
 from freqbench.core.errors import MissingDataError, UserError
-from freqbench.training import TrainJob, finished, identities, train
+from freqbench.training import TrainJob, finished, train
 from freqbench.training.loop import Training
 from freqbench.training.plan import job_lists, prepare
 
-from .conftest import AT, FGSM, NET, PGD, VAFT, job_of
+from .conftest import AT, FGSM, NET, PGD, VAFT, identities, job_of
 
 JOBS = Path(__file__).parents[2] / "jobs"
 VAFA = {**AT, "attack": VAFT["attack"]}

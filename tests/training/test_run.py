@@ -13,12 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from freqbench import models
-from freqbench.training import TrainJob, finished, identities, loop, run, train
+from freqbench.training import TrainJob, finished, loop, run, train
 from freqbench.training.plan import job_lists
 from freqbench.training.state import read_log
 from freqbench.training.validation import case_dice, mean_foreground
 
-from .conftest import AT, NET, VAFT, job_of
+from .conftest import AT, NET, VAFT, identities, job_of
 
 Trained = tuple[TrainJob, Path]
 

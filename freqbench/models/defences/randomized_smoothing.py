@@ -98,7 +98,7 @@ class RandomizedSmoothing(Defence):
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
 
     def vote(self, segment: Segment, image: Tensor, key: int) -> Vote:
-        """The prediction of a volume `[1, C, H, W, D]`, whose label maps `segment` gives; `key` is what the noise depends on."""
+        """The prediction of a volume `[1, C, H, W, D]`: `segment` gives label maps, noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
             volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))

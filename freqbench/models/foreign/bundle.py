@@ -6,6 +6,7 @@ by its key, unless the bundle is trusted: then MONAI's parser resolves it.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -187,19 +188,11 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     """The network of `network_def` with fresh weights, on the CPU or the meta device; refuses as `describe`."""
-    validate(dict(args), BundleArgs, path)
     config = _config(path)
     _network(config)
     where = f"{config.file}: network_def"
     if is_trusted():
-
-        def resolved() -> nn.Module:
-            found = config.parsed("network_def")
-            if not isinstance(found, nn.Module):
-                raise TypeError(f"expected a network, got {type(found).__name__}")
-            return found
-
-        return construct(where, resolved)
+        return construct(where, lambda: _as_network(config.parsed("network_def")))
     name = str(config.find("network_def::_target_"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
@@ -211,7 +204,6 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of `models/model.pt`, on the CPU: weights only, trusted or not."""
-    validate(dict(args), BundleArgs, path)
     return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
 
 
@@ -257,6 +249,12 @@ def _network(config: Config) -> _Network:
             )
     sizes = {name: config.value(f"network_def::{name}") for name in _Network.model_fields if name in definition}
     return validate(sizes, _Network, f"{config.file}: network_def")
+
+
+def _as_network(found: Any) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise TypeError(f"expected a network, got {type(found).__name__}")
+    return found
 
 
 def _class(where: str, name: str) -> Any:
@@ -341,11 +339,9 @@ def _usual(config: Config, id: str, name: str) -> bool:
     given = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
     match name:
         case "Orientation":
-            try:
-                axes_towards(str(given.get("axcodes")))
-            except ValueError:
-                return False
-            return True
+            with suppress(ValueError):
+                return bool(axes_towards(str(given.get("axcodes"))))
+            return False
         case "Spacing":
             mode = given.get("mode", "bilinear")
             return (mode if isinstance(mode, str) else next(iter(mode), None)) == "bilinear"

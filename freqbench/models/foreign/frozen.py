@@ -67,7 +67,7 @@ class Frozen(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Set the flag and nothing else: what a frozen network does was settled when it was saved."""
+        """Sets the flag alone: what a frozen network does was settled when it was saved."""
         self.training = mode
         return self
 
@@ -125,7 +125,6 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
     file that makes tensors on a named device stays bound to it.
     """
-    validate(dict(args), FrozenArgs, path)
     net, told = _load(path)
     return Frozen(net, path, singly=told.batch == 1)
 

@@ -140,7 +140,7 @@ class _Dataset(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What of a folder's two files matters to inference; `transpose`: the reader's array axes in the network's order."""
+    """What matters to inference in a folder's two files; `transpose`: the reader's axes in the network's order."""
 
     configuration: _Configuration
     architecture: _Architecture
@@ -245,17 +245,6 @@ def _content(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> _Plan:
-    trained = content.get("init_args")
-    name = trained.get("configuration") if isinstance(trained, Mapping) else None
-    if args.configuration and name and args.configuration != name:
-        raise UserError(
-            f"{path}: configuration is {args.configuration} here, but its checkpoint was trained as {name}: "
-            "leave it out"
-        )
-    return _read_plan(Path(path), str(args.configuration or name or "3d_fullres"))
-
-
 def _orientation(path: str, plan: _Plan) -> str:
     if plan.reader not in _ORIENTATIONS:
         raise UserError(
@@ -295,9 +284,8 @@ def _ct(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
     window = windows.pop()
     mean = tuple(channel.mean for channel in plan.channels)
     std = tuple(max(channel.std, 1e-8) for channel in plan.channels)
-    if plan.num_channels == 1:
-        return {"window": window}, {"scale": window, "mean": mean[0], "std": std[0]}
-    return {"window": window}, {"scale": window, "mean": mean, "std": std}
+    of_channels = {"mean": mean, "std": std} if plan.num_channels > 1 else {"mean": mean[0], "std": std[0]}
+    return {"window": window}, {"scale": window, **of_channels}
 
 
 def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
@@ -330,9 +318,16 @@ def _imported(where: str, target: str) -> Any:
         ) from None
 
 
-def _read_plan(folder: Path, name: str) -> _Plan:
-    """The plan of one configuration; what this reader does not know is refused."""
-    where = str(folder / "plans.json")
+def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> _Plan:
+    """The plan of the configuration that is asked for, or was trained; what this reader does not know is refused."""
+    folder, trained = Path(path), content.get("init_args")
+    trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
+    if args.configuration and trained_as and args.configuration != trained_as:
+        raise UserError(
+            f"{path}: configuration is {args.configuration} here, but its checkpoint was trained as {trained_as}: "
+            "leave it out"
+        )
+    name, where = str(args.configuration or trained_as or "3d_fullres"), str(folder / "plans.json")
     plans = validate(_renamed(read_object(folder / "plans.json")), _Plans, where)
     chosen = _inherited(where, plans.configurations, name)
     if chosen.get("previous_stage"):
@@ -415,9 +410,9 @@ def _dataset(path: Path) -> tuple[int, int]:
         for name, value in dataset.labels.items()
         if name != "ignore"
     }
-    if any(isinstance(value, list) for value in labels.values()):
-        region = next(name for name, value in labels.items() if isinstance(value, list))
-        raise UserError(f"{path}: expected labels that exclude each other, got the region {region}: not supported")
+    for name, value in labels.items():
+        if isinstance(value, list):
+            raise UserError(f"{path}: expected labels that exclude each other, got the region {name}: not supported")
     if sorted(labels.values(), key=str) != sorted(range(len(labels)), key=str):
         raise UserError(
             f"{path}: labels: expected each name with one of 0..{len(labels) - 1}, as nnU-Net v2 writes, got {labels}"
