@@ -112,4 +112,5 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
 
 def _ratio(above: Values, below: Values, in_label: Values) -> Values:
     """NaN where the label does not have the class."""
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=in_label > 0)
+    scores: Values = np.divide(above, below, out=np.full(len(above), np.nan), where=in_label > 0)
+    return scores

@@ -65,12 +65,6 @@ def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stay
     assert tuple(files.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
 
 
-def test_tied_layers_are_saved_under_both_names(tmp_path: Path) -> None:
-    weight = torch.rand(2)
-    save_checkpoint(tmp_path / "m.safetensors", {"a": weight, "b": weight}, {}, half=False)
-    assert same(files.read_state_dict(str(tmp_path / "m.safetensors")), {"a": weight, "b": weight})
-
-
 def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:
     """The same file with the module name of numpy 1 in its pickle; unzipped, as the name's length differs."""
     path = tmp_path / "m.pt"

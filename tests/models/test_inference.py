@@ -25,15 +25,6 @@ def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     assert starts == list(product((0, 4, 6), (0,), (0, 2)))
 
 
-@pytest.mark.parametrize("shape", [(7, 9, 4), (4, 4, 4), (2, 3, 5), (12, 8, 4)])
-def test_windows_cover_every_voxel_inside_the_volume(shape: tuple[int, int, int]) -> None:
-    seen = torch.zeros(shape)
-    for window in attack_windows(shape, (4, 4, 4)):
-        assert seen[window].shape == tuple(min(4, size) for size in shape)
-        seen[window] += 1
-    assert seen.min() == 1
-
-
 def test_prediction_may_become_labels_of_an_attack(tiny_unet: nn.Module) -> None:
     assert not predict(SegmentationModel(tiny_unet, ROI), torch.rand(1, *ROI)).is_inference()
 
@@ -71,7 +62,7 @@ def monais(predictor: Any, image: Tensor, settings: Inference, window_batch: int
 
 @pytest.mark.parametrize(
     ("overlap", "weighting"),
-    [(0.0, "constant"), (0.25, "gaussian"), (0.5, "constant"), (0.6, "gaussian"), (0.95, "constant")],
+    [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")],
 )
 def test_label_map_is_monais_on_all_voxels(small_net: nn.Module, weighting: Any, overlap: float) -> None:
     """Whichever axes are shorter than the window, and wherever a batch of windows passes from one slab to the next."""
@@ -90,15 +81,6 @@ def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     settings, image = Inference(overlap=0.6), noise((23, 9, 7))
     found = predict(SegmentationModel(net, SMALL_ROI, inference=settings), image, 5)
     assert torch.equal(found.long(), monais(net, image, settings, 5))
-
-
-def test_windows_disagree_so_that_settings_matter(small_net: nn.Module) -> None:
-    choices = [{}, {"overlap": 0.25}, {"weighting": "gaussian"}, {"mirror": "HWD"}, {"average": "probabilities"}]
-    found = [
-        predict(SegmentationModel(small_net, SMALL_ROI, inference=Inference(**choice)), noise((23, 9, 7)))
-        for choice in choices
-    ]
-    assert all(not torch.equal(one, other) for i, one in enumerate(found) for other in found[:i])
 
 
 def over_mirrors(net: nn.Module, axes: str, average: str) -> Any:
@@ -175,14 +157,11 @@ def test_more_classes_than_a_mask_holds_are_refused_in_one_line() -> None:
     assert predict(few, torch.ones(1, 2, 2, 2)).unique().tolist() == [255]
 
 
-def test_axes_to_mirror_are_some_of_three_in_any_order() -> None:
+def test_settings_that_cannot_be_are_refused() -> None:
     assert Inference(mirror="DH") == Inference(mirror="HD")
     for wrong in ("HX", "HH", "hw"):
         with pytest.raises(UserError, match=f"model: mirror: expected some of the axes HWD, each once, got '{wrong}'"):
             validate({"mirror": wrong}, Inference, "model")
-
-
-@pytest.mark.parametrize("overlap", [-0.1, 1.0])
-def test_overlap_is_less_than_a_window(overlap: float) -> None:
-    with pytest.raises(UserError, match="overlap: "):
-        validate({"overlap": overlap}, Inference, "model")
+    for overlap in (-0.1, 1.0):
+        with pytest.raises(UserError, match="overlap: "):
+            validate({"overlap": overlap}, Inference, "model")

@@ -146,11 +146,6 @@ def test_another_intensity_window_than_the_folders_asks_for_its_input_too(tmp_pa
     assert spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}}).input.scale == (-1, 1)
 
 
-def test_a_class_without_parameters_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^m: torch.nn:Identity: expected a network with parameters, found none"):
-        spec(trusted=True, arch="torch.nn:Identity", checkpoint="random")
-
-
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
     path = bundle_folder(tmp_path / "b")
     planned = spec(bundle=path)
