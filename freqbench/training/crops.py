@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from monai.transforms import (
     SpatialPadd,
 )
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, Shape
@@ -75,16 +76,9 @@ class CropSampler:
         return dict(crop)
 
 
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, sampler: CropSampler, batches: Sequence[Sequence[int]]) -> None:
-        self._sampler, self._batches = sampler, batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        images, labels = self._sampler.crops(self._batches[index])
-        return images, labels.to(torch.uint8)  # an eighth to hand over
+def _handed_over(sampler: CropSampler, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    images, labels = sampler.crops(numbers)
+    return images, labels.to(torch.uint8)  # an eighth to hand over
 
 
 @contextmanager
@@ -95,9 +89,10 @@ def loaded(
 
     Labels are uint8; `pinned`: in memory that CUDA copies from while it computes.
     """
-    loader = DataLoader(
-        _Batches(sampler, batches),
+    loader: DataLoader[Any] = DataLoader(
+        batches,  # type: ignore[arg-type]
         batch_size=None,
+        collate_fn=partial(_handed_over, sampler),
         num_workers=loaders,
         pin_memory=pinned,
         generator=torch.Generator(),  # the global one is left alone
