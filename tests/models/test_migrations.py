@@ -146,7 +146,14 @@ def test_unknown_migration_is_refused() -> None:
         ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
         ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
         ("swin_unetr", "swinunetr_monai1.3.2", "monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only")),
-        ("swin_unetr", "swinunetr_monai1.3.2", "none", None, ("1.5.0_output_only",)),
+        pytest.param(
+            "swin_unetr",
+            "swinunetr_monai1.3.2",
+            "none",
+            None,
+            ("1.5.0_output_only",),
+            marks=pytest.mark.integration,
+        ),
     ],
 )
 def test_a_file_of_a_release_is_resolved_loaded_and_gives_its_outputs(
