@@ -244,10 +244,6 @@ def test_model_id_of_today_stays() -> None:
     assert unet().model_id == "179a526b537af828"
 
 
-def test_default_roi_is_the_papers() -> None:
-    assert resolve(ModelEntry(name="m", arch="unet", checkpoint="random"), 14).roi == (96, 96, 96)
-
-
 def test_random_weights_are_asked_for_by_name_and_need_an_arch() -> None:
     with pytest.raises(UserError, match="m: the checkpoint does not say its architecture: give arch: unet, unetr"):
         resolve(ModelEntry(name="m", checkpoint="random"), 3)

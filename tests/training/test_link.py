@@ -72,21 +72,20 @@ def model(where: str = "job.yaml") -> ModelSpec:
     return expand(link.present(config.load(where, JobSpec), where)).cells[0].source
 
 
-def test_run_trains_what_the_job_names_and_nothing_else_then_attacks_it(folder: Path, capsys: Said) -> None:
+def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes_nothing(
+    folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = started(capsys)
     assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
     assert "1 of 1 records stored" in said
     assert [path.name for path in (folder / "runs" / "adv").iterdir()] == ["net"]
     (row,) = tiny.rows(folder / "runs" / "tiny").values()
     assert (row["target_model"], row["target_method"]) == ("'m0'", repr(model().method_id))
-
-
-def test_a_second_run_trains_and_computes_nothing(store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "fit", refuse)
     monkeypatch.setattr(evaluate, "attack_case", refuse)
-    said = started(capsys)
-    assert "training" not in said
-    assert said.splitlines()[-1].startswith("0 records in 0 s, 1 were there before")
+    again = started(capsys)
+    assert "training" not in again
+    assert again.splitlines()[-1].startswith("0 records in 0 s, 1 were there before")
 
 
 def test_a_changed_training_job_is_trained_anew_and_is_another_model(store: Path, capsys: Said) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from freqbench.core.config import load
-from freqbench.core.errors import MissingDataError, UserError
-from freqbench.training import TrainJob, finished, train
+from freqbench.core.errors import UserError
+from freqbench.training import TrainJob, train
 from freqbench.training.loop import Training
-from freqbench.training.plan import job_lists, prepare
+from freqbench.training.plan import prepare
 
 from .conftest import AT, FGSM, NET, PGD, VAFT, identities, job_of
 
@@ -142,18 +142,6 @@ def test_the_packaged_jobs_are_valid(name: str) -> None:
 def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded() -> None:
     splits = {"train": "train", "select": "test", "test": "test", "selected_on_test": True}
     assert planned(job_of(splits=splits))["net"].record["splits"] == splits
-
-
-def test_a_split_beside_the_lists_is_ignored() -> None:
-    job = job_of(dataset={"name": "phantom", "split": "validation"})
-    assert [dataset.split for dataset in job_lists(job).values()] == ["train", "validation", "test"]
-
-
-def test_data_that_are_not_here_are_said_to_be_missing() -> None:
-    job = job_of(dataset={"name": "ct", "loader": "decathlon", "root": "nowhere"})
-    for ask in (identities, finished):
-        with pytest.raises(MissingDataError, match=r"nowhere/dataset\.json"):
-            ask(job)
 
 
 NO_ATTACK = r"validation.attack: expected an attack \{name: ..., ...\}, own, or a list of these, got "

@@ -104,13 +104,6 @@ def test_one_checkpoint_stands_in_a_job_as_often_as_its_defences_differ() -> Non
         expanded(small(models=[*models, entry(name="again", defence=BITS)]))
 
 
-def test_a_plan_counts_the_passes_of_every_draw() -> None:
-    models = [entry(name="plain"), entry(name="smoothed", defence=SMOOTHING | {"eot": 5})]
-    _, grid = expanded(small(models=models))
-    passes = {unit.cell.source.name: unit.passes for unit in grid.units()}
-    assert passes["smoothed"] == 5 * passes["plain"]
-
-
 def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
     models = [entry(name="plain", checkpoint="random:3"), entry(name="bits", checkpoint="random:3", defence=BITS)]
     made = config.validate(job(models=models), JobSpec, "job.yaml")
