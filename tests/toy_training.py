@@ -54,6 +54,6 @@ def take_part(rank: int, size: int, job: dict[str, Any], out: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=size)
     prepared = prepare(TrainJob.model_validate(job), out)
     (training,) = prepared.trainings
-    train, select = ([prepared.lists[role].load(ref) for ref in prepared.refs[role]] for role in ("train", "select"))
-    fit(training, train, select, f"{out}/{training.model.name}", lambda state: None, Team(rank=rank, size=size))
+    cases, folder = [prepared.cases(role) for role in ("train", "select")], f"{out}/{training.model.name}"
+    fit(training, *cases, folder, lambda state: None, Team(rank=rank, size=size))
     torch.distributed.destroy_process_group()

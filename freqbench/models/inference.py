@@ -1,7 +1,6 @@
 """Slides windows over whole volumes: the tiling that is attacked, predictions slab by slab, logits with a gradient."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -13,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
 from freqbench.models.defences.base import draw_seed
-from freqbench.models.defences.randomized_smoothing import Vote
+from freqbench.models.defences.randomized_smoothing import Prediction
 from freqbench.models.settings import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel
 
@@ -69,14 +68,6 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     return weights[model.inside(scores.shape[2:])]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """A label map, uint8 `[H, W, D]`, and of randomised smoothing the vote behind it, with what is certified."""
-
-    labels: Tensor
-    vote: Vote | None = None
-
-
 def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Prediction:
     """What a model says of a volume: one sliding window, or of randomised smoothing the vote of many.
 
@@ -96,10 +87,9 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
         return Prediction(labels=_stitched(model, volume, window_batch, case))
-    vote = model.smoothing.vote(
+    return model.smoothing.vote(
         lambda noisy: _stitched(model, noisy, window_batch, case), volume, draw_seed("prediction", case)
     )
-    return Prediction(labels=vote.labels, vote=vote)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:

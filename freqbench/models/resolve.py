@@ -22,7 +22,7 @@ from freqbench.models.networks import architectures
 from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference, InputAdapter
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
-from freqbench.models.wrapper import DefendedModel, MeanOfProbabilities, SegmentationModel
+from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
 
 DEFAULT_ROI: Shape = (96, 96, 96)
 
@@ -138,7 +138,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     """
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
-        return _behind_defence(spec, MeanOfProbabilities(members)).to(device).eval()
+        return _wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
     given = spec.checkpoint
     if not spec.is_random:
         # From here on the files that were looked at, whatever is put in their place meanwhile.
@@ -154,8 +154,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(_weights(spec, net.state_dict()))
     net.requires_grad_(False)
-    model = _behind_defence(spec, net, precision=precision, compile=compile, adapter=spec.input)
-    return model.to(device).eval()
+    return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
 
 def skeleton(spec: ModelSpec) -> nn.Module:
@@ -324,10 +323,9 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
     return draft
 
 
-def _behind_defence(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
-    if spec.defence is None:
-        return SegmentationModel(net, spec.roi, inference=spec.inference, **settings)
-    return DefendedModel(net, spec.roi, spec.defence, spec.adaptive, inference=spec.inference, **settings)
+def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+    around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
+    return SegmentationModel(net, spec.roi, **around, **settings)
 
 
 def _located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
@@ -366,7 +364,8 @@ def _network(spec: ModelSpec) -> nn.Module:
         cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module)
         if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
             raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
-        return architectures.build_class(cls, spec.args, seed)
+        with architectures.seeded(seed), architectures.refusing(f"{cls.__name__} refuses its args", (Exception,)):
+            return cls(**spec.args)
     roi, extra = spec.network_roi, _migration(spec).extra
     return architectures.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)
 

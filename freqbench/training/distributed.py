@@ -63,9 +63,8 @@ def _work(config: dict[str, Any]) -> None:
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())
     prepared = prepare(job, out, [name])
     [training] = (each for each in prepared.trainings if each.model.name == name)
-    train, select = ([prepared.lists[role].load(ref) for ref in prepared.refs[role]] for role in ("train", "select"))
     try:
-        fit(training, train, select, join(out, name), lambda state: None, team)
+        fit(training, prepared.cases("train"), prepared.cases("select"), join(out, name), lambda state: None, team)
     except UserError as error:  # all workers raise it at the same step: to start again would end there again
         ray.train.report({"error": str(error)})
 

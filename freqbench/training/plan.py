@@ -12,7 +12,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.storage import join
-from freqbench.core.types import CaseRef
+from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.grid import attack_identity
 from freqbench.job.schema import attack_of, build_dataset
@@ -35,6 +35,10 @@ class Prepared:
     lists: dict[str, Dataset]
     refs: dict[str, tuple[CaseRef, ...]]
     trainings: list[Training]
+
+    def cases(self, role: str) -> list[Case]:
+        """The cases of a role, loaded."""
+        return [self.lists[role].load(ref) for ref in self.refs[role]]
 
 
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:

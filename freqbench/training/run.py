@@ -81,12 +81,7 @@ def train(
     if job.threads:
         torch.set_num_threads(job.threads)
     prepared = prepare(job, out, only)
-
-    @cache
-    def cases(role: str) -> list[Case]:
-        return [prepared.lists[role].load(ref) for ref in prepared.refs[role]]
-
-    said: set[Shape] = set()
+    cases, said = cache(prepared.cases), set[Shape]()
     names = prepared.lists["test"].class_names
     return [_train_one(job, training, names, cases, out, progress, said) for training in prepared.trainings]
 

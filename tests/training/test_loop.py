@@ -29,7 +29,7 @@ def run(folder: Path, seen: Callable[[State], None] = lambda state: None, **chan
     """Train the first network of the tiny job in a folder; keywords change the job."""
     prepared = prepare(job_of(**changes), str(folder))
     for role in ("train", "select"):
-        CASES.setdefault(role, [prepared.lists[role].load(ref) for ref in prepared.refs[role]])
+        CASES.setdefault(role, prepared.cases(role))
     return fit(prepared.trainings[0], CASES["train"], CASES["select"], str(folder), seen)
 
 

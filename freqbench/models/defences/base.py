@@ -53,8 +53,8 @@ class Defence(Strict):
 
     @property
     def draws(self) -> int:
-        """Network passes of one window whenever an adaptive attacker asks."""
-        return 1
+        """Network passes of one window whenever an adaptive attacker asks: `eot` of a random defence."""
+        return int(getattr(self, "eot", 1))
 
     @property
     def predictions(self) -> int:

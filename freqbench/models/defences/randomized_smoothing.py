@@ -15,18 +15,18 @@ Segment = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vote:
-    """What a smoothed model says of a volume.
+class Prediction:
+    """What a model says of a volume.
 
     Attributes:
-        labels: the class of most votes of each voxel, the lowest of equal ones, uint8 `[H, W, D]`.
-        certified: the voxels whose class is certified, bool `[H, W, D]`; the others abstain.
+        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes of each voxel, the lowest of equal ones.
+        certified: the voxels whose class is certified, bool `[H, W, D]`; the others abstain. None: nobody asked.
         radius: Euclidean norm of the changes of the volume that the certificate holds for.
     """
 
     labels: Tensor
-    certified: Tensor
-    radius: float
+    certified: Tensor | None = None
+    radius: float = 0.0
 
 
 class RandomizedSmoothing(Defence):
@@ -84,11 +84,6 @@ class RandomizedSmoothing(Defence):
         return self.sigma * NormalDist().inv_cdf(self.tau)
 
     @property
-    def draws(self) -> int:
-        """As many as are averaged."""
-        return self.eot
-
-    @property
     def predictions(self) -> int:
         """One a noisy volume."""
         return self.selection_samples + self.samples
@@ -97,7 +92,7 @@ class RandomizedSmoothing(Defence):
         """Windows under noise: what an attacker looks at. A prediction is `vote`."""
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
 
-    def vote(self, segment: Segment, image: Tensor, key: int) -> Vote:
+    def vote(self, segment: Segment, image: Tensor, key: int) -> Prediction:
         """The prediction of a volume `[1, C, H, W, D]`: `segment` gives label maps, noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
@@ -109,7 +104,7 @@ class RandomizedSmoothing(Defence):
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
         for k, own in enumerate(votes):
             agreeing = torch.where(guess == k, own, agreeing)
-        return Vote(
+        return Prediction(
             labels=_majority(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
             radius=self.radius,

@@ -246,11 +246,6 @@ class RandomResizePad(Defence):
         zooms = [self._drawn(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
         return _each(Zoom.zoom, zooms, images), partial(_each, Zoom.undo, zooms)
 
-    @property
-    def draws(self) -> int:
-        """As many as are averaged."""
-        return self.eot
-
     def _drawn(self, window: Tensor, seed: int) -> Zoom | None:
         ratio, *place = torch.rand(4, generator=generator(seed), dtype=torch.float64).tolist()
         return Zoom.of(window, self.smallest + (1 - self.smallest) * ratio, place)

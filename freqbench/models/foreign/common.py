@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from freqbench.core import storage
@@ -15,7 +14,7 @@ from freqbench.core.documents import json_of, yaml_of
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.networks.architectures import REFUSALS, SchedulesOnCPU, one_line
+from freqbench.models.networks.architectures import refusing, seeded
 from freqbench.models.settings import AXES, InputAdapter
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
@@ -89,16 +88,6 @@ def in_volume_order(axes: str, values: Sequence[float]) -> tuple[float, float, f
 
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` returns, its fresh weights those of seed 0; the global random state is left as found.
-
-    A UserError that begins with `where` if it refuses its arguments.
-    """
-    # Innermost, so that drop-path schedules are numbers on the meta device too.
-    with torch.random.fork_rng(devices=[]), SchedulesOnCPU():
-        torch.default_generator.manual_seed(0)
-        try:
-            return make()
-        except UserError:
-            raise
-        except REFUSALS as error:
-            raise UserError(f"{where} does not fit its class: {one_line(error)}") from None
+    """What `make` returns, its fresh weights those of seed 0; a UserError if it refuses its arguments."""
+    with seeded(0), refusing(f"{where} does not fit its class"):
+        return make()

@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -144,19 +145,19 @@ def build(
     Raises:
         UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return _construct(arch, num_classes, roi, args, num_channels, extra)
-
-
-def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """A network of another package with fresh weights, on the CPU; a UserError if its class refuses the arguments."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        try:
-            net: nn.Module = cls(**args)
-        except Exception as error:  # third-party code may raise whatever it likes
-            raise UserError(f"{cls.__name__} refuses its args: {one_line(error)}") from error
+    complete = complete_args(arch, args)
+    for name in complete.keys() & extra.keys():
+        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
+    architecture = MODELS[arch]
+    known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
+    fixed = {name: known[name] for name in architecture.filled_in}
+    cls = _class_of(architecture)
+    with seeded(seed), refusing(f"{arch}: {cls.__name__} refuses its args"):
+        if "img_size" in fixed:
+            _check_roi(arch, roi, architecture.multiple(complete))
+        net: nn.Module = cls(**fixed, **complete, **extra)
+        multiple = architecture.multiple(complete)
+    _check_roi(arch, roi, multiple)
     return net
 
 
@@ -169,8 +170,27 @@ def skeleton(
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     """The network of `build` on the meta device: shapes and keys without memory or computing."""
-    with torch.device("meta"), SchedulesOnCPU():
-        return _construct(arch, num_classes, roi, args, num_channels, extra).eval()
+    with torch.device("meta"):
+        return build(arch, num_classes, roi, args, 0, num_channels, extra).eval()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within, weights are drawn from a seed, also on the meta device; the global random state is left as found."""
+    with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+    """What a third-party class raises within becomes one line that begins with the complaint."""
+    try:
+        yield
+    except UserError:
+        raise
+    except refusals as error:
+        raise UserError(f"{complaint}: {one_line(error)}") from error
 
 
 def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
@@ -191,7 +211,7 @@ def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels:
         raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
 
 
-class SchedulesOnCPU(TorchFunctionMode):
+class _SchedulesOnCPU(TorchFunctionMode):
     """Keeps `torch.linspace` off the meta device: SwinUNETR's constructor reads its drop-path schedule as numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -199,28 +219,6 @@ class SchedulesOnCPU(TorchFunctionMode):
         if func is torch.linspace:
             kwargs.setdefault("device", "cpu")
         return func(*args, **kwargs)
-
-
-def _construct(
-    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int, extra: Mapping[str, Any]
-) -> nn.Module:
-    complete = complete_args(arch, args)
-    for name in complete.keys() & extra.keys():
-        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
-    architecture = MODELS[arch]
-    known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
-    fixed = {name: known[name] for name in architecture.filled_in}
-    try:
-        if "img_size" in fixed:
-            _check_roi(arch, roi, architecture.multiple(complete))
-        net: nn.Module = _class_of(architecture)(**fixed, **complete, **extra)
-        multiple = architecture.multiple(complete)
-    except UserError:
-        raise
-    except REFUSALS as error:
-        raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {one_line(error)}") from None
-    _check_roi(arch, roi, multiple)
-    return net
 
 
 def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:

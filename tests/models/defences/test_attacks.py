@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.identity import window_generator
-from freqbench.models import DefendedModel
+from freqbench.models import SegmentationModel
 from freqbench.models.defences import defence_of
 
 SIDE = 12
@@ -38,7 +38,7 @@ class Net(nn.Module):
 def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -> None:
     """With draws, and where no gradient comes through: 0 / 0 would be no volume."""
     content, adaptive = DEFENCES[kind]
-    model = DefendedModel(Net(), (SIDE,) * 3, defence_of(content), adaptive).eval()
+    model = SegmentationModel(Net(), (SIDE,) * 3, defence=defence_of(content), adaptive=adaptive).eval()
     images = torch.rand(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     labels = (images > 0.5).long()
     attack = make(name, **EXAMPLES[name])

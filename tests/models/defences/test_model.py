@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
-from freqbench.models import DefendedModel, SlidingWindowModel, predict, prediction
+from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
 from freqbench.models.settings import Inference, InputAdapter
 
@@ -35,8 +35,8 @@ class Recorder(nn.Module):
 
 def defended(
     content: dict[str, Any], net: nn.Module | None = None, adaptive: bool = True, **kinds: Any
-) -> DefendedModel:
-    return DefendedModel(net or Recorder(), ROI, defence_of(content), adaptive, **kinds).eval()
+) -> SegmentationModel:
+    return SegmentationModel(net or Recorder(), ROI, defence=defence_of(content), adaptive=adaptive, **kinds).eval()
 
 
 def images(*shape: int) -> Tensor:
@@ -70,7 +70,7 @@ def test_predictions_see_the_defence_too_and_mirror_images_of_it() -> None:
 def test_an_adaptive_attacker_follows_the_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
     model = defended({**content, "eot": 3})
     x = images(2, 1, *ROI)
-    single = DefendedModel(model.net, ROI, defence_of({**content, "eot": 1}))
+    single = SegmentationModel(model.net, ROI, defence=defence_of({**content, "eot": 1}))
     shown: list[Tensor] = model.net.shown
     logits = model(x, keys=[1, 2])
     assert len(shown) == model.passes == 3
@@ -168,5 +168,4 @@ def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
     first, second = net.shown[0][:2]
     torch.testing.assert_close(first[:, 4:], second[:, :4], rtol=0, atol=0)
     assert first.any()
-    assert found.vote is not None
-    assert found.vote.radius == pytest.approx(0.3 * 0.6744897501960817)
+    assert found.radius == pytest.approx(0.3 * 0.6744897501960817)
