@@ -30,9 +30,10 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
     >>> attack_windows((10, 4, 4), (4, 4, 8))[-1]
     (slice(6, 10, None), slice(0, 4, None), slice(0, 4, None))
     """
-    return _windows(shape, roi, 0.0)
+    return sliding_windows(shape, roi, 0.0)
 
 
+@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
 def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE.overlap) -> tuple[Window, ...]:
     """The windows that `predict` runs, MONAI's: as `attack_windows`, but each over a part of its neighbour.
 
@@ -41,11 +42,6 @@ def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE
     >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
     [0, 2, 4, 6]
     """
-    return _windows(shape, roi, overlap)
-
-
-@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
-def _windows(shape: Shape, roi: Shape, overlap: float) -> tuple[Window, ...]:
     axes = []
     for size, wanted in zip(shape, roi, strict=True):
         length = min(size, wanted)

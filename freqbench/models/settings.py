@@ -18,8 +18,7 @@ class Inference(Strict):
     Attributes:
         overlap: the part of a window, along each axis, that the next one covers again, in [0, 1).
         weighting: `constant`: all voxels of a window count alike; `gaussian`: those near its centre more (MONAI's
-            importance map, exp(-z^2 / 2) of the distance z from the centre in sigmas of an eighth of the window, as
-            nnU-Net has it).
+            importance map with sigmas of an eighth of the window, as nnU-Net has it).
         mirror: axes of the volume, some of `HWD`, over which each window is also shown mirrored: `HWD` makes eight
             passes of every window. For predictions only: attacks run plain forward passes.
         average: what is averaged over mirror images and overlapping windows: `logits`, as MONAI and nnU-Net v2 do

@@ -27,9 +27,8 @@ class Row:
         step: optimizer steps done.
         lr: learning rate of the last one.
         loss: mean since the row before; then its terms on clean and attacked crops and the weighted consistency.
-        dice_select: mean foreground Dice on the select list.
-        dice_attacked: the same under the attacks of the validation, the mean over them.
-        dice_worst: the same, of each case the lowest under any of them.
+        dice_select: mean foreground Dice on the select list; then under the attacks of the validation, the mean over
+            them, and of each case the lowest under any of them.
     """
 
     step: int

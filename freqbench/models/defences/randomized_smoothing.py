@@ -44,17 +44,15 @@ class RandomizedSmoothing(Defence):
     .. math:: p_i = P\bigl(\mathrm{Bin}(n, \tau) \ge n_i\bigr)
 
     and Holm's step-down procedure over all N voxels of the volume certifies those that it rejects: with probability 1 -
-    alpha or more all certificates of a volume hold at once. The other voxels abstain. A sample is one noise for the
-    whole volume, not one for each window: windows overlap, and with noises of their own a change would count as often
-    as windows hold it, so that R would be too large. The noise depends on the case and the sample's number, the same
-    for the clean and the adversarial volume; noisy volumes are not clamped.
+    alpha or more all certificates of a volume hold at once. The other voxels abstain; labels for DSC and the like are
+    the majority of the `samples` votes all the same. A sample is one noise for the whole volume, not one for each
+    window: windows overlap, and with noises of their own a change would count as often as windows hold it, so that R
+    would be too large. The noise depends on the case and the sample's number, the same for the clean and the
+    adversarial volume; noisy volumes are not clamped.
 
     An attacker follows the mean of the softmax over `eot` fresh noises of its own at every step (SmoothAdv, Salman et
     al., NeurIPS 2019, arXiv:1906.04584; expectation over transformations, Athalye et al., ICML 2018, arXiv:1802.00420);
     one with `adaptive: false` follows one noise, the same at every step.
-
-    Labels for DSC and the like are the majority of the `samples` votes, whether they abstain or not: what is certified
-    agrees with them.
 
     Attributes:
         sigma: standard deviation of the noise on the [0, 1] scale.
