@@ -102,10 +102,7 @@ def test_it_is_predicted_as_its_members_are_or_as_it_says() -> None:
         ({"ensemble": ["a"]}, r"models\[2\].ensemble: .* at least 2"),
         ({"arch": "unet"}, r"models\[2\]: expected an ensemble without arch: that is its members' own"),
         ({"roi": ROI}, r"models\[2\]: expected an ensemble without roi"),
-        (
-            {"checkpoint": "random"},
-            r"models\[2\]: expected one of checkpoint, bundle and ensemble, got checkpoint and ens",
-        ),
+        ({"checkpoint": "random"}, r"models\[2\]: expected one of checkpoint, .*, got checkpoint and ensemble"),
     ],
 )
 def test_an_ensemble_that_cannot_be_is_one_line(entry: dict[str, Any], message: str) -> None:

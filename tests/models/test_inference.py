@@ -1,7 +1,7 @@
 """Windows and whole-volume prediction, against MONAI's inferer and by counting."""
 
 from copy import deepcopy
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -83,21 +83,14 @@ def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     assert torch.equal(found.long(), monais(net, image, settings, 5))
 
 
-def over_mirrors(net: nn.Module, axes: str, average: str) -> Any:
-    """The mean over all mirror images of a padded window, one explicit flip after the other."""
+def over_mirrors(net: nn.Module, mirror: str, average: str) -> Any:
+    """The mean over all mirror images of a padded window."""
+    axes = [2 + "HWD".index(axis) for axis in mirror]
+    sets = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def predictor(windows: Tensor) -> Tensor:
-        passes = []
-        for chosen in product(*[(None, {"H": 2, "W": 3, "D": 4}[axis]) for axis in axes]):
-            flips = [dim for dim in chosen if dim is not None]
-            image = windows
-            for dim in flips:
-                image = image.flip(dim)
-            scores = net(image)
-            for dim in flips:
-                scores = scores.flip(dim)
-            passes.append(scores.softmax(1) if average == "probabilities" else scores)
-        return torch.stack(passes).mean(0)
+        passes = [net(windows.flip(chosen)).flip(chosen) for chosen in sets]
+        return torch.stack([each.softmax(1) if average == "probabilities" else each for each in passes]).mean(0)
 
     return predictor
 

@@ -16,6 +16,7 @@ from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, recognise
 from freqbench.models.networks.architectures import skeleton
 
+HEAVY = pytest.mark.integration
 NETS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "unet": ((32, 32, 32), {"channels": [4, 8, 16, 32, 64], "strides": [2, 2, 2, 2], "num_res_units": 2}),
     "unetr": ((32, 32, 32), {"feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}),
@@ -139,14 +140,7 @@ def test_unknown_migration_is_refused() -> None:
         ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
         ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
         ("swin_unetr", "swinunetr_monai1.3.2", "monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only")),
-        pytest.param(
-            "swin_unetr",
-            "swinunetr_monai1.3.2",
-            "none",
-            None,
-            ("1.5.0_output_only",),
-            marks=pytest.mark.integration,
-        ),
+        pytest.param(*("swin_unetr", "swinunetr_monai1.3.2", "none", None, ("1.5.0_output_only",)), marks=HEAVY),
     ],
 )
 def test_a_file_of_a_release_is_resolved_loaded_and_gives_its_outputs(

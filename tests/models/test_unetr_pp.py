@@ -1,9 +1,6 @@
 """UNETR++: the authors' keys and, under weights from a formula, the authors' outputs."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +77,12 @@ def golden_input(size: Shape) -> Tensor:
     return torch.from_numpy(0.5 + 0.5 * np.sin(0.05 * d + 0.07 * h + 0.09 * w + 0.3)).float()[None, None]
 
 
-@contextmanager
-def watched(net: nn.Module, places: dict[str, str]) -> Iterator[dict[str, Tensor]]:
-    """What the modules at these places give, by name."""
+def watched(net: nn.Module, places: dict[str, str]) -> dict[str, Tensor]:
+    """What the modules at these places give from now on, by name."""
     seen: dict[str, Tensor] = {}
-
-    def keep(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        seen[name] = output
-
-    handles = [
-        net.get_submodule(place).register_forward_hook(partial(keep, name))  # type: ignore[arg-type]
-        for name, place in places.items()
-    ]
-    yield seen
-    for handle in handles:
-        handle.remove()
+    for name, place in places.items():
+        net.get_submodule(place).register_forward_hook(lambda *io, name=name: seen.update({name: io[2]}))
+    return seen
 
 
 def summary(activation: Tensor) -> npt.NDArray[np.float64]:
@@ -113,7 +101,8 @@ def test_all_that_flows_through_the_network_is_the_authors(arrays: Path, configu
     entries = contents(arrays, configuration)["entries"]
     net.load_state_dict({key: filled(i, key, shape, dtype) for i, (key, shape, dtype) in enumerate(entries)})
     assert isinstance(net, UNETRPP)
-    with torch.no_grad(), watched(net, ENCODER | DECODER) as seen:
+    seen = watched(net, ENCODER | DECODER)
+    with torch.no_grad():
         heads = {"logits": net(golden_input(size))}
         heads |= {"ds2": net.out2(seen["decoder3"]), "ds3": net.out3(seen["decoder4"])}
     expected = dict(np.load(arrays / "models" / f"unetr_pp_{configuration}_hash.npz"))

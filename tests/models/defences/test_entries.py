@@ -73,16 +73,10 @@ def test_a_defence_goes_around_an_ensemble_and_around_its_members() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"defence": {"name": "bit_dept", "bits": 3}},
-            r"defence: unknown defence 'bit_dept'\. Did you mean 'bit_depth'",
-        ),
+        ({"defence": {"name": "bit_dept"}}, r"defence: unknown defence 'bit_dept'\. Did you mean 'bit_depth'"),
         ({"defence": BITS | {"bit": 3}}, r"defence: bit_depth: unknown key 'bit'\. Did you mean 'bits'"),
         ({"defence": {"name": "bit_depth"}}, "defence: bit_depth: bits: required, but not given"),
-        (
-            {"defence": {"name": "bit_depth", "bits": 0}},
-            "defence: bit_depth: bits: .*greater than or equal to 1, got 0",
-        ),
+        ({"defence": BITS | {"bits": 0}}, "defence: bit_depth: bits: .*greater than or equal to 1, got 0"),
         ({"defence": "bit_depth"}, r"defence: expected a mapping with a name, .*got 'bit_depth'"),
         ({"defence": SMOOTHING | {"tau": 0.4}}, "tau: .*greater than or equal to 0.5"),
         ({"adaptive": False}, "expected adaptive: false beside a defence, got none"),
