@@ -20,9 +20,10 @@ from freqbench.training.plan import prepare
 from freqbench.training.recipe import Schedule
 from freqbench.training.state import State
 
-from .conftest import FGSM, NET, VAFT, job_of
+from .conftest import AT, FGSM, NET, VAFT, job_of
 
 CASES: dict[str, list[Case]] = {}
+ARM = {**AT, **NET, "objective": "vaft", "attack": FGSM, "start": "scratch"}
 
 
 def run(folder: Path, seen: Callable[[State], None] = lambda state: None, **changes: Any) -> State:
@@ -182,8 +183,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
 def test_crops_in_parts_give_the_gradient_of_all(tmp_path: Path, gradients: list[list[Tensor]]) -> None:
     """Without the consistency, whose released form is a ratio over what goes through the network at once."""
     for name, accumulate in (("whole", 1), ("parts", 2)):
-        model = {**VAFT, **NET, "frequency_consistency": None, "start": "scratch", "accumulate": accumulate}
-        run(tmp_path / name, models=[model], steps=1, warmup_steps=0)
+        run(tmp_path / name, models=[ARM], accumulate=accumulate, steps=1, warmup_steps=0)
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
@@ -194,9 +194,8 @@ def test_a_gradient_is_clipped_to_its_norm(tmp_path: Path, gradients: list[list[
 
 
 def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
-    model = {**VAFT, **NET, "start": "scratch"}
     whole, half = (
-        run(tmp_path / precision, models=[model], precision=precision, steps=1, warmup_steps=0).net.state_dict()
+        run(tmp_path / precision, models=[ARM], precision=precision, steps=1, warmup_steps=0).net.state_dict()
         for precision in ("fp32", "bf16")
     )
     assert {tensor.dtype for tensor in half.values()} == {torch.float32}
