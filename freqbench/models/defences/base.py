@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from freqbench.core.config import Strict
 from freqbench.core.identity import digest
@@ -46,10 +45,8 @@ class Defence(Strict):
                 approximation, BPDA).
         """
         if adaptive and not self.is_smooth:
-            images = straight_through(images, self.filtered(images.detach()))
-        else:
-            images = self.filtered(images)
-        return images, unchanged
+            return self.filtered(images.detach()) + (images - images.detach()), unchanged
+        return self.filtered(images), unchanged
 
     @property
     def draws(self) -> int:
@@ -79,20 +76,3 @@ def generator(seed: int) -> torch.Generator:
 def unchanged(logits: Tensor) -> Tensor:
     """Logits that stand on the grid of the windows already."""
     return logits
-
-
-def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """`value`, whose gradient goes to `x` as if it were `x` itself."""
-    passed: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
-    return passed
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return upstream, None
