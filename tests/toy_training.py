@@ -46,9 +46,8 @@ def take_part(rank: int, size: int, job: dict[str, Any], out: str) -> None:
     import torch
 
     from freqbench.training import TrainJob
-    from freqbench.training.loop import fit
+    from freqbench.training.loop import Team, fit
     from freqbench.training.plan import prepare
-    from freqbench.training.team import Team
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=size)

@@ -18,11 +18,10 @@ from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.core.errors import UserError
 from freqbench.core.storage import is_local, join, local_path
-from freqbench.training.loop import fit
+from freqbench.training.loop import Team, fit
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import Row, read_log
-from freqbench.training.team import Team
 
 MAX_FAILURES = 8
 WATCH_S = 2.0

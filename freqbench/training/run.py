@@ -22,11 +22,10 @@ from freqbench.core.machine import versions
 from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
-from freqbench.training.loop import Seen, Trainer, Training, fit, save_best
+from freqbench.training.loop import ALONE, Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import BEST, Row, State
-from freqbench.training.team import ALONE
 from freqbench.training.validation import case_dice, mean_foreground
 
 RESULT = "training.json"

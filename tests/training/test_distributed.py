@@ -15,10 +15,9 @@ import toy_training
 import yaml
 
 from freqbench.training import train
-from freqbench.training.loop import Trainer
+from freqbench.training.loop import Team, Trainer
 from freqbench.training.recipe import Schedule
 from freqbench.training.state import Row, read_log
-from freqbench.training.team import Team
 
 from .conftest import AT, NET, job_of
 
