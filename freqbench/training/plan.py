@@ -19,12 +19,12 @@ from freqbench.job.schema import attack_of, build_dataset
 from freqbench.models.checkpoints import record
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
-from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation, suffix
+from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
 from freqbench.training.state import BEST
 
 ROLES = ("train", "select", "test")
 TAUGHT_BY = ("train", "select")
-LATER = ("accumulate", "clip_norm", "precision")  # in a record only where a job asks for something else
+LATER = ("accumulate", "clip_norm", "precision")
 Refs = Mapping[str, Sequence[CaseRef]]
 
 
@@ -139,6 +139,8 @@ def _training(
         origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
+    # Processes that keep up with a step: one beside a CPU, up to four beside a GPU.
+    enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
     training = Training(
         model=model,
         schedule=job.schedule(model),
@@ -158,7 +160,7 @@ def _training(
             "licence": job.licence or _licence(dataset),
         },
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
-        loaders=_loaders() if job.loaders == "auto" else job.loaders,
+        loaders=enough if job.loaders == "auto" else job.loaders,
     )
     models.resolve(training.entry("random"), num_classes)
     return training
@@ -166,6 +168,9 @@ def _training(
 
 def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
     """What a stored file says of a training before it ran."""
+    # Later fields are left out where nothing asks for them, so that identities of earlier files stay.
+    schedule = job.schedule(model)
+    early = schedule.model_dump(exclude={"max_minutes", *LATER})
     found: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
@@ -175,7 +180,7 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
         "seed": job.seed,
         "threads": job.threads,
-        "schedule": _of_schedule(job.schedule(model)),
+        "schedule": early | schedule.model_dump(include=set(LATER), exclude_defaults=True),
         "augmentation": job.augmentation.model_dump(),
     }
     if attack is None:
@@ -187,12 +192,6 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "random_budget": model.random_budget,
         "frequency_consistency": consistency.model_dump() if consistency else None,
     }
-
-
-def _of_schedule(schedule: Schedule) -> dict[str, Any]:
-    """What a record holds of a schedule, so that identities of earlier files stay."""
-    found = schedule.model_dump(exclude={"max_minutes", *LATER})
-    return found | schedule.model_dump(include=set(LATER), exclude_defaults=True)
 
 
 def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:
@@ -238,8 +237,3 @@ def _licence(dataset: Dataset) -> str:
     if dataset.redistributable:
         return f"{source}; nothing else is stated"
     return f"{source}, whose volumes must not be passed on: ask its owners before you pass on weights"
-
-
-def _loaders() -> int:
-    """Processes that keep up with a step: one beside a CPU, up to four beside a GPU."""
-    return min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
