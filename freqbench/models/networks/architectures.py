@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape
-from freqbench.models.networks.unetr_pp import total_stride
 from freqbench.models.settings import AXES
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
@@ -54,6 +53,14 @@ _CHANNELS = ("spatial_dims", "in_channels", "out_channels")
 def _stride_product(args: Mapping[str, Any]) -> Shape:
     per_axis = np.prod([np.broadcast_to(stride, 3) for stride in args["strides"]], axis=0)
     return int(per_axis[0]), int(per_axis[1]), int(per_axis[2])
+
+
+def total_stride(stem: Sequence[int]) -> Shape:
+    """What each axis of a window of UNETR++ must be a multiple of: its stem, and 2 between each of four stages."""
+    if len(stem) != 3 or min(stem) < 1:
+        raise ValueError(f"expected stem of 3 positive integers, got {tuple(stem)}")
+    d, h, w = stem
+    return 8 * d, 8 * h, 8 * w
 
 
 MODELS: Mapping[str, Architecture] = {
