@@ -97,13 +97,9 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     .. math:: \arg\max_k \frac{\sum_w C_w^T \, g \odot F(C_w x)}{\sum_w C_w^T g}
 
     Windows come in raster order, the first axis slowest. Sums are kept for the rows along it that the current window
-    covers and become labels as soon as no later window reaches them: `4 (K + 1) h W D` bytes for windows of h rows,
-    0.8 GiB for 14 classes of 512 x 512 x 300 in windows of 96^3, where the sums of the whole volume take 4.4 GiB.
-
+    covers and become labels as soon as no later window reaches them: `4 (K + 1) h W D` bytes for windows of h rows.
     Sums are on the device of `image`, windows run on that of the model: an image on the CPU bounds what the accelerator
-    holds to one batch of windows.
-
-    Arguments and refusals are those of `prediction`, whose label map is returned, on the device of `image`.
+    holds to one batch of windows. Arguments and refusals are those of `prediction`.
     """
     return prediction(model, image, window_batch, case).labels
 

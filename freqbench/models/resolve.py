@@ -129,11 +129,9 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
     """The model of a spec on a device, in eval mode, its parameters without gradients.
 
-    `precision` is `fp32`, `tf32` or `bf16`; `compile` runs the network through `torch.compile`.
-
     Raises:
         CheckpointError: the checkpoint is not the one that was resolved.
-        UserError: likewise, of a URI; or it needs code that is not trusted.
+        UserError: likewise, of a URI; no such precision; or it needs code that is not trusted.
         StorageRefused, StorageUnavailable: object storage does not give it.
     """
     if spec.members:
@@ -329,10 +327,7 @@ def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationMo
 
 
 def _located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
-    """Where a checkpoint's file or folder is on this machine: one at a URI is fetched to the node's cache.
-
-    `args` say what of a folder is wanted; `sha256` is what a file must have, None: whatever is there.
-    """
+    """Where a checkpoint is on this machine: one at a URI is fetched to the node's cache, by its `sha256` if given."""
     path = checkpoints.locate(path)
     if storage.is_local(path):
         return storage.local_path(path)

@@ -26,8 +26,6 @@ class Description:
 
     Attributes:
         roi: voxels of the window that the network was trained with, in its own axis order.
-        num_classes: output classes, background included.
-        num_channels: of its input.
         input: what its input must become.
         preprocess: the space that it was trained in; None where the file does not say.
         inference: keys of `Inference`, as it was deployed.

@@ -28,7 +28,6 @@ class Architecture:
 
     Attributes:
         title: its name in tables.
-        citation: authors, venue, year, arXiv.
         target: `module:Class`, imported on first use.
         args: the defaults where they are not the class's own: the values of the attack papers.
         filled_in: the arguments that freqbench fills in, of `spatial_dims`, `in_channels`, `out_channels`, `img_size`.
