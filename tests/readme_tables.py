@@ -30,8 +30,8 @@ METRIC_FILES = {
     "lpips": "perceptual",
     "linf": "image",
     "l2": "image",
-    "energy": "frequency",
-    "seam": "seam",
+    "energy": "image",
+    "seam": "image",
     "voxel_success": "overlap",
 }
 

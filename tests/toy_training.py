@@ -18,6 +18,7 @@ TRAINING: dict[str, Any] = {
     "warmup_steps": 1,
     "validate_every": 2,
     "threads": 1,
+    "loaders": 0,
 }
 
 
@@ -45,14 +46,13 @@ def take_part(rank: int, size: int, job: dict[str, Any], out: str) -> None:
     import torch
 
     from freqbench.training import TrainJob
-    from freqbench.training.loop import fit
+    from freqbench.training.loop import Team, fit
     from freqbench.training.plan import prepare
-    from freqbench.training.team import Team
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=size)
     prepared = prepare(TrainJob.model_validate(job), out)
     (training,) = prepared.trainings
-    train, select = ([prepared.lists[role].load(ref) for ref in prepared.refs[role]] for role in ("train", "select"))
-    fit(training, train, select, f"{out}/{training.model.name}", lambda state: None, Team(rank=rank, size=size))
+    cases, folder = [prepared.cases(role) for role in ("train", "select")], f"{out}/{training.model.name}"
+    fit(training, *cases, folder, lambda state: None, Team(rank=rank, size=size))
     torch.distributed.destroy_process_group()

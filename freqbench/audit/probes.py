@@ -22,7 +22,7 @@ from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef
 from freqbench.engine import evaluate, saved_volumes
 from freqbench.job.grid import Cell, Grid
-from freqbench.models import DefendedModel, SegmentationModel, attack_windows
+from freqbench.models import SegmentationModel, attack_windows
 from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
@@ -253,7 +253,7 @@ def _look(
 
 def _draws(model: SegmentationModel) -> bool:
     """Whether a defence at random stands before the network."""
-    return isinstance(model, DefendedModel) and model.defence.is_random
+    return model.defence is not None and model.defence.is_random
 
 
 def rescore_saved(own: Grid, out: str, say: Say) -> None:

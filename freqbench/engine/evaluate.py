@@ -214,11 +214,10 @@ def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Seque
 
 def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int]:
     """The `certified_` columns of a prediction, against the true label map `[H, W, D]`; none without a certificate."""
-    vote = prediction.vote
-    if vote is None:
+    if prediction.certified is None:
         return {}
-    scores = certified_scores(prediction.labels, vote.certified, label, num_classes)
-    return {"certified_radius": vote.radius, **scores}
+    scores = certified_scores(prediction.labels, prediction.certified, label, num_classes)
+    return {"certified_radius": prediction.radius, **scores}
 
 
 def as_clean(scores: PredictionScores) -> PredictionScores:

@@ -1,47 +1,43 @@
-"""Measures distances between a clean and an attacked volume: SSIM, PSNR and norms, over the volume and in the body.
+"""Measures distances between a clean and an attacked volume: similarity, norms, energy by frequency, seams of windows.
 
-Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]` of several channels, with intensities in [0, 1]. All
-functions of a pair raise a UserError where its shapes differ.
+Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, with intensities in [0, 1]. All functions of a pair
+raise a UserError where its shapes differ.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from freqbench.core.errors import UserError
-from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
+from freqbench.metrics.volumes import Scores, Volume, channels_of, pair_of, require_same_shape
+from freqbench.ops.bands import BANDS, band_magnitude
 from freqbench.ops.body import Mask, body_of
 
 SSIM_WINDOW = 7  # skimage's default, voxels a side, in the axial plane
+ENERGY_BLOCK = 8  # voxels a side: blocks of 16 and 32, as the frequency attacks have them, consist of whole ones
+NO_BODY = "no body: the clean volume has no intensity above 0"
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def body_mask(clean: Volume) -> Mask:
-    """The patient without the air around: where intensity lies above the window's floor, cleaned up.
+    """The patient without the air around, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
 
-    Voxels above 0, of several channels those where any of them is, as one may be black where tissue shows in another;
-    their largest connected component with its holes filled (`freqbench.ops.body`).
-
-    Returns:
-        bool `[H, W, D]`; all False where no voxel is above 0.
-
-    Raises:
-        UserError: not one volume.
+    Voxels above 0 in any channel, as one may be black where tissue shows in another; their largest connected component
+    with its holes filled (`freqbench.ops.body`). All False where no voxel is above 0.
     """
     return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:
-    """Structural similarity as the papers' code has it: skimage on intensities x 255, mean over axial slices.
+    """Structural similarity as the papers' code has it, -1 to 1: skimage on intensities x 255, mean over axial slices.
 
     7 x 7 uniform window, sample covariance, data range 255, the 3-voxel border of a slice left out of its mean.
     Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
-    similarity", IEEE TIP 13(4), 2004. Of several channels each is an image of its own: the mean over channels.
-
-    Returns:
-        -1 to 1; 1 for identical volumes.
+    similarity", IEEE TIP 13(4), 2004. Of several channels the mean over channels.
 
     Raises:
         UserError: a slice is smaller than the 7 x 7 window.
@@ -50,10 +46,9 @@ def ssim(clean: Volume, adversarial: Volume) -> float:
 
 
 def psnr(clean: Volume, adversarial: Volume) -> float:
-    """Peak signal-to-noise ratio in decibels, `10 log10(255^2 / MSE)`, by skimage on intensities x 255.
+    """Peak signal-to-noise ratio in decibels, `10 log10(255^2 / MSE)`, by skimage; infinity for identical volumes.
 
-    Identical volumes give positive infinity, which is what the formula says and what a float column stores. The MSE is
-    that over all voxels of all channels: a mean over channels would be infinite wherever one of them is left alone.
+    The MSE is over all voxels of all channels: a mean over channels would be infinite wherever one is left alone.
     """
     return _psnr(_pair(clean, adversarial))
 
@@ -68,20 +63,12 @@ def l2(clean: Volume, adversarial: Volume) -> float:
     return _norm(_difference(_pair(clean, adversarial)))
 
 
-def _norm(values: npt.NDArray[np.float64]) -> float:
-    """The Euclidean norm; `np.linalg.norm` would add up by BLAS, whose last bits depend on its number of threads."""
-    return math.sqrt(float(np.square(values).sum()))
-
-
 def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """All distances of this file in one pass; `body` is `body_mask(clean)`, computed here if None.
+    """Columns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` in one pass; `body` is `body_mask(clean)`.
 
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
-    mirroring), of several channels the mean over channels; `l2_body` is the norm of the difference there.
-
-    Returns:
-        Columns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body`; NaN with a reason where slices are smaller than
-        SSIM's window or there is no body.
+    mirroring), of several channels the mean over channels; `l2_body` is the norm of the difference there. NaN with a
+    reason where slices are smaller than SSIM's window or there is no body.
     """
     pair = _pair(clean, adversarial)
     inside = body_mask(clean) if body is None else body
@@ -103,18 +90,71 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
     return Scores(values=values, reasons=reasons)
 
 
-NO_BODY = "no body: the clean volume has no intensity above 0"
+def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
+    """The mean absolute DCT coefficient of adversarial - clean in the low, middle and high band of 8 x 8 x 8 blocks.
+
+    Orthonormal DCT-II of every block; bands as SA2 has them (`freqbench.ops.bands.band_mask`: of 512 coefficients low
+    and high have 20 each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. Where blocks do not
+    tile the volume it is continued by reflection on its high sides; a block is cut to a volume that is smaller. Of
+    several channels the mean over channels. Computed on the device of `clean`.
+
+    Returns:
+        Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale; NaN with a reason for a band that
+        holds no coefficient, in blocks of one or two voxels.
+    """
+    first, second = pair_of(clean, adversarial)
+    magnitudes = band_magnitude((second.double() - first)[None], ENERGY_BLOCK)[0].tolist()
+    values = dict(zip((f"energy_{band}" for band in BANDS), magnitudes, strict=True))
+    reason = "the volume is too small to have such frequencies"
+    return Scores(values=values, reasons={column: reason for column, value in values.items() if math.isnan(value)})
+
+
+def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slice, slice, slice]]) -> Scores:
+    r"""How much larger the jumps of the change are across borders of windows than within them: column `seam_energy`.
+
+    With d = adversarial - clean, B_a the faces between neighbouring voxels along axis a that lie where one window ends
+    and the next, which overwrites, begins, and I_a all other faces along that axis, over all channels:
+
+    .. math:: S = \frac{\sum_a \sum_{B_a} |d_{i+1} - d_i|}{\sum_a |B_a| \; \mathrm{mean}_{I_a} |d_{i+1} - d_i|}
+
+    1 where borders are like any other place (a ramp, white noise), above it where windows show. Axes along which there
+    is no border take no part, so that a change that is smoother along one axis does not pass for a seam. Of this
+    project; the tiling is that of the papers' releases (the last window of an axis is shifted back inside and
+    overwrites, so that its own first face is the border). NaN with a reason for a volume of one window, and where
+    nothing varies within windows. `windows` are `freqbench.models.attack_windows` of the volume.
+    """
+    first, second = pair_of(clean, adversarial)
+    change = second - first
+    across = expected = 0.0
+    num_borders = 0
+    for axis in range(3):
+        starts = {window[axis].start for window in windows} - {0}
+        others = [dim for dim in range(4) if dim != axis + 1]
+        jumps = change.diff(dim=axis + 1).abs_().sum(dim=others, dtype=torch.float64).tolist()
+        within = [jump for index, jump in enumerate(jumps, 1) if index not in starts]
+        num_borders += len(starts)
+        if within:
+            across += sum(jumps[start - 1] for start in starts)
+            expected += len(starts) * sum(within) / len(within)
+    if expected:
+        return Scores(values={"seam_energy": across / expected})
+    reason = "the change does not vary within windows" if num_borders else "the volume is a single window"
+    return Scores(values={"seam_energy": math.nan}, reasons={"seam_energy": reason})
 
 
 def _pair(clean: Volume, adversarial: Volume) -> Pair:
     """Both as `[C, H, W, D]`."""
-    first, second = channels_of(clean).cpu().numpy(), channels_of(adversarial).cpu().numpy()
-    require_same_shape(first.shape, second.shape)
+    first, second = (volume.cpu().numpy() for volume in pair_of(clean, adversarial))
     return first.astype(np.float32, copy=False), second.astype(np.float32, copy=False)
 
 
 def _difference(pair: Pair) -> npt.NDArray[np.float64]:
     return pair[1].astype(np.float64) - pair[0]
+
+
+def _norm(values: npt.NDArray[np.float64]) -> float:
+    """The Euclidean norm; `np.linalg.norm` would add up by BLAS, whose last bits depend on its number of threads."""
+    return math.sqrt(float(np.square(values).sum()))
 
 
 def _psnr(pair: Pair) -> float:

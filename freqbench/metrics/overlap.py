@@ -10,44 +10,35 @@ from torch import Tensor
 
 from freqbench.metrics.volumes import Volume, as_tensor, mean_of_defined, require_classes, require_same_shape
 
+Values = npt.NDArray[np.float64]
+
 
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
-    """Voxel counts by class: rows label, columns prediction.
-
-    Args:
-        pred: predicted classes `[H, W, D]`.
-        label: true classes `[H, W, D]`.
-        num_classes: K, background included.
-
-    Returns:
-        int64 `[K, K]`, on the device of `pred`.
+    """Voxel counts of `[H, W, D]` maps by class, int64 `[K, K]`: rows label, columns prediction, background included.
 
     Raises:
         UserError: shapes differ, or a value is not a class.
     """
     rows, columns = as_tensor(label), as_tensor(pred)
-    require_same_shape(tuple(columns.shape), tuple(rows.shape))
+    require_same_shape(columns.shape, rows.shape)
     require_classes(rows, num_classes)
     require_classes(columns, num_classes)
     pairs = rows.to(columns.device, torch.int64).flatten() * num_classes + columns.to(torch.int64).flatten()
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def dice_from_confusion(counts: Tensor) -> npt.NDArray[np.float64]:
-    """Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`'s counts.
+def dice_from_confusion(counts: Tensor) -> Values:
+    """Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`'s counts: float64 `[K]`, background first.
 
     A class that the label does not have is NaN, whatever the prediction says (MONAI's `ignore_empty=True`); one that
     the label has and the prediction has not is 0.
-
-    Returns:
-        float64 `[K]`, 0 to 1, background first.
     """
     table = counts.cpu().numpy().astype(np.float64)
     in_label, in_pred = table.sum(axis=1), table.sum(axis=0)
     return _ratio(2 * table.diagonal(), in_label + in_pred, in_label)
 
 
-def dice(pred: Volume, label: Volume, num_classes: int) -> npt.NDArray[np.float64]:
+def dice(pred: Volume, label: Volume, num_classes: int) -> Values:
     """Dice of each class: `dice_from_confusion(confusion(pred, label, num_classes))`.
 
     Example:
@@ -69,27 +60,23 @@ def hallucinated_classes(counts: Tensor) -> int:
 
 
 def voxel_success(pred_clean: Volume, pred: Volume) -> float:
-    """The share of voxels, 0 to 1, whose predicted class the attack changed.
-
-    Raises:
-        UserError: shapes differ.
-    """
+    """The share of voxels, 0 to 1, whose predicted class the attack changed; a UserError where shapes differ."""
     before, after = as_tensor(pred_clean), as_tensor(pred)
-    require_same_shape(tuple(before.shape), tuple(after.shape))
+    require_same_shape(before.shape, after.shape)
     return float((before.to(after.device) != after).double().mean())
 
 
-def class_mean(values: npt.NDArray[np.float64]) -> float:
+def class_mean(values: Values) -> float:
     """Mean over all classes, background included, NaN left out (the published convention); NaN where all are."""
     return mean_of_defined(values)
 
 
-def foreground_mean(values: npt.NDArray[np.float64]) -> float:
+def foreground_mean(values: Values) -> float:
     """Mean over the classes other than background, NaN left out; NaN where all are."""
     return mean_of_defined(values[1:])
 
 
-def undefined_classes(values: npt.NDArray[np.float64]) -> int:
+def undefined_classes(values: Values) -> int:
     """How many classes are NaN and so drop out of a mean (background included)."""
     return int(np.isnan(values).sum())
 
@@ -107,15 +94,8 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     may be predicted as k. `certified_dice_bound` is the mean of b_k: what no change within the certified radius takes
     the Dice of class k below, whatever becomes of A, as to predict k on A outside L_k is the worst that can be done.
 
-    Args:
-        pred: predicted classes `[H, W, D]`, where certified those of the certificate.
-        certified: bool `[H, W, D]`.
-        label: true classes `[H, W, D]`.
-        num_classes: K, background included.
-
-    Returns:
-        `certified_share`, `certified_dice` and `certified_dice_bound`, 0 to 1; the latter NaN where the label has no
-        foreground.
+    All maps are `[H, W, D]`: `pred` holds the certificate's class where `certified` is True. Values are 0 to 1, of the
+    two Dice NaN where the label has no foreground.
     """
     certified = certified.to(pred.device)
     # A class more than there are stands for what abstains.
@@ -130,10 +110,7 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     }
 
 
-def _ratio(
-    above: npt.NDArray[np.float64], below: npt.NDArray[np.float64], in_label: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _ratio(above: Values, below: Values, in_label: Values) -> Values:
     """NaN where the label does not have the class."""
-    scores = np.full(len(above), np.nan)
-    np.divide(above, below, out=scores, where=in_label > 0)
+    scores: Values = np.divide(above, below, out=np.full(len(above), np.nan), where=in_label > 0)
     return scores

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from freqbench.metrics import weights
 from freqbench.metrics.image import NO_BODY, body_mask
-from freqbench.metrics.volumes import Scores, Volume, channels_of, require_same_shape
+from freqbench.metrics.volumes import Scores, Volume, pair_of
 from freqbench.ops.body import Mask
 
 SMALLEST_SLICE = 32  # AlexNet's strides leave nothing of less
@@ -27,59 +27,41 @@ def lpips(clean: Volume, adversarial: Volume) -> float:
 
     For each slice, scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers,
     normalised over channels; their squared differences, weighted by channel as learned; mean over places, sum over
-    layers. Of several channels the mean over channels. The similarity of the papers' tables is 1 - distance.
+    layers. Of several channels the mean over channels. The similarity of the papers' tables is 1 - distance. Volumes
+    are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, in [0, 1]; computed on the device of `clean`.
 
     Differs from the papers' code: slices smaller than 32 voxels, which AlexNet cannot take, are padded with their edge
     values on the high side.
-
-    Args:
-        clean: intensities in [0, 1], `[H, W, D]` or `[C, H, W, D]`, D across axial slices; computed on the device where
-            it is.
-        adversarial: the same.
 
     Raises:
         LpipsUnavailable: the network's weights are not here and cannot be fetched.
         UserError: shapes differ.
     """
-    return _distances(channels_of(clean), channels_of(adversarial), None)[0]
+    return _distances(clean, adversarial, None)[0]
 
 
 def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """LPIPS over whole slices and inside the body, in one pass.
+    """Columns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; refuses as `lpips`.
 
     `lpips_body` is a distance: each layer's map of weighted squared differences, brought bilinearly to the slice's size
     (as the `lpips` package's `spatial=True` does), summed over layers and averaged over the body's voxels of all
-    slices. Of several channels the mean over channels.
-
-    Args:
-        clean, adversarial: as `lpips`.
-        body: `body_mask(clean)`, computed here if None.
-
-    Returns:
-        Columns `lpips_similarity`, `lpips_distance`, `lpips_body`; the last NaN with a reason where there is no body.
-
-    Raises:
-        LpipsUnavailable, UserError: as `lpips`.
+    slices. Of several channels the mean over channels; NaN with a reason where there is no body. `body` is
+    `body_mask(clean)`.
     """
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
-    distance, within = _distances(channels_of(clean), channels_of(adversarial), inside)
+    distance, within = _distances(clean, adversarial, inside)
     values = {"lpips_similarity": 1 - distance, "lpips_distance": distance, "lpips_body": within}
     return Scores(values=values, reasons={} if inside.any() else {"lpips_body": NO_BODY})
 
 
 def prepare_lpips() -> None:
-    """Have the network's weights on this machine, fetching them if need be.
-
-    Raises:
-        LpipsUnavailable: they are not here and cannot be fetched.
-    """
+    """Have the network's weights on this machine, fetching them if need be; raises LpipsUnavailable."""
     weights.trunk()
 
 
-def _distances(clean: Tensor, adversarial: Tensor, body: Tensor | None) -> tuple[float, float]:
-    """Means over channels of `[C, H, W, D]`: over slices, and over the body's voxels (NaN without a body)."""
-    require_same_shape(tuple(clean.shape), tuple(adversarial.shape))
-    pairs = zip(clean, adversarial, strict=True)
+def _distances(clean: Volume, adversarial: Volume, body: Tensor | None) -> tuple[float, float]:
+    """Means over channels: over slices, and over the body's voxels (NaN without a body)."""
+    pairs = zip(*pair_of(clean, adversarial), strict=True)
     distances, within = zip(*(_distances_of_channel(*pair, body) for pair in pairs), strict=True)
     return sum(distances) / len(distances), sum(within) / len(within)
 

@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.overlap import foreground_mean
-from freqbench.metrics.volumes import Volume, as_array, as_tensor, require_classes, require_same_shape
+from freqbench.metrics.volumes import Volume, as_tensor, require_classes, require_same_shape
 
 Points = npt.NDArray[np.int32]
 Values = npt.NDArray[np.float64]
@@ -76,8 +76,7 @@ def hd95(
     at the border of the volume are surface.
 
     Args:
-        pred: predicted classes `[H, W, D]`.
-        label: true classes `[H, W, D]`.
+        pred, label: classes `[H, W, D]`.
         num_classes: K, background included; at most 256.
         spacing: millimetres a voxel along H, W, D; None: distances in voxels.
         convention: which percentile.
@@ -101,20 +100,10 @@ def hd95(
 
 
 def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """All surface distances that the records hold, in one pass over the surfaces.
+    """`hd95` (MONAI's convention, voxels), `hd95_mm` (MONAI's, millimetres), `hd95_medpy_mm` (MedPy's) in one pass.
 
-    On a grid of equal sides millimetres are voxels times the side; else the distances are searched once in each metric,
-    as the nearest voxel in one need not be the nearest in the other.
-
-    Args:
-        pred, label, num_classes, spacing: as `hd95`.
-
-    Returns:
-        Three vectors, float64 `[K]`, NaN where either mask is empty: `hd95` (MONAI's convention, voxels), `hd95_mm`
-        (MONAI's, millimetres), `hd95_medpy_mm` (MedPy's, millimetres).
-
-    Raises:
-        UserError: as `hd95`.
+    Arguments, vectors and refusals are those of `hd95`. On a grid of equal sides millimetres are voxels times the side;
+    else the distances are searched once in each metric, as the nearest voxel in one need not be that in the other.
     """
     sides = _lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
@@ -126,22 +115,11 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
 
 
 def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Foreground mean of the distances in which a missed class counts the volume's diagonal.
+    """Foreground mean of the distances `[K]` in millimetres, in which a missed class counts the volume's diagonal.
 
-    The mean goes over the classes that the label has; an attack that erases an organ is thus charged for it instead of
-    losing the term. A hallucinated class, which the label does not have, is not counted here but in its own column.
-
-    Args:
-        hd95_mm: `[K]`, NaN where undefined.
-        in_label: whether the label has the class, `[K]`.
-        shape: voxels along H, W, D.
-        spacing: millimetres a voxel along H, W, D.
-
-    Returns:
-        Millimetres; NaN where the label has no foreground.
-
-    Raises:
-        UserError: a spacing is not three positive numbers.
+    The mean goes over the classes that the label has (`in_label`, `[K]`), NaN where there are none; an attack that
+    erases an organ is thus charged for it instead of losing the term. A hallucinated class has its own column.
+    `shape` and `spacing` (millimetres) are of the axes H, W, D.
     """
     diagonal = float(np.linalg.norm(np.asarray(shape) * _lengths(spacing)))
     charged = np.where(np.isnan(hd95_mm), diagonal, hd95_mm)
@@ -158,8 +136,9 @@ def _lengths(spacing: Sequence[float]) -> Values:
 def _classes(volume: Volume, num_classes: int) -> npt.NDArray[np.uint8]:
     if not 1 <= num_classes <= 256:
         raise UserError(f"expected 1 to 256 classes, got {num_classes}")
-    require_classes(as_tensor(volume), num_classes)
-    return as_array(volume).astype(np.uint8, copy=False)
+    classes = as_tensor(volume)
+    require_classes(classes, num_classes)
+    return classes.cpu().numpy().astype(np.uint8, copy=False)
 
 
 def _edges(classes: npt.NDArray[np.uint8]) -> Mask:
@@ -191,6 +170,7 @@ def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[_Surf
 
 
 def _both_conventions(surfaces: list[tuple[_Surface, _Surface]], spacing: Values) -> tuple[Values, Values]:
+    """HD95 of each class by MONAI's and by MedPy's convention, NaN where a mask is empty."""
     monai, medpy = np.full((2, len(surfaces)), np.nan)
     for number, (pred, label) in enumerate(surfaces):
         if len(pred.shared) and len(label.shared):
@@ -200,10 +180,7 @@ def _both_conventions(surfaces: list[tuple[_Surface, _Surface]], spacing: Values
 
 
 def _percentiles(pred: _Surface, label: _Surface, spacing: Values) -> tuple[float, float, float]:
-    """P95 of the distances prediction to label, label to prediction, and of both sets together; neither is empty.
-
-    In the unit of `spacing`, linearly interpolated between ranks as `numpy.percentile` does.
-    """
+    """P95 of the distances prediction to label, label to prediction, and of both sets together; neither is empty."""
     forth, back = _Search(pred, label, spacing), _Search(label, pred, spacing)
     pairs = (forth.bounds, back.bounds)
     pooled = _Bounds(*(np.concatenate([getattr(pair, side) for pair in pairs]) for side in ("lower", "upper")))

@@ -16,35 +16,29 @@ Volume = Tensor | npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Values by record column; a value that could not be computed is NaN and has its reason.
-
-    Attributes:
-        values: one float a column, NaN where undefined.
-        reasons: why, for columns that are NaN.
-    """
+    """Values by record column; one that could not be computed is NaN and has its reason."""
 
     values: Mapping[str, float]
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def as_tensor(volume: Volume) -> Tensor:
-    """The tensor `[H, W, D]` of a volume, on the device where it is.
-
-    Raises:
-        UserError: not three axes after leading ones of length one, or no voxels.
-    """
+    """The tensor `[H, W, D]` of a volume, on its device; a UserError unless leading axes are of length one."""
     tensor = _one_volume(volume, 3, "[H, W, D]")
     return tensor.reshape(tensor.shape[-3:])
 
 
 def channels_of(volume: Volume) -> Tensor:
-    """The tensor `[C, H, W, D]` of a volume of one channel or several, on the device where it is.
-
-    Raises:
-        UserError: not `[H, W, D]` or `[C, H, W, D]` after leading axes of length one, or no voxels.
-    """
+    """The tensor `[C, H, W, D]` of a volume `[H, W, D]` or `[C, H, W, D]`, on its device; refuses as `as_tensor`."""
     tensor = _one_volume(volume, 4, "[H, W, D] or [C, H, W, D]")
     return tensor.reshape(-1, *tensor.shape[-3:])
+
+
+def pair_of(first: Volume, second: Volume) -> tuple[Tensor, Tensor]:
+    """`channels_of` both; a UserError where their shapes differ."""
+    pair = channels_of(first), channels_of(second)
+    require_same_shape(pair[0].shape, pair[1].shape)
+    return pair
 
 
 def _one_volume(volume: Volume, axes: int, wanted: str) -> Tensor:
@@ -53,12 +47,6 @@ def _one_volume(volume: Volume, axes: int, wanted: str) -> Tensor:
     if len(shape) < 3 or any(size != 1 for size in shape[:-axes]) or 0 in shape:
         raise UserError(f"expected one volume {wanted}, leading axes of length 1 allowed, got {shape}: pass one case")
     return tensor
-
-
-def as_array(volume: Volume) -> npt.NDArray[Any]:
-    """The same as a numpy array in the host's memory."""
-    array: npt.NDArray[Any] = as_tensor(volume).cpu().numpy()
-    return array
 
 
 def require_same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> None:

@@ -28,6 +28,7 @@ from freqbench.core.errors import UserError
 Weights = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
+_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 HUB_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's; named by its sha256
 LAYERS = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's `features`
@@ -57,11 +58,8 @@ def find() -> Path | None:
 def trunk() -> Weights:
     """Weights and biases of AlexNet's five convolutions, as torchvision names and lays them out (OIHW), float32.
 
-    Fetched where they are not on this machine, unless FREQBENCH_OFFLINE=1. Processes that fetch at the same time each
-    fetch, and leave one whole file.
-
-    Raises:
-        LpipsUnavailable: not here, and not to be had.
+    Fetched where they are not on this machine, unless FREQBENCH_OFFLINE=1; raises LpipsUnavailable where that fails.
+    Processes that fetch at the same time each fetch, and leave one whole file.
     """
     offline = os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
     file = find()
@@ -87,25 +85,17 @@ def import_torchvision() -> Any:
     """The module, also where its compiled operators do not load (a CUDA build beside a CPU-only torch).
 
     torchvision registers a shape function for its operator `nms` while it is imported and fails if there is no such
-    operator. Nothing here uses it: its name is enough.
+    operator. Nothing here uses it: its name is enough, which lives as long as the library that defines it.
     """
     try:
         import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        _define_missing_operators()
+        for name in ("nms", "qnms"):
+            _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
         import torchvision
     return torchvision
-
-
-@lru_cache(maxsize=1)
-def _define_missing_operators() -> torch.library.Library:
-    """The definitions live as long as the library that this keeps."""
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-    return library
 
 
 def _hub_file() -> Path:

@@ -3,9 +3,9 @@
 from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
 from freqbench.models.cost import forward_flops, step_bytes
 from freqbench.models.defences import DEFENCES, Defence
+from freqbench.models.defences.randomized_smoothing import Prediction
 from freqbench.models.foreign import READERS
 from freqbench.models.inference import (
-    Prediction,
     SlidingWindowModel,
     attack_windows,
     predict,
@@ -16,7 +16,7 @@ from freqbench.models.networks.architectures import MODELS, Architecture, build
 from freqbench.models.resolve import load, resolve, resolve_ensemble
 from freqbench.models.settings import Inference, InputAdapter
 from freqbench.models.spec import ModelEntry, ModelSpec
-from freqbench.models.wrapper import DefendedModel, SegmentationModel
+from freqbench.models.wrapper import SegmentationModel
 
 __all__ = [
     "DEFENCES",
@@ -24,7 +24,6 @@ __all__ = [
     "READERS",
     "Architecture",
     "Defence",
-    "DefendedModel",
     "Inference",
     "InputAdapter",
     "ModelEntry",

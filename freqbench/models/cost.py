@@ -19,10 +19,7 @@ FROZEN_BYTES = 2 << 30
 
 
 def forward_flops(spec: ModelSpec) -> int:
-    """Floating-point operations of one forward pass over one window (a multiplication and an addition are two).
-
-    A pass back to the input costs about as much again.
-    """
+    """Floating-point operations of one forward pass over one window (a multiplication and an addition are two)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     if spec.members:
@@ -35,10 +32,7 @@ def forward_flops(spec: ModelSpec) -> int:
 
 
 def step_bytes(spec: ModelSpec) -> int:
-    """Bytes of the weights and of every tensor that a forward pass over one window makes.
-
-    An upper bound of what an attack step holds, as not all is kept for the way back.
-    """
+    """Bytes of the weights and of every tensor that a forward pass over one window makes: no attack step holds more."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
     if (net := _countable(spec)) is None:
@@ -50,16 +44,14 @@ def step_bytes(spec: ModelSpec) -> int:
 
 
 def _countable(spec: ModelSpec) -> nn.Module | None:
-    """The network of shapes alone; None where there is none. A class ran when it was resolved, so it may again; a
-    bundle is read as data: whether it was trusted, its spec does not say.
-    """
+    """The network of shapes alone; None where there is none."""
     if spec.arch in FROZEN:
         return None
     try:
-        with trusting(spec.needs_trust):
+        with trusting(spec.needs_trust):  # a class ran when it was resolved, so it may again
             return skeleton(spec)
     except UserError:
-        if spec.arch == "bundle":
+        if spec.arch == "bundle":  # read as data: whether it was trusted, its spec does not say
             return None
         raise
 

@@ -1,7 +1,6 @@
 """Slides windows over whole volumes: the tiling that is attacked, predictions slab by slab, logits with a gradient."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -13,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
 from freqbench.models.defences.base import draw_seed
-from freqbench.models.defences.randomized_smoothing import Vote
+from freqbench.models.defences.randomized_smoothing import Prediction
 from freqbench.models.settings import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel
 
@@ -23,21 +22,18 @@ Window = tuple[slice, slice, slice]
 
 
 def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
-    """The windows that tile a volume for attack: side by side, in raster order.
+    """The windows of `roi` voxels that tile a volume for attack: side by side, in raster order.
 
     The last window on an axis is shifted back inside, so that it overlaps its neighbour: what is written later
     overwrites. On an axis shorter than the ROI the window is the axis.
 
-    Args:
-        shape: voxels of the volume.
-        roi: voxels of a window.
-
     >>> attack_windows((10, 4, 4), (4, 4, 8))[-1]
     (slice(6, 10, None), slice(0, 4, None), slice(0, 4, None))
     """
-    return _windows(shape, roi, 0.0)
+    return sliding_windows(shape, roi, 0.0)
 
 
+@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
 def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE.overlap) -> tuple[Window, ...]:
     """The windows that `predict` runs, MONAI's: as `attack_windows`, but each over a part of its neighbour.
 
@@ -46,11 +42,6 @@ def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE
     >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
     [0, 2, 4, 6]
     """
-    return _windows(shape, roi, overlap)
-
-
-@lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
-def _windows(shape: Shape, roi: Shape, overlap: float) -> tuple[Window, ...]:
     axes = []
     for size, wanted in zip(shape, roi, strict=True):
         length = min(size, wanted)
@@ -61,33 +52,16 @@ def _windows(shape: Shape, roi: Shape, overlap: float) -> tuple[Window, ...]:
 
 
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
-    """How much each voxel of a window counts where windows overlap, by `model.inference.weighting`.
-
-    Args:
-        model: whose windows they are.
-        scores: `[B, K, h, w, d]` of windows; of a window shorter than the ROI, the weights of its place in it.
+    """How much each voxel counts where windows with scores `[B, K, h, w, d]` overlap, by `model.inference.weighting`.
 
     Returns:
-        `[h, w, d]`, positive, at most 1, on the device and of the dtype of `scores`.
+        `[h, w, d]`, positive, at most 1; of a window shorter than the ROI, the weights of its place in it.
     """
     from monai.data.utils import compute_importance_map
 
     mode, kind = model.inference.weighting, {"device": scores.device, "dtype": scores.dtype}
     weights: Tensor = compute_importance_map(model.roi, mode=mode, sigma_scale=0.125, **kind)
     return weights[model.inside(scores.shape[2:])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a model says of a volume.
-
-    Attributes:
-        labels: uint8 `[H, W, D]`.
-        vote: of randomised smoothing, what is certified; None for other models.
-    """
-
-    labels: Tensor
-    vote: Vote | None = None
 
 
 def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Prediction:
@@ -97,8 +71,8 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
         model: in eval mode.
         image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
         window_batch: windows a forward pass.
-        case: what the draws of a random defence depend on, such as the case's fingerprint, and on the window, or on the
-            sample of the vote, and on nothing else: the same for a clean and an adversarial volume.
+        case: what the draws of a random defence depend on beside the window or the sample of the vote, such as the
+            case's fingerprint: the same for a clean and an adversarial volume.
 
     Raises:
         ValueError: more than one volume.
@@ -109,10 +83,9 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
         return Prediction(labels=_stitched(model, volume, window_batch, case))
-    vote = model.smoothing.vote(
+    return model.smoothing.vote(
         lambda noisy: _stitched(model, noisy, window_batch, case), volume, draw_seed("prediction", case)
     )
-    return Prediction(labels=vote.labels, vote=vote)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
@@ -124,17 +97,9 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     .. math:: \arg\max_k \frac{\sum_w C_w^T \, g \odot F(C_w x)}{\sum_w C_w^T g}
 
     Windows come in raster order, the first axis slowest. Sums are kept for the rows along it that the current window
-    covers and become labels as soon as no later window reaches them: `4 (K + 1) h W D` bytes for windows of h rows,
-    0.8 GiB for 14 classes of 512 x 512 x 300 in windows of 96^3, where the sums of the whole volume take 4.4 GiB.
-
+    covers and become labels as soon as no later window reaches them: `4 (K + 1) h W D` bytes for windows of h rows.
     Sums are on the device of `image`, windows run on that of the model: an image on the CPU bounds what the accelerator
-    holds to one batch of windows.
-
-    Args:
-        model, image, window_batch, case: as `prediction`, which says what is refused too.
-
-    Returns:
-        uint8 `[H, W, D]` on the device of `image`; of randomised smoothing, the majority of its votes.
+    holds to one batch of windows. Arguments and refusals are those of `prediction`.
     """
     return prediction(model, image, window_batch, case).labels
 
@@ -149,15 +114,15 @@ def _stitched(model: SegmentationModel, volume: Tensor, window_batch: int, case:
         for first in range(0, len(windows), window_batch):
             batch = windows[first : first + window_batch]
             keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
-            _run(model, volume, batch, keys, slab)
+            _add_scores(slab, model, volume, batch, keys)
         slab.settle(height)
     return slab.label
 
 
-def _run(
-    model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int], slab: "_Slab"
+def _add_scores(
+    slab: "_Slab", model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int]
 ) -> None:
-    """A batch of windows: by its end all that it made is let go, before the next one is run."""
+    """Run a batch of windows; by its end all that it made is let go, before the next one is run."""
     scores = model.scores(_cut(volume, windows).to(next(model.parameters()).device), model.inference.mirror, keys)
     weights = window_weights(model, scores)
     for window, part in zip(windows, scores, strict=True):
@@ -222,10 +187,7 @@ class SlidingWindowModel(nn.Module):
     every backward pass. No gradient reaches the network's parameters.
 
     A random defence draws anew for every window, by a key of its own; the way back draws what the way forward drew.
-
-    Args:
-        model: of one window.
-        window_batch: windows a pass; the result does not depend on it, to rounding.
+    The result does not depend on `window_batch`, the windows a pass, to rounding.
 
     Attributes:
         num_forwards: windows that went forward so far, those of the way back among them, each as often as the network
@@ -246,11 +208,9 @@ class SlidingWindowModel(nn.Module):
         return self.model.takes_keys
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Stitched logits, on the device of the images, which is that of the network.
+        """Stitched logits; of B images B times as many windows go through at once.
 
-        Args:
-            images: `[B, C, H, W, D]`; B times as many windows go through at once.
-            keys: what the draws of each volume depend on, where the model `takes_keys`.
+        `keys` are what the draws of each volume depend on, where the model `takes_keys`.
         """
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         if self.model.inference.average == "probabilities":
@@ -278,8 +238,6 @@ class SlidingWindowModel(nn.Module):
 
 
 class _Stitched(torch.autograd.Function):
-    """Keeps the volume and the sum of the weights of each voxel."""
-
     @staticmethod
     def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel, keys: Sequence[int] | None) -> Tensor:
         total, sums = images.new_zeros(0), torch.zeros_like(images[:1, :1])

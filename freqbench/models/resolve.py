@@ -22,7 +22,7 @@ from freqbench.models.networks import architectures
 from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference, InputAdapter
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
-from freqbench.models.wrapper import DefendedModel, MeanOfProbabilities, SegmentationModel
+from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
 
 DEFAULT_ROI: Shape = (96, 96, 96)
 
@@ -38,8 +38,7 @@ def resolve(
 
     Args:
         entry: from a job file; not of an ensemble.
-        num_classes: of the dataset, background included.
-        num_channels: of its images.
+        num_classes, num_channels: of the dataset, background included.
         space: the dataset's: a checkpoint that was trained in it has none of its own. None: as if all were.
         class_names: the dataset's; none: nothing is compared.
 
@@ -94,13 +93,12 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
             their own and the job gives the ensemble none, one is given twice, or one has a random defence.
     """
     first = members[0]
-    for member in members:
+    for i, member in enumerate(members):
         if member.defence and member.defence.is_random:
             raise UserError(
                 f"{entry.name}: ensemble: expected members without a random defence, got {member.name} with "
                 f"{member.defence.name}: put the defence around the ensemble"
             )
-    for i, member in enumerate(members[1:], start=1):
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
         for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
@@ -131,20 +129,14 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
     """The model of a spec on a device, in eval mode, its parameters without gradients.
 
-    Args:
-        spec: from `resolve`.
-        device: where it is to run.
-        precision: `fp32`, `tf32` or `bf16`.
-        compile: run the network through `torch.compile`.
-
     Raises:
         CheckpointError: the checkpoint is not the one that was resolved.
-        UserError: likewise, of a URI; or it needs code that is not trusted.
+        UserError: likewise, of a URI; no such precision; or it needs code that is not trusted.
         StorageRefused, StorageUnavailable: object storage does not give it.
     """
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
-        return _behind_defence(spec, MeanOfProbabilities(members)).to(device).eval()
+        return _wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
     given = spec.checkpoint
     if not spec.is_random:
         # From here on the files that were looked at, whatever is put in their place meanwhile.
@@ -160,8 +152,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(_weights(spec, net.state_dict()))
     net.requires_grad_(False)
-    model = _behind_defence(spec, net, precision=precision, compile=compile, adapter=spec.input)
-    return model.to(device).eval()
+    return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
 
 def skeleton(spec: ModelSpec) -> nn.Module:
@@ -171,20 +162,17 @@ def skeleton(spec: ModelSpec) -> nn.Module:
         UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
     """
     if spec.arch in MODELS:
+        extra = _migration(spec).extra
         return architectures.skeleton(
-            spec.arch, spec.num_classes, _network_roi(spec), spec.args, spec.num_channels, _migration(spec).extra
+            spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
         )
     # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
     return _network(spec).to("meta").eval()
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:
-    """Send one window of shapes through a network on the meta device.
-
-    Raises:
-        UserError: it cannot take such a window, or its logits are not those of the dataset's classes.
-    """
-    architectures.trace(spec.arch, net, spec.num_classes, _network_roi(spec), spec.num_channels)
+    """Send one window of shapes through a network on the meta device; a UserError where it does not come through."""
+    architectures.trace(spec.arch, net, spec.num_classes, spec.network_roi, spec.num_channels)
 
 
 def _weights_path(entry: ModelEntry) -> str:
@@ -228,13 +216,12 @@ def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | 
 
 def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
     args = complete_args(arch, {**(trained or {}), **entry.args})
-    if trained is not None:
-        original = complete_args(arch, trained)
-        changed = [name for name in entry.args if args.get(name) != original.get(name)]
-        if changed:
+    original = args if trained is None else complete_args(arch, trained)
+    for name in entry.args:
+        if args.get(name) != original.get(name):
             raise UserError(
-                f"{entry.name}: args.{changed[0]} is {entry.args[changed[0]]!r} here, but {entry.path} was "
-                "trained otherwise: leave it out"
+                f"{entry.name}: args.{name} is {entry.args[name]!r} here, but {entry.path} was trained otherwise: "
+                "leave it out"
             )
     return args
 
@@ -334,21 +321,13 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
     return draft
 
 
-def _behind_defence(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
-    if spec.defence is None:
-        return SegmentationModel(net, spec.roi, inference=spec.inference, **settings)
-    return DefendedModel(net, spec.roi, spec.defence, spec.adaptive, inference=spec.inference, **settings)
+def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+    around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
+    return SegmentationModel(net, spec.roi, **around, **settings)
 
 
 def _located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
-    """Where a checkpoint's file or folder is on this machine: one at a URI is fetched to the node's cache.
-
-    Args:
-        arch: of its model.
-        path: a path, URI or `zoo://DATASET/NAME`.
-        args: of a reader, which say what of a folder is wanted.
-        sha256: that a file must have; None: whatever is there.
-    """
+    """Where a checkpoint is on this machine: one at a URI is fetched to the node's cache, by its `sha256` if given."""
     path = checkpoints.locate(path)
     if storage.is_local(path):
         return storage.local_path(path)
@@ -380,13 +359,14 @@ def _network(spec: ModelSpec) -> nn.Module:
         cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module)
         if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
             raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
-        return architectures.build_class(cls, spec.args, seed)
-    roi, extra = _network_roi(spec), _migration(spec).extra
+        with architectures.seeded(seed), architectures.refusing(f"{cls.__name__} refuses its args", (Exception,)):
+            return cls(**spec.args)
+    roi, extra = spec.network_roi, _migration(spec).extra
     return architectures.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)
 
 
 def _weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a checkpoint under the network's names (`wanted`, the meta device will do), migrated."""
+    """The weights of a checkpoint under the network's names, migrated."""
     if spec.arch in READERS:
         found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
         return found
@@ -399,10 +379,6 @@ def _content_sha256(spec: ModelSpec) -> str:
         found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
         return found.sha256
     return checkpoints.content_sha256(spec.checkpoint)
-
-
-def _network_roi(spec: ModelSpec) -> Shape:
-    return spec.input.in_network_order(spec.roi)
 
 
 def _migration(spec: ModelSpec) -> migrations.Migration:

@@ -1,6 +1,6 @@
 """Describes what a network wants: its input's axes and intensities, and the sliding window of its predictions."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, field_validator
@@ -18,8 +18,7 @@ class Inference(Strict):
     Attributes:
         overlap: the part of a window, along each axis, that the next one covers again, in [0, 1).
         weighting: `constant`: all voxels of a window count alike; `gaussian`: those near its centre more (MONAI's
-            importance map, exp(-z^2 / 2) of the distance z from the centre in sigmas of an eighth of the window, as
-            nnU-Net has it).
+            importance map with sigmas of an eighth of the window, as nnU-Net has it).
         mirror: axes of the volume, some of `HWD`, over which each window is also shown mirrored: `HWD` makes eight
             passes of every window. For predictions only: attacks run plain forward passes.
         average: what is averaged over mirror images and overlapping windows: `logits`, as MONAI and nnU-Net v2 do
@@ -46,7 +45,6 @@ class Inference(Strict):
 
 DEFAULT_INFERENCE = Inference()
 
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -57,8 +55,7 @@ class InputAdapter(Strict):
         scale: the intensities, in the unit of `mean` and `std`, that 0 and 1 become.
         axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis
             turns it round: `DHW`, `D-W-H`.
-        mean: subtracted; one number, or one a channel.
-        std: divided by; one number, or one a channel.
+        mean, std: one number, or one a channel.
     """
 
     scale: tuple[Finite, Finite] = (0.0, 1.0)
@@ -108,10 +105,6 @@ class InputAdapter(Strict):
         """Logits of the network in the volume's axes."""
         back = logits.permute(0, 1, *(2 + self._order.index(axis) for axis in range(3)))
         return back.flip([2 + axis for axis in self._turned]) if self._turned else back
-
-    def identity(self) -> dict[str, Any]:
-        """What differs from a network that takes the volume as it is, for digests."""
-        return self.model_dump(exclude_defaults=True)
 
     @property
     def _order(self) -> tuple[int, ...]:

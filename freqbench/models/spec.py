@@ -27,9 +27,9 @@ class Trained(Strict):
 
     Attributes:
         checkpoint: the file that the training left.
-        identity: 16 hex digits of all that the training job says of these weights.
+        identity: of all that the training job says of these weights.
         weights: `freqbench.models.checkpoints.files.weights_sha256` of them.
-        method: 16 hex digits of the same without the seed; None: as the file says.
+        method: `identity` without the seed; None: as the file says.
     """
 
     checkpoint: Annotated[str, Field(min_length=1)]
@@ -42,7 +42,6 @@ class ModelEntry(Strict):
     """A model as a job file names it: one of `checkpoint`, `bundle` and `ensemble`.
 
     Attributes:
-        name: what tables and files call it.
         arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
             checkpoint of freqbench's own brings it along.
         checkpoint: path, URI, `zoo://DATASET/NAME`, `train://NAME` for a network of the job's `training`, or `random`
@@ -62,12 +61,12 @@ class ModelEntry(Strict):
         inference: its sliding window; None: the papers', or as its folder says; of an ensemble, its members'.
         defence: what stands before the network: a mapping with the `name` of DEFENCES and its own keys.
         adaptive: whether attacks know of the defence and follow a gradient through it that serves them; no: plain
-            autograd, of one fixed draw, which shows what a defence seems to be worth to who does not look.
+            autograd, of one fixed draw.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
         replicates: of a `train://NAME`: how many networks of that training, which a job makes models of their own:
             `name`, `name.1`, `name.2` with `train://NAME`, `train://NAME.1`, `train://NAME.2`.
-        source: where the checkpoint is to be had, for whoever lacks it.
+        source: where the checkpoint is to be had.
         trained: what `train://` came to; no key for a job file.
     """
 
@@ -153,21 +152,18 @@ class ModelEntry(Strict):
 class ModelSpec:
     """A model of which everything is known and checked; plain data that travels to workers.
 
-    Attributes that a `ModelEntry` has too mean the same here, defaults and variables filled in.
+    What a `ModelEntry` has too means the same here, defaults and variables filled in.
 
     Attributes:
         arch: also `ensemble`.
         args: the network's arguments that are not its class's own defaults.
         num_classes: output classes, background included.
         checkpoint_sha256: hex, or `random:SEED`.
-        num_channels: of its input.
         migration: that its checkpoint goes through; None: none changes it.
         space: in which it is attacked and scored; None: the dataset's.
         code_sha256: of the source file of a class of another package.
-        members: of an ensemble.
-        min_dice: in no identity.
         training: identity of the training job's say on its weights, where the job trains it.
-        method: of the same without the seed, where that is known; in no identity.
+        method: of the same without the seed, where that is known.
         weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
             how long they took, and so is another each time.
     """
@@ -202,8 +198,7 @@ class ModelSpec:
     def method_id(self) -> str | None:
         """16 hex digits that networks share which differ in the seed of their training alone, and are used alike.
 
-        None where nothing says how the weights were trained. Names do not enter, so that stores of several jobs
-        agree, and trainings of one name are told apart.
+        Names do not enter. None where nothing says how the weights were trained.
         """
         return self._identity(self.method, None) if self.method else None
 
@@ -214,7 +209,7 @@ class ModelSpec:
         later = {  # left out where it is not asked for, so that ids of earlier runs stay
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,
-            "input": self.input.identity() or None,
+            "input": self.input.model_dump(exclude_defaults=True) or None,
             "space": self.space.identity() if self.space else None,
             "inference": self.inference.model_dump(exclude_defaults=True) or None,
             "code": self.code_sha256,
@@ -233,6 +228,11 @@ class ModelSpec:
                 **{key: value for key, value in later.items() if value is not None},
             }
         )
+
+    @property
+    def network_roi(self) -> Shape:
+        """The ROI in the network's own axis order."""
+        return self.input.in_network_order(self.roi)
 
     @property
     def passes(self) -> int:

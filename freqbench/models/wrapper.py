@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape
-from freqbench.models.defences.base import FIXED, Defence, draw_seed
+from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.settings import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
@@ -19,7 +18,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 class SegmentationModel(nn.Module):
-    """`[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
+    r"""`[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
     What the network wants of its input beside that (axis order, intensities) is done here, inside the gradient. An axis
     shorter than the ROI is padded with zeros, the lowest intensity there is, on both sides (the smaller half first, as
@@ -30,16 +29,27 @@ class SegmentationModel(nn.Module):
     under autocast and returns float32. Logits have the input's dtype otherwise, so a network in float64 serves float64
     input. The switches for TF32 belong to the process: making or running a model leaves them off.
 
+    A defence acts on the window as it is cut from the volume, in [0, 1], before zeros are padded around one that is
+    shorter than the ROI and before the network's own intensities and axes: padding is none of the patient's voxels, and
+    a filter would smear its edge into them. At the borders of a window a filter sees no neighbours beyond. `forward` is
+    what an attacker follows. With T_d the d-th draw of a random defence and f the network:
+
+    .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
+
+    is that of an adaptive one, D draws at every pass (`Defence.draws`; all their graphs are held for the way back), so
+    that the cross-entropy is that of the mean probability; for D = 1 the logits themselves. With `adaptive=False`, and
+    for defences that draw nothing, it is one pass f(T(x)): by plain autograd, of one draw that is the same for every
+    window and step. `scores` is what predicts: one draw a window, others than an attacker's.
+
     Args:
         net: the bare network.
         roi: the window it was built for, in voxels of the volume's axes.
-        precision: one of PRECISIONS.
+        precision: one of PRECISIONS, else a UserError.
         compile: run the network through `torch.compile`.
         adapter: how the network wants its input.
         inference: how `predict` and SlidingWindowModel run it over whole volumes; `forward` has no part in it.
-
-    Raises:
-        UserError: no such precision.
+        defence: what stands before the network.
+        adaptive: whether `forward` is for an attacker who knows of the defence.
     """
 
     def __init__(
@@ -50,6 +60,8 @@ class SegmentationModel(nn.Module):
         compile: bool = False,
         adapter: InputAdapter = DEFAULT_INPUT,
         inference: Inference = DEFAULT_INFERENCE,
+        defence: Defence | None = None,
+        adaptive: bool = True,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -59,6 +71,8 @@ class SegmentationModel(nn.Module):
         self.precision = precision
         self.adapter = adapter
         self.inference = inference
+        self.defence = defence
+        self.adaptive = adaptive
         _allow_tf32(False)
         if compile:
             net.compile()
@@ -66,30 +80,29 @@ class SegmentationModel(nn.Module):
     @property
     def takes_keys(self) -> bool:
         """Whether `forward` draws, so that callers give it `keys`, one a sample, new ones for new draws."""
-        return False
+        return self.adaptive and self.defence is not None and self.defence.is_random
 
     @property
     def passes(self) -> int:
-        """Passes of the network in one `forward`."""
-        return 1
+        """Passes of the network in one `forward`: the draws that are averaged."""
+        return self.defence.draws if self.defence and self.adaptive else 1
 
     @property
     def smoothing(self) -> RandomizedSmoothing | None:
         """What votes in place of a single prediction of a volume; None: nothing does."""
-        return None
+        return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Logits of a batch of windows.
+        """Logits as an attacker asks for them; a UserError where an axis is longer than the ROI.
 
-        Args:
-            images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window depend on; without a random defence there are none.
-
-        Raises:
-            UserError: an axis is longer than the ROI.
+        `keys` are what the draws of each window depend on; without them all depend on the same fixed one.
         """
         h, w, d = self.inside(images.shape[2:])
-        return self._run(self._padded(images))[:, :, h, w, d]
+        draws = []
+        for draw in range(self.passes):
+            seen, back = self._seen(images, keys, draw)
+            draws.append(back(self._run(self._padded(seen))[:, :, h, w, d]))
+        return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
         r"""What is averaged where windows overlap: logits, or probabilities where `inference.average` says so.
@@ -98,18 +111,12 @@ class SegmentationModel(nn.Module):
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id} \text{ or softmax over classes}
 
-        A window shorter than the ROI is mirrored with its padding around it.
-
-        Args:
-            images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            mirror: axes to mirror over, some of `HWD`.
-            keys: as for `forward`.
-
-        Returns:
-            `[B, K, h, w, d]`.
+        A window shorter than the ROI is mirrored with its padding around it. `mirror` names the axes, some of `HWD`.
+        Mirror images share one draw of a defence; randomised smoothing adds no noise here, but to the whole volume.
         """
         h, w, d = self.inside(images.shape[2:])
-        padded = self._padded(images)
+        seen, back = (images, unchanged) if self.smoothing else self._seen(images, keys, draw=0)
+        padded = self._padded(seen)
         share = 0.5 ** len(mirror)
         mean = self.averaged(self._run(padded))
         if mirror:
@@ -117,7 +124,7 @@ class SegmentationModel(nn.Module):
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
                 mean.add_(self.averaged(self._run(padded.flip(axes))).flip(axes), alpha=share)
-        return mean[:, :, h, w, d]
+        return back(mean[:, :, h, w, d])
 
     def averaged(self, logits: Tensor) -> Tensor:
         """Logits as they are averaged where windows overlap: themselves, or their probabilities."""
@@ -130,6 +137,13 @@ class SegmentationModel(nn.Module):
         low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
         h, w, d = (slice(start, start + length) for start, length in zip(low, size, strict=True))
         return h, w, d
+
+    def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
+        """What a draw of the defence shows of each window, and how logits come back."""
+        if self.defence is None:
+            return images, unchanged
+        keys = [FIXED] * len(images) if keys is None else keys
+        return self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
 
     def _padded(self, images: Tensor) -> Tensor:
         """Zeros around a window that is shorter than the ROI."""
@@ -162,86 +176,13 @@ def _allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-class DefendedModel(SegmentationModel):
-    r"""A `SegmentationModel` whose windows go through a defence first.
-
-    The defence acts on the window as it is cut from the volume, in [0, 1], before zeros are padded around one that is
-    shorter than the ROI and before the network's own intensities and axes: padding is none of the patient's voxels, and
-    a filter would smear its edge into them. At the borders of a window a filter sees no neighbours beyond.
-
-    `forward` is what an attacker follows. With T_d the d-th draw of a random defence and f the network:
-
-    .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
-
-    is that of an adaptive one, D draws at every pass (`Defence.draws`; all their graphs are held for the way back), so
-    that the cross-entropy is that of the mean probability; for D = 1 the logits themselves. With `adaptive=False`, and
-    for defences that draw nothing, it is one pass f(T(x)): by plain autograd, of one draw that is the same for every
-    window and step.
-
-    `scores` is what predicts: one draw a window, others than an attacker's.
-
-    Args:
-        net, roi, settings: as `SegmentationModel` takes them.
-        defence: what stands before the network.
-        adaptive: whether `forward` is for an attacker who knows of the defence.
-    """
-
-    def __init__(self, net: nn.Module, roi: Shape, defence: Defence, adaptive: bool = True, **settings: Any) -> None:
-        super().__init__(net, roi, **settings)
-        self.defence = defence
-        self.adaptive = adaptive
-
-    @property
-    def takes_keys(self) -> bool:
-        """Where there are draws that an attacker averages."""
-        return self.adaptive and self.defence.is_random
-
-    @property
-    def passes(self) -> int:
-        """The draws that are averaged."""
-        return self.defence.draws if self.adaptive else 1
-
-    @property
-    def smoothing(self) -> RandomizedSmoothing | None:
-        """The defence, where it is one of whole volumes."""
-        return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
-
-    def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Logits as an attacker asks for them.
-
-        Args:
-            images: `[B, C, h, w, d]`, no axis longer than the ROI.
-            keys: what the draws of each window depend on; None: the same fixed one for all.
-        """
-        keys = [FIXED] * len(images) if keys is None else keys
-        draws = []
-        for draw in range(self.passes):
-            seen, back = self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
-            draws.append(back(super().forward(seen)))
-        return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
-
-    def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
-        """As `SegmentationModel.scores`, of one draw; mirror images of a window share it.
-
-        Randomised smoothing adds no noise here, but to the whole volume (`freqbench.models.predict`).
-        """
-        if self.smoothing:
-            return super().scores(images, mirror)
-        keys = [FIXED] * len(images) if keys is None else keys
-        seen, back = self.defence.seen(images, [draw_seed(key, 0) for key in keys], self.adaptive)
-        return back(super().scores(seen, mirror))
-
-
 class MeanOfProbabilities(nn.Module):
     r"""`[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`.
 
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
     Attacks on an ensemble transfer better to models outside it than attacks on any member (Liu et al., ICLR 2017,
-    arXiv:1611.02770).
-
-    Args:
-        members: with the same window.
+    arXiv:1611.02770). All members have the same window.
     """
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:

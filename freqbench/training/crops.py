@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from monai.transforms import (
     SpatialPadd,
 )
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, Shape
@@ -29,15 +30,8 @@ KEYS = ("image", "label")
 def random_crop(roi: Shape, augmentation: Augmentation) -> Compose:
     """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
     flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
-    crop = RandCropByPosNegLabeld(
-        keys=KEYS,
-        label_key="label",
-        spatial_size=roi,
-        pos=1,
-        neg=1,
-        fg_indices_key="label_fg_indices",
-        bg_indices_key="label_bg_indices",
-    )
+    indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
+    crop = RandCropByPosNegLabeld(keys=KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
     square = roi[0] == roi[1]
     turns = [RandRotate90d(keys=KEYS, prob=augmentation.rotate90, max_k=3, spatial_axes=(0, 1))] if square else []
     return Compose(
@@ -79,37 +73,26 @@ class CropSampler:
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
         self._transform.set_random_state(seed=int(digest(["crop", self._seed, number]), 16) % 2**32)
         [crop] = self._transform(self._cases[order[position]])
-        found: dict[str, Any] = crop
-        return found
+        return dict(crop)
 
 
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, sampler: CropSampler, batches: Sequence[Sequence[int]]) -> None:
-        self._sampler, self._batches = sampler, batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        images, labels = self._sampler.crops(self._batches[index])
-        return images, labels.to(torch.uint8)  # an eighth to hand over
+def _handed_over(sampler: CropSampler, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    images, labels = sampler.crops(numbers)
+    return images, labels.to(torch.uint8)  # an eighth to hand over
 
 
 @contextmanager
 def loaded(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Batches one after another, cut ahead of time by processes of their own; labels as uint8.
+    """Batches of the crops of these numbers, cut ahead of time by so many processes (0: when asked for).
 
-    Args:
-        sampler: the cases.
-        batches: numbers of the crops of each.
-        loaders: processes; 0: cut when they are asked for.
-        pinned: in memory that CUDA copies from while it computes.
+    Labels are uint8; `pinned`: in memory that CUDA copies from while it computes.
     """
-    loader = DataLoader(
-        _Batches(sampler, batches),
+    loader: DataLoader[Any] = DataLoader(
+        batches,  # type: ignore[arg-type]
         batch_size=None,
+        collate_fn=partial(_handed_over, sampler),
         num_workers=loaders,
         pin_memory=pinned,
         generator=torch.Generator(),  # the global one is left alone

@@ -18,11 +18,10 @@ from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.core.errors import UserError
 from freqbench.core.storage import is_local, join, local_path
-from freqbench.training.loop import fit
+from freqbench.training.loop import Team, fit
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import Row, read_log
-from freqbench.training.team import Team
 
 MAX_FAILURES = 8
 WATCH_S = 2.0
@@ -33,10 +32,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
 
     A worker that dies costs what was learned since the last checkpoint: the group starts again from there, a few times.
     `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
-    log.
-
-    Raises:
-        UserError: the loss is not finite, or workers failed too often; one line.
+    log. A loss that is not finite, or workers that fail too often, are a UserError.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
@@ -66,9 +62,8 @@ def _work(config: dict[str, Any]) -> None:
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())
     prepared = prepare(job, out, [name])
     [training] = (each for each in prepared.trainings if each.model.name == name)
-    train, select = ([prepared.lists[role].load(ref) for ref in prepared.refs[role]] for role in ("train", "select"))
     try:
-        fit(training, train, select, join(out, name), lambda state: None, team)
+        fit(training, prepared.cases("train"), prepared.cases("select"), join(out, name), lambda state: None, team)
     except UserError as error:  # all workers raise it at the same step: to start again would end there again
         ray.train.report({"error": str(error)})
 

@@ -9,8 +9,9 @@ attacked are clamped to [0, 1] first, which the intensity augmentation may leave
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from freqbench.training.crops import CropSampler, loaded
 from freqbench.training.objective import Adversary, Objective
 from freqbench.training.recipe import Augmentation, ModelRecipe, Schedule
 from freqbench.training.state import BEST, Row, State
-from freqbench.training.team import ALONE, Team
 from freqbench.training.validation import Scores, case_dice, choice, mean_foreground, under_attacks
 
 Seen = Callable[[State], None]
@@ -39,13 +39,6 @@ class Training:
     """What shapes the weights of one network.
 
     Attributes:
-        model: architecture, arguments, ROI and objective.
-        schedule: steps, crops a step, learning rate.
-        augmentation: of the crops.
-        seed: of weights, crops, augmentation and attacks.
-        num_classes: background included.
-        half: store weights in half precision.
-        adversary: of adversarial objectives.
         quick: the attacks under which the select list is predicted too.
         choose_by: `clean`, `attacked`, `mean` or `worst`: what picks the best weights.
         start: the checkpoint to begin with; None: weights that the seed draws.
@@ -79,10 +72,7 @@ class Training:
 
     @property
     def method(self) -> str:
-        """16 hex digits of the same but for the seed, which networks that are replicates of one training share.
-
-        The job's name does not enter, so that replicates may be trained by several jobs.
-        """
+        """16 hex digits of the same but for the seed and the job's name, which replicates of one training share."""
         shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
         return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
 
@@ -113,11 +103,7 @@ class Training:
         )
 
     def new_net(self) -> nn.Module:
-        """The network with the weights that it begins with.
-
-        Raises:
-            CheckpointError: the checkpoint to begin with is not there, or of another network.
-        """
+        """The network with the weights that it begins with."""
         if self.start is not None:
             spec = models.resolve(self.entry(self.start), self.num_classes)
             return models.load(spec, torch.device("cpu")).net.train().requires_grad_()
@@ -136,6 +122,56 @@ def learning_rate(step: int, schedule: Schedule) -> float:
         return schedule.lr * (step + 1) / schedule.warmup_steps
     done = (step - schedule.warmup_steps) / (schedule.steps - schedule.warmup_steps)
     return schedule.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """A process's place (from 0) among those of `torch.distributed`, and its device; alone it exchanges nothing."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def parallel(self, objective: Objective) -> nn.Module:
+        """The objective with gradients that are means over the team."""
+        if self.size == 1:
+            return objective
+        return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
+
+    @contextmanager
+    def unsynced(self, objective: nn.Module, wanted: bool) -> Iterator[None]:
+        """Within, where wanted, gradients are added up here alone."""
+        if wanted and isinstance(objective, nn.parallel.DistributedDataParallel):
+            with objective.no_sync():
+                yield
+        else:
+            yield
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Each value's mean over the team."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        means: list[float] = (total / self.size).tolist()
+        return means
+
+    def gathered(self, scores: Mapping[int, Scores]) -> Scores:
+        """The rows that the team has found, in the order of their numbers."""
+        found = [dict(scores)]
+        if self.size > 1:
+            found = [{} for _ in range(self.size)]
+            torch.distributed.all_gather_object(found, dict(scores))
+        rows = {number: row for each in found for number, row in each.items()}
+        return np.stack([rows[number] for number in sorted(rows)])
+
+
+ALONE = Team()
 
 
 class Trainer:
@@ -164,11 +200,7 @@ class Trainer:
         return [range(first + part * length, first + (part + 1) * length) for part in range(accumulate)]
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """One step of the optimizer.
-
-        Raises:
-            UserError: the loss or its gradient is not finite; the weights are those before the step.
-        """
+        """One step of the optimizer; a UserError, and the weights as before, if loss or gradient are not finite."""
         training, state, began = self.training, self.state, time.perf_counter()
         waited, sums = 0.0, torch.zeros(4, device=self.team.device)
         for group in state.optimizer.param_groups:
@@ -247,13 +279,8 @@ def fit(
 ) -> State:
     """Train one network, or go on from `last.pt`, until its steps or minutes are used up.
 
-    Args:
-        training: the recipe.
-        train: cases to learn from.
-        select: cases that choose the best weights, kept as `best.safetensors`.
-        folder: of the model, below OUT: `last.pt` (to resume), `log.csv`, `best.safetensors`.
-        seen: called after every step.
-        team: the processes that share the crops of a step, each of which calls this.
+    Learns from `train`; `select` chooses the best weights, kept as `best.safetensors` in the model's `folder` beside
+    `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this.
 
     Returns:
         The end state. An interrupted and resumed run ends with the weights of an uninterrupted one, to the bit on the

@@ -28,13 +28,8 @@ class Objective(nn.Module):
               \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x'))
 
     `at` is the adversarial training that the papers compare with, the "VAFA" row of Table 6 included; `vaft` with the
-    frequency consistency is its "VAFA-FR" row (Hanif et al., MICCAI 2023, arXiv:2307.07269).
-
-    Args:
-        net: the bare network.
-        adapter: how it wants its input.
-        consistency: of `vaft`; None: without.
-        half: run the network under bf16 autocast; losses are computed in float32.
+    frequency consistency is its "VAFA-FR" row (Hanif et al., MICCAI 2023, arXiv:2307.07269). With `half` the network
+    runs under bf16 autocast; losses are computed in float32.
     """
 
     def __init__(
@@ -49,10 +44,7 @@ class Objective(nn.Module):
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and its terms in the order of TERMS (NaN for those that the objective lacks).
 
-        Args:
-            clean: crops `[B, C, h, w, d]`; None: without the clean term.
-            adversarial: attacked crops, likewise.
-            labels: integers `[B, 1, h, w, d]`.
+        Crops are `[B, C, h, w, d]`, None: without that term; labels integers `[B, 1, h, w, d]`.
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         found = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
@@ -90,17 +82,9 @@ class Adversary:
     def attacked(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """The crops attacked on the network as it is: run in evaluation mode, and left in the mode that it was in.
+        """Crops in [0, 1], attacked on the network as it is: run in evaluation mode, and left in the mode it was in.
 
-        Args:
-            model: around the network in training.
-            images: crops in [0, 1].
-            labels: theirs.
-            step: counted from 0.
-            numbers: of the crops, which their draws depend on.
-
-        Raises:
-            UserError: the attack mixes with other crops, and there is one alone.
+        Draws depend on `step`, counted from 0, and on the `numbers` of the crops.
         """
         attack = self.at_step(step)
         if attack.needs_reference and len(images) < 2:

@@ -12,19 +12,19 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.storage import join
-from freqbench.core.types import CaseRef
+from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.grid import attack_identity
 from freqbench.job.schema import attack_of, build_dataset
 from freqbench.models.checkpoints import record
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
-from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Schedule, TrainJob, Validation, suffix
+from freqbench.training.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
 from freqbench.training.state import BEST
 
 ROLES = ("train", "select", "test")
 TAUGHT_BY = ("train", "select")
-LATER = ("accumulate", "clip_norm", "precision")  # in a record only where a job asks for something else
+LATER = ("accumulate", "clip_norm", "precision")
 Refs = Mapping[str, Sequence[CaseRef]]
 
 
@@ -36,14 +36,15 @@ class Prepared:
     refs: dict[str, tuple[CaseRef, ...]]
     trainings: list[Training]
 
+    def cases(self, role: str) -> list[Case]:
+        """The cases of a role, loaded."""
+        return [self.lists[role].load(ref) for ref in self.refs[role]]
+
 
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
     """Read the lists of a job and check all that can be wrong with its networks; nothing is trained.
 
-    Args:
-        job: what to train.
-        out: where the results go.
-        only: names of the networks that are wanted, with those that they start from; None: all.
+    `out` is where the results go; `only` names the networks that are wanted, with those that they start from.
 
     Raises:
         UserError: the lists share cases, an architecture refuses its arguments, an attack its parameters or the data,
@@ -59,11 +60,6 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
         for model in _wanted(replicate, only):
             found[model.name] = _training(replicate, model, number, out, lists["train"], refs, found)
     return Prepared(lists=lists, refs=refs, trainings=list(found.values()))
-
-
-def identities(job: TrainJob) -> dict[str, str]:
-    """Of each network by its name, 16 hex digits of all that shapes its weights; raises as `prepare`."""
-    return {training.model.name: training.identity for training in prepare(job).trainings}
 
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
@@ -111,12 +107,12 @@ def _training(
     attack = _attack(model.attack, dataset, f"{place}: attack")
     quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
     choose_by = _choose_by(job.validation, quick, place)
-    mixing = [each.name for each in quick if each.needs_reference]
-    if mixing and len(refs["select"]) < 2:
-        raise UserError(
-            f"{place}: splits.select: expected two cases or more, as {mixing[0]} mixes with another case, got 1: "
-            "choose a longer list, or give validation.attack"
-        )
+    for each in quick:
+        if each.needs_reference and len(refs["select"]) < 2:
+            raise UserError(
+                f"{place}: splits.select: expected two cases or more, as {each.name} mixes with another case, got 1: "
+                "choose a longer list, or give validation.attack"
+            )
     if model.random_budget and attack is not None:
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
@@ -143,6 +139,8 @@ def _training(
         origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
+    # Processes that keep up with a step: one beside a CPU, up to four beside a GPU.
+    enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
     training = Training(
         model=model,
         schedule=job.schedule(model),
@@ -162,7 +160,7 @@ def _training(
             "licence": job.licence or _licence(dataset),
         },
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
-        loaders=_loaders() if job.loaders == "auto" else job.loaders,
+        loaders=enough if job.loaders == "auto" else job.loaders,
     )
     models.resolve(training.entry("random"), num_classes)
     return training
@@ -170,6 +168,9 @@ def _training(
 
 def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
     """What a stored file says of a training before it ran."""
+    # Later fields are left out where nothing asks for them, so that identities of earlier files stay.
+    schedule = job.schedule(model)
+    early = schedule.model_dump(exclude={"max_minutes", *LATER})
     found: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
@@ -179,7 +180,7 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
         "seed": job.seed,
         "threads": job.threads,
-        "schedule": _of_schedule(job.schedule(model)),
+        "schedule": early | schedule.model_dump(include=set(LATER), exclude_defaults=True),
         "augmentation": job.augmentation.model_dump(),
     }
     if attack is None:
@@ -191,12 +192,6 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "random_budget": model.random_budget,
         "frequency_consistency": consistency.model_dump() if consistency else None,
     }
-
-
-def _of_schedule(schedule: Schedule) -> dict[str, Any]:
-    """What a record holds of a schedule, so that identities of earlier files stay."""
-    found = schedule.model_dump(exclude={"max_minutes", *LATER})
-    return found | schedule.model_dump(include=set(LATER), exclude_defaults=True)
 
 
 def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:
@@ -238,15 +233,7 @@ def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> s
 
 def _licence(dataset: Dataset) -> str:
     """What is known of the data that weights were made from."""
-    home = f" ({dataset.homepage})" if dataset.homepage else ""
+    source = f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}"
     if dataset.redistributable:
-        return f"learned from {dataset.name}{home}; nothing else is stated"
-    return (
-        f"learned from {dataset.name}{home}, whose volumes must not be passed on: ask its owners before you pass on "
-        "weights"
-    )
-
-
-def _loaders() -> int:
-    """Processes that keep up with a step: one beside a CPU, up to four beside a GPU."""
-    return min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
+        return f"{source}; nothing else is stated"
+    return f"{source}, whose volumes must not be passed on: ask its owners before you pass on weights"

@@ -55,8 +55,7 @@ class Schedule(Strict):
         warmup_steps: steps of linear rise before the cosine decay to zero.
         validate_every: steps between two validations; one more stands at the end.
         max_minutes: stop at the next step after so many minutes of training; the learning rate follows `steps` anyway.
-        accumulate: parts that a step's crops go through the network in, one after another, where all do not fit at
-            once: the gradient is that of the whole step.
+        accumulate: parts that a step's crops go through the network in, where all do not fit at once.
         clip_norm: the gradient's L2 norm is cut to it; None: as it is.
         precision: of the network: `bf16` under autocast (which needs no loss scaling), `fp32`, or `auto`: bf16 on CUDA.
     """
@@ -132,15 +131,12 @@ class ModelRecipe(Strict):
     """One network to train; the schedule's fields, where given, replace those of the job.
 
     Attributes:
-        name: of its folder below OUT.
         arch: a name of `freqbench.models.MODELS`; None, as for `args` and `roi`: that of the model it starts from.
-        args: the architecture's own arguments.
         roi: voxels of a crop and of a window, a side.
         objective: `clean`: Dice + cross-entropy on the crops; `at`: on attacked crops alone (the papers' adversarial
             training); `vaft`: on both, and the frequency consistency, where given, between them.
         attack: of `at` and `vaft`, as in a benchmark's job file, but one value a parameter.
         random_budget: lowest and highest budget, one drawn uniformly every step in place of the attack's own.
-        frequency_consistency: of `vaft`; None: without.
         start: the weights to begin with: another model of the job, a checkpoint, or `scratch`; None: `scratch` for
             `clean`, else the job's one clean model.
     """
@@ -194,18 +190,14 @@ class TrainJob(Schedule):
     """A training job file, read by `freqbench.core.config.load`.
 
     Attributes:
-        name: of the job; OUT is `runs/<name>` unless given.
         dataset: `name`, `loader` (default: the name) and the loader's own parameters; a `split` in it is ignored.
-        splits: three lists of that dataset without a case in common.
         models: networks, trained one after another.
         seed: of weights, crops and augmentation.
         replicates: how often each network is trained, with the seeds `seed`, `seed` + 1, ...: networks `NAME`,
             `NAME.1`, `NAME.2`, each from the replicate of its own number where it starts from a model of the job.
-        augmentation: probabilities of the random changes of a crop.
         half: store the best weights in half precision (the form of the packaged zoo).
         threads: CPU threads of torch, None for torch's choice; on a CPU the last bits depend on them, so a job that is
             to give the same weights everywhere names them.
-        validation: how weights are judged.
         licence: a note on what may be done with the weights, stored beside them; None: that of the data, where known.
         engine: `local`: in this process; `ray`: data-parallel over `workers` by Ray Train.
         workers: processes of `engine: ray`, a GPU each where there are any; a step's crops are shared out among them.

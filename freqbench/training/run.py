@@ -5,7 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -22,11 +22,10 @@ from freqbench.core.machine import versions
 from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
-from freqbench.training.loop import Seen, Trainer, Training, fit, save_best
+from freqbench.training.loop import ALONE, Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
 from freqbench.training.state import BEST, Row, State
-from freqbench.training.team import ALONE
 from freqbench.training.validation import case_dice, mean_foreground
 
 RESULT = "training.json"
@@ -36,17 +35,15 @@ Tell = Callable[[Row], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A trained network.
+    """A trained network; Dice are means over the foreground, 0..1.
 
     Attributes:
-        name: of the model in the job.
         path: of its `best.safetensors`.
-        dice_select: mean foreground Dice of the best weights on the select list, 0..1.
+        dice_select: of the best weights on the select list.
         dice_attacked: the same under the attacks of the validation, the mean over them; None without one.
-        dice_test: mean foreground Dice of the stored weights on the test list, 0..1.
+        dice_test: of the stored weights on the test list.
         dice_test_classes: the same for each class by name, background included; null where no case has the class.
         seconds: of training.
-        steps: optimizer steps done.
         wait_share: part of these seconds in which no crop was ready.
         dice_worst: as `dice_attacked`, of each case the lowest under any of the attacks.
     """
@@ -75,9 +72,6 @@ def train(
         progress: show a progress bar, or plain lines where standard error is no terminal.
         only: names of the models that are wanted, with those that they start from; None: all.
 
-    Returns:
-        One result a model, each after the one that it starts from.
-
     Raises:
         UserError: as `prepare`, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
@@ -86,12 +80,7 @@ def train(
     if job.threads:
         torch.set_num_threads(job.threads)
     prepared = prepare(job, out, only)
-
-    @cache
-    def cases(role: str) -> list[Case]:
-        return [prepared.lists[role].load(ref) for ref in prepared.refs[role]]
-
-    said: set[Shape] = set()
+    cases, said = cache(prepared.cases), set[Shape]()
     names = prepared.lists["test"].class_names
     return [_train_one(job, training, names, cases, out, progress, said) for training in prepared.trainings]
 
@@ -112,6 +101,7 @@ def _train_one(
     progress: bool,
     said: set[Shape],
 ) -> TrainResult:
+    """Train a network, unless it is finished; `said` are the ROIs whose padding the user has been told of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
     key = _key(training)
@@ -202,15 +192,14 @@ def _measured(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null
         means = np.nanmean(scores, axis=0)
-    by_class = {name: None if np.isnan(mean) else float(mean) for name, mean in zip(class_names, means, strict=True)}
     result = TrainResult(
         name=training.model.name,
         path=path,
         dice_select=state.dice_select,
-        dice_attacked=None if math.isnan(state.dice_attacked) else state.dice_attacked,
-        dice_worst=None if math.isnan(state.dice_worst) else state.dice_worst,
+        dice_attacked=_unless_nan(state.dice_attacked),
+        dice_worst=_unless_nan(state.dice_worst),
         dice_test=mean_foreground(scores),
-        dice_test_classes=by_class,
+        dice_test_classes={name: _unless_nan(mean) for name, mean in zip(class_names, means.tolist(), strict=True)},
         seconds=state.seconds,
         steps=state.step,
         wait_share=state.waited / state.seconds if state.seconds else 0.0,
@@ -218,6 +207,10 @@ def _measured(
     found: dict[str, Any] = asdict(result)
     save_best(training, state, folder, {key: found[key] for key in found if key not in ("name", "path")})
     return result
+
+
+def _unless_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 @contextmanager
@@ -256,16 +249,13 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
 @contextmanager
 def _board(folder: str) -> Iterator[Any]:
     """TensorBoard's writer to `FOLDER/tensorboard`; None where it is not installed, or OUT is a URI."""
-    try:
+    writer = None
+    with suppress(ImportError):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield None
-        return
-    if not is_local(folder):
-        yield None
-        return
-    writer = SummaryWriter(f"{local_path(folder)}/tensorboard")
+
+        writer = SummaryWriter(f"{local_path(folder)}/tensorboard") if is_local(folder) else None
     try:
         yield writer
     finally:
-        writer.close()
+        if writer is not None:
+            writer.close()

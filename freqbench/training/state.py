@@ -27,9 +27,8 @@ class Row:
         step: optimizer steps done.
         lr: learning rate of the last one.
         loss: mean since the row before; then its terms on clean and attacked crops and the weighted consistency.
-        dice_select: mean foreground Dice on the select list.
-        dice_attacked: the same under the attacks of the validation, the mean over them.
-        dice_worst: the same, of each case the lowest under any of them.
+        dice_select: mean foreground Dice on the select list; then under the attacks of the validation, the mean over
+            them, and of each case the lowest under any of them.
     """
 
     step: int
@@ -63,12 +62,8 @@ class State:
     Draws are functions of seed and step, so no state of a random generator belongs here.
 
     Attributes:
-        net: the bare network.
-        optimizer: over its parameters.
         step: optimizer steps done.
-        seconds: of these steps, over all resumptions.
-        waited: seconds of these in which no crop was ready.
-        validated: seconds of validation beside them.
+        seconds: of these steps, over all resumptions; `waited` of them for crops, and `validated` beside them.
         losses: of the steps since the last validation: the loss and its terms.
         score: what the best weights were chosen by; their Dice follow as in `Row`.
         best: the best weights, on the CPU.
@@ -115,11 +110,7 @@ class State:
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
-        """Take over what `save` wrote under the same identity; without such a file nothing changes.
-
-        Raises:
-            CheckpointError: a file that `save` did not write.
-        """
+        """Take over what `save` wrote under the same identity; without such a file nothing changes."""
         path = join(folder, LAST)
         if not exists(path):
             return

@@ -25,13 +25,8 @@ def case_dice(
 ) -> dict[int, Scores]:
     """Dice of every case and class, `[K]`, NaN where a case's label lacks the class, by the cases' numbers.
 
-    Args:
-        model: in evaluation mode.
-        cases: each with a number.
-        num_classes: background included.
-        attack: cases are attacked by it first, with seed 0, window by window; None: as they are.
-        whole: the list that the numbers count in, two cases or more: for attacks that mix with another case, which is
-            then the next one of it.
+    With an attack, cases are attacked by it first, with seed 0, window by window. `whole` is the list that the numbers
+    count in: attacks that mix with another case take the next one of it.
     """
     device = next(model.parameters()).device
     found = {}
@@ -56,8 +51,7 @@ def mean_foreground(scores: Scores) -> float:
 def under_attacks(scores: Sequence[Scores]) -> tuple[float, float]:
     """Mean foreground Dice under several attacks: the mean over them, and the mean over cases of each one's lowest.
 
-    Args:
-        scores: of each attack `[N, K]`, the same cases in the same order; none: both are NaN.
+    `scores` are `[N, K]` of each attack, the same cases in the same order; without any, both are NaN.
     """
     if not scores:
         return math.nan, math.nan

@@ -21,9 +21,8 @@ from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training import TrainJob
 from freqbench.training.crops import CropSampler, loaded
-from freqbench.training.loop import Trainer
+from freqbench.training.loop import ALONE, Trainer
 from freqbench.training.plan import job_lists, prepare
-from freqbench.training.team import ALONE
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(0)]
 

@@ -1,19 +1,39 @@
-"""Image distances against skimage's stored values and closed forms, and the body mask against shapes one can count."""
+"""Distances of volumes against skimage's stored values and closed forms: body, channels, frequency bands, seams."""
 
 import json
 import math
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
 
+from freqbench.attacks import make
 from freqbench.core.errors import UserError
-from freqbench.metrics import body_mask, image_scores, psnr, ssim
+from freqbench.metrics import (
+    METRICS,
+    body_mask,
+    energy_scores,
+    image_scores,
+    l2,
+    linf,
+    psnr,
+    seam_scores,
+    ssim,
+)
+from freqbench.models import attack_windows
+from freqbench.ops.blocks import split
+from freqbench.ops.dct import BlockDCT
+
+SHAPE = (12, 10, 9)
+
+
+def test_no_two_metrics_fill_one_column() -> None:
+    columns = [column for metric in METRICS.values() for column in metric.columns]
+    assert len(columns) == len(set(columns))
 
 
 @pytest.mark.parametrize("pair", ["int0", "int1", "int2"])
@@ -25,8 +45,7 @@ def test_ssim_and_psnr_are_skimages_stored_ones(arrays: Path, pair: str) -> None
     assert ssim(clean, adversarial) == pytest.approx(stored["skimage_ssim_x255_channel_axis2_dr255"], abs=1e-7)
     assert psnr(clean, adversarial) == pytest.approx(stored["skimage_psnr_dr255_x255"], rel=1e-9)
     scores = image_scores(torch.as_tensor(clean)[None, None], torch.as_tensor(adversarial)[None, None]).values
-    assert scores["ssim"] == ssim(clean, adversarial)
-    assert scores["psnr"] == psnr(clean, adversarial)
+    assert (scores["ssim"], scores["psnr"]) == (ssim(clean, adversarial), psnr(clean, adversarial))
     assert scores["l2"] ** 2 / clean.size == pytest.approx(stored["mse_0_1"], rel=1e-6)
 
 
@@ -36,32 +55,32 @@ def test_identical_volumes_have_the_ideal_scores_without_a_warning() -> None:
         warnings.simplefilter("error")
         scores = image_scores(volume, volume)
     assert scores.reasons == {}
-    assert dict(scores.values) == {
-        "ssim": 1.0,
-        "ssim_body": 1.0,
-        "psnr": math.inf,
-        "linf": 0.0,
-        "l2": 0.0,
-        "l2_body": 0.0,
-    }
+    ideal = {"ssim": 1.0, "ssim_body": 1.0, "psnr": math.inf, "linf": 0.0, "l2": 0.0, "l2_body": 0.0}
+    assert dict(scores.values) == ideal
 
 
-def test_body_is_the_largest_component_with_its_holes() -> None:
-    volume = np.zeros((20, 20, 20), np.float32)
-    volume[3:13, 3:13, 3:13] = 0.5
-    volume[6:9, 6:9, 6:9] = 0  # gas inside: belongs to the body
-    volume[13, 13, 13] = 0.5  # touches with a corner only
-    volume[0:2, 3:13, 3:13] = 0.9  # a couch apart
-    expected = np.zeros(volume.shape, bool)
+def test_norms_add_up_as_numpy_does_to_the_bit() -> None:
+    """BLAS would depend on its threads: a worker has one, another process all, and a row computed again is equal."""
+    clean, adversarial = np.random.default_rng(0).random((2, 48, 48, 48), np.float32)
+    difference = adversarial.astype(np.float64) - clean
+    assert l2(clean, adversarial) == math.sqrt((difference * difference).sum()) != np.linalg.norm(difference)
+
+
+# Body
+
+
+def test_body_is_the_largest_component_of_all_channels_with_its_holes() -> None:
+    volume = np.zeros((2, 20, 20, 20), np.float32)
+    volume[0, 3:9, 3:13, 3:13] = 0.5
+    volume[1, 9:13, 3:13, 3:13] = 0.5  # touches what is bright in the other
+    volume[:, 6:9, 6:9, 6:9] = 0  # gas inside: belongs to the body
+    volume[:, 3:5, 5, 5] = 0  # a dent that is open to the air does not
+    volume[0, 13, 13, 13] = 0.5  # touches with a corner only
+    volume[0, 0:2, 3:13, 3:13] = 0.9  # a couch apart
+    expected = np.zeros((20, 20, 20), bool)
     expected[3:13, 3:13, 3:13] = True
+    expected[3:5, 5, 5] = False
     np.testing.assert_array_equal(body_mask(volume), expected)
-
-
-def test_a_dent_open_to_the_air_is_not_body() -> None:
-    volume = np.zeros((12, 12, 12), np.float32)
-    volume[2:10, 2:10, 2:10] = 1
-    volume[2:6, 5, 5] = 0
-    assert body_mask(volume).sum() == 8**3 - 4
 
 
 def test_body_scores_see_the_body_only() -> None:
@@ -77,16 +96,12 @@ def test_body_scores_see_the_body_only() -> None:
     assert scores["l2"] == pytest.approx(0.1 * math.sqrt(12 * 40 * 4), rel=1e-6)
 
 
-def test_no_body_is_nan_with_a_reason() -> None:
+def test_what_cannot_be_computed_is_nan_with_a_reason() -> None:
     scores = image_scores(np.zeros((8, 8, 2), np.float32), np.full((8, 8, 2), 0.1, np.float32))
     assert math.isnan(scores.values["ssim_body"])
     assert math.isnan(scores.values["l2_body"])
-    assert scores.reasons == dict.fromkeys(
-        ("ssim_body", "l2_body"), "no body: the clean volume has no intensity above 0"
-    )
-
-
-def test_slices_smaller_than_the_window_are_nan_with_a_reason() -> None:
+    no_body = "no body: the clean volume has no intensity above 0"
+    assert scores.reasons == dict.fromkeys(("ssim_body", "l2_body"), no_body)
     thin = np.full((6, 30, 30), 0.5, np.float32)
     scores = image_scores(thin, thin)
     assert math.isnan(scores.values["ssim"])
@@ -96,26 +111,133 @@ def test_slices_smaller_than_the_window_are_nan_with_a_reason() -> None:
         ssim(thin, thin)
 
 
-def test_volumes_of_two_shapes_are_refused() -> None:
+@pytest.mark.parametrize("scores", [image_scores, energy_scores])
+def test_volumes_of_two_shapes_are_refused(scores: type) -> None:
     with pytest.raises(UserError, match="two volumes of one shape"):
-        image_scores(np.zeros((8, 8, 8)), np.zeros((8, 8, 9)))
+        scores(np.zeros((8, 8, 8)), np.zeros((8, 8, 9)))
 
 
-def test_scores_do_not_hang_on_the_threads_of_blas() -> None:
-    """Workers of a cluster have one, a process of its own has all; a row computed again is to be equal to the bit."""
-    code = """
-import numpy as np
-from freqbench.metrics import image_scores
-print(image_scores(*np.random.default_rng(0).random((2, 48, 48, 48), np.float32)))
-"""
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for threads in ("1", "3")
-    }
-    assert len(said) == 1
+# Channels
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """The second channel is changed ten times as much; both are black in the first planes."""
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(0.2, 0.8, (2, *SHAPE)).astype(np.float32)
+    clean[:, :2] = 0
+    change = np.array([0.01, 0.1]).reshape(2, 1, 1, 1) * rng.choice([-1, 1], (2, *SHAPE))
+    return clean, (clean + change).astype(np.float32)
+
+
+def test_similarity_is_the_mean_over_channels(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    (first, first_map), (second, second_map) = (
+        structural_similarity(x * 255, y * 255, channel_axis=2, data_range=255, full=True)
+        for x, y in zip(*pair, strict=True)
+    )
+    scores = image_scores(*pair).values
+    assert scores["ssim"] == ssim(*pair) == pytest.approx((first + second) / 2)
+    assert scores["ssim_body"] == pytest.approx((first_map[2:].mean() + second_map[2:].mean()) / 2)
+    assert abs(first - second) > 0.05
+
+
+def test_norms_and_noise_are_over_all_channels(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    size, scores = math.prod(SHAPE), image_scores(*pair).values
+    assert scores["linf"] == linf(*pair) == pytest.approx(0.1)
+    assert scores["l2"] == l2(*pair) == pytest.approx(math.sqrt(size * (0.01**2 + 0.1**2)), rel=1e-5)
+    assert scores["l2_body"] == pytest.approx(math.sqrt(size * 10 / 12 * (0.01**2 + 0.1**2)), rel=1e-5)
+    assert scores["psnr"] == psnr(*pair) == pytest.approx(-10 * math.log10((0.01**2 + 0.1**2) / 2), rel=1e-5)
+    one_left_alone = np.stack([pair[0][0], pair[1][1]])
+    assert psnr(pair[0], one_left_alone) == pytest.approx(-10 * math.log10(0.1**2 / 2), rel=1e-5)
+
+
+# Energy: a constant c has one coefficient in the 20 of the low band, c sqrt(512)
+
+
+def test_white_noise_is_the_same_in_every_band() -> None:
+    """The mean absolute value of a normal variable is its standard deviation times sqrt(2 / pi)."""
+    noise = 0.1 * torch.randn((64, 64, 64), generator=torch.Generator().manual_seed(1))
+    for value in energy_scores(torch.zeros_like(noise), noise).values.values():
+        assert value == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
+
+
+def test_a_shift_is_low_a_checkerboard_is_high_and_channels_are_averaged() -> None:
+    clean = torch.full((2, 16, 8, 24), 0.5)
+    shift = energy_scores(clean, clean + torch.tensor([0.25, 0.05]).reshape(2, 1, 1, 1)).values
+    assert shift["energy_low"] == pytest.approx(0.15 * math.sqrt(512) / 20)
+    assert shift["energy_middle"] == pytest.approx(0, abs=1e-9)
+    signs = 1 - 2 * (torch.stack(torch.meshgrid(*map(torch.arange, (16, 8, 24)), indexing="ij")).sum(0) % 2)
+    board = energy_scores(clean, clean + 0.25 * signs).values
+    assert board["energy_high"] > 10 * board["energy_middle"] > 10 * board["energy_low"]
+
+
+def test_an_attack_on_one_band_has_its_energy_there() -> None:
+    """Random multipliers of SA2 on the high band alone, in blocks of the same grid; nothing is clamped."""
+    clean = 0.4 + 0.2 * torch.rand((1, 1, 32, 24, 16), generator=torch.Generator().manual_seed(0))
+    attack = make("sa2", rho=0.4, control="random", band="high", block=8)
+    adversarial = attack(torch.nn.Identity(), clean, torch.zeros_like(clean, dtype=torch.long)).adversarial
+    values = energy_scores(clean, adversarial).values
+    spectrum = split(BlockDCT.of(clean, (8, 8, 8)).spectrum(adversarial - clean), (8, 8, 8))
+    assert values["energy_high"] == pytest.approx(float(spectrum.abs().sum()) / (spectrum.numel() / 512 * 20), rel=1e-4)
+    assert max(values["energy_low"], values["energy_middle"]) < 1e-6
+
+
+def test_a_volume_too_small_for_a_band_has_a_reason() -> None:
+    scores = energy_scores(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    assert scores.values["energy_low"] == 1
+    assert set(scores.reasons) == {"energy_middle", "energy_high"}
+
+
+# Seams: none in a ramp or in noise, known ones where windows are shifted against each other
+
+GRID = (12, 8, 6)
+RAMP = 0.001 * sum(torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in GRID), indexing="ij"))
+
+
+def seam(change: Tensor, roi: tuple[int, int, int] = (4, 4, 6)) -> float:
+    windows = attack_windows(tuple(change.shape[-3:]), roi)
+    return seam_scores(torch.zeros_like(change), change, windows).values["seam_energy"]
+
+
+def test_a_ramp_and_noise_and_a_steeper_axis_without_borders_have_no_seam() -> None:
+    assert seam(RAMP) == pytest.approx(1)
+    noise = torch.randn((64, 64, 64), generator=torch.Generator().manual_seed(0))
+    assert seam(noise, (16, 16, 16)) == pytest.approx(1, rel=0.02)
+    steep = RAMP + 0.009 * torch.arange(12.0, dtype=torch.float64)[:, None, None]
+    assert seam(steep, (12, 4, 6)) == pytest.approx(1)
+
+
+def test_windows_that_are_shifted_against_each_other() -> None:
+    """Steps of 0.01 along the first axis on a slope of 0.001: of the faces of its 2 borders (48 each) 0.011, within
+    0.001; the one border along the second axis (72 faces) has no step: (96 * 11 + 72) / (96 + 72)."""
+    steps = 0.01 * torch.div(torch.arange(12), 4, rounding_mode="floor")[:, None, None]
+    assert seam(RAMP + steps) == pytest.approx((96 * 11 + 72) / (96 + 72))
+
+
+def test_the_borders_are_where_the_later_window_overwrites() -> None:
+    """Of windows 0..3, 4..7 and 6..9 the last owns voxel 6: a volume written as an attack writes it."""
+    ramp = 0.001 * torch.arange(10.0, dtype=torch.float64)[:, None, None].expand(10, 4, 4)
+    change = ramp.clone()
+    for number, window in enumerate(attack_windows((10, 4, 4), (4, 4, 4))):
+        change[window] = ramp[window] + 0.02 * number
+    assert seam(change, (4, 4, 4)) == pytest.approx(21)
+
+
+def test_channels_count_together() -> None:
+    """One channel has steps of 0.01 on a slope of 0.001, the other the slope alone: means 0.006 and 0.001."""
+    slope = 0.001 * torch.arange(8.0, dtype=torch.float64)[:, None, None].expand(8, 4, 4)
+    step = slope + 0.01 * (torch.arange(8) >= 4)[:, None, None]
+    assert seam(torch.stack([slope, step]), (4, 4, 4)) == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("roi", "reason"),
+    [(GRID, "the volume is a single window"), ((4, 4, 6), "the change does not vary within windows")],
+)
+def test_a_seam_that_is_not_defined_has_its_reason(roi: tuple[int, int, int], reason: str) -> None:
+    change = RAMP if roi == GRID else torch.zeros(GRID)
+    for window in attack_windows(GRID, (4, 4, 6)) if roi != GRID else ():
+        change[window] = 0.1 * (window[0].start + window[1].start)
+    scores = seam_scores(torch.zeros_like(change), change, attack_windows(GRID, roi))
+    assert math.isnan(scores.values["seam_energy"])
+    assert scores.reasons == {"seam_energy": reason}

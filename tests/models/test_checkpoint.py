@@ -32,14 +32,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     ("key", "prefix"),
-    [
-        ("state_dict", "module."),
-        ("model_state_dict", ""),
-        ("network_weights", ""),
-        ("model", ""),
-        ("net", ""),
-        (None, ""),
-    ],
+    [("state_dict", "module."), *((key, "") for key in ("model_state_dict", "network_weights", "model", "net", None))],
 )
 def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: str | None, prefix: str) -> None:
     weights = {prefix + name: value + 1 for name, value in tiny_unet.state_dict().items()}
@@ -65,12 +58,6 @@ def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stay
     assert tuple(files.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
 
 
-def test_tied_layers_are_saved_under_both_names(tmp_path: Path) -> None:
-    weight = torch.rand(2)
-    save_checkpoint(tmp_path / "m.safetensors", {"a": weight, "b": weight}, {}, half=False)
-    assert same(files.read_state_dict(str(tmp_path / "m.safetensors")), {"a": weight, "b": weight})
-
-
 def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:
     """The same file with the module name of numpy 1 in its pickle; unzipped, as the name's length differs."""
     path = tmp_path / "m.pt"
@@ -92,7 +79,7 @@ def test_half_stored_weights_come_back_as_float32(tmp_path: Path, tiny_unet: nn.
 def test_weights_too_large_for_half_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected finite weights, but w is not: nothing was written"):
         save_checkpoint(tmp_path / "m.safetensors", {"w": torch.tensor([1e5])}, {}, half=True)
-    assert not (tmp_path / "m.safetensors").exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -179,15 +166,6 @@ def test_mismatch_counts_and_names_the_first_of_each_kind(tmp_path: Path, tiny_u
     )
 
 
-def test_checkpoint_that_changed_after_planning_is_refused(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    path = tmp_path / "m.safetensors"
-    save_checkpoint(path, tiny_unet.state_dict(), {}, half=False)
-    spec = resolve(entry(path), 3)
-    save_checkpoint(path, {key: value + 1 for key, value in tiny_unet.state_dict().items()}, {}, half=False)
-    with pytest.raises(CheckpointError, match="is not the file that was planned with"):
-        load(spec, CPU)
-
-
 def test_the_digest_of_weights_is_of_names_types_shapes_and_values_alone(tmp_path: Path) -> None:
     def digest(record: str = "a", half: bool = False, **weights: Tensor) -> str:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
@@ -195,12 +173,6 @@ def test_the_digest_of_weights_is_of_names_types_shapes_and_values_alone(tmp_pat
         return files.weights_sha256(str(path))
 
     assert digest() == digest(record="b")
-    changes: list[dict[str, Any]] = [
-        {"w": torch.arange(6.0).reshape(2, 3)},
-        {"w": torch.arange(6)},
-        {"w": -torch.arange(6.0)},
-        {"s": torch.tensor(4)},
-        {"more": torch.zeros(1)},
-        {"half": True},
-    ]
-    assert len({digest(), *(digest(**change) for change in changes)}) == 1 + len(changes)
+    others = [digest(w=w) for w in (torch.arange(6.0).reshape(2, 3), torch.arange(6), -torch.arange(6.0))]
+    others += [digest(s=torch.tensor(4)), digest(more=torch.zeros(1)), digest(half=True)]
+    assert len({digest(), *others}) == 7

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError, UserError
-from freqbench.core.plugins import trusting
 from freqbench.models.foreign import frozen
 from freqbench.models.wrapper import SegmentationModel
 
@@ -20,7 +19,6 @@ pytestmark = [
 ]
 
 ROI = (6, 8, 10)
-ARGS = {"num_classes": 3, "roi": ROI}
 
 
 class Small(nn.Module):
@@ -121,32 +119,21 @@ def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> 
     assert found.preprocess is None
 
 
-def test_none_opens_without_trust(files: Mapping[str, str]) -> None:
-    for path in files.values():
-        for function in (frozen.describe, frozen.network):
-            with pytest.raises(UserError, match="--trust-code"), trusting(False):
-                function(path, {})
-
-
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("form", "args", "message"),
     [
-        ({"num_classes": 4}, r"num_classes is 4 here, but the file was exported for 3"),
-        ({"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"),
-        ({"classes": 3}, r"unknown key 'classes'"),
+        ("one", {"num_classes": 4}, "num_classes is 4 here, but the file was exported for 3"),
+        ("one", {"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"),
+        ("one", {"classes": 3}, "unknown key 'classes'"),
+        ("script", {"roi": ROI}, "num_classes: required"),
+        ("script", {"num_classes": 3}, "roi: required"),
     ],
 )
-def test_refuses_what_contradicts_the_archive(files: Mapping[str, str], args: dict[str, object], message: str) -> None:
-    path = files["one"]
+def test_refuses_what_contradicts_the_archive_and_what_it_does_not_say(
+    files: Mapping[str, str], form: str, args: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        frozen.describe(path, args)
-
-
-@pytest.mark.parametrize("missing", ["num_classes", "roi"])
-def test_a_script_needs_to_be_told(files: Mapping[str, str], missing: str) -> None:
-    path = files["script"]
-    with pytest.raises(UserError, match=f"{missing}: required"):
-        frozen.describe(path, {key: value for key, value in ARGS.items() if key != missing})
+        frozen.describe(files[form], args)
 
 
 def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str], tmp_path: Path) -> None:

@@ -1,22 +1,49 @@
-"""Windows and whole-volume prediction, against MONAI's inferer and by counting."""
+"""Windows, predictions and logits of whole volumes, against MONAI's inferer and by counting."""
 
-from copy import deepcopy
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import pytest
 import torch
-from monai.inferers.utils import sliding_window_inference
+from monai.data.utils import dense_patch_slices
+from monai.inferers.utils import _get_scan_interval, sliding_window_inference
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
-from freqbench.models import Inference, SegmentationModel, attack_windows, build, predict
+from freqbench.models import (
+    Inference,
+    SegmentationModel,
+    SlidingWindowModel,
+    attack_windows,
+    build,
+    predict,
+    sliding_windows,
+)
+from freqbench.ops.losses import dice_ce
 
-ROI = (32, 32, 16)
-SMALL_ROI: Shape = (8, 6, 4)
+ROI: Shape = (8, 6, 4)
+PLAIN = Inference()
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    """Three classes from a small U-Net in float64: border effects make windows disagree, and mirror images too."""
+    args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+    return build("unet", 3, ROI, args, seed=0).double().requires_grad_(False).eval()
+
+
+def volume(shape: Shape, batch: int = 1, channels: int = 1) -> Tensor:
+    return torch.rand(batch, channels, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_batch: int = 3) -> Tensor:
+    """What MONAI's inferer stitches, with the scores of the whole volume and the whole graph."""
+    options = {"overlap": settings.overlap, "mode": settings.weighting, "sigma_scale": 0.125}
+    # A copy, as MONAI weights it in place.
+    return sliding_window_inference(images, ROI, window_batch, lambda windows: 1 * predictor(windows), **options)
 
 
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
@@ -25,116 +52,69 @@ def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     assert starts == list(product((0, 4, 6), (0,), (0, 2)))
 
 
-@pytest.mark.parametrize("shape", [(7, 9, 4), (4, 4, 4), (2, 3, 5), (12, 8, 4)])
-def test_windows_cover_every_voxel_inside_the_volume(shape: tuple[int, int, int]) -> None:
-    seen = torch.zeros(shape)
-    for window in attack_windows(shape, (4, 4, 4)):
-        assert seen[window].shape == tuple(min(4, size) for size in shape)
-        seen[window] += 1
-    assert seen.min() == 1
+@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
+def test_windows_are_monais(roi: Shape) -> None:
+    for shape, overlap in product([(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)], [0.0, 0.25, 0.5, 0.6, 0.9]):
+        steps = _get_scan_interval(shape, roi, 3, [overlap] * 3)
+        assert list(sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
 
 
-def test_prediction_may_become_labels_of_an_attack(tiny_unet: nn.Module) -> None:
-    assert not predict(SegmentationModel(tiny_unet, ROI), torch.rand(1, *ROI)).is_inference()
-
-
-def test_a_batch_of_volumes_is_refused(tiny_unet: nn.Module) -> None:
+def test_a_prediction_may_become_labels_of_an_attack_and_is_of_one_volume(net: nn.Module) -> None:
+    assert not predict(SegmentationModel(net, ROI), volume(ROI)).is_inference()
     with pytest.raises(ValueError, match="expected one volume"):
-        predict(SegmentationModel(tiny_unet, ROI), torch.rand(2, 1, *ROI))
-
-
-@pytest.fixture(scope="module")
-def small_net() -> nn.Module:
-    """Three classes for windows of 8x6x4: border effects make windows disagree, and mirror images too."""
-    args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
-    return build("unet", 3, SMALL_ROI, args, seed=0).requires_grad_(False).eval()
-
-
-def noise(shape: Shape, channels: int = 1) -> Tensor:
-    return torch.rand(1, channels, *shape, generator=torch.Generator().manual_seed(1))
-
-
-def monais(predictor: Any, image: Tensor, settings: Inference, window_batch: int) -> Tensor:
-    """The label map of MONAI's inferer, which holds the scores of the whole volume."""
-    scores = sliding_window_inference(
-        image,
-        SMALL_ROI,
-        window_batch,
-        predictor,
-        overlap=settings.overlap,
-        mode=settings.weighting,
-        sigma_scale=0.125,
-    )
-    assert isinstance(scores, Tensor)
-    return scores.argmax(1)[0]
+        predict(SegmentationModel(net, ROI), volume(ROI, batch=2))
 
 
 @pytest.mark.parametrize(
     ("overlap", "weighting"),
-    [(0.0, "constant"), (0.25, "gaussian"), (0.5, "constant"), (0.6, "gaussian"), (0.95, "constant")],
+    [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")],
 )
-def test_label_map_is_monais_on_all_voxels(small_net: nn.Module, weighting: Any, overlap: float) -> None:
+def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
     """Whichever axes are shorter than the window, and wherever a batch of windows passes from one slab to the next."""
     settings = Inference(overlap=overlap, weighting=weighting)
-    model = SegmentationModel(small_net, SMALL_ROI, inference=settings)
+    model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:
         for window_batch in (1, 5):
-            found = predict(model, noise(shape), window_batch)
-            assert torch.equal(found.long(), monais(small_net, noise(shape), settings, window_batch))
+            found = predict(model, volume(shape), window_batch)
+            assert torch.equal(found.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
 
 
 def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     """Sums that differ in their last bit may have equal means, of which the lower class wins."""
     net = nn.Conv3d(1, 2, 1, bias=False).requires_grad_(False)
     net.weight[:, 0, 0, 0, 0] = torch.tensor([1.0, 1 + 2**-23])
-    settings, image = Inference(overlap=0.6), noise((23, 9, 7))
-    found = predict(SegmentationModel(net, SMALL_ROI, inference=settings), image, 5)
-    assert torch.equal(found.long(), monais(net, image, settings, 5))
+    settings, image = Inference(overlap=0.6), volume((23, 9, 7)).float()
+    found = predict(SegmentationModel(net, ROI, inference=settings), image, 5)
+    assert torch.equal(found.long(), monais(net, image, settings, 5).argmax(1)[0])
 
 
-def test_windows_disagree_so_that_settings_matter(small_net: nn.Module) -> None:
-    choices = [{}, {"overlap": 0.25}, {"weighting": "gaussian"}, {"mirror": "HWD"}, {"average": "probabilities"}]
-    found = [
-        predict(SegmentationModel(small_net, SMALL_ROI, inference=Inference(**choice)), noise((23, 9, 7)))
-        for choice in choices
-    ]
-    assert all(not torch.equal(one, other) for i, one in enumerate(found) for other in found[:i])
-
-
-def over_mirrors(net: nn.Module, axes: str, average: str) -> Any:
-    """The mean over all mirror images of a padded window, one explicit flip after the other."""
+def over_mirrors(net: nn.Module, mirror: str, average: str) -> Any:
+    """The mean over all mirror images of a padded window."""
+    axes = [2 + "HWD".index(axis) for axis in mirror]
+    sets = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def predictor(windows: Tensor) -> Tensor:
-        passes = []
-        for chosen in product(*[(None, {"H": 2, "W": 3, "D": 4}[axis]) for axis in axes]):
-            flips = [dim for dim in chosen if dim is not None]
-            image = windows
-            for dim in flips:
-                image = image.flip(dim)
-            scores = net(image)
-            for dim in flips:
-                scores = scores.flip(dim)
-            passes.append(scores.softmax(1) if average == "probabilities" else scores)
-        return torch.stack(passes).mean(0)
+        passes = [net(windows.flip(chosen)).flip(chosen) for chosen in sets]
+        return torch.stack([each.softmax(1) if average == "probabilities" else each for each in passes]).mean(0)
 
     return predictor
 
 
 @pytest.mark.parametrize(("mirror", "average"), [("", "probabilities"), ("H", "logits"), ("HWD", "probabilities")])
-def test_mirror_images_are_averaged_before_windows(small_net: nn.Module, mirror: str, average: Any) -> None:
-    """In double precision, as the order of the sum over mirror images is not said; axes are padded by an odd number."""
-    net, settings = deepcopy(small_net).double(), Inference(mirror=mirror, average=average, weighting="gaussian")
-    model = SegmentationModel(net, SMALL_ROI, inference=settings)
+def test_mirror_images_are_averaged_before_windows(net: nn.Module, mirror: str, average: Any) -> None:
+    """Axes are padded by an odd number."""
+    settings = Inference(mirror=mirror, average=average, weighting="gaussian")
+    model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(13, 9, 7), (5, 13, 3)]:
-        image = noise(shape).double()
-        expected = monais(over_mirrors(net, mirror, average), image, settings, 4)
+        image = volume(shape)
+        expected = monais(over_mirrors(net, mirror, average), image, settings, 4).argmax(1)[0]
         assert torch.equal(predict(model, image, 4).long(), expected)
 
 
 def test_channels_are_cut_together() -> None:
-    net = nn.Conv3d(3, 4, 3, padding=1)
-    model, image = SegmentationModel(net, SMALL_ROI), noise((13, 9, 3), channels=3)
-    expected = monais(net, image, Inference(), 5)
+    net = nn.Conv3d(3, 4, 3, padding=1).double()
+    model, image = SegmentationModel(net, ROI), volume((13, 9, 3), channels=3)
+    expected = monais(net, image, PLAIN, 5).argmax(1)[0]
     assert torch.equal(predict(model, image, 5).long(), expected)
     assert torch.equal(predict(model, image[0], 5).long(), expected)
 
@@ -157,10 +137,10 @@ def test_what_is_held_does_not_grow_with_the_first_axis() -> None:
                 self.numel = max(self.numel, result.numel())
             return result
 
-    model = SegmentationModel(Wide(), SMALL_ROI)
+    model = SegmentationModel(Wide(), ROI)
     for height in (40, 80):
         with Largest() as largest:
-            predict(model, noise((height, 12, 8)), 2)
+            predict(model, volume((height, 12, 8)).float(), 2)
         assert largest.numel == 32 * 8 * 12 * 8
 
 
@@ -175,14 +155,117 @@ def test_more_classes_than_a_mask_holds_are_refused_in_one_line() -> None:
     assert predict(few, torch.ones(1, 2, 2, 2)).unique().tolist() == [255]
 
 
-def test_axes_to_mirror_are_some_of_three_in_any_order() -> None:
+def test_settings_that_cannot_be_are_refused() -> None:
     assert Inference(mirror="DH") == Inference(mirror="HD")
     for wrong in ("HX", "HH", "hw"):
         with pytest.raises(UserError, match=f"model: mirror: expected some of the axes HWD, each once, got '{wrong}'"):
             validate({"mirror": wrong}, Inference, "model")
+    for overlap in (-0.1, 1.0):
+        with pytest.raises(UserError, match="overlap: "):
+            validate({"overlap": overlap}, Inference, "model")
 
 
-@pytest.mark.parametrize("overlap", [-0.1, 1.0])
-def test_overlap_is_less_than_a_window(overlap: float) -> None:
-    with pytest.raises(UserError, match="overlap: "):
-        validate({"overlap": overlap}, Inference, "model")
+# The network over a whole volume as one
+
+SHAPES: list[Shape] = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
+SETTINGS = [
+    PLAIN,
+    Inference(weighting="gaussian"),
+    Inference(overlap=0.25),
+    Inference(overlap=0.6, weighting="gaussian"),
+    Inference(average="probabilities", weighting="gaussian"),
+]
+
+
+def logits_of(net: nn.Module, images: Tensor, settings: Inference) -> Tensor:
+    """Of MONAI's inferer."""
+    if settings.average == "probabilities":
+        return monais(lambda windows: net(windows).softmax(1), images, settings).log()
+    return monais(net, images, settings)
+
+
+def sliding(net: nn.Module, window_batch: int = 2, settings: Inference = PLAIN) -> SlidingWindowModel:
+    return SlidingWindowModel(SegmentationModel(net, ROI, inference=settings), window_batch).eval()
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"), [*zip(SHAPES, SETTINGS[:4], strict=True), (SHAPES[0], SETTINGS[-1])], ids=str
+)
+def test_logits_are_those_that_predict_stitches(net: nn.Module, shape: Shape, settings: Inference) -> None:
+    images, model = volume(shape), sliding(net, settings=settings)
+    with torch.no_grad():
+        logits = model(images)
+    assert torch.allclose(logits, logits_of(net, images, settings), rtol=0, atol=1e-12)
+    assert torch.equal(logits.argmax(1)[0], predict(model.model, images).long())
+
+
+def test_mirror_images_are_for_predictions_only(net: nn.Module) -> None:
+    images = volume((20, 9, 7))
+    with torch.no_grad():
+        assert torch.equal(sliding(net, settings=Inference(mirror="HWD"))(images), sliding(net)(images))
+
+
+def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -> None:
+    class Sure(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e4 * net(x.double()).float()
+
+    images = volume((20, 9, 7)).float().requires_grad_()
+    logits = sliding(Sure(), settings=SETTINGS[-1])(images)
+    (gradient,) = torch.autograd.grad(dice_ce(logits, torch.zeros(1, 1, 20, 9, 7).long()).sum(), images)
+    assert float(logits.detach().min()) < -87
+    assert bool(logits.isfinite().all())
+    assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("shape", "window_batch", "settings"),
+    [(SHAPES[0], 4, SETTINGS[4]), *zip(SHAPES, [1, 4, 99, 4], SETTINGS[:4], strict=True)],
+    ids=str,
+)
+def test_gradient_is_that_through_the_whole_graph(
+    net: nn.Module, shape: Shape, window_batch: int, settings: Inference
+) -> None:
+    """Of a loss that couples all voxels, against autograd through MONAI's inferer, in float64."""
+    labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for forward in (sliding(net, window_batch, settings), lambda x: logits_of(net, x, settings)):
+        images = volume(shape).requires_grad_()
+        (gradient,) = torch.autograd.grad(dice_ce(forward(images), labels).sum(), images)
+        gradients.append(gradient)
+    assert torch.allclose(*gradients, rtol=1e-10, atol=1e-16)
+    assert float(gradients[1].abs().min()) > 0
+
+
+def test_a_batch_of_volumes_is_its_volumes(net: nn.Module) -> None:
+    images = volume((20, 9, 7), batch=2).requires_grad_()
+    both = sliding(net)(images)
+    (gradient,) = torch.autograd.grad(both.square().sum(), images)
+    for i in range(2):
+        image = images[i : i + 1].detach().requires_grad_()
+        logits = sliding(net)(image)
+        assert torch.allclose(both[i], logits[0], rtol=0, atol=1e-12)
+        assert torch.allclose(gradient[i], torch.autograd.grad(logits.square().sum(), image)[0][0], rtol=0, atol=1e-12)
+
+
+def test_windows_are_counted_forward_and_back(net: nn.Module) -> None:
+    model, images = sliding(net), volume((20, 6, 4)).requires_grad_()
+    with torch.no_grad():
+        model(images)
+    assert (model.num_forwards, model.num_backwards) == (4, 0)
+    model(images).sum().backward()
+    assert (model.num_forwards, model.num_backwards) == (12, 4)
+
+
+@pytest.mark.parametrize("window_batch", [1, 3])
+def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch: int) -> None:
+    """What the graph keeps on the way forward are two volumes, whatever the network; each pass is of one batch."""
+    kept, passed = [], []
+    hook = net.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    images = volume((20, 9, 7)).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        logits = sliding(net, window_batch)(images)
+    logits.sum().backward()
+    hook.remove()
+    assert kept == [images.numel()] * 2
+    assert (max(passed), sum(passed)) == (window_batch, 2 * len(sliding_windows((20, 9, 7), ROI)))

@@ -13,9 +13,10 @@ from torch import Tensor
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.types import Shape
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, migrations_of, recognise
+from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, recognise
 from freqbench.models.networks.architectures import skeleton
 
+HEAVY = pytest.mark.integration
 NETS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "unet": ((32, 32, 32), {"channels": [4, 8, 16, 32, 64], "strides": [2, 2, 2, 2], "num_res_units": 2}),
     "unetr": ((32, 32, 32), {"feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}),
@@ -39,17 +40,6 @@ def golden_input(size: Shape) -> Tensor:
     d, h, w = np.meshgrid(*[np.arange(float(length)) for length in size], indexing="ij")
     phase = 0.31 * d + 0.17 * h + 0.23 * w + 0.02 * d * h + 0.013 * h * w + 0.3
     return torch.from_numpy(0.5 + 0.5 * np.sin(phase)).float()[None, None]
-
-
-def logits_of(arch: str, found: Weights, migration: str) -> Tensor:
-    """Logits `[4, ...]` of the golden input after a strict load."""
-    roi, args = NETS[arch]
-    chosen = migrations_of(arch)[migration]
-    net = build(arch, 4, roi, args, extra=chosen.extra).eval()
-    net.load_state_dict(chosen.convert(found, net.state_dict()))
-    with torch.no_grad():
-        logits: Tensor = net(golden_input(roi))[0]
-    return logits
 
 
 def assert_same(logits: Tensor, archive: dict[str, npt.NDArray[Any]]) -> None:
@@ -89,22 +79,23 @@ def unetr_files(legacy: Legacy) -> dict[str, Weights]:
 
 
 def test_unetr_of_monai_0_7_gives_its_outputs(legacy: Legacy, unetr_files: dict[str, Weights]) -> None:
-    assert_same(logits_of("unetr", unetr_files["monai-0.7"], "monai-0.7"), legacy("unetr_monai1.0.1"))
+    roi, args = NETS["unetr"]
+    net = build("unetr", 4, roi, args).eval()
+    net.load_state_dict(MIGRATIONS["unetr"]["monai-0.7"].convert(unetr_files["monai-0.7"], net.state_dict()))
+    with torch.no_grad():
+        assert_same(net(golden_input(roi))[0], legacy("unetr_monai1.0.1"))
 
 
 @pytest.mark.parametrize("migration", MIGRATIONS["unetr"])
 def test_age_of_unetr_is_recognised_from_the_keys(
     unetr_files: dict[str, Weights], wanted: Weights, migration: str
 ) -> None:
-    assert recognise("unetr", unetr_files[migration], wanted) == migration
-    assert choose("m", "unetr", None, unetr_files[migration], wanted) == migration
-
-
-def test_age_of_unetr_is_recognised_with_other_classes_too(unetr_files: dict[str, Weights]) -> None:
-    """So that the complaint is about the classes."""
+    """With other classes too, so that the complaint is about the classes."""
     roi, args = NETS["unetr"]
     of_seven = skeleton("unetr", 7, roi, args).state_dict()
-    assert recognise("unetr", unetr_files["monai-1.4"], of_seven) == "monai-1.4"
+    for each in (wanted, of_seven):
+        assert recognise("unetr", unetr_files[migration], each) == migration
+        assert choose("m", "unetr", None, unetr_files[migration], each) == migration
 
 
 def test_weights_of_today_need_no_migration(wanted: Weights) -> None:
@@ -121,43 +112,12 @@ def test_migration_hides_no_other_difference(unetr_files: dict[str, Weights], wa
         assert recognise("unetr", damaged, wanted) is None
 
 
-@pytest.fixture(scope="module")
-def old_merging(legacy: Legacy) -> Tensor:
-    return logits_of("swin_unetr", weights_in(legacy("swinunetr_monai1.3.2")), "monai-1.4")
-
-
-@pytest.fixture(scope="module")
-def as_is(legacy: Legacy) -> Tensor:
-    return logits_of("swin_unetr", weights_in(legacy("swinunetr_monai1.3.2")), "none")
-
-
-@pytest.mark.parametrize("archive", ["1.0.1_output_only", "1.3.2", "1.4.0_output_only"])
-def test_swin_unetr_of_older_monai_gives_its_outputs(legacy: Legacy, old_merging: Tensor, archive: str) -> None:
-    assert_same(old_merging, legacy(f"swinunetr_monai{archive}"))
-
-
-def test_swin_unetr_of_newer_monai_gives_its_outputs_as_it_is(legacy: Legacy, as_is: Tensor) -> None:
-    assert_same(as_is, legacy("swinunetr_monai1.5.0_output_only"))
-
-
 def test_old_merging_pads_odd_sizes_with_zeros() -> None:
     merging = MIGRATIONS["swin_unetr"]["monai-1.4"].extra["downsample"](2)
     x = torch.rand(1, 3, 4, 5, 2)
     by_hand = torch.zeros(1, 4, 4, 6, 2)
     by_hand[:, :3, :, :5] = x
     assert torch.equal(merging(x), merging(by_hand))
-
-
-@pytest.mark.parametrize("stated", ["monai-1.4", "none"])
-def test_what_the_job_states_is_done(stated: str) -> None:
-    assert choose("m", "swin_unetr", stated, {}, {}) == stated
-
-
-def test_network_with_the_old_merging_is_made_on_the_meta_device_with_the_same_keys() -> None:
-    roi, args = NETS["swin_unetr"]
-    extra = MIGRATIONS["swin_unetr"]["monai-1.4"].extra
-    now, then = (skeleton("swin_unetr", 4, roi, args, extra=given).state_dict() for given in ({}, extra))
-    assert list(then) == list(now)
 
 
 def test_argument_that_the_migration_gives_is_refused_in_args() -> None:
@@ -173,18 +133,26 @@ def test_unknown_migration_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "release", "stated", "migration"),
+    ("arch", "release", "stated", "migration", "alike"),
     [
-        ("unet", "unet_monai1.0.1", None, None),
-        ("unet", "unet_monai1.4.0", None, None),
-        ("unetr", "unetr_monai1.3.2", None, "monai-1.3"),
-        ("unetr", "unetr_monai1.4.0", None, "monai-1.4"),
-        ("swin_unetr", "swinunetr_monai1.3.2", "monai-1.4", "monai-1.4"),
+        ("unet", "unet_monai1.0.1", None, None, ()),
+        ("unet", "unet_monai1.4.0", None, None, ()),
+        ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
+        ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
+        ("swin_unetr", "swinunetr_monai1.3.2", "monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only")),
+        pytest.param(*("swin_unetr", "swinunetr_monai1.3.2", "none", None, ("1.5.0_output_only",)), marks=HEAVY),
     ],
 )
-def test_a_file_of_a_release_is_resolved_and_loaded(
-    legacy: Legacy, tmp_path: Path, arch: str, release: str, stated: str | None, migration: str | None
+def test_a_file_of_a_release_is_resolved_loaded_and_gives_its_outputs(
+    legacy: Legacy,
+    tmp_path: Path,
+    arch: str,
+    release: str,
+    stated: str | None,
+    migration: str | None,
+    alike: tuple[str, ...],
 ) -> None:
+    """Weights of SwinUNETR give the outputs of MONAI 1.0 to 1.4 or those of 1.5, as the job states."""
     archive = legacy(release)
     torch.save(weights_in(archive), tmp_path / "old.pt")
     roi, args = NETS[arch]
@@ -196,4 +164,7 @@ def test_a_file_of_a_release_is_resolved_and_loaded(
     assert spec.migration == migration
     with torch.no_grad():
         logits = load(spec, torch.device("cpu"))(golden_input(roi))[0]
-    np.testing.assert_allclose(logits[:, ::4, ::4, ::4], archive["__output__"], rtol=0, atol=2e-5)
+    if stated != "none":
+        np.testing.assert_allclose(logits[:, ::4, ::4, ::4], archive["__output__"], rtol=0, atol=2e-5)
+    for each in alike:
+        assert_same(logits, legacy(f"swinunetr_monai{each}"))

@@ -1,8 +1,5 @@
 """Architectures: the papers' sizes, every argument of MONAI, and refusals in one line."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -15,33 +12,24 @@ ROI = (96, 96, 96)
 PARAMETERS = {"unet": 19_242_873, "unetr": 92_802_478, "swin_unetr": 62_187_296}
 
 
-@pytest.mark.parametrize("arch", PARAMETERS)
-def test_defaults_have_the_papers_parameter_counts(arch: str) -> None:
-    net = skeleton(arch, 14, ROI, {})
-    assert sum(parameter.numel() for parameter in net.parameters()) == PARAMETERS[arch]
-
-
 @pytest.mark.parametrize("arch", MODELS)
 def test_default_network_takes_the_default_window(arch: str) -> None:
-    trace(arch, skeleton(arch, 14, ROI, {}), 14, ROI)
+    net = skeleton(arch, 14, ROI, {})
+    trace(arch, net, 14, ROI)
+    if arch in PARAMETERS:
+        assert sum(parameter.numel() for parameter in net.parameters()) == PARAMETERS[arch]
 
 
 def test_lists_of_a_job_file_are_tuples_inside() -> None:
     assert complete_args("unet", {"channels": [4, 8], "strides": [[2, 2, 1]]})["strides"] == ((2, 2, 1),)
 
 
-def test_build_leaves_the_global_random_state_alone() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(99)
-        before = torch.random.get_rng_state()
-        build("unet", 2, (16, 16, 16), {"channels": [4, 8], "strides": [2]})
-        assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_weights_depend_on_the_seed_alone() -> None:
-    args = {"channels": [4, 8], "strides": [2]}
+def test_weights_depend_on_the_seed_alone_and_leave_the_global_state() -> None:
+    args, before = {"channels": [4, 8], "strides": [2]}, torch.random.get_rng_state()
+    first = build("unet", 2, (16, 16, 16), args).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
-    first, again, other = (build("unet", 2, (16, 16, 16), args, seed=seed).state_dict() for seed in (0, 0, 1))
+    again, other = (build("unet", 2, (16, 16, 16), args, seed=seed).state_dict() for seed in (0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["model.0.conv.unit0.conv.weight"], other["model.0.conv.unit0.conv.weight"])
 
@@ -75,13 +63,8 @@ def test_refusal_is_one_clear_line(case: str) -> None:
 
 def test_flops_of_a_network_without_depth_are_its_convolutions() -> None:
     """UNet of two levels without residual units, counted by hand: two operations for each weight at each voxel."""
-    entry = ModelEntry(
-        name="m",
-        arch="unet",
-        checkpoint="random",
-        args={"channels": [4, 8], "strides": [2], "num_res_units": 0},
-        roi=(8, 8, 8),
-    )
+    args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+    entry = ModelEntry(name="m", arch="unet", checkpoint="random", args=args, roi=(8, 8, 8))
     down = 4**3 * (1 * 4 * 27)
     bottom = 4**3 * (4 * 8 * 27)
     # A transposed convolution visits its weights once for each input voxel.
@@ -92,9 +75,3 @@ def test_flops_of_a_network_without_depth_are_its_convolutions() -> None:
 def test_flops_of_attention_are_counted_too() -> None:
     """A pass of UNETR costs more than its convolutions: the published 96^3 figure is above 75 GFLOPs."""
     assert forward_flops(resolve(ModelEntry(name="m", arch="unetr", checkpoint="random"), 14)) > 2 * 70e9
-
-
-def test_importing_the_room_does_not_import_monai() -> None:
-    code = "import sys, freqbench.models; print('monai' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"

@@ -43,11 +43,6 @@ def test_the_zoo_keeps_its_identities() -> None:
     assert found.warnings == ()
 
 
-def test_a_network_of_the_dataset_s_own_space_has_none_of_its_own(grid: Expand) -> None:
-    (cell,) = grid(preprocess=CT, class_names=CLASSES).cells
-    assert cell.source.space is None
-
-
 def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
     """As if the job had said so: the same model by its identity."""
     (cell,) = grid(preprocess=OTHER).cells
@@ -57,6 +52,8 @@ def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
     first, second = (replace(each.source, checkpoint_sha256="") for each in (stated, cell))  # files of two records
     assert first == second
     assert first.model_id == second.model_id
+    (own,) = grid(preprocess=CT, class_names=CLASSES).cells
+    assert own.source.space is None
 
 
 def test_the_job_s_own_space_goes_first_and_says_how_intensities_are_given(grid: Expand) -> None:
@@ -71,14 +68,11 @@ def test_the_job_s_own_space_goes_first_and_says_how_intensities_are_given(grid:
 def test_the_same_classes_in_another_order_are_refused(grid: Expand) -> None:
     turned = [*CLASSES[:1], *reversed(CLASSES[1:])]
     complaint = (
-        "job.yaml: models[0]: m: expected a network for the classes background, liver, spleen, kidneys, aorta, "
-        "gallbladder, but "
+        r"^job.yaml: models\[0\]: m: expected a network for the classes background, liver, spleen, kidneys, aorta, "
+        "gallbladder, but .*: background, gallbladder, aorta, kidneys, spleen, liver: give the dataset's labels in that"
     )
-    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+    with pytest.raises(UserError, match=complaint):
         grid(class_names=turned)
-    assert "background, gallbladder, aorta, kidneys, spleen, liver: give the dataset's labels in that" in str(
-        caught.value
-    )
 
 
 def test_other_names_are_told_and_other_spellings_are_not(grid: Expand) -> None:

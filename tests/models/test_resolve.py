@@ -146,11 +146,6 @@ def test_another_intensity_window_than_the_folders_asks_for_its_input_too(tmp_pa
     assert spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}}).input.scale == (-1, 1)
 
 
-def test_a_class_without_parameters_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^m: torch.nn:Identity: expected a network with parameters, found none"):
-        spec(trusted=True, arch="torch.nn:Identity", checkpoint="random")
-
-
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
     path = bundle_folder(tmp_path / "b")
     planned = spec(bundle=path)
@@ -212,3 +207,66 @@ def test_a_model_comes_from_exactly_one_place(entry: dict[str, Any], message: st
 def test_a_migration_where_nothing_is_read_is_refused() -> None:
     with pytest.raises(UserError, match=r"m: migration: expected none for unet of random, got none: it is for check"):
         spec(**UNET, checkpoint="random", migration="none")
+
+
+# Identities, and what `load` hands out
+
+
+def unet(num_classes: int = 3, **changes: Any) -> ModelSpec:
+    args = {"channels": [8, 16, 32, 64], "strides": [2, 2, 2], **changes.pop("args", {})}
+    entry = {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": (32, 32, 16), **changes}
+    return resolve(ModelEntry(**entry), num_classes)
+
+
+def test_model_id_depends_on_all_that_changes_predictions(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"num_classes": 4},
+        {"roi": (32, 32, 32)},
+        {"args": {"dropout": 0.1}},
+        {"args": {"num_res_units": 0}},
+        {"checkpoint": str(tmp_path / "a.pt")},
+    ]
+    assert len({unet(**each).model_id for each in changes}) == len(changes)
+
+
+def test_model_id_depends_on_no_name_path_or_named_default(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes())
+    first, second = (unet(checkpoint=str(tmp_path / name)).model_id for name in ("a.pt", "b.pt"))
+    assert first == second
+    assert unet(name="other", args={"num_res_units": 2, "dropout": 0.0, "act": "PRELU"}).model_id == unet().model_id
+
+
+def test_model_id_of_today_stays() -> None:
+    """Results of earlier runs are found by it: a change here recomputes all of them."""
+    assert unet().model_id == "179a526b537af828"
+
+
+def test_random_weights_are_asked_for_by_name_and_need_an_arch() -> None:
+    with pytest.raises(UserError, match="m: the checkpoint does not say its architecture: give arch: unet, unetr"):
+        resolve(ModelEntry(name="m", checkpoint="random"), 3)
+
+
+def test_model_is_in_eval_mode_without_parameter_gradients() -> None:
+    model = load(unet(args={"norm": "BATCH", "dropout": 0.5}), CPU)
+    images = torch.rand(1, 1, 32, 32, 16, requires_grad=True)
+    model(images).square().sum().backward()
+    assert not model.training
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown precision 'fp23'\. Did you mean 'fp32'\?"):
+        load(unet(), CPU, precision="fp23")
+
+
+@pytest.mark.slow
+def test_compiled_network_gives_the_same_logits_and_keys() -> None:
+    images = torch.rand(1, 1, 32, 32, 16)
+    eager, compiled = load(unet(), CPU), load(unet(), CPU, compile=True)
+    torch.testing.assert_close(compiled(images), eager(images), rtol=1e-4, atol=1e-4)
+    assert compiled.state_dict().keys() == eager.state_dict().keys()

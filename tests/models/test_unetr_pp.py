@@ -1,10 +1,6 @@
 """UNETR++: the authors' keys and, under weights from a formula, the authors' outputs."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +53,6 @@ def contents(arrays: Path, configuration: str) -> dict[str, Any]:
     return read
 
 
-def outputs(arrays: Path, configuration: str) -> dict[str, npt.NDArray[Any]]:
-    return dict(np.load(arrays / "models" / f"unetr_pp_{configuration}_hash.npz"))
-
-
 def filled(index: int, key: str, shape: list[int], dtype: str) -> Tensor:
     """Entry number `index` of the state dict: a hash of its place, at a scale that suits its kind."""
     if dtype != "float32":
@@ -85,21 +77,12 @@ def golden_input(size: Shape) -> Tensor:
     return torch.from_numpy(0.5 + 0.5 * np.sin(0.05 * d + 0.07 * h + 0.09 * w + 0.3)).float()[None, None]
 
 
-@contextmanager
-def watched(net: nn.Module, places: dict[str, str]) -> Iterator[dict[str, Tensor]]:
-    """What the modules at these places give, by name."""
+def watched(net: nn.Module, places: dict[str, str]) -> dict[str, Tensor]:
+    """What the modules at these places give from now on, by name."""
     seen: dict[str, Tensor] = {}
-
-    def keep(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        seen[name] = output
-
-    handles = [
-        net.get_submodule(place).register_forward_hook(partial(keep, name))  # type: ignore[arg-type]
-        for name, place in places.items()
-    ]
-    yield seen
-    for handle in handles:
-        handle.remove()
+    for name, place in places.items():
+        net.get_submodule(place).register_forward_hook(lambda *io, name=name: seen.update({name: io[2]}))
+    return seen
 
 
 def summary(activation: Tensor) -> npt.NDArray[np.float64]:
@@ -110,61 +93,27 @@ def summary(activation: Tensor) -> npt.NDArray[np.float64]:
     return torch.cat([stats, some]).numpy()
 
 
-@dataclass
-class Run:
-    heads: dict[str, Tensor]
-    seen: dict[str, Tensor]
-    expected: dict[str, npt.NDArray[Any]]
-
-
-@pytest.fixture(scope="module", params=["synapse", pytest.param("acdc", marks=pytest.mark.slow)])
-def run(request: pytest.FixtureRequest, arrays: Path) -> Run:
-    """One pass of a network under the formula's weights."""
-    num_classes, size, args = CONFIGURATIONS[request.param]
+@pytest.mark.parametrize("configuration", ["synapse", pytest.param("acdc", marks=pytest.mark.integration)])
+def test_all_that_flows_through_the_network_is_the_authors(arrays: Path, configuration: str) -> None:
+    """One pass under the formula's weights: modules on the way, and the three heads."""
+    num_classes, size, args = CONFIGURATIONS[configuration]
     net = skeleton("unetr_pp", num_classes, size, args).to_empty(device="cpu")
-    entries = contents(arrays, request.param)["entries"]
+    entries = contents(arrays, configuration)["entries"]
     net.load_state_dict({key: filled(i, key, shape, dtype) for i, (key, shape, dtype) in enumerate(entries)})
     assert isinstance(net, UNETRPP)
-    with torch.no_grad(), watched(net, ENCODER | DECODER) as seen:
-        logits = net(golden_input(size))
-        heads = {"logits": logits, "ds2": net.out2(seen["decoder3"]), "ds3": net.out3(seen["decoder4"])}
-    return Run(heads, seen, outputs(arrays, request.param))
-
-
-@pytest.mark.parametrize(("head", "step", "atol"), [("logits", 8, 3e-4), ("ds2", 4, 1e-3), ("ds3", 4, 1e-3)])
-def test_heads_give_the_authors_outputs(run: Run, head: str, step: int, atol: float) -> None:
-    found = run.heads[head][0]
-    np.testing.assert_allclose(found[:, ::step, ::step, ::step], run.expected[f"{head}_sub"], rtol=0, atol=atol)
-    stats = [found.mean(), found.std(correction=0), found.min(), found.max()]
-    np.testing.assert_allclose(stats, run.expected[f"{head}_stats"], rtol=0, atol=atol)
-    voxels = torch.bincount(found.argmax(0).flatten(), minlength=len(found)).numpy()
-    assert np.abs(voxels - run.expected[f"{head}_argmax_hist"]).max() <= 20
-
-
-@pytest.mark.parametrize("name", ENCODER | DECODER)
-def test_what_flows_inside_is_the_authors(run: Run, name: str) -> None:
-    np.testing.assert_allclose(summary(run.seen[name]), run.expected[f"act_{name}"], rtol=1e-4, atol=3e-4)
-
-
-def test_encoder_of_acdc_gives_the_authors_activations(arrays: Path) -> None:
-    """With projections of their own for keys and values, and two convolution blocks."""
-    _, size, args = CONFIGURATIONS["acdc"]
-    net = skeleton("unetr_pp", 4, size, args).get_submodule("unetr_pp_encoder").to_empty(device="cpu")
-    entries = contents(arrays, "acdc")["entries"]
-    prefix = "unetr_pp_encoder."
-    net.load_state_dict(
-        {
-            key.removeprefix(prefix): filled(i, key, shape, dtype)
-            for i, (key, shape, dtype) in enumerate(entries)
-            if key.startswith(prefix)
-        }
-    )
-    places = {name: place.removeprefix(prefix) for name, place in ENCODER.items()}
-    with torch.no_grad(), watched(net, places) as seen:
-        net(golden_input(size))
-    expected = outputs(arrays, "acdc")
+    seen = watched(net, ENCODER | DECODER)
+    with torch.no_grad():
+        heads = {"logits": net(golden_input(size))}
+        heads |= {"ds2": net.out2(seen["decoder3"]), "ds3": net.out3(seen["decoder4"])}
+    expected = dict(np.load(arrays / "models" / f"unetr_pp_{configuration}_hash.npz"))
     for name, activation in seen.items():
         np.testing.assert_allclose(summary(activation), expected[f"act_{name}"], rtol=1e-4, atol=3e-4, err_msg=name)
+    for head, step, atol in (("logits", 8, 3e-4), ("ds2", 4, 1e-3), ("ds3", 4, 1e-3)):
+        found = heads[head][0]
+        np.testing.assert_allclose(found[:, ::step, ::step, ::step], expected[f"{head}_sub"], rtol=0, atol=atol)
+        np.testing.assert_allclose(summary(found[None])[:4], expected[f"{head}_stats"], rtol=0, atol=atol)
+        voxels = torch.bincount(found.argmax(0).flatten(), minlength=len(found)).numpy()
+        assert np.abs(voxels - expected[f"{head}_argmax_hist"]).max() <= 20
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
@@ -206,29 +155,21 @@ def test_fresh_weights_are_the_authors_choice() -> None:
     assert float(weights[f"decoder5.decoder_block.0.0.{block}"].std()) == pytest.approx(1 / 8 / 3**0.5, rel=0.03)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "roi": (
-        {"stem": [1, 4, 4]},
-        "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x32x32",
-    ),
-    "stem": ({"stem": [2, 2]}, "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)"),
-    "depths": (
-        {"depths": [3, 3, 3]},
-        "UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)",
-    ),
-    "dims": (
-        {"dims": [4, 8, 12, 16]},
-        "UNETRPP refuses its args: expected dims that are each a multiple of the one before",
-    ),
-    "heads": ({"num_heads": 3}, "UNETRPP refuses its args: expected even dims that num_heads divides, got (4, 8, 16, "),
-    "blocks": ({"conv_blocks": 3}, "UNETRPP refuses its args: expected conv_blocks of 1 or 2, got 3"),
-    "size": ({"img_size": [16, 16, 16]}, "args.img_size follows from the dataset and the roi: leave it out"),
+REFUSED: dict[str, dict[str, Any]] = {
+    "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x32x32": {
+        "stem": [1, 4, 4]
+    },
+    "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)": {"stem": [2, 2]},
+    "UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)": {"depths": [3, 3, 3]},
+    "UNETRPP refuses its args: expected dims that are each a multiple of the one": {"dims": [4, 8, 12, 16]},
+    "UNETRPP refuses its args: expected even dims that num_heads divides, got (4, 8, 16, ": {"num_heads": 3},
+    "UNETRPP refuses its args: expected conv_blocks of 1 or 2, got 3": {"conv_blocks": 3},
+    "args.img_size follows from the dataset and the roi: leave it out": {"img_size": [16, 16, 16]},
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusal_is_one_clear_line(case: str) -> None:
-    args, text = REFUSED[case]
+@pytest.mark.parametrize(("text", "args"), REFUSED.items(), ids=[next(iter(args)) for args in REFUSED.values()])
+def test_refusal_is_one_clear_line(text: str, args: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
         resolve(tiny(**args), 3)
     assert str(caught.value).startswith(f"unetr_pp: {text}")

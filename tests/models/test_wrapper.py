@@ -1,43 +1,131 @@
-"""The wrapper: padding inside the gradient, and arithmetic that stays where it belongs."""
+"""What stands between a volume and a network: closed forms, gradients, whole predictions, refusals."""
 
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
-from freqbench.models import SegmentationModel
+from freqbench.models import InputAdapter, ModelEntry, SegmentationModel, build, predict, resolve
 
-ROI = (32, 32, 16)
-
-
-def test_small_window_is_padded_like_by_hand_and_cropped(tiny_unet: nn.Module) -> None:
-    model = SegmentationModel(tiny_unet, ROI)
-    images = torch.rand(2, 1, 29, 32, 10)
-    padded = F.pad(images, (3, 3, 0, 0, 1, 2))
-    torch.testing.assert_close(model(images), tiny_unet(padded)[:, :, 1:30, :, 3:13], rtol=0, atol=0)
+SHAPE = (6, 4, 2)
 
 
-def test_gradient_is_that_of_the_padded_input_inside(tiny_unet: nn.Module) -> None:
-    images = torch.rand(1, 1, 29, 32, 10, requires_grad=True)
+def volume(channels: int = 2, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.rand(2, channels, *shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def unet(channels: int, roi: tuple[int, int, int]) -> nn.Module:
+    net = build("unet", 3, roi, {"channels": [4, 8], "strides": [2], "num_res_units": 0}, num_channels=channels)
+    return net.double().requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, lambda x: x),
+        ({"scale": (-175, 250)}, lambda x: -175 + 425 * x),
+        ({"scale": (1, 0)}, lambda x: 1 - x),
+        ({"mean": 0.5}, lambda x: x - 0.5),
+        ({"std": 4}, lambda x: x / 4),
+        (
+            {"scale": (0, 255), "mean": (10, 20), "std": (2, 5)},
+            lambda x: torch.stack([(255 * x[:, 0] - 10) / 2, (255 * x[:, 1] - 20) / 5], dim=1),
+        ),
+        ({"axes": "DHW"}, lambda x: torch.einsum("bchwd->bcdhw", x)),
+        ({"axes": "WDH"}, lambda x: torch.einsum("bchwd->bcwdh", x)),
+        ({"axes": "H-WD"}, lambda x: x[:, :, :, [3, 2, 1, 0]]),
+        ({"axes": "-D-WH"}, lambda x: torch.einsum("bchwd->bcdwh", x[:, :, :, [3, 2, 1, 0]][..., [1, 0]])),
+    ],
+)
+def test_the_network_is_given_what_the_formula_says(given: dict[str, Any], expected: Any) -> None:
+    torch.testing.assert_close(InputAdapter(**given).to_network(volume()), expected(volume()), rtol=1e-14, atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", ["HWD", "DHW", "WDH", "-H-W-D", "D-WH", "-WD-H"])
+def test_the_way_back_undoes_the_way_there(axes: str) -> None:
+    adapter = InputAdapter(axes=axes)
+    assert torch.equal(adapter.from_network(adapter.to_network(volume())), volume())
+    assert adapter.in_volume_order(adapter.in_network_order((6, 4, 2))) == (6, 4, 2)
+    assert adapter.to_network(volume()).shape[2:] == adapter.in_network_order((6, 4, 2))
+
+
+def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:
+    images = volume()
+    assert InputAdapter().to_network(images).data_ptr() == images.data_ptr()
+
+
+def test_a_turned_model_predicts_what_its_network_predicts_on_the_turned_volume() -> None:
+    """Over windows that tile the turned axis evenly from either end."""
+    net = unet(1, (6, 8, 8))
+    image = volume(1, (12, 16, 9))[0]
+    turned = SegmentationModel(net, (8, 8, 6), adapter=InputAdapter(axes="D-WH"))
+    plain = SegmentationModel(net, (6, 8, 8))
+    found = predict(turned, image)
+    expected = predict(plain, image.flip(2).permute(0, 3, 2, 1)).permute(2, 1, 0).flip(1)
+    assert found.shape == image.shape[1:]
+    assert len(found.unique()) > 1
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"axes": "HWH"}, "expected each of H, W and D once"),
+        ({"axes": "HW"}, "expected each of H, W and D once"),
+        ({"axes": "HW--D"}, "a minus before what is turned round, got 'HW--D'"),
+        ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"),
+        ({"std": 0}, "greater than 0"),
+        ({"mean": float("nan")}, "finite number"),
+        ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"),
+        ({"scal": (0, 1)}, "Extra inputs"),
+    ],
+)
+def test_an_adapter_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        InputAdapter(**given)
+
+
+def model_id(**given: Any) -> str:
+    args = {"channels": [4, 8], "strides": [2]}
+    entry = ModelEntry(name="m", arch="unet", checkpoint="random", args=args, roi=(8, 8, 8), **given)
+    return resolve(entry, num_classes=3, num_channels=2).model_id
+
+
+def test_each_number_of_an_adapter_is_another_model_and_defaults_are_none() -> None:
+    changes = {"scale": (0, 2)}, {"axes": "DHW"}, {"axes": "D-WH"}, {"mean": 0.1}, {"mean": (0.1, 0.2)}, {"std": 2}
+    ids = [model_id(), *(model_id(input=given) for given in changes)]
+    assert len(set(ids)) == len(ids)
+    assert model_id(input={}) == ids[0]
+
+
+@pytest.mark.parametrize("what", ["mean", "std"])
+def test_numbers_a_channel_are_as_many_as_channels(what: str) -> None:
+    with pytest.raises(UserError, match=rf"m: input.{what}: expected one number or 2 \(one a channel\), got 3"):
+        model_id(input={what: (1, 2, 3)})
+
+
+# Padding inside the gradient, and arithmetic that stays where it belongs
+
+WINDOW = (32, 32, 16)
+
+
+def test_a_small_window_is_padded_and_cropped_inside_the_gradient(tiny_unet: nn.Module) -> None:
+    images = torch.rand(2, 1, 29, 32, 10, requires_grad=True)
     padded = F.pad(images.detach(), (3, 3, 0, 0, 1, 2)).requires_grad_()
-    SegmentationModel(tiny_unet, ROI)(images)[:, 1].sum().backward()
-    tiny_unet(padded)[:, 1, 1:30, :, 3:13].sum().backward()
-    assert images.grad is not None
-    assert padded.grad is not None
+    found, expected = SegmentationModel(tiny_unet, WINDOW)(images), tiny_unet(padded)[:, :, 1:30, :, 3:13]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    found[:, 1].sum().backward()
+    expected[:, 1].sum().backward()
     torch.testing.assert_close(images.grad, padded.grad[:, :, 1:30, :, 3:13], rtol=0, atol=0)
-
-
-def test_full_window_passes_unchanged(tiny_unet: nn.Module) -> None:
-    images = torch.rand(1, 1, *ROI)
-    assert torch.equal(SegmentationModel(tiny_unet, ROI)(images), tiny_unet(images))
 
 
 def test_window_larger_than_the_roi_is_refused(tiny_unet: nn.Module) -> None:
     with pytest.raises(UserError, match=r"expected a window of at most \(32, 32, 16\) voxels, got \(33, 32, 16\)"):
-        SegmentationModel(tiny_unet, ROI)(torch.rand(1, 1, 33, 32, 16))
+        SegmentationModel(tiny_unet, WINDOW)(torch.rand(1, 1, 33, 32, 16))
 
 
 def test_bf16_computes_in_bfloat16_and_returns_float32() -> None:

@@ -1,6 +1,5 @@
 """A job that a thread finishes in a second or two, and what it makes."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from freqbench.core.config import validate
 from freqbench.training import TrainJob, train
+from freqbench.training.plan import prepare
 
 NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": [16, 16, 16]}
 PGD = {"name": "pgd", "eps": "4/255", "steps": 2}
@@ -19,7 +19,6 @@ VAFT = {
     "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
     "frequency_consistency": {"weight": 1, "form": "released", "block": "whole"},
 }
-MakeJob = Callable[..., TrainJob]
 
 
 def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
@@ -39,15 +38,16 @@ def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
     return validate(content | changes, TrainJob, where="tiny")
 
 
-@pytest.fixture(scope="session")
-def tiny_job() -> MakeJob:
-    return job_of
+def identities(job: TrainJob) -> dict[str, str]:
+    """Of each network by its name."""
+    return {training.model.name: training.identity for training in prepare(job).trainings}
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, Path]:
     """A clean network in half precision and one of VAFT, judged under two attacks, cut by a process of their own."""
     out = tmp_path_factory.mktemp("trained")
-    job = job_of(VAFT, half=True, loaders=1, validation={"attack": ["own", FGSM], "choose_by": "worst"})
+    judged = {"attack": ["own", FGSM], "choose_by": "worst"}
+    job = job_of(VAFT, half=True, loaders=1, steps=4, validation=judged)
     train(job, str(out), progress=False)
     return job, out

@@ -47,9 +47,9 @@ def test_every_case_is_seen_once_before_any_is_seen_again() -> None:
 
 def test_half_of_the_crops_are_centred_on_foreground() -> None:
     sampler = CropSampler([make_case(0, (24, 24, 24))], (2, 2, 2), NONE, seed=0)
-    _, labels = sampler.batch(0, 200)
+    _, labels = sampler.batch(0, 100)
     centred = int(labels.amax(dim=(1, 2, 3, 4)).sum())
-    assert 75 <= centred <= 125  # binomial: 100 +- 7, and a background crop meets the one voxel in 0.06 % of cases
+    assert 30 <= centred <= 70  # binomial: 50 +- 5, and a background crop meets the one voxel in 0.06 % of cases
 
 
 def test_image_and_label_are_changed_alike() -> None:

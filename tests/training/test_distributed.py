@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,6 +15,8 @@ import toy_training
 import yaml
 
 from freqbench.training import train
+from freqbench.training.loop import Team, Trainer
+from freqbench.training.recipe import Schedule
 from freqbench.training.state import Row, read_log
 
 from .conftest import AT, NET, job_of
@@ -31,6 +34,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return read_log(str(out / "net"))
 
 
+@pytest.mark.parametrize(("size", "accumulate"), [(1, 1), (2, 2), (4, 1)])
+def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int) -> None:
+    schedule = Schedule(batch_size=8, accumulate=accumulate)
+    parts = [
+        part
+        for rank in range(size)
+        for part in Trainer.parts(
+            SimpleNamespace(training=SimpleNamespace(schedule=schedule), team=Team(rank=rank, size=size)),  # type: ignore[arg-type]
+            step=3,
+        )
+    ]
+    assert [number for part in parts for number in part] == list(range(24, 32))
+    assert len(parts) == size * accumulate
+
+
 def assert_alike(found: list[Row], alone: list[Row]) -> None:
     """Losses of all steps, and the Dice, clean and attacked, that they lead to."""
     for row, expected in zip(found, alone, strict=True):
@@ -39,22 +57,16 @@ def assert_alike(found: list[Row], alone: list[Row]) -> None:
         assert row.dice_attacked == pytest.approx(expected.dice_attacked, abs=0.01)
 
 
+@pytest.mark.integration
 def test_two_processes_that_share_crops_learn_what_one_learns(alone: list[Row], tmp_path: Path) -> None:
+    job = JOB.model_dump(mode="json", exclude_none=True), str(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        context = multiprocessing.get_context("spawn")
-        processes = [
-            context.Process(
-                target=toy_training.take_part,
-                args=(rank, 2, JOB.model_dump(mode="json", exclude_none=True), str(tmp_path)),
-            )
-            for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+        second = multiprocessing.get_context("spawn").Process(target=toy_training.take_part, args=(1, 2, *job))
+        second.start()
+    toy_training.take_part(0, 2, *job)
+    second.join()
+    assert second.exitcode == 0
     assert_alike(read_log(str(tmp_path / "net")), alone)
 
 

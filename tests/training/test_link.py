@@ -10,8 +10,10 @@ import pytest
 import tiny
 from called import bench
 from rich.console import Console
+from safetensors.torch import load_file
 from toy_training import benchmark, training, write
 
+from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import evaluate
@@ -19,7 +21,7 @@ from freqbench.engine import run as runner
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 from freqbench.models import ModelSpec
-from freqbench.results import Shard, Store
+from freqbench.results import Shard
 from freqbench.training import link, loop, plan, run
 
 Said = pytest.CaptureFixture[str]
@@ -50,9 +52,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it to spoil, as the current folder."""
-    shutil.copytree(done, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
+    copy = shutil.copytree(done, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    return copy
 
 
 def refuse(*arguments: object, **named: object) -> None:
@@ -71,21 +73,20 @@ def model(where: str = "job.yaml") -> ModelSpec:
     return expand(link.present(config.load(where, JobSpec), where)).cells[0].source
 
 
-def test_run_trains_what_the_job_names_and_nothing_else_then_attacks_it(folder: Path, capsys: Said) -> None:
+def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes_nothing(
+    folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = started(capsys)
     assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
     assert "1 of 1 records stored" in said
     assert [path.name for path in (folder / "runs" / "adv").iterdir()] == ["net"]
     (row,) = tiny.rows(folder / "runs" / "tiny").values()
-    assert row["target_model"] == "'m0'"
-
-
-def test_a_second_run_trains_and_computes_nothing(store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (row["target_model"], row["target_method"]) == ("'m0'", repr(model().method_id))
     monkeypatch.setattr(run, "fit", refuse)
     monkeypatch.setattr(evaluate, "attack_case", refuse)
-    said = started(capsys)
-    assert "training" not in said
-    assert said.splitlines()[-1].startswith("0 records in 0 s, 1 were there before")
+    again = started(capsys)
+    assert "training" not in again
+    assert again.splitlines()[-1].startswith("0 records in 0 s, 1 were there before")
 
 
 def test_a_changed_training_job_is_trained_anew_and_is_another_model(store: Path, capsys: Said) -> None:
@@ -98,28 +99,6 @@ def test_a_changed_training_job_is_trained_anew_and_is_another_model(store: Path
     assert before.training != after.training
     assert before.model_id != after.model_id
     assert len(tiny.rows(store / "runs" / "tiny")) == 2
-
-
-def test_a_rounding_of_the_weights_alone_is_stored_anew_though_the_training_is_the_same(
-    store: Path, capsys: Said
-) -> None:
-    before = model()
-    write(store, "adv.yaml", training(half=True))
-    started(capsys)
-    after = model()
-    assert before.training == after.training
-    assert before.model_id != after.model_id
-
-
-def test_equal_weights_are_one_model_however_long_they_took(done: Path, folder: Path, capsys: Said) -> None:
-    """The files differ, as each tells its own seconds; a store goes on with networks that were trained again."""
-    started(capsys)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(done)
-        first = model()
-    again = model()
-    assert first.checkpoint_sha256 != again.checkpoint_sha256
-    assert first.model_id == again.model_id
 
 
 def test_the_model_has_its_weights_and_its_training_job_in_its_identity(store: Path) -> None:
@@ -152,7 +131,9 @@ def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
     assert steps == [1, 2, 3, 4]
     resumed = model()
     monkeypatch.chdir(done)
-    assert resumed.model_id == model().model_id
+    uncut = model()
+    assert resumed.model_id == uncut.model_id
+    assert resumed.checkpoint_sha256 != uncut.checkpoint_sha256, "each file tells its own seconds"
 
 
 def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
@@ -193,8 +174,8 @@ def test_a_store_is_scored_exported_and_reported_without_its_training_job(
 def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Path, capsys: Said) -> None:
     place = "error: runs/tiny: models[0]: m0: expected the weights of train://net"
     file = store / "runs" / "adv" / "net" / "best.safetensors"
-    write(store, "adv.yaml", training(lr=2e-2))
-    run.train(config.load("adv.yaml", run.TrainJob), progress=False, only=["net"])
+    others = {name: 2 * weight for name, weight in load_file(file).items()}
+    models.save_checkpoint(file, others, models.read_metadata(str(file)), half=False)
     code, _, err = bench(capsys, "export", "runs/tiny")
     assert (code, err.startswith(f"{place} that were planned with (sha256 "), err.count("\n")) == (2, True, 1)
     file.unlink()
@@ -217,13 +198,19 @@ def test_score_with_a_job_does_not_train(store: Path, capsys: Said, monkeypatch:
     )
 
 
-def test_of_several_shards_the_first_trains(folder: Path, capsys: Said) -> None:
+def test_of_several_shards_the_first_trains(
+    folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert started(capsys, "--shard", "2/2", code=2) == (
         "error: --shard 2/2: expected networks that are trained, got some that are not (net): shard 1 trains them; "
         "start the others once it attacks\n"
     )
-    spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print, Shard(number=1, count=2))
-    assert link.fulfilled(spec, "job.yaml", refuse, Shard(number=2, count=2)).models[0].trained is not None
+    monkeypatch.setattr(link, "train", refuse)
+    job = config.load("job.yaml", JobSpec)
+    with pytest.raises(AssertionError, match="computed"):
+        link.fulfilled(job, "job.yaml", print, Shard(number=1, count=2))
+    monkeypatch.chdir(done)
+    assert link.fulfilled(job, "job.yaml", refuse, Shard(number=2, count=2)).models[0].trained is not None
 
 
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
@@ -238,41 +225,33 @@ def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("split", "said"),
-    [
-        ("validation", "m0: 2 of 2 cases of phantom chose its weights (select): scores on them are flattered"),
-        ("train", "m0: 2 of 2 cases of phantom taught it (train): scores on them are flattered"),
-        ("test", None),
-    ],
+    ("split", "told"), [("validation", "chose its weights (select)"), ("train", "taught it (train)"), ("test", None)]
 )
 def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
-    store: Path, capsys: Said, split: str, said: str | None
+    store: Path, split: str, told: str | None
 ) -> None:
     """Also under another grid: it is the patient that was seen."""
     phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
     write(store, "job.yaml", benchmark("train://net", datasets=[phantom]))
-    _, out, _ = bench(capsys, "plan", "job.yaml")
-    assert ("flattered" in out) == (said is not None)
-    started(capsys, "--out", "flattered")
-    (stored,) = Store("flattered").runs()
-    assert [text for text in stored["warnings"] if "flattered" in text] == ([said] if said else [])
-    assert said is None or f"warning: {said}\n" in out
+    grid = expand(link.present(config.load("job.yaml", JobSpec), "job.yaml"))
+    said = f"m0: 2 of 2 cases of phantom {told}: scores on them are flattered"
+    assert [text for text in grid.warnings if "flattered" in text] == ([said] if told else [])
 
 
-def test_rows_of_replicates_share_their_method_however_they_are_named(folder: Path, capsys: Said) -> None:
+def test_replicates_share_their_method_however_they_are_named(folder: Path) -> None:
     """By `train://` and by the file alone; another network has another method."""
-    write(folder, "adv.yaml", training(replicates=2))
-    models = [{"name": "m", "checkpoint": "train://net", "replicates": 2}, {"name": "o", "checkpoint": "train://other"}]
-    write(folder, "job.yaml", benchmark(models=[{**each, "min_dice": 0} for each in models]))
-    started(capsys)
-    found = {row["target_model"]: row["target_method"] for row in Store("runs/tiny").records().to_pylist()}
+    write(folder, "adv.yaml", training(replicates=2, steps=1, warmup_steps=0))
+    entries = [
+        {"name": "m", "checkpoint": "train://net", "replicates": 2},
+        {"name": "o", "checkpoint": "train://other"},
+    ]
+    job = config.validate(benchmark(models=[{**each, "min_dice": 0} for each in entries]), JobSpec, "job.yaml")
+    cells = expand(link.fulfilled(job, "job.yaml", print)).cells
+    found = {cell.source.name: cell.source.method_id for cell in cells}
     assert found["m"] == found["m.1"] != found["o"]
     assert len(found) == 3
-    job = benchmark("runs/adv/net.1/best.safetensors", name="file", training=[])
-    write(folder, "job.yaml", job)
-    started(capsys)
-    (row,) = Store("runs/file").records().to_pylist()
-    assert (row["target_model"], row["target_method"]) == ("m0", found["m"])
+    (alone,) = tiny.expanded(benchmark("runs/adv/net.1/best.safetensors", training=[]))[1].cells
+    assert alone.source.method_id == found["m"]
 
 
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:

@@ -10,7 +10,9 @@ from toy_training import TRAINING, benchmark, training, write
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
-from freqbench.training import TrainJob, identities, link
+from freqbench.training import TrainJob, link
+
+from .conftest import identities
 
 
 @pytest.fixture(autouse=True)
@@ -81,44 +83,35 @@ def test_an_entry_of_replicates_is_a_model_each() -> None:
     models = [{"name": "m", "checkpoint": "train://adv/net", "replicates": 3, "min_dice": 0}]
     spec = described(models=models, training=[training(replicates=3)])
     found = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
-    assert found == [
-        ("m", "train://adv/net", "unet", 1),
-        ("m.1", "train://adv/net.1", "unet", 1),
-        ("m.2", "train://adv/net.2", "unet", 1),
-    ]
-    again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
-    assert again == spec
+    assert found == [(f"m{end}", f"train://adv/net{end}", "unet", 1) for end in ("", ".1", ".2")]
+    assert config.validate(spec.model_dump(mode="json"), JobSpec, "store") == spec
+
+
+TRAINED = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
 
 
 @pytest.mark.parametrize(
-    ("models", "replicates", "complaint"),
+    ("model", "complaint"),
     [
         (
-            [{"name": "m", "checkpoint": "train://net", "replicates": 3}],
-            2,
-            "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2: say "
-            "replicates: 3 there",
+            {"checkpoint": "train://net", "replicates": 3},
+            "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2",
         ),
         (
-            [{"name": "m", "checkpoint": "train://adv/other.1"}],
-            1,
-            "models[0].checkpoint: expected a replicate that adv trains, got other.1, as its replicates are 1: say "
-            "replicates: 2 there",
+            {"checkpoint": "train://adv/other.2"},
+            "got other.2, as its replicates are 2: say replicates: 3 there",
         ),
-        ([{"name": "m", "checkpoint": "train://nett.1"}], 2, "models[0].checkpoint: unknown network to train 'nett.1'"),
+        ({"checkpoint": "train://nett.1"}, "models[0].checkpoint: unknown network to train 'nett.1'"),
         (
-            [{"name": "m", "checkpoint": "zoo://phantom/unet", "replicates": 2}],
-            1,
-            "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME alone; "
-            "give each network an entry",
+            {"checkpoint": "zoo://phantom/unet", "replicates": 2},
+            "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME",
         ),
+        ({"checkpoint": "x.pt", "trained": TRAINED}, "models[0]: expected no trained beside checkpoint: x.pt"),
     ],
 )
-def test_replicates_that_are_not_trained_are_one_line(
-    models: list[dict[str, Any]], replicates: int, complaint: str
-) -> None:
+def test_a_model_that_cannot_be_is_one_line(model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
-        described(models=models, training=[training(replicates=replicates)])
+        described(models=[{"name": "m", **model}], training=[training(replicates=2)])
     assert "\n" not in str(caught.value)
 
 
@@ -130,57 +123,40 @@ def test_the_job_s_own_word_on_a_network_stays() -> None:
     assert entry.args == {**TRAINING["models"][0]["args"], "dropout": 0.5}
 
 
+ADV = "adv.yaml"
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "jobs", "complaint"),
     [
+        ("nett", [ADV], "models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other"),
+        ("advv/net", [ADV], "unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/other"),
+        ("/net", [ADV], "unknown network to train '/net'. Did you mean 'adv/net'?"),
         (
-            "train://nett",
-            ["adv.yaml"],
-            "jobs/b.yaml: models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other",
-        ),
-        (
-            "train://advv/net",
-            ["adv.yaml"],
-            "models[0].checkpoint: unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/",
-        ),
-        ("train:///net", ["adv.yaml"], "unknown network to train '/net'. Did you mean 'adv/net'?"),
-        (
-            "train://net",
+            "net",
             [],
-            "jobs/b.yaml: models[0].checkpoint: expected `training` in the job for train://net, got none: name the "
-            "training job that makes it, training: [PATH]",
+            "models[0].checkpoint: expected `training` in the job for train://net, got none: name the training ",
         ),
+        ("net", [ADV, "second.yaml"], "train://net, got 2: write train://adv/net or train://second/net"),
+        ("adv/net", [ADV, "twin.yaml"], "training[1].name: 'adv' is taken already"),
         (
-            "train://net",
-            ["adv.yaml", "second.yaml"],
-            "expected one network of train://net, got 2: write train://adv/net or train://second/net",
-        ),
-        ("train://adv/net", ["adv.yaml", "twin.yaml"], "training[1].name: 'adv' is taken already"),
-        (
-            "train://net",
-            ["adv.yaml", {"job": "second.yaml", "out": "runs/adv/"}],
+            "net",
+            [ADV, {"job": "second.yaml", "out": "runs/adv/"}],
             "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/",
         ),
-        ("train://net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
-        ("train://net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
-        ("train://net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
-        ("train://net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
-        ("train://net", [{"job": "adv.yaml", "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
-        ("train://net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
-        ("train://net", [7], "training[0]: Input should be a valid string or a valid dictionary, got 7"),
+        ("net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
+        ("net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
+        ("net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("net", [{"job": ADV, "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
+        ("net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
+        ("net", [7], "training[0]: Input should be a valid string or a valid dictionary, got 7"),
     ],
 )
 def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
-        described(checkpoint, training=jobs)
+        described(f"train://{checkpoint}", training=jobs)
     assert "\n" not in str(caught.value)
-
-
-def test_a_job_file_does_not_say_itself_what_was_trained() -> None:
-    found = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
-    models = [{"name": "m", "checkpoint": "x.pt", "trained": found}]
-    with pytest.raises(UserError, match=re.escape("models[0]: expected no trained beside checkpoint: x.pt")):
-        config.validate(benchmark(models=models), JobSpec, "b.yaml")
 
 
 @pytest.mark.parametrize(

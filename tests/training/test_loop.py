@@ -20,16 +20,17 @@ from freqbench.training.plan import prepare
 from freqbench.training.recipe import Schedule
 from freqbench.training.state import State
 
-from .conftest import NET, VAFT, job_of
+from .conftest import AT, FGSM, NET, VAFT, job_of
 
 CASES: dict[str, list[Case]] = {}
+ARM = {**AT, **NET, "objective": "vaft", "attack": FGSM, "start": "scratch"}
 
 
 def run(folder: Path, seen: Callable[[State], None] = lambda state: None, **changes: Any) -> State:
     """Train the first network of the tiny job in a folder; keywords change the job."""
     prepared = prepare(job_of(**changes), str(folder))
     for role in ("train", "select"):
-        CASES.setdefault(role, [prepared.lists[role].load(ref) for ref in prepared.refs[role]])
+        CASES.setdefault(role, prepared.cases(role))
     return fit(prepared.trainings[0], CASES["train"], CASES["select"], str(folder), seen)
 
 
@@ -67,13 +68,12 @@ def test_equal_seeds_give_equal_weights_whatever_the_global_random_state(
 ) -> None:
     torch.rand(7)
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    assert weights(run(tmp_path / "again")) == weights(whole[0])
+    assert weights(run(tmp_path)) == weights(whole[0])
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
-    assert weights(run(tmp_path / "other", seed=1)) != weights(whole[0])
 
 
-@pytest.mark.parametrize("step", [1, 3, 4])
+@pytest.mark.parametrize("step", [1, 4])
 def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path], tmp_path: Path, step: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -87,10 +87,10 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path]
 
 def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> None:
     model = {**VAFT, **NET, "start": "scratch", "random_budget": [6, 20], "args": {**NET["args"], "dropout": 0.3}}
-    changes = {"models": [model], "validation": {"attack": {"name": "fgsm", "eps": "4/255"}}, "steps": 4}
+    changes = {"models": [model], "validation": {"attack": FGSM}, "steps": 3}
     uncut = run(tmp_path / "uncut", **changes)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop_at(3), **changes)
+        run(tmp_path / "cut", stop_at(2), **changes)
     assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
     assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "uncut" / "log.csv").read_bytes()
 
@@ -104,10 +104,10 @@ def test_the_state_of_another_content_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_the_log_has_a_row_a_validation(tmp_path: Path) -> None:
-    state = run(tmp_path, steps=7, validate_every=3)
+    state = run(tmp_path, steps=5, validate_every=2)
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     assert header == "step,lr,loss,loss_clean,loss_attacked,loss_consistency,dice_select,dice_attacked,dice_worst"
-    assert [int(row.split(",")[0]) for row in rows] == [3, 6, 7]
+    assert [int(row.split(",")[0]) for row in rows] == [2, 4, 5]
     assert max(float(row.split(",")[6]) for row in rows) == pytest.approx(state.dice_select, rel=1e-5)
     assert {row.split(",")[4] for row in rows} == {""}  # nothing was attacked
 
@@ -183,8 +183,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
 def test_crops_in_parts_give_the_gradient_of_all(tmp_path: Path, gradients: list[list[Tensor]]) -> None:
     """Without the consistency, whose released form is a ratio over what goes through the network at once."""
     for name, accumulate in (("whole", 1), ("parts", 2)):
-        model = {**VAFT, **NET, "frequency_consistency": None, "start": "scratch", "accumulate": accumulate}
-        run(tmp_path / name, models=[model], steps=1, warmup_steps=0)
+        run(tmp_path / name, models=[ARM], accumulate=accumulate, steps=1, warmup_steps=0)
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
@@ -195,9 +194,8 @@ def test_a_gradient_is_clipped_to_its_norm(tmp_path: Path, gradients: list[list[
 
 
 def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
-    model = {**VAFT, **NET, "start": "scratch"}
     whole, half = (
-        run(tmp_path / precision, models=[model], precision=precision, steps=4).net.state_dict()
+        run(tmp_path / precision, models=[ARM], precision=precision, steps=1, warmup_steps=0).net.state_dict()
         for precision in ("fp32", "bf16")
     )
     assert {tensor.dtype for tensor in half.values()} == {torch.float32}

@@ -1,5 +1,9 @@
+"""The losses of a step, the crops that are attacked for it, and the figures that weights are chosen by."""
+
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.losses import DiceCELoss
@@ -9,6 +13,7 @@ from freqbench.attacks import make
 from freqbench.models import InputAdapter, SegmentationModel
 from freqbench.training.objective import Adversary, Objective
 from freqbench.training.recipe import FrequencyConsistency
+from freqbench.training.validation import choice, mean_foreground, under_attacks
 
 ROI = (8, 8, 8)
 MONAI = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
@@ -99,17 +104,13 @@ def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
 
 
 def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
-    drawn = [adversary(budget=(0.01, 0.03), eps=0.5).at_step(step).eps for step in range(200)]
+    attacks = [adversary(budget=(0.01, 0.03), eps=0.5, step_size="eps/4").at_step(step) for step in range(200)]
+    drawn = [attack.eps for attack in attacks]
+    assert {attack.step_size for attack in attacks} == {"eps/4"}
     assert drawn == [adversary(budget=(0.01, 0.03), eps=0.5).at_step(step).eps for step in range(200)]
     assert 0.01 <= min(drawn) < 0.0105
     assert 0.0295 < max(drawn) <= 0.03
     assert sum(drawn) / 200 == pytest.approx(0.02, abs=0.0015)
-
-
-def test_a_step_in_parts_of_the_budget_follows_the_drawn_one() -> None:
-    attack = adversary(budget=(0.01, 0.03), eps=0.5, step_size="eps/4").at_step(0)
-    assert attack.step_size == "eps/4"
-    assert attack.eps <= 0.03
 
 
 def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() -> None:
@@ -117,3 +118,30 @@ def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() ->
     found = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
     assert found.shape == images.shape
     assert not torch.equal(found, images)
+
+
+# By which figures weights are chosen
+
+
+def test_mean_foreground_counts_cases_not_classes() -> None:
+    scores = np.array([[0.9, 0.2, 0.4], [0.9, math.nan, 0.7], [1.0, math.nan, math.nan]])
+    assert mean_foreground(scores) == pytest.approx((0.3 + 0.7) / 2)
+    assert mean_foreground(scores[2:]) == 0
+
+
+def test_figures_of_several_attacks_by_hand() -> None:
+    """Two foreground classes; the second case lacks one, the third has none.
+
+    Means of the cases: 0.3 and 0.8 under the first attack, 0.5 and 0.4 under the second.
+    """
+    first = np.array([[0.9, 0.2, 0.4], [0.9, 0.8, math.nan], [0.9, math.nan, math.nan]])
+    second = np.array([[0.9, 0.6, 0.4], [0.9, 0.4, math.nan], [0.9, math.nan, math.nan]])
+    assert under_attacks([first, second]) == pytest.approx(((0.3 + 0.8 + 0.5 + 0.4) / 4, (0.3 + 0.4) / 2))
+    assert under_attacks([first]) == pytest.approx((0.55, 0.55))
+    assert under_attacks([first[2:]]) == (0, 0)
+    assert np.isnan(under_attacks([])).all()
+
+
+def test_each_way_to_choose() -> None:
+    found = [choice(by, clean=0.8, attacked=0.6, worst=0.5) for by in ("clean", "attacked", "mean", "worst")]
+    assert found == pytest.approx([0.8, 0.6, 0.7, 0.5])

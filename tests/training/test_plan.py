@@ -3,15 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from freqbench.core.errors import MissingDataError, UserError
-from freqbench.training import TrainJob, finished, identities, train
+from freqbench import models
+from freqbench.core.config import load
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.metrics import dice
+from freqbench.training import TrainJob, train
 from freqbench.training.loop import Training
 from freqbench.training.plan import job_lists, prepare
 
-from .conftest import AT, FGSM, NET, PGD, VAFT, job_of
+from .conftest import AT, FGSM, NET, PGD, VAFT, identities, job_of
 
+JOBS = Path(__file__).parents[2] / "jobs"
 VAFA = {**AT, "attack": VAFT["attack"]}
 FAA = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
 ONE_STEP = {**AT, "attack": {"name": "pgd", "eps": "4/255", "steps": 1}}
@@ -36,12 +43,12 @@ def test_identities_of_earlier_releases_stay() -> None:
 )
 def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
-    assert before["net"] == after["net"]
-    assert before["vaft"] != after["vaft"]
+    assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
 
 
 def test_the_lists_and_the_start_are_in_an_identity() -> None:
     before = identities(job_of(VAFT))
+    assert identities(job_of(VAFT, half=True)) == before, "what is stored of the weights is no part of their training"
     assert identities(job_of(splits={"train": "train", "select": "test", "test": "validation"}))["net"] != before["net"]
     assert identities(job_of(models=[{"name": "net", **NET, "lr": 0.5}, VAFT]))["vaft"] != before["vaft"]
 
@@ -119,19 +126,27 @@ def test_a_clean_network_has_no_attack_of_its_own() -> None:
     assert [attack.name for attack in both.quick] == ["fgsm"]
 
 
+# Files
+
+
+def test_a_model_overrides_the_jobs_schedule() -> None:
+    job = job_of(models=[{"name": "a", "arch": "unet", "steps": 9}, {"name": "b", "arch": "unet", "lr": 0.5}])
+    first, second = (job.schedule(model) for model in job.models)
+    assert (first.steps, first.lr) == (9, 1e-2)
+    assert (second.steps, second.lr) == (6, 0.5)
+
+
+@pytest.mark.parametrize("name", ["zoo_phantom", "zoo_phantom_vaft", "hippocampus_train", "vaft_hippocampus"])
+def test_the_packaged_jobs_are_valid(name: str) -> None:
+    assert load(str(JOBS / f"{name}.yaml"), TrainJob).name == name
+
+
 # Lists
 
 
-def test_a_split_beside_the_lists_is_ignored() -> None:
-    job = job_of(dataset={"name": "phantom", "split": "validation"})
-    assert [dataset.split for dataset in job_lists(job).values()] == ["train", "validation", "test"]
-
-
-def test_data_that_are_not_here_are_said_to_be_missing() -> None:
-    job = job_of(dataset={"name": "ct", "loader": "decathlon", "root": "nowhere"})
-    for ask in (identities, finished):
-        with pytest.raises(MissingDataError, match=r"nowhere/dataset\.json"):
-            ask(job)
+def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded() -> None:
+    splits = {"train": "train", "select": "test", "test": "test", "selected_on_test": True}
+    assert planned(job_of(splits=splits))["net"].record["splits"] == splits
 
 
 NO_ATTACK = r"validation.attack: expected an attack \{name: ..., ...\}, own, or a list of these, got "
@@ -179,3 +194,33 @@ def test_bad_input_is_one_line_before_anything_is_trained(
         train(job_of(arm, **changes), str(tmp_path), progress=False)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+# The packaged networks are what two packaged jobs make on today's phantom
+
+ZOO_JOBS = {
+    model.name: job
+    for name in ("zoo_phantom", "zoo_phantom_vaft")
+    for job in [load(str(JOBS / f"{name}.yaml"), TrainJob)]
+    for model in job.models
+}
+ZOO = Path(models.__file__).parent / "zoo" / "phantom"
+
+
+@pytest.mark.parametrize("name", ZOO_JOBS)
+def test_was_trained_by_the_job_on_todays_phantom(name: str) -> None:
+    (training,) = (each for each in prepare(ZOO_JOBS[name], only=[name]).trainings if each.model.name == name)
+    stored = models.read_metadata(f"zoo://phantom/{name}")["training"]
+    assert digest({key: stored[key] for key in training.record}) == digest(training.record)
+    assert 0.85 <= stored["dice_test"] <= 0.97
+    assert (ZOO / f"{name}.safetensors").stat().st_size <= 1.5e6
+
+
+@pytest.mark.parametrize("name", ZOO_JOBS)
+def test_segments_a_case_that_it_never_saw(name: str) -> None:
+    dataset = job_lists(ZOO_JOBS[name])["test"]
+    case = dataset.load(dataset.refs()[0])
+    entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
+    network = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
+    scores = dice(models.predict(network, case.image), case.label, dataset.num_classes)
+    assert np.nanmean(scores[1:]) > 0.75

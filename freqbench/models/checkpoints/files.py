@@ -35,11 +35,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def locate(checkpoint: str) -> str:
-    """The path or URI of a checkpoint: `zoo://DATASET/NAME` is the package's own, all else stands as given.
-
-    Raises:
-        CheckpointError: no such checkpoint in the zoo.
-    """
+    """The path or URI of a checkpoint: `zoo://DATASET/NAME` is the package's own, all else stands as given."""
     if not checkpoint.startswith("zoo://"):
         return checkpoint
     name = checkpoint.removeprefix("zoo://")
@@ -80,13 +76,9 @@ def _weights_sha256(path: str, content: str) -> str:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """What a checkpoint written by `save_checkpoint` says of itself; empty for any other checkpoint.
+    """What was given to `save_checkpoint` beside the weights: arch, args, roi, training and more (`models.record`).
 
-    Args:
-        path: a path, URI or `zoo://DATASET/NAME`.
-
-    Returns:
-        What was given to `save_checkpoint`: arch, args, roi, num_classes, training and more (`models.record`).
+    `path` is a path, URI or `zoo://DATASET/NAME`; empty for a checkpoint that `save_checkpoint` did not write.
 
     Raises:
         CheckpointError: no such file, or not a safetensors file although named so.
@@ -110,16 +102,13 @@ def read_metadata(path: str) -> dict[str, Any]:
 def save_checkpoint(
     path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
 ) -> None:
-    """Write weights and their record as one safetensors file, all of it or nothing.
+    """Write weights of a bare network and their record, JSON values, as one safetensors file, all of it or nothing.
 
-    Args:
-        path: ends in `.safetensors`; a path or URI.
-        state_dict: of the bare network, not of its wrapper.
-        metadata: JSON values: arch, args, roi, num_classes, training.
-        half: store floating-point tensors as float16, half the size; they are float32 again when loaded.
+    With `half`, floating-point tensors are stored as float16; they are float32 again when loaded.
 
     Raises:
-        CheckpointError: another suffix, or a weight that is not finite (in float16 beyond 65504).
+        CheckpointError: a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond
+            65504).
     """
     from safetensors.torch import save
 
@@ -139,9 +128,6 @@ def save_checkpoint(
 def read_content(path: str) -> Any:
     """All that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
 
-    Args:
-        path: a path, URI or `zoo://DATASET/NAME`.
-
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
     """
@@ -160,16 +146,13 @@ def read_content(path: str) -> Any:
 def read_state_dict(
     path: str, wanted: Collection[str] | None = None, keys: Sequence[str] = _STATE_KEYS
 ) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU, under the network's own names.
+    """The weights of a checkpoint, on the CPU, under the network's own names; refuses as `read_content`.
 
     Args:
-        path: a path, URI or `zoo://DATASET/NAME`; a bare state dict, or one under one of `keys`.
+        path: of a bare state dict, or one under one of `keys`.
         wanted: the network's keys, by which `strip_prefix` tells an author's prefix from a name of the network's;
             without them `module.` alone is taken off.
         keys: where its framework puts the weights.
-
-    Raises:
-        CheckpointError: as `read_content`, or no state dict is where it should be.
     """
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
@@ -191,12 +174,8 @@ def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[s
     """Weights without the prefixes that wrappers and authors' modules put before every key.
 
     These are `module.`, `_orig_mod.`, `model.`, `net.` and `network.`, in any order and number. One comes off only if
-    all keys carry it, and as many come off as make the most keys the network's: the keys of MONAI's UNet themselves
-    begin with `model.`.
-
-    Args:
-        found: a checkpoint's weights.
-        wanted: the network's keys.
+    all keys carry it, and as many come off as make the most keys the network's (`wanted`): the keys of MONAI's UNet
+    themselves begin with `model.`.
     """
     theirs = set(wanted)
     _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
@@ -215,11 +194,7 @@ def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
 ) -> None:
-    """Refuse a checkpoint whose keys or shapes are not those of its network (the meta device will do).
-
-    Raises:
-        CheckpointError: one line with the counts, the first key of each kind, and a likely cause.
-    """
+    """Refuse, in one line, a checkpoint whose keys or shapes are not those of its network (the meta device will do)."""
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
     misshapen = [key for key in wanted if key in found and wanted[key].shape != found[key].shape]
@@ -272,15 +247,10 @@ _SAFE: list[Any] = [
 
 
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
-    """What `torch.save` wrote, as weights and plain values alone.
+    """What `torch.save` wrote, as weights and plain values alone; `path` is for messages.
 
-    Args:
-        path: where it is, for messages.
-        file: its content.
-
-    Raises:
-        CheckpointError: not such a file, truncated, a pickle that asks for more, or one that unpacks to more than its
-            own size.
+    A CheckpointError for another file, a truncated one, one that unpacks to more than its size, or a pickle that asks
+    for more.
     """
     try:
         is_zip = zipfile.is_zipfile(file)

@@ -25,10 +25,7 @@ _OLD_OFFSETS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0)
 
 
 class OldPatchMerging(nn.Module):
-    """Patch merging of SwinUNETR in MONAI 0.9.0 to 1.4.0, for the `downsample` argument of the current network.
-
-    Eight neighbours of `dim` channels side by side, normalised and reduced; `spatial_dims` has to be 3.
-    """
+    """Patch merging of SwinUNETR in MONAI 0.9.0 to 1.4.0: eight neighbours side by side, normalised and reduced."""
 
     def __init__(self, dim: int, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm, spatial_dims: int = 3) -> None:
         super().__init__()
@@ -82,7 +79,7 @@ class Migration:
         title: whose checkpoints, and what happens to them.
         convert: from a checkpoint's weights and the network's (the meta device will do) to weights that the network
             loads strictly, if the checkpoint is of that age.
-        extra: arguments of the network's class that go with these weights, for `build` and `skeleton`.
+        extra: arguments of the network's class that go with these weights.
     """
 
     title: str
@@ -122,10 +119,7 @@ def migrations_of(arch: str) -> Mapping[str, Migration]:
 
 
 def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
-    """The migration that gives a checkpoint the keys of its network; None if it has them, or if none does.
-
-    `found` are the checkpoint's weights and `wanted` the network's, for which the meta device will do.
-    """
+    """The migration that gives a checkpoint the keys of its network; None if it has them, or if none does."""
     if found.keys() == wanted.keys():
         return None
     fitting = (name for name, m in MIGRATIONS.get(arch, {}).items() if m.convert(found, wanted).keys() == wanted.keys())
@@ -133,12 +127,9 @@ def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
 
 
 def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
-    """The name of the migration that a checkpoint goes through, `none` if it is read as it is.
+    """The name of the migration that a checkpoint of the model `name` goes through, `none` if it is read as it is.
 
-    Args:
-        name: of the model, to begin the message.
-        arch, found, wanted: as for `recognise`.
-        stated: what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote.
+    `stated` is what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote.
 
     Raises:
         UserError: the job names a migration that this architecture does not have.

@@ -24,25 +24,14 @@ class Fingerprints(BaseModel):
 
 
 class Training(BaseModel):
-    """Of all that `freqbench.training` records, what is made use of here.
-
-    Attributes:
-        method: what networks that differ in the seed of their training alone share.
-    """
+    """What is made use of here of all that `freqbench.training` records."""
 
     fingerprints: Fingerprints = Fingerprints()
     method: str | None = None
 
 
 class Record(BaseModel):
-    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these.
-
-    Attributes:
-        arch: see ModelEntry, as `args` and `roi`.
-        preprocess: the space that it was trained in.
-        class_names: of its outputs, background first.
-        training: how it was made.
-    """
+    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these."""
 
     arch: str | None = None
     args: dict[str, Any] | None = None
@@ -53,12 +42,7 @@ class Record(BaseModel):
 
 
 def read(path: str) -> tuple[Record, bool]:
-    """The record of a checkpoint, and whether it has one.
-
-    Raises:
-        CheckpointError: no such file, or not a safetensors file although named so.
-        UserError: a record that is something else.
-    """
+    """The record of a checkpoint, and whether it has one; a UserError for one that is something else."""
     metadata = read_metadata(path)
     return validate(metadata, Record, where=f"{path}: metadata"), bool(metadata)
 

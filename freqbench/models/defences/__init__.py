@@ -33,11 +33,7 @@ DEFENCES: Mapping[str, type[Defence]] = MappingProxyType(
 
 
 def defence_of(content: Any) -> Defence:
-    """The defence of a mapping: `name` says which, the rest are its own keys.
-
-    Raises:
-        UserError: no such defence, or keys and values that it does not take.
-    """
+    """The defence of a mapping, `name` and its own keys; a UserError for one that cannot be."""
     if isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from freqbench.core.config import Strict
 from freqbench.core.identity import digest
@@ -21,12 +20,8 @@ class Defence(Strict):
 
     Class attributes of a defence:
         is_random: whether it draws; one that does not gives the same for the same window.
-        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs, so that there
-            is no other.
+        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
-
-    Attributes:
-        name: its key in `DEFENCES`.
     """
 
     is_random: ClassVar[bool] = False
@@ -40,28 +35,23 @@ class Defence(Strict):
         raise NotImplementedError
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """What the network sees, and how its logits come back onto the grid of the windows.
+        """What the network sees of windows `[B, C, h, w, d]`, and how its logits come back onto their grid.
 
         Args:
-            images: `[B, C, h, w, d]` in [0, 1].
-            seeds: of the draws of each window; one that draws nothing takes no notice of them.
+            images: in [0, 1].
+            seeds: of the draws of each window.
             adaptive: the gradient is one that serves an attacker: the identity in place of that of `filtered`, where
                 this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: backward pass differentiable
                 approximation, BPDA).
-
-        Returns:
-            A tensor of the windows' shape, and a function of what the network says of it, `[B, K, h, w, d]`.
         """
         if adaptive and not self.is_smooth:
-            images = straight_through(images, self.filtered(images.detach()))
-        else:
-            images = self.filtered(images)
-        return images, unchanged
+            return self.filtered(images.detach()) + (images - images.detach()), unchanged
+        return self.filtered(images), unchanged
 
     @property
     def draws(self) -> int:
-        """Network passes of one window whenever an adaptive attacker asks."""
-        return 1
+        """Network passes of one window whenever an adaptive attacker asks: `eot` of a random defence."""
+        return int(getattr(self, "eot", 1))
 
     @property
     def predictions(self) -> int:
@@ -74,11 +64,7 @@ class Defence(Strict):
 
 
 def draw_seed(*parts: int | str) -> int:
-    """A seed that depends on these and nothing else.
-
-    >>> draw_seed("prediction", 1) == draw_seed("prediction", 1), draw_seed("prediction", 1) == draw_seed("attack", 1)
-    (True, False)
-    """
+    """A seed that depends on these parts and nothing else."""
     return int(digest(["defence", *parts]), 16) >> 1
 
 
@@ -90,20 +76,3 @@ def generator(seed: int) -> torch.Generator:
 def unchanged(logits: Tensor) -> Tensor:
     """Logits that stand on the grid of the windows already."""
     return logits
-
-
-def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """`value`, whose gradient goes to `x` as if it were `x` itself."""
-    passed: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
-    return passed
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return upstream, None

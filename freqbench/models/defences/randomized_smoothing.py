@@ -15,18 +15,18 @@ Segment = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vote:
-    """What a smoothed model says of a volume.
+class Prediction:
+    """What a model says of a volume.
 
     Attributes:
-        labels: the class of most votes of each voxel, the lowest of equal ones, uint8 `[H, W, D]`.
-        certified: the voxels whose class is certified, bool `[H, W, D]`; the others abstain.
+        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes of each voxel, the lowest of equal ones.
+        certified: the voxels whose class is certified, bool `[H, W, D]`; the others abstain. None: nobody asked.
         radius: Euclidean norm of the changes of the volume that the certificate holds for.
     """
 
     labels: Tensor
-    certified: Tensor
-    radius: float
+    certified: Tensor | None = None
+    radius: float = 0.0
 
 
 class RandomizedSmoothing(Defence):
@@ -44,17 +44,15 @@ class RandomizedSmoothing(Defence):
     .. math:: p_i = P\bigl(\mathrm{Bin}(n, \tau) \ge n_i\bigr)
 
     and Holm's step-down procedure over all N voxels of the volume certifies those that it rejects: with probability 1 -
-    alpha or more all certificates of a volume hold at once. The other voxels abstain. A sample is one noise for the
-    whole volume, not one for each window: windows overlap, and with noises of their own a change would count as often
-    as windows hold it, so that R would be too large. The noise depends on the case and the sample's number, the same
-    for the clean and the adversarial volume; noisy volumes are not clamped.
+    alpha or more all certificates of a volume hold at once. The other voxels abstain; labels for DSC and the like are
+    the majority of the `samples` votes all the same. A sample is one noise for the whole volume, not one for each
+    window: windows overlap, and with noises of their own a change would count as often as windows hold it, so that R
+    would be too large. The noise depends on the case and the sample's number, the same for the clean and the
+    adversarial volume; noisy volumes are not clamped.
 
     An attacker follows the mean of the softmax over `eot` fresh noises of its own at every step (SmoothAdv, Salman et
     al., NeurIPS 2019, arXiv:1906.04584; expectation over transformations, Athalye et al., ICML 2018, arXiv:1802.00420);
     one with `adaptive: false` follows one noise, the same at every step.
-
-    Labels for DSC and the like are the majority of the `samples` votes, whether they abstain or not: what is certified
-    agrees with them.
 
     Attributes:
         sigma: standard deviation of the noise on the [0, 1] scale.
@@ -84,11 +82,6 @@ class RandomizedSmoothing(Defence):
         return self.sigma * NormalDist().inv_cdf(self.tau)
 
     @property
-    def draws(self) -> int:
-        """As many as are averaged."""
-        return self.eot
-
-    @property
     def predictions(self) -> int:
         """One a noisy volume."""
         return self.selection_samples + self.samples
@@ -97,14 +90,8 @@ class RandomizedSmoothing(Defence):
         """Windows under noise: what an attacker looks at. A prediction is `vote`."""
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
 
-    def vote(self, segment: Segment, image: Tensor, key: int) -> Vote:
-        """The prediction of a volume.
-
-        Args:
-            segment: from a volume `[1, C, H, W, D]` to its label map, uint8 `[H, W, D]`.
-            image: `[1, C, H, W, D]` in [0, 1].
-            key: that the noise is drawn from.
-        """
+    def vote(self, segment: Segment, image: Tensor, key: int) -> Prediction:
+        """The prediction of a volume `[1, C, H, W, D]`: `segment` gives label maps, noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
             volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
@@ -115,7 +102,7 @@ class RandomizedSmoothing(Defence):
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
         for k, own in enumerate(votes):
             agreeing = torch.where(guess == k, own, agreeing)
-        return Vote(
+        return Prediction(
             labels=_majority(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
             radius=self.radius,
@@ -131,14 +118,8 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
 
     Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
     Scandinavian Journal of Statistics 6, 1979), so that the chance of any false rejection is at most alpha, however
-    they depend on each other. A count stands for a p-value, so voxels of one count are rejected together: at the first
-    of them the bound is tightest.
-
-    Args:
-        counts: of `samples` votes those for the guess, integers of any shape.
-        samples: n.
-        tau: of the null hypothesis.
-        alpha: of the whole family.
+    they depend on each other. `counts` are, of `samples` votes, those for each voxel's guess. A count stands for a
+    p-value, so voxels of one count are rejected together: at the first of them the bound is tightest.
     """
     from scipy.special import betainc
 

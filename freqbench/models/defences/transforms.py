@@ -213,7 +213,7 @@ class RandomResizePad(Defence):
 
     .. math:: f_T(x) = Z^{-1} f(Z x)
 
-    Resizing is linear. The logits are cut out where the resized window stood and resized to the window's grid again
+    The logits are cut out where the resized window stood and resized to the window's grid again
     (`freqbench.ops.resampling.Zoom`), so that every voxel gets those of its own place. A prediction is one draw a
     window, as in the paper. Both ways are linear, so autograd's gradient of one draw is right; an adaptive attacker
     follows the mean over `eot` fresh draws at every step (expectation over transformations, Athalye et al., ICML 2018,
@@ -239,11 +239,6 @@ class RandomResizePad(Defence):
         """Every window by a draw of its own."""
         zooms = [self._drawn(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
         return _each(Zoom.zoom, zooms, images), partial(_each, Zoom.undo, zooms)
-
-    @property
-    def draws(self) -> int:
-        """As many as are averaged."""
-        return self.eot
 
     def _drawn(self, window: Tensor, seed: int) -> Zoom | None:
         ratio, *place = torch.rand(4, generator=generator(seed), dtype=torch.float64).tolist()

@@ -6,6 +6,7 @@ by its key, unless the bundle is trusted: then MONAI's parser resolves it.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,23 +82,13 @@ class _Range(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Values of a configuration by their id, `network_def::out_channels`, as MONAI's parser names them.
-
-    Attributes:
-        file: it was read from, for messages.
-        content: its keys, with the metadata under `_meta_`.
-    """
+    """Values of a configuration by their id, `network_def::out_channels`, as MONAI's parser names them."""
 
     file: Path
     content: Mapping[str, Any]
 
     def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
-        """What stands under an id, its own reference or expression resolved and those inside it left; None if nothing.
-
-        Raises:
-            UserError: an expression, and no trust.
-            CheckpointError: a reference to nothing, or to itself; or an expression that fails.
-        """
+        """What stands under an id, its own reference or expression resolved and those inside it left; None: nothing."""
         if id in seen:
             raise CheckpointError(f"{self.file}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
         parent, _, last = id.rpartition("::")
@@ -118,11 +109,7 @@ class Config:
         return found
 
     def value(self, id: str) -> Any:
-        """As `find`, with all inside it resolved too.
-
-        Raises:
-            UserError: also where an object would have to be made, and no trust.
-        """
+        """As `find`, with all inside it resolved too; an object that would have to be made needs trust."""
         found = self.find(id)
         if isinstance(found, Mapping):
             if "_target_" in found:
@@ -144,12 +131,7 @@ class Config:
         return [f"{id}::{i}" for i in range(len(found))] if isinstance(found, list) else []
 
     def parsed(self, id: str) -> Any:
-        """What MONAI's parser makes of an id: this runs the bundle's code.
-
-        Raises:
-            UserError: no trust.
-            CheckpointError: it fails.
-        """
+        """What MONAI's parser makes of an id: this runs the bundle's code, and so needs trust."""
         require_trust(f"{self.file}: {id}")
         try:
             return self._parser.get_parsed_content(id)
@@ -167,16 +149,11 @@ class Config:
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a bundle says of its model.
+    """What a bundle, a folder, says of its model.
 
-    Args:
-        path: the bundle's folder.
-        args: see `BundleArgs`.
-
-    Returns:
-        `preprocess` is None, and `input` leaves the volume as it is, where the transforms do more, or other, than
-        `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order (`NormalizeIntensityd`,
-        say): nothing is guessed, so the job has to state both.
+    `preprocess` is None, and `input` leaves the volume as it is, where the transforms do more, or other, than
+    `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order (`NormalizeIntensityd`, say):
+    nothing is guessed, so the job has to state both.
 
     Raises:
         CheckpointError: a file that is missing or unreadable, or a reference to nothing.
@@ -210,24 +187,12 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of `network_def` with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
-
-    Raises:
-        CheckpointError, UserError: as `describe`; or not a class of `monai.networks.nets`, or it refuses its arguments.
-    """
-    validate(dict(args), BundleArgs, path)
+    """The network of `network_def` with fresh weights, on the CPU or the meta device; refuses as `describe`."""
     config = _config(path)
     _network(config)
     where = f"{config.file}: network_def"
     if is_trusted():
-
-        def resolved() -> nn.Module:
-            found = config.parsed("network_def")
-            if not isinstance(found, nn.Module):
-                raise TypeError(f"expected a network, got {type(found).__name__}")
-            return found
-
-        return construct(where, resolved)
+        return construct(where, lambda: _as_network(config.parsed("network_def")))
     name = str(config.find("network_def::_target_"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
@@ -238,13 +203,7 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of `models/model.pt`, on the CPU: weights only, trusted or not.
-
-    Raises:
-        CheckpointError: no such file, unreadable, or a pickle that asks for more than weights.
-        UserError: an unknown argument.
-    """
-    validate(dict(args), BundleArgs, path)
+    """The weights of `models/model.pt`, on the CPU: weights only, trusted or not."""
     return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
 
 
@@ -292,6 +251,12 @@ def _network(config: Config) -> _Network:
     return validate(sizes, _Network, f"{config.file}: network_def")
 
 
+def _as_network(found: Any) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise TypeError(f"expected a network, got {type(found).__name__}")
+    return found
+
+
 def _class(where: str, name: str) -> Any:
     """A network of MONAI by its short or its full name."""
     import monai.networks.nets as nets
@@ -332,12 +297,7 @@ def _spatial_shape(config: Config) -> Shape:
 
 
 def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
-    """What the transforms make of a volume; None where one is not known, out of order, or told something unusual.
-
-    Raises:
-        UserError: an expression in a transform that is known, and no trust; or values that make no sense.
-        CheckpointError: a reference to nothing.
-    """
+    """What the transforms make of a volume; None where one is not known, out of order, or told something unusual."""
     steps: dict[str, str] = {}
     for id in config.items(_TRANSFORMS):
         name, keys = _transform(config, id), config.value(f"{id}::keys")
@@ -379,11 +339,9 @@ def _usual(config: Config, id: str, name: str) -> bool:
     given = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
     match name:
         case "Orientation":
-            try:
-                axes_towards(str(given.get("axcodes")))
-            except ValueError:
-                return False
-            return True
+            with suppress(ValueError):
+                return bool(axes_towards(str(given.get("axcodes"))))
+            return False
         case "Spacing":
             mode = given.get("mode", "bilinear")
             return (mode if isinstance(mode, str) else next(iter(mode), None)) == "bilinear"

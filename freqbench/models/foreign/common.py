@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from freqbench.core import storage
@@ -15,7 +14,7 @@ from freqbench.core.documents import json_of, yaml_of
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.networks.architectures import REFUSALS, SchedulesOnCPU, one_line
+from freqbench.models.networks.architectures import refusing, seeded
 from freqbench.models.settings import AXES, InputAdapter
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
@@ -27,8 +26,6 @@ class Description:
 
     Attributes:
         roi: voxels of the window that the network was trained with, in its own axis order.
-        num_classes: output classes, background included.
-        num_channels: of its input.
         input: what its input must become.
         preprocess: the space that it was trained in; None where the file does not say.
         inference: keys of `Inference`, as it was deployed.
@@ -45,11 +42,7 @@ class Description:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file or a YAML file holds.
-
-    Raises:
-        CheckpointError: no such file, not readable as what its name says, or no object.
-    """
+    """The object that a JSON file or a YAML file holds; a CheckpointError where it holds none."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
@@ -70,11 +63,7 @@ def fingerprint(files: Mapping[str, Path]) -> str:
 def axes_towards(codes: str) -> str:
     """`axes` of an `InputAdapter` from where each axis of a network's input increases to.
 
-    Args:
-        codes: one of R or L, of A or P, and of S or I, each once, in the network's order.
-
-    Raises:
-        ValueError: anything else; one line.
+    `codes` are one of R or L, of A or P, and of S or I, in the network's order; a ValueError for anything else.
 
     >>> axes_towards("SPL")
     'D-W-H'
@@ -97,19 +86,6 @@ def in_volume_order(axes: str, values: Sequence[float]) -> tuple[float, float, f
 
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` returns, its fresh weights those of seed 0; the global random state is left as found.
-
-    Under `torch.device("meta")` it costs neither memory nor computing.
-
-    Raises:
-        UserError: it refuses its arguments; one line that begins with `where`.
-    """
-    # Innermost, so that drop-path schedules are numbers on the meta device too.
-    with torch.random.fork_rng(devices=[]), SchedulesOnCPU():
-        torch.default_generator.manual_seed(0)
-        try:
-            return make()
-        except UserError:
-            raise
-        except REFUSALS as error:
-            raise UserError(f"{where} does not fit its class: {one_line(error)}") from None
+    """What `make` returns, its fresh weights those of seed 0; a UserError if it refuses its arguments."""
+    with seeded(0), refusing(f"{where} does not fit its class"):
+        return make()

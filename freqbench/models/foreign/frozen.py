@@ -7,7 +7,6 @@ cannot be switched off afterwards.
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,6 @@ from freqbench.core import storage
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import require_trust
-from freqbench.core.types import Shape
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks.architectures import one_line
 from freqbench.models.settings import InputAdapter
@@ -46,10 +44,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    Args:
-        net: a ScriptModule, or the module of an ExportedProgram.
-        name: of its file, for messages.
-        singly: run a batch sample by sample, as its graph has a batch of one built in.
+    `net` is a ScriptModule, or the module of an ExportedProgram; `singly` runs a batch sample by sample, as its graph
+    has a batch of one built in.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
@@ -62,21 +58,14 @@ class Frozen(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch of windows.
-
-        Args:
-            images: `[B, C, h, w, d]`, of the size that it was saved for.
-
-        Raises:
-            UserError: the file gives no single tensor, or lets no gradient through.
-        """
+        """Logits of windows of the size that it was saved for; a UserError if the file lets no gradient through."""
         logits = torch.cat([self._run(image) for image in torch.split(images, 1)]) if self.singly else self._run(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
         return logits
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Set the flag and nothing else: what a frozen network does was settled when it was saved."""
+        """Sets the flag alone: what a frozen network does was settled when it was saved."""
         self.training = mode
         return self
 
@@ -98,33 +87,19 @@ class Frozen(nn.Module):
         return moved
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Signature:
-    """Sizes in the graph of an ExportedProgram; None where it takes any."""
-
-    batch: int | None = None
-    num_channels: int | None = None
-    roi: Shape | None = None
-    num_classes: int | None = None
-
-
 def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a frozen network takes and gives: what its file says, or else the job.
-
-    Args:
-        path: a TorchScript file, or a `.pt2` of `torch.export.save`.
-        args: see `FrozenArgs`.
 
     Raises:
         UserError: no trust; an unknown or missing argument, or one that contradicts the file.
         CheckpointError: no such file, unreadable, or neither of the two formats.
     """
     given = validate(dict(args), FrozenArgs, path)
-    _, told = _load(path)
+    _, told, _ = _load(path)
     return Description(
-        roi=_agreed(path, "roi", given.roi, told.roi),
-        num_classes=_agreed(path, "num_classes", given.num_classes, told.num_classes),
-        num_channels=_agreed(path, "num_channels", given.num_channels, told.num_channels, default=1),
+        roi=_agreed(path, "roi", given, told),
+        num_classes=_agreed(path, "num_classes", given, told),
+        num_channels=_agreed(path, "num_channels", given, told, default=1),
         input=InputAdapter(),
         preprocess=None,
         inference={},
@@ -133,20 +108,17 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of a file with its weights, on the CPU, its parameters without gradients.
+    """The network of a file with its weights, on the CPU, its parameters without gradients; refuses as `describe`.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
     file that makes tensors on a named device stays bound to it.
-
-    Raises:
-        UserError, CheckpointError: as `describe`.
     """
-    validate(dict(args), FrozenArgs, path)
-    net, told = _load(path)
-    return Frozen(net, path, singly=told.batch == 1)
+    net, _, singly = _load(path)
+    return Frozen(net, path, singly)
 
 
-def _load(path: str) -> tuple[nn.Module, _Signature]:
+def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
+    """The network, the arguments that its file says, and whether its graph takes one sample at a time."""
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
@@ -161,9 +133,10 @@ def _load(path: str) -> tuple[nn.Module, _Signature]:
         )
     try:
         if scripted:
-            net, told = torch.jit.load(path, map_location="cpu").eval(), _Signature()  # type: ignore[no-untyped-call]
+            net: nn.Module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            told, singly = dict[str, Any](), False
         else:
-            net, told = _load_export(path)
+            net, told, singly = _load_export(path)
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -172,10 +145,10 @@ def _load(path: str) -> tuple[nn.Module, _Signature]:
         raise CheckpointError(
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
         )
-    return net, told
+    return net, told, singly
 
 
-def _load_export(path: str) -> tuple[nn.Module, _Signature]:
+def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     from torch.export.passes import move_to_device_pass
 
     # As a stream: of a path, torch wants the suffix .pt2.
@@ -193,9 +166,9 @@ def _load_export(path: str) -> tuple[nn.Module, _Signature]:
     batch, channels, *sizes = (_known(size) for size in taken.shape)
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
-    h, w, d = sizes
-    roi = (h, w, d) if h is not None and w is not None and d is not None else None
-    return net, _Signature(batch=batch, num_channels=channels, roi=roi, num_classes=_known(given.shape[1]))
+    roi = None if None in sizes else tuple(sizes)
+    told = {"num_channels": channels, "roi": roi, "num_classes": _known(given.shape[1])}
+    return net, told, batch == 1
 
 
 def _known(size: Any) -> int | None:
@@ -213,7 +186,8 @@ def _point_to(module: GraphModule, device: torch.device) -> None:
     module.recompile()
 
 
-def _agreed(path: str, name: str, given: Any, told: Any, default: Any = None) -> Any:
+def _agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
+    given, told = getattr(args, name), file.get(name)
     if given is not None and told is not None and given != told:
         raise UserError(f"{path}: {name} is {given} here, but the file was exported for {told}: leave it out")
     found = told if given is None else given

@@ -140,13 +140,7 @@ class _Dataset(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """All of a folder's two files that matters to inference.
-
-    Attributes:
-        transpose: the image reader's array axes in the network's order.
-        channels: foreground intensities of each input channel; empty where the plans have none.
-        num_classes: background included, the ignore label left out.
-    """
+    """What matters to inference in a folder's two files; `transpose`: the reader's axes in the network's order."""
 
     configuration: _Configuration
     architecture: _Architecture
@@ -158,15 +152,10 @@ class _Plan:
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a folder says of its model.
+    """What a folder `TRAINER__PLANS__CONFIGURATION` says of its model.
 
-    Args:
-        path: the folder `TRAINER__PLANS__CONFIGURATION`.
-        args: see `NnunetArgs`.
-
-    Returns:
-        `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are
-        those of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
+    `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are those
+    of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
 
     Raises:
         CheckpointError: a file that is missing or unreadable.
@@ -207,13 +196,9 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`, in training mode.
+    """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`; refuses as `describe`.
 
     Its deep-supervision heads are there, as checkpoints hold them, and unused: one tensor of full resolution comes out.
-
-    Raises:
-        CheckpointError, UserError: as `describe`; or a class that is not of the table, or that refuses its arguments;
-            or the package `dynamic-network-architectures` is not installed.
     """
     given = validate(dict(args), NnunetArgs, path)
     plan = _plan(path, given, _content(_checkpoint(path, given)))
@@ -231,12 +216,7 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of a fold, on the CPU; deep-supervision heads included.
-
-    Raises:
-        CheckpointError: no such file, unreadable, or a pickle that asks for more than weights.
-        UserError: an unknown argument.
-    """
+    """The weights of a fold, on the CPU; deep-supervision heads included."""
     file = _checkpoint(path, validate(dict(args), NnunetArgs, path))
     return checkpoints.read_state_dict(str(file), keys=("network_weights",))
 
@@ -263,17 +243,6 @@ def _content(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or "network_weights" not in content:
         raise CheckpointError(f"{file}: expected an nnU-Net v2 checkpoint, found no network_weights in it")
     return content
-
-
-def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> _Plan:
-    trained = content.get("init_args")
-    name = trained.get("configuration") if isinstance(trained, Mapping) else None
-    if args.configuration and name and args.configuration != name:
-        raise UserError(
-            f"{path}: configuration is {args.configuration} here, but its checkpoint was trained as {name}: "
-            "leave it out"
-        )
-    return _read_plan(Path(path), str(args.configuration or name or "3d_fullres"))
 
 
 def _orientation(path: str, plan: _Plan) -> str:
@@ -315,9 +284,8 @@ def _ct(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
     window = windows.pop()
     mean = tuple(channel.mean for channel in plan.channels)
     std = tuple(max(channel.std, 1e-8) for channel in plan.channels)
-    if plan.num_channels == 1:
-        return {"window": window}, {"scale": window, "mean": mean[0], "std": std[0]}
-    return {"window": window}, {"scale": window, "mean": mean, "std": std}
+    of_channels = {"mean": mean, "std": std} if plan.num_channels > 1 else {"mean": mean[0], "std": std[0]}
+    return {"window": window}, {"scale": window, **of_channels}
 
 
 def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
@@ -350,14 +318,16 @@ def _imported(where: str, target: str) -> Any:
         ) from None
 
 
-def _read_plan(folder: Path, name: str) -> _Plan:
-    """The plan of one configuration.
-
-    Raises:
-        CheckpointError: a file that is missing or unreadable.
-        UserError: a cascade, a 2d network, regions, or anything else that this reader does not know.
-    """
-    where = str(folder / "plans.json")
+def _plan(path: str, args: NnunetArgs, content: Mapping[str, Any]) -> _Plan:
+    """The plan of the configuration that is asked for, or was trained; what this reader does not know is refused."""
+    folder, trained = Path(path), content.get("init_args")
+    trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
+    if args.configuration and trained_as and args.configuration != trained_as:
+        raise UserError(
+            f"{path}: configuration is {args.configuration} here, but its checkpoint was trained as {trained_as}: "
+            "leave it out"
+        )
+    name, where = str(args.configuration or trained_as or "3d_fullres"), str(folder / "plans.json")
     plans = validate(_renamed(read_object(folder / "plans.json")), _Plans, where)
     chosen = _inherited(where, plans.configurations, name)
     if chosen.get("previous_stage"):
@@ -440,9 +410,9 @@ def _dataset(path: Path) -> tuple[int, int]:
         for name, value in dataset.labels.items()
         if name != "ignore"
     }
-    if any(isinstance(value, list) for value in labels.values()):
-        region = next(name for name, value in labels.items() if isinstance(value, list))
-        raise UserError(f"{path}: expected labels that exclude each other, got the region {region}: not supported")
+    for name, value in labels.items():
+        if isinstance(value, list):
+            raise UserError(f"{path}: expected labels that exclude each other, got the region {name}: not supported")
     if sorted(labels.values(), key=str) != sorted(range(len(labels)), key=str):
         raise UserError(
             f"{path}: labels: expected each name with one of 0..{len(labels) - 1}, as nnU-Net v2 writes, got {labels}"

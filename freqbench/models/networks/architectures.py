@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape
-from freqbench.models.networks.unetr_pp import total_stride
 from freqbench.models.settings import AXES
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
@@ -28,7 +28,6 @@ class Architecture:
 
     Attributes:
         title: its name in tables.
-        citation: authors, venue, year, arXiv.
         target: `module:Class`, imported on first use.
         args: the defaults where they are not the class's own: the values of the attack papers.
         filled_in: the arguments that freqbench fills in, of `spatial_dims`, `in_channels`, `out_channels`, `img_size`.
@@ -53,6 +52,14 @@ _CHANNELS = ("spatial_dims", "in_channels", "out_channels")
 def _stride_product(args: Mapping[str, Any]) -> Shape:
     per_axis = np.prod([np.broadcast_to(stride, 3) for stride in args["strides"]], axis=0)
     return int(per_axis[0]), int(per_axis[1]), int(per_axis[2])
+
+
+def total_stride(stem: Sequence[int]) -> Shape:
+    """What each axis of a window of UNETR++ must be a multiple of: its stem, and 2 between each of four stages."""
+    if len(stem) != 3 or min(stem) < 1:
+        raise ValueError(f"expected stem of 3 positive integers, got {tuple(stem)}")
+    d, h, w = stem
+    return 8 * d, 8 * h, 8 * w
 
 
 MODELS: Mapping[str, Architecture] = {
@@ -105,10 +112,7 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a network that are not its class's own defaults: the table's, overlaid by the given ones.
 
     Sequences become tuples. An argument given with the class's default value is left out, so that naming a default
-    changes nothing, identities included.
-
-    Raises:
-        UserError: no such architecture or argument, or an argument that freqbench fills in itself.
+    changes nothing, identities included. Refuses arguments that are unknown or that freqbench fills in.
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
@@ -134,34 +138,32 @@ def build(
     num_channels: int = 1,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """A network with fresh weights on the CPU, in training mode.
+    """A network of MODELS with fresh weights on the CPU, in training mode.
 
     Args:
         arch: a name of MODELS.
-        num_classes: output channels, background included.
+        num_classes, num_channels: of its output, background included, and of its input.
         roi: voxels of the window the network sees, in its own axis order.
         args: arguments of the network's class, over the table's defaults.
         seed: of the weights; the global random state is left as found, and the weights are those of any machine.
-        num_channels: of its input.
         extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
 
     Raises:
-        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take, an
-            argument in both `args` and `extra`.
+        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return _construct(arch, num_classes, roi, args, num_channels, extra)
-
-
-def build_class(cls: Callable[..., Any], args: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """A network of another package with fresh weights, on the CPU; a UserError if its class refuses the arguments."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        try:
-            net: nn.Module = cls(**args)
-        except Exception as error:  # third-party code may raise whatever it likes
-            raise UserError(f"{cls.__name__} refuses its args: {one_line(error)}") from error
+    complete = complete_args(arch, args)
+    for name in complete.keys() & extra.keys():
+        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
+    architecture = MODELS[arch]
+    known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
+    fixed = {name: known[name] for name in architecture.filled_in}
+    cls = _class_of(architecture)
+    with seeded(seed), refusing(f"{arch}: {cls.__name__} refuses its args"):
+        if "img_size" in fixed:
+            _check_roi(arch, roi, architecture.multiple(complete))
+        net: nn.Module = cls(**fixed, **complete, **extra)
+        multiple = architecture.multiple(complete)
+    _check_roi(arch, roi, multiple)
     return net
 
 
@@ -174,16 +176,31 @@ def skeleton(
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     """The network of `build` on the meta device: shapes and keys without memory or computing."""
-    with torch.device("meta"), SchedulesOnCPU():
-        return _construct(arch, num_classes, roi, args, num_channels, extra).eval()
+    with torch.device("meta"):
+        return build(arch, num_classes, roi, args, 0, num_channels, extra).eval()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within, weights are drawn from a seed, also on the meta device; the global random state is left as found."""
+    with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+    """What a third-party class raises within becomes one line that begins with the complaint."""
+    try:
+        yield
+    except UserError:
+        raise
+    except refusals as error:
+        raise UserError(f"{complaint}: {one_line(error)}") from error
 
 
 def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
-    """Send one window of shapes through a network on the meta device.
-
-    Raises:
-        UserError: the network cannot take a window of this size.
-    """
+    """Send one window of shapes through a network on the meta device; a UserError if it does not come through."""
     size = "x".join(map(str, roi))
     try:
         with torch.no_grad():
@@ -200,7 +217,7 @@ def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels:
         raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
 
 
-class SchedulesOnCPU(TorchFunctionMode):
+class _SchedulesOnCPU(TorchFunctionMode):
     """Keeps `torch.linspace` off the meta device: SwinUNETR's constructor reads its drop-path schedule as numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -208,28 +225,6 @@ class SchedulesOnCPU(TorchFunctionMode):
         if func is torch.linspace:
             kwargs.setdefault("device", "cpu")
         return func(*args, **kwargs)
-
-
-def _construct(
-    arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any], num_channels: int, extra: Mapping[str, Any]
-) -> nn.Module:
-    complete = complete_args(arch, args)
-    for name in complete.keys() & extra.keys():
-        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
-    architecture = MODELS[arch]
-    known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
-    fixed = {name: known[name] for name in architecture.filled_in}
-    try:
-        if "img_size" in fixed:
-            _check_roi(arch, roi, architecture.multiple(complete))
-        net: nn.Module = _class_of(architecture)(**fixed, **complete, **extra)
-        multiple = architecture.multiple(complete)
-    except UserError:
-        raise
-    except REFUSALS as error:
-        raise UserError(f"{arch}: {_class_of(architecture).__name__} refuses its args: {one_line(error)}") from None
-    _check_roi(arch, roi, multiple)
-    return net
 
 
 def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:

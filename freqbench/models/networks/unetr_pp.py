@@ -10,20 +10,13 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock
 from torch import Tensor, nn
 
 from freqbench.core.types import Shape
+from freqbench.models.networks.architectures import total_stride
 
-# Down-sampling by two between the four stages.
-_BETWEEN_STAGES = 8
 _FEATURE_DROPOUT = 0.1
-
-
-def total_stride(stem: Sequence[int]) -> Shape:
-    """What each axis of a window must be a multiple of, with the stride of the first convolution on each axis."""
-    _check_numbers("stem", stem, 3)
-    d, h, w = stem
-    return _BETWEEN_STAGES * d, _BETWEEN_STAGES * h, _BETWEEN_STAGES * w
 
 
 class UNETRPP(nn.Module):
@@ -39,27 +32,21 @@ class UNETRPP(nn.Module):
         roi: [16, 160, 160]
 
     Args:
-        in_channels: of the input.
-        out_channels: classes, background included.
+        in_channels, out_channels: of images and logits.
         img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; each a multiple
             of 8 times the stem.
         stem: kernel and stride of the first convolution, and of the last up-sampling.
         feature_size: channels at full size.
         dims: channels of the four stages, each a multiple of the one before.
-        depths: attention blocks of the encoder's four stages.
-        decoder_depth: attention blocks of each of the decoder's three stages.
+        depths, decoder_depth: attention blocks of the encoder's four stages and of each of the decoder's three.
         num_heads: of all attention blocks.
-        proj_sizes: P of the encoder's four stages.
-        decoder_proj_size: P of the decoder's stages.
+        proj_sizes, decoder_proj_size: P of the encoder's four stages and of the decoder's.
         tied_projections: keys and values share one projection (Synapse); they have one each (ACDC).
         conv_blocks: residual convolution blocks in an attention block, 1 (Synapse) or 2 (ACDC).
         attention_dropout: rate while training.
 
     **Differs from** the authors' code: without deep supervision (out2 and out3 hold weights and are not computed;
-    `features` gives what they take).
-
-    Raises:
-        ValueError: sizes that do not fit each other.
+    `features` gives what they take). Sizes that do not fit each other are a ValueError.
     """
 
     def __init__(
@@ -99,15 +86,15 @@ class UNETRPP(nn.Module):
 
         stages = [blocks(stage, depths[stage], proj_sizes[stage]) for stage in range(4)]
         self.unetr_pp_encoder = _Encoder(in_channels, stem, dims, stages)
-        self.encoder1 = _ResidualConv(in_channels, feature_size, nn.InstanceNorm3d)
+        self.encoder1 = _residual(in_channels, feature_size, "instance")
         self.decoder5 = _Decoder(dims[3], dims[2], 2, blocks(2, decoder_depth, decoder_proj_size))
         self.decoder4 = _Decoder(dims[2], dims[1], 2, blocks(1, decoder_depth, decoder_proj_size))
         self.decoder3 = _Decoder(dims[1], dims[0], 2, blocks(0, decoder_depth, decoder_proj_size))
-        last = _ResidualConv(feature_size, feature_size, nn.InstanceNorm3d)
+        last = _residual(feature_size, feature_size, "instance")
         self.decoder2 = _Decoder(dims[0], feature_size, stem, last)
-        self.out1 = _head(feature_size, out_channels)
-        self.out2 = _head(dims[0], out_channels)
-        self.out3 = _head(dims[1], out_channels)
+        self.out1 = UnetOutBlock(3, feature_size, out_channels)
+        self.out2 = UnetOutBlock(3, dims[0], out_channels)
+        self.out3 = UnetOutBlock(3, dims[1], out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits at full size of images `[B, in_channels, *img_size]`."""
@@ -171,8 +158,8 @@ class _AttentionBlock(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))
         self.norm = nn.LayerNorm(channels)
         self.epa_block = _PairedAttention(channels, tokens, proj_size, num_heads, tied, dropout)
-        self.conv51 = _ResidualConv(channels, channels, nn.BatchNorm3d)
-        self.conv52 = _ResidualConv(channels, channels, nn.BatchNorm3d) if conv_blocks == 2 else nn.Identity()
+        self.conv51 = _residual(channels, channels, "batch")
+        self.conv52 = _residual(channels, channels, "batch") if conv_blocks == 2 else nn.Identity()
         self.conv8 = nn.Sequential(nn.Dropout3d(_FEATURE_DROPOUT), nn.Conv3d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,28 +209,9 @@ class _PairedAttention(nn.Module):
         return torch.cat([self.out_proj(spatial), self.out_proj2(channel)], dim=2)
 
 
-class _ResidualConv(nn.Module):
-    """lrelu(norm(conv(lrelu(norm(conv(x))))) + x), where norm(conv(x)) stands for the last x if channels change."""
-
-    def __init__(self, before: int, after: int, norm: type[nn.BatchNorm3d | nn.InstanceNorm3d]) -> None:
-        super().__init__()
-        self.conv1 = _wrapped(nn.Conv3d(before, after, 3, padding=1, bias=False))
-        self.conv2 = _wrapped(nn.Conv3d(after, after, 3, padding=1, bias=False))
-        self.norm1 = norm(after)
-        self.norm2 = norm(after)
-        self.shortcut = before != after
-        if self.shortcut:
-            self.conv3 = _wrapped(nn.Conv3d(before, after, 1, bias=False))
-            self.norm3 = norm(after)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
-        y = self.norm2(self.conv2(y))
-        return F.leaky_relu(y + (self.norm3(self.conv3(x)) if self.shortcut else x), 0.01)
-
-
-def _head(channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(conv=_wrapped(nn.Conv3d(channels, out_channels, 1))))
+def _residual(before: int, after: int, norm: str) -> nn.Module:
+    block: nn.Module = UnetResBlock(3, before, after, kernel_size=3, stride=1, norm_name=norm)
+    return block
 
 
 def _wrapped(conv: nn.Module) -> nn.Sequential:
