@@ -53,10 +53,6 @@ def run(
     The first Ctrl-C (or SIGTERM) lets what is in flight come to its end, for a minute at most; the second one does not.
 
     Args:
-        units: in any order.
-        spec: of the workers.
-        pool: how many workers, and what each takes.
-        listener: told of every unit, and given what came of it.
         case_timeout: seconds after which a unit's worker is killed; None: never.
         room: how many workers some machines have room for, where machines may join and go; None: they do not.
 
@@ -103,14 +99,7 @@ class Slot:
 
 
 class Fleet:
-    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units.
-
-    Args:
-        spec: of the workers.
-        pool: how many are asked for at first, and what each takes.
-        listener: told of what is waited for, and of machines that join and go.
-        room: see `run`.
-    """
+    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
         self._pool = pool

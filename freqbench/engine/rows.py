@@ -17,21 +17,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a unit.
+    """What came of a unit."""
 
-    Attributes:
-        records: rows of RECORDS, one a target of the unit.
-        class_records: rows of CLASS_RECORDS, one list a record; empty where the unit failed.
-        failed: whether the records say why there are no scores.
-        load_seconds: the worker's time for reading and writing models, cases and volumes.
-        device_seconds: the rest of its time: attack, prediction and scores.
-    """
-
-    records: tuple[Row, ...]
-    class_records: tuple[list[Row], ...]
-    failed: bool = False
-    load_seconds: float = 0.0
-    device_seconds: float = 0.0
+    records: tuple[Row, ...]  # one a target
+    class_records: tuple[list[Row], ...]  # one list a record, empty where the unit failed
+    failed: bool = False  # then the records say why there are no scores
+    load_seconds: float = 0.0  # for reading and writing models, cases and volumes
+    device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
 
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """The same with further columns, one PredictionScores a record."""
@@ -72,8 +64,7 @@ def scored(
     """Rows of a unit that succeeded.
 
     Args:
-        unit: what was to do.
-        case: the clean case; None where `own` has the budget in the data's unit.
+        case: the clean one; None where `own` has the budget in the data's unit.
         volume: distances of the adversarial volume, the same for every target.
         predictions: for each target, the parts that its columns come from.
         own: for each target, further columns of its record.

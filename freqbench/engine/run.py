@@ -70,10 +70,8 @@ def execute(
     """Run what is left of a job into a result store.
 
     Args:
-        job: what was asked for.
-        grid: its cells and cases.
+        grid: the job's cells and cases.
         out: folder or URI of the store.
-        console: where progress goes.
         engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
         address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
         shard: the part of the grid that this run does; None: all of it. The store's job is the whole grid's.
@@ -160,11 +158,7 @@ class Additions(Strict):
 
     @classmethod
     def of(cls, store: Store) -> "Additions":
-        """Those of a store; none where it has no job yet.
-
-        Raises:
-            UserError: the store's job holds something else.
-        """
+        """Those of a store; none where it has no job yet."""
         content = store.job() if _has_job(store) else {}
         known = {name: content[name] for name in cls.model_fields if name in content}
         return config.validate(known, cls, f"{store.root}/run.json")

@@ -37,17 +37,11 @@ MOST_LOST = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A committed pair of files.
-
-    Attributes:
-        name: of both.
-        size: of both, in bytes.
-        wins: for each of its records whether it counts.
-    """
+    """A committed pair of files."""
 
     name: str
-    size: int
-    wins: NDArray[np.bool_]
+    size: int  # bytes of both
+    wins: NDArray[np.bool_]  # for each record whether it counts
 
     @property
     def lost(self) -> int:

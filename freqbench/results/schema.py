@@ -27,13 +27,10 @@ class Column:
     """One column of a table.
 
     Attributes:
-        name: as in the files.
-        type: its Arrow type.
-        unit: of its values; empty where there is none.
+        unit: empty where there is none.
         direction: which way the segmentation or the volume is better; empty where neither is.
         mark: `identity` (known before computing), `result` (the same on every machine, to rounding) or `measured`
             (of this execution).
-        meaning: one line.
         required: whether a row without it is a mistake of the program.
     """
 
@@ -233,11 +230,7 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows as an Arrow table. NaN stays NaN and None becomes null.
-
-    Args:
-        columns: `RECORDS` or `CLASS_RECORDS`.
-        rows: each with exactly these columns.
+    """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
 
     Raises:
         ValueError: a column is missing, unknown, required but None, or of the wrong type, or a time is without zone:
