@@ -80,7 +80,7 @@ def test_further_metrics_are_computed_then_covered_and_take_no_column_away(
         assert execute(further, tmp_path).num_failed == 2
     assert rows(tmp_path) == before, "a failed attempt takes no good row away"
     assert execute(further, tmp_path).num_new == 2
-    assert {row["metrics"] for row in rows(tmp_path).values()} == {"'dsc,psnr'"}
+    assert {row["metrics"] for row in rows(tmp_path).values()} == {"'psnr,dsc'"}
     for key, row in rows(tmp_path).items():
         assert row["dsc"] == before[key]["dsc"] != "None"
         assert row["psnr"] != "None"
