@@ -26,22 +26,33 @@ from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
 
 
+SHORT = {"STEPS": 8, "QUERIES": 100}
+ATTACKS = [{**job()["attacks"][0], "steps": 8}, job()["attacks"][1]]
+
+
+def shorten(patch: pytest.MonkeyPatch, **numbers: int) -> None:
+    """Fewer steps and queries in what an audit adds."""
+    for name, number in (SHORT | numbers).items():
+        patch.setattr(extra_cells, name, number)
+    patch.setattr(probes, "STEPS", (SHORT | numbers)["STEPS"])
+
+
 def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert carry_out(spec or expanded(job())[0], out, Console(file=said, width=120), **options) == 0
+    assert carry_out(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
     return said.getvalue()
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of both networks, and its audit, with a tenth of the queries."""
+    """A store of both networks, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
-        patch.setattr(extra_cells, "QUERIES", 100)
+        shorten(patch)
         place = str(tmp_path_factory.mktemp("audited") / "out")
-        execute(job(), place)
+        execute(job(attacks=ATTACKS), place)
         before = rows(place)
         audit(place)
         assert rows(place) == before
@@ -121,7 +132,7 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 
 
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra_cells, "QUERIES", 100)
+    shorten(monkeypatch)
     before, gradients = rows(root_of(out)), read_gradients(out)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
@@ -149,7 +160,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
 
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
     """PGD is, as it is to be scored on the other model too."""
-    spec, grid = expanded(job())
+    spec, grid = expanded(job(attacks=ATTACKS))
     stored = {cell.cell_id for cell in grid.cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (str(tmp_path / "empty"), True)):
         planned = extra_cells.planned(spec, place, 3, None, print, compute=False)
@@ -232,8 +243,9 @@ def test_a_planned_search_has_enough_queries_to_prove_something(tmp_path: Path) 
 
 
 def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra_cells, "QUERIES", 10)
-    place, content = str(tmp_path / "out"), job(save_adversarial="none", models=job()["models"][:1])
+    shorten(monkeypatch, STEPS=2, QUERIES=2)
+    content = job(save_adversarial="none", models=job()["models"][:1], attacks=[{**ATTACKS[0], "steps": 2}])
+    place = str(tmp_path / "out")
     execute(content, place)
     spec, _ = expanded(content)
     audit(place, spec, cases=2)

@@ -11,11 +11,10 @@ from s3_server import S3
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.files import AT_ONCE
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table
 from freqbench.results.writer import commit
 
-NUM_FILES = AT_ONCE + 4
+NUM_FILES = 6
 MERGED = "compacted-a-000001.parquet"
 
 
@@ -30,8 +29,9 @@ def methods(s3: S3, part: str = "") -> Counter[str]:
 
 
 @pytest.fixture
-def store(s3_root: str, rows: SimpleNamespace) -> Store:
+def store(s3_root: str, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A file a record, more than are read at once, and one that is superseded."""
+    monkeypatch.setattr(files, "AT_ONCE", 4)
     store = Store(s3_root)
     for number in range(NUM_FILES - 1):
         put(store, rows, f"run-{number:06d}.parquet", rows.record(number, cell_id=f"cell{number:02d}"))
