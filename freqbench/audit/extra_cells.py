@@ -56,19 +56,12 @@ def carry_out(
     """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
 
     Args:
-        job: of the store.
-        out: the store, of which nothing is changed.
-        console: told what is planned and done.
         cases: the first so many of each dataset; None: CASES.
         eps: radius as a job file writes it; None: as `usual_eps` finds it.
-        engine: as of `run.execute`, and `address`.
         compute: False: only say what it would take.
 
     Returns:
         The number of records that failed; None where it was interrupted.
-
-    Raises:
-        UserError: no store, or options that cannot be.
     """
 
     def say(text: str) -> None:
@@ -117,19 +110,12 @@ def _eps(text: str | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraCells:
-    """What an audit computes.
+    """What an audit computes."""
 
-    Attributes:
-        job: of the store OUT/audit.
-        grid: of the extra cells.
-        own: the store's own grid on the same cases.
-        eps: of the L-infinity attacks.
-    """
-
-    job: JobSpec
-    grid: Grid
-    own: Grid
-    eps: float
+    job: JobSpec  # of the store OUT/audit
+    grid: Grid  # of the extra cells
+    own: Grid  # the store's own, on the same cases
+    eps: float  # of the L-infinity attacks
 
 
 def planned(
@@ -141,17 +127,7 @@ def planned(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds.
-
-    Args:
-        job: of the store.
-        out: the store.
-        cases: the first so many of each dataset.
-        eps: radius on the [0, 1] scale; None: the one that most L-infinity cells of the job have, or 8/255.
-        say: told of budgets that are found for noise.
-        compute: False: nothing is attacked, and noise whose budget is not known has the largest one.
-
-    Raises:
-        UserError: the job cannot be expanded, or the store not be read.
+    Without `compute` nothing is attacked, and noise whose budget is not known has the largest one.
     """
     own = expand(job, cases, where=out)
     store = Store(out)

@@ -85,19 +85,13 @@ class Gradients(Strict):
 
 
 class SavedScore(_OfCase):
-    """One saved adversarial volume, predicted anew by the model that it was made on.
-
-    Attributes:
-        dsc: of the row, a fraction.
-        dsc_stored: of the volume as the store has it.
-        dsc_8bit: of the same rounded to 256 intensities, as the papers' code saves volumes.
-    """
+    """One saved adversarial volume, predicted anew by the model that it was made on; DSC are fractions."""
 
     attack: str
     cell_id: str
-    dsc: float
-    dsc_stored: float
-    dsc_8bit: float
+    dsc: float  # of the row
+    dsc_stored: float  # of the volume as the store has it
+    dsc_8bit: float  # of the same rounded to 256 intensities, as the papers' code saves volumes
 
 
 class Saved(Strict):
@@ -151,14 +145,7 @@ def _sources(own: Grid) -> list[Cell]:
 
 
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
-    """Measure gradients of every source model of a store on the audit's cases, into OUT/audit; what is there stays.
-
-    Args:
-        own: the store's own grid on these cases.
-        eps: radius of PGD.
-        out: the store that is audited.
-        say: told of each model, and of windows that could not be looked at.
-    """
+    """Measure gradients of every source model of a store on the audit's cases, into OUT/audit; what is there stays."""
     former = read_gradients(out)
     known = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
@@ -257,13 +244,7 @@ def _draws(model: SegmentationModel) -> bool:
 
 
 def rescore_saved(own: Grid, out: str, say: Say) -> None:
-    """Score saved volumes of the audit's cases again, a few a source model, as stored and in 8 bits; nothing if none.
-
-    Args:
-        own: the store's own grid on these cases.
-        out: the store that is audited, with its volumes.
-        say: told how many volumes there are.
-    """
+    """Score saved volumes of the audit's cases again, as stored and in 8 bits, as many a source model as cases."""
     root = storage.join(out, VOLUMES)
     chosen = list(_chosen(own, root))
     if not chosen:

@@ -25,8 +25,8 @@ from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.data import case_key_of
+from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes
-from freqbench.job.grid import Cell
 from freqbench.job.schema import JobSpec, expand
 from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
@@ -42,14 +42,7 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def show(out: str, with_volumes: bool, console: Console) -> bool:
-    """Verify a store, and print what each check found.
-
-    Returns:
-        Whether nothing is wrong.
-
-    Raises:
-        UserError: as `verify`.
-    """
+    """Verify a store, print what each check found, and return whether nothing is wrong."""
     checks = verify(Store(out), with_volumes)
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=out)
     for each in checks:
@@ -65,11 +58,8 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
     means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
     models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
-    settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole.
-
-    Args:
-        store: in which no run goes on.
-        with_volumes: whether saved volumes are read to their end.
+    settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole (`with_volumes`: can be read
+    to its end).
 
     Raises:
         UserError: no store is there, another release wrote it, or it changes while it is read.
@@ -160,7 +150,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
         try:
             made = config.validate({**spec, "trust_code": False}, JobSpec, where="the stored job")
             grid = adversarial_volumes.joined(expand(made, where="the stored job"), store.root)
-            expected |= {cell.cell_id: _settings(cell) for cell in grid.cells}
+            expected |= {cell.cell_id: cell_columns(cell) for cell in grid.cells}
         except UserError as error:
             reasons.append(" ".join(str(error).split()))
     by_settings = {_settings_key(row): cell_id for cell_id, row in expected.items()}
@@ -179,26 +169,6 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
     if survey.left_out:
         missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
     return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
-
-
-def _settings(cell: Cell) -> Row:
-    """The columns of a cell's rows, as a worker writes them."""
-    attack = cell.attack
-    budget = float(getattr(attack, attack.budget_name)) if attack.budget_name else None
-    return {
-        "cell_id": cell.cell_id,
-        "source_model_id": cell.source.model_id,
-        "attack": attack.name,
-        "variant": attack.variant,
-        "budget_name": attack.budget_name,
-        "budget": budget,
-        "threat_model": attack.threat_model,
-        "seed": cell.seed,
-        "precision": cell.precision,
-        "compile": cell.compile,
-        "num_classes": cell.dataset.num_classes,
-        "params": cell.params,
-    }
 
 
 def _settings_key(row: Row) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from freqbench.core.types import Case
 from freqbench.engine.evaluate import PredictionScores, native_budget
-from freqbench.job.grid import Unit
+from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
@@ -99,21 +99,28 @@ def scored(
 
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:
     """Identity columns filled, everything else None."""
-    cell, attack = unit.cell, unit.cell.attack
-    cell_id, case_key, target_model_id = cell.key(unit.ref, target)
-    return {column.name: None for column in RECORDS} | {
-        "cell_id": cell_id,
+    _, case_key, target_model_id = unit.cell.key(unit.ref, target)
+    own = {
         "case_key": case_key,
         "target_model_id": target_model_id,
-        "source_model_id": cell.source.model_id,
-        "dataset": cell.dataset.name,
         "case_id": unit.ref.case_id,
         "patient_id": unit.ref.patient_id,
-        "source_model": cell.source.name,
         "target_model": target.name,
-        "source_defence": cell.source.defence_text,
         "target_defence": target.defence_text,
         "target_method": target.method_id,
+    }
+    return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | own
+
+
+def cell_columns(cell: Cell) -> Row:
+    """What all records of a cell share."""
+    attack = cell.attack
+    return {
+        "cell_id": cell.cell_id,
+        "source_model_id": cell.source.model_id,
+        "dataset": cell.dataset.name,
+        "source_model": cell.source.name,
+        "source_defence": cell.source.defence_text,
         "attack": attack.name,
         "variant": attack.variant,
         "params": cell.params,

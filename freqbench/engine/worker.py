@@ -43,43 +43,25 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker is told when it starts.
-
-    Attributes:
-        run_id: of the run whose rows it makes.
-        metrics: names of METRICS.
-        unavailable: metrics that cannot be computed here, with the reason.
-        device: `cpu`, `cuda` or `cuda:N`; `auto`: a GPU where the worker sees one.
-        threads: CPU threads of torch.
-        window_batch: windows attacked at once; None: as many as the device holds.
-        gpu_share: the part of a GPU's memory that the worker may take.
-        volumes: folder or URI of saved volumes; None to save none.
-        reuse: read adversarial volumes from there instead of attacking.
-        trust_code: whether third-party code and code of frozen models may run.
-    """
+    """What a worker is told when it starts."""
 
     run_id: str
     metrics: tuple[str, ...]
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    device: str = "auto"
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # metrics that cannot be computed here: why
+    device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU where the worker sees one
     threads: int = 1
-    window_batch: int | None = None
-    gpu_share: float = 1.0
-    volumes: str | None = None
-    reuse: bool = False
+    window_batch: int | None = None  # windows attacked at once; None: as many as the device holds
+    gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
+    volumes: str | None = None  # folder or URI of saved volumes; None to save none
+    reuse: bool = False  # read adversarial volumes from there instead of attacking
     trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """What surface distances are computed from, by any core: all that leaves a worker beside rows.
+    """What surface distances are computed from, by any core: all that leaves a worker beside rows."""
 
-    Attributes:
-        pairs: of each target, the label and its prediction, uint8 `[H, W, D]`, and the millimetres a voxel.
-        num_classes: background included.
-    """
-
-    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]
+    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]  # of each target label and prediction, uint8 [H, W, D], and mm
     num_classes: int
 
 

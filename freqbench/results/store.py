@@ -58,7 +58,7 @@ class Store:
         return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
 
     def found(self, keys: Collection[Key]) -> dict[Key, tuple[Row, list[Row]]]:
-        """Some of the rows of `records` with their classes, all columns; only the files that hold them are read whole."""
+        """Some rows of `records` with their classes, all columns; only the files that hold them are read whole."""
         return self._files.consistent(lambda names: self._found(names, pa.array(map("/".join, keys), pa.string())))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

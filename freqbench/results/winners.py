@@ -41,7 +41,7 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
 
 
 def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None) -> list[NDArray[np.bool_]]:
-    """For each table which of its rows win among those of all; between equal ones that of the larger number in `ages`."""
+    """For each table which of its rows win among those of all; of equal ones that of the larger number in `ages`."""
     if not tables:
         return []
     ends = np.cumsum([0, *map(len, tables)])

@@ -25,7 +25,6 @@ from freqbench.models import load
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
 
-
 SHORT = {"STEPS": 8, "QUERIES": 100}
 ATTACKS = [{**job()["attacks"][0], "steps": 8}, job()["attacks"][1]]
 

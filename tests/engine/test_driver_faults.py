@@ -170,5 +170,8 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
 
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^expected a Ray cluster at 127.0.0.1:1, got [^\n]*$"), existing("127.0.0.1:1"):
+    with (
+        pytest.raises(UserError, match=r"^expected a Ray cluster at 127.0.0.1:1, got [^\n]*$"),
+        existing("127.0.0.1:1"),
+    ):
         pass

@@ -1,5 +1,5 @@
-"""A run that dies at any moment: nothing that was reported is lost, nothing stands twice, and the rerun ends as if it had
-never died."""
+"""A run that dies at any moment: nothing that was reported is lost, nothing stands twice, and the rerun ends as if it
+had never died."""
 
 import io
 import multiprocessing

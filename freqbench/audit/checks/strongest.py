@@ -48,19 +48,12 @@ UNBOUNDED = ("linf-minimal", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a store says of a model within some bounds.
+    """What a store says of a model within some bounds."""
 
-    Attributes:
-        own: the attacks with these bounds that the store has.
-        added: those that the audit added.
-        made: of both the attacks themselves by label, as far as they are freqbench's.
-        scores: foreground DSC x100 under each, a row a case, a column a label.
-    """
-
-    own: tuple[Setting, ...]
-    added: tuple[Setting, ...]
-    made: dict[str, Attack]
-    scores: pd.DataFrame
+    own: tuple[Setting, ...]  # the attacks with these bounds that the store has
+    added: tuple[Setting, ...]  # those that the audit added
+    made: dict[str, Attack]  # of both the attacks themselves by label, as far as they are freqbench's
+    scores: pd.DataFrame  # foreground DSC x100 under each, a row a case, a column a label
 
     @property
     def subject(self) -> str:
