@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from s3_server import S3
 
-from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table
 from freqbench.results.writer import commit
@@ -81,14 +80,6 @@ def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, rows: Simp
     assert "delete it" not in str(refused.value)
     s3.fault("none")
     assert len(store.covered()) == 1
-
-
-def test_a_missing_half_of_a_merged_pair_is_named(s3_root: str, rows: SimpleNamespace) -> None:
-    store = Store(s3_root)
-    put(store, rows, MERGED, rows.record())
-    storage.remove(storage.join(s3_root, "class_records", MERGED))
-    with pytest.raises(UserError, match="a file of a committed pair is missing"):
-        store.class_records()
 
 
 def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
