@@ -66,21 +66,19 @@ def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], firs
             assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
 
 
-def test_passes_of_a_row_are_those_of_the_network(first: list[Outcome]) -> None:
-    counted = {
+def test_rows_have_the_passes_of_the_network_the_defences_and_certificates_of_smoothed_targets(
+    first: list[Outcome],
+) -> None:
+    records = [row for outcome in first for row in outcome.records]
+    passes = {
         (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])
-        for outcome in first
-        for row in outcome.records
+        for row in records
     }
     steps = 2 * 2  # windows, steps
     for name, draws in {"plain": 1, "naive": 1, "resized": 2, "smoothed": 3}.items():
-        assert counted[name, "window"] == (steps * draws, steps * draws)
-    overlapping = counted["plain", "volume"]
-    assert counted["smoothed", "volume"] == tuple(3 * number for number in overlapping)
-
-
-def test_certificates_stand_in_the_rows_of_smoothed_targets_alone(first: list[Outcome]) -> None:
-    for row in (row for outcome in first for row in outcome.records):
+        assert passes[name, "window"] == (steps * draws, steps * draws)
+    assert passes["smoothed", "volume"] == tuple(3 * number for number in passes["plain", "volume"])
+    for row in records:
         is_smoothed = row["target_model"] == "smoothed"
         for column in ("certified_share", "certified_dice", "certified_dice_bound"):
             assert (row[column] is not None) == (row[f"{column}_clean"] is not None) == is_smoothed
@@ -88,10 +86,6 @@ def test_certificates_stand_in_the_rows_of_smoothed_targets_alone(first: list[Ou
             assert row["certified_radius"] == pytest.approx(0.005 * 0.2533471031357997)
             assert 0 < row["certified_share"] <= 1
             assert row["certified_dice_bound"] <= row["certified_dice"] + 1e-12
-
-
-def test_rows_name_the_defences_of_source_and_target(first: list[Outcome]) -> None:
-    records = (row for outcome in first for row in outcome.records)
     row = next(row for row in records if (row["source_model"], row["target_model"]) == ("plain", "naive"))
     assert row["source_defence"] is None
     told = json.loads(row["target_defence"])

@@ -39,19 +39,20 @@ def test_a_forced_second_run_doubles_no_row(tmp_path: Path) -> None:
     assert execute(small(**TWO), tmp_path / "shared").num_done == 2, "a finished store needs no lease"
 
 
-def test_shards_together_are_the_grid(tmp_path: Path) -> None:
-    parts = [execute(MANY, tmp_path / "parts", shard=Shard.parse(f"{number}/3")) for number in (1, 2, 3)]
+def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) -> None:
+    """The store knows the whole grid from the first of them on."""
+    out, parts = tmp_path / "parts", []
+    for number in (1, 2, 3):
+        other = Lease(str(out), "other", Shard.parse(f"{number % 3 + 1}/3"))
+        assert other.take() is None
+        parts.append(execute(MANY, out, shard=Shard.parse(f"{number}/3")))
+        other.release()
+        assert str(of_store(str(out))[0].title).endswith(f"{sum(part.num_new for part in parts)} of 9 records")
     execute(MANY, tmp_path / "whole")
     assert all(part.num_new > 0 for part in parts), "a shard is empty: this tests little"
     assert [part.num_done for part in parts] == [0, 0, 0]
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    assert class_rows(tmp_path / "parts") == class_rows(tmp_path / "whole")
-
-
-def test_a_shard_runs_beside_another_and_the_store_knows_the_whole_grid(tmp_path: Path) -> None:
-    Lease(str(tmp_path), "other", Shard.parse("1/3")).take()
-    summary = execute(MANY, tmp_path, shard=Shard.parse("2/3"))
-    assert str(of_store(str(tmp_path))[0].title).endswith(f"{summary.num_new} of 9 records")
+    assert rows(out) == rows(tmp_path / "whole")
+    assert class_rows(out) == class_rows(tmp_path / "whole")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from s3_server import S3
 
+from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table
 from freqbench.results.writer import commit
@@ -62,12 +63,15 @@ def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store
     assert store.records().to_pylist() == expected(rows)
 
 
-def test_a_merged_file_is_read_by_ranges(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
+def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
     store = Store(s3_root)
     put(store, rows, MERGED, *(rows.record(number, cell_id=f"cell{number}") for number in range(100)))
     s3.requests()
     assert len(store.covered()) == 100
     assert methods(s3, MERGED)["GET"] > 1
+    storage.remove(storage.join(s3_root, "class_records", MERGED))
+    with pytest.raises(UserError, match="a file of a committed pair is missing"):
+        store.class_records()
 
 
 @pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])
