@@ -55,10 +55,8 @@ def carry_out(
 ) -> int | None:
     """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
 
-    Args:
-        cases: the first so many of each dataset; None: CASES.
-        eps: radius as a job file writes it; None: as `usual_eps` finds it.
-        compute: False: only say what it would take.
+    It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
+    `usual_eps`). Without `compute` it only says what it would take.
 
     Returns:
         The number of records that failed; None where it was interrupted.

@@ -51,28 +51,16 @@ class _OfCase(Strict):
 
 
 class GradientFacts(_OfCase):
-    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD.
-
-    Attributes:
-        window: number of the window.
-        precision: arithmetic of the network.
-        zero_share: voxels whose gradient is exactly 0; None where there was no gradient at all.
-        sign_agreement: voxels with a gradient in either of two passes whose sign is the same in both; None where no
-            voxel has one.
-        draws: of a defence at random that an attacker averages at every pass; None where nothing is drawn.
-        eps: radius of the PGD.
-        losses: the loss before each step of PGD; none where one is not finite.
-        error: why there was no gradient, or no loss.
-    """
+    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD."""
 
     window: int
     precision: str
-    zero_share: Share | None
-    sign_agreement: Share | None
-    draws: int | None = None
+    zero_share: Share | None  # of voxels, whose gradient is exactly 0; None where there was no gradient at all
+    sign_agreement: Share | None  # of voxels with a gradient in either pass: of the same sign; None where none has one
+    draws: int | None = None  # that an attacker averages at every pass; None where the defence draws nothing
     eps: float
-    losses: tuple[float, ...]
-    error: str | None = None
+    losses: tuple[float, ...]  # before each step of PGD; none where one is not finite
+    error: str | None = None  # why there was no gradient, or no loss
 
 
 class Gradients(Strict):

@@ -67,19 +67,17 @@ def execute(
     shard: Shard | None = None,
     force: bool = False,
 ) -> Summary:
-    """Run what is left of a job into a result store.
+    """Run what is left of a job into the result store at `out`, a folder or URI.
 
     Args:
-        grid: the job's cells and cases.
-        out: folder or URI of the store.
         engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
         address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
         shard: the part of the grid that this run does; None: all of it. The store's job is the whole grid's.
         force: run though another run works on the same cells.
 
     Raises:
-        UserError: FREQBENCH_CACHE_GB is no number, the store cannot be read, another run works on the same cells, the
-            cluster cannot be reached, no worker starts, or the store has refused rows for too long.
+        UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
+            cluster cannot be reached, or no worker starts.
     """
     cache.limit()  # refused here, not once a case
     store, root = Store(out), volumes_root(job, out)
@@ -106,9 +104,6 @@ def rescore(job: JobSpec, grid: Grid, out: str, console: Console, added: "Additi
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
 
     `added` replaces what the store's job has beside its own grid.
-
-    Raises:
-        UserError: the store cannot be read, or holds no volume of this grid; FREQBENCH_CACHE_GB is no number.
     """
     cache.limit()
     store, root = Store(out), storage.join(out, VOLUMES)
@@ -146,15 +141,10 @@ class ImportedCell(Strict):
 
 
 class Additions(Strict):
-    """What `score` added to a store beside its job's grid: kept in `run.json`, so that every later report has it.
+    """What `score` added to a store beside its job's grid: kept in `run.json`, so that every later report has it."""
 
-    Attributes:
-        scored: ids of further targets, by cell id.
-        imported: cells whose volumes were brought in (`freqbench.exchange.adversarial_volumes`).
-    """
-
-    scored: dict[str, list[str]] = Field(default_factory=dict)
-    imported: list[ImportedCell] = Field(default_factory=list)
+    scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
+    imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
 
     @classmethod
     def of(cls, store: Store) -> "Additions":

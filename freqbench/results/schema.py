@@ -26,21 +26,17 @@ Mark = Literal["identity", "result", "measured"]
 class Column:
     """One column of a table.
 
-    Attributes:
-        unit: empty where there is none.
-        direction: which way the segmentation or the volume is better; empty where neither is.
-        mark: `identity` (known before computing), `result` (the same on every machine, to rounding) or `measured`
-            (of this execution).
-        required: whether a row without it is a mistake of the program.
+    Its mark is `identity` (known before computing), `result` (the same on every machine, to rounding) or `measured` (of
+    this execution).
     """
 
     name: str
     type: pa.DataType
-    unit: str
-    direction: Direction
+    unit: str  # empty where there is none
+    direction: Direction  # which way the segmentation or the volume is better; empty where neither is
     mark: Mark
     meaning: str
-    required: bool = False
+    required: bool = False  # whether a row without it is a mistake of the program
 
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # what Arrow raises on values that do not fit

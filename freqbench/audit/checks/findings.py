@@ -10,25 +10,15 @@ VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check found about one model on one dataset.
+    """What one check found about one model on one dataset, which `per_model` fills in, and `audited` the check."""
 
-    Attributes:
-        check: a name of CHECKS, filled in by `audited`, as `dataset` and `model` are by `per_model`.
-        verdict: of VERDICTS; `noted` is a fact that is neither right nor wrong.
-        sentence: what was seen, or what is missing and which cell would give it.
-        model: empty: it is about the dataset.
-        subject: the attack, where a check has a finding for each.
-        difference: points of DSC x100 on which the verdict rests, `low` and `high` its 95 % interval; NaN where it
-            rests on something else.
-    """
-
-    check: str = ""
+    check: str = ""  # a name of CHECKS
     dataset: str = ""
-    verdict: str
-    sentence: str
-    model: str = ""
-    subject: str = ""
-    difference: float = math.nan
+    verdict: str  # of VERDICTS; `noted` is a fact that is neither right nor wrong
+    sentence: str  # what was seen, or what is missing and which cell would give it
+    model: str = ""  # empty: it is about the dataset
+    subject: str = ""  # the attack, where a check has a finding for each
+    difference: float = math.nan  # points of DSC x100 on which the verdict rests, with its 95 % interval
     low: float = math.nan
     high: float = math.nan
     comparisons: int = 0
