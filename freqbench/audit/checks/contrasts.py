@@ -70,13 +70,9 @@ def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1)
         return {}
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
-    found = t_intervals(frame, ["number"], "value", comparisons).set_index("number")
-    return {
-        int(row.Index): Difference(
-            difference=float(row.mean), low=float(row.low), high=float(row.high), cases=row.n, patients=row.clusters
-        )
-        for row in found.itertuples()
-    }
+    names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
+    found = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
+    return {int(row["number"]): Difference(**{own: row[name] for name, own in names.items()}) for row in found}
 
 
 @dataclass(frozen=True, kw_only=True)
