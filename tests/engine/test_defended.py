@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import ARGS, ROI, Collector, class_rows, execute, expanded, results, rows, small
+from engine.cases import run_serially, units_of
+from tiny import ARGS, ROI, class_rows, execute, results, rows, small
 
 from freqbench.engine import serial
 from freqbench.engine.rows import Outcome
-from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.005, "samples": 32, "selection_samples": 4, "tau": 0.6}
@@ -31,20 +31,14 @@ def content(*attacks: dict[str, Any], names: Sequence[str] = tuple(DEFENCES)) ->
     return small(models=models, attacks=list(attacks), metrics=["dsc"], datasets=[phantom])
 
 
-def outcomes(units: Sequence[Unit], window_batch: int) -> list[Outcome]:
-    listener = Collector()
-    serial.run(units, WorkerSpec(run_id="r", metrics=("dsc",), threads=1, window_batch=window_batch), listener)
-    return listener.outcomes
-
-
 @pytest.fixture(scope="module")
 def units() -> list[Unit]:
-    return list(expanded(content(PGD, WHOLE))[1].units())
+    return units_of(content(PGD, WHOLE))
 
 
 @pytest.fixture(scope="module")
 def first(units: list[Unit]) -> list[Outcome]:
-    found = outcomes(units, 1)
+    found = run_serially(units, window_batch=1)
     assert not any(outcome.failed for outcome in found)
     return found
 
@@ -52,14 +46,18 @@ def first(units: list[Unit]) -> list[Outcome]:
 def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome]) -> None:
     """Of the attack by windows: that of whole volumes draws alike."""
     own = [unit for unit in units if unit.cell.attack.scope == "window"]
-    expected, found = (results(each)[0] for each in (first, outcomes(own[::-1], 1)))
+    expected, found = (results(each)[0] for each in (first, run_serially(own[::-1], window_batch=1)))
     assert found == {key: expected[key] for key in found}
     assert len(found) == len(DEFENCES) ** 2
 
 
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
     """To rounding: draws of another batch would change scores in the first digits."""
-    again = {(row["cell_id"], row["target_model_id"]): row for out in outcomes(units, 2) for row in out.records}
+    again = {
+        (row["cell_id"], row["target_model_id"]): row
+        for out in run_serially(units, window_batch=2)
+        for row in out.records
+    }
     for row in (row for outcome in first for row in outcome.records):
         other = again[row["cell_id"], row["target_model_id"]]
         for column in ("dsc", "dsc_clean", "l2", "linf", "certified_share", "certified_dice"):

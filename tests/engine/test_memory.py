@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import EXAMPLES
-from tiny import expanded, small
+from engine.cases import units_of
+from tiny import small
 
 from freqbench import models
 from freqbench.attacks import ATTACKS, make
@@ -99,7 +100,7 @@ def test_other_errors_and_a_single_window_are_not_tried_again_which_is_one_line_
 
 
 def unit_of(**changes: Any) -> Unit:
-    return next(expanded(small(**changes))[1].units())
+    return units_of(small(**changes))[0]
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monk
         {"name": "bim", "eps": 0.1, "steps": 1},
         {"name": "fgsm", "eps": 0.3},
     ]
-    units = list(expanded(small(attacks=attacks))[1].units())
+    units = units_of(small(attacks=attacks))
     worker = Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
     outcomes = [worker.run(unit)[0] for unit in units]
     assert measured == [("fgsm", 0.5), ("bim", 0.5)]

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
+from engine.cases import run_serially, units_of
 from engine.faults import Faulty, FaultyPhantom
 from engine.ray_session import ray_session, run_by_ray
 from third_party.own import units as foreign_units
-from tiny import SHAPE, Collector, expanded, job, results, small
+from tiny import SHAPE, Collector, job, results, small
 
 from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import ray_engine, retry, serial
+from freqbench.engine import ray_engine, retry
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
@@ -35,16 +36,6 @@ def session() -> Iterator[None]:
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
-
-
-def units_of(content: dict[str, Any]) -> list[Unit]:
-    return list(expanded(content)[1].units())
-
-
-def run_serially(units: list[Unit], batch: int | None = None) -> Collector:
-    listener = Collector()
-    serial.run(units, WorkerSpec(run_id="r", metrics=METRICS, threads=1, window_batch=batch, trust_code=True), listener)
-    return listener
 
 
 def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None = None, **more: Any) -> list[Unit]:
@@ -75,7 +66,7 @@ def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_wo
     assert row["error"].endswith(f", {retry.TRIES} times")
     assert len(list((tmp_path / "faults").iterdir())) == retry.TRIES
     kept = [outcome for outcome in outcomes if not outcome.failed]
-    assert results(kept) == results(run_serially(good).outcomes)
+    assert results(kept) == results(run_serially(good, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -84,7 +75,7 @@ def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: P
     listener = run_by_ray(units, METRICS, workers=2)
     assert len(list((tmp_path / "faults").iterdir())) == 1
     assert [text for text in listener.said if "faulty on a, phantom_2000: its worker died" in text]
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -92,7 +83,7 @@ def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "hang")
     listener = run_by_ray(units, METRICS, workers=2, timeout=15)
     assert [text for text in listener.said if "it took longer than case_timeout = 15 s: it is tried again" in text]
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -101,7 +92,7 @@ def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(
     listener = run_by_ray(units, METRICS, workers=1, batch=4)
     records = {outcome.records[0]["attack"]: outcome.records[0] for outcome in listener.outcomes}
     assert records["faulty"]["window_batch"] == 2
-    expected = results(run_serially(units, batch=4).outcomes)[0]
+    expected = results(run_serially(units, metrics=METRICS, window_batch=4))[0]
     found = results(listener.outcomes)[0]
     assert found.keys() == expected.keys()
     for key, row in found.items():
@@ -121,7 +112,7 @@ def test_a_process_that_dies_in_loading_or_scoring_or_cannot_read_masks_costs_no
     listener = run_by_ray(units, METRICS, workers=2)
     assert [path.name for path in place.iterdir()] == ["fault-0"]
     assert bool(listener.said) is (fault != "unreadable")
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.integration

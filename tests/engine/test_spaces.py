@@ -9,15 +9,16 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from engine.cases import run_all
 from rich.console import Console
-from tiny import ARGS, ROI, Collector, class_rows, execute, expanded, results, rows, small
+from tiny import ARGS, ROI, class_rows, execute, expanded, results, rows, small
 
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data import Dataset, attacked_native, prepare, resampling_error
-from freqbench.engine import evaluate, run, serial, worker
+from freqbench.engine import evaluate, run, worker
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Grid
@@ -52,13 +53,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def job_of(data: dict[str, Any], *entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return small(**{"datasets": [data], "models": list(entries), "metrics": ["dsc", "hd95"], **changes})
-
-
-def run_all(content: dict[str, Any]) -> list[Outcome]:
-    spec, grid = expanded(content)
-    listener = Collector()
-    serial.run(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
-    return listener.outcomes
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from tiny import Collector, expanded, job, small
+from engine.cases import run_all, run_serially, units_of
+from tiny import job, small
 from torch import Tensor
 
 from freqbench import models
@@ -21,24 +22,15 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine import evaluate, saved_volumes, serial
+from freqbench.engine import evaluate, saved_volumes
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import LRU, Worker, WorkerSpec, score_masks
-from freqbench.job.grid import Unit
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
 
 
 def make_worker(**changes: Any) -> Worker:
     return Worker(WorkerSpec(**{"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True, **changes}))
-
-
-def run_all(content: dict[str, Any], **changes: Any) -> list[Outcome]:
-    spec, grid = expanded(content)
-    worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, trust_code=True, **changes)
-    listener = Collector()
-    serial.run(list(grid.units()), worker_spec, listener)
-    return listener.outcomes
 
 
 def results(outcome: Outcome) -> list[dict[str, str]]:
@@ -76,10 +68,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     monkeypatch.setattr(Fake, "batches", [])
     monkeypatch.setattr(Fake, "fits", 99)
     return Fake
-
-
-def units_of(content: dict[str, Any]) -> list[Unit]:
-    return list(expanded(content)[1].units())
 
 
 def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +183,7 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
     units = units_of(small(attacks=[FAA], seeds=[0, 1, 2], datasets=[phantom]))
     monkeypatch.setattr(evaluate, "attack_case", noted)
     monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or whole_split(self))
-    serial.run(units, WorkerSpec(run_id="r", metrics=(), threads=1), Collector())
+    run_serially(units, metrics=())
     assert listed == ["phantom"]
     dataset = Phantom(name="phantom", shape=(24, 20, 16))
     refs = {ref.case_id: ref for ref in dataset.refs()}
