@@ -83,7 +83,6 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
 
 
 def _known(row: Row, stored: Row) -> str:
-    """Those parameters of a row that the stored one has."""
     names = object_of(stored["params"], "params")
     given = object_of(row["params"], "params")
     return json.dumps({name: value for name, value in given.items() if name in names}, sort_keys=True)

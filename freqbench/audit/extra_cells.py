@@ -161,7 +161,6 @@ def usual_eps(cells: Sequence[Cell]) -> float:
 
 
 def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
-    """The L-infinity attacks and noise for every dataset and source model."""
     usual: dict[str, Any] = {"steps": STEPS, "step_size": STEP_SIZE}
     everywhere = make("pgd", eps=eps, **usual)
     attacks = [
@@ -291,6 +290,5 @@ def _changed(attack: Attack, changes: Mapping[str, Any]) -> Attack:
 
 
 def _is_missing(cell: Cell, own: Grid, covered: Mapping[Key, frozenset[str]]) -> bool:
-    """Whether the store lacks some row of a cell, or its DSC."""
     keys = (cell.key(ref, target) for ref in own.cases[cell.dataset.name] for target in cell.targets)
     return any("dsc" not in covered.get(key, ()) for key in keys)

@@ -128,7 +128,6 @@ def num_passes(own: Grid) -> int:
 
 
 def _sources(own: Grid) -> list[Cell]:
-    """A cell of each dataset and source model."""
     return list({(cell.dataset.name, cell.source.model_id): cell for cell in own.cells}.values())
 
 
@@ -193,7 +192,6 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
 
 
 def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
-    """What both files say of a cell's model and case."""
     return {
         "dataset": cell.dataset.name,
         "model": cell.source.name,
@@ -227,7 +225,6 @@ def _look(
 
 
 def _draws(model: SegmentationModel) -> bool:
-    """Whether a defence at random stands before the network."""
     return isinstance(model, DefendedModel) and model.defence.is_random
 
 

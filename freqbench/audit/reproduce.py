@@ -230,7 +230,6 @@ def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobS
 
 
 def _say(made: Reproduction, console: Console) -> None:
-    """What came of one row: a line, what differs, and why it may."""
     values = f" ({made.comparison.compared} values)" if made.comparison else ""
     lines = [f"row {made.row_id}: {WORDS[made.verdict]}: {made.label}{values}"]
     lines += [f"  {made.reason}"] if made.reason else []
@@ -254,7 +253,6 @@ def _say(made: Reproduction, console: Console) -> None:
 
 
 def _left_out(skipped: Mapping[str, str]) -> Sequence[str]:
-    """Columns that were not compared, those of one reason together."""
     reasons: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         reasons.setdefault(reason, []).append(name)

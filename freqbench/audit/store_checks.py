@@ -160,7 +160,6 @@ def _valid(column: pa.ChunkedArray) -> Mask:
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:
-    """Numbers, null as NaN."""
     found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
     return found
 
@@ -190,7 +189,6 @@ INFINITE = ("psnr", "seam_energy")  # of volumes that are equal, and of a change
 
 
 def _check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, findings: Findings) -> None:
-    """Columns that must not be null, and numbers in the range of their unit."""
     for column in columns:
         name, values = column.name, rows[column.name]
         if column.required and values.null_count:

@@ -93,7 +93,6 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
 
 
 def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
-    """What the runs wrote about themselves; tells of rows whose run has no file."""
     ids, found = store.run_ids(), dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
@@ -173,7 +172,6 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
 
 
 def _settings_key(row: Row) -> str:
-    """All but the id."""
     return json.dumps([row[name] for name in CELL[1:]], sort_keys=True, default=str)
 
 

@@ -180,7 +180,6 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
 
 
 def _with_rows(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
-    """A job whose entries of these numbers have budgets."""
     attacks = [
         entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
     ]
@@ -255,7 +254,6 @@ class _Asked:
         return self.budget.model_copy(update={"parameters": parameters, "reached": record.reached})
 
     def _distance(self, worker: Worker, budget: float) -> float:
-        """The mean distance of the cases at a budget."""
         metric = self.match.metric
         change: dict[str, Any] = {self.budget_name: budget}
         with warnings.catch_warnings():
@@ -272,7 +270,6 @@ class _Asked:
 
 
 def _asked(job: JobSpec, where: str) -> list[_Asked]:
-    """Every budget to be found, in the order of the file."""
     largest = {
         i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
     }

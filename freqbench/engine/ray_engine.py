@@ -236,8 +236,6 @@ class _Meters:
 
 @dataclass(kw_only=True)
 class _Scoring:
-    """An outcome that waits for its surface distances."""
-
     attempt: Attempt
     outcome: Outcome
     masks: Ref
@@ -290,7 +288,6 @@ class _Driver:
         return at_work + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
-        """Give work, wait for something to happen, and handle it."""
         if feed:
             for slot in self._fleet.slots:
                 self._feed(slot)
@@ -316,7 +313,6 @@ class _Driver:
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        """Give an idle worker its next unit, unless scoring lags behind."""
         if not slot.is_idle or len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
             return
         unit = self._schedule.take(slot.clock.worker)
@@ -329,7 +325,6 @@ class _Driver:
         self._listener.begin(unit)
 
     def _ended(self, slot: Slot, feed: bool) -> None:
-        """A worker answered, or died over its unit."""
         attempt, outcome_ref, masks, killed = slot.attempt, slot.outcome, slot.masks, slot.killed
         if attempt is None:
             raise RuntimeError(f"worker {slot.clock.worker} answered without having been asked")

@@ -189,8 +189,6 @@ def _has_job(store: Store) -> bool:
 
 
 class _Run:
-    """One execution: the listener of its engine, its file, and the writer of its rows."""
-
     def __init__(self, job: JobSpec, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
         self.run_id = provenance.new_run_id()
         self._job = job
@@ -332,7 +330,6 @@ class _Run:
             self._patience.attempt(partial(self._record, "running"))
 
     def _store_all(self) -> None:
-        """Commit what waits, however long the store takes to answer again."""
         self._commit(self._writer.flush)
         while self._writer.num_waiting:
             time.sleep(COMMIT_EVERY_S)
@@ -349,7 +346,6 @@ class _Run:
         return {}
 
     def _record(self, status: str) -> None:
-        """Write the run's own file."""
         self._recorded = time.monotonic()
         progress = {"status": status, "records": self._num_stored, "failed": self._num_failed}
         facts = {**self._facts, **progress, "warnings": self._warnings, "heartbeat": provenance.now()}

@@ -110,8 +110,6 @@ class LRU(Generic[V]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Clean:
-    """A model's label map of a clean case, uint8 `[H, W, D]`, and its scores as `_clean` columns."""
-
     pred: Tensor
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int]
@@ -260,7 +258,6 @@ class Worker:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
     def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
             with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
@@ -322,7 +319,6 @@ class Worker:
         return self._clean.get(key, make)
 
     def _measured(self, cell: Cell, **values: Any) -> dict[str, Any]:
-        """The columns of this execution."""
         on_gpu = self._device.type == "cuda"
         return {
             "run_id": self.spec.run_id,
@@ -336,7 +332,6 @@ class Worker:
 
 
 def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
-    """Identifies a prepared case."""
     return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 

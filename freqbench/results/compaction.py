@@ -90,7 +90,6 @@ def _pairs(files: Files, names: list[str]) -> list[Pair]:
 
 
 def _merge(files: Files, pairs: Sequence[Pair]) -> None:
-    """Write the rows that count to new pairs; of each, once it is committed, the old ones are removed."""
     merged = _Merged(files)
     for pair, sources in zip(pairs, files.each(lambda pair: _opened(files, pair), pairs), strict=True):
         merged.add(pair, *sources)
@@ -105,8 +104,6 @@ def _opened(files: Files, pair: Pair) -> tuple[Any, Any]:
 
 
 class _Merged:
-    """A pair in the making, and the pairs that it takes the place of."""
-
     def __init__(self, files: Files) -> None:
         self._files = files
         self._pairs: list[str] = []

@@ -178,7 +178,6 @@ class _Ranges(io.RawIOBase):
 
 
 def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
-    """A file whose texts are read as codes where `schema` has them so."""
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
     if missing := [name for name in SCHEMAS[kind].names if name not in present]:
@@ -199,7 +198,6 @@ def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
 
 
 def _checked(schema: pa.Schema, path: str) -> pa.Schema:
-    """A file's schema, whose version is the present one."""
     _check_version(path, int((schema.metadata or {})[VERSION_FIELD]))
     return schema
 

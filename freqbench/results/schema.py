@@ -246,8 +246,6 @@ def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """What rows are checked and converted with."""
-
     names: frozenset[str]
     required: tuple[str, ...]
     whole: tuple[str, ...]

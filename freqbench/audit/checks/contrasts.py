@@ -165,7 +165,6 @@ def _drop(on: Attacked, side: Side) -> float:
 
 
 def _is_total(on: Attacked, side: Side) -> bool:
-    """Whether an attack leaves nothing of the foreground, by the mean over cases."""
     return float(_of(on, side, "fg").mean()) <= FAILURE
 
 

@@ -215,7 +215,6 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
 
 
 def _weaker(claim: Claim) -> str:
-    """The attacks of the store that others beat at equal or fewer passes."""
     passes = {label: sum(attack.passes) for label, attack in claim.made.items()}
     found = []
     for own in (each.label for each in claim.own if each.label in passes):
