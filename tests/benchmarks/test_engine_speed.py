@@ -3,28 +3,25 @@ schedule beats, time beside the serial engine's, and its start."""
 
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from benchmarks.test_scale import answer
 from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import findable_tests, machines, ray_session
 from tiny import Collector, execute, expanded, small
 
-from freqbench.core.types import Case
-from freqbench.engine import ray_cluster, ray_engine, rows, serial
+from freqbench.engine import ray_cluster, ray_engine, serial
 from freqbench.engine import run as runner
-from freqbench.engine.evaluate import PredictionScores
 from freqbench.engine.ray_engine import RemoteWorker
 from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
 from freqbench.job.grid import Unit
 from freqbench.job.schema import Resources
-from freqbench.metrics import Scores
 from freqbench.results import Store
 
 MACHINES, WORKERS = 8, 16
@@ -39,14 +36,8 @@ class InstantWorker(RemoteWorker):
     """Answers with rows of the right shape at once: what is left is driver, writer and store."""
 
     def run(self, unit: Unit, prefetch: Any = None) -> tuple[Outcome, Masks | None]:
-        return self.answer(unit, self._case(unit.cell.dataset, unit.ref, None))
-
-    def answer(self, unit: Unit, case: Case | None) -> tuple[Outcome, Masks | None]:
-        classes = [{"dsc": 0.5}] * unit.cell.dataset.num_classes
-        scores = [(PredictionScores(record={"dsc": 0.5}, classes=classes),)] * len(unit.targets)
-        measured = {"run_id": self.spec.run_id, "finished_at": datetime.now(UTC)}
-        own = [{"voxel_success": 0.0, "score_seconds": 0.0}] * len(unit.targets)
-        return rows.scored(unit, case, Scores(values={}, reasons={}), scores, own, ("dsc",), measured), None
+        self._case(unit.cell.dataset, unit.ref, None)
+        return answer(unit, self.spec.run_id), None
 
 
 class SleepingWorker(InstantWorker):
@@ -64,7 +55,7 @@ class SleepingWorker(InstantWorker):
         with self._timed():
             self._models.get(unit.cell.source.model_id, self._slow_model)
         time.sleep(STEP_S * steps_of(unit))
-        return self.answer(unit, None)
+        return answer(unit, self.spec.run_id), None
 
     def _slow_model(self) -> Any:
         time.sleep(LOAD_S)
