@@ -85,7 +85,9 @@ class Files:
     def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of one file, texts as codes."""
         schema = coded_schema(kind, columns)
-        return pa.concat_tables([schema.empty_table(), *self.pieces(kind, name, self.open(kind, name), schema)])
+        with self.open(kind, name) as source, self._explained(kind, name) as path:
+            found = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
+            return found.select(columns).cast(schema)
 
     def pieces(
         self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
