@@ -21,19 +21,12 @@ NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips"
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A column whose values differ.
+    """A column whose values differ."""
 
-    Attributes:
-        column: its name, of a class with the class.
-        stored: as the store has it.
-        found: as recomputed.
-        tolerance: within which they count as equal on another device or with other versions.
-    """
-
-    column: str
+    column: str  # of a class with the class
     stored: Any
-    found: Any
-    tolerance: Tolerance
+    found: Any  # as recomputed
+    tolerance: Tolerance  # within which they count as equal on another device or with other versions
 
     @property
     def by(self) -> float | None:
@@ -49,17 +42,11 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How two versions of a record compare.
+    """How two versions of a record compare."""
 
-    Attributes:
-        compared: values.
-        differences: those of them that are not equal to the bit.
-        skipped: columns that one side lacks for a reason, and the reason.
-    """
-
-    compared: int
-    differences: tuple[Difference, ...]
-    skipped: Mapping[str, str]
+    compared: int  # values
+    differences: tuple[Difference, ...]  # those of them that are not equal to the bit
+    skipped: Mapping[str, str]  # columns that one side lacks, and the reason
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> Comparison:
@@ -96,7 +83,6 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
 
 
 def _known(row: Row, stored: Row) -> str:
-    """Those parameters of a row that the stored one has."""
     names = object_of(stored["params"], "params")
     given = object_of(row["params"], "params")
     return json.dumps({name: value for name, value in given.items() if name in names}, sort_keys=True)
@@ -104,25 +90,14 @@ def _known(row: Row, stored: Row) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Something that differs between two executions.
-
-    Attributes:
-        text: what, then and now.
-        excuses: whether results need no longer be equal to the bit.
-    """
+    """Something that differs between two executions: what, then and now."""
 
     text: str
-    excuses: bool
+    excuses: bool  # whether results need no longer be equal to the bit
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """What differs between the execution that wrote a row and the one that recomputed it.
-
-    Args:
-        run: the file of the run that wrote it; empty where it is gone.
-        stored: the record.
-        found: the record as recomputed.
-    """
+    """What differs between the run that wrote a record (its file is empty where it is gone) and this machine."""
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
@@ -155,13 +130,7 @@ def _commit(code: Any) -> str:
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
-    """Why no cell of a grid is the one that a record is of: what of its models, data and settings is another now.
-
-    Args:
-        run: the file of the run that wrote the record.
-        stored: the record.
-        grid: of the same job, here and now.
-    """
+    """Why no cell of the same job's grid is that of a record: what of its models, data and settings is another now."""
     models = {model.name: model for cell in grid.cells for model in (cell.source, *cell.targets)}
     known = _mapping(run.get("models"))
     found = []

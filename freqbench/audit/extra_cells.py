@@ -55,20 +55,11 @@ def carry_out(
 ) -> int | None:
     """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
 
-    Args:
-        job: of the store.
-        out: the store, of which nothing is changed.
-        console: told what is planned and done.
-        cases: the first so many of each dataset; None: CASES.
-        eps: radius as a job file writes it; None: as `usual_eps` finds it.
-        engine: as of `run.execute`, and `address`.
-        compute: False: only say what it would take.
+    It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
+    `usual_eps`). Without `compute` it only says what it would take.
 
     Returns:
         The number of records that failed; None where it was interrupted.
-
-    Raises:
-        UserError: no store, or options that cannot be.
     """
 
     def say(text: str) -> None:
@@ -117,17 +108,11 @@ def _eps(text: str | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraCells:
-    """What an audit computes.
+    """What an audit computes."""
 
-    Attributes:
-        grid: of the extra cells, and the job of the store OUT/audit.
-        own: the store's own grid on the same cases.
-        eps: of the L-infinity attacks.
-    """
-
-    grid: Grid
-    own: Grid
-    eps: float
+    grid: Grid  # of the extra cells, with the job of the store OUT/audit
+    own: Grid  # the store's own, on the same cases
+    eps: float  # of the L-infinity attacks
 
 
 def planned(
@@ -139,17 +124,7 @@ def planned(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds.
-
-    Args:
-        job: of the store.
-        out: the store.
-        cases: the first so many of each dataset.
-        eps: radius on the [0, 1] scale; None: the one that most L-infinity cells of the job have, or 8/255.
-        say: told of budgets that are found for noise.
-        compute: False: nothing is attacked, and noise whose budget is not known has the largest one.
-
-    Raises:
-        UserError: the job cannot be expanded, or the store not be read.
+    Without `compute` nothing is attacked, and noise whose budget is not known has the largest one.
     """
     own = expand(job, cases, where=out)
     store = Store(out)
@@ -185,7 +160,6 @@ def usual_eps(cells: Sequence[Cell]) -> float:
 
 
 def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
-    """The L-infinity attacks and noise for every dataset and source model."""
     usual: dict[str, Any] = {"steps": STEPS, "step_size": STEP_SIZE}
     everywhere = make("pgd", eps=eps, **usual)
     attacks = [
@@ -313,6 +287,5 @@ def _changed(attack: Attack, changes: Mapping[str, Any]) -> Attack:
 
 
 def _is_missing(cell: Cell, own: Grid, covered: Mapping[Key, frozenset[str]]) -> bool:
-    """Whether the store lacks some row of a cell, or its DSC."""
     keys = (cell.key(ref, target) for ref in own.cases[cell.dataset.name] for target in cell.targets)
     return any("dsc" not in covered.get(key, ()) for key in keys)

@@ -51,28 +51,16 @@ class _OfCase(Strict):
 
 
 class GradientFacts(_OfCase):
-    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD.
-
-    Attributes:
-        window: number of the window.
-        precision: arithmetic of the network.
-        zero_share: voxels whose gradient is exactly 0; None where there was no gradient at all.
-        sign_agreement: voxels with a gradient in either of two passes whose sign is the same in both; None where no
-            voxel has one.
-        draws: of a defence at random that an attacker averages at every pass; None where nothing is drawn.
-        eps: radius of the PGD.
-        losses: the loss before each step of PGD; none where one is not finite.
-        error: why there was no gradient, or no loss.
-    """
+    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD."""
 
     window: int
     precision: str
-    zero_share: Share | None
-    sign_agreement: Share | None
-    draws: int | None = None
+    zero_share: Share | None  # of voxels, whose gradient is exactly 0; None where there was no gradient at all
+    sign_agreement: Share | None  # of voxels with a gradient in either pass: of the same sign; None where none has one
+    draws: int | None = None  # that an attacker averages at every pass; None where the defence draws nothing
     eps: float
-    losses: tuple[float, ...]
-    error: str | None = None
+    losses: tuple[float, ...]  # before each step of PGD; none where one is not finite
+    error: str | None = None  # why there was no gradient, or no loss
 
 
 class Gradients(Strict):
@@ -85,19 +73,13 @@ class Gradients(Strict):
 
 
 class SavedScore(_OfCase):
-    """One saved adversarial volume, predicted anew by the model that it was made on.
-
-    Attributes:
-        dsc: of the row, a fraction.
-        dsc_stored: of the volume as the store has it.
-        dsc_8bit: of the same rounded to 256 intensities, as the papers' code saves volumes.
-    """
+    """One saved adversarial volume, predicted anew by the model that it was made on; DSC are fractions."""
 
     attack: str
     cell_id: str
-    dsc: float
-    dsc_stored: float
-    dsc_8bit: float
+    dsc: float  # of the row
+    dsc_stored: float  # of the volume as the store has it
+    dsc_8bit: float  # of the same rounded to 256 intensities, as the papers' code saves volumes
 
 
 class Saved(Strict):
@@ -146,19 +128,11 @@ def num_passes(own: Grid) -> int:
 
 
 def _sources(own: Grid) -> list[Cell]:
-    """A cell of each dataset and source model."""
     return list({(cell.dataset.name, cell.source.model_id): cell for cell in own.cells}.values())
 
 
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
-    """Measure gradients of every source model of a store on the audit's cases, into OUT/audit; what is there stays.
-
-    Args:
-        own: the store's own grid on these cases.
-        eps: radius of PGD.
-        out: the store that is audited.
-        say: told of each model, and of windows that could not be looked at.
-    """
+    """Measure gradients of every source model of a store on the audit's cases, into OUT/audit; what is there stays."""
     former = read_gradients(out)
     known = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
@@ -218,7 +192,6 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
 
 
 def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
-    """What both files say of a cell's model and case."""
     return {
         "dataset": cell.dataset.name,
         "model": cell.source.name,
@@ -252,18 +225,11 @@ def _look(
 
 
 def _draws(model: SegmentationModel) -> bool:
-    """Whether a defence at random stands before the network."""
     return model.defence is not None and model.defence.is_random
 
 
 def rescore_saved(own: Grid, out: str, say: Say) -> None:
-    """Score saved volumes of the audit's cases again, a few a source model, as stored and in 8 bits; nothing if none.
-
-    Args:
-        own: the store's own grid on these cases.
-        out: the store that is audited, with its volumes.
-        say: told how many volumes there are.
-    """
+    """Score saved volumes of the audit's cases again, as stored and in 8 bits, as many a source model as cases."""
     root = storage.join(out, VOLUMES)
     chosen = list(_chosen(own, root))
     if not chosen:

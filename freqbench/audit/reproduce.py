@@ -42,32 +42,20 @@ NONE_DIFFERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """What came of recomputing a record.
-
-    Attributes:
-        row_id: of the record.
-        label: what it is of, for people.
-        verdict: `equal` to the bit; `close`: within the tolerances, where something differs that excuses more than
-            that; `different`; `not recomputed`, with the reason.
-        comparison: of the values; None where there was nothing to compare.
-        causes: what differs between then and now.
-        reason: why it was not recomputed, or what is no longer the same.
-    """
+    """What came of recomputing a record: `close` is within the tolerances, where something differs that excuses it."""
 
     row_id: str
-    label: str
+    label: str  # what it is of, for people
     verdict: Verdict
-    comparison: Comparison | None = None
+    comparison: Comparison | None = None  # None where there was nothing to compare
     causes: tuple[Cause, ...] = ()
-    reason: str = ""
+    reason: str = ""  # why it was not recomputed, or what is no longer the same
 
 
 class Reproducer:
-    """Recomputes records of one store; keeps what the next record may need too.
+    """Recomputes records of one store, which is only read; keeps what the next record may need too.
 
-    Args:
-        store: is only read.
-        job: in place of the jobs that the store has: for data and checkpoints that lie elsewhere here.
+    A job in place of those that the store has says where data and checkpoints lie here.
     """
 
     def __init__(self, store: Store, job: JobSpec | None) -> None:
@@ -77,11 +65,7 @@ class Reproducer:
         self._worker: Worker | None = None
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
-        """One a key, those that share a worker after each other.
-
-        Raises:
-            UserError: the job of a record cannot be expanded here: data, a checkpoint or trust is missing.
-        """
+        """One a key, those that share a worker after each other."""
         found = self._store.found(keys)
         runs = {row["run_id"]: self._run(row["run_id"]) for row, _ in found.values()}
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
@@ -224,21 +208,10 @@ def _validated(content: Any, where: str) -> JobSpec:
 
 
 def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console) -> bool:
-    """Recompute one row or some, and say what came of each.
-
-    Args:
-        out: folder or URI of the store.
-        row: the beginning of a row's id.
-        count: or how many rows to draw.
-        seed: of the draw.
-        job: in place of the store's, see `Reproducer`.
-        console: where it is said.
+    """Recompute the row whose id begins with `row`, or so many drawn ones, and say what came of each.
 
     Returns:
         Whether none differs.
-
-    Raises:
-        UserError: not one of `row` and `count`, no such row, or the one row cannot be recomputed.
     """
     if (row is None) == (count is None):
         got = "none" if row is None else "both"
@@ -252,12 +225,11 @@ def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobS
         counts[made.verdict] += 1
         _say(made, console)
     if len(keys) > 1:
-        console.print(total(counts), soft_wrap=True)
+        console.print(_total(counts), soft_wrap=True)
     return not counts["different"]
 
 
 def _say(made: Reproduction, console: Console) -> None:
-    """What came of one row: a line, what differs, and why it may."""
     values = f" ({made.comparison.compared} values)" if made.comparison else ""
     lines = [f"row {made.row_id}: {WORDS[made.verdict]}: {made.label}{values}"]
     lines += [f"  {made.reason}"] if made.reason else []
@@ -281,7 +253,6 @@ def _say(made: Reproduction, console: Console) -> None:
 
 
 def _left_out(skipped: Mapping[str, str]) -> Sequence[str]:
-    """Columns that were not compared, those of one reason together."""
     reasons: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         reasons.setdefault(reason, []).append(name)
@@ -292,11 +263,7 @@ def _value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def total(counts: Mapping[str, int]) -> str:
-    """One line over all rows.
-
-    >>> total({"equal": 19, "different": 1})
-    '20 rows: 19 equal to the bit, 1 DIFFERENT'
-    """
+def _total(counts: Mapping[str, int]) -> str:
+    """One line over all rows: `20 rows: 19 equal to the bit, 1 DIFFERENT`."""
     parts = [f"{counts[verdict]} {words}" for verdict, words in WORDS.items() if counts.get(verdict)]
     return f"{sum(counts.values())} rows: {', '.join(parts)}"

@@ -47,13 +47,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check of a store.
-
-    Attributes:
-        name: of the check, one word.
-        verdict: `not checked` where what it needs is not there.
-        text: one sentence.
-    """
+    """One check of a store: `not checked` where what it needs is not there."""
 
     name: str
     verdict: Verdict
@@ -87,13 +81,7 @@ class Findings:
             self.wrong(name, f"{where}{text} in {int(mask.sum())} {what}, first of row {row_id(*key)}")
 
     def check(self, name: str, ok: str, missing: str = "") -> Check:
-        """The verdict of a check.
-
-        Args:
-            name: of it.
-            ok: the sentence if nothing is wrong.
-            missing: why it could not be made, if it could not; what is wrong is wrong all the same.
-        """
+        """The verdict of a check: `ok` is said if nothing is wrong, `missing` if it could not be made."""
         if texts := self._wrong.get(name):
             rest = self._counts[name] - len(texts)
             more = f"; and {rest} more like these" if rest else ""
@@ -172,7 +160,6 @@ def _valid(column: pa.ChunkedArray) -> Mask:
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:
-    """Numbers, null as NaN."""
     found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
     return found
 
@@ -202,7 +189,6 @@ INFINITE = ("psnr", "seam_energy")  # of volumes that are equal, and of a change
 
 
 def _check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, findings: Findings) -> None:
-    """Columns that must not be null, and numbers in the range of their unit."""
     for column in columns:
         name, values = column.name, rows[column.name]
         if column.required and values.null_count:
@@ -338,20 +324,9 @@ class _ClassSums:
 class Survey:
     """A store's files, each read once, and what of them later checks ask.
 
-    Attributes:
-        names: of the files.
-        counts: rows by table.
-        keys: a hash of KEY a record.
-        volumes: a hash of its cell and case a record.
-        is_ok: whether its row is ok, a record.
-        cells: the distinct settings of cells, columns CELL, sorted.
-        origins: the distinct runs, cases and models of rows, columns ORIGIN, sorted.
-        left_out: kinds that `cells` and `origins` had no room for.
-
-    Args:
-        root: of the store.
-        metrics: the columns of each metric.
-        findings: told of what is wrong: `files`, `schema`, `values`, `classes`.
+    Of each record `keys` has a hash of KEY, `volumes` one of its cell and case, and `is_ok` whether its row is ok.
+    `cells` are the distinct settings of cells, columns CELL, `origins` the runs, cases and models, columns ORIGIN, both
+    sorted; `left_out` counts those beyond MOST_KINDS. `findings` is told of `files`, `schema`, `values` and `classes`.
 
     Raises:
         UserError: another release wrote it, or the store changes while it is read.

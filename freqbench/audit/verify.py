@@ -1,5 +1,7 @@
 """Checks a whole store: its files by themselves, then against what its job and its runs say. Never writes to it."""
 
+import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,8 +27,9 @@ from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.data import case_key_of
+from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes
-from freqbench.job.grid import Cell, expand
+from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
@@ -35,21 +38,13 @@ from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 
 MOST_KEYS = 3
 MOST_JOBS = 20
-GZIP = 31  # zlib's word for a gzip stream, whose checksum it compares
 CHUNK = 2**24
 
 Runs = Mapping[str, Mapping[str, Any]]
 
 
 def show(out: str, with_volumes: bool, console: Console) -> bool:
-    """Verify a store, and print what each check found.
-
-    Returns:
-        Whether nothing is wrong.
-
-    Raises:
-        UserError: as `verify`.
-    """
+    """Verify a store, print what each check found, and return whether nothing is wrong."""
     checks = verify(Store(out), with_volumes)
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=out)
     for each in checks:
@@ -65,11 +60,8 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
     means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
     models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
-    settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole.
-
-    Args:
-        store: in which no run goes on.
-        with_volumes: whether saved volumes are read to their end.
+    settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole (`with_volumes`: can be read
+    to its end).
 
     Raises:
         UserError: no store is there, another release wrote it, or it changes while it is read.
@@ -102,7 +94,6 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
 
 
 def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
-    """What the runs wrote about themselves; tells of rows whose run has no file."""
     ids, found = store.run_ids(), dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
@@ -160,7 +151,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
         try:
             made = config.validate({**spec, "trust_code": False}, JobSpec, where="the stored job")
             grid = adversarial_volumes.joined(expand(made, where="the stored job"), store.root)
-            expected |= {cell.cell_id: _settings(cell) for cell in grid.cells}
+            expected |= {cell.cell_id: cell_columns(cell) for cell in grid.cells}
         except UserError as error:
             reasons.append(" ".join(str(error).split()))
     by_settings = {_settings_key(row): cell_id for cell_id, row in expected.items()}
@@ -181,28 +172,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
     return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
 
 
-def _settings(cell: Cell) -> Row:
-    """The columns of a cell's rows, as a worker writes them."""
-    attack = cell.attack
-    budget = float(getattr(attack, attack.budget_name)) if attack.budget_name else None
-    return {
-        "cell_id": cell.cell_id,
-        "source_model_id": cell.source.model_id,
-        "attack": attack.name,
-        "variant": attack.variant,
-        "budget_name": attack.budget_name,
-        "budget": budget,
-        "threat_model": attack.threat_model,
-        "seed": cell.seed,
-        "precision": cell.precision,
-        "compile": cell.compile,
-        "num_classes": cell.dataset.num_classes,
-        "params": cell.params,
-    }
-
-
 def _settings_key(row: Row) -> str:
-    """All but the id."""
     return json.dumps([row[name] for name in CELL[1:]], sort_keys=True, default=str)
 
 
@@ -307,12 +277,11 @@ def _check_volumes(
 
 def _complaint(path: str) -> str:
     """What is wrong with a gzip file; empty where nothing is."""
-    packed, stream = memoryview(storage.read_bytes(path)), zlib.decompressobj(GZIP)
+    packed = io.BytesIO(storage.read_bytes(path))
     try:
-        left: bytes | memoryview = packed
-        while left and not stream.eof:
-            stream.decompress(left, CHUNK)
-            left = stream.unconsumed_tail
-    except zlib.error as error:
+        with gzip.open(packed) as stream:
+            while stream.read(CHUNK):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         return str(error)
-    return "" if stream.eof else "ends before its end"
+    return ""

@@ -46,18 +46,11 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedVolume:
-    """An adversarial volume and what it took; numbers are None where the volume was made elsewhere.
+    """An adversarial volume and what it took; numbers are None where the volume was made elsewhere."""
 
-    Attributes:
-        adversarial: float32 `[C, H, W, D]` in [0, 1], on the CPU.
-        num_windows: windows that were attacked, or by which a volume attacked as one was predicted.
-        num_forwards: forward passes of the network over all windows; each draw of a random defence is one.
-        num_backwards: backward passes, likewise.
-    """
-
-    adversarial: Tensor
-    num_windows: int | None
-    num_forwards: int | None
+    adversarial: Tensor  # float32 [C, H, W, D] in [0, 1], on the CPU
+    num_windows: int | None  # that were attacked, or by which a volume attacked as one was predicted
+    num_forwards: int | None  # passes of the network over all windows; each draw of a random defence is one
     num_backwards: int | None
 
 
@@ -76,13 +69,8 @@ def attack_case(
     the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
     attacked as one has the generator of its first window; where it is a single window, the two are the same.
 
-    Args:
-        attack: any.
-        model: whose gradients, on the device to compute on.
-        case: the clean volume and its label.
-        seed: of the draws; None where the attack draws nothing.
-        window_batch: windows that go through the model at once.
-        reference: another case, for attacks with `needs_reference`; it is stretched to the volume's shape.
+    The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
+    other case of attacks with `needs_reference`: it is stretched to the volume's shape.
     """
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
@@ -139,9 +127,6 @@ def score_volume(
     """How far an adversarial volume is from the clean one, in the columns of `metrics` and of ALWAYS.
 
     Args:
-        case: the clean volume.
-        adversarial: float32, of the clean volume's shape.
-        metrics: names of METRICS.
         roi: voxels of the source model's window, whose tiling the seams are sought on, whatever the attack's scope.
         device: where LPIPS, energy and seams are computed.
         unavailable: metrics that this machine cannot compute, with the reason.

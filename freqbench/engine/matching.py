@@ -77,11 +77,7 @@ class Record(Strict):
 
 
 def read_budgets(out: str) -> dict[str, Record]:
-    """The budgets that a store knows, by key.
-
-    Raises:
-        UserError: `match.json` cannot be read.
-    """
+    """The budgets that a store knows, by key."""
     path = storage.join(out, FILE)
     if not storage.exists(path):
         return {}
@@ -108,13 +104,8 @@ def search(distance: Callable[[float], float], value: float, low: float, high: f
     Budgets grow by STRIDE from the least on until one leads beyond the value, as not every distance grows all the way:
     that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be
     missed). Between this one and the one before, scipy's `brentq` (R. P. Brent, "Algorithms for Minimization without
-    Derivatives", 1973) searches on logarithmic scales, on which most distances are nearly straight lines.
-
-    Args:
-        distance: of a budget; at least 0.
-        value: the distance that is sought, above 0.
-        low: the least budget, above 0.
-        high: the largest.
+    Derivatives", 1973) searches on logarithmic scales, on which most distances are nearly straight lines. Budgets and
+    the value are above 0.
 
     >>> search(lambda eps: 100 * eps, 3.0, 0.001, 1.0)
     Found(budget=0.03, distance=3.0, tried=5)
@@ -146,15 +137,10 @@ def _off(distance: float, value: float) -> float:
 
 
 def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "job", compute: bool = True) -> JobSpec:
-    """A job whose budgets are all known.
+    """A job whose budgets are all known; `match.json` in the store `out` keeps what was found.
 
-    Args:
-        job: from a file.
-        out: the store, whose `match.json` holds what was found before and is given what is found now.
-        say: told of every budget that is found.
-        where: begins the line of an error.
-        compute: False: nothing is attacked, and a budget that is not known yet is set to the largest, so that cells
-            and passes are counted right.
+    Without `compute` nothing is attacked, and a budget that is not known yet is set to the largest, so that cells and
+    passes are counted right.
 
     Raises:
         UserError: a mistake in an entry, a value that no budget leads to, or a `match.json` that cannot be read.
@@ -180,10 +166,9 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
         worker = Worker(spec)
         for key, each in missing.items():
             known[key] = each.find(worker)
-            kept = {
-                name: record.model_dump(mode="json") for name, record in (read_budgets(out) | {key: known[key]}).items()
-            }
-            storage.write_atomic(storage.join(out, FILE), json.dumps(kept, indent=2).encode())
+            kept = read_budgets(out) | {key: known[key]}
+            content = {name: record.model_dump(mode="json") for name, record in kept.items()}
+            storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())
             say(known[key].text)
         del worker
         if torch.cuda.is_available():
@@ -195,7 +180,6 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
 
 
 def _with_rows(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
-    """A job whose entries of these numbers have budgets."""
     attacks = [
         entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
     ]
@@ -208,11 +192,19 @@ class _Asked:
 
     number: int
     place: str
-    written: Mapping[str, Any]
-    match: Match
-    budget_name: str
+    budget: Budget
     cell: Cell
     refs: tuple[CaseRef, ...]
+
+    @property
+    def match(self) -> Match:
+        """The distance that is sought."""
+        return self.budget.match
+
+    @property
+    def budget_name(self) -> str:
+        """The parameter that is sought."""
+        return str(self.cell.attack.budget_name)
 
     @property
     def key(self) -> str:
@@ -256,16 +248,12 @@ class _Asked:
 
     def row(self, record: Record | None) -> Budget:
         """What the entry is given; without a record, at the largest budget."""
-        return Budget(
-            dataset=self.cell.dataset.name,
-            source=self.cell.source.name,
-            parameters={**self.written, self.budget_name: record.budget if record else self.bounds[1]},
-            match=self.match,
-            reached=record.reached if record else None,
-        )
+        if record is None:
+            return self.budget
+        parameters = {**self.budget.parameters, self.budget_name: record.budget}
+        return self.budget.model_copy(update={"parameters": parameters, "reached": record.reached})
 
     def _distance(self, worker: Worker, budget: float) -> float:
-        """The mean distance of the cases at a budget."""
         metric = self.match.metric
         change: dict[str, Any] = {self.budget_name: budget}
         with warnings.catch_warnings():
@@ -282,7 +270,6 @@ class _Asked:
 
 
 def _asked(job: JobSpec, where: str) -> list[_Asked]:
-    """Every budget to be found, in the order of the file."""
     largest = {
         i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
     }
@@ -298,19 +285,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
             attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], place)
             cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
             refs = grid.cases[budget.dataset][: budget.match.cases]
-            name = str(attack.budget_name)
-            written = {key: value for key, value in budget.parameters.items() if key != name}
-            asked.append(
-                _Asked(
-                    number=i,
-                    place=f"{place}.match",
-                    written=written,
-                    match=budget.match,
-                    budget_name=name,
-                    cell=cell,
-                    refs=refs,
-                )
-            )
+            asked.append(_Asked(number=i, place=f"{place}.match", budget=budget, cell=cell, refs=refs))
     return asked
 
 

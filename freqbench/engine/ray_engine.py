@@ -53,10 +53,6 @@ def run(
     The first Ctrl-C (or SIGTERM) lets what is in flight come to its end, for a minute at most; the second one does not.
 
     Args:
-        units: in any order.
-        spec: of the workers.
-        pool: how many workers, and what each takes.
-        listener: told of every unit, and given what came of it.
         case_timeout: seconds after which a unit's worker is killed; None: never.
         room: how many workers some machines have room for, where machines may join and go; None: they do not.
 
@@ -103,14 +99,7 @@ class Slot:
 
 
 class Fleet:
-    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units.
-
-    Args:
-        spec: of the workers.
-        pool: how many are asked for at first, and what each takes.
-        listener: told of what is waited for, and of machines that join and go.
-        room: see `run`.
-    """
+    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
         self._pool = pool
@@ -247,8 +236,6 @@ class _Meters:
 
 @dataclass(kw_only=True)
 class _Scoring:
-    """An outcome that waits for its surface distances."""
-
     attempt: Attempt
     outcome: Outcome
     masks: Ref
@@ -301,7 +288,6 @@ class _Driver:
         return at_work + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
-        """Give work, wait for something to happen, and handle it."""
         if feed:
             for slot in self._fleet.slots:
                 self._feed(slot)
@@ -327,7 +313,6 @@ class _Driver:
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        """Give an idle worker its next unit, unless scoring lags behind."""
         if not slot.is_idle or len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
             return
         unit = self._schedule.take(slot.clock.worker)
@@ -340,7 +325,6 @@ class _Driver:
         self._listener.begin(unit)
 
     def _ended(self, slot: Slot, feed: bool) -> None:
-        """A worker answered, or died over its unit."""
         attempt, outcome_ref, masks, killed = slot.attempt, slot.outcome, slot.masks, slot.killed
         if attempt is None:
             raise RuntimeError(f"worker {slot.clock.worker} answered without having been asked")

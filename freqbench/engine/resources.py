@@ -36,15 +36,10 @@ def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_byt
     """Workers for a number of units on some machines.
 
     With GPUs one worker a share of `gpus_per_worker`. Without, one for two cores (for `threads`, where given), and on a
-    single machine at least two; fewer where memory is short. Threads are a machine's cores over its workers.
-
-    Args:
-        resources: of the job, whose numbers are taken as they are, but there is no worker without a unit.
-        nodes: the machines, one at least.
-        num_units: what there is to do.
-        model_bytes: of the models and one attack step.
-        grows: whether machines may join: then GPUs that the job names are asked for, with the workers that it names,
-            before there is one.
+    single machine at least two; fewer where memory is short. Threads are a machine's cores over its workers. The job's
+    numbers are taken as they are, but there is no worker without a unit. Where machines may join (`grows`), GPUs that
+    the job names are asked for, with the workers that it names, before there is one. `model_bytes` is what the models
+    and one attack step take.
     """
     is_asked = grows and resources.workers != "auto" and "gpus_per_worker" in resources.model_fields_set
     gpus = resources.gpus_per_worker if is_asked or any(node.gpus for node in nodes) else 0.0

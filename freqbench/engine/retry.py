@@ -61,12 +61,8 @@ def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
 class Patience:
     """Keeps a run going while its store refuses rows, until nothing has worked for `PATIENCE_S` seconds.
 
-    A full disk, credentials that are being renewed and a server that starts again look alike from here.
-
-    Args:
-        root: the store's folder or URI.
-        warn: is told when it begins to refuse.
-        tell: is told when it answers again.
+    A full disk, credentials that are being renewed and a server that starts again look alike from here. The user is
+    warned when it begins, and told when it ends.
     """
 
     def __init__(self, root: str, warn: Callable[[str], None], tell: Callable[[str], None]) -> None:
@@ -76,11 +72,7 @@ class Patience:
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """What an action returns; None where the store refused it, and it is to be tried again.
-
-        Raises:
-            UserError: it has refused for too long.
-        """
+        """What an action returns; None where the store refused it, and it is to be tried again."""
         try:
             value = action()
         except OSError as error:

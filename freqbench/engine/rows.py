@@ -7,7 +7,7 @@ from typing import Any
 
 from freqbench.core.types import Case
 from freqbench.engine.evaluate import PredictionScores, native_budget
-from freqbench.job.grid import Unit
+from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
@@ -17,21 +17,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a unit.
+    """What came of a unit."""
 
-    Attributes:
-        records: rows of RECORDS, one a target of the unit.
-        class_records: rows of CLASS_RECORDS, one list a record; empty where the unit failed.
-        failed: whether the records say why there are no scores.
-        load_seconds: the worker's time for reading and writing models, cases and volumes.
-        device_seconds: the rest of its time: attack, prediction and scores.
-    """
-
-    records: tuple[Row, ...]
-    class_records: tuple[list[Row], ...]
-    failed: bool = False
-    load_seconds: float = 0.0
-    device_seconds: float = 0.0
+    records: tuple[Row, ...]  # one a target
+    class_records: tuple[list[Row], ...]  # one list a record, empty where the unit failed
+    failed: bool = False  # then the records say why there are no scores
+    load_seconds: float = 0.0  # for reading and writing models, cases and volumes
+    device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
 
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """The same with further columns, one PredictionScores a record."""
@@ -72,8 +64,7 @@ def scored(
     """Rows of a unit that succeeded.
 
     Args:
-        unit: what was to do.
-        case: the clean case; None where `own` has the budget in the data's unit.
+        case: the clean one; None where `own` has the budget in the data's unit.
         volume: distances of the adversarial volume, the same for every target.
         predictions: for each target, the parts that its columns come from.
         own: for each target, further columns of its record.
@@ -108,21 +99,28 @@ def scored(
 
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:
     """Identity columns filled, everything else None."""
-    cell, attack = unit.cell, unit.cell.attack
-    cell_id, case_key, target_model_id = cell.key(unit.ref, target)
-    return {column.name: None for column in RECORDS} | {
-        "cell_id": cell_id,
+    _, case_key, target_model_id = unit.cell.key(unit.ref, target)
+    own = {
         "case_key": case_key,
         "target_model_id": target_model_id,
-        "source_model_id": cell.source.model_id,
-        "dataset": cell.dataset.name,
         "case_id": unit.ref.case_id,
         "patient_id": unit.ref.patient_id,
-        "source_model": cell.source.name,
         "target_model": target.name,
-        "source_defence": cell.source.defence_text,
         "target_defence": target.defence_text,
         "target_method": target.method_id,
+    }
+    return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | own
+
+
+def cell_columns(cell: Cell) -> Row:
+    """What all records of a cell share."""
+    attack = cell.attack
+    return {
+        "cell_id": cell.cell_id,
+        "source_model_id": cell.source.model_id,
+        "dataset": cell.dataset.name,
+        "source_model": cell.source.name,
+        "source_defence": cell.source.defence_text,
         "attack": attack.name,
         "variant": attack.variant,
         "params": cell.params,

@@ -66,20 +66,17 @@ def execute(
     shard: Shard | None = None,
     force: bool = False,
 ) -> Summary:
-    """Run what is left of a grid into a result store.
+    """Run what is left of a grid into the result store at `out`, a folder or URI.
 
     Args:
-        grid: a job's, resolved.
-        out: folder or URI of the store.
-        console: where progress goes.
         engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
         address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
         shard: the part of the grid that this run does; None: all of it. The store's job is the whole grid's.
         force: run though another run works on the same cells.
 
     Raises:
-        UserError: FREQBENCH_CACHE_GB is no number, the store cannot be read, another run works on the same cells, the
-            cluster cannot be reached, no worker starts, or the store has refused rows for too long.
+        UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
+            cluster cannot be reached, or no worker starts.
     """
     cache.limit()  # refused here, not once a case
     store, root = Store(out), volumes_root(grid, out)
@@ -106,9 +103,6 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
 
     `added` replaces what the store's job has beside its own grid.
-
-    Raises:
-        UserError: the store cannot be read, or holds no volume of this grid; FREQBENCH_CACHE_GB is no number.
     """
     cache.limit()
     store, root = Store(out), storage.join(out, VOLUMES)
@@ -146,23 +140,14 @@ class ImportedCell(Strict):
 
 
 class Additions(Strict):
-    """What `score` added to a store beside its job's grid: kept in `run.json`, so that every later report has it.
+    """What `score` added to a store beside its job's grid: kept in `run.json`, so that every later report has it."""
 
-    Attributes:
-        scored: ids of further targets, by cell id.
-        imported: cells whose volumes were brought in (`freqbench.exchange.adversarial_volumes`).
-    """
-
-    scored: dict[str, list[str]] = Field(default_factory=dict)
-    imported: list[ImportedCell] = Field(default_factory=list)
+    scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
+    imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
 
     @classmethod
     def of(cls, store: Store) -> "Additions":
-        """Those of a store; none where it has no job yet.
-
-        Raises:
-            UserError: the store's job holds something else.
-        """
+        """Those of a store; none where it has no job yet."""
         content = store.job() if _has_job(store) else {}
         known = {name: content[name] for name in cls.model_fields if name in content}
         return config.validate(known, cls, f"{store.root}/run.json")
@@ -203,8 +188,6 @@ def _has_job(store: Store) -> bool:
 
 
 class _Run:
-    """One execution: the listener of its engine, its file, and the writer of its rows."""
-
     def __init__(self, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
         self.run_id = provenance.new_run_id()
         self._job = plan.grid.job
@@ -346,7 +329,6 @@ class _Run:
             self._patience.attempt(partial(self._record, "running"))
 
     def _store_all(self) -> None:
-        """Commit what waits, however long the store takes to answer again."""
         self._commit(self._writer.flush)
         while self._writer.num_waiting:
             time.sleep(COMMIT_EVERY_S)
@@ -363,7 +345,6 @@ class _Run:
         return {}
 
     def _record(self, status: str) -> None:
-        """Write the run's own file."""
         self._recorded = time.monotonic()
         progress = {"status": status, "records": self._num_stored, "failed": self._num_failed}
         facts = {**self._facts, **progress, "warnings": self._warnings, "heartbeat": provenance.now()}

@@ -19,9 +19,6 @@ class Schedule:
     loaded once and a case read once a model. Without one it takes the model with most work left a worker, and there the
     first case that the fewest workers are on. At the end of the grid the longest unit of the model comes first, of
     whatever case.
-
-    Args:
-        units: in any order; equal lengths keep theirs.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:

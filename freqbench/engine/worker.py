@@ -43,43 +43,25 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker is told when it starts.
-
-    Attributes:
-        run_id: of the run whose rows it makes.
-        metrics: names of METRICS.
-        unavailable: metrics that cannot be computed here, with the reason.
-        device: `cpu`, `cuda` or `cuda:N`; `auto`: a GPU where the worker sees one.
-        threads: CPU threads of torch.
-        window_batch: windows attacked at once; None: as many as the device holds.
-        gpu_share: the part of a GPU's memory that the worker may take.
-        volumes: folder or URI of saved volumes; None to save none.
-        reuse: read adversarial volumes from there instead of attacking.
-        trust_code: whether third-party code and code of frozen models may run.
-    """
+    """What a worker is told when it starts."""
 
     run_id: str
     metrics: tuple[str, ...]
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    device: str = "auto"
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # metrics that cannot be computed here: why
+    device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU where the worker sees one
     threads: int = 1
-    window_batch: int | None = None
-    gpu_share: float = 1.0
-    volumes: str | None = None
-    reuse: bool = False
+    window_batch: int | None = None  # windows attacked at once; None: as many as the device holds
+    gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
+    volumes: str | None = None  # folder or URI of saved volumes; None to save none
+    reuse: bool = False  # read adversarial volumes from there instead of attacking
     trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """What surface distances are computed from, by any core: all that leaves a worker beside rows.
+    """What surface distances are computed from, by any core: all that leaves a worker beside rows."""
 
-    Attributes:
-        pairs: of each target, the label and its prediction, uint8 `[H, W, D]`, and the millimetres a voxel.
-        num_classes: background included.
-    """
-
-    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]
+    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]  # of each target label and prediction, uint8 [H, W, D], and mm
     num_classes: int
 
 
@@ -128,8 +110,6 @@ class LRU(Generic[V]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Clean:
-    """A model's label map of a clean case, uint8 `[H, W, D]`, and its scores as `_clean` columns."""
-
     pred: Tensor
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int]
@@ -278,7 +258,6 @@ class Worker:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
     def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """The adversarial volume and the seconds it took, made or read back."""
         if self.spec.reuse and self.spec.volumes:
             with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
@@ -340,7 +319,6 @@ class Worker:
         return self._clean.get(key, make)
 
     def _measured(self, cell: Cell, **values: Any) -> dict[str, Any]:
-        """The columns of this execution."""
         on_gpu = self._device.type == "cuda"
         return {
             "run_id": self.spec.run_id,
@@ -354,7 +332,6 @@ class Worker:
 
 
 def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
-    """Identifies a prepared case."""
     return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 

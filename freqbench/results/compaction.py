@@ -37,17 +37,11 @@ MOST_LOST = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A committed pair of files.
-
-    Attributes:
-        name: of both.
-        size: of both, in bytes.
-        wins: for each of its records whether it counts.
-    """
+    """A committed pair of files."""
 
     name: str
-    size: int
-    wins: NDArray[np.bool_]
+    size: int  # bytes of both
+    wins: NDArray[np.bool_]  # for each record whether it counts
 
     @property
     def lost(self) -> int:
@@ -96,7 +90,6 @@ def _pairs(files: Files, names: list[str]) -> list[Pair]:
 
 
 def _merge(files: Files, pairs: Sequence[Pair]) -> None:
-    """Write the rows that count to new pairs; of each, once it is committed, the old ones are removed."""
     merged = _Merged(files)
     for pair, sources in zip(pairs, files.each(lambda pair: _opened(files, pair), pairs), strict=True):
         merged.add(pair, *sources)
@@ -111,8 +104,6 @@ def _opened(files: Files, pair: Pair) -> tuple[Any, Any]:
 
 
 class _Merged:
-    """A pair in the making, and the pairs that it takes the place of."""
-
     def __init__(self, files: Files) -> None:
         self._files = files
         self._pairs: list[str] = []

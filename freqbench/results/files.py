@@ -33,7 +33,8 @@ class Files:
     """The files below `root` that hold rows, and how they are read.
 
     A run's own file has at most 5,000 rows and is read whole, in one request. A merged file may be large, so only the
-    wanted columns of it are.
+    wanted columns of it are. A file that is gone raises FileNotFoundError; one that is torn, foreign or of another
+    schema UserError.
     """
 
     def __init__(self, root: str) -> None:
@@ -48,11 +49,7 @@ class Files:
         return names
 
     def consistent(self, read: Callable[[list[str]], T]) -> T:
-        """What `read` returns for the committed files; called again if a compaction took one away meanwhile.
-
-        Raises:
-            UserError: one is missing although no compaction passes.
-        """
+        """What `read` returns for the committed files; called again if a compaction took one away meanwhile."""
         names = self.names()
         while True:
             try:
@@ -79,43 +76,25 @@ class Files:
                 yield waiting.popleft().result()
 
     def open(self, kind: str, name: str) -> Any:
-        """A file for `pieces`: its content, or of a merged one a handle that reads what is asked for.
-
-        Raises:
-            FileNotFoundError: it is gone.
-        """
+        """A file for `pieces`: its content, or of a merged one a handle that reads what is asked for."""
         path = storage.join(self.root, kind, name)
         if name.startswith(MERGED_PREFIX):
             return _Ranges(path)
         return pa.BufferReader(storage.read_bytes(path))
 
     def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of one file, texts as codes.
-
-        Raises:
-            FileNotFoundError: it is gone.
-            UserError: it is torn, foreign or of another schema.
-        """
+        """Some columns of one file, texts as codes."""
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            return (
-                _opened(source, path, kind, schema).read(schema.names, use_threads=False).select(columns).cast(schema)
-            )
+            found = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
+            return found.select(columns).cast(schema)
 
     def pieces(
         self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
     ) -> Iterator[pa.Table]:
-        """One file, or some columns of it (`coded_schema`), a row group at a time; closes the source.
+        """A file from `open`, or some columns of it (`coded_schema`), a row group at a time; closes it at the end.
 
-        Args:
-            kind: of the table.
-            name: of the file.
-            source: from `open`.
-            schema: of the wanted columns.
-            is_checked: whether to compare the checksums of its pages, where it has any.
-
-        Raises:
-            FileNotFoundError, UserError: as `columns`.
+        With `is_checked` the checksums of its pages are compared, where it has any.
         """
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
@@ -125,11 +104,7 @@ class Files:
                 yield group.select(schema.names).cast(schema)
 
     def schema(self, kind: str, name: str) -> pa.Schema:
-        """The columns that a file has, whether or not they are those of `kind`.
-
-        Raises:
-            FileNotFoundError, UserError: as `columns`.
-        """
+        """The columns that a file has, whether or not they are those of `kind`."""
         with self.open(kind, name) as source, self._explained(kind, name) as path:
             return _checked(pq.read_schema(source), path)
 
@@ -143,11 +118,7 @@ class Files:
         deque(self.each(gone, names), maxlen=0)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file that a run wrote.
-
-        Raises:
-            UserError: there is none, it is no such JSON, or of another schema.
-        """
+        """A JSON file that a run wrote."""
         path = storage.join(self.root, name)
         try:
             packed = storage.read_bytes(path)
@@ -209,7 +180,6 @@ class _Ranges(io.RawIOBase):
 
 
 def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
-    """A file whose texts are read as codes where `schema` has them so."""
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
     if missing := [name for name in SCHEMAS[kind].names if name not in present]:
@@ -230,7 +200,6 @@ def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
 
 
 def _checked(schema: pa.Schema, path: str) -> pa.Schema:
-    """A file's schema, whose version is the present one."""
     _check_version(path, int((schema.metadata or {})[VERSION_FIELD]))
     return schema
 

@@ -30,12 +30,7 @@ Facts = dict[str, Any]
 class Lease:
     """One run's lease on a shard, in `leases/<number>-of-<count>.json`.
 
-    Args:
-        root: the store's folder or URI.
-        run_id: the run that wants it.
-        shard: what it works on.
-        fresh_seconds: a lease that is not renewed for that long is dead.
-        renew_seconds: how often a lease that is held is renewed.
+    It is renewed every `renew_seconds`; one that is not renewed for `fresh_seconds` is dead.
     """
 
     def __init__(
@@ -55,11 +50,9 @@ class Lease:
 
     @contextmanager
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
-        """Hold it within, renewed by a thread of its own.
+        """Hold it within, renewed by a thread of its own; with `force` whoever has it.
 
-        Args:
-            force: take it whoever has it.
-            lost: told once, from that thread, of a run that has taken it by force meanwhile.
+        `lost` is told once, from that thread, of a run that has taken it by force meanwhile.
 
         Raises:
             UserError: a run that is alive works on cells of this shard.
@@ -82,14 +75,10 @@ class Lease:
             self.release()
 
     def take(self, force: bool = False) -> Facts | None:
-        """Take it.
+        """Take it: None if this run holds it now, else the facts of the run that works on cells of this shard.
 
         The run of another machine is alive if it renews its lease while this looks on, for `fresh_seconds` at most:
         neither clocks nor processes of two machines can be compared.
-
-        Returns:
-            None if this run holds it now, else the facts of the run that works on cells of this shard: host, pid,
-            run_id, shard, time (Unix seconds).
         """
         if force:
             storage.write_atomic(self._path, self._content())
@@ -108,11 +97,7 @@ class Lease:
         return None
 
     def renew(self) -> Facts | None:
-        """Say that the run is alive.
-
-        Returns:
-            None, or the facts of the run that has taken the lease meanwhile.
-        """
+        """Say that the run is alive; returns the facts of the run that has taken the lease meanwhile, if one has."""
         holder = self._read(self._path)
         if holder and holder["run_id"] != self._run_id:
             return holder

@@ -22,11 +22,7 @@ def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
 
 
 def find_row(store: Store, text: str) -> Key:
-    """The key of the row whose id begins with `text`.
-
-    Raises:
-        UserError: no id, or none or several rows of that beginning.
-    """
+    """The key of the row whose id begins with `text`; UserError where none or several do."""
     if not _PREFIX.fullmatch(text):
         raise UserError(
             f"--row: expected {LEAST_DIGITS} to 16 of the hex digits that a row is called by, got {text!r}: the page "
@@ -41,11 +37,7 @@ def find_row(store: Store, text: str) -> Key:
 
 
 def sample_rows(store: Store, count: int, seed: int) -> list[Key]:
-    """The keys of `count` ok rows drawn at random, or of all where there are fewer; the same for the same store.
-
-    Raises:
-        UserError: the store has no ok row.
-    """
+    """The keys of `count` ok rows drawn at random, or of all where there are fewer; the same for the same store."""
     keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
     if not keys:
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")

@@ -26,24 +26,17 @@ Mark = Literal["identity", "result", "measured"]
 class Column:
     """One column of a table.
 
-    Attributes:
-        name: as in the files.
-        type: its Arrow type.
-        unit: of its values; empty where there is none.
-        direction: which way the segmentation or the volume is better; empty where neither is.
-        mark: `identity` (known before computing), `result` (the same on every machine, to rounding) or `measured`
-            (of this execution).
-        meaning: one line.
-        required: whether a row without it is a mistake of the program.
+    Its mark is `identity` (known before computing), `result` (the same on every machine, to rounding) or `measured` (of
+    this execution).
     """
 
     name: str
     type: pa.DataType
-    unit: str
-    direction: Direction
+    unit: str  # empty where there is none
+    direction: Direction  # which way the segmentation or the volume is better; empty where neither is
     mark: Mark
     meaning: str
-    required: bool = False
+    required: bool = False  # whether a row without it is a mistake of the program
 
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # what Arrow raises on values that do not fit
@@ -233,11 +226,7 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows as an Arrow table. NaN stays NaN and None becomes null.
-
-    Args:
-        columns: `RECORDS` or `CLASS_RECORDS`.
-        rows: each with exactly these columns.
+    """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
 
     Raises:
         ValueError: a column is missing, unknown, required but None, or of the wrong type, or a time is without zone:
@@ -257,8 +246,6 @@ def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """What rows are checked and converted with."""
-
     names: frozenset[str]
     required: tuple[str, ...]
     whole: tuple[str, ...]

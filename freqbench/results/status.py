@@ -41,8 +41,6 @@ def of_store(out: str) -> list[Table]:
 
 
 class _Worker(Strict):
-    """What the time of a worker went to: `clocks.Clock.facts`."""
-
     worker: int
     node: str
     units: int

@@ -32,7 +32,10 @@ FOLDERS = ("records", "class_records", "runs", "leases")
 
 
 class Store:
-    """The results below `root`, a folder or an fsspec URI. Nothing is made before the first write."""
+    """The results below `root`, a folder or an fsspec URI. Nothing is made before the first write.
+
+    What reads raises UserError where a file is torn, foreign or of another schema version.
+    """
 
     def __init__(self, root: str) -> None:
         for folder in FOLDERS:
@@ -41,7 +44,7 @@ class Store:
         self._files = Files(root)
 
     def writer(self, run_id: str, interval_s: float = 15.0) -> Writer:
-        """A writer of this run's rows; one a run, for one thread."""
+        """The writer of a run's rows, for one thread."""
         return Writer(self.root, run_id, interval_s)
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
@@ -50,39 +53,20 @@ class Store:
         Args:
             columns: of RECORDS; the fewer, the faster.
             coded: texts as Arrow dictionaries (pandas: categoricals), a tenth of the memory where there are many rows.
-
-        Raises:
-            UserError: a file is torn, foreign or of another schema version.
         """
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
 
     def found(self, keys: Collection[Key]) -> dict[Key, tuple[Row, list[Row]]]:
-        """Some of the rows of `records` with their classes, all columns; only the files that hold them are read whole.
-
-        Raises:
-            UserError: as `records`.
-        """
+        """Some rows of `records` with their classes, all columns; only the files that hold them are read whole."""
         return self._files.consistent(lambda names: self._found(names, pa.array(map("/".join, keys), pa.string())))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """The rows of `records` as tuples; equal texts are one object, so that a million rows are no burden.
-
-        Raises:
-            UserError: as `records`.
-        """
+        """The rows of `records` as tuples; equal texts are one object, so that a million rows are no burden."""
         return shared_rows(self._winners(columns))
 
     def class_records(self, columns: Sequence[str] = _ALL_CLASSES, coded: bool = False) -> pa.Table:
-        """The classes of the rows that `records` returns.
-
-        Args:
-            columns: of CLASS_RECORDS.
-            coded: as of `records`.
-
-        Raises:
-            UserError: as `records`.
-        """
+        """The classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
         known: dict[str, pa.Table] = {}
         table = self._files.consistent(lambda names: self._classes(names, self._read(names, ORDER, known), columns))
         if coded:
@@ -90,11 +74,7 @@ class Store:
         return table.cast(pa.schema([SCHEMAS["class_records"].field(name) for name in columns]))
 
     def covered(self) -> dict[Key, frozenset[str]]:
-        """The keys whose row is ok, and the metrics that it covers: what a resume need not compute again.
-
-        Raises:
-            UserError: as `records`.
-        """
+        """The keys whose row is ok, and the metrics that it covers: what a resume need not compute again."""
         words: dict[str | None, frozenset[str]] = {}
         found: dict[Key, frozenset[str]] = {}
         for cell, case, target, text, status in self.rows((*KEY, "metrics", "status")):
@@ -110,9 +90,6 @@ class Store:
         Files that are large and carry little that is superseded are left alone. Whenever it dies, and whoever else
         compacts, every row is in a committed file; and as only files are deleted that were read and merged, what others
         commit meanwhile stays. Memory does not grow with the store, but for the keys of its rows.
-
-        Raises:
-            UserError: as `records`.
         """
         compaction.compact(self._files, above)
 
@@ -121,19 +98,11 @@ class Store:
         self._write_json(f"runs/{run_id}.json", {**facts, "run_id": run_id})
 
     def runs(self) -> list[dict[str, Any]]:
-        """What the runs wrote about themselves, ordered by id.
-
-        Raises:
-            UserError: a file is not JSON or of another schema version.
-        """
+        """What the runs wrote about themselves, ordered by id."""
         return list(self._files.each(self.run, self.run_ids()))
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """What a run of `run_ids` wrote about itself.
-
-        Raises:
-            UserError: as `runs`.
-        """
+        """What a run of `run_ids` wrote about itself."""
         return self._files.read_json(f"runs/{run_id}.json")
 
     def run_ids(self) -> list[str]:
@@ -146,11 +115,7 @@ class Store:
         self._write_json("run.json", {"job": job, "runs": self.run_ids()})
 
     def job(self) -> dict[str, Any]:
-        """The job that `run.json` holds.
-
-        Raises:
-            UserError: there is none, or it is of another schema version.
-        """
+        """The job that `run.json` holds; UserError where there is none."""
         job = self._files.read_json("run.json").get("job")
         if not isinstance(job, dict):
             raise UserError(

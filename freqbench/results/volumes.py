@@ -16,11 +16,7 @@ ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:
-    """What the folder of a cell is called.
-
-    Raises:
-        UserError: a name may not become part of a file name.
-    """
+    """What the folder of a cell is called; UserError where a name may not become part of a file name."""
     return f"{names.required(attack, 'attack')}-{names.required(source, 'model')}-{cell_id}"
 
 
@@ -30,11 +26,7 @@ def case_folder(case_id: str, case_key: str) -> str:
 
 
 def prediction(kind: str, target: str) -> str:
-    """The file of a target's label map, of ON_CLEAN or ON_ADVERSARIAL.
-
-    Raises:
-        UserError: the name may not become part of a file name.
-    """
+    """The file of a target's label map, of ON_CLEAN or ON_ADVERSARIAL; UserError as `cell_folder`."""
     return f"{kind}-{names.required(target, 'model')}{SUFFIX}"
 
 

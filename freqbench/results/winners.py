@@ -19,22 +19,14 @@ Numbers = NDArray[np.int64]
 def latest(table: pa.Table) -> pa.Table:
     """One row a key: ok before failed, then the latest `finished_at` (equal: the larger `run_id`).
 
-    Args:
-        table: rows of `records` with at least the key, `status`, `finished_at` and `run_id`; from one store or several.
-
-    Returns:
-        The rows that win, ordered by `finished_at` and key.
+    `table` has rows of one store or several, with the columns ORDER at least. What is returned is ordered by
+    `finished_at` and key.
     """
     return table.take(pa.array(winners(table)))
 
 
 def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
-    """The positions of the rows that `latest` returns, in its order.
-
-    Args:
-        table: as of `latest`.
-        last: a number a row, the larger of which wins where rows are equal in everything else.
-    """
+    """The positions of the rows that `latest` returns; where all else is equal, the larger number in `last` wins."""
     keys = [_ranks(table[name]) for name in KEY]
     finished = pc.fill_null(table["finished_at"].cast(pa.int64()), 0).to_numpy()
     best = [_ranks(table["status"]), finished, _ranks(table["run_id"])]  # "ok" > "failed"
@@ -49,12 +41,7 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
 
 
 def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None) -> list[NDArray[np.bool_]]:
-    """For each table which of its rows win among those of all.
-
-    Args:
-        tables: as of `latest`.
-        ages: a number a table; of rows that are equal in all that counts, the one with the larger number wins.
-    """
+    """For each table which of its rows win among those of all; of equal ones that of the larger number in `ages`."""
     if not tables:
         return []
     ends = np.cumsum([0, *map(len, tables)])

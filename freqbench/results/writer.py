@@ -32,11 +32,6 @@ class Writer:
 
     `add`, `flush_due` and `flush` return how many records they committed: always all that were waiting, or none. Rows
     whose commit fails keep waiting, and `interval_s` seconds later the next one tries again.
-
-    Args:
-        root: the store's folder or URI.
-        run_id: the run whose rows these are.
-        interval_s: seconds after which waiting rows are due.
     """
 
     def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:

@@ -221,25 +221,18 @@ def test_null_rows_belong_to_the_same_stretching() -> None:
 # Scores, labels and bounds
 
 
-def test_a_missing_organ_is_told_with_its_cases() -> None:
+def test_missing_organs_background_undefined_hd95_and_clean_failures_are_told() -> None:
+    """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of three classes in one volume
+    of six."""
     found = healthy()
     (one,) = CHECKS["organs"].run(evidence(found, classes=classes_of(found, (0.9, 0.5, math.nan), (100, 50, 0))))
     assert (one.verdict, "the label lacks: organ 2 in 6" in one.sentence) == ("noted", True)
-
-
-def test_dsc_that_is_mostly_background_is_counted() -> None:
-    """Background 0.9 of a sum of 1.0 is more than half; 0.9 of 2.4 is not."""
     found = rows("pgd")
     mostly = finding("background", found, classes=classes_of(found, (0.9, 0.05, 0.05), (9, 9, 9)))
     assert (mostly.verdict, mostly.sentence.startswith("In 6 of 6 attacked volumes")) == ("noted", True)
     assert "a total failure would still score about 33" in mostly.sentence
     hardly = finding("background", found, classes=classes_of(found, (0.9, 0.75, 0.75), (9, 9, 9)))
     assert hardly.verdict == "holds"
-
-
-def test_undefined_hd95_and_clean_failures_are_told() -> None:
-    """One of three classes in one of six volumes."""
-    found = rows("pgd")
     found[0]["hd95_undefined_classes"], found[2]["dsc_foreground_clean"] = 1, 0.2
     one = finding("hd95", found)
     assert (one.verdict, one.sentence.startswith("5.6 % of the classes of 6 attacked volumes")) == ("noted", True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from altered import alter, alter_json, copied, run_file, set_first
 from rich.console import Console
-from tiny import ARGS, JOB, ROI, SHAPE, execute, expanded, job
+from tiny import ARGS, JOB, ROI, execute, expanded, job
 
 from freqbench import models
 from freqbench.audit import comparison, reproduce
@@ -21,8 +21,10 @@ from freqbench.job.grid import further_targets
 from freqbench.results import KEY, Store
 from freqbench.results.rowid import row_id, sample_rows
 
+SHAPE = [16, 16, 16]
 WEIGHTS = "weights.safetensors"
 DATASETS = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
+SERIAL = {"workers": 1, "threads": 1}
 ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "segpgd", "eps": "8/255", "steps": 2}]
 
 
@@ -133,7 +135,7 @@ def test_the_machine_is_a_cause(made: Path, tmp_path: Path, change: dict[str, st
 
 
 def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
-    content = job(attacks=ATTACKS[:1], resources={"threads": 2}, window_batch=3)
+    content = job(models=JOB["models"][:1], attacks=ATTACKS[:1], resources={"threads": 2}, window_batch=3)
     execute(content, tmp_path / "out")
     found = all_of(tmp_path / "out")
     assert {each.verdict for each in found} == {"equal"}
@@ -143,38 +145,23 @@ def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: P
 # What goes in has changed
 
 
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store made with a checkpoint in the current folder."""
+def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the current folder; where it lies now a job in place of the store's says."""
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
-    entries = [{**JOB["models"][0], "checkpoint": WEIGHTS}]
-    execute(job(models=entries, attacks=ATTACKS[:1]), tmp_path / "out")
+    entry = {**JOB["models"][0], "checkpoint": WEIGHTS}
+    execute(job(models=[entry], attacks=ATTACKS[:1], datasets=DATASETS), tmp_path / "out")
     assert {each.verdict for each in all_of(tmp_path / "out")} == {"equal"}
-    return tmp_path
-
-
-def test_another_checkpoint_of_that_name_is_named_and_nothing_is_computed(own: Path) -> None:
-    save_weights(own / WEIGHTS, seed=2)
-    found = all_of(own / "out")
-    assert [(each.verdict, each.comparison) for each in found] == [("different", None)] * 2
-    assert all(
-        re.search(r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)", each.reason)
-        for each in found
-    )
-
-
-def test_a_checkpoint_that_is_gone_is_a_user_s_error(own: Path) -> None:
-    (own / WEIGHTS).unlink()
+    (tmp_path / WEIGHTS).rename("elsewhere.safetensors")
     with pytest.raises(UserError, match=r"weights\.safetensors"):
-        all_of(own / "out")
-
-
-def test_a_job_file_in_place_of_the_store_s_knows_where_things_are(own: Path) -> None:
-    (own / WEIGHTS).rename(own / "elsewhere.safetensors")
-    entries = [{**JOB["models"][0], "checkpoint": "elsewhere.safetensors"}]
-    spec, _ = expanded(job(models=entries, attacks=ATTACKS[:1]))
-    assert {each.verdict for each in all_of(own / "out", spec)} == {"equal"}
+        all_of(tmp_path / "out")
+    moved = job(models=[{**entry, "checkpoint": "elsewhere.safetensors"}], attacks=ATTACKS[:1], datasets=DATASETS)
+    assert {each.verdict for each in all_of(tmp_path / "out", expanded(moved)[0])} == {"equal"}
+    save_weights(tmp_path / WEIGHTS, seed=2)
+    (found,) = all_of(tmp_path / "out")
+    assert (found.verdict, found.comparison) == ("different", None)
+    named = r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)"
+    assert re.search(named, found.reason)
 
 
 def test_data_of_another_recipe_are_named(made: Path) -> None:
@@ -198,7 +185,7 @@ def test_a_failed_row_is_told_and_never_drawn(made: Path, tmp_path: Path) -> Non
 
 def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(made: Path, tmp_path: Path) -> None:
     store = copied(made, tmp_path)
-    spec, _ = expanded(job(attacks=ATTACKS, save_adversarial="nifti", datasets=DATASETS))
+    spec, _ = expanded(job(attacks=ATTACKS, save_adversarial="nifti", datasets=DATASETS, resources=SERIAL))
     save_weights(tmp_path / WEIGHTS, seed=3)
     grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
     runner.rescore(grid, str(store), Console(file=io.StringIO()))

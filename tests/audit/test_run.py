@@ -25,23 +25,33 @@ from freqbench.models import load
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
 
+SHORT = {"STEPS": 8, "QUERIES": 100}
+ATTACKS = [{**job()["attacks"][0], "steps": 8}, job()["attacks"][1]]
+
+
+def shorten(patch: pytest.MonkeyPatch, **numbers: int) -> None:
+    """Fewer steps and queries in what an audit adds."""
+    for name, number in (SHORT | numbers).items():
+        patch.setattr(extra_cells, name, number)
+    patch.setattr(probes, "STEPS", (SHORT | numbers)["STEPS"])
+
 
 def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert carry_out(spec or expanded(job())[0], out, Console(file=said, width=120), **options) == 0
+    assert carry_out(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
     return said.getvalue()
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of both networks, and its audit, with a tenth of the queries."""
+    """A store of both networks, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
-        patch.setattr(extra_cells, "QUERIES", 100)
+        shorten(patch)
         place = str(tmp_path_factory.mktemp("audited") / "out")
-        execute(job(), place)
+        execute(job(attacks=ATTACKS), place)
         before = rows(place)
         audit(place)
         assert rows(place) == before
@@ -68,7 +78,7 @@ def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, .
 
 def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Finding, ...]) -> None:
     (found,) = [each for each in verdicts(findings) if each.model == "plain"]
-    assert found.flags == ()
+    assert (found.flags, found.checks["not checked"]) == ((), ())
     assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(
         found.checks["holds"]
     )
@@ -88,11 +98,6 @@ def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, 
     (found,) = [each for each in verdicts(findings) if each.model == "plain"]
     assert (found.verdict, [each.verdict for each in found.claims].count("violated")) == ("flagged", 1)
     assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=ce )?restarts=3 leaves \d", found.sentence)
-
-
-def test_every_check_of_gradients_could_be_made(findings: tuple[Finding, ...]) -> None:
-    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
-    assert found.checks["not checked"] == ()
 
 
 def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
@@ -121,7 +126,7 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 
 
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra_cells, "QUERIES", 100)
+    shorten(monkeypatch)
     before, gradients = rows(root_of(out)), read_gradients(out)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
@@ -149,7 +154,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
 
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
     """PGD is, as it is to be scored on the other model too."""
-    spec, grid = expanded(job())
+    spec, grid = expanded(job(attacks=ATTACKS))
     stored = {cell.cell_id for cell in grid.cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (str(tmp_path / "empty"), True)):
         planned = extra_cells.planned(spec, place, 3, None, print, compute=False)
@@ -224,16 +229,10 @@ def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Pat
     assert strongest(spec, str(tmp_path)) == []
 
 
-def test_a_planned_search_has_enough_queries_to_prove_something(tmp_path: Path) -> None:
-    spec, _ = expanded(job())
-    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
-    queries = {getattr(cell.attack, "queries", None) for cell in probe.grid.cells if cell.attack.name == "square"}
-    assert queries == {checks_of_gradients.FEWEST_QUERIES} == {1000}
-
-
 def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra_cells, "QUERIES", 10)
-    place, content = str(tmp_path / "out"), job(save_adversarial="none", models=job()["models"][:1])
+    shorten(monkeypatch, STEPS=2, QUERIES=2)
+    content = job(save_adversarial="none", models=job()["models"][:1], attacks=[{**ATTACKS[0], "steps": 2}])
+    place = str(tmp_path / "out")
     execute(content, place)
     spec, _ = expanded(content)
     audit(place, spec, cases=2)
@@ -251,14 +250,6 @@ def looked_at(place: str) -> set[tuple[str, ...]]:
     return set(gathered([Store(place)], keys).records[["cell_id", "case_key"]].itertuples(index=False, name=None))
 
 
-def test_what_is_added_to_rows_of_a_reduced_precision_is_of_the_full_one(tmp_path: Path) -> None:
-    """Rows of bf16 count beside such of fp32 only."""
-    spec, _ = expanded(job(precision="bf16"))
-    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
-    assert {cell.precision for cell in probe.grid.cells} == {"fp32"}
-    assert (probe.job.precision, probe.job.compile) == ("fp32", False)
-
-
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> None:
     """The naive attacker sees one draw, and the same gradient twice: that is what hides."""
@@ -272,14 +263,6 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
     assert found.sign_agreement is not None
     assert found.sign_agreement < 0.99
     assert found.draws == (2 if adaptive else 1)
-
-
-def test_only_the_plain_pgd_is_scored_on_other_models(tmp_path: Path) -> None:
-    spec, _ = expanded(job(targets="all"))
-    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
-    scored = {(cell.attack.name, len(cell.targets)) for cell in probe.grid.cells}
-    assert ("pgd", 2) in scored
-    assert sum(len(cell.targets) == 2 for cell in probe.grid.cells) == 2  # one a source
 
 
 @pytest.mark.parametrize(
@@ -306,3 +289,15 @@ def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
 def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
         carry_out(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
+
+
+def test_what_is_planned_proves_something(tmp_path: Path) -> None:
+    """Enough queries, full precision, as rows of bf16 count beside such of fp32 only, and PGD alone on other models."""
+    spec, _ = expanded(job(precision="bf16", targets="all"))
+    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    cells = probe.grid.cells
+    queries = {cell.attack.queries for cell in cells if cell.attack.name == "square"}
+    assert queries == {checks_of_gradients.FEWEST_QUERIES} == {1000}
+    assert {cell.precision for cell in cells} == {"fp32"}
+    assert (probe.job.precision, probe.job.compile) == ("fp32", False)
+    assert [cell.attack.name for cell in cells if len(cell.targets) == 2] == ["pgd", "pgd"]  # one a source

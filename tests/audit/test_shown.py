@@ -33,9 +33,9 @@ def stored(root: str, found: list[dict[str, Any]]) -> Store:
     return store
 
 
-@pytest.fixture
-def flagged(tmp_path: Path) -> Store:
-    return stored(str(tmp_path / "out"), healthy(but={"twice": {"left": 45}}))
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return stored(str(tmp_path_factory.mktemp("flagged") / "out"), healthy(but={"twice": {"left": 45}}))
 
 
 @pytest.mark.parametrize("format", ["terminal", "html"])
@@ -47,19 +47,20 @@ def test_a_report_says_what_is_flagged_and_why(flagged: Store, format: str) -> N
     assert "points more DSC" in text
 
 
-@pytest.mark.parametrize("format", ["terminal", "latex"])
-def test_the_whole_audit_is_a_table(flagged: Store, format: str) -> None:
-    text = report([flagged], None, format, "audit")
-    assert "violated" in text
-    assert "not checked" in text
-    assert format != "terminal" or max(map(len, text.splitlines())) <= 110
-
-
-def test_the_csv_has_a_row_a_finding_with_every_digit(flagged: Store) -> None:
+def test_the_whole_audit_is_a_table_a_csv_with_every_digit_and_json_without_nan(flagged: Store) -> None:
+    for format in ("terminal", "latex"):
+        text = report([flagged], None, format, "audit")
+        assert "violated" in text
+        assert "not checked" in text
+        assert format != "terminal" or max(map(len, text.splitlines())) <= 110
     frame = pd.read_csv(io.StringIO(report([flagged], None, "csv", "audit")))
     budget = frame[frame["check"] == "budget"].iloc[0]
     assert (budget["verdict"], budget["cases"]) == ("violated", 6)
     assert budget["low"] < budget["difference"] < budget["high"]
+    part = page_part(audited(gathered([flagged])))
+    json.dumps(part, allow_nan=False)
+    assert part["models"][0]["verdict"] == "flagged"
+    assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == set(part["findings"][0])
 
 
 def test_rows_and_gradients_of_the_audit_s_own_store_count(tmp_path: Path) -> None:
@@ -79,10 +80,3 @@ def test_a_file_of_gradients_that_is_none_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "audit" / GRADIENTS).write_text('{"eps": 1, "windows": "many"}')
     with pytest.raises(UserError, match=r"gradients.json: "):
         read_gradients(out)
-
-
-def test_the_page_s_part_is_json_without_nan(flagged: Store) -> None:
-    part = page_part(audited(gathered([flagged])))
-    json.dumps(part, allow_nan=False)
-    assert part["models"][0]["verdict"] == "flagged"
-    assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == set(part["findings"][0])

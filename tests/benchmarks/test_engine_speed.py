@@ -1,49 +1,72 @@
-"""What Ray costs: units a second where attacks take no time, time beside the serial engine's, and its start."""
+"""What Ray costs: units a second where attacks take no time, a grid of known durations on eight machines beside what no
+schedule beats, time beside the serial engine's, and its start."""
 
 import time
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from engine.ray_session import findable_tests, ray_session
+from benchmarks.test_scale import answer
+from engine.known import grid, lower_bound, steps_of
+from engine.ray_session import findable_tests, machines, ray_session
 from tiny import Collector, execute, expanded, small
 
-from freqbench.core.types import Case
-from freqbench.engine import ray_cluster, ray_engine, rows, serial
+from freqbench.engine import ray_cluster, ray_engine, serial
 from freqbench.engine import run as runner
-from freqbench.engine.evaluate import PredictionScores
 from freqbench.engine.ray_engine import RemoteWorker
-from freqbench.engine.resources import Pool
+from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
 from freqbench.job.grid import Unit
-from freqbench.metrics import Scores
+from freqbench.job.schema import Resources
 from freqbench.results import Store
 
+MACHINES, WORKERS = 8, 16
+HALF_A_CARD = {"threads": 1, "gpus_per_worker": 0.5}
+STEP_S, LOAD_S = 0.3, 0.6
 NUM_UNITS = 20000
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1500)]
 
 
 class InstantWorker(RemoteWorker):
     """Answers with rows of the right shape at once: what is left is driver, writer and store."""
 
     def run(self, unit: Unit, prefetch: Any = None) -> tuple[Outcome, Masks | None]:
-        return self.answer(unit, self._case(unit.cell.dataset, unit.ref, None))
-
-    def answer(self, unit: Unit, case: Case | None) -> tuple[Outcome, Masks | None]:
-        classes = [{"dsc": 0.5}] * unit.cell.dataset.num_classes
-        scores = [(PredictionScores(record={"dsc": 0.5}, classes=classes),)] * len(unit.targets)
-        measured = {"run_id": self.spec.run_id, "finished_at": datetime.now(UTC)}
-        own = [{"voxel_success": 0.0, "score_seconds": 0.0}] * len(unit.targets)
-        return rows.scored(unit, case, Scores(values={}, reasons={}), scores, own, ("dsc",), measured), None
+        self._case(unit.cell.dataset, unit.ref, None)
+        return answer(unit, self.spec.run_id), None
 
 
-class Clock(Collector):
-    """Times a run from its second unit on: with the first a worker imports and loads what it needs."""
+class SleepingWorker(InstantWorker):
+    """Takes the time that is known for a model and for a unit; begins when all workers are ready."""
+
+    def ready(self) -> tuple[str, str]:
+        node, name = super().ready()
+        folder = Path(self.spec.run_id)
+        (folder / f"ready-{time.time_ns()}-{id(self)}").touch()
+        while len(list(folder.glob("ready-*"))) < WORKERS:
+            time.sleep(0.05)
+        return node, name
+
+    def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
+        with self._timed():
+            self._models.get(unit.cell.source.model_id, self._slow_model)
+        time.sleep(STEP_S * steps_of(unit))
+        return answer(unit, self.spec.run_id), None
+
+    def _slow_model(self) -> Any:
+        time.sleep(LOAD_S)
+        (Path(self.spec.run_id) / f"load-{time.time_ns()}-{id(self)}").touch()
+        return torch.nn.Identity()
+
+    run = RemoteWorker.run
+
+
+class Timed(Collector):
+    """When units began and when the last one came through."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,51 +77,79 @@ class Clock(Collector):
         self.began.append(time.monotonic())
 
     def take(self, outcome: Outcome) -> None:
+        super().take(outcome)
         self.ended = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began[1]
 
-
-def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = small(
-        attacks=[{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}],
-        metrics=["dsc"],
-        resources={"workers": 2, "threads": 1},
-    )
-    began: list[float] = []
-    memory: list[int] = []
-    real = runner._Run.begin
+@pytest.mark.parametrize("where", ["own", "eight machines"])
+def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """From the second quarter on: before, workers import what they need."""
+    attacks = [{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}]
+    resources = {"workers": 2, "threads": 1} if where == "own" else HALF_A_CARD
+    quarters: list[tuple[float, float, int]] = []
+    process, real = psutil.Process(), runner._Run.begin
+    began = 0
 
     def begin(run: Any, unit: Unit) -> None:
-        began.append(time.monotonic())
-        if len(began) % (NUM_UNITS // 4) == 0:
-            memory.append(psutil.Process().memory_info().rss >> 20)
+        nonlocal began
+        began += 1
+        if began % (NUM_UNITS // 4) == 0:
+            memory = process.memory_info().rss >> 20
+            quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), memory))
         real(run, unit)
 
     monkeypatch.setattr(runner._Run, "begin", begin)
     monkeypatch.setattr(ray_engine, "RemoteWorker", InstantWorker)
-    with findable_tests():
-        summary = execute(content, tmp_path, engine="ray")
-    seconds = began[-1] - began[0]
+    with ExitStack() as stack:
+        if where == "own":
+            stack.enter_context(findable_tests())
+        else:
+            monkeypatch.setenv("RAY_ADDRESS", stack.enter_context(machines(MACHINES, cpus=2, gpus=1)).address)
+        summary = execute(small(attacks=attacks, metrics=["dsc"], resources=resources), tmp_path, engine="ray")
     assert summary.num_new == len(Store(str(tmp_path)).covered()) == NUM_UNITS
-    print(f"\n{NUM_UNITS / seconds:.0f} units/s through driver, writer and store (wanted: 500)")
-    print(f"RSS of the driver at each quarter: {', '.join(map(str, memory))} MiB (wanted: 1024, flat)")
+    seconds, cores = (quarters[-1][i] - quarters[0][i] for i in (0, 1))
+    units = 0.75 * NUM_UNITS
+    print(f"\n{where}: {units / seconds:.0f} units/s through driver, writer and store (wanted: 500)")
+    print(f"CPU of the driver: {1000 * cores / units:.2f} ms a unit")
+    print(f"RSS at each quarter: {', '.join(str(memory) for *_, memory in quarters)} MiB (wanted: 1024, flat)")
+
+
+def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "RemoteWorker", SleepingWorker)
+    units, listener = grid(), Timed()
+    spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
+    with machines(MACHINES, cpus=2, gpus=1) as cluster, ray_cluster.existing(cluster.address):
+        pool = share(Resources(**HALF_A_CARD), list(ray_cluster.machines().values()), len(units), 0)
+        assert pool.workers == WORKERS
+        ray_engine.run(units, spec, pool, listener)
+    bound = lower_bound([STEP_S * steps_of(unit) for unit in units], WORKERS, LOAD_S)
+    makespan = listener.ended - listener.began[0]
+    clocks = {name: sum(row[f"{name}_seconds"] for row in listener.workers) for name in ("load", "device", "idle")}
+    loads, device = len(list(tmp_path.glob("load-*"))), clocks["device"] / sum(clocks.values())
+    print(f"\nmakespan {makespan:.1f} s, bound {bound:.1f} s: {makespan / bound - 1:.1%} above (wanted: 3 %)")
+    print(f"{loads} model loads by {WORKERS} workers; device share {device:.1%} (wanted: 95 %)")
+    assert len(listener.outcomes) == len(units)
+    assert {row["units"] > 0 for row in listener.workers} == {True}
+    assert makespan <= 1.03 * bound
+    assert loads <= 2 * WORKERS
+    assert device >= 0.95
 
 
 def test_ray_beside_the_serial_engine() -> None:
-    """One worker, one thread: the same units by both, in turns."""
+    """One worker, one thread: the same units by both, in turns; the first of each loads what it needs."""
     attacks = [{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]
     units = list(expanded(small(attacks=attacks))[1].units())
     spec = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1)
     before, ratios = torch.get_num_threads(), []
     with ray_session(2):
         for _ in range(3):
-            by_ray, by_serial = Clock(), Clock()
+            by_ray, by_serial = Timed(), Timed()
             ray_engine.run(units, spec, Pool(workers=1, threads=1, gpus=0), by_ray)
             serial.run(units, spec, by_serial)
-            ratios.append(by_ray.seconds / by_serial.seconds)
+            seconds = [each.ended - each.began[1] for each in (by_ray, by_serial)]
+            ratios.append(seconds[0] / seconds[1])
     torch.set_num_threads(before)
     print(f"\nRay beside serial, {len(units)} units: {', '.join(f'{r:.3f}' for r in ratios)} (wanted: 1.02)")
 

@@ -1,15 +1,12 @@
 """What 100,000 units cost beside the attacks: `pytest -m benchmark -s tests/benchmarks/test_scale.py`.
 
 10,000 cells x 10 cases of one tiny network. The store is filled through its own writer with the rows that a worker
-would make; `plan`, `run` and `status` are whole commands, imports included. For the run that does everything, only the
-worker is replaced: by one that answers at once.
+would make; `plan`, `run` and `status` are whole commands, imports included.
 """
 
 import os
-import sys
 import time
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +25,6 @@ from freqbench.results import Store
 
 CASES = 10
 UNITS = 100_000
-MIB = 2**20
 
 GRIDS: dict[str, dict[str, Any]] = {
     "10,000 budgets": {"attacks": [{"name": "gn", "std": [i / 20_000 for i in range(1, 10_001)]}]},
@@ -132,50 +128,3 @@ def test_commands_on_an_empty_and_on_a_full_store(
     assert resumed.said.splitlines()[-1].startswith("0 records in ")
     assert f", {UNITS} were there before" in resumed.said.splitlines()[-1]
     assert f"full: {UNITS} of {UNITS} records" in status.said
-
-
-def test_a_run_whose_worker_answers_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name = "10,000 budgets"
-    run = Measured(tmp_path, __file__, write(tmp_path, content(name)))
-    ticks = [line.split()[1:] for line in run.said.splitlines() if line.startswith("tick ")]
-    memory = [int(tick[1]) for tick in ticks]
-    spent = [float(tick[0]) for tick in ticks]
-    rates = [10_000 / (after - before) for before, after in pairwise(spent)]
-    figures = [
-        ("units a second", "500", f"{rates[0]:.0f} at first, {rates[-1]:.0f} at the end"),
-        ("memory while it runs", "1024 MiB, flat", f"{memory[1]} MiB after 10,000 units, {memory[-1]} after 90,000"),
-        ("the whole command", "1024 MiB", str(run)),
-    ]
-    show(name, figures, capsys)
-    store = Store(str(tmp_path / "out"))
-    assert len(store.covered()) == UNITS
-    assert len(store.class_records()) == 6 * UNITS
-
-
-def run_at_once(path: str) -> None:
-    """Run a job with a worker that answers at once; says seconds and memory every 10,000 units."""
-    from freqbench.cli import main
-    from freqbench.engine.worker import Worker
-
-    done = 0
-
-    def run(self: Worker, unit: Unit, prefetch: object = None) -> tuple[Outcome, None]:
-        nonlocal done
-        if done % 10_000 == 0:
-            print("tick", time.perf_counter(), resident() // MIB)
-        done += 1
-        return answer(unit, self.spec.run_id), None
-
-    Worker.run = run  # type: ignore[method-assign]
-    sys.argv = ["bench.py", "run", path, "--out", "out"]
-    main()
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")
-
-
-if __name__ == "__main__":
-    run_at_once(sys.argv[1])

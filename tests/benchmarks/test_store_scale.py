@@ -1,17 +1,21 @@
-"""What a store of 1,000,000 records costs: `pytest -m benchmark -s tests/benchmarks/test_store_scale.py`.
+"""What a store of 1,000,000 records costs, and reports: `pytest -m benchmark -s tests/benchmarks/test_store_scale.py`.
 
-Each record has six classes, and every column of both tables a value, most of them random: wider than real ones, and
-harder to compress. They are made as Arrow tables and committed as a run commits them, in files of 5,000 records, to a
-folder and to S3 over HTTP on loopback. What reads and merges them are processes of their own, whose memory is theirs.
+Two datasets x 5 sources x 5 targets x 50 attack settings x 10 seeds x 40 cases of 20 patients. Every column of both
+tables has a value, most of them random: wider than real ones, and harder to compress. They are made as Arrow tables and
+committed as a run commits them, in files of 5,000 records, to a folder and to S3 over HTTP on loopback. What reads,
+merges and reports them are processes of their own, whose memory is theirs.
 
 What S3 takes here is a test server's time, in one Python process on the same cores: an upper bound.
 """
 
+import itertools
+import json
 import os
 import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,156 +28,187 @@ from s3_server import BUCKET, S3
 
 from freqbench.results import CLASS_RECORDS, RECORDS, Store
 from freqbench.results.schema import COMMIT
+from freqbench.results.status import of_store
 from freqbench.results.writer import MAX_RECORDS, commit
 
+DATASETS = ("synapse", "acdc")
+MODELS = ("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp")
+SEEDS, CASES = 10, 40
 RECORDS_TOTAL = 1_000_000
-CASES = 100
-CLASSES = 6
 RUN_ID = "20260101-000000-abcdef"
 START_US = 1_767_225_600_000_000
 METRICS = "dsc,hd95,ssim,psnr,lpips"
 MOST_ABOVE_MIB = 1024
+REPORT_S, REPORT_MIB = 15, 2048
+TABLES = ("vafa_table5", "sa2_synapse", "transfer", "organs", "budget", "cost", "leaderboard")
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
 
-def tables(first: int, count: int, run_id: str, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
-    """`count` records of a grid from its `first` on, cell by cell, and their classes."""
-    cells, cases = np.divmod(np.arange(first, first + count), CASES)
-    params = '{{"eps": {}, "random_start": true, "step_size": 0.01, "steps": 20, "targeted": false}}'
-    known = {
-        "cell_id": pa.array([f"{cell * 2654435761 % 2**64:016x}" for cell in cells.tolist()]),
-        "case_key": pa.array([f"{case * 40503 % 2**64:016x}" for case in cases.tolist()]),
-        "case_id": pa.array([f"case{case:04d}" for case in cases.tolist()]),
-        "params": pa.array([params.format(cell / 20000) for cell in cells.tolist()]),
-        "finished_at": pa.array(START_US + 1000 * np.arange(first, first + count)).cast(pa.timestamp("us", tz="UTC")),
-        "run_id": pa.array([run_id] * count),
-        "status": pa.array(["ok"] * count),
-        "metrics": pa.array([METRICS] * count),
-        "error": pa.nulls(count, pa.string()),
-        "null_reasons": pa.nulls(count, pa.string()),
+def settings() -> list[dict[str, Any]]:
+    """Fifty attacks with parameters: ten budgets of five attacks."""
+    kinds: dict[str, tuple[str, str, Callable[[int], float], dict[str, Any]]] = {
+        "fgsm": ("linf", "eps", lambda number: number / 255, {}),
+        "pgd": ("linf", "eps", lambda number: number / 255, {"steps": 20, "step_size": 0.01}),
+        "bim": ("linf", "eps", lambda number: number / 255, {"steps": 20, "step_size": 0.01}),
+        "vafa": ("dct-quantization", "q_max", lambda number: 10.0 * number, {"q_min": 5.0, "steps": 20, "block": 32}),
+        "sa2": ("dct-scaling", "rho", lambda number: number / 10, {"steps": 10, "step_size": 0.1, "block": 16}),
     }
-    known["target_model_id"] = known["source_model_id"] = pa.array(["feedfacefeedface"] * count)
-    records = table(RECORDS, count, known, rng)
-    of_record = pa.array(np.repeat(np.arange(count), CLASSES))
+    return [
+        {
+            "attack": attack,
+            "threat_model": threat,
+            "budget_name": name,
+            "budget": budget(number),
+            "variant": "paper" if threat == "linf" else "released",
+            "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True),
+        }
+        for number in range(1, 11)
+        for attack, (threat, name, budget, params) in kinds.items()
+    ]
+
+
+def cells() -> list[dict[str, Any]]:
+    """What the records of a cell share, with the target."""
+    rows = []
+    axes = itertools.product(DATASETS, MODELS, MODELS, settings(), range(SEEDS))
+    for number, (dataset, source, target, setting, seed) in enumerate(axes):
+        models = {"source_model": source, "source_model_id": f"{source:0>16}"[:16]}
+        models |= {"target_model": target, "target_model_id": f"{target:0>16}"[:16]}
+        texts = {"cell_id": f"{number * 2654435761 % 2**64:016x}", "dataset": dataset, "seed": seed}
+        rows.append({**models, **texts, **setting})
+    return rows
+
+
+def tables(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> tuple[pa.Table, pa.Table]:
+    """The records of some cells, of which `first` come before, and their classes."""
+    rng, count = np.random.default_rng(first), len(some) * CASES
+    cases = np.tile(np.arange(CASES), len(some)).tolist()
+    known: dict[str, Any] = {name: pa.array([cell[name] for cell in some for _ in range(CASES)]) for name in some[0]}
+    known |= {
+        "case_id": pa.array([f"case{case:04d}" for case in cases]),
+        "case_key": pa.array([f"{case * 40503:016x}" for case in cases]),
+        "patient_id": pa.array([f"patient{case // 2:04d}" for case in cases]),
+        "finished_at": pa.array(START_US + 1000 * np.arange(first, first + count)).cast(pa.timestamp("us", tz="UTC")),
+    }
+    same = {"run_id": run_id, "status": "ok", "metrics": METRICS, "precision": "fp32", "window_batch": 4, "threads": 8}
+    known |= {name: pa.array([value] * count) for name, value in same.items()}
+    known |= {name: pa.nulls(count, pa.string()) for name in ("error", "null_reasons")}
+    of_record = pa.array(np.repeat(np.arange(count), classes))
     of_class = {name: known[name].take(of_record) for name in COMMIT}
-    of_class["class_index"] = pa.array(np.tile(np.arange(CLASSES), count))
-    of_class["class_name"] = pa.array([f"organ {number}" for number in range(CLASSES)] * count)
-    return records, table(CLASS_RECORDS, count * CLASSES, of_class, rng)
-
-
-def job() -> dict[str, Any]:
-    """A job whose grid is all that `tables` makes."""
-    cases = {"made-up": [f"{case * 40503 % 2**64:016x}" for case in range(CASES)]}
-    ids = [f"{cell * 2654435761 % 2**64:016x}" for cell in range(RECORDS_TOTAL // CASES)]
-    cells = [{"cell_id": cell_id, "dataset": "made-up", "targets": ["feedfacefeedface"]} for cell_id in ids]
-    return {"spec": {}, "index": {"cells": cells, "cases": cases}}
+    of_class["class_index"] = pa.array(np.tile(np.arange(classes), count))
+    of_class["class_name"] = pa.array([f"organ {number}" for number in range(classes)] * count)
+    return table(RECORDS, count, known, rng), table(CLASS_RECORDS, count * classes, of_class, rng)
 
 
 # What the processes do. Each prints `seconds` of its own work, imports left out.
 
 
-def fill(root: str) -> None:
-    rng, seconds = np.random.default_rng(0), 0.0
-    for number, first in enumerate(range(0, RECORDS_TOTAL, MAX_RECORDS)):
-        records, classes = tables(first, MAX_RECORDS, RUN_ID, rng)
+def fill(root: str, classes: int = 6) -> float:
+    grid, seconds, per_file = cells(), 0.0, MAX_RECORDS // CASES
+    for number, first in enumerate(range(0, len(grid), per_file)):
+        made = tables(CASES * first, grid[first : first + per_file], RUN_ID, classes)
         started = time.perf_counter()
-        commit(root, f"{RUN_ID}-{number:06d}.parquet", records, classes)
+        commit(root, f"{RUN_ID}-{number:06d}.parquet", *made)
         seconds += time.perf_counter() - started
-    Store(root).write_job(job())
-    print("seconds", seconds)
+    keys = [f"{case * 40503:016x}" for case in range(CASES)]
+    index = [{"cell_id": c["cell_id"], "dataset": c["dataset"], "targets": [c["target_model_id"]]} for c in grid]
+    Store(root).write_job({"spec": {}, "index": {"cells": index, "cases": dict.fromkeys(DATASETS, keys)}})
+    return seconds
 
 
-def idle(root: str) -> None:
-    Store(root).run_ids()
-    print("seconds", 0.0)
-
-
-def covered(root: str) -> None:
+def timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
-    keys = Store(root).covered()
-    print("seconds", time.perf_counter() - started)
+    work()
+    return time.perf_counter() - started
+
+
+def idle(root: str) -> float:
+    Store(root).run_ids()
+    return 0.0
+
+
+def covered(root: str) -> float:
+    keys: dict[Any, Any] = {}
+    seconds = timed(lambda: keys.update(Store(root).covered()))
     assert len(keys) == RECORDS_TOTAL
     assert set(keys.values()) == {frozenset(METRICS.split(","))}
+    return seconds
 
 
-def status(root: str) -> None:
-    from freqbench.results.status import of_store
-
-    started = time.perf_counter()
-    progress, *_ = of_store(root)
-    print("seconds", time.perf_counter() - started)
-    assert str(progress.title).endswith(f": {RECORDS_TOTAL} of {RECORDS_TOTAL} records")
+def status(root: str) -> float:
+    shown: list[Any] = []
+    seconds = timed(lambda: shown.extend(of_store(root)))
+    assert str(shown[0].title).endswith(f": {RECORDS_TOTAL} of {RECORDS_TOTAL} records")
+    return seconds
 
 
-def compact(root: str) -> None:
-    started = time.perf_counter()
-    Store(root).compact()
-    print("seconds", time.perf_counter() - started)
+def compact(root: str) -> float:
+    return timed(Store(root).compact)
 
 
-def ten_more(root: str) -> None:
-    """Two runs of ten rows each end: their rows are merged, and nothing else."""
+def few_more(root: str) -> float:
+    """Two runs of few rows end: their rows are merged, and nothing else."""
     for number in range(2):
-        run_id = f"more{number}"
-        rows = tables(RECORDS_TOTAL - 10, 10, run_id, np.random.default_rng(number))
-        commit(root, f"{run_id}-000000.parquet", *rows)
-    compact(root)
+        rows = tables(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6)
+        commit(root, f"more{number}-000000.parquet", *rows)
+    return compact(root)
 
 
-WORKS = {work.__name__: work for work in (fill, idle, covered, status, compact, ten_more)}
-
-
-class Table:
-    """What was measured, a line a process; the memory above that of a process that only imports and connects."""
-
-    def __init__(self, folder: Path, root: str) -> None:
-        self._folder, self._root = folder, root
-        self._idle = Measured(folder, __file__, "idle", root).mib
-        self.lines = [f"{'':<30} | seconds | rows/s  | core s, imports too | MiB above an idle process ({self._idle})"]
-
-    def add(self, name: str, work: str) -> float:
-        """Carry it out in a process of its own; returns its seconds."""
-        measured = Measured(self._folder, __file__, work, self._root)
-        found = re.search(r"seconds (\S+)", measured.said)
-        assert found, measured.said
-        seconds, above = float(found[1]), measured.mib - self._idle
-        rate, core = RECORDS_TOTAL / seconds, measured.core_seconds
-        self.lines.append(f"{name:<30} | {seconds:7.1f} | {rate:7.0f} | {core:19.1f} | {above}")
-        assert above < MOST_ABOVE_MIB, self.lines[-1]
-        return seconds
+WORKS = {work.__name__: work for work in (fill, idle, covered, status, compact, few_more)}
 
 
 @pytest.mark.parametrize("where", ["folder", "S3"])
 def test_a_million_records(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Memory is what a process takes beyond one that only imports and connects."""
     (tmp_path / "s3").mkdir()
     server = S3(tmp_path / "s3") if where == "S3" else None
     root = f"s3://{BUCKET}/scale" if server else str(tmp_path / "out")
+    lines, seconds = [f"{'':<30} | seconds | rows/s  | core s, imports too | MiB above an idle process"], {}
     if server:
         server.start()
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
     try:
-        measured = Table(tmp_path, root)
-        measured.add("write, files of 5,000", "fill")
-        resume = measured.add("keys, 200 files", "covered")
-        measured.add("status, 200 files", "status")
-        measured.add("compact", "compact")
-        measured.add("keys, compacted", "covered")
-        measured.add("status, compacted", "status")
-        ended = measured.add("compact after ten new rows", "ten_more")
+        base = Measured(tmp_path, __file__, "idle", root).mib
+        for work in ("fill", "covered", "status", "compact", "covered", "status", "few_more"):
+            measured = Measured(tmp_path, __file__, work, root)
+            (spent,) = re.findall(r"seconds (\S+)", measured.said)
+            seconds[work], above = float(spent), measured.mib - base
+            rate = RECORDS_TOTAL / seconds[work]
+            lines.append(f"{work:<30} | {seconds[work]:7.1f} | {rate:7.0f} | {measured.core_seconds:19.1f} | {above}")
+            assert above < MOST_ABOVE_MIB, lines[-1]
     finally:
         if server:
             server.kill()
         shutil.rmtree(tmp_path / ("s3" if server else "out"), ignore_errors=True)
     with capsys.disabled():
-        print(f"\n{RECORDS_TOTAL} records x {CLASSES} classes, {where}; 1-minute load {os.getloadavg()[0]:.1f}")
-        print("\n".join(measured.lines))
-    assert resume < 60
-    assert ended < 60
+        print(f"\n{RECORDS_TOTAL} records x 6 classes, {where}; 1-minute load {os.getloadavg()[0]:.1f}")
+        print("\n".join(lines))
+    assert seconds["covered"] < 60
+    assert seconds["few_more"] < 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with three classes, compacted."""
+    root = str(tmp_path_factory.mktemp("scale") / "out")
+    fill(root, classes=3)
+    Store(root).compact()
+    return root
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_a_million_records(name: str, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each a command of its own, its start included."""
+    measured = Measured(Path(store).parent, "-m", "freqbench", "report", store, "--table", name, "--format", "md")
+    with capsys.disabled():
+        print(f"\nreport --table {name}: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")
+    assert measured.seconds < REPORT_S
+    assert measured.mib < REPORT_MIB
 
 
 if __name__ == "__main__":
-    WORKS[sys.argv[1]](sys.argv[2])
+    print("seconds", WORKS[sys.argv[1]](sys.argv[2]))

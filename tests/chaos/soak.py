@@ -15,7 +15,6 @@ import random
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,14 +46,6 @@ GRID = job(
     attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 240))}, {"name": "gn", "std": [0.01, 0.02, 0.03]}],
     resources={"workers": "auto", "threads": 1, "gpus_per_worker": 1},
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kill:
-    """What was killed, and when (Unix seconds)."""
-
-    what: str
-    at: float
 
 
 class Cluster:
@@ -144,7 +135,7 @@ class Soak:
         os.environ.update(self.s3.environment)
         self.cluster = Cluster(folder, environment)
         self.supervisor = Supervisor(folder=folder, cluster=self.cluster)
-        self.kills: list[Kill] = []
+        self.kills = Counter[str]()
         self.seen: set[Any] = set()
         self.lost: set[Any] = set()
 
@@ -161,27 +152,14 @@ class Soak:
 
     def kill_something(self) -> None:
         (what,) = self._rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))
-        at = time.time()
-        if {"worker": self._worker, "driver": self._driver, "node": self._node, "head": self._head}.get(
-            what, self._s3_server
-        )():
-            self.kills.append(Kill(what=what, at=at))
+        kill = {"worker": self._worker, "driver": self._driver, "node": self._node, "head": self._head}
+        self.kills[what] += kill.get(what, self._s3_server)()
 
     def compare(self) -> None:
         """No key that was once there may be gone."""
         keys = set(Store(OUT).covered())
         self.lost |= self.seen - keys
         self.seen |= keys
-
-    def commits(self) -> list[float]:
-        """When files of records reached the server (Unix seconds)."""
-        found = []
-        for path in sorted((self._folder / "s3").glob("*.request")):
-            with path.open("rb") as file:
-                head = json.loads(file.readline())
-            if head["REQUEST_METHOD"] == "PUT" and "/records/" in head["PATH_INFO"]:
-                found.append(path.stat().st_mtime)
-        return found
 
     def _worker(self) -> bool:
         return self._kill_one(lambda command: command.startswith("ray::RemoteWorker"))
@@ -247,9 +225,8 @@ def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
         execute(GRID, folder / "serial")
         found, expected = rows(OUT), rows(folder / "serial")
         store = Store(OUT)
-        commits = chaos.commits()
         return {
-            "killed": dict(Counter(kill.what for kill in chaos.kills)),
+            "killed": dict(chaos.kills),
             "seconds of kills": round(calm - started),
             "seconds to the end after": round(ended - calm),
             "submissions and their exit codes": chaos.supervisor.codes,
@@ -262,21 +239,7 @@ def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
             "rows twice": len(store.records(("cell_id",))) - len(found),
             "rows that differ": sum(found[key] != expected[key] for key in found.keys() & expected.keys()),
             "class rows differ": class_rows(OUT) != class_rows(folder / "serial"),
-            "recovery, seconds to the next commit": recovery(chaos.kills, commits),
         }
-
-
-def recovery(kills: list[Kill], commits: list[float]) -> dict[str, dict[str, float]]:
-    """Of each kind, the seconds from a kill to the next file of records: median and longest."""
-    waited: dict[str, list[float]] = {}
-    for kill in kills:
-        after = [at for at in commits if at > kill.at]
-        if after:
-            waited.setdefault(kill.what, []).append(min(after) - kill.at)
-    return {
-        what: {"median": round(statistics.median(values), 1), "longest": round(max(values), 1)}
-        for what, values in waited.items()
-    }
 
 
 def is_sound(found: dict[str, Any]) -> bool:

@@ -1,12 +1,18 @@
-"""Cases made of a volume, for tests that read no file."""
+"""Cases made of a volume, for tests that read no file, and units that the serial engine carries out."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from tiny import Collector, expanded
 from torch import Tensor
 
 from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.engine import serial
+from freqbench.engine.rows import Outcome
+from freqbench.engine.worker import WorkerSpec
+from freqbench.job.grid import Unit
 
 
 def volume(shape: Shape, channels: int = 1, seed: int = 0) -> Tensor:
@@ -28,3 +34,20 @@ def case_of(image: Tensor, label: Tensor, fingerprint: str = "case", **changes: 
             **changes,
         }
     )
+
+
+def units_of(content: Mapping[str, Any]) -> list[Unit]:
+    return list(expanded(content)[1].units())
+
+
+def run_serially(units: Sequence[Unit], **spec: Any) -> list[Outcome]:
+    """What the serial engine makes of units; `spec` is more of the WorkerSpec."""
+    listener, usual = Collector(), {"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True}
+    serial.run(units, WorkerSpec(**usual | spec), listener)
+    return listener.outcomes
+
+
+def run_all(content: Mapping[str, Any], **spec: Any) -> list[Outcome]:
+    """What it makes of a whole job."""
+    job, grid = expanded(content)
+    return run_serially(list(grid.units()), metrics=job.metrics, **spec)

@@ -62,37 +62,21 @@ class Faulty(PGD):
         return super().perturb(task)
 
 
-class Deadly(tuple[float, float, float]):
-    """A spacing that kills the process it is sent to, the first time."""
+class Spacing(tuple[float, float, float]):
+    """A spacing that kills the process it is sent to, or cannot be read there, the first time."""
 
     place: str
+    fault: str
 
     def __reduce__(self) -> tuple[object, ...]:
-        return revive, (tuple(self), self.place)
+        return _arrived, (tuple(self), self.place, self.fault)
 
 
-def revive(values: tuple[float, float, float], place: str) -> tuple[float, float, float]:
+def _arrived(values: tuple[float, float, float], place: str, fault: str) -> tuple[float, float, float]:
     if happens(place, 1):
+        if fault == "unreadable":
+            raise AttributeError("partially initialized module")
         die()
-    return values
-
-
-def deadly(values: tuple[float, float, float], place: str, kind: type[Deadly] = Deadly) -> Deadly:
-    spacing = kind(values)
-    spacing.place = place
-    return spacing
-
-
-class Unreadable(Deadly):
-    """A spacing that cannot be read where it is sent to, the first time."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return read, (tuple(self), self.place)
-
-
-def read(values: tuple[float, float, float], place: str) -> tuple[float, float, float]:
-    if happens(place, 1):
-        raise AttributeError("partially initialized module")
     return values
 
 
@@ -108,8 +92,8 @@ class FaultyPhantom(Phantom):
         if self.fault == "load" and happens(self.place, 1):
             die()
         case = super().load(ref, space)
-        if self.fault == "score":
-            object.__setattr__(case, "spacing", deadly(case.spacing, self.place))
-        if self.fault == "unreadable":
-            object.__setattr__(case, "spacing", deadly(case.spacing, self.place, Unreadable))
+        if self.fault in ("score", "unreadable"):
+            spacing = Spacing(case.spacing)
+            spacing.place, spacing.fault = self.place, self.fault
+            object.__setattr__(case, "spacing", spacing)
         return case

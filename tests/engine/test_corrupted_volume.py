@@ -5,30 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import Collector, expanded, results, small
+from engine.cases import run_serially, units_of
+from tiny import expanded, results, small
 
 from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.identity import window_generator
-from freqbench.engine import serial
 from freqbench.engine.evaluate import attack_case
-from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 ENTRY = {"name": "corruption", "kind": [*KINDS], "severity": 3}
-every_kind = pytest.mark.parametrize("kind", ["motion", "blur"])  # one that draws, one that does not
 
 
 def units(**changes: object) -> list[Unit]:
-    return list(expanded(small(attacks=[ENTRY], **changes))[1].units())
+    return units_of(small(attacks=[ENTRY], **changes))
 
 
-def rows_of(window_batch: int) -> object:
-    listener = Collector()
-    spec = WorkerSpec(run_id="r", metrics=("dsc", "ssim"), threads=1, window_batch=window_batch)
-    serial.run(units(), spec, listener)
-    return results(listener.outcomes)
+every_kind = pytest.mark.parametrize("kind", ["motion", "blur"])  # one that draws, one that does not
 
 
 @every_kind
@@ -60,7 +54,8 @@ def test_windows_of_another_size_and_another_model_see_the_same_volume(kind: str
 
 
 def test_rows_are_the_same_whatever_goes_through_at_once() -> None:
-    assert rows_of(1) == rows_of(3)
+    one, three = (results(run_serially(units(), metrics=("dsc", "ssim"), window_batch=batch)) for batch in (1, 3))
+    assert one == three
 
 
 def test_kinds_and_severities_multiply_and_seeds_only_those_that_draw() -> None:

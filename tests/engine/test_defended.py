@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import ARGS, NUM_WINDOWS, ROI, Collector, class_rows, execute, expanded, results, rows, small
+from engine.cases import run_serially, units_of
+from tiny import ARGS, ROI, class_rows, execute, results, rows, small
 
 from freqbench.engine import serial
 from freqbench.engine.rows import Outcome
-from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.005, "samples": 32, "selection_samples": 4, "tau": 0.6}
 DEFENCES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "bits": {"defence": {"name": "bit_depth", "bits": 2}},
     "naive": {"defence": {"name": "bit_depth", "bits": 2}, "adaptive": False},
     "resized": {"defence": {"name": "random_resize_pad", "smallest": 0.6, "eot": 2}},
     "smoothed": {"defence": SMOOTHING | {"eot": 3}},
@@ -28,55 +27,56 @@ WHOLE = PGD | {"scope": "volume"}
 def content(*attacks: dict[str, Any], names: Sequence[str] = tuple(DEFENCES)) -> dict[str, Any]:
     plain = {"arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
     models = [{"name": name, **plain, **DEFENCES[name]} for name in names]
-    return small(models=models, attacks=list(attacks), metrics=["dsc"])
-
-
-def outcomes(units: Sequence[Unit], window_batch: int) -> list[Outcome]:
-    listener = Collector()
-    serial.run(units, WorkerSpec(run_id="r", metrics=("dsc",), threads=1, window_batch=window_batch), listener)
-    return listener.outcomes
+    phantom = {"name": "phantom", "shape": [20, 16, 16], "cases": 1}
+    return small(models=models, attacks=list(attacks), metrics=["dsc"], datasets=[phantom])
 
 
 @pytest.fixture(scope="module")
 def units() -> list[Unit]:
-    return list(expanded(content(PGD, WHOLE))[1].units())
+    return units_of(content(PGD, WHOLE))
 
 
 @pytest.fixture(scope="module")
 def first(units: list[Unit]) -> list[Outcome]:
-    found = outcomes(units, 1)
+    found = run_serially(units, window_batch=1)
     assert not any(outcome.failed for outcome in found)
     return found
 
 
 def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome]) -> None:
-    assert results(outcomes(units[::-1], 1)) == results(first)
+    """Of the attack by windows: that of whole volumes draws alike."""
+    own = [unit for unit in units if unit.cell.attack.scope == "window"]
+    expected, found = (results(each)[0] for each in (first, run_serially(own[::-1], window_batch=1)))
+    assert found == {key: expected[key] for key in found}
+    assert len(found) == len(DEFENCES) ** 2
 
 
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
     """To rounding: draws of another batch would change scores in the first digits."""
-    again = {(row["cell_id"], row["target_model_id"]): row for out in outcomes(units, 2) for row in out.records}
+    again = {
+        (row["cell_id"], row["target_model_id"]): row
+        for out in run_serially(units, window_batch=2)
+        for row in out.records
+    }
     for row in (row for outcome in first for row in outcome.records):
         other = again[row["cell_id"], row["target_model_id"]]
         for column in ("dsc", "dsc_clean", "l2", "linf", "certified_share", "certified_dice"):
             assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
 
 
-def test_passes_of_a_row_are_those_of_the_network(first: list[Outcome]) -> None:
-    counted = {
+def test_rows_have_the_passes_of_the_network_the_defences_and_certificates_of_smoothed_targets(
+    first: list[Outcome],
+) -> None:
+    records = [row for outcome in first for row in outcome.records]
+    passes = {
         (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])
-        for outcome in first
-        for row in outcome.records
+        for row in records
     }
-    steps = NUM_WINDOWS * 2
-    for name, draws in {"plain": 1, "bits": 1, "naive": 1, "resized": 2, "smoothed": 3}.items():
-        assert counted[name, "window"] == (steps * draws, steps * draws)
-    overlapping = counted["plain", "volume"]
-    assert counted["smoothed", "volume"] == tuple(3 * number for number in overlapping)
-
-
-def test_certificates_stand_in_the_rows_of_smoothed_targets_alone(first: list[Outcome]) -> None:
-    for row in (row for outcome in first for row in outcome.records):
+    steps = 2 * 2  # windows, steps
+    for name, draws in {"plain": 1, "naive": 1, "resized": 2, "smoothed": 3}.items():
+        assert passes[name, "window"] == (steps * draws, steps * draws)
+    assert passes["smoothed", "volume"] == tuple(3 * number for number in passes["plain", "volume"])
+    for row in records:
         is_smoothed = row["target_model"] == "smoothed"
         for column in ("certified_share", "certified_dice", "certified_dice_bound"):
             assert (row[column] is not None) == (row[f"{column}_clean"] is not None) == is_smoothed
@@ -84,10 +84,6 @@ def test_certificates_stand_in_the_rows_of_smoothed_targets_alone(first: list[Ou
             assert row["certified_radius"] == pytest.approx(0.005 * 0.2533471031357997)
             assert 0 < row["certified_share"] <= 1
             assert row["certified_dice_bound"] <= row["certified_dice"] + 1e-12
-
-
-def test_rows_name_the_defences_of_source_and_target(first: list[Outcome]) -> None:
-    records = (row for outcome in first for row in outcome.records)
     row = next(row for row in records if (row["source_model"], row["target_model"]) == ("plain", "naive"))
     assert row["source_defence"] is None
     told = json.loads(row["target_defence"])

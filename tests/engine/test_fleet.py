@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from engine.cases import run_serially, units_of
 from engine.faults import Faulty
 from engine.ray_session import machines, run_by_ray
-from tiny import Collector, expanded, results, small
+from tiny import Collector, results, small
 
 from freqbench.attacks import ATTACKS
-from freqbench.engine import ray_engine, resources, serial
+from freqbench.engine import ray_engine, resources
 from freqbench.engine.ray_cluster import existing
 from freqbench.engine.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
@@ -36,7 +37,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 def slow_units(number: int) -> list[Unit]:
     """Of about four seconds each."""
     attack = {"name": "faulty", "place": "nowhere", "fault": "slow", "eps": [0.001 * i for i in range(1, number + 1)]}
-    return list(expanded(small(attacks=[attack]))[1].units())
+    return units_of(small(attacks=[attack]))
 
 
 class Watcher(Collector):
@@ -64,12 +65,6 @@ def auto(workers: int) -> Callable[[list[Node]], int]:
     return partial(resources.room, Resources(threads=1), Pool(workers=workers, threads=1, gpus=0), 0)  # type: ignore[return-value]
 
 
-def by_serial(units: list[Unit]) -> Any:
-    collector = Collector()
-    serial.run(units, WorkerSpec(run_id="r", metrics=METRICS, threads=1, trust_code=True), collector)
-    return results(collector.outcomes)
-
-
 def test_a_machine_that_is_killed_in_the_middle_of_a_unit_costs_no_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its worker's death is known seconds before its own; a unit that it cost a try would be given up here."""
     monkeypatch.setattr("freqbench.engine.retry.TRIES", 1)
@@ -83,7 +78,7 @@ def test_a_machine_that_is_killed_in_the_middle_of_a_unit_costs_no_try(monkeypat
     assert [text for text in listener.said if text.endswith(": its machine is gone: it is tried again")]
     assert "1 machine gone: 1 workers on 1 from now on" in listener.said
     assert not [outcome for outcome in listener.outcomes if outcome.failed]
-    assert results(listener.outcomes) == by_serial(units)
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.parametrize("workers", ["auto", 2])
@@ -130,7 +125,7 @@ def metrics_of(port: int) -> dict[str, float]:
 
 def test_records_failures_and_device_seconds_stand_in_prometheus(unused_port: int) -> None:
     good, bad = {"name": "fgsm", "eps": [0.01, 0.02, 0.03]}, {"name": "faulty", "place": "no", "fault": "raise"}
-    units = list(expanded(small(attacks=[good, bad]))[1].units())
+    units = units_of(small(attacks=[good, bad]))
     with machines(1, cpus=1, metrics_export_port=unused_port) as cluster, existing(cluster.address):
         listener = run_by_ray(units, METRICS, workers=1)
         device = sum(row["device_seconds"] for row in listener.workers)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import JOB, SHAPE, execute, job, rows, small
+from tiny import execute, job, rows
 
 from freqbench import models
 from freqbench.core import config
@@ -22,6 +22,19 @@ from freqbench.results import Store
 
 L2 = {"metric": "l2_body", "value": 1.5}
 ONE = {**L2, "cases": 1}
+SHAPE = [16, 16, 16]
+PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 2}
+MODELS = job()["models"]
+
+
+def two(**changes: Any) -> dict[str, Any]:
+    """Two models on two cases of one window."""
+    return job(**{"datasets": [PHANTOM], **changes})
+
+
+def small(*attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """One model on one case."""
+    return two(**{"datasets": [{**PHANTOM, "cases": 1}], "models": MODELS[:1], "attacks": list(attacks), **changes})
 
 
 def spec_of(content: dict[str, Any]) -> JobSpec:
@@ -69,7 +82,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
 def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
-    content = small(datasets=[{"name": "phantom", "shape": SHAPE, "cases": 2}], attacks=[{**entry, "match": match}])
+    content = small({**entry, "match": match}, datasets=[PHANTOM])
     grid, (line,) = found(content, tmp_path)
     assert len(grid.cells) == 1
     distance = mean_distance(grid, 0, match["metric"])
@@ -81,26 +94,26 @@ def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str
     assert f" {distance:.4g}, asked {match['value']:g} (mean of 2 cases, " in line
 
 
-def test_each_model_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
-    one = {**JOB["datasets"][0], "loader": "phantom", "cases": 1}
-    datasets = [{**one, "name": name, "split": name} for name in ("test", "train")]
+def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
+    datasets = [
+        {"name": name, "loader": "phantom", "shape": SHAPE, "split": name, "cases": 1} for name in ("test", "train")
+    ]
     attacks = [
         {"name": "gn", "std": 0.1},
         {"name": "bim", "steps": [1, 2], "step_size": "eps/2", "match": [ONE, {**ONE, "value": 3}]},
     ]
-    grid, said = found(job(datasets=datasets, attacks=attacks), tmp_path)
-    assert len(said) == 2 * 2 * 2 * 2
+    grid, said = found(two(datasets=datasets, models=MODELS[:1], attacks=attacks), tmp_path)
     cells = [cell for cell in grid.cells if cell.attack.name == "bim"]
-    assert len(cells) == 16
-    assert {(cell.dataset.name, cell.source.name, cell.attack.steps) for cell in cells} == {
-        (dataset, source, steps) for dataset in ("test", "train") for source in ("a", "b") for steps in (1, 2)
+    assert len(said) == len(cells) == 2 * 2 * 2
+    assert {(cell.dataset.name, cell.attack.steps) for cell in cells} == {
+        (dataset, steps) for dataset in ("test", "train") for steps in (1, 2)
     }
-    assert len({cell.attack.eps for cell in cells}) > 8
-    assert [cell.attack.std for cell in grid.cells if cell.attack.name == "gn"] == [0.1] * 4
+    assert len({cell.attack.eps for cell in cells}) > 4
+    assert [cell.attack.std for cell in grid.cells if cell.attack.name == "gn"] == [0.1] * 2
 
 
 def test_seeds_share_the_budget_of_the_first(tmp_path: Path) -> None:
-    grid, said = found(small(attacks=[{"name": "gn", "match": L2}], seeds=[5, 6]), tmp_path)
+    grid, said = found(small({"name": "gn", "match": L2}, seeds=[5, 6]), tmp_path)
     assert len(said) == 1
     assert [cell.seed for cell in grid.cells] == [5, 6]
     assert len({cell.attack.std for cell in grid.cells}) == 1
@@ -108,22 +121,18 @@ def test_seeds_share_the_budget_of_the_first(tmp_path: Path) -> None:
 
 
 def test_as_many_cases_as_asked_for_or_as_there_are(tmp_path: Path, attacked: list[str]) -> None:
-    five = [{"name": "phantom", "shape": SHAPE, "cases": 5}]
     attacks = [{"name": "gn", "match": match} for match in (L2, ONE, {**L2, "cases": 99})]
-    _, said = found(small(datasets=five, attacks=attacks), tmp_path)
+    _, said = found(small(*attacks, datasets=[{**PHANTOM, "cases": 5}]), tmp_path)
     assert [line.split("mean of ")[1].split(" ")[0] for line in said] == ["3", "1", "5"]
     assert set(attacked) == {f"gn phantom_{number}" for number in range(2000, 2005)}
 
 
-def test_a_second_time_nothing_is_attacked(tmp_path: Path, attacked: list[str]) -> None:
-    content = job(attacks=[{"name": "fgsm", "match": L2}])
-    first, said = found(content, tmp_path)
-    assert len(said) == 2
-    assert attacked
-    attacked.clear()
-    again, nothing = found(content, tmp_path)
-    assert (attacked, nothing) == ([], [])
-    assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in first.cells]
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the budgets of Gaussian noise on two models."""
+    folder = tmp_path_factory.mktemp("known")
+    assert len(found(two(attacks=[{"name": "gn", "match": L2}]), folder)[1]) == 2
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -133,22 +142,25 @@ def test_a_second_time_nothing_is_attacked(tmp_path: Path, attacked: list[str]) 
         (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
         (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
         (lambda c: c["attacks"][0].update(variant="paper"), 2),
-        (lambda c: c["datasets"][0].update(shape=[24, 20, 17]), 2),
+        (lambda c: c["datasets"][0].update(shape=[16, 16, 17]), 2),
         (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1),
         (lambda c: c.update(precision="bf16"), 2),
     ],
 )
-def test_only_what_a_budget_depends_on_finds_it_anew(tmp_path: Path, change: Any, count: int) -> None:
-    content = job(attacks=[{"name": "gn", "match": L2}])
-    found(content, tmp_path)
+def test_only_what_a_budget_depends_on_finds_it_anew(
+    known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int
+) -> None:
+    content = two(attacks=[{"name": "gn", "match": L2}])
     change(content)
+    (tmp_path / FILE).write_bytes((known / FILE).read_bytes())
     assert len(found(content, tmp_path)[1]) == count
+    assert bool(attacked) is bool(count)
 
 
 def test_what_was_found_before_an_interruption_is_kept(
     tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = job(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
+    content = two(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
     counted = evaluate.attack_case
 
     def interrupt(attack: Any, *args: Any) -> Any:
@@ -167,11 +179,11 @@ def test_what_was_found_before_an_interruption_is_kept(
 
 
 def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[str]) -> None:
-    content = job(attacks=[{"name": "bim", "steps": 4, "match": ONE}, {"name": "fgsm", "eps": 0.1}])
+    content = two(attacks=[{"name": "bim", "steps": 4, "match": ONE}, {"name": "fgsm", "eps": 0.1}])
     grid, said = found(content, tmp_path, compute=False)
     assert attacked == []
     assert said == ["2 of 2 budgets are not known yet: run finds them before anything else"]
-    assert [unit.passes for unit in grid.units()] == [4 * 8, 4 * 8, 4 * 2, 4 * 2] * 2
+    assert [unit.passes for unit in grid.units()] == [8, 8, 2, 2] * 2
     assert not (tmp_path / FILE).exists()
     known, _ = found(content, tmp_path)
     planned, silence = found(content, tmp_path, compute=False)
@@ -181,7 +193,7 @@ def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[st
 
 def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:
     """As run.json keeps it: expanded by itself, whatever becomes of match.json."""
-    spec = matched(spec_of(small(attacks=[{"name": "fgsm", "match": L2}])), str(tmp_path), lambda text: None)
+    spec = matched(spec_of(small({"name": "fgsm", "match": L2})), str(tmp_path), lambda text: None)
     execute_content = json.loads(json.dumps(spec.model_dump(mode="json")))
     (row,) = execute_content["attacks"][0]["matched"]
     (record,) = json.loads((tmp_path / FILE).read_text()).values()
@@ -199,21 +211,15 @@ def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: l
 
 
 def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:
-    spec = spec_of(job())
+    spec = spec_of(two())
     assert matched(spec, str(tmp_path / "none"), lambda text: None) is spec
     assert not (tmp_path / "none").exists()
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": "fgsm", "match": 3}, "attacks[0].match: expected {metric: ..., value: ...}, got 3"),
-    (
-        {"name": "fgsm", "match": {"metric": "ssim", "value": 0.9}},
-        "attacks[0].match: metric: Input should be 'ssim_body'",
-    ),
-    ({"name": "fgsm", "match": {"metric": "l2_body"}}, "attacks[0].match: value: required, but not given"),
     ({"name": "fgsm", "match": {**L2, "value": 0}}, "attacks[0].match: value: Input should be greater than 0, got 0"),
     ({"name": "fgsm", "match": {**L2, "valeu": 1}}, "attacks[0].match: unknown key 'valeu'. Did you mean 'value'?"),
-    ({"name": "fgsm", "match": {**L2, "cases": 0}}, "attacks[0].match: cases: Input should be greater than 0, got 0"),
     (
         {"name": "fgsm", "match": {"metric": "ssim_body", "value": 1}},
         "attacks[0].match: value: expected a similarity below 1, got 1",
@@ -222,7 +228,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": "fgsm", "match": L2, "eps": 0.1}, "attacks[0].eps: expected none beside match, which finds it, got 0.1"),
     ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
     ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
-    ({"name": "bim", "match": L2, "steps": []}, "attacks[0].steps: expected a value or a list of values"),
     ({"name": "fgsm", "matched": [], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
     ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a valid dictionary"),
 ]
@@ -233,7 +238,7 @@ def test_a_mistake_is_one_line_before_anything_is_attacked(
     entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]
 ) -> None:
     with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
-        expand(matched(spec_of(small(attacks=[entry])), str(tmp_path), pytest.fail, "job.yaml"), where="job.yaml")
+        expand(matched(spec_of(small(entry)), str(tmp_path), pytest.fail, "job.yaml"), where="job.yaml")
     assert str(caught.value).removeprefix("job.yaml: ").startswith(expected)
     assert attacked == []
 
@@ -242,12 +247,12 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr("freqbench.engine.matching.BOUNDS", {"rho": (0.1, 0.9)})
     expected = r"^job.yaml: attacks\[0\].match: expected an attack with a budget rho, got fgsm$"
     with pytest.raises(UserError, match=expected):
-        found(small(attacks=[{"name": "fgsm", "match": L2}]), tmp_path)
+        found(small({"name": "fgsm", "match": L2}), tmp_path)
 
 
 def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        found(small(attacks=[{"name": "fgsm", "match": {**L2, "value": 1e6}}]), tmp_path)
+        found(small({"name": "fgsm", "match": {**L2, "value": 1e6}}), tmp_path)
     text = str(caught.value)
     assert text.startswith(
         "job.yaml: attacks[0].match.value: expected a l2_body that eps from 0.000244141 to 1 leads to on a, phantom, "
@@ -258,20 +263,20 @@ def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: 
 
 def test_a_job_with_open_budgets_makes_no_grid() -> None:
     with pytest.raises(UserError, match=r"^job: attacks\[0\].match: expected budgets that were found before"):
-        expand(spec_of(small(attacks=[{"name": "fgsm", "match": L2}])))
+        expand(spec_of(small({"name": "fgsm", "match": L2})))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"a": {"budget": 1}}'])
 def test_a_file_that_is_not_one_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(UserError, match=r"match.json: expected budgets that a run found, got [^\n]*: delete it$"):
-        found(small(attacks=[{"name": "fgsm", "match": L2}]), tmp_path)
+        found(small({"name": "fgsm", "match": L2}), tmp_path)
 
 
 @pytest.mark.usefixtures("no_lpips")
 def test_lpips_that_is_not_to_be_had_is_one_line(tmp_path: Path, attacked: list[str]) -> None:
     with pytest.raises(UserError, match=r"^[^\n]*FREQBENCH_OFFLINE"):
-        found(small(attacks=[{"name": "fgsm", "match": {"metric": "lpips_body", "value": 0.01}}]), tmp_path)
+        found(small({"name": "fgsm", "match": {"metric": "lpips_body", "value": 0.01}}), tmp_path)
     assert attacked == []
 
 
@@ -290,11 +295,6 @@ def test_the_distance_is_met_within_a_percent(curve: str, value: float) -> None:
     found = search(CURVES[curve], value, 2**-12, 1.0)
     assert found.distance == CURVES[curve](found.budget) == pytest.approx(value, rel=0.011)
     assert found.tried <= 12
-
-
-def test_a_straight_line_takes_one_budget_beside_the_strides() -> None:
-    """0.001, 0.004, 0.016, 0.064, and back to 3 / 90."""
-    assert search(lambda b: 90 * b, 3.0, 0.001, 1.0).tried == 5
 
 
 @pytest.mark.parametrize("value", [4.0, 5.1, 9.0, 13.0])

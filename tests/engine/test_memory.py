@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import EXAMPLES
-from tiny import expanded, small
+from engine.cases import units_of
+from tiny import small
 
 from freqbench import models
 from freqbench.attacks import ATTACKS, make
@@ -82,7 +83,7 @@ def test_running_out_in_whatever_words_halves_the_windows(error: RuntimeError) -
     assert tried == [13, 6, 3]
 
 
-def test_other_errors_and_a_single_window_are_not_tried_again() -> None:
+def test_other_errors_and_a_single_window_are_not_tried_again_which_is_one_line_where_there_is_a_way_out() -> None:
     tried: list[int] = []
 
     def action(windows: int) -> None:
@@ -91,23 +92,15 @@ def test_other_errors_and_a_single_window_are_not_tried_again() -> None:
 
     for windows in (8, 1):
         with pytest.raises(RuntimeError):
-            within_memory(action, windows)
-    assert tried == [8, 1]
-
-
-def test_what_does_not_fit_at_all_is_one_line_with_a_way_out() -> None:
-    def action(windows: int) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
+            within_memory(action, windows, hint_for(make("sea", eps=0.1, scope="window")))
     message = r"^expected memory for one window at once, got too little: set scope: window \(its volumes will differ\)$"
     with pytest.raises(UserError, match=message):
-        within_memory(action, 4, hint_for(make("sea", eps=0.1)))
-    with pytest.raises(torch.OutOfMemoryError):
-        within_memory(action, 4, hint_for(make("sea", eps=0.1, scope="window")))
+        within_memory(action, 1, hint_for(make("sea", eps=0.1)))
+    assert tried == [8, 1, 1]
 
 
 def unit_of(**changes: Any) -> Unit:
-    return next(expanded(small(**changes))[1].units())
+    return units_of(small(**changes))[0]
 
 
 @pytest.fixture
@@ -123,31 +116,33 @@ def passes() -> Iterator[list[tuple[int, bool]]]:
     handle.remove()
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_a_measured_step_is_one_with_a_gradient_on_one_window(name: str, passes: list[tuple[int, bool]]) -> None:
+@pytest.fixture(scope="module")
+def model_and_case() -> tuple[SegmentationModel, Case]:
     unit = unit_of()
-    model, case = models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
+    return models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_measured_step_is_one_with_a_gradient_on_one_window(
+    name: str, passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]
+) -> None:
     attack = make(name, **EXAMPLES[name])
-    first_step(attack, model, case)
+    first_step(attack, *model_and_case)
     assert all(windows == 1 for windows, _ in passes)
     assert [keeps for _, keeps in passes].count(True) == min(1, attack.passes[1])
     assert len(passes) <= 3
-    assert not model.training
+    assert not model_and_case[0].training
 
 
-def test_a_step_behind_passes_without_gradient_is_reached(passes: list[tuple[int, bool]]) -> None:
+def test_a_cpu_measures_nothing_and_a_step_behind_passes_without_gradient_is_reached(
+    passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]
+) -> None:
     """The least likely classes are asked for first."""
-    unit = unit_of()
-    model, case = models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
-    first_step(make("pgd", eps=0.1, target="least-likely", scope="volume"), model, case)
-    assert passes == [(1, False), (1, True)]
-
-
-def test_a_cpu_takes_one_window_and_measures_nothing(passes: list[tuple[int, bool]]) -> None:
-    unit = unit_of()
-    model, case = models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
-    assert memory.fitting_windows(unit.cell.attack, model, case, 1.0) == 1
+    attack = make("pgd", eps=0.1, target="least-likely", scope="volume")
+    assert memory.fitting_windows(attack, *model_and_case, 1.0) == 1
     assert passes == []
+    first_step(attack, *model_and_case)
+    assert passes == [(1, False), (1, True)]
 
 
 def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,17 +165,14 @@ def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monk
         {"name": "bim", "eps": 0.1, "steps": 1},
         {"name": "fgsm", "eps": 0.3},
     ]
-    units = list(expanded(small(attacks=attacks))[1].units())
+    units = units_of(small(attacks=attacks))
     worker = Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
     outcomes = [worker.run(unit)[0] for unit in units]
     assert measured == [("fgsm", 0.5), ("bim", 0.5)]
     assert taken == [outcome.records[0]["window_batch"] for outcome in outcomes] == [3, 3, 2, 3]
-
-
-def test_a_number_in_the_job_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "fitting_windows", pytest.fail)
-    outcome, _ = Worker(WorkerSpec(run_id="r", metrics=(), window_batch=2)).run(unit_of())
-    assert outcome.records[0]["window_batch"] == 2
+    outcome, _ = Worker(WorkerSpec(run_id="r", metrics=(), window_batch=5)).run(units[0])
+    assert outcome.records[0]["window_batch"] == 5
+    assert len(measured) == 2, "a number in the job is not measured"
 
 
 def test_running_out_halves_the_windows_of_a_volume_attacked_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

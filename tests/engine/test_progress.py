@@ -51,22 +51,18 @@ def seconds(clock: Clock, waits: bool) -> tuple[float, ...]:
 
 
 def test_idle_is_what_load_and_device_leave_of_the_time_since_it_was_ready(at: list[float]) -> None:
+    """A worker that waits is idle; of one that works it is not known yet."""
     clock = Clock(worker=3)
     clock.start("node-a")
+    at[0] = 104.0
+    assert seconds(clock, waits=True) == (0, 0, 4)
+    assert seconds(clock, waits=False) == (0, 0, 0)
     at[0] = 110.0
     clock.add(outcome(2, 5))
     at[0] = 130.0
     clock.add(outcome(0, 18))
     assert clock.facts(waits=False)["units"] == 2
     assert seconds(clock, waits=False) == (2, 23, 5)
-
-
-def test_a_worker_that_waits_is_idle_and_one_that_works_is_not_known_yet(at: list[float]) -> None:
-    clock = Clock(worker=1)
-    clock.start("node-a")
-    at[0] = 104.0
-    assert seconds(clock, waits=True) == (0, 0, 4)
-    assert seconds(clock, waits=False) == (0, 0, 0)
 
 
 def test_what_died_with_a_worker_and_the_time_until_it_is_ready_again_are_not_counted(at: list[float]) -> None:

@@ -6,24 +6,24 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
+from engine.cases import run_serially, units_of
 from engine.faults import Faulty, FaultyPhantom
 from engine.ray_session import ray_session, run_by_ray
 from third_party.own import units as foreign_units
-from tiny import SHAPE, Collector, expanded, job, results, small
+from tiny import SHAPE, Collector, job, results, small
 
 from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import ray_engine, serial
+from freqbench.engine import ray_engine, retry
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
-CONTROLS = {"control": ["none", "random"]}
-EVERY_ATTACK = {**EXAMPLES, **{name: EXAMPLES[name] | CONTROLS for name in ("vafa", "sa2")}}
-EVERY_ATTACK["corruption"] = {"kind": [*KINDS], "severity": 3}
+MORE = {name: EXAMPLES[name] | {"control": ["none", "random"]} for name in ("vafa", "sa2")}
+MORE["corruption"] = {"kind": [*KINDS], "severity": 3}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,40 +38,35 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
 
 
-def units_of(content: dict[str, Any]) -> list[Unit]:
-    return list(expanded(content)[1].units())
-
-
-def run_serially(units: list[Unit], batch: int | None = None) -> Collector:
-    listener = Collector()
-    serial.run(units, WorkerSpec(run_id="r", metrics=METRICS, threads=1, window_batch=batch, trust_code=True), listener)
-    return listener
-
-
-def with_fault(place: Path, fault: str, times: int = 1, **more: Any) -> list[Unit]:
-    """Four good units and one with a fault."""
+def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None = None, **more: Any) -> list[Unit]:
+    """Good units, four where none are given, and one with a fault."""
     place.mkdir()
     faulty = {"name": "faulty", "place": str(place), "fault": fault, "times": times, **more}
-    good = {"name": "fgsm", "eps": ["4/255", "6/255", "8/255", "10/255"]}
-    return units_of(small(attacks=[good, faulty]))
-
-
-def test_every_attack_is_compared() -> None:
-    assert set(EVERY_ATTACK) == set(ATTACKS)
-
-
-@pytest.fixture(scope="module")
-def every_attack() -> tuple[list[Unit], Any]:
-    """Units of every attack and of a package of somebody else, and what the serial engine makes of them."""
-    entries = [{"name": name, **parameters} for name, parameters in EVERY_ATTACK.items()]
-    units = units_of(small(attacks=entries)) + foreign_units()
-    return units, results(run_serially(units).outcomes)
+    four = [{"name": "fgsm", "eps": ["4/255", "6/255", "8/255", "10/255"]}] if good is None else []
+    return [*(good or []), *units_of(small(attacks=[*four, faulty]))]
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.integration)])
-def test_rows_are_those_of_the_serial_engine(workers: int, every_attack: tuple[list[Unit], Any]) -> None:
-    units, expected = every_attack
-    assert results(run_by_ray(units, METRICS, workers).outcomes) == expected
+def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_worker_is_a_failed_one(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units of every attack and of a package of somebody else; in the long form more of them, and of many windows."""
+    is_short = workers == 2
+    if is_short:
+        monkeypatch.setattr(retry, "TRIES", 2)
+    entries = [{"name": name, **EXAMPLES[name], **({} if is_short else MORE.get(name, {}))} for name in ATTACKS]
+    shape = [16, 16, 16] if is_short else SHAPE
+    good = units_of(small(attacks=entries, datasets=[{"name": "phantom", "shape": shape, "cases": 1}]))
+    good += foreign_units()
+    outcomes = run_by_ray(with_fault(tmp_path / "faults", "die", 99, good), METRICS, workers).outcomes
+    (failed,) = [outcome for outcome in outcomes if outcome.failed]
+    (row,) = failed.records
+    assert (row["attack"], row["status"], row["dsc"]) == ("faulty", "failed", None)
+    assert row["error"].startswith("its worker died (ActorUnavailableError: ")
+    assert row["error"].endswith(f", {retry.TRIES} times")
+    assert len(list((tmp_path / "faults").iterdir())) == retry.TRIES
+    kept = [outcome for outcome in outcomes if not outcome.failed]
+    assert results(kept) == results(run_serially(good, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -80,21 +75,7 @@ def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: P
     listener = run_by_ray(units, METRICS, workers=2)
     assert len(list((tmp_path / "faults").iterdir())) == 1
     assert [text for text in listener.said if "faulty on a, phantom_2000: its worker died" in text]
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
-
-
-def test_a_unit_that_always_kills_its_worker_is_a_failed_row_after_three_tries(tmp_path: Path) -> None:
-    units = with_fault(tmp_path / "faults", "die", times=99)
-    outcomes = run_by_ray(units, METRICS, workers=2).outcomes
-    (failed,) = [outcome for outcome in outcomes if outcome.failed]
-    (row,) = failed.records
-    assert (row["attack"], row["status"], row["dsc"]) == ("faulty", "failed", None)
-    assert row["error"].startswith("its worker died (ActorUnavailableError: ")
-    assert row["error"].endswith(", 3 times")
-    assert len(list((tmp_path / "faults").iterdir())) == 3
-    good = [unit for unit in units if unit.cell.attack.name != "faulty"]
-    kept = [outcome for outcome in outcomes if not outcome.failed]
-    assert results(kept) == results(run_serially(good).outcomes)
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -102,7 +83,7 @@ def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "hang")
     listener = run_by_ray(units, METRICS, workers=2, timeout=15)
     assert [text for text in listener.said if "it took longer than case_timeout = 15 s: it is tried again" in text]
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -111,7 +92,7 @@ def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(
     listener = run_by_ray(units, METRICS, workers=1, batch=4)
     records = {outcome.records[0]["attack"]: outcome.records[0] for outcome in listener.outcomes}
     assert records["faulty"]["window_batch"] == 2
-    expected = results(run_serially(units, batch=4).outcomes)[0]
+    expected = results(run_serially(units, metrics=METRICS, window_batch=4))[0]
     found = results(listener.outcomes)[0]
     assert found.keys() == expected.keys()
     for key, row in found.items():
@@ -120,28 +101,18 @@ def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(
 
 
 @pytest.mark.chaos
-def test_masks_that_a_process_cannot_read_are_scored_elsewhere(tmp_path: Path) -> None:
-    place = tmp_path / "faults"
-    place.mkdir()
-    entry = {"name": "phantom", "loader": "faulty", "shape": SHAPE, "cases": 1, "place": str(place)}
-    units = units_of(small(datasets=[{**entry, "fault": "unreadable"}]))
-    listener = run_by_ray(units, METRICS, workers=1)
-    assert [path.name for path in place.iterdir()] == ["fault-0"]
-    assert not any(outcome.failed for outcome in listener.outcomes)
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("fault", ["load", "score"])
-def test_a_process_that_is_killed_in_loading_or_scoring_costs_nothing_but_time(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["load", "score", "unreadable"])
+def test_a_process_that_dies_in_loading_or_scoring_or_cannot_read_masks_costs_nothing_but_time(
+    tmp_path: Path, fault: str
+) -> None:
     place = tmp_path / "faults"
     place.mkdir()
     dataset = {"name": "phantom", "loader": "faulty", "shape": SHAPE, "cases": 2, "place": str(place), "fault": fault}
     units = units_of(job(datasets=[dataset]))
     listener = run_by_ray(units, METRICS, workers=2)
     assert [path.name for path in place.iterdir()] == ["fault-0"]
-    assert len(listener.said) >= 1
-    assert results(listener.outcomes) == results(run_serially(units).outcomes)
+    assert bool(listener.said) is (fault != "unreadable")
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
 @pytest.mark.integration
@@ -155,8 +126,9 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(listener.outcomes) == len(units)
 
 
-def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "STARTS", 1)
+@pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.integration)])
+def test_workers_that_do_not_start_are_one_line(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "STARTS", again)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

@@ -21,42 +21,44 @@ def pool(
     return share(Resources(**asked), [node], units, int(model * GIB))
 
 
-@pytest.mark.parametrize(("cores", "workers", "threads"), [(1, 2, 1), (3, 2, 1), (4, 2, 2), (9, 4, 2), (16, 8, 2)])
-def test_one_worker_for_two_cores_and_two_at_least(cores: int, workers: int, threads: int) -> None:
-    assert pool(cores) == Pool(workers=workers, threads=threads, gpus=0)
-
-
-def test_no_worker_without_a_unit_and_the_cores_go_to_the_others() -> None:
-    assert pool(units=1) == Pool(workers=1, threads=8, gpus=0)
-    assert pool(units=3) == Pool(workers=3, threads=2, gpus=0)
-
-
-def test_memory_bounds_the_workers() -> None:
-    assert pool(cores=16, memory=10, model=2) == Pool(workers=3, threads=5, gpus=0)
-    assert pool(cores=2, memory=3, model=1) == Pool(workers=1, threads=2, gpus=0)
-    assert pool(cores=2, memory=0.5, model=1).workers == 1
-
-
-def test_a_worker_a_gpu_or_a_share_of_one() -> None:
-    assert pool(16, gpus=4) == Pool(workers=4, threads=4, gpus=1)
-    assert pool(16, gpus=1, gpus_per_worker=0.25) == Pool(workers=4, threads=4, gpus=0.25)
-    assert pool(16, gpus=1, gpus_per_worker=0.1).workers == 10
-    assert pool(8, gpus=4, gpus_per_worker=0) == Pool(workers=4, threads=2, gpus=0)
-    assert pool(8, gpus_per_worker=1) == pool(8), "a share of a GPU means nothing without one"
+@pytest.mark.parametrize(
+    ("machine", "workers", "threads", "gpus"),
+    [
+        # one worker for two cores, and two at least
+        ({"cores": 1}, 2, 1, 0),
+        ({"cores": 3}, 2, 1, 0),
+        ({"cores": 4}, 2, 2, 0),
+        ({"cores": 9}, 4, 2, 0),
+        ({"cores": 16}, 8, 2, 0),
+        # none without a unit: the cores go to the others
+        ({"units": 1}, 1, 8, 0),
+        ({"units": 3}, 3, 2, 0),
+        # memory bounds them
+        ({"cores": 16, "memory": 10, "model": 2}, 3, 5, 0),
+        ({"cores": 2, "memory": 3}, 1, 2, 0),
+        ({"cores": 2, "memory": 0.5}, 1, 2, 0),
+        # a GPU each, or a share of one, which means nothing without one
+        ({"cores": 16, "gpus": 4}, 4, 4, 1),
+        ({"cores": 16, "gpus": 1, "gpus_per_worker": 0.25}, 4, 4, 0.25),
+        ({"cores": 16, "gpus": 1, "gpus_per_worker": 0.1}, 10, 1, 0.1),
+        ({"cores": 16, "gpus": 4, "gpus_per_worker": 2}, 2, 8, 2),
+        ({"gpus": 4, "gpus_per_worker": 0}, 4, 2, 0),
+        ({"gpus_per_worker": 1}, 4, 2, 0),
+        # what the job says is taken
+        ({"workers": 3}, 3, 2, 0),
+        ({"threads": 4}, 2, 4, 0),
+        ({"workers": 3, "threads": 5}, 3, 5, 0),
+        ({"memory": 1, "workers": 6}, 6, 1, 0),
+    ],
+)
+def test_workers_of_one_machine(machine: dict[str, Any], workers: int, threads: int, gpus: float) -> None:
+    assert pool(**machine) == Pool(workers=workers, threads=threads, gpus=gpus)
 
 
 def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
     assert pool(16, gpus=1, gpus_per_worker=0.25).memory_share == 0.25
     assert pool(16, gpus=4, gpus_per_worker=2).memory_share == 1
     assert pool(16).memory_share == 1
-    assert pool(16, gpus=4, gpus_per_worker=2) == Pool(workers=2, threads=8, gpus=2)
-
-
-def test_what_the_job_says_is_taken() -> None:
-    assert pool(workers=3) == Pool(workers=3, threads=2, gpus=0)
-    assert pool(threads=4) == Pool(workers=2, threads=4, gpus=0)
-    assert pool(workers=3, threads=5) == Pool(workers=3, threads=5, gpus=0)
-    assert pool(memory=1, workers=6).workers == 6
 
 
 def test_machines_of_a_cluster_add_up() -> None:

@@ -20,6 +20,7 @@ from freqbench.metrics import METRICS
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.status import of_store
 
+JOB = job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}])
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
 
@@ -39,11 +40,11 @@ def attacks_counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     """The store of a whole run of the job, only to be read, and how the run ended."""
     out = tmp_path_factory.mktemp("whole")
-    return out, execute(job(), out)
+    return out, execute(JOB, out)
 
 
 def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summary]) -> None:
-    _, grid = expanded(job())
+    _, grid = expanded(JOB)
     planned = {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
     out, summary = whole
     assert set(rows(out)) == planned
@@ -62,30 +63,28 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, monkeypat
 
 
 def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:
-    execute(job(models=job()["models"][:1]), tmp_path)
-    summary = execute(job(), tmp_path)
+    execute({**JOB, "models": JOB["models"][:1]}, tmp_path)
+    summary = execute(JOB, tmp_path)
     assert (summary.num_done, summary.num_new) == (6, 18)
     assert rows(tmp_path) == rows(whole[0])
 
 
-def test_further_metrics_are_computed_and_then_covered(tmp_path: Path) -> None:
-    execute(small(**TWO), tmp_path)
-    wider = {**TWO, "metrics": ["dsc", "psnr"]}
-    assert execute(small(**wider), tmp_path).num_new == 2
-    assert execute(small(**wider), tmp_path).num_new == 0
-    assert execute(small(**TWO), tmp_path).num_new == 0
-    assert {row["metrics"] for row in rows(tmp_path).values()} == {"'dsc,psnr'"}
-
-
-def test_other_metrics_take_no_column_away(tmp_path: Path) -> None:
+def test_further_metrics_are_computed_then_covered_and_take_no_column_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     execute(small(**TWO), tmp_path)
     before = rows(tmp_path)
-    execute(small(**{**TWO, "metrics": ["psnr"]}), tmp_path)
-    after = rows(tmp_path)
-    for key, row in after.items():
+    further = small(**{**TWO, "metrics": ["psnr"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "attack_case", lambda *args: 1 / 0)
+        assert execute(further, tmp_path).num_failed == 2
+    assert rows(tmp_path) == before, "a failed attempt takes no good row away"
+    assert execute(further, tmp_path).num_new == 2
+    assert {row["metrics"] for row in rows(tmp_path).values()} == {"'psnr,dsc'"}
+    for key, row in rows(tmp_path).items():
         assert row["dsc"] == before[key]["dsc"] != "None"
         assert row["psnr"] != "None"
-    assert execute(small(**TWO), tmp_path).num_new == 0
+    assert [execute(small(**TWO), tmp_path).num_new, execute(further, tmp_path).num_new] == [0, 0]
 
 
 def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +106,6 @@ def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: py
     assert rows(tmp_path) == rows(tmp_path / "clean")
 
 
-def test_a_failed_attempt_takes_no_good_row_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(small(**TWO), tmp_path)
-    before = rows(tmp_path)
-    monkeypatch.setattr(evaluate, "attack_case", lambda *args: 1 / 0)
-    assert execute(small(**{**TWO, "metrics": ["dsc", "psnr"]}), tmp_path).num_failed == 2
-    assert rows(tmp_path) == before
-
-
 def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]
 ) -> None:
@@ -128,12 +119,12 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
             return real(*args)
 
         patch.setattr(evaluate, "attack_case", interrupt)
-        first = execute(job(), tmp_path)
+        first = execute(JOB, tmp_path)
     assert first.interrupted
     assert first.num_new == len(rows(tmp_path)) == 8
     (run,) = Store(str(tmp_path)).runs()
     assert (run["status"], run["records"]) == ("interrupted", 8)
-    second = execute(job(), tmp_path)
+    second = execute(JOB, tmp_path)
     assert (second.num_done, second.num_new, second.interrupted) == (8, 16, False)
     assert rows(tmp_path) == rows(whole[0])
     assert class_rows(tmp_path) == class_rows(whole[0])
@@ -174,12 +165,6 @@ def test_what_was_reported_as_stored_is_stored(tmp_path: Path, monkeypatch: pyte
     assert {(1, 1), (2, 2)} <= set(reported)
 
 
-def test_one_unit_needs_no_ray_and_the_run_s_file_says_so(tmp_path: Path) -> None:
-    execute(small(), tmp_path, engine="auto")
-    (run,) = Store(str(tmp_path)).runs()
-    assert run["engine"] == {"name": "serial", "workers": 1, "threads": 1}
-
-
 def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +173,7 @@ def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
     with pytest.raises(UserError, match="needs the package ray: pip install ray, or take --engine serial"):
         execute(small(**TWO), tmp_path, engine="ray")
     execute(small(**TWO), tmp_path, engine="auto")
-    assert Store(str(tmp_path)).runs()[-1]["engine"]["name"] == "serial"
+    assert Store(str(tmp_path)).runs()[-1]["engine"] == {"name": "serial", "workers": 1, "threads": 1}
 
 
 @pytest.mark.usefixtures("no_lpips")
@@ -224,14 +209,12 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
 
 def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
-    changed = small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]})
-    execute(changed, tmp_path)
+    execute(small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]}), tmp_path)
     found = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < found
     assert (len(own), len(found)) == (1, 2)
-    progress, *_ = of_store(str(tmp_path))
-    assert str(progress.title).endswith("1 of 1 records")
+    assert str(of_store(str(tmp_path))[0].title).endswith("1 of 1 records")
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -249,7 +232,7 @@ def test_a_store_may_be_a_uri(tmp_path: Path, scheme: str) -> None:
 
 
 def test_rows_do_not_depend_on_the_order_of_the_job(tmp_path: Path) -> None:
-    content = job(metrics=["dsc"])
+    content = {**JOB, "metrics": ["dsc"]}
     turned = {**content, **{key: content[key][::-1] for key in ("models", "attacks")}}
     execute(content, tmp_path / "forth")
     execute(turned, tmp_path / "back")

@@ -24,6 +24,7 @@ ONE = {
     "save_adversarial": "nifti",
     "resources": {"workers": 1, "threads": 1},  # so that `rescore`, which takes Ray where it pays, does not
 }
+BOTH = small(**ONE, models=job()["models"], targets="source", datasets=[{"name": "phantom", "shape": ROI, "cases": 1}])
 FILES = {"adversarial", "clean", "label", "prediction_clean-a", "prediction_adversarial-a"}
 
 
@@ -40,33 +41,28 @@ def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringI
     return run.rescore(grid, str(out), Console(file=said or io.StringIO()))
 
 
-def test_affine_units_and_types_are_right(tmp_path: Path) -> None:
+def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_rows_say(tmp_path: Path) -> None:
     execute(small(**ONE), tmp_path)
     _, grid = expanded(small(**ONE))
     case = grid.cells[0].dataset.load(grid.cases["phantom"][0])
+    by_cell = {row["cell_id"]: row for row in Store(str(tmp_path)).records().to_pylist()}
     assert len(saved(tmp_path)) == 2
     for folder in saved(tmp_path):
         assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
+        row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
+        volume = {name: load(folder / f"{name}.nii.gz") for name in FILES}
+        assert np.array_equal(volume["clean"], case.image[0].numpy())
+        assert np.array_equal(volume["label"], case.label[0].numpy())
+        assert row["psnr"] == metrics.psnr(volume["clean"], volume["adversarial"])
+        assert row["dsc"] == np.nanmean(metrics.dice(volume["prediction_adversarial-a"], volume["label"], 6))
+        assert row["dsc_clean"] == np.nanmean(metrics.dice(volume["prediction_clean-a"], volume["label"], 6))
+        assert row["voxel_success"] == (volume["prediction_adversarial-a"] != volume["prediction_clean-a"]).mean()
     for name in FILES:
         image = nibabel.load(saved(tmp_path)[0] / f"{name}.nii.gz")
         assert np.allclose(image.affine, case.affine, rtol=1e-6)  # float32 in the header
         assert image.header.get_xyzt_units()[0] == "mm"
         assert image.get_data_dtype() == (np.float32 if name in ("adversarial", "clean") else np.uint8)
         assert image.shape == (24, 20, 16)
-    assert np.array_equal(load(saved(tmp_path)[0] / "clean.nii.gz"), case.image[0].numpy())
-    assert np.array_equal(load(saved(tmp_path)[0] / "label.nii.gz"), case.label[0].numpy())
-
-
-def test_what_is_read_back_scores_as_the_rows_say(tmp_path: Path) -> None:
-    execute(small(**ONE), tmp_path)
-    by_cell = {row["cell_id"]: row for row in Store(str(tmp_path)).records().to_pylist()}
-    for folder in saved(tmp_path):
-        row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
-        volume = {name: load(folder / f"{name}.nii.gz") for name in FILES}
-        assert row["psnr"] == metrics.psnr(volume["clean"], volume["adversarial"])
-        assert row["dsc"] == np.nanmean(metrics.dice(volume["prediction_adversarial-a"], volume["label"], 6))
-        assert row["dsc_clean"] == np.nanmean(metrics.dice(volume["prediction_clean-a"], volume["label"], 6))
-        assert row["voxel_success"] == (volume["prediction_adversarial-a"] != volume["prediction_clean-a"]).mean()
 
 
 def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,33 +96,25 @@ def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Pat
 
 def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -> None:
     """Its index, from which reports and status are made, keeps the keys that `score` added."""
-    content = small(**ONE, models=job()["models"], targets="source")
-    execute(content, tmp_path)
-    score(content, tmp_path, ["b"])
+    execute(BOTH, tmp_path)
+    score(BOTH, tmp_path, ["b"])
     scored = index_keys(Store(str(tmp_path)).job()["index"])
-    assert execute(content, tmp_path).num_new == 0
+    assert execute(BOTH, tmp_path).num_new == 0
     assert index_keys(Store(str(tmp_path)).job()["index"]) == scored
     assert len(scored) == len(Store(str(tmp_path)).records())
-    assert score(content, tmp_path, ["b"]).num_new == 0
+    assert score(BOTH, tmp_path, ["b"]).num_new == 0
 
 
-def test_without_saved_volumes_it_is_one_line(tmp_path: Path) -> None:
-    changes = {**ONE, "save_adversarial": "none", "models": job()["models"], "targets": "source"}
-    execute(small(**changes), tmp_path)
-    with pytest.raises(
-        UserError, match=r"expected saved volumes of this job, found none: run it with save_adversarial"
-    ):
-        score(small(**changes), tmp_path, ["b"])
-
-
-def test_units_without_a_volume_are_left_out_and_said(tmp_path: Path) -> None:
-    changes = {**ONE, "models": job()["models"], "targets": "source"}
-    execute(small(**changes), tmp_path)
+def test_units_without_a_volume_are_left_out_and_said_and_without_any_it_is_one_line(tmp_path: Path) -> None:
+    execute(BOTH, tmp_path)
     (saved(tmp_path)[0] / "attack.json").unlink()
     said = io.StringIO()
-    summary = score(small(**changes), tmp_path, ["b"], said)
-    assert summary.num_new == 1
+    assert score(BOTH, tmp_path, ["b"], said).num_new == 3 - 2
     assert "1 units have no saved volume and are left out" in said.getvalue()
+    for folder in saved(tmp_path):
+        (folder / "attack.json").unlink()
+    with pytest.raises(UserError, match=r"expected saved volumes of this job, found none: run it with save_adversar"):
+        score(BOTH, tmp_path, ["b"])
 
 
 def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tiny import class_rows, execute, job, rows, small
+from tiny import class_rows, execute, rows, small
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
@@ -14,7 +14,11 @@ from freqbench.results import Lease, Shard, Store
 from freqbench.results.status import of_store
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
-MANY = job(metrics=["dsc"], attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03, 0.04]}, {"name": "fgsm", "eps": 0.01}])
+MANY = small(
+    metrics=["dsc"],
+    attacks=[{"name": "gn", "std": [0.01 * number for number in range(1, 10)]}],
+    datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}],
+)
 
 
 def test_a_second_run_is_refused_before_it_computes(tmp_path: Path) -> None:
@@ -31,27 +35,24 @@ def test_a_forced_second_run_doubles_no_row(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path / "shared", force=True)
     execute(small(**TWO), tmp_path / "alone")
     assert rows(tmp_path / "shared") == rows(tmp_path / "alone")
+    first.take(force=True)
+    assert execute(small(**TWO), tmp_path / "shared").num_done == 2, "a finished store needs no lease"
 
 
-def test_a_finished_store_needs_no_lease(tmp_path: Path) -> None:
-    execute(small(**TWO), tmp_path)
-    Lease(str(tmp_path), "other").take()
-    assert execute(small(**TWO), tmp_path).num_done == 2
-
-
-def test_shards_together_are_the_grid(tmp_path: Path) -> None:
-    parts = [execute(MANY, tmp_path / "parts", shard=Shard.parse(f"{number}/3")) for number in (1, 2, 3)]
+def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) -> None:
+    """The store knows the whole grid from the first of them on."""
+    out, parts = tmp_path / "parts", []
+    for number in (1, 2, 3):
+        other = Lease(str(out), "other", Shard.parse(f"{number % 3 + 1}/3"))
+        assert other.take() is None
+        parts.append(execute(MANY, out, shard=Shard.parse(f"{number}/3")))
+        other.release()
+        assert str(of_store(str(out))[0].title).endswith(f"{sum(part.num_new for part in parts)} of 9 records")
     execute(MANY, tmp_path / "whole")
     assert all(part.num_new > 0 for part in parts), "a shard is empty: this tests little"
     assert [part.num_done for part in parts] == [0, 0, 0]
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    assert class_rows(tmp_path / "parts") == class_rows(tmp_path / "whole")
-
-
-def test_a_shard_runs_beside_another_and_the_store_knows_the_whole_grid(tmp_path: Path) -> None:
-    Lease(str(tmp_path), "other", Shard.parse("1/3")).take()
-    summary = execute(MANY, tmp_path, shard=Shard.parse("2/3"))
-    assert str(of_store(str(tmp_path))[0].title).endswith(f"{summary.num_new} of 40 records")
+    assert rows(out) == rows(tmp_path / "whole")
+    assert class_rows(out) == class_rows(tmp_path / "whole")
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_store_that_refuses_for_a_while_gets_all_rows(tmp_path: Path, monkeypa
     summary = execute(MANY, tmp_path / "full", said)
     monkeypatch.setattr(storage, "write_atomic", real)
     execute(MANY, tmp_path / "whole")
-    assert summary.num_new == 40
+    assert summary.num_new == 9
     assert rows(tmp_path / "full") == rows(tmp_path / "whole")
     assert "the store refuses (OSError: No space left on device): rows wait, and are tried again" in said.getvalue()
     assert "the store answers again" in said.getvalue()

@@ -9,15 +9,16 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from engine.cases import run_all
 from rich.console import Console
-from tiny import ARGS, ROI, Collector, class_rows, execute, expanded, results, rows, small
+from tiny import ARGS, ROI, class_rows, execute, expanded, results, rows, small
 
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data import Dataset, attacked_native, prepare, resampling_error
-from freqbench.engine import evaluate, run, serial, worker
+from freqbench.engine import evaluate, run, worker
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Grid, further_targets
@@ -52,13 +53,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def job_of(data: dict[str, Any], *entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return small(**{"datasets": [data], "models": list(entries), "metrics": ["dsc", "hd95"], **changes})
-
-
-def run_all(content: dict[str, Any]) -> list[Outcome]:
-    spec, grid = expanded(content)
-    listener = Collector()
-    serial.run(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
-    return listener.outcomes
 
 
 @pytest.fixture(scope="module")
@@ -210,18 +204,6 @@ def test_planned_windows_and_passes_are_those_of_the_source_s_space(data: dict[s
         assert unit.num_windows == row["num_windows"]
         assert unit.passes == row["num_forwards"] + row["num_backwards"]
     assert len({unit.num_windows for unit in grid.units()}) == 2
-
-
-def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str, Any]) -> None:
-    pgd = {"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}
-    plain, gaussian = (
-        run_all(job_of(data, {**B, "inference": {"weighting": weighting}}, attacks=[pgd]))[0].records[0]
-        for weighting in ("constant", "gaussian")
-    )
-    assert (plain["status"], gaussian["status"]) == ("ok", "ok")
-    assert plain["source_model_id"] != gaussian["source_model_id"]
-    assert plain["num_windows"] == gaussian["num_windows"] > 1
-    assert plain["l2"] != gaussian["l2"]
 
 
 def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import nibabel
 import numpy as np
 import pytest
 import torch
-from tiny import Collector, expanded, job, small
+from engine.cases import run_all, run_serially, units_of
+from tiny import job, small
 from torch import Tensor
 
 from freqbench import models
@@ -22,24 +22,15 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine import evaluate, serial
+from freqbench.engine import evaluate, saved_volumes
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import LRU, Worker, WorkerSpec, score_masks
-from freqbench.job.grid import Unit
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
 
 
 def make_worker(**changes: Any) -> Worker:
     return Worker(WorkerSpec(**{"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True, **changes}))
-
-
-def run_all(content: dict[str, Any], **changes: Any) -> list[Outcome]:
-    spec, grid = expanded(content)
-    worker_spec = WorkerSpec(run_id="r", metrics=spec.metrics, threads=1, trust_code=True, **changes)
-    listener = Collector()
-    serial.run(list(grid.units()), worker_spec, listener)
-    return listener.outcomes
 
 
 def results(outcome: Outcome) -> list[dict[str, str]]:
@@ -79,10 +70,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     return Fake
 
 
-def units_of(content: dict[str, Any]) -> list[Unit]:
-    return list(expanded(content)[1].units())
-
-
 def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
 
@@ -98,7 +85,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
     count(models, "load", lambda spec, *_: f"model {spec.name}")
     count(Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
     count(models, "prediction", lambda *_: "predictions")
-    run_all(job())
+    run_all(job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}]))
     assert calls == {
         "model a": 1,
         "model b": 1,
@@ -182,26 +169,22 @@ def test_a_case_has_the_same_reference_however_many_cases_are_asked_for() -> Non
     assert alone[0] == among[0]
 
 
-def test_a_worker_lists_a_split_once_for_all_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    units = units_of(
-        small(attacks=[FAA], seeds=[0, 1], datasets=[{"name": "phantom", "shape": [24, 20, 16], "cases": 2}])
-    )
-    worker, listed, real = Worker(WorkerSpec(run_id="r", metrics=())), list[str](), Phantom.whole_split
-    monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or real(self))
-    assert [worker.run(unit)[0].failed for unit in units] == [False] * 4
-    assert listed == ["phantom"]
-
-
-def test_the_reference_is_another_case_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_listed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[tuple[int | None, str, str]] = []
-    real = evaluate.attack_case
+    listed, real, whole_split = list[str](), evaluate.attack_case, Phantom.whole_split
 
     def noted(attack: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any = None) -> Any:
         seen.append((seed, case.ref.case_id, reference.ref.case_id))
         return real(attack, model, case, seed, batch, reference)
 
+    phantom = {"name": "phantom", "shape": [24, 20, 16], "cases": 2}
+    units = units_of(small(attacks=[FAA], seeds=[0, 1, 2], datasets=[phantom]))
     monkeypatch.setattr(evaluate, "attack_case", noted)
-    faa_rows(2, seeds=[0, 1, 2])
+    monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or whole_split(self))
+    run_serially(units, metrics=())
+    assert listed == ["phantom"]
     dataset = Phantom(name="phantom", shape=(24, 20, 16))
     refs = {ref.case_id: ref for ref in dataset.refs()}
     assert {(seed, case) for seed, case, _ in seen} == {(s, c) for s in range(3) for c in list(refs)[:2]}
@@ -226,43 +209,6 @@ def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type
     assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: two lines")
     assert (record["metrics"], record["dsc"], outcomes[0].flat_class_records()) == ("", None, [])
     assert len(to_table(RECORDS, outcomes[0].records)) == 1
-
-
-def test_a_case_with_nan_fails_in_one_line_and_the_others_go_on(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("good", "bad"):
-        voxels, label = rng.uniform(0, 100, (20, 18, 16)).astype(np.float32), np.ones((20, 18, 16), np.uint8)
-        label[:10] = 0
-        if name == "bad":
-            voxels[3, 3, 3] = np.nan
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_label.nii.gz")
-    entries = [{"image": f"./{name}.nii.gz", "label": f"./{name}_label.nii.gz"} for name in ("bad", "good")]
-    (tmp_path / "dataset.json").write_text(json.dumps({"test": entries}))
-    dataset = {"name": "d", "loader": "decathlon", "root": str(tmp_path), "labels": 2}
-    bad, good = run_all(small(datasets=[dataset]))
-    assert bad.failed
-    assert not good.failed
-    assert bad.records[0]["error"].startswith(str(tmp_path / "bad.nii.gz"))
-    assert "got 1 NaN or infinite" in bad.records[0]["error"]
-
-
-@pytest.mark.parametrize(("fits", "tried"), [(4, [4]), (2, [4, 2, 2]), (1, [4, 2, 1, 1, 1, 1])])
-def test_out_of_memory_halves_the_window_batch(fake: type[Fake], fits: int, tried: list[int]) -> None:
-    fake.fits = fits
-    (unit,) = units_of(small(attacks=[{"name": "fake"}]))
-    outcome, _ = make_worker(window_batch=4).run(unit)
-    assert not outcome.failed
-    assert fake.batches == tried
-    assert outcome.records[0]["window_batch"] == fits
-
-
-def test_no_memory_for_a_single_window_is_a_failed_row(fake: type[Fake]) -> None:
-    fake.fits = 0
-    (unit,) = units_of(small(attacks=[{"name": "fake"}]))
-    outcome, masks = make_worker(window_batch=2).run(unit)
-    assert masks is None
-    assert "out of memory" in outcome.records[0]["error"]
 
 
 def test_coupled_windows_are_attacked_in_the_cell_s_number_or_not_at_all(
@@ -345,28 +291,15 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     return made
 
 
-def test_what_is_read_is_load_and_what_is_computed_is_the_device_s(hours: Hours) -> None:
-    (unit,) = units_of(small())
-    outcome, _ = make_worker().run(unit)
-    assert (outcome.load_seconds, outcome.device_seconds) == (3 + 5, 7 + 11 + 11)
-
-
-def test_what_is_kept_or_was_read_beside_is_no_load(hours: Hours) -> None:
-    first, second = units_of(small(datasets=job()["datasets"]))
-    worker = make_worker()
-    worker.run(first, prefetch=second)
-    outcome, _ = worker.run(second, prefetch=None)
-    assert (outcome.load_seconds, outcome.device_seconds) == (0, 7 + 11 + 11)
-
-
-def test_volumes_that_are_written_are_load(hours: Hours, tmp_path: Path) -> None:
-    from freqbench.engine import saved_volumes
-
+def test_what_is_read_or_written_is_load_and_what_is_computed_the_device_s(hours: Hours, tmp_path: Path) -> None:
+    """What is kept or was read beside is no load."""
     hours.let_take(saved_volumes, "save", 13)
     hours.let_take(saved_volumes, "save_prediction", 17)
-    (unit,) = units_of(small())
-    outcome, _ = make_worker(volumes=str(tmp_path)).run(unit)
-    assert (outcome.load_seconds, outcome.device_seconds) == (3 + 5 + 13 + 17, 7 + 11 + 11)
+    first, second = units_of(small(datasets=job()["datasets"]))
+    worker = make_worker(volumes=str(tmp_path))
+    for unit, following, load in ((first, second, 3 + 5 + 13 + 17), (second, None, 13 + 17)):
+        outcome, _ = worker.run(unit, prefetch=following)
+        assert (outcome.load_seconds, outcome.device_seconds) == (load, 7 + 11 + 11)
 
 
 def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,18 +340,13 @@ def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: 
     assert outcome.records[0]["error"] == "OSError: disk on fire"
 
 
-def test_columns_that_nobody_asked_for_are_null() -> None:
-    (outcome,) = run_all(small(metrics=[]))
-    record = outcome.records[0]
-    assert (record["dsc"], record["hd95"], record["ssim"], record["lpips_distance"]) == (None,) * 4
-    assert record["linf"] == pytest.approx(8 / 255)
-    assert record["voxel_success"] is not None
-
-
-def test_the_smaller_batch_stays_for_the_next_unit(fake: type[Fake]) -> None:
+def test_out_of_memory_halves_the_window_batch_which_stays_and_below_one_it_fails(fake: type[Fake]) -> None:
     fake.fits = 2
-    units = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5]}]))
-    one = make_worker(window_batch=4)
-    for unit in units:
-        one.run(unit)
+    worker = make_worker(window_batch=4)
+    first, second, third = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5, 0.6]}]))
+    assert [worker.run(unit)[0].records[0]["window_batch"] for unit in (first, second)] == [2, 2]
     assert fake.batches == [4, 2, 2, 2, 2]
+    fake.fits = 0
+    outcome, masks = worker.run(third)
+    assert masks is None
+    assert "out of memory" in outcome.records[0]["error"]

@@ -276,26 +276,27 @@ def interleaved(store: Store, seed: int) -> None:
     assert seen(store) == before
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 60))])
 def test_compactions_at_any_pace_lose_and_double_nothing(filled: Callable[[str], Store], seed: int) -> None:
-    interleaved(filled("out"), seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 60))
-def test_compactions_at_any_pace_lose_and_double_nothing_for_long(filled: Callable[[str], Store], seed: int) -> None:
     interleaved(filled("out"), seed)
 
 
 # Who else reads or writes
 
 
-def test_a_reader_starts_again_if_a_compaction_passes_it(filled: Callable[[str], Store]) -> None:
+def test_a_reader_starts_again_if_a_compaction_passes_it_which_waits_for_enough_files(
+    filled: Callable[[str], Store],
+) -> None:
     store = filled("out")
     before = seen(store)
+    store.compact(above=6)
+    assert len(names(store)) == 6
     with pytest.MonkeyPatch.context() as patch:
-        first_do(patch, "read_bytes", store.compact)
+        first_do(patch, "read_bytes", lambda: store.compact(above=5))
         assert seen(store) == before
+    assert len(names(store)) == 1
+    for table, columns in ((store.records(), RECORDS), (store.class_records(), CLASS_RECORDS)):
+        assert table.schema.equals(pa.schema([(column.name, column.type) for column in columns]))
 
 
 @pytest.mark.parametrize("moment", ["read_bytes", "write_atomic", "remove"])
@@ -310,16 +311,6 @@ def test_rows_committed_during_a_compaction_stay(
     after = seen(store)
     assert [len(part) for part in after] == [len(before[0]) + 1, len(before[1]) + 2]
     assert set(before[0]) < set(after[0])
-
-
-def test_compaction_waits_for_enough_files_and_keeps_the_schema(filled: Callable[[str], Store]) -> None:
-    store = filled("out")
-    store.compact(above=6)
-    assert len(names(store)) == 6
-    store.compact(above=5)
-    assert len(names(store)) == 1
-    for table, columns in ((store.records(), RECORDS), (store.class_records(), CLASS_RECORDS)):
-        assert table.schema.equals(pa.schema([(column.name, column.type) for column in columns]))
 
 
 # Flushes that die

@@ -64,15 +64,21 @@ def test_shards_are_told_of_those_that_share_cells(root: str, first: str, second
     assert (Lease(root, "b", shard(second)).take() is not None) is is_told
 
 
-@pytest.mark.parametrize("pid", [2**22 + 1, os.getpid()], ids=["dead", "its number is another's now"])
-def test_a_dead_process_of_this_machine_holds_nothing(root: str, pid: int) -> None:
-    of_another_machine(root, host=socket.gethostname(), pid=pid)
-    assert Lease(root, "b", fresh_seconds=100).take() is None
+HERE = {"host": socket.gethostname()}
 
 
-def test_a_run_of_another_machine_that_is_silent_is_dead(root: str) -> None:
-    of_another_machine(root)
-    assert Lease(root, "b", fresh_seconds=0.01).take() is None
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ({**HERE, "pid": 2**22 + 1}, 100),
+        ({**HERE, "pid": os.getpid()}, 100),  # its number is another's now
+        ({}, 0.01),  # of another machine, and silent
+        ({"age": 86400}, 1000),  # nobody waits for a run of yesterday
+    ],
+)
+def test_a_dead_run_holds_nothing(root: str, written: dict[str, Any], seconds: float) -> None:
+    of_another_machine(root, **written)
+    assert Lease(root, "b", fresh_seconds=seconds).take() is None
 
 
 def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +90,6 @@ def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch:
     other = Lease(root, "b", fresh_seconds=20).take()
     thread.join()
     assert (other or {})["run_id"] == "a"
-
-
-def test_nobody_waits_for_a_run_of_yesterday(root: str) -> None:
-    of_another_machine(root, age=86400)
-    assert Lease(root, "b", fresh_seconds=1000).take() is None
 
 
 def test_only_the_holder_releases_it(root: str) -> None:

@@ -11,11 +11,10 @@ from s3_server import S3
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.files import AT_ONCE
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table
 from freqbench.results.writer import commit
 
-NUM_FILES = AT_ONCE + 4
+NUM_FILES = 6
 MERGED = "compacted-a-000001.parquet"
 
 
@@ -30,8 +29,9 @@ def methods(s3: S3, part: str = "") -> Counter[str]:
 
 
 @pytest.fixture
-def store(s3_root: str, rows: SimpleNamespace) -> Store:
+def store(s3_root: str, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A file a record, more than are read at once, and one that is superseded."""
+    monkeypatch.setattr(files, "AT_ONCE", 4)
     store = Store(s3_root)
     for number in range(NUM_FILES - 1):
         put(store, rows, f"run-{number:06d}.parquet", rows.record(number, cell_id=f"cell{number:02d}"))
@@ -63,12 +63,15 @@ def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store
     assert store.records().to_pylist() == expected(rows)
 
 
-def test_a_merged_file_is_read_by_ranges(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
+def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
     store = Store(s3_root)
     put(store, rows, MERGED, *(rows.record(number, cell_id=f"cell{number}") for number in range(100)))
     s3.requests()
     assert len(store.covered()) == 100
     assert methods(s3, MERGED)["GET"] > 1
+    storage.remove(storage.join(s3_root, "class_records", MERGED))
+    with pytest.raises(UserError, match="a file of a committed pair is missing"):
+        store.class_records()
 
 
 @pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])
@@ -81,14 +84,6 @@ def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, rows: Simp
     assert "delete it" not in str(refused.value)
     s3.fault("none")
     assert len(store.covered()) == 1
-
-
-def test_a_missing_half_of_a_merged_pair_is_named(s3_root: str, rows: SimpleNamespace) -> None:
-    store = Store(s3_root)
-    put(store, rows, MERGED, rows.record())
-    storage.remove(storage.join(s3_root, "class_records", MERGED))
-    with pytest.raises(UserError, match="a file of a committed pair is missing"):
-        store.class_records()
 
 
 def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:

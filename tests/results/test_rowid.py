@@ -21,25 +21,18 @@ def store(tmp_path: Path, rows: SimpleNamespace) -> Store:
     return made
 
 
-def test_it_is_a_digest_of_the_key() -> None:
-    expected = hashlib.blake2b(b"a/b/c", digest_size=8).hexdigest()
-    assert row_id("a", "b", "c") == expected
-
-
-def test_a_row_is_found_by_the_beginning_of_its_id(store: Store) -> None:
+def test_a_row_is_found_by_the_beginning_of_its_id_a_digest_of_its_key(store: Store) -> None:
     key = ("cell7", "case0", "id_unet")
+    assert row_id(*key) == hashlib.blake2b(b"cell7/case0/id_unet", digest_size=8).hexdigest()
     assert find_row(store, row_id(*key)) == find_row(store, row_id(*key)[:6]) == key
+    with pytest.raises(UserError, match="expected one row whose id begins with 000000, got none"):
+        find_row(store, "000000")
 
 
 @pytest.mark.parametrize("text", ["abc", "ABCDEF", "0123456789abcdef0", "../run", ""])
 def test_what_is_no_id_is_refused(store: Store, text: str) -> None:
     with pytest.raises(UserError, match="--row: expected 6 to 16 of the hex digits"):
         find_row(store, text)
-
-
-def test_an_unknown_row_is_refused(store: Store) -> None:
-    with pytest.raises(UserError, match="expected one row whose id begins with 000000, got none"):
-        find_row(store, "000000")
 
 
 def test_an_ambiguous_beginning_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,12 @@ def test_what_is_done_failed_and_missing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_the_time_of_the_workers_went_to(tmp_path: Path) -> None:
-    """Of the runs that go on; with the ones whose devices wait most where they are many."""
+    """Of the runs that go on, else of the last one; with the workers whose devices wait most where they are many."""
     execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
+    (worker,) = Store(str(tmp_path)).runs()[0]["workers"]
+    assert (worker["worker"], worker["units"]) == (1, 3)
+    assert worker["load_seconds"] > 0 < worker["device_seconds"]
+    assert [row[:1] for row in said(tmp_path, 2) if row] == [["all 1"], ["1"]]
     clocks = {"load_seconds": 1.0, "device_seconds": 7.0, "idle_seconds": 2.0}
     workers = [{"worker": number, "node": f"n{number}", "units": number, **clocks} for number in range(1, 26)]
     workers[20]["idle_seconds"] = 20.0
@@ -52,15 +56,6 @@ def test_what_the_time_of_the_workers_went_to(tmp_path: Path) -> None:
     assert len(rows) == 1 + 20
     assert rows[-1] == ["21", "n21", "21", "1", "7", "20", "25 %"]
     assert rows[1] == ["1", "n1", "1", "1", "7", "2", "70 %"]
-
-
-def test_a_run_that_ended_shows_its_worker(tmp_path: Path) -> None:
-    execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
-    (run,) = Store(str(tmp_path)).runs()
-    (worker,) = run["workers"]
-    assert (worker["worker"], worker["units"]) == (1, 3)
-    assert worker["load_seconds"] > 0 < worker["device_seconds"]
-    assert [row[:1] for row in said(tmp_path, 2) if row] == [["all 1"], ["1"]]
 
 
 def test_neither_torch_nor_pandas_is_loaded() -> None:

@@ -30,19 +30,12 @@ __all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check.
+    """One check."""
 
-    Attributes:
-        should: what should hold, a statement.
-        run: the findings of all models.
-        is_masking: whether a violation is a sign of masked gradients.
-        is_claim: whether a violation makes a claim of robustness fall, whatever the gradients.
-    """
-
-    should: str
-    run: Callable[[Evidence], Iterable[Finding]]
-    is_masking: bool = False
-    is_claim: bool = False
+    should: str  # what should hold, a statement
+    run: Callable[[Evidence], Iterable[Finding]]  # on all models
+    is_masking: bool = False  # whether a violation is a sign of masked gradients
+    is_claim: bool = False  # whether a violation makes a claim of robustness fall, whatever the gradients
 
 
 def _masking(should: str, find: Find, spares: bool = True) -> Check:
@@ -84,18 +77,11 @@ def audited(evidence: Evidence) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVerdict:
-    """What the signs of masked gradients come to for one model, and whether what is claimed of it holds.
-
-    Attributes:
-        dataset: where.
-        model: which.
-        checks: by verdict the checks of gradients that have it.
-        claims: the findings on its claims.
-    """
+    """What the signs of masked gradients come to for one model, and whether what is claimed of it holds."""
 
     dataset: str
     model: str
-    checks: Mapping[str, tuple[str, ...]]
+    checks: Mapping[str, tuple[str, ...]]  # those of gradients, by verdict
     claims: tuple[Finding, ...]
 
     @property

@@ -70,27 +70,14 @@ def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1)
         return {}
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
-    return {
-        int(row["number"]): Difference(
-            difference=float(row["mean"]),
-            low=float(row["low"]),
-            high=float(row["high"]),
-            cases=int(row["n"]),
-            patients=int(row["clusters"]),
-        )
-        for row in t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
-    }
+    names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
+    found = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
+    return {int(row["number"]): Difference(**{own: row[name] for name, own in names.items()}) for row in found}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """`strong` should hurt at least as much as `weak`.
-
-    Attributes:
-        strong: the attack that should hurt more.
-        weak: the other.
-        hint: what to look at first where it does not; may be empty.
-    """
+    """`strong` should hurt at least as much as `weak`; the hint says what to look at first where it does not."""
 
     strong: Side
     weak: Side
@@ -178,16 +165,13 @@ def _drop(on: Attacked, side: Side) -> float:
 
 
 def _is_total(on: Attacked, side: Side) -> bool:
-    """Whether an attack leaves nothing of the foreground, by the mean over cases."""
     return float(_of(on, side, "fg").mean()) <= FAILURE
 
 
 def summed(judged: Sequence[Judged], statement: str) -> Finding:
     """One finding of all contrasts of a model: the gravest verdict, told by the largest difference that has it.
 
-    Args:
-        judged: at least one.
-        statement: what is said of the comparisons where all hold.
+    The statement is what is said of the comparisons where all hold.
     """
     verdict = min((each.verdict for each in judged), key=VERDICTS.index)
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
@@ -232,12 +216,8 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
     """A finding a model from its contrasts, which the decorated function finds.
 
     Attacks that raise different losses are not compared: that one does more says which loss is the better one for the
-    DSC, and nothing of gradients. Noise raises none, so that every attack is compared with it (`strict`).
-
-    Args:
-        statement: what is said where all hold.
-        needs: the rows that the check needs, said where they are not there.
-        strict: whether the one must be clearly better.
+    DSC, and nothing of gradients. Noise raises none, so that every attack is compared with it (`strict`: the one must
+    be clearly better). `statement` is said where all hold, `needs` names the rows where they are not there.
     """
 
     def check(find: FindContrasts) -> Find:

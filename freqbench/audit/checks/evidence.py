@@ -34,26 +34,16 @@ Side = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """An attack with all its parameters, as records have it.
+    """An attack with all its parameters, as records have it."""
 
-    Attributes:
-        label: what tables call it.
-        attack: its name.
-        variant: its variant.
-        threat_model: what its budget bounds.
-        budget_name: the parameter that does, and `budget`; None where none does.
-        params: the others that are not None.
-        follows_gradients: whether its rows count backward passes.
-    """
-
-    label: str
+    label: str  # what tables call it
     attack: str
     variant: str | None
     threat_model: str
     budget_name: str | None
     budget: float | None
-    params: Mapping[str, Any]
-    follows_gradients: bool
+    params: Mapping[str, Any]  # the others that are not None
+    follows_gradients: bool  # whether its rows count backward passes
 
     @property
     def is_plain(self) -> bool:
@@ -85,21 +75,13 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that checks look at.
+    """All that checks look at."""
 
-    Attributes:
-        records: rows of RECORDS with COLUMNS after `tables.current(strength.checked(...))`.
-        classes: of CLASS_RECORDS, of the same stores; None where they were not read.
-        gradients: what was measured of gradients, one a store.
-        saved: volumes that were scored once more, one a store.
-        added: the cells that an audit alone computed, by their ids.
-    """
-
-    records: pd.DataFrame
-    classes: pd.DataFrame | None = None
-    gradients: tuple[Gradients, ...] = ()
-    saved: tuple[Saved, ...] = ()
-    added: frozenset[str] = frozenset()
+    records: pd.DataFrame  # rows of RECORDS with COLUMNS after `tables.current(strength.checked(...))`
+    classes: pd.DataFrame | None = None  # of CLASS_RECORDS, of the same stores; None where they were not read
+    gradients: tuple[Gradients, ...] = ()  # what was measured of gradients, one a store
+    saved: tuple[Saved, ...] = ()  # volumes that were scored once more, one a store
+    added: frozenset[str] = frozenset()  # ids of the cells that an audit alone computed
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -167,13 +149,7 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """One model on one dataset, and the attacks that were made on it and scored on it (white-box).
-
-    Attributes:
-        evidence: of all models.
-        dataset: name of the dataset.
-        model: name of the model.
-    """
+    """One model on one dataset, and the attacks that were made on it and scored on it (white-box)."""
 
     evidence: Evidence
     dataset: str
@@ -218,13 +194,9 @@ def gathered(
     """The evidence of stores, with the cells that `audit --run` added and what it measured.
 
     Args:
-        stores: that `run` wrote.
         job_keys: the keys of their jobs; None: all rows.
         always_classes: read rows of classes however many there are.
         may_be_empty: whether a run that has no rows yet is something to look at.
-
-    Raises:
-        UserError: a store that cannot be read, or nothing in it.
     """
     roots = [root_of(store.root) for store in stores]
     audits = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]

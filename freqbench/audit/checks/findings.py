@@ -10,29 +10,15 @@ VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check found about one model on one dataset.
+    """What one check found about one model on one dataset, which `per_model` fills in, and `audited` the check."""
 
-    Attributes:
-        check: a name of CHECKS, filled in by `audited`, as `dataset` and `model` are by `per_model`.
-        dataset: name of the dataset.
-        verdict: `holds`, `violated`, `in doubt`, `noted` (a fact that is neither right nor wrong) or `not checked`.
-        sentence: what was seen, or what is missing and which cell would give it.
-        model: the model that it is about; empty: about the dataset.
-        subject: the attack that it is about, where a check has a finding for each; empty otherwise.
-        difference: points of DSC x100 on which the verdict rests; NaN where it rests on something else.
-        low: of the 95 % interval of `difference`, and `high`; NaN where there is none.
-        comparisons: how many were made.
-        cases: that the difference is over.
-        patients: of these cases.
-    """
-
-    check: str = ""
+    check: str = ""  # a name of CHECKS
     dataset: str = ""
-    verdict: str
-    sentence: str
-    model: str = ""
-    subject: str = ""
-    difference: float = math.nan
+    verdict: str  # of VERDICTS; `noted` is a fact that is neither right nor wrong
+    sentence: str  # what was seen, or what is missing and which cell would give it
+    model: str = ""  # empty: it is about the dataset
+    subject: str = ""  # the attack, where a check has a finding for each
+    difference: float = math.nan  # points of DSC x100 on which the verdict rests, with its 95 % interval
     low: float = math.nan
     high: float = math.nan
     comparisons: int = 0
@@ -46,19 +32,11 @@ def unchecked(reason: str) -> Finding:
 
 
 def interval_text(low: float, high: float) -> str:
-    """An interval within a sentence, or that there is none.
-
-    >>> interval_text(-1.25, 3.0), interval_text(math.nan, math.nan)
-    ('95 % interval [-1.2, 3.0]', 'no interval')
-    """
+    """An interval within a sentence: `95 % interval [-1.2, 3.0]`, or `no interval` for NaN."""
     bounds = (f"{round(value, 1) + 0.0:.1f}" for value in (low, high))  # adding 0 makes -0.0 plain 0.0
     return "no interval" if math.isnan(low) else f"95 % interval [{', '.join(bounds)}]"
 
 
 def counted(number: int, word: str) -> str:
-    """A number with its word.
-
-    >>> counted(1, "case"), counted(3, "case")
-    ('1 case', '3 cases')
-    """
+    """A number with its word: `1 case`, `3 cases`."""
     return f"{number} {word}{'' if number == 1 else 's'}"

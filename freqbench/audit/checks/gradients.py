@@ -91,20 +91,14 @@ def unbounded(on: Attacked) -> Iterator[Finding]:
     left = differences(on, [scores[label].dropna()])[0]
     exceeds = left.difference > FAILURE
     interval = interval_text(left.low, left.high)
-    yield Finding(
-        verdict=(VIOLATED if left.low > FAILURE else IN_DOUBT) if exceeds else HOLDS,
-        sentence=(
-            f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
-            f"{counted(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
-            f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
-        ),
-        difference=left.difference - FAILURE,
-        low=left.low - FAILURE,
-        high=left.high - FAILURE,
-        comparisons=1,
-        cases=left.cases,
-        patients=left.patients,
+    verdict = (VIOLATED if left.low > FAILURE else IN_DOUBT) if exceeds else HOLDS
+    sentence = (
+        f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
+        f"{counted(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
+        f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
     )
+    beyond = {name: getattr(left, name) - FAILURE for name in ("difference", "low", "high")}
+    yield Finding(verdict=verdict, sentence=sentence, comparisons=1, **(vars(left) | beyond))
 
 
 @contrasted(

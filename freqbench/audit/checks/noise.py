@@ -106,7 +106,6 @@ def _drop(on: Attacked, scores: pd.Series) -> float:
 
 
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
-    """What the optimisation adds to the strongest null row."""
     bounds = interval_text(-nearest.found.high, -nearest.found.low)
     gain = -nearest.found.difference
     if nearest.verdict == IN_DOUBT:

@@ -48,19 +48,12 @@ UNBOUNDED = ("linf-minimal", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a store says of a model within some bounds.
+    """What a store says of a model within some bounds."""
 
-    Attributes:
-        own: the attacks with these bounds that the store has.
-        added: those that the audit added.
-        made: of both the attacks themselves by label, as far as they are freqbench's.
-        scores: foreground DSC x100 under each, a row a case, a column a label.
-    """
-
-    own: tuple[Setting, ...]
-    added: tuple[Setting, ...]
-    made: dict[str, Attack]
-    scores: pd.DataFrame
+    own: tuple[Setting, ...]  # the attacks with these bounds that the store has
+    added: tuple[Setting, ...]  # those that the audit added
+    made: dict[str, Attack]  # of both the attacks themselves by label, as far as they are freqbench's
+    scores: pd.DataFrame  # foreground DSC x100 under each, a row a case, a column a label
 
     @property
     def subject(self) -> str:
@@ -222,7 +215,6 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
 
 
 def _weaker(claim: Claim) -> str:
-    """The attacks of the store that others beat at equal or fewer passes."""
     passes = {label: sum(attack.passes) for label, attack in claim.made.items()}
     found = []
     for own in (each.label for each in claim.own if each.label in passes):
