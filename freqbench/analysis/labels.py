@@ -83,6 +83,16 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
     return {key: name if taken.count(name) == 1 else f"{name}#{key[:6]}" for key, name in names.items()}
 
 
+def families(frame: pd.DataFrame) -> pd.Series:
+    """The labels without their budget, the same for all points of a curve."""
+    columns = ["label", "budget_name", "budget"]
+    texts = {
+        label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
+        for label, name, budget in frame[columns].drop_duplicates().itertuples(index=False, name=None)
+    }
+    return frame["label"].astype(str).map(texts)
+
+
 def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, Any]:
     """The parameters of a record but its budget, those left open, and what follows from the source."""
     given = object_of(params, f"{attack}: params").items()

@@ -19,7 +19,7 @@ Styles = Mapping[str, SeriesStyle]
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Robustness to corruptions beside that to attacks."""
+    """Drop by severity, what is left under corruptions against what attacks leave, and the drop by each of them."""
     found = compared(rows)
     if isinstance(found, str):
         yield found
@@ -27,23 +27,17 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
     names = sorted(material.rows["target_model"].astype(str).unique())
     styles = {name: series_style(place) for place, name in enumerate(names)}
     for some in chunks(found.rows, MOST_LISTED):
-        yield natural_figure(found, dataset, some, styles)
-
-
-def natural_figure(found: Comparison, title: str, rows: Sequence[tuple[str, str]], styles: Styles) -> Figure:
-    """Drop by severity, what is left under corruptions against what attacks leave, and the drop of the given rows; with
-    the styles of the models."""
-    groups = [group for group in GROUPS if any(own == group for own, _ in rows)]
-    height = max(4.2, 1.1 + 0.17 * (len(rows) + len(groups)) + 0.1 * len(found.models))
-    figure = style.new_figure(PAGE, height)
-    grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
-    _severities(figure.add_subplot(grid[0, 0]), found, styles)
-    _against(figure.add_subplot(grid[1, 0]), found, styles)
-    _listing(figure.add_subplot(grid[:, 1]), found, rows, groups, styles)
-    words = f"natural beside adversarial robustness, {style.interval_words(found.left)}, {counted([found.n])}"
-    figure.suptitle(f"{plain(title, 40)}: {words}")
-    legend(figure, [line_handle(styles[model]) for model in found.models], [plain(model) for model in found.models])
-    return figure
+        groups = [group for group in GROUPS if any(own == group for own, _ in some)]
+        height = max(4.2, 1.1 + 0.17 * (len(some) + len(groups)) + 0.1 * len(found.models))
+        figure = style.new_figure(PAGE, height)
+        grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
+        _severities(figure.add_subplot(grid[0, 0]), found, styles)
+        _against(figure.add_subplot(grid[1, 0]), found, styles)
+        _listing(figure.add_subplot(grid[:, 1]), found, some, groups, styles)
+        words = f"natural beside adversarial robustness, {style.interval_words(found.left)}, {counted([found.n])}"
+        figure.suptitle(f"{plain(dataset, 40)}: {words}")
+        legend(figure, [line_handle(styles[model]) for model in found.models], [*map(plain, found.models)])
+        yield figure
 
 
 def _severities(axis: Axes, found: Comparison, styles: Styles) -> None:

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import DASHES, MARKERS, SeriesStyle, series_style
+from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
@@ -64,7 +64,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         axis.set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
     figure.suptitle(f"{title}: {style.interval_words(table)}")
-    handles = [*map(line_handle, styles.values()), _dotted()]
+    handles = [*map(line_handle, styles.values()), Line2D([], [], color=GREY, linestyle="dotted")]
     legend(figure, handles, [*map(plain, shown), "clean"])
     yield figure
 
@@ -73,10 +73,6 @@ def _shown(places: Mapping[str, int], names: pd.Series) -> list[str]:
     """Those of the names that are there, by their places."""
     found = set(names)
     return [name for name in places if name in found]
-
-
-def _dotted() -> Line2D:
-    return Line2D([], [], color=GREY, linestyle="dotted")
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -89,8 +85,9 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if not columns:
         yield "no distance was measured inside the body"
         return
-    families, threats = material.families, material.threats
-    shown, kinds = _shown(families, table["family"]), _shown(threats, table["threat_model"])
+    families, shown = material.families, _shown(material.families, table["family"])
+    threats = _shown(material.threats, table["threat_model"])
+    kinds = {threat: series_style(material.threats[threat]).marker for threat in threats}
     figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(shown) + len(kinds)) / 3)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
@@ -98,8 +95,8 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         for number, family in enumerate(shown, 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             for threat, part in series.groupby("threat_model", sort=False):
-                marker = _marker(threats[str(threat)])
-                _numbered(axis, part[column], part["dsc_foreground"], number, series_style(families[family]), marker)
+                look = series_style(families[family])
+                _numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)])
         axis.set_xlabel(DISTANCES[column])
         axis.grid(axis="x", **GRID)
         if column == "ssim_body":
@@ -107,15 +104,13 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     axes[0].set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}, {counted(table['n'].tolist())}; grid lines: equal distance; more change to the right")
-    handles = [Line2D([], [], color="black", marker=_marker(threats[k]), linestyle="none", mfc="w") for k in kinds]
+    shape: dict[str, Any] = {"color": "black", "linestyle": "none", "mfc": "w"}
+    handles = [Line2D([], [], marker=marker, **shape) for marker in kinds.values()]
     handles += [Line2D([], [], color=series_style(families[family]).color) for family in shown]
+    handles.append(Line2D([], [], color=GREY, linestyle="dotted"))
     texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(shown), "clean"]
-    legend(figure, [*handles, _dotted()], texts)
+    legend(figure, handles, texts)
     yield figure
-
-
-def _marker(place: int) -> str:
-    return MARKERS[place % len(MARKERS)]
 
 
 def _numbered_texts(names: Sequence[str]) -> list[str]:
@@ -234,20 +229,14 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Drop against L2, threat model by threat model."""
-    table = figure_data.drops_by_distance(rows)
-    if table.empty:
-        yield "no attack has both an L2 inside the body and a foreground DSC"
-    else:
-        yield distance_figure(table, f"{dataset}: attacks on {model}", material.families)
-
-
-def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]) -> Figure:
     """Drop against L2 inside the body, one panel a threat model; budgets of an attack are joined, null rows hollow.
 
     Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
-    The table is of `figure_data.drops_by_distance`, the families of `Material`.
     """
+    table, families = figure_data.drops_by_distance(rows), material.families
+    if table.empty:
+        yield "no attack has both an L2 inside the body and a foreground DSC"
+        return
     groups = list(table.groupby("threat_model", sort=False))
     shown = _shown(families, table["family"])
     figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(shown), sharey=True)
@@ -267,13 +256,14 @@ def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]
     axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
     for axis in axes[:, 0]:
         axis.set_ylabel(DROP)
-    figure.suptitle(f"{plain(title, 60)}: {style.interval_words(table)}; hollow: null rows")
+    title = plain(f"{dataset}: attacks on {model}", 60)
+    figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
     handles = [line_handle(series_style(families[family])) for family in shown]
     for handle, family in zip(handles, shown, strict=True):
         handle.set_markerfacecolor("white" if family in nulls else handle.get_color())
     legend(figure, handles, [plain(family) for family in shown])
-    return figure
+    yield figure
 
 
 def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
@@ -283,10 +273,10 @@ def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
 
 @style.styled()
 def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Drop against passes, one panel a dataset, model, threat model and budget, one line an attack and loss.
+    """Drop against passes of `convergence.settings`, one panel a dataset, model, threat model and budget.
 
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line. The table is of `convergence.settings`.
+    setting; several restarts are hollow markers on a thin line.
     """
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}

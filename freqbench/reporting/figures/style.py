@@ -58,20 +58,16 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, with room made for what stands outside the axes."""
+    """An empty figure of that many inches, with room for what stands outside the axes."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def panels(
     count: int, most: int, inches: tuple[float, float], entries: int, sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of panels and its axes, [rows, columns]; those beyond the last panel are off.
-
-    Args:
-        count: of panels, at most `most` beside each other; one alone takes a column, several a page.
-        inches: the height of all but panels and legend, and that of a row of panels.
-        entries: of the legend, in one column or three.
-    """
+    """A figure of so many panels, at most `most` beside each other, and its axes, [rows, columns]; those beyond the
+    last panel are off. `inches` are the height of all but panels and legend, and of a row of panels; the legend's
+    `entries` stand in three columns, of one panel alone in one."""
     across = min(count, most)
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
@@ -138,11 +134,11 @@ def listing_width(names: Sequence[str]) -> float:
     return COLUMN if max(map(len, names)) <= 24 else MIDDLE
 
 
-def counted(numbers: Sequence[int], what: str = "cases") -> str:
+def counted(numbers: Sequence[int]) -> str:
     """How many: `n = 20 cases`, or `n = 12–20 cases` where it is not everywhere the same."""
     low, high = min(numbers), max(numbers)
     count = f"{low}" if low == high else f"{low}–{high}"
-    return f"n = {count} {what.removesuffix('s') if high == 1 else what}"
+    return f"n = {count} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:

@@ -44,11 +44,8 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         folder: that of the page.
 
     Returns:
-        What `freqbenchViewer.open` is given: `bytes` in all, `rounding` (largest change of a voxel), `notes` on what
-        could not be read, and `cases`.
-
-    Raises:
-        StorageRefused, StorageUnavailable: a store does not give its volumes, or the folder does not take them.
+        What `freqbenchViewer.open` is given: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
+        `notes` on what could not be read.
     """
     known: dict[str, str] = {}  # a file of a store to its key
     sizes: dict[str, int] = {}
@@ -105,8 +102,7 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """A packed NIfTI file (its content and, for errors, path) made small enough for a page, and how much a voxel may
-    have changed by rounding.
+    """A packed NIfTI file made small enough for a page, and how much a voxel may have changed by rounding.
 
     Raises:
         DataError: damaged, or not finite.
@@ -143,8 +139,8 @@ def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str]) -> Manif
 def _cases(
     records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` is that of a
-    file, by its store's number, its folder and its name."""
+    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` gives a file its
+    key by the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
     class_names = _class_names(classes, rows)
     cases, faults = [], []
@@ -190,12 +186,7 @@ def _class_names(classes: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[in
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """The entry of one saved volume, from its rows, one a target.
-
-    Raises:
-        DataError: a file is missing or damaged.
-        UserError: links lead out of the store.
-    """
+    """The entry of one saved volume, from its rows, one a target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, str(row["folder"]))
     names.require_inside(store, place)

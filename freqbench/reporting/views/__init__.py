@@ -21,9 +21,8 @@ class View:
     Attributes:
         build: from records after `tables.current(strength.checked(...))`, and class records where `needs_classes`, to
             sections.
-        columns: of RECORDS that it needs beside those that identify a row, and `status`, `finished_at`.
-        needs_classes: whether `build` takes class records too.
-        applies: whether records have what it is about, so that a report shows it unasked; None: never unasked.
+        columns: of RECORDS that it needs beside those that identify a row.
+        applies: whether records have what it is about, so that a report shows it unasked; None: never.
     """
 
     build: Callable[..., list[Section]]
@@ -49,11 +48,7 @@ VIEWS: Mapping[str, View] = {
 
 
 def unasked(records: pd.DataFrame) -> list[Section]:
-    """The sections of the views that a report shows where its records have what they are about.
-
-    Args:
-        records: after `strength.checked`, with all columns.
-    """
+    """The sections of the views that a report shows where its records, after `checked`, have what they are about."""
     fitting = [view for view in VIEWS.values() if view.applies and view.applies(records)]
     shown = current(records) if fitting else records
     return [section for view in fitting for section in view.build(shown)]

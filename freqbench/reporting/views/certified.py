@@ -22,11 +22,7 @@ HOW = (
 
 
 def certified(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row an attack, source and smoothed target.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`, with COLUMNS.
-    """
+    """A table a dataset: a row an attack, source and smoothed target; of records with COLUMNS."""
     frame = plain(groups.scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:
@@ -48,4 +44,4 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     for title, name in zip(("share", "Dice", "bound"), SCORES, strict=True):
         shown[f"{title}\nclean"], shown[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
     data = rows.drop(columns="attack").assign(dataset=dataset)
-    return Section(f"{dataset}: what is certified", shown, HOW + groups.COUNTS + groups.one_patient_note(rows), data)
+    return Section(f"{dataset}: what is certified", shown, HOW + groups.counts_text(rows), data)

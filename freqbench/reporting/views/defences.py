@@ -32,11 +32,7 @@ NOTHING = (
 
 
 def defences(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row a model and attack, the attackers side by side.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`, with COLUMNS.
-    """
+    """A table a dataset: a row a model and attack, the attackers side by side; of records with COLUMNS."""
     frame = _attacked(groups.scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
@@ -45,9 +41,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of defended models, and of the same networks and attacks without: each with `who` attacked, the `model`.
-
-    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts.
-    """
+    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts."""
     source, target = (_parsed(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
@@ -109,7 +103,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
             shown["hidden\npoints"] = rows["hidden"]
             shown["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
     patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
-    note = groups.one_patient_note(pd.DataFrame({"patients": patients}))
+    note = groups.one_patient_note(patients)
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
     about = " ".join(f"{model}: {defence}." for model, defence in named)
     data = rows.drop(columns="attack").assign(dataset=dataset)
@@ -122,17 +116,12 @@ def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
-    rows = groups.grouped(
-        pairs.assign(hidden=pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]), keys, "hidden"
-    )
-    rows = rows.rename(columns={"low": "hidden_low", "high": "hidden_high"})
+    pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
+    rows = groups.grouped(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
     return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
 
 
 def _counts(rows: pd.DataFrame, who: str) -> list[str]:
     """`2` cases, `2 x 3` with seeds; empty where there are none."""
-    texts = []
-    for cases, seeds in zip(rows[f"{who}_cases"], rows[f"{who}_seeds"], strict=True):
-        several = f" x {seeds:.0f}" if not pd.isna(seeds) and seeds > 1 else ""
-        texts.append("" if pd.isna(cases) else f"{cases:.0f}{several}")
-    return texts
+    counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
+    return ["" if pd.isna(n) else f"{n:.0f}" + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
