@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from freqbench.cli import report
 from freqbench.cli.report import app
 from freqbench.core.errors import UserError
+from freqbench.reporting import figures
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
@@ -55,29 +56,17 @@ def called(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize(
-    ("table", "format"),
-    [
-        *(("transfer", "terminal"), ("organs", "md"), ("budget", "csv"), ("cost", "latex"), ("leaderboard", "html")),
-        *(("vafa_table5", "latex"), ("sa2_acdc", "terminal")),
-    ],
-)
-def test_tables_have_formats(out: str, table: str, format: str) -> None:
-    text = called("report", out, "--table", table, "--format", format)
-    begins = {"md": "## ", "csv": "", "latex": "%", "html": "<!doctype html>", "terminal": ""}[format]
-    assert text.lower().startswith(begins), text[:80]
-    assert len(text) > 100
-
-
-def test_a_table_holds_what_the_records_say(out: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(called("report", out, "--table", "budget", "--format", "csv"))))
+def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None:
+    text = called("report", out, f"{out}/", "--table", "budget", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
     found = {row["label"]: float(row["dsc"]) for row in rows if row["label"] != "clean"}
     assert found == pytest.approx({"pgd eps=4/255": 69.0, "pgd eps=8/255": 49.0})
+    assert [row["cases"] for row in rows] == ["3", "3", "3"]
 
 
 def test_a_table_may_go_to_a_file(out: str, tmp_path: Path) -> None:
     file = tmp_path / "table.tex"
-    said = called("report", out, "--table", "budget", "--format", "latex", "--to", str(file))
+    said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(file))
     assert said.split() == ["written:", str(file)]
     assert r"\toprule" in file.read_text()
 
@@ -89,10 +78,13 @@ def test_the_page_is_one_file_beside_the_results(out: str) -> None:
     assert "freqbench-data" in page.read_text()
 
 
-def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(out: str, tmp_path: Path) -> None:
+def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("pairs", "robust")})
     said = called("report", out, "--figures", str(tmp_path / "pictures"))
     assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".pdf", ".png"}
-    assert "no case" in said
+    assert "no robust: phantom: no volumes are saved" in said
 
 
 def test_two_stores_are_compared_by_case(out: str, tmp_path: Path, row: Rows) -> None:
@@ -117,11 +109,6 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=text.replace("?", r"\?")) as caught:
             called(*arguments)
         assert "\n" not in str(caught.value)
-
-
-def test_a_store_that_is_named_twice_is_shown_once(out: str) -> None:
-    once = called("report", out, "--table", "organs", "--format", "csv")
-    assert called("report", out, f"{out}/", "--table", "organs", "--format", "csv") == once
 
 
 def test_the_page_is_made_though_rows_are_left_out_that_labels_tell_apart(tmp_path: Path, row: Rows) -> None:

@@ -10,7 +10,7 @@ from reporting.figures.made import class_row
 from scipy import stats
 
 from freqbench.reporting import figure_data
-from freqbench.reporting.figure_data import shown_rows
+from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.results import CLASS_RECORDS, to_table
 
 Make = Callable[..., dict[str, Any]]
@@ -21,28 +21,18 @@ def test_rows_are_in_the_units_shown(row: Make, records: Frame) -> None:
     failed = row(case=1, status="failed", error="died")
     scores = {"dsc_foreground": 0.5, "dsc_foreground_clean": 0.75, "dsc": 0.6, "dsc_clean": 0.8, "ssim_body": 0.9}
     ok = row(**scores, num_forwards=3, num_backwards=2)
-    (shown,) = shown_rows(records(ok, failed)).to_dict("records")
+    shown, vafa = shown_rows(records(ok, failed, row("vafa"))).to_dict("records")
     assert (shown["label"], shown["family"], shown["is_white_box"]) == ("pgd eps=8/255", "pgd", True)
     names = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "drop", "ssim_body", "budget", "passes")
     assert [shown[name] for name in names] == pytest.approx([50, 75, 60, 80, 25, 90, 8, 5])
-
-
-def test_a_budget_that_is_no_intensity_stays_as_it_is(row: Make, records: Frame) -> None:
-    shown = shown_rows(records(row("vafa"), row("dfb"))).set_index("attack")
-    assert shown.loc["vafa", "budget"] == 20
-    assert np.isnan(shown.loc["dfb", "budget"])
-    assert list(shown["family"]) == ["vafa", "dfb"]
+    assert (vafa["family"], vafa["budget"]) == ("vafa", 20)  # no intensity
 
 
 def test_places_are_by_threat_model_attack_and_budget(row: Make, records: Frame) -> None:
     rows = shown_rows(records(row(), row(budget=2 / 255), row("vafa"), row("gn")))
-    assert list(figure_data.places(rows, "label")) == [
-        "vafa q_max=20",
-        "gn std=8/255",
-        "pgd eps=2/255",
-        "pgd eps=8/255",
-    ]
-    styles = figure_data.attack_styles(rows)
+    ordered = ["vafa q_max=20", "gn std=8/255", "pgd eps=2/255", "pgd eps=8/255"]
+    assert list(figure_data.places(rows, "label")) == ordered
+    styles = Material(rows, pd.DataFrame(), None).styles
     assert styles["pgd eps=2/255"].color == styles["pgd eps=8/255"].color != styles["gn std=8/255"].color
     assert len({style.marker for style in styles.values()}) == 4
 
@@ -97,10 +87,8 @@ def test_pairs_are_cases_by_their_clean_score(row: Make, records: Frame) -> None
 def test_means_come_in_the_order_of_places(row: Make, records: Frame) -> None:
     rows = records(row(case=0, attack_seconds=2.0), row(case=1, attack_seconds=4.0), row("vafa", attack_seconds=9.0))
     table = figure_data.means(shown_rows(rows), ["attack_seconds"])
-    assert table[["label", "attack_seconds", "n"]].to_numpy().tolist() == [
-        ["vafa q_max=20", 9, 1],
-        ["pgd eps=8/255", 3, 2],
-    ]
+    expected = [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
+    assert table[["label", "attack_seconds", "n"]].to_numpy().tolist() == expected
 
 
 CLEAN = {"dsc_foreground_clean": 0.9}

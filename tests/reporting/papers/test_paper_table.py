@@ -35,11 +35,7 @@ def is_ours(row: Mapping[str, Any]) -> bool:
     return str(row["training"]).endswith("(not in the paper)")
 
 
-SMOKE = ("vafa_table1", "vafa_table5", "sa2_acdc")
-HEAVY = [pytest.param(name, marks=pytest.mark.integration) for name in planted.JOB_OF if name not in SMOKE]
-
-
-@pytest.mark.parametrize("name", [*SMOKE, *HEAVY])
+@pytest.mark.parametrize("name", planted.JOB_OF)
 def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
     data = cells_of(papers, name)
     wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == planted.JOB_OF[name]}
@@ -135,7 +131,6 @@ def is_dsc_of_unetr(row: Published) -> bool:
     return all(row[key] == value for key, value in place.items())
 
 
-@pytest.mark.integration
 def test_the_strongest_defence_is_marked_in_table_6(papers: list[Published]) -> None:
     layout = paper_table(recipes.load("vafa_table6"), planted.frame_of(planted.records("vafa_table6", papers)))[0]
     rows = [row for row, name in layout.marks if name == "UNETR\nVAFA"]

@@ -34,26 +34,19 @@ def two_models(row: Row) -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
+    return student.lines(section), section.text
 
 
 def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any) -> None:
     (first, second), _ = board(shown(*two_models))
+    behind = [second[name] for name in ("behind", "behind_low", "behind_high", "p")]
+    assert behind == pytest.approx([5, *student.interval(-20, 30), student.p_value(-20, 30)])  # 40 - 60 and 50 - 20
+    assert (second["order"], first["order"], pd.isna(first["behind"])) == ("open", "", True)
     assert (first["rank"], first["target_model"], second["rank"], second["target_model"]) == (1, "a", 2, "b")
     scores = (first["dsc_foreground"], first["low"], first["high"], first["dsc_foreground_drop"])
     assert scores == pytest.approx((45, *student.interval(40, 50), 45))
     assert second["strongest"] == "pgd eps=8/255 steps=10"
     assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
-
-
-def test_points_behind_the_first_are_paired_by_case(shown: Frame, two_models: Any) -> None:
-    """40 - 60 and 50 - 20."""
-    (first, second), _ = board(shown(*two_models))
-    assert (second["behind"], second["behind_low"], second["behind_high"]) == pytest.approx(
-        (5, *student.interval(-20, 30))
-    )
-    assert (second["p"], second["order"], first["order"]) == (pytest.approx(student.p_value(-20, 30)), "open", "")
-    assert pd.isna(first["behind"])
 
 
 def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards(row: Row, shown: Frame) -> None:
@@ -91,17 +84,13 @@ def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes(row: 
     assert first["strongest"] == "pgd eps=8/255 steps=10"
 
 
-def test_an_attack_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
+def test_an_attack_or_a_case_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
     extra = on(row, "a", "pgd", (0.0, 0.0), params={"steps": 40})
-    (first, _), text = board(shown(*two_models, *extra))
-    assert (first["target_model"], first["dsc_foreground"]) == ("a", pytest.approx(45))
-    assert "not run on every model, so not counted: pgd eps=8/255 steps=40" in text
-
-
-def test_a_case_that_one_model_lacks_counts_for_none(row: Row, shown: Frame, two_models: Any) -> None:
     easy = [row("pgd", source="b", target="b", case=5, dsc=0.9, dsc_clean=0.9, params=each) for each in STEPS]
-    (_, second), text = board(shown(*two_models, *easy))
+    (first, second), text = board(shown(*two_models, *extra, *easy))
+    assert (first["target_model"], first["dsc_foreground"]) == ("a", pytest.approx(45))
     assert (second["target_model"], second["dsc_foreground"], second["cases"]) == ("b", pytest.approx(40), 2)
+    assert "not run on every model, so not counted: pgd eps=8/255 steps=40" in text
     assert "1 cases left out" in text
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from reporting import student
 
 from freqbench.analysis.statistics import nested_interval
-from freqbench.reporting import render
 from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 
 Row = Callable[..., dict[str, Any]]
@@ -35,49 +35,27 @@ def rows(row: Row) -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
+    return student.lines(section), section.text
 
 
 def test_methods_rank_by_their_networks_mean_with_the_nested_interval(shown: Frame, rows: Any) -> None:
-    (first, second), _ = board(shown(*rows))
-    assert [(each["rank"], each["target_model"], each["networks"]) for each in (first, second)] == [
-        (1, "at-pgd", 2),
-        (2, "vaft", 1),
-    ]
+    (first, second), text = board(shown(*rows))
+    ranked = [(each["rank"], each["target_model"], each["networks"]) for each in (first, second)]
+    assert ranked == [(1, "at-pgd", 2), (2, "vaft", 1)]
     expected = nested_interval(PGD)
     assert (first["dsc_foreground"], first["low"], first["high"]) == pytest.approx((55, expected.low, expected.high))
-    assert (
-        first["dsc_foreground_clean"],
-        first["dsc_foreground_drop"],
-        first["cases"],
-        first["patients"],
-    ) == pytest.approx((90, 35, 3, 3))
-
-
-def test_points_behind_hold_the_spread_of_both_methods(shown: Frame, rows: Any) -> None:
-    (first, second), _ = board(shown(*rows))
+    others = [first[name] for name in ("dsc_foreground_clean", "dsc_foreground_drop", "cases", "patients")]
+    assert others == pytest.approx([90, 35, 3, 3])
     expected = nested_interval(PGD, minus=VAFT)
-    assert tuple(second[name] for name in ("behind", "behind_low", "behind_high")) == pytest.approx(
-        (15, expected.low, expected.high)
-    )
+    behind = [second[name] for name in ("behind", "behind_low", "behind_high")]
+    assert behind == pytest.approx([15, expected.low, expected.high])
     assert pd.isna(first["behind"])
-
-
-def test_a_method_of_one_network_is_named(shown: Frame, rows: Any) -> None:
-    text = board(shown(*rows))[1]
     assert "linf, eps=8/255: one network, so its intervals hold no spread of trainings: vaft." in text
     assert "holds the spread of both instead of that of patients alone" in text
     assert "one network a method" not in text.lower()
-
-
-def test_the_table_says_how_many_networks(shown: Frame, rows: Any) -> None:
     (section,) = leaderboard(shown(*rows))
     assert section.title == "phantom: training methods by the worst case"
-    text = render.markdown([section])
-    lines = [each for each in text.splitlines() if each.startswith("|")]
-    head, line = (next(each for each in lines if word in each) for word in ("networks", "at-pgd"))
-    cells = dict(zip((c.strip() for c in head.split("|")), (c.strip() for c in line.split("|")), strict=True))
-    assert (cells["model"], cells["networks"]) == ("at-pgd", "2")
+    assert section.table[["model", "networks"]].to_numpy().tolist() == [["at-pgd", 2], ["vaft", 1]]
 
 
 def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(shown: Frame, rows: Any) -> None:
