@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 from matplotlib import image as pictures
-from volumes_page import DIST, VIEWER, make_store, rows_of, write_page
+from volumes_page import DIST, VIEWER, rows_of, write_page
 
 from freqbench.reporting.colors import class_color
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes
@@ -29,11 +29,9 @@ Open = Callable[..., Any]
 
 def test_the_bundle_was_made_of_these_sources() -> None:
     """Otherwise: `npm ci && npm run build` in the folder of the viewer."""
-    paths = sorted(
-        ["build.js", "package-lock.json", "package.json", *(f"src/{path.name}" for path in VIEWER.glob("src/*"))]
-    )
+    paths = ["build.js", "package-lock.json", "package.json", *(f"src/{path.name}" for path in VIEWER.glob("src/*"))]
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(paths):
         digest.update(f"{path}\n".encode() + (VIEWER / path).read_bytes() + b"\n")
     found = re.match(r"/\* freqbench viewer, sources ([0-9a-f]{64});", (DIST / "viewer.js").read_text())
     assert found
@@ -47,16 +45,16 @@ def test_the_bundle_carries_its_licences_and_may_stand_between_tags() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def made(store: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page of four saved volumes, and its manifest."""
-    store, folder = make_store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("page")
+    folder = tmp_path_factory.mktemp("page")
     return folder, write_volumes(*rows_of(store), [store], str(folder))
 
 
 @pytest.fixture(scope="module")
-def served(made: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the same page from a server, which answers with the files of the store."""
-    store, folder = make_store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("served")
+    folder = tmp_path_factory.mktemp("served")
     write_page(folder, live_manifest(*rows_of(store), [store]), "'self'")
 
     class Handler(SimpleHTTPRequestHandler):
@@ -214,12 +212,9 @@ def test_blinking_turns_between_clean_and_adversarial(opened: Open) -> None:
 def test_blinking_is_by_hand_where_motion_is_unwanted(opened: Open) -> None:
     page = opened(reduced_motion="reduce")
     page.locator("canvas").focus()
-    mixes = []
-    for _ in range(3):
+    for mix in (0, 1, 0):
         page.keyboard.press("b")
-        mixes.append(state(page)["mix"])
-    assert mixes == [0, 1, 0]
-    assert not state(page)["blinking"]
+        assert (state(page)["mix"], state(page)["blinking"]) == (mix, False)
 
 
 @pytest.mark.integration
