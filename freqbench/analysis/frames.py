@@ -29,13 +29,8 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a key of stores or of a table of RECORDS: ok before failed, then the latest.
-
-    The columns are IDENTITY and those asked for (None: all).
-
-    Raises:
-        UserError: a store that cannot be read.
-    """
+    """One row a key of stores or of a table of RECORDS: ok before failed, then the latest. The columns are IDENTITY and
+    those asked for (None: all)."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     if isinstance(sources, pa.Table):
         table = latest(sources.select(names))
@@ -65,13 +60,7 @@ def found_records(
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
-    """The classes of records of `records_frame`, with those columns of CLASS_RECORDS that are shown.
-
-    Of several stores that have a key, the classes are those of its row in `records`.
-
-    Raises:
-        UserError: a store that cannot be read.
-    """
+    """CLASSES of records of `records_frame`; of several stores that have a key, those of its row in `records`."""
     if len(sources) == 1:
         return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
     columns = tuple(dict.fromkeys((*COMMIT, *CLASSES)))

@@ -112,18 +112,14 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
     return changed.union(*(first.keys() - each.keys() for each in siblings))
 
 
-def _default(attack: str, parameter: str) -> Any:
-    """A parameter's default; None where the parameter is not known here. Attacks not known have what all share."""
-    known = {field.name: field.default for field in fields(ATTACKS.get(attack, Attack))}
-    return {**PLAIN, **known}.get(parameter)
-
-
 def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     words = [setting["attack"]]
+    known = fields(ATTACKS.get(setting["attack"], Attack))  # of attacks not known what all share
+    defaults = {**PLAIN, **{field.name: field.default for field in known}}
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        is_notable = value == RECONSTRUCTION or value != _default(setting["attack"], name)
+        is_notable = value == RECONSTRUCTION or value != defaults.get(name)
         if is_notable if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)

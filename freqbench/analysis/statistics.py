@@ -299,7 +299,7 @@ class Nested(NamedTuple):
     patients: int
 
 
-def nested_interval(values: ArrayLike, minus: ArrayLike | None = None) -> Nested:
+def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     r"""The mean of a method over patients and networks with an interval for new patients and new trainings.
 
     A network is one draw of its training, and every one is scored on every patient, so the two are crossed:
@@ -323,16 +323,11 @@ def nested_interval(values: ArrayLike, minus: ArrayLike | None = None) -> Nested
         values: `[P, N]`, of each patient under each network; finite.
         minus: None, or `[P, M]`, of the same patients in the same order under the networks of another method.
 
-    Raises:
-        ValueError: no patient or network, values that are not finite, or tables of different patients.
-
-    >>> nested_interval([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]]).mean
+    >>> nested_interval(np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])).mean
     2.5
     """
-    tables = [(1.0, _finite_table(values))] + ([] if minus is None else [(-1.0, _finite_table(minus))])
-    patients, networks = tables[0][1].shape
-    if any(len(table) != patients for _, table in tables):
-        raise ValueError(f"expected tables of the same patients, got {' and '.join(str(len(t)) for _, t in tables)}")
+    tables = [(1.0, values)] + ([] if minus is None else [(-1.0, minus)])
+    patients, networks = values.shape
     of_patients = np.sum([sign * table.mean(axis=1) for sign, table in tables], axis=0)
     mean = float(of_patients.mean())
     if patients < 2:
@@ -389,10 +384,3 @@ def _mean_squares(table: Array) -> tuple[float, float]:
     residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()
     between = patients * float(of_networks.var(ddof=1))
     return between, float((residuals**2).sum()) / ((patients - 1) * (networks - 1))
-
-
-def _finite_table(values: ArrayLike) -> Array:
-    table = np.asarray(values, float)
-    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
-        raise ValueError(f"expected finite values [patients, networks], got {table.shape}: leave out what is undefined")
-    return table

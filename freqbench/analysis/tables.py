@@ -1,9 +1,8 @@
 """Makes tables of results from records, and the worst case over attacks.
 
-Scores are means over cases and seeds that leave undefined values out (their number is stated), then x100 where the
-papers do so. Rows are ordered by threat model, attack and budget and never by score: attacks of different threat
-models are not comparable by DSC alone, so the distances stand in the same row. Rows of a reduced precision are kept
-where the strength check passes (`freqbench.analysis.strength`).
+Scores are means over cases and seeds that leave undefined values out (their number is stated). Rows are ordered by
+threat model, attack and budget and never by score: attacks of different threat models are not comparable by DSC alone.
+Rows of a reduced precision are kept where the strength check passes (`freqbench.analysis.strength`).
 """
 
 from collections.abc import Sequence
@@ -119,13 +118,9 @@ def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFra
 def transfer_table(records: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
     """A score of every attack: a row an attack and source model, a column a target model, after the `clean` row.
 
-    The columns are `attack`, `threat_model`, `source_model`, then the targets by name; `score` is one of SUMMARY.
-
-    Raises:
-        ValueError: records of several datasets.
+    The columns are `attack`, `threat_model`, `source_model`, then the targets by name; `score` is one of SUMMARY. The
+    records are of one dataset.
     """
-    if records["dataset"].nunique() > 1:
-        raise ValueError("transfer_table: expected records of one dataset: filter them first")
     rows = summary(records)
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()

@@ -98,15 +98,13 @@ def test_two_stores_are_compared_by_case(out: str, tmp_path: Path, row: Rows) ->
 
 def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
     for arguments, text in (
-        (("report", out, "--table", "vafa_table7"), "unknown table 'vafa_table7'. Did you mean 'vafa_table6'?"),
-        (("report", out, "--format", "pdf"), "unknown format 'pdf'"),
         (("report", out, "--figures", str(tmp_path), "--table", "budget"), "--figures: expected no other option"),
         (("report", out, "--to", str(tmp_path)), "--to: expected a file, got"),
         (("report", out, "--volumes"), "expected --format html without --table"),
         (("report", str(tmp_path / "none")), "expected a result store, found no such file"),
         (("compare", out, str(tmp_path / "none")), "expected a result store, found no such file"),
     ):
-        with pytest.raises(UserError, match=text.replace("?", r"\?")) as caught:
+        with pytest.raises(UserError, match=text) as caught:
             called(*arguments)
         assert "\n" not in str(caught.value)
 

@@ -1,6 +1,6 @@
 """Draws points and lines: one series an attack, told apart by colour, marker and dash."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,8 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         yield "no attack was run with several budgets"
         return
     groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
-    shown = _shown(material.families, table["family"])
-    styles = {family: series_style(material.families[family]) for family in shown}
-    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(shown), sharey=True)
+    styles = _styles(material.families, table["family"])
+    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), SCORE)
     for axis, ((threat, name), panel) in zip(axes.flat, groups, strict=False):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
@@ -60,19 +59,17 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         axis.set_xticks(sorted(panel["budget"].unique()))
         axis.xaxis.set_major_formatter("{x:.4g}")
         axis.grid(axis="y", **GRID)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
     figure.suptitle(f"{title}: {style.interval_words(table)}")
     handles = [*map(line_handle, styles.values()), Line2D([], [], color=GREY, linestyle="dotted")]
-    legend(figure, handles, [*map(plain, shown), "clean"])
+    legend(figure, handles, [*map(plain, styles), "clean"])
     yield figure
 
 
-def _shown(places: Mapping[str, int], names: pd.Series) -> list[str]:
-    """Those of the names that are there, by their places."""
+def _styles(places: Mapping[str, int], names: pd.Series) -> dict[str, SeriesStyle]:
+    """The styles of the names that are there, by their places."""
     found = set(names)
-    return [name for name in places if name in found]
+    return {name: series_style(place) for name, place in places.items() if name in found}
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -85,18 +82,15 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if not columns:
         yield "no distance was measured inside the body"
         return
-    families, shown = material.families, _shown(material.families, table["family"])
-    threats = _shown(material.threats, table["threat_model"])
-    kinds = {threat: series_style(material.threats[threat]).marker for threat in threats}
-    figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(shown) + len(kinds)) / 3)
+    styles, kinds = _styles(material.families, table["family"]), _styles(material.threats, table["threat_model"])
+    figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(styles) + len(kinds)) / 3)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
-        for number, family in enumerate(shown, 1):
+        for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             for threat, part in series.groupby("threat_model", sort=False):
-                look = series_style(families[family])
-                _numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)])
+                _numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)].marker)
         axis.set_xlabel(DISTANCES[column])
         axis.grid(axis="x", **GRID)
         if column == "ssim_body":
@@ -105,15 +99,15 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}, {counted(table['n'].tolist())}; grid lines: equal distance; more change to the right")
     shape: dict[str, Any] = {"color": "black", "linestyle": "none", "mfc": "w"}
-    handles = [Line2D([], [], marker=marker, **shape) for marker in kinds.values()]
-    handles += [Line2D([], [], color=series_style(families[family]).color) for family in shown]
+    handles = [Line2D([], [], marker=look.marker, **shape) for look in kinds.values()]
+    handles += [Line2D([], [], color=look.color) for look in styles.values()]
     handles.append(Line2D([], [], color=GREY, linestyle="dotted"))
-    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(shown), "clean"]
+    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(styles), "clean"]
     legend(figure, handles, texts)
     yield figure
 
 
-def _numbered_texts(names: Sequence[str]) -> list[str]:
+def _numbered_texts(names: Iterable[str]) -> list[str]:
     return [f"{number} {plain(name)}" for number, name in enumerate(names, 1)]
 
 
@@ -136,20 +130,18 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     if not columns or table["drop"].isna().all():
         yield "neither passes nor seconds are stored"
         return
-    shown = _shown(material.families, table["family"])
-    styles = {family: series_style(material.families[family]) for family in shown}
-    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(shown), sharey=True)
+    styles = _styles(material.families, table["family"])
+    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(styles), DROP)
     for axis, column in zip(axes.flat, columns, strict=True):
-        for number, (family, series_look) in enumerate(styles.items(), 1):
+        for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
-            _numbered(axis, series[column], series["drop"], number, series_look, series_look.marker)
+            _numbered(axis, series[column], series["drop"], number, look, look.marker)
         _log_axis(axis, table[column])
         axis.set_xlabel(costs[column])
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    axes[0, 0].set_ylabel(DROP)
     figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {counted(table['n'].tolist())}")
-    legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(shown))
+    legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(styles))
     yield figure
 
 
@@ -211,7 +203,7 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
     table = figure_data.intervals(rows, ["label"], "seam_energy")
     if table.empty:
         yield "no seam is stored: volumes of one window, or records older than the column"
-    for shown in chunks(_shown(material.labels, table["label"]), MOST_LISTED):
+    for shown in chunks([*_styles(material.labels, table["label"])], MOST_LISTED):
         part = table.set_index("label").loc[list(shown)]
         figure = style.new_figure(style.listing_width(shown), 0.9 + 0.16 * len(shown))
         axis = figure.subplots()
@@ -233,17 +225,17 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
     Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
     """
-    table, families = figure_data.drops_by_distance(rows), material.families
+    table = figure_data.drops_by_distance(rows)
     if table.empty:
         yield "no attack has both an L2 inside the body and a foreground DSC"
         return
     groups = list(table.groupby("threat_model", sort=False))
-    shown = _shown(families, table["family"])
-    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(shown), sharey=True)
+    styles = _styles(material.families, table["family"])
+    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), DROP)
     for axis, (threat, panel) in zip(axes.flat, groups, strict=False):
         for family, series in panel.groupby("family", sort=False):
             series = series.sort_values("budget", kind="stable")
-            look = series_style(families[str(family)])
+            look = styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
             style.error_bars(axis, series["l2_body"], series["drop"], series, look, "drop", **thin)
@@ -254,15 +246,12 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     for axis in _lowest(axes, len(groups)):
         axis.set_xlabel(DISTANCES["l2_body"])
     axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
-    for axis in axes[:, 0]:
-        axis.set_ylabel(DROP)
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
-    handles = [line_handle(series_style(families[family])) for family in shown]
-    for handle, family in zip(handles, shown, strict=True):
-        handle.set_markerfacecolor("white" if family in nulls else handle.get_color())
-    legend(figure, handles, [plain(family) for family in shown])
+    fills = {family: "white" if family in nulls else look.color for family, look in styles.items()}
+    handles = [line_handle(look, mfc=fills[family]) for family, look in styles.items()]
+    legend(figure, handles, [*map(plain, styles)])
     yield figure
 
 
@@ -282,7 +271,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
     chosen = recommended(table)
-    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3)
+    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, DROP, sharey=False)
     for axis, (place, panel) in zip(axes.flat, groups, strict=False):
         for _, curve in panel.groupby(CURVE, sort=False):
             _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
@@ -294,8 +283,6 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(DROP)
     for axis in _lowest(axes, len(groups)):
         axis.set_xlabel("passes a window (forward + backward)")
     figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")

@@ -80,7 +80,7 @@ def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         for column, index in enumerate(indices):
             swatch: dict[str, Any] = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
             axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
-        _bar(figure, image, np.array([axis]), "drop of Dice (points)")
+        _bar(figure, image, np.array([axis]), "Dice drop (points)")
         figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
         yield figure
 

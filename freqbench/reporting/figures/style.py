@@ -22,7 +22,7 @@ PAGE = 7.1  # both
 MIDDLE = 5.0  # where a column leaves too little beside long names
 LONGEST = 44  # letters of a label; what is longer loses its middle
 SCORE = "DSC fg (%)"
-DROP = "drop of DSC fg (points)"
+DROP = "DSC fg drop (points)"
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 
@@ -63,7 +63,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(
-    count: int, most: int, inches: tuple[float, float], entries: int, sharey: bool = False
+    count: int, most: int, inches: tuple[float, float], entries: int, ylabel: str, sharey: bool = True
 ) -> tuple[Figure, np.ndarray]:
     """A figure of so many panels, at most `most` beside each other, and its axes, [rows, columns]; those beyond the
     last panel are off. `inches` are the height of all but panels and legend, and of a row of panels; the legend's
@@ -73,6 +73,8 @@ def panels(
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
     figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
     axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes

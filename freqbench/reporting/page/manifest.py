@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -61,11 +62,10 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
             sizes[known[path]] = _write(folder, known[path], content)
         return known[path]
 
-    cases, notes = _cases(records, classes, stores, key)
+    manifest = _manifest("script", records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
             storage.remove(storage.join(folder, FOLDER, name))
-    manifest = _manifest("script", cases, notes)
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
@@ -76,7 +76,7 @@ def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
         return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
 
-    return _manifest("fetch", *_cases(records, classes, stores, key))
+    return _manifest("fetch", records, classes, stores, key)
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
@@ -132,17 +132,16 @@ def _write(folder: str, key: str, content: bytes) -> int:
     return len(script)
 
 
-def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str]) -> Manifest:
-    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
-
-
-def _cases(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` gives a file its
+def _manifest(
+    kind: str, records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
+) -> Manifest:
+    """One case a saved volume that rows speak of, and a line on those that could not be read; `key` gives a file its
     key by the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
-    class_names = _class_names(classes, rows)
+    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
+    class_names = defaultdict[str, dict[int, str]](dict)
+    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
+        class_names[str(cell_id)][int(index)] = str(name)
     cases, faults = [], []
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False):
         store = int(group["store"].iloc[0])
@@ -151,7 +150,7 @@ def _cases(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    return cases, notes
+    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
 
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
@@ -172,15 +171,6 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     labels = rows["label"].astype(str)
     rows["label"] = labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str))
     return rows.sort_values(["dataset", "case_id", "source_model", "label", "target_model"], kind="stable")
-
-
-def _class_names(classes: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[int, str]]:
-    """Names of classes by cell and index."""
-    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
-    found: dict[str, dict[int, str]] = {}
-    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
-        found.setdefault(str(cell_id), {})[int(index)] = str(name)
-    return found
 
 
 def _case(

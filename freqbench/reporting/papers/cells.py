@@ -78,7 +78,9 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
         cell = row["cell"]
         known[cell] = replace(
             known[cell],
-            **{name: float(row[name]) for name in ("mean", "low", "high")},
+            mean=row["mean"],
+            low=row["low"],
+            high=row["high"],
             seed_spread=float(spreads[cell]) if known[cell].seeds > 1 else math.nan,
             undefined=int(picked[cell][0]["value"].isna().sum()),
             values=of_cell[cell].drop(columns="cell"),

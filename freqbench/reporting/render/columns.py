@@ -77,7 +77,7 @@ def columns_of(section: Section) -> list[Column]:
     return [
         Column(
             heading=HEADINGS.get(name, str(name)),
-            is_number=pd.api.types.is_numeric_dtype(table[name]) or _reads_as_numbers(table[name]),
+            is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
             marked=frozenset(row for row, column in section.marks if column == name),
         )
@@ -136,7 +136,7 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
     return cells
 
 
-def _reads_as_numbers(column: pd.Series) -> bool:
+def _are_numbers(column: pd.Series) -> bool:
     """Whether ready strings are numbers: signs, brackets and stars around them aside."""
     texts = [text for text in column.unique() if isinstance(text, str) and text]
     return bool(texts) and all(_NUMBERS.fullmatch(text) for text in texts)

@@ -8,7 +8,7 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import budget, certified, cost, defences, leaderboard, natural, organs, transfer
+from freqbench.reporting.views import budget, cost, defences, leaderboard, natural, organs, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -42,7 +42,9 @@ VIEWS: Mapping[str, View] = {
     "cost": View(build=cost.cost, columns=(*SCORES, *cost.SPENT, *cost.PLACES)),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
-    "certified": View(build=certified.certified, columns=certified.COLUMNS, applies=_has_values("certified_radius")),
+    "certified": View(
+        build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
+    ),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
 

@@ -131,12 +131,11 @@ def hide_overlays(page: Any) -> None:
 
 @pytest.mark.integration
 def test_from_a_server_it_fetches_what_was_saved(chromium: Any, served: str) -> None:
-    page = chromium.new_page()
-    page.goto(served)
-    page.evaluate("window.viewer.then(() => null)")
-    assert len(np.unique(seen(page).round(2))) > 10
-    assert page.locator("[role=alert]").is_hidden()
-    page.close()
+    with chromium.new_page() as page:
+        page.goto(served)
+        page.evaluate("window.viewer.then(() => null)")
+        assert len(np.unique(seen(page).round(2))) > 10
+        assert page.locator("[role=alert]").is_hidden()
 
 
 def test_wheel_slider_and_arrows_scroll_each_plane(opened: Open) -> None:
@@ -349,25 +348,19 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, made: Any, f
 
 
 def test_a_browser_without_webgl2_is_told(chromium: Any, made: Any) -> None:
-    page = chromium.new_page()
-    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
-    page.goto(write_page(*made))
-    assert "WebGL2" in page.get_by_role("alert").inner_text()
-    page.close()
+    with chromium.new_page() as page:
+        page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+        page.goto(write_page(*made))
+        assert "WebGL2" in page.get_by_role("alert").inner_text()
 
 
 @pytest.mark.integration
-def test_narrow_screens_need_no_scrolling_sideways(opened: Open) -> None:
+def test_narrow_screens_need_no_scrolling_sideways_and_every_control_has_a_name(opened: Open) -> None:
     page = opened()
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     box = page.locator("canvas").bounding_box()
     assert 0 <= box["x"] < box["x"] + box["width"] <= 360
-
-
-@pytest.mark.integration
-def test_every_control_has_a_name_and_can_be_reached(opened: Open) -> None:
-    page = opened()
     unnamed = page.evaluate(
         "[...document.querySelectorAll('input, select, canvas, button')]"
         ".filter((each) => !(each.labels?.length || each.ariaLabel || each.textContent.trim())).length"

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from reporting import student
 
-from freqbench.reporting.views.certified import certified
-from freqbench.reporting.views.defences import defences
+from freqbench.reporting.views.defences import certified, defences
 
 Row = Callable[..., dict[str, Any]]
 Frame = Callable[..., pd.DataFrame]
