@@ -103,9 +103,9 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(order, kind="stable", ignore_index=True)[SUMMARY]
 
 
-def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """ATTACK_TABLE of each dataset and source model, the target's `clean` row first; white-box, or of one target."""
-    rows = summary(records)
+def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
+    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; white-box, or of one
+    target."""
     attacked = rows[rows["attack"] != CLEAN]
     wanted = attacked["source_model"] if target is None else target
     attacked = attacked[attacked["target_model"] == wanted]
@@ -115,13 +115,9 @@ def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFra
     return both.sort_values(PAIR, kind="stable", ignore_index=True)[ATTACK_TABLE]
 
 
-def transfer_table(records: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
-    """A score of every attack: a row an attack and source model, a column a target model, after the `clean` row.
-
-    The columns are `attack`, `threat_model`, `source_model`, then the targets by name; `score` is one of SUMMARY. The
-    records are of one dataset.
-    """
-    rows = summary(records)
+def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
+    """Of a summary of one dataset a score: a row an attack and source model after the `clean` row. The columns are
+    `attack`, `threat_model`, `source_model`, then the targets by name."""
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
@@ -206,26 +202,19 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
         _failed=~is_ok,
     )
     groups = frame.groupby([*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"], dropna=False)
-    means = {name: groups[column].mean() for name, column in _STORED.items()}
-    undefined = frame["hd95_undefined_classes"].groupby([frame[name] for name in groups.keys], dropna=False)
-    counts = {
-        "cases": groups["_case"].nunique(),
-        "seeds": groups["_seed"].nunique(),
-        "failed": groups["_failed"].sum(),
-        **{name: groups[column].count() for name, column in _SCORED.items()},
-        "hd95_undefined": undefined.sum(min_count=1),
-    }
-    return pd.DataFrame(counts | means).reset_index()
+    rows = groups[[*_STORED.values()]].mean().set_axis([*_STORED], axis=1)
+    rows[[*_SCORED]] = groups[[*_SCORED.values()]].count()
+    rows[["cases", "seeds"]] = groups[["_case", "_seed"]].nunique()
+    return rows.assign(
+        failed=groups["_failed"].sum(), hd95_undefined=groups["hd95_undefined_classes"].sum(min_count=1)
+    ).reset_index()
 
 
 def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """What the models predict on the clean volumes: each case once, whatever attacked it."""
     cases = frame.groupby(["dataset", "target_model", "case_id"])[list(_ON_CLEAN.values())].first()
     groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])
-    means = {name: groups[column].mean() for name, column in _ON_CLEAN.items()}
-    counts = {
-        "cases": groups.size(),
-        **{name: groups[f"{column}_clean"].count() for name, column in _SCORED.items()},
-    }
-    rows = pd.DataFrame(counts | means).reset_index()
+    rows = groups.mean().set_axis([*_ON_CLEAN], axis=1).assign(cases=groups.size())
+    rows[[*_SCORED]] = groups[[f"{column}_clean" for column in _SCORED.values()]].count()
+    rows = rows.reset_index()
     return rows.assign(source_model="", attack=CLEAN, _name="", threat_model="")

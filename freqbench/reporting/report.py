@@ -118,16 +118,17 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if left_out:
         sections.append(Section("Left out of the tables", text=left_out))
     for dataset, of_dataset in records[records["left_out"] == ""].groupby("dataset"):
-        shown = attack_table(of_dataset)
+        rows = summary(of_dataset)
+        shown = attack_table(rows)
         targets = [] if len(shown) else sorted(of_dataset["target_model"].unique())
-        shown = pd.concat([shown, *(attack_table(of_dataset, target) for target in targets)])
-        for (source, target), rows in shown.groupby(PAIR[1:]):
+        shown = pd.concat([shown, *(attack_table(rows, target) for target in targets)])
+        for (source, target), own in shown.groupby(PAIR[1:]):
             title = "white-box" if source == target else f"transferred to {target}"
-            sections.append(Section(f"{dataset}: attacks on {source}, {title}", rows.drop(columns=PAIR)))
+            sections.append(Section(f"{dataset}: attacks on {source}, {title}", own.drop(columns=PAIR)))
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
-            sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(of_dataset)))
-            sections.append(Section(f"{dataset}: DSC {place}", transfer_table(of_dataset, "dsc")))
+            sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(rows)))
+            sections.append(Section(f"{dataset}: DSC {place}", transfer_table(rows, "dsc")))
         worst = worst_case(of_dataset)
         if len(worst):
             title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
-from freqbench.analysis.tables import attack_table, failures, summary, transfer_table, worst_case
+from freqbench.analysis.tables import failures, summary, worst_case
 from freqbench.results import CLASS_RECORDS, KEY, Store, to_table
 from freqbench.results.writer import commit
 
@@ -40,7 +40,7 @@ def store(tmp_path: Path, row: Rows, table: Callable[..., pa.Table]) -> Store:
 
 def test_tables_of_coded_frames_are_those_of_plain_ones(store: Store) -> None:
     coded, texts = records_frame([store]), store.records().to_pandas()
-    for build in (summary, attack_table, transfer_table, worst_case, failures):
+    for build in (summary, worst_case, failures):
         pd.testing.assert_frame_equal(build(coded), build(texts), check_dtype=False)
 
 

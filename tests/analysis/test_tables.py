@@ -38,15 +38,15 @@ def test_scores_are_means_over_cases_in_points_and_the_foreground_leads(row: Row
         row(case=1, dsc=0.4, dsc_foreground=0.2, ssim=0.8, lpips_similarity=0.6, linf=8 / 255, hd95=20.0, **clean),
         row(case=2, dsc=0.3, dsc_foreground=math.nan, **clean),
     )
-    table = attack_table(frame)
+    table = attack_table(summary(frame))
     found = only(table, PGD)
     names = ["dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "lpips", "linf_255", "hd95"]
     assert [found[name] for name in names] == pytest.approx([30, 60, 15, 65, 85, 70, 6, 15])
     assert found[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
     shown = [name for name in table if name in ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")]
     assert shown == ["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"]
-    assert transfer_table(frame)["unet"].tolist() == pytest.approx([80, 15])
-    assert transfer_table(frame, "dsc")["unet"].tolist() == pytest.approx([90, 30])
+    assert transfer_table(summary(frame))["unet"].tolist() == pytest.approx([80, 15])
+    assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
 
 
 def test_undefined_values_are_left_out_and_counted(row: Row, records: Records) -> None:
@@ -55,7 +55,7 @@ def test_undefined_values_are_left_out_and_counted(row: Row, records: Records) -
         row(case=1, hd95=12.0, hd95_undefined_classes=1),
         row(case=2, hd95=14.0, hd95_undefined_classes=0),
     )
-    found = only(attack_table(frame), PGD)
+    found = only(attack_table(summary(frame)), PGD)
     assert (found["hd95"], found["hd95_cases"], found["hd95_undefined"], found["cases"]) == (13.0, 2, 4, 3)
     assert found[["ssim", "dsc_foreground_drop", "dsc_drop"]].isna().all()  # what nobody computed
 
@@ -67,7 +67,7 @@ def test_the_drop_is_paired_with_clean_case_by_case(row: Row, records: Records) 
         row(case=1, status="failed", error="e"),
         row("gn", case=1, dsc=0.5, dsc_clean=0.7),
     )
-    table = attack_table(frame)
+    table = attack_table(summary(frame))
     for score in ("dsc_foreground", "dsc"):
         assert only(table, PGD)[f"{score}_drop"] == pytest.approx(40)
         assert only(table, "clean")[score] == pytest.approx(80)
@@ -78,7 +78,7 @@ def test_the_clean_row_comes_first_and_counts_each_case_once(row: Row, records: 
         *(row(attack, case=0, dsc=0.1, dsc_clean=0.9, hd95_clean=2.0) for attack in ("pgd", "gn", "vafa")),
         row(case=1, dsc=0.1, dsc_clean=0.6, hd95_clean=math.nan),
     )
-    first = attack_table(frame).iloc[0]
+    first = attack_table(summary(frame)).iloc[0]
     assert first[["attack", "cases", "hd95", "dsc"]].tolist() == ["clean", 2, 2.0, pytest.approx(75)]
 
 
@@ -91,7 +91,7 @@ def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc(row: Row, reco
         row(budget=4 / 255, dsc=0.3),
         row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
     )
-    found = attack_table(frame)
+    found = attack_table(summary(frame))
     ordered = ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
     assert found["attack"].tolist() == ordered
     assert found["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf", "none"]
@@ -108,12 +108,12 @@ def test_a_model_that_was_renamed_has_its_latest_name(row: Row, records: Records
 def test_two_models_of_one_name_are_told_apart(row: Row, records: Records) -> None:
     ids = [{"source_model_id": key, "target_model_id": key} for key in ("aaaaaaaa", "bbbbbbbb")]
     frame = records(*(row(dsc=0.1, **pair) for pair in ids))
-    assert attack_table(frame)["source_model"].tolist() == ["unet#aaaaaa", "unet#bbbbbb"]
+    assert attack_table(summary(frame))["source_model"].tolist() == ["unet#aaaaaa", "unet#bbbbbb"]
 
 
 def test_seeds_are_averaged_and_counted(row: Row, records: Records) -> None:
     frame = records(*(row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)))
-    found = only(attack_table(frame), PGD)
+    found = only(attack_table(summary(frame)), PGD)
     assert (found["cases"], found["seeds"], found["dsc"]) == (2, 3, pytest.approx(10))
 
 
@@ -125,14 +125,14 @@ def test_failures_keep_their_row_with_their_number_and_first_reason(row: Row, re
     )
     (found,) = failures(frame).to_dict("records")
     assert (found["attack"], found["failed"], found["first_reason"]) == (PGD, 2, "first")
-    shown = only(attack_table(frame), PGD)
+    shown = only(attack_table(summary(frame)), PGD)
     assert (shown["cases"], shown["failed"], math.isnan(shown["dsc"])) == (0, 2, True)
 
 
 def test_of_two_versions_of_a_case_only_the_latest_counts(row: Row, records: Records) -> None:
     old, new = row(dsc=0.1, cell_id="old"), row(dsc=0.3, cell_id="new", minute=5)
     assert current(records(new, old))["cell_id"].tolist() == ["new"]
-    assert only(attack_table(records(new, old)), PGD)["dsc"] == pytest.approx(30)
+    assert only(attack_table(summary(records(new, old))), PGD)["dsc"] == pytest.approx(30)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def pairs(row: Row, records: Records) -> pd.DataFrame:
 
 
 def test_the_transfer_table_has_sources_in_rows_and_targets_in_columns(pairs: pd.DataFrame) -> None:
-    found = transfer_table(pairs)
+    found = transfer_table(summary(pairs))
     keys = [["clean", ""], ["gn std=8/255", "unet"], [PGD, "unet"], [PGD, "unetr"]]
     assert found[["attack", "source_model"]].to_numpy().tolist() == keys
     assert found["unet"].tolist() == pytest.approx([90, 85, 10, 70])
@@ -153,7 +153,7 @@ def test_the_transfer_table_has_sources_in_rows_and_targets_in_columns(pairs: pd
 
 
 def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> None:
-    found = attack_table(pairs, target="unetr")
+    found = attack_table(summary(pairs), target="unetr")
     keys = [["unet", "clean"], ["unet", PGD], ["unetr", "clean"], ["unetr", PGD]]
     assert found[["source_model", "attack"]].to_numpy().tolist() == keys
     assert found["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
