@@ -75,12 +75,8 @@ def test_seeds_stand_beside_the_cases_hd95_says_of_how_many_and_missing_cells_ar
     assert none[2:] == ["2x3", "50.0", "", "", "50.0", *[""] * 9]
 
 
-def test_without_white_box_each_target_gets_its_table(row: Row, table: Rows) -> None:
-    text = report(table(row(source="unet", target="unetr", dsc=0.6)))
-    assert "attacks on unet, transferred to unetr" in text
-
-
-def test_white_box_cells_of_the_transfer_table_have_a_star(row: Row, table: Rows) -> None:
+def test_without_white_box_each_target_gets_its_table_and_with_it_a_star(row: Row, table: Rows) -> None:
+    assert "attacks on unet, transferred to unetr" in report(table(row(source="unet", target="unetr", dsc=0.6)))
     rows = [row(source="unet", target=target, dsc=dsc) for target, dsc in (("unet", 0.1), ("unetr", 0.6))]
     transfer = pipe_tables(report(table(*rows), format="markdown"))[1]
     assert transfer[2] == ["pgd eps=8/255", "linf", "unet", "10.0*", "60.0"]

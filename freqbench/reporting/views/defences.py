@@ -15,6 +15,9 @@ COLUMNS = (*groups.SCORES, *TOLD)
 WHO = ("naive", "adaptive", "transferred")
 MODEL = ["model", "defence"]
 NONE = "none"
+CERTIFIED = ("certified_share", "certified_dice", "certified_dice_bound")
+MEASURED = ("l2", "certified_radius", *CERTIFIED, *(f"{name}_clean" for name in CERTIFIED))
+CERTIFIED_COLUMNS = (*groups.SCORES, *MEASURED)
 
 HOW = (
     "Foreground DSC x100 that three attackers leave of a defended model. `naive`: plain autograd through the defence "
@@ -29,11 +32,6 @@ NOTHING = (
     "No defended model was attacked and scored, so there is nothing to compare: give models a `defence`, and beside "
     "them the same with `adaptive: false`, and the same without."
 )
-
-
-CERTIFIED = ("certified_share", "certified_dice", "certified_dice_bound")
-MEASURED = ("l2", "certified_radius", *CERTIFIED, *(f"{name}_clean" for name in CERTIFIED))
-CERTIFIED_COLUMNS = (*groups.SCORES, *MEASURED)
 
 HOW_CERTIFIED = (
     "`radius` is the Euclidean norm, over all voxels and on the [0, 1] scale, of the changes of a volume that a "

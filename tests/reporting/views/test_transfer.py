@@ -127,24 +127,16 @@ def test_rates_and_matches_are_of_the_foreground(row: Row, shown: Frame) -> None
     assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))
 
 
-def test_settings_of_one_attack_are_no_match(row: Row, shown: Frame) -> None:
+def test_what_cannot_be_compared_has_a_sentence_instead(row: Row, shown: Frame) -> None:
+    for pair, advice in (("aa", "targets: all"), ("ab", "run the sources as targets too")):
+        (section,) = transfer(shown(*volumes(row, "pgd", 0, {pair: 10})))
+        assert section.table is None
+        assert advice in section.text
     rows = volumes(row, "pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}, l2_body=5.0)
     rows += volumes(row, "pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}, l2_body=5.0)
-    section = transfer(shown(*rows))[2]
-    assert section.table is None
-    assert "No two different attacks" in section.text
-
-
-@pytest.mark.parametrize(("pair", "advice"), [("aa", "targets: all"), ("ab", "run the sources as targets too")])
-def test_one_model_or_no_white_box_has_a_sentence_instead(row: Row, shown: Frame, pair: str, advice: str) -> None:
-    (section,) = transfer(shown(*volumes(row, "pgd", 0, {pair: 10})))
-    assert section.table is None
-    assert advice in section.text
-
-
-def test_one_patient_has_no_interval_and_the_text_says_so(row: Row, shown: Frame) -> None:
-    ranking = transfer(shown(*volumes(row, "pgd", 0, {"aa": 40, "ab": 10})))[0]
-    assert (ranking.table["interval"].tolist(), "With one patient" in ranking.text) == ([""], True)
+    ranking, _, matched = transfer(shown(*rows))
+    assert "No two different attacks" in matched.text  # settings of one attack are no match
+    assert (ranking.table["interval"].tolist(), "With one patient" in ranking.text) == (["", ""], True)
 
 
 def test_a_model_called_as_a_column_stays_a_model(row: Row, shown: Frame) -> None:
