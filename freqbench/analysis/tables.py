@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import budget_texts
+from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.strength import checked
 from freqbench.core.errors import UserError, unknown
@@ -158,14 +158,10 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
     for name in attacks or ():
         if name not in known:
             raise UserError(unknown("attack", name, known))
-    is_wanted = frame["label"].isin(known if attacks is None else attacks)
-    frame = frame[is_wanted & (frame["left_out"] == "") & (frame["status"] == "ok") & frame["budget"].notna()]
-    frame = frame.assign(budget=budget_texts(frame).astype(object))
-    for name in ("dsc_foreground", "dsc"):
-        frame[name] = 100 * frame[name].astype(float)
-        frame[f"{name}_drop"] = 100 * frame[f"{name}_clean"].astype(float) - frame[name]
-    frame = frame.assign(_score=frame["dsc_foreground"], hd95_penalised_mm=frame["hd95_penalised"].astype(float))
-    frame = frame.dropna(subset=["_score"])
+    frame = scored(frame[frame["label"].isin(known if attacks is None else attacks)])
+    frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
+    frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
+    frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
     frame = complete_cases(frame, _THREAT)
     frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
     cases = case_minima(frame, _THREAT)

@@ -15,6 +15,7 @@ from freqbench.reporting.figures.curves import MOST_LISTED, chunks
 from freqbench.reporting.figures.style import DROP, GREY, GRID, PAGE, SCORE, counted, legend, line_handle, plain, reach
 from freqbench.reporting.views.natural import GROUPS, Comparison, compared
 
+LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
 Styles = Mapping[str, SeriesStyle]
 
 
@@ -44,7 +45,7 @@ def _severities(axis: Axes, found: Comparison, styles: Styles) -> None:
     for number, model in enumerate(found.models):
         own = found.by_severity[found.by_severity["target_model"] == model].sort_values("budget")
         nudge = (number - (len(found.models) - 1) / 2) * 0.06
-        _points(axis, own["budget"] + nudge, own["mean"], styles[model], styles[model].dash, yerr=reach(own))
+        style.error_bars(axis, own["budget"] + nudge, own["mean"], styles[model], yerr=reach(own), zorder=3)
     axis.set_xticks(sorted(found.by_severity["budget"].unique()))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.axhline(0, color=GREY, linewidth=0.6)
@@ -57,7 +58,7 @@ def _against(axis: Axes, found: Comparison, styles: Styles) -> None:
     natural, attacked = (found.left[found.left["group"] == group].set_index("target_model") for group in GROUPS)
     for model in found.models:
         x, y = natural.loc[[model]], attacked.loc[[model]]
-        _points(axis, x["mean"], y["mean"], styles[model], xerr=reach(x), yerr=reach(y))
+        style.error_bars(axis, x["mean"], y["mean"], styles[model], xerr=reach(x), yerr=reach(y), **LOOSE)
     values = found.left[["mean", "low", "high"]].to_numpy(float)
     ends = [np.nanmin(values), np.nanmax(values)]
     axis.plot(ends, ends, color=GREY, linestyle="dotted")
@@ -79,7 +80,7 @@ def _listing(
         own = own[[place in height for place in zip(own["group"], own["row"], strict=True)]]
         nudge = (number - (len(found.models) - 1) / 2) * 0.6 / len(found.models)
         y = [height[place] + nudge for place in zip(own["group"], own["row"], strict=True)]
-        _points(axis, own["mean"], y, styles[model], xerr=reach(own))
+        style.error_bars(axis, own["mean"], y, styles[model], xerr=reach(own), **LOOSE)
     axis.axvline(0, color=GREY, linewidth=0.6)
     axis.set_yticks(range(len(lines)), [plain(row, 36) or GROUPS[group] for group, row in lines])
     for label, (_, row) in zip(axis.get_yticklabels(), lines, strict=True):
@@ -88,8 +89,3 @@ def _listing(
     axis.set_ylim(len(lines) - 0.4, -0.6)
     axis.set_xlabel(f"{DROP}, of corruptions the mean over severities")
     axis.grid(axis="both", **GRID)
-
-
-def _points(axis: Axes, x: Any, y: Any, look: SeriesStyle, dash: str = "none", **bars: Any) -> None:
-    own: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": dash}
-    axis.errorbar(x, y, elinewidth=0.7, capsize=1.5, zorder=3, **own, **bars)

@@ -52,7 +52,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
             x = series["budget"].to_numpy()
             nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
             within = series.assign(low=series["low"].clip(0, 100), high=series["high"].clip(0, 100))  # t may go beyond
-            style.error_bars(axis, x + nudge, series["mean"], within, styles[str(family)])
+            style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(within))
         unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
         axis.set_xlabel(f"{plain(name)}{unit}")
         axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
@@ -238,7 +238,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             look = styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
-            style.error_bars(axis, series["l2_body"], series["drop"], series, look, "drop", **thin)
+            style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
         axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         axis.axhline(0, color=GREY, linewidth=0.6)

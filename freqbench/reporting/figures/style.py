@@ -80,12 +80,10 @@ def panels(
     return figure, axes
 
 
-def error_bars(
-    axis: Axes, x: Any, y: Any, table: pd.DataFrame, style: SeriesStyle, mean: str = "mean", **options: Any
-) -> None:
-    """A series with upright bars from `low` to `high` of the table, which has the mean under that name."""
-    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.dash}
-    axis.errorbar(x, y, yerr=reach(table, mean), **({"elinewidth": 0.7, "capsize": 1.5} | look | options))
+def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:
+    """A series with bars of the lengths `xerr` and `yerr`, as of `reach`."""
+    own: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
+    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | own | options))
 
 
 def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
