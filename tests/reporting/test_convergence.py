@@ -1,17 +1,15 @@
 """How many passes are enough, on tables made by hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting import convergence
 from freqbench.reporting.convergence import knee, recommended, still_gains
-
-Make = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 
 @pytest.mark.parametrize(
@@ -87,12 +85,12 @@ ENTRIES = {
 PASSES = {"num_windows": 4, "dsc_foreground_clean": 0.9}
 
 
-def stored(row: Make, cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
+def stored(row: Row, cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
     passes = {"num_forwards": 4 * steps, "num_backwards": 4 * steps}
     return row(cell_id=cell, case=case, dsc_foreground=dsc, **PASSES, **passes, **values)
 
 
-def test_settings_are_means_over_cases_by_passes_of_one_window(row: Make, records: Frame) -> None:
+def test_settings_are_means_over_cases_by_passes_of_one_window(row: Row, records: Frame) -> None:
     rows = [stored(row, "many", 0, 0.4, 20), stored(row, "many", 1, 0.6, 20)]
     rows += [stored(row, "few", 0, 0.3, 10), stored(row, "few", 1, 0.5, 10)]
     table = convergence.settings(records(*rows), ENTRIES)
@@ -104,7 +102,7 @@ def test_settings_are_means_over_cases_by_passes_of_one_window(row: Make, record
     assert table["best"].tolist() == pytest.approx([50, 50])
 
 
-def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Make, records: Frame) -> None:
+def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Row, records: Frame) -> None:
     rows = [stored(row, "few", case, 0.5, 10) for case in (0, 1)]
     rows += [stored(row, "many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
     found = records(*rows)
@@ -114,7 +112,7 @@ def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Make, record
     ]
 
 
-def test_several_seeds_are_one_setting(row: Make, records: Frame) -> None:
+def test_several_seeds_are_one_setting(row: Row, records: Frame) -> None:
     rows = [stored(row, "few", 0, 0.5, 10), stored(row, "other seed", 0, 0.3, 10, seed=1)]
     (found,) = convergence.settings(records(*rows), {**ENTRIES, "other seed": ENTRIES["few"]}).to_dict("records")
     assert (found["drop"], found["cases"], found["patients"]) == (pytest.approx(50), 1, 1)

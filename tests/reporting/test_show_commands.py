@@ -2,11 +2,11 @@
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reporting.conftest import Row
 from typer.testing import CliRunner
 
 from freqbench.cli import report
@@ -16,7 +16,6 @@ from freqbench.reporting import figures
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
-Rows = Callable[..., dict[str, Any]]
 CASES = 3
 
 
@@ -38,7 +37,7 @@ def write(root: Path, rows: list[dict[str, Any]], redistributable: bool = True) 
 
 
 @pytest.fixture
-def out(tmp_path: Path, row: Rows) -> str:
+def out(tmp_path: Path, row: Row) -> str:
     distances = {"ssim_body": 0.9, "lpips_body": 0.1, "l2_body": 3.0, "dsc_clean": 0.9}
     rows = [
         row("pgd", budget=budget / 255, source=source, target=target, case=case, dsc=dsc - 0.01 * case, **distances)
@@ -87,7 +86,7 @@ def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     assert "no robust: phantom: no volumes are saved" in said
 
 
-def test_two_stores_are_compared_by_case(out: str, tmp_path: Path, row: Rows) -> None:
+def test_two_stores_are_compared_by_case(out: str, tmp_path: Path, row: Row) -> None:
     rows = [row("pgd", case=case, dsc=0.4 - 0.01 * case, dsc_clean=0.9) for case in range(CASES)]
     other = write(tmp_path / "other", rows)
     text = called("compare", out, other, "--format", "csv")
@@ -109,7 +108,7 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_page_is_made_though_rows_are_left_out_that_labels_tell_apart(tmp_path: Path, row: Rows) -> None:
+def test_the_page_is_made_though_rows_are_left_out_that_labels_tell_apart(tmp_path: Path, row: Row) -> None:
     plain = [row("pgd", {"steps": 20}, case=case, dsc=0.5) for case in range(2)]
     reduced = [row("pgd", {"steps": 99}, case=case, dsc=0.4, precision="bf16") for case in range(2)]
     out = write(tmp_path / "mixed", [*plain, *reduced])
@@ -117,7 +116,7 @@ def test_the_page_is_made_though_rows_are_left_out_that_labels_tell_apart(tmp_pa
     assert (Path(out) / "report.html").exists()
 
 
-def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path, row: Rows) -> None:
+def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path, row: Row) -> None:
     out = write(tmp_path / "kept", [row(case=0, dsc=0.5)], redistributable=False)
     with pytest.raises(UserError, match="phantom: expected leave"):
         report.write_page([out], None, with_volumes=True, yes=False)

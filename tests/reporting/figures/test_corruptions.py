@@ -1,12 +1,11 @@
 """Natural beside adversarial robustness, against values by hand."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.conftest import make_row
+from reporting.conftest import Frame, make_row
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
@@ -15,7 +14,6 @@ from freqbench.reporting.figures import corruptions
 from freqbench.reporting.views import natural
 from freqbench.reporting.views.natural import Comparison
 
-Frame = Callable[..., pd.DataFrame]
 MODELS = ("a", "b")
 INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
 

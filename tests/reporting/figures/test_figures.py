@@ -5,7 +5,6 @@ import struct
 from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +12,7 @@ import tiny
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from reporting.conftest import Frame, Row
 from reporting.figures import made
 
 from freqbench.reporting import figures
@@ -20,9 +20,6 @@ from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, file_stem, write_figures
 from freqbench.reporting.figures.style import PAGE, plain
 from freqbench.results import CLASS_RECORDS, Store, to_table
-
-Make = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
 OTHERS = ("tradeoff", "distance", "organs", "pairs", "bands", "cost", "seams")
@@ -90,9 +87,7 @@ def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
     assert width == round(PAGE * 200)
 
 
-def test_what_cannot_be_drawn_has_a_reason(
-    row: Make, records: Frame, only: Callable[..., None], tmp_path: Path
-) -> None:
+def test_what_cannot_be_drawn_has_a_reason(row: Row, records: Frame, only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs", "organs", "natural", *CASES)
     written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), no_classes(), None, str(tmp_path))
     for name in CASES:
@@ -118,7 +113,7 @@ def test_a_damaged_volume_costs_its_own_figure_only(store: Path, material: Mater
 
 
 def test_names_from_data_are_text_and_nothing_else(
-    row: Make, records: Frame, only: Callable[..., None], tmp_path: Path
+    row: Row, records: Frame, only: Callable[..., None], tmp_path: Path
 ) -> None:
     """As model and dataset; `$x_{` alone would be a formula that matplotlib refuses."""
     values = {"dsc": 0.5, "dsc_clean": 0.9, "variant": "$\\frac{$", "dataset": UNTRUSTED[0]}
@@ -144,7 +139,7 @@ def test_plain_text_is_one_line_and_no_formula() -> None:
 
 
 def test_two_names_that_look_alike_are_two_files(
-    row: Make, records: Frame, only: Callable[..., None], tmp_path: Path
+    row: Row, records: Frame, only: Callable[..., None], tmp_path: Path
 ) -> None:
     only("pairs")
     splits = (("a-b", "c"), ("a", "b-c"))

@@ -2,13 +2,13 @@
 
 import gzip
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from generated_page import FACTS, data_of, grid
+from reporting.conftest import Row
 
 from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
@@ -16,8 +16,6 @@ from freqbench.reporting.page import packed
 from freqbench.reporting.page.data import numbers, texts
 from freqbench.reporting.page.score_columns import SCORES, shown_scores
 from freqbench.results import RECORDS
-
-Rows = Callable[..., dict[str, Any]]
 
 
 def column(frame: dict[str, Any], name: str) -> list[Any]:
@@ -40,7 +38,7 @@ def test_every_score_is_a_column_of_the_summary_and_of_the_records() -> None:
     assert {score.source for score in SCORES} <= known
 
 
-def test_single_cases_have_the_units_of_the_means(row: Rows, records: Any) -> None:
+def test_single_cases_have_the_units_of_the_means(row: Row, records: Any) -> None:
     """One case alone is its own mean."""
     values = dict.fromkeys(("dsc", "ssim", "ssim_body", "lpips_similarity", "lpips_body", "voxel_success"), 0.25)
     values |= {"dsc_clean": 0.75, "linf": 2 / 255, "l2": 3.0, "hd95": 4.0, "hd95_penalised": 5.0, "psnr": 30.0}
@@ -54,7 +52,7 @@ def test_single_cases_have_the_units_of_the_means(row: Rows, records: Any) -> No
             assert column(made["summary"], score.name) == column(made["cases"], score.name), score.name
 
 
-def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Rows, records: Any) -> None:
+def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Row, records: Any) -> None:
     made = data_of(records(row(status="failed", error="out of memory"), row("gn", dsc=0.5)), None)
     errors = dict(zip(column(made["summary"], "attack"), column(made["summary"], "error"), strict=True))
     assert errors == {"pgd eps=8/255": "out of memory", "gn std=8/255": None}
@@ -64,7 +62,7 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Rows, records: 
     assert made["failures"][0]["reason"] == "out of memory"
 
 
-def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(row: Rows, records: Any) -> None:
+def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(row: Row, records: Any) -> None:
     first = row(case=0, dsc=0.5, metrics="dsc,lpips", null_reasons='{"lpips_body": "no weights"}')
     second = row(case=1, dsc=0.5, metrics="dsc,ssim")
     made = data_of(records(first, second), None)["summary"]
@@ -72,7 +70,7 @@ def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(row: Rows, reco
     assert json.loads(column(made, "null_reasons")[0]) == {"lpips_body": "no weights"}
 
 
-def test_family_is_the_label_without_its_budget(row: Rows, records: Any) -> None:
+def test_family_is_the_label_without_its_budget(row: Row, records: Any) -> None:
     rows = [row("vafa", {"control": kind}, budget=q, dsc=0.5) for kind in ("none", "uniform") for q in (10.0, 20.0)]
     made = data_of(records(*rows), None)["summary"]
     assert sorted(set(column(made, "family"))) == ["vafa", "vafa control=uniform"]
@@ -124,14 +122,14 @@ def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     assert column(alone, "dsc_foreground_low") == [None]
 
 
-def test_rows_left_out_by_the_strength_check_are_told_and_not_shown(row: Rows, records: Any) -> None:
+def test_rows_left_out_by_the_strength_check_are_told_and_not_shown(row: Row, records: Any) -> None:
     made = data_of(records(row(dsc=0.5), row("gn", dsc=0.5, precision="bf16")), None)
     assert column(made["summary"], "base") == ["pgd"]
     assert made["left_out"][0]["attack"].startswith("gn")
     assert "fp32" in made["left_out"][0]["reason"]
 
 
-def test_progress_counts_the_records_of_a_run_against_its_grid(row: Rows, records: Any) -> None:
+def test_progress_counts_the_records_of_a_run_against_its_grid(row: Row, records: Any) -> None:
     index = {"cells": [{"cell_id": "c", "dataset": "d", "targets": ["a", "b"]}], "cases": {"d": ["1", "2", "3"]}}
     facts = [{**FACTS[0], "job": {"spec": {"name": "mine"}, "index": index}}]
     frame = current(records(row(case=0), row(case=1, status="failed", error="no")).assign(left_out=""))

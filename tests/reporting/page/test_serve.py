@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import pytest
 import uvicorn
 from audit.planted import gradients
 from fastapi.testclient import TestClient
+from reporting.conftest import Row
 
 from freqbench.audit.probes import write
 from freqbench.core.errors import UserError
 from freqbench.reporting.page import serve
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.writer import commit
-
-Rows = Callable[..., dict[str, Any]]
 
 
 def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[str, Any]]) -> None:
@@ -37,7 +35,7 @@ def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[s
 
 
 @pytest.fixture
-def rows(row: Rows) -> list[dict[str, Any]]:
+def rows(row: Row) -> list[dict[str, Any]]:
     return [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in range(3)]
 
 
@@ -77,7 +75,7 @@ def test_a_growing_store_is_shown_as_it_grows_but_not_read_again_at_once(
 
 
 def test_what_an_audit_adds_is_shown_as_it_is_added(
-    client: TestClient, tmp_path: Path, row: Rows, rows: list[dict[str, Any]]
+    client: TestClient, tmp_path: Path, row: Row, rows: list[dict[str, Any]]
 ) -> None:
     def found(check: str) -> set[tuple[str, str]]:
         findings = data_of(client.get("/data"))["audit"]["findings"]

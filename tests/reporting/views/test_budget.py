@@ -1,16 +1,10 @@
 """Budget: curves of attacks, clean first."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import pytest
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.budget import budget
-
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 
 def test_a_curve_starts_clean_and_has_one_name_without_the_budget(row: Row, shown: Frame) -> None:

@@ -2,20 +2,18 @@
 
 import copy
 import math
-from collections.abc import Callable
 from math import nan
 from typing import Any
 
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 from scipy import stats
 
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.compare import compare
 
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 FACTS: dict[str, Any] = {
     "run_id": "run0",
     "versions": {"python": "3.11.2", "freqbench": "1.0", "torch": "2.6"},

@@ -1,15 +1,10 @@
 """Cost: means a volume and the drop they buy."""
 
-from collections.abc import Callable
-from typing import Any
-
-import pandas as pd
 import pytest
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.cost import cost
 
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 SPENT = {"num_forwards": 30, "num_backwards": 20, "peak_memory_bytes": 3 * 2**29, "device": "gpu", "window_batch": 4}
 
 

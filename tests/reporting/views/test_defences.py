@@ -1,17 +1,14 @@
 """Defences side by side: which rows are whose attacker's, and what is compared."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.defences import certified, defences
-
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 MODELS = {
     "unet": None,

@@ -1,18 +1,17 @@
 """Leaderboard: models, or the methods that trained them, by their worst case within a threat model and budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 
 from freqbench.analysis.statistics import nested_interval
 from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 STEPS = ({"steps": 10}, {"steps": 20})
 
 

@@ -1,18 +1,15 @@
 """Transfer: rates, ranks and matches of records whose drops are known."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.transfer import transfer
-
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 
 def volumes(row: Row, attack: str, case: int, drops: dict[str, float], **values: Any) -> list[dict[str, Any]]:
