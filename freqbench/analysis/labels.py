@@ -37,8 +37,6 @@ def value_text(name: str, value: Any) -> str:
 
     >>> value_text("eps", 8 / 255), value_text("q_max", 20.0), value_text("block", [8, 16, 32])
     ('8/255', '20', '8x16x32')
-    >>> value_text("organs", [1, 2]), value_text("target", ["swap", 1, 6]), value_text("filter", ["band", 4, 8])
-    ('1+2', 'swap:1:6', 'band:4:8')
     """
     if isinstance(value, list | tuple):
         return JOINTS.get(name, "x").join(value_text(name, item) for item in value)

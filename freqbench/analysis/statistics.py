@@ -322,9 +322,6 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     Args:
         values: `[P, N]`, of each patient under each network; finite.
         minus: None, or `[P, M]`, of the same patients in the same order under the networks of another method.
-
-    >>> nested_interval(np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])).mean
-    2.5
     """
     tables = [(1.0, values)] + ([] if minus is None else [(-1.0, minus)])
     patients, networks = values.shape

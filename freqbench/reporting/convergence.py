@@ -119,11 +119,7 @@ def _is_more(drop: float, other: float) -> bool:
 
 
 def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
-    """What the last passes of a curve add, where that is ENOUGH or more; empty where the curve has converged.
-
-    >>> still_gains([20, 40, 80], [10.0, 12.0, 13.5]), still_gains([20, 40], [12.0, 12.1])
-    ('not converged: still gains 1.5 points from 40 to 80 passes', '')
-    """
+    """What the last passes of a curve add, where that is ENOUGH or more; empty where the curve has converged."""
     if len(drops) < 2:
         return "one setting alone: nothing says whether more passes add anything"
     before, best = max(drops[:-1]), max(drops)

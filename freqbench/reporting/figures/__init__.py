@@ -84,9 +84,6 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
         records: columns of RECORDS, one row a key, and `classes` of CLASS_RECORDS.
         volumes_root: `OUT/volumes`; None where no volumes are to be shown.
         folder: where to write, a folder or URI.
-
-    Raises:
-        StorageRefused, StorageUnavailable: the files cannot be written.
     """
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
@@ -111,11 +108,7 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
 
 
 def file_stem(*parts: str) -> str:
-    """A file's name without suffix; parts that may not be in one are replaced and get digits of their own.
-
-    >>> file_stem("budget", "phantom", "unet"), file_stem("budget", "../x")
-    ('budget-phantom-unet', 'budget-_x_84c5d9a6')
-    """
+    """A file's name without suffix; parts that may not be in one are replaced and get digits of their own."""
     return "-".join(map(_safe, parts))
 
 

@@ -108,11 +108,7 @@ def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
 
 
 def plain(text: object, longest: int = LONGEST) -> str:
-    """A text from data as a figure may show it: one line, never read as a formula, its middle left out if it is long.
-
-    >>> plain("cost $5"), plain("a" * 9, 5)
-    ('cost \\\\$5', 'aa…aa')
-    """
+    """A text from data as a figure may show it: one line, never a formula, its middle left out if it is long."""
     line = " ".join(printable(str(text)).split())
     if len(line) > longest:
         half = (longest - 1) // 2

@@ -18,11 +18,7 @@ _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
 def packed(data: Mapping[str, Any]) -> bytes:
-    """The page's data as gzip-compressed JSON, the same bytes for the same data.
-
-    Raises:
-        ValueError: it holds a NaN, or what JSON cannot say.
-    """
+    """The page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 

@@ -126,13 +126,13 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
     """The cell's values (`value`, `patient_id`, `case_id`, `seed`; NaN where undefined), and what else is known."""
     pair = (cell.dataset.name, cell.model.name)
     rows = groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))
-    nothing = pd.DataFrame()
     if rows is None:
-        return nothing, Found(missing=NEVER)
+        return pd.DataFrame(), Found(missing=NEVER)
     models = sorted(rows["target_model_id"].astype(str).unique())
     if len(models) > 1:
         ids = ", ".join(model[:6] for model in models)
-        return nothing, Found(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
+        missing = f"{len(models)} models are called {cell.model.name} ({ids}): report one store"
+        return pd.DataFrame(), Found(missing=missing)
     ok = rows[(rows["status"] == "ok") & (rows["left_out"] == "")]
     ok = _clean(ok, cell) if cell.is_clean else _one_precision(ok)
     failed = rows[rows["status"] == "failed"]
@@ -148,9 +148,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
         precision=str(ok["precision"].iloc[0]) if len(ok) else "",
         missing=_why_nothing(rows, ok, cell),
     )
-    score = SCORES[cell.metric.name]
-    column = str(score.clean) if cell.is_clean else cell.metric.name
-    values = score.factor * ok[column].astype(float).replace([np.inf, -np.inf], np.nan)
+    values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
     return ok[["case_id", "patient_id", "seed"]].assign(value=values), known
 
 
@@ -162,8 +160,8 @@ def _one_precision(ok: pd.DataFrame) -> pd.DataFrame:
 
 def _clean(ok: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     """Each case once, of `_clean_rows`: with its score where some row has it."""
-    has_score = ok[str(SCORES[cell.metric.name].clean)].notna()
-    ordered = ok.assign(_scored=has_score).sort_values(["_scored", "_plain", "finished_at"], kind="stable")
+    order = ["_scored", "_plain", "finished_at"]
+    ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(order, kind="stable")
     return ordered.drop_duplicates("case_id", keep="last")
 
 
@@ -172,11 +170,10 @@ def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: Cell) -> str:
     left_out = [reason for reason in rows["left_out"].unique() if reason]
     if len(ok) == 0:
         return f"left out: {left_out[0]}" if left_out else ""
-    column = str(SCORES[cell.metric.name].clean) if cell.is_clean else cell.metric.name
-    if ok[column].notna().any():
+    if ok[cell.column].notna().any():
         return ""
     for text in ok["null_reasons"].dropna().unique():
-        reason = object_of(text, "null_reasons").get(column)
+        reason = object_of(text, "null_reasons").get(cell.column)
         if reason:
             return f"not computed: {reason}"
     asked = {name for text in ok["metrics"].dropna().unique() for name in text.split(",")}

@@ -154,6 +154,11 @@ class Cell:
         return self.attack.attack is None
 
     @property
+    def column(self) -> str:
+        """The column of RECORDS that it is a mean of."""
+        return str(SCORES[self.metric.name].clean) if self.is_clean else self.metric.name
+
+    @property
     def labels(self) -> dict[str, str]:
         """What each dimension calls it."""
         return {
