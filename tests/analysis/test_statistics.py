@@ -46,6 +46,8 @@ def test_from_20_patients_on_the_interval_is_scipys_bca(monkeypatch: pytest.Monk
     assert found.method == "bca"
     assert (found.low, found.high) == pytest.approx(tuple(reference), abs=0.01)
     assert found.high - percentile.high > 0.02  # which the percentile interval would miss
+    flat = interval([0.3] * 25, range(25))
+    assert (flat.low, flat.high) == pytest.approx((0.3, 0.3))
 
 
 def test_below_20_patients_the_interval_is_scipys_t() -> None:

@@ -107,6 +107,7 @@ def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Row, records
     rows += [stored(row, "many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
     found = records(*rows)
     assert convergence.settings(found, ENTRIES)["steps"].tolist() == [10]
+    assert convergence.settings(found[found["status"] == "failed"], ENTRIES).empty
     assert convergence.failed(found, ENTRIES) == [
         "pgd step_size=eps/4 loss=dice steps=20 on phantom: unet is left out: 1 of 2 records failed"
     ]

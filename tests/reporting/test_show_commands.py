@@ -61,6 +61,7 @@ def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None
     found = {row["label"]: float(row["dsc"]) for row in rows if row["label"] != "clean"}
     assert found == pytest.approx({"pgd eps=4/255": 69.0, "pgd eps=8/255": 49.0})
     assert [row["cases"] for row in rows] == ["3", "3", "3"]
+    assert called("report", out, "--table", "vafa_table1", "--format", "md").startswith("## ")
 
 
 def test_a_table_may_go_to_a_file(out: str, tmp_path: Path) -> None:
