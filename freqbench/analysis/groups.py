@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.labels import value_text
+from freqbench.analysis.labels import each_distinct, value_text
 from freqbench.analysis.statistics import mean_intervals
 
 IDENTITY = [
@@ -79,16 +79,12 @@ def bounds(rows: pd.DataFrame, low: str = "low", high: str = "high", digits: int
 
 def budget_texts(frame: pd.DataFrame) -> pd.Series:
     """Budgets as a person writes them, such as `8/255`; empty where an attack has none."""
-    keys = ["budget_name", "budget"]
-    number = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
-    distinct = frame.loc[~pd.Series(number, index=frame.index).duplicated(), keys]
-    texts = [
-        "" if pd.isna(value) else value_text(str(name), float(value))
-        for name, value in zip(distinct["budget_name"], distinct["budget"], strict=True)
-    ]
-    known = sorted(set(texts))
-    codes = np.array([known.index(text) for text in texts], int)
-    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
+
+    def texts(distinct: pd.DataFrame) -> list[str]:
+        pairs = distinct.itertuples(index=False, name=None)
+        return ["" if pd.isna(value) else value_text(str(name), float(value)) for name, value in pairs]
+
+    return each_distinct(frame, ["budget_name", "budget"], texts)
 
 
 def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Names attacks and models shortly: what differs is said, what is the same is not."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -56,19 +56,24 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
     What makes another attack of it (NOTABLE: a null row, a variant, a precision, ...) is said wherever it is not the
     default, and a reconstruction always; any other parameter where rows of the same attack differ in it.
     """
-    number = records.groupby(_SETTINGS, dropna=False, sort=False, observed=True).ngroup().to_numpy()
-    distinct = records[_SETTINGS].loc[~pd.Series(number).duplicated().to_numpy()].astype(object)
-    settings = distinct.where(distinct.notna(), None).to_dict("records")
-    by_attack: dict[str, list[dict[str, Any]]] = {}
-    for setting in settings:
-        by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
-    varying = {attack: _varying(siblings) for attack, siblings in by_attack.items()}
-    texts = [_label(setting, varying[setting["attack"]]) for setting in settings]
-    codes = {text: code for code, text in enumerate(sorted(set(texts)))}
-    of_setting = np.array([codes[text] for text in texts], np.int64)
-    return pd.Series(
-        pd.Categorical.from_codes(of_setting[number], categories=pd.Index(list(codes))), index=records.index
-    )
+
+    def labels(distinct: pd.DataFrame) -> list[str]:
+        settings = distinct.astype(object).where(distinct.notna(), None).to_dict("records")
+        by_attack: dict[str, list[dict[str, Any]]] = {}
+        for setting in settings:
+            by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
+        varying = {attack: _varying(siblings) for attack, siblings in by_attack.items()}
+        return [_label(setting, varying[setting["attack"]]) for setting in settings]
+
+    return each_distinct(records, _SETTINGS, labels)
+
+
+def each_distinct(frame: pd.DataFrame, columns: list[str], texts: Callable[[pd.DataFrame], Sequence[str]]) -> pd.Series:
+    """A text a row, made of the distinct values of some columns, which are few; categories are sorted."""
+    number = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
+    distinct = frame.loc[~pd.Series(number).duplicated().to_numpy(), columns]
+    known, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
+    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
 
 
 def model_names(records: pd.DataFrame) -> dict[str, str]:

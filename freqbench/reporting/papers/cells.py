@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import each_distinct
 from freqbench.analysis.statistics import group_spreads, mean_intervals
 from freqbench.analysis.strength import PLAIN, is_plain
 from freqbench.core.documents import object_of
@@ -101,11 +102,11 @@ def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
     names = {str(setting).partition(" ")[0] for setting in settings}
     frame = frame[frame["attack"].isin(names)]
     frame = frame[frame["source_model_id"].astype(str) == frame["target_model_id"].astype(str)]
-    number = frame.groupby(["attack", "params"], observed=True, dropna=False, sort=False).ngroup()  # few, of many rows
-    first = ~number.duplicated()
-    distinct = zip(frame.loc[first, "attack"], frame.loc[first, "params"], strict=True)
-    settings_of = dict(zip(number[first], (setting_of(*map(str, pair)) for pair in distinct), strict=True))
-    frame = frame.assign(_setting=number.map(settings_of))
+
+    def texts(distinct: pd.DataFrame) -> list[str]:
+        return [setting_of(str(attack), str(params)) for attack, params in distinct.itertuples(index=False, name=None)]
+
+    frame = frame.assign(_setting=each_distinct(frame, ["attack", "params"], texts))
     return frame[frame["_setting"].isin(settings)]
 
 

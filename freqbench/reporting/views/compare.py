@@ -19,7 +19,6 @@ GROUP = ["dataset", "source_model", "target_model", *ATTACK]
 CLEAN = "clean"
 _VOLUME = [*GROUP, "case_id", "seed"]
 _MORE = ["variant", "params", "precision", "compile"]
-_SETTING = ["attack", "budget_name", "budget", *_MORE]
 
 HOW_PAIRED = (
     "The difference is B minus A in points of foreground DSC (x100), over the volumes that both have: same dataset, "
@@ -142,10 +141,7 @@ def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         known = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
         a, b = a.astype({name: known}), b.astype({name: known})
     both = pd.concat([a.assign(in_b=False), b.assign(in_b=True)], ignore_index=True)
-    setting = both.groupby(_SETTING, observed=True, dropna=False, sort=False).ngroup().to_numpy()
-    distinct = both.loc[~pd.Series(setting).duplicated(), _SETTING].reset_index(drop=True)
-    codes, known_labels = pd.factorize(attack_labels(distinct).astype(object), sort=True)
-    return both.assign(label=pd.Categorical.from_codes(codes[setting], categories=known_labels))
+    return both.assign(label=attack_labels(both))
 
 
 def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
