@@ -62,6 +62,7 @@ def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
 
 
 def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) -> None:
+    tab.click("#tab-robustness")
     defences = tab.locator("#panel-robustness table", has_text="adaptive DSC").inner_text()
     assert "88.0" in defences
     assert "40.0" in defences
