@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from freqbench.reporting import figure_data
 from freqbench.reporting.convergence import SETTING
-from freqbench.reporting.figures.curves import LARGE, convergence_figure, distance
+from freqbench.reporting.figures.curves import LARGE, _log_axis, convergence_figure, distance
 
 POINTS = ["threat_model", "family", "budget", "l2_body", "drop", "low", "high", "n", "is_null"]
 
@@ -45,6 +45,7 @@ def test_there_is_a_panel_a_threat_model_and_budgets_of_an_attack_are_joined(mon
     assert set(found) == {"linf, n = 3 cases", "dct-scaling, n = 3 cases"}
     assert set(drawn(found["linf, n = 3 cases"])) == {((3.5, 20.0), (7.0, 40.0))}
     assert set(drawn(found["dct-scaling, n = 3 cases"])) == {((14.0, 50.0),)}
+    assert all(axis.get_xlabel() == "L2 of the change inside the body (intensity)" for axis in found.values())
 
 
 def test_null_rows_are_hollow_in_the_panel_and_in_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +65,13 @@ def test_a_wide_interval_of_two_patients_does_not_squeeze_the_points(monkeypatch
     figure = distances(monkeypatch, ("linf", "pgd", 8.0, 7.0, 40.0, -350.0, 430.0, False))
     (axis,) = panels(figure).values()
     assert axis.get_ylim() == (-5, 49)
+
+
+@pytest.mark.parametrize(("highest", "has_twos"), [(90.0, True), (1000.0, False)])
+def test_a_logarithmic_axis_of_two_decades_has_ticks_at_powers_of_ten_alone(highest: float, has_twos: bool) -> None:
+    axis = Figure().subplots()
+    _log_axis(axis, pd.Series([1.0, highest]))
+    assert (2.0 in axis.xaxis.get_major_locator().tick_values(1.0, highest)) == has_twos
 
 
 def settings(*rows: Sequence[object]) -> pd.DataFrame:
