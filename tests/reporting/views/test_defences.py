@@ -75,6 +75,8 @@ def test_a_naive_entry_alone_is_still_shown(shown: Frame, row: Row) -> None:
     found, _ = table(shown(*on(row, "naive", "naive", 0.8)))
     assert found["naive"]["naive"] == pytest.approx(80)
     assert pd.isna(found["naive"]["adaptive"])
+    _, text = table(shown(*on(row, "naive", "bits", 0.8), *on(row, "bits", "bits", 0.5, 0.6)))
+    assert "With one patient there is no interval" in text  # of the naive attacker
 
 
 def test_two_strengths_of_one_defence_are_two_rows(shown: Frame, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
