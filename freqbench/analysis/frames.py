@@ -1,8 +1,7 @@
 """Reads records and class records of stores as data frames: only the columns asked for, texts as categoricals.
 
-A million records have few texts, so their frame is a tenth as large and grouped ten times as fast. Categories are
-sorted, so that sorting by a column sorts its texts; and those of source and target are the same, so that the two can be
-compared.
+Of a million records such a frame is a tenth as large and grouped ten times as fast. Categories are sorted, so that
+sorting a column sorts its texts; source and target share theirs, so that the two can be compared.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,6 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Key, Store, latest
@@ -29,15 +29,8 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a key of one or several stores: ok before failed, then the latest.
-
-    Args:
-        sources: stores, or a table of RECORDS.
-        columns: of RECORDS, beside IDENTITY; None: all.
-
-    Raises:
-        UserError: a store that cannot be read.
-    """
+    """One row a key of stores or of a table of RECORDS: ok before failed, then the latest. The columns are IDENTITY and
+    those asked for (None: all)."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     if isinstance(sources, pa.Table):
         table = latest(sources.select(names))
@@ -67,13 +60,7 @@ def found_records(
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
-    """The classes of records of `records_frame`, with those columns of CLASS_RECORDS that are shown.
-
-    Of several stores that have a key, the classes are those of its row in `records`.
-
-    Raises:
-        UserError: a store that cannot be read.
-    """
+    """CLASSES of records of `records_frame`; of several stores that have a key, those of its row in `records`."""
     if len(sources) == 1:
         return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
     columns = tuple(dict.fromkeys((*COMMIT, *CLASSES)))
@@ -82,6 +69,20 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
     frame = frame.merge(plain(records[list(COMMIT)]), on=list(COMMIT)).drop_duplicates([*KEY, "class_index"])
     texts = [name for name in frame.columns if pd.api.types.is_object_dtype(frame[name])]
     return categorical(frame.astype(dict.fromkeys(texts, "category")))
+
+
+def record_places(records: pd.DataFrame, classes: pd.DataFrame) -> NDArray[np.int64]:
+    """The position of each class row's record, -1 where it is not among the records."""
+    of_record, of_class = np.zeros(len(records), np.int64), np.zeros(len(classes), np.int64)
+    is_known = np.ones(len(classes), bool)
+    for name in KEY:
+        coded, other = records[name].astype("category").cat, classes[name].astype("category").cat
+        codes = coded.categories.astype(object).get_indexer(other.categories.astype(object))
+        codes = codes[other.codes.to_numpy()]
+        is_known &= codes >= 0
+        of_record = of_record * len(coded.categories) + coded.codes.to_numpy()
+        of_class = of_class * len(coded.categories) + codes
+    return np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
 
 
 def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:

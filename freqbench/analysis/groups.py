@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.labels import value_text
+from freqbench.analysis.labels import each_distinct, value_text
 from freqbench.analysis.statistics import mean_intervals
 
 IDENTITY = [
@@ -16,7 +16,6 @@ IDENTITY = [
 ATTACK = ["label", "threat_model"]
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
 """The columns of RECORDS that `scored` makes its own of."""
-ONE_PATIENT = "With one patient there is no interval, as no spread between patients can be seen."
 COUNTS = (
     "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
     "their number (Student's t, from 20 patients on BCa bootstrap). Those of two or three patients are very wide, and "
@@ -25,14 +24,10 @@ COUNTS = (
 
 
 def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows that count, with IDENTITY, the columns asked for, and their scores.
+    """The rows of `tables.current(strength.checked(...))` that count, with IDENTITY, the columns asked for, and scores.
 
     Scores: `dsc_foreground`, `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised`
     (mm) lead; `dsc`, `clean` and `drop` follow the papers' convention, with the background. Dice x100.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`.
-        columns: further ones, as they are.
     """
     counts = (records["left_out"] == "") & (records["status"] == "ok")
     frame = records.loc[counts, [*IDENTITY, *columns]].copy()
@@ -50,11 +45,8 @@ def is_white_box(frame: pd.DataFrame) -> pd.Series:
 
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
-    """A row a group: `by`, `cases`, `seeds`, `patients`, then of `value` its mean under its own name, `low` and `high`.
-
-    Cases, seeds and patients are those with a value. Texts are plain, not categoricals; `means` are the further columns
-    whose mean is wanted.
-    """
+    """A row a group: `by`, the `cases`, `seeds` and `patients` with a value, its mean under the value's own name, `low`
+    and `high`, and the mean of the columns `means`. Texts are plain, not categoricals."""
     rows = mean_intervals(frame, by, value).rename(columns={"mean": value, "clusters": "patients"})
     defined = frame[value].notna()
     counted = frame.assign(case_id=frame["case_id"].where(defined), seed=frame["seed"].where(defined))
@@ -87,16 +79,12 @@ def bounds(rows: pd.DataFrame, low: str = "low", high: str = "high", digits: int
 
 def budget_texts(frame: pd.DataFrame) -> pd.Series:
     """Budgets as a person writes them, such as `8/255`; empty where an attack has none."""
-    keys = ["budget_name", "budget"]
-    number = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
-    distinct = frame.loc[~pd.Series(number, index=frame.index).duplicated(), keys]
-    texts = [
-        "" if pd.isna(value) else value_text(str(name), float(value))
-        for name, value in zip(distinct["budget_name"], distinct["budget"], strict=True)
-    ]
-    known = sorted(set(texts))
-    codes = np.array([known.index(text) for text in texts], int)
-    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
+
+    def texts(distinct: pd.DataFrame) -> list[str]:
+        pairs = distinct.itertuples(index=False, name=None)
+        return ["" if pd.isna(value) else value_text(str(name), float(value)) for name, value in pairs]
+
+    return each_distinct(frame, ["budget_name", "budget"], texts)
 
 
 def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,12 +98,20 @@ def by_attack(rows: pd.DataFrame, first: Sequence[str] = ()) -> pd.DataFrame:
     return rows.sort_values([*first, "threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)
 
 
-def one_patient_note(rows: pd.DataFrame) -> str:
+def one_patient_note(patients: pd.Series) -> str:
     """The sentence about missing intervals where some row has one patient only."""
-    return f" {ONE_PATIENT}" if (rows["patients"] < 2).any() else ""
+    text = " With one patient there is no interval, as no spread between patients can be seen."
+    return text if (patients < 2).any() else ""
+
+
+def counts_text(rows: pd.DataFrame) -> str:
+    """COUNTS, and what is missing where there is one patient."""
+    return COUNTS + one_patient_note(rows["patients"])
 
 
 def most(rows: pd.DataFrame) -> str:
-    """What stands behind the cells of a table that has no room for their n."""
+    """What stands behind the cells of a table that has no room for their n, and what is missing of one patient."""
     cases, patients, seeds = (int(rows[name].max()) for name in ("cases", "patients", "seeds"))
-    return f"A cell has at most n = {cases} cases of {patients} patients" + (f", {seeds} seeds." if seeds > 1 else ".")
+    seeds_text = f", {seeds} seeds" if seeds > 1 else ""
+    note = one_patient_note(rows["patients"])
+    return f"A cell has at most n = {cases} cases of {patients} patients{seeds_text}.{note}"

@@ -1,6 +1,6 @@
 """Names attacks and models shortly: what differs is said, what is the same is not."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -37,8 +37,6 @@ def value_text(name: str, value: Any) -> str:
 
     >>> value_text("eps", 8 / 255), value_text("q_max", 20.0), value_text("block", [8, 16, 32])
     ('8/255', '20', '8x16x32')
-    >>> value_text("organs", [1, 2]), value_text("target", ["swap", 1, 6]), value_text("filter", ["band", 4, 8])
-    ('1+2', 'swap:1:6', 'band:4:8')
     """
     if isinstance(value, list | tuple):
         return JOINTS.get(name, "x").join(value_text(name, item) for item in value)
@@ -58,19 +56,24 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
     What makes another attack of it (NOTABLE: a null row, a variant, a precision, ...) is said wherever it is not the
     default, and a reconstruction always; any other parameter where rows of the same attack differ in it.
     """
-    number = records.groupby(_SETTINGS, dropna=False, sort=False, observed=True).ngroup().to_numpy()
-    distinct = records[_SETTINGS].loc[~pd.Series(number).duplicated().to_numpy()].astype(object)
-    settings = distinct.where(distinct.notna(), None).to_dict("records")
-    by_attack: dict[str, list[dict[str, Any]]] = {}
-    for setting in settings:
-        by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
-    varying = {attack: _varying(siblings) for attack, siblings in by_attack.items()}
-    texts = [_label(setting, varying[setting["attack"]]) for setting in settings]
-    codes = {text: code for code, text in enumerate(sorted(set(texts)))}
-    of_setting = np.array([codes[text] for text in texts], np.int64)
-    return pd.Series(
-        pd.Categorical.from_codes(of_setting[number], categories=pd.Index(list(codes))), index=records.index
-    )
+
+    def labels(distinct: pd.DataFrame) -> list[str]:
+        settings = distinct.astype(object).where(distinct.notna(), None).to_dict("records")
+        by_attack: dict[str, list[dict[str, Any]]] = {}
+        for setting in settings:
+            by_attack.setdefault(setting["attack"], []).append(_parameters(setting))
+        varying = {attack: _varying(siblings) for attack, siblings in by_attack.items()}
+        return [_label(setting, varying[setting["attack"]]) for setting in settings]
+
+    return each_distinct(records, _SETTINGS, labels)
+
+
+def each_distinct(frame: pd.DataFrame, columns: list[str], texts: Callable[[pd.DataFrame], Sequence[str]]) -> pd.Series:
+    """A text a row, made of the distinct values of some columns, which are few; categories are sorted."""
+    number = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
+    distinct = frame.loc[~pd.Series(number).duplicated().to_numpy(), columns]
+    known, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
+    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
 
 
 def model_names(records: pd.DataFrame) -> dict[str, str]:
@@ -81,6 +84,16 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
         names |= dict(pairs.itertuples(index=False, name=None))
     taken = list(names.values())
     return {key: name if taken.count(name) == 1 else f"{name}#{key[:6]}" for key, name in names.items()}
+
+
+def families(frame: pd.DataFrame) -> pd.Series:
+    """The labels without their budget, the same for all points of a curve."""
+    columns = ["label", "budget_name", "budget"]
+    texts = {
+        label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
+        for label, name, budget in frame[columns].drop_duplicates().itertuples(index=False, name=None)
+    }
+    return frame["label"].astype(str).map(texts)
 
 
 def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, Any]:
@@ -102,18 +115,14 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
     return changed.union(*(first.keys() - each.keys() for each in siblings))
 
 
-def _default(attack: str, parameter: str) -> Any:
-    """A parameter's default; None where the parameter is not known here. Attacks not known have what all share."""
-    known = {field.name: field.default for field in fields(ATTACKS.get(attack, Attack))}
-    return {**PLAIN, **known}.get(parameter)
-
-
 def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     words = [setting["attack"]]
+    known = fields(ATTACKS.get(setting["attack"], Attack))  # of attacks not known what all share
+    defaults = {**PLAIN, **{field.name: field.default for field in known}}
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        is_notable = value == RECONSTRUCTION or value != _default(setting["attack"], name)
+        is_notable = value == RECONSTRUCTION or value != defaults.get(name)
         if is_notable if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)

@@ -2,9 +2,9 @@
 
 Cases of one patient (ED and ES of one heart) and seeds of one case are not independent, so nothing here counts them as
 if they were. Intervals and tests are Student's t over patients; from BCA_CLUSTERS patients on, intervals of means are
-the bootstrap's (BCa: bias-corrected and accelerated), which need no normal means. Below, percentile intervals that
-claim 95 % cover 74 to 92 % of 3 to 12 patients. Decisions are made by `t_tests`, corrected over those of one table. One
-patient has no interval and no test; all speak of new patients from the same source only, never of other scanners.
+the bootstrap's (BCa: bias-corrected and accelerated). Of 3 to 12 patients percentile intervals that claim 95 % cover 74
+to 92 %. Decisions are made by `t_tests`, corrected over those of one table. One patient has no interval and no test;
+all speak of new patients from the same source only, never of other scanners.
 
 Sources: Efron, JASA 82 (1987) for BCa; Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 11
 (jackknife), 13 and 14; Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8, for clusters.
@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 
-def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, resamples: int = RESAMPLES) -> pd.DataFrame:
+def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     r"""Each group's mean over cases with its interval over patients: Student's t below 20 of them, BCa from 20 on.
 
     Of k patients with sums S, counts N, and the mean over all cases m (a ratio of totals: Cochran, Sampling
@@ -48,30 +48,26 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, resamples
     .. math:: m = \frac{\sum_i S_i}{\sum_i N_i}, \qquad
               m \pm t_{k-1} \sqrt{\frac{k}{k-1} \sum_i (S_i - m N_i)^2} \Big/ \sum_i N_i
 
-    With one case a patient that is the interval of a t-test. It assumes means that are about normal, covers what it
-    claims from two patients on, and pays by its width: t is 12.7 of two, 4.3 of three, 2.8 of five; bounds of a score
-    near 0 or 100 may lie beyond. BCa draws whole patients; the mean is that of all cases drawn, `sum(w S) / sum(w N)`
-    with the times drawn w. The same data give the same interval in any order of rows.
+    With few patients t is wide (12.7 of two, 4.3 of three), and bounds of a score near 0 or 100 may lie beyond. BCa
+    draws whole patients. The same data give the same interval in any order of rows.
 
     Args:
-        frame: one row a case (and seed), with the columns `patient_id`, `by` and `value`.
-        by: the columns that make a group; missing values are a group of their own.
-        value: the column of numbers; NaN is left out.
-        resamples: number of bootstrap draws.
+        frame: one row a case (and seed), with `patient_id`, the columns `by` (missing values are a group of their own)
+            and the numbers `value` (NaN is left out).
 
     Returns:
-        A row a group, in sorted order: the columns `by`, then INTERVAL: `n` counts defined values, `clusters` patients
-        with one, `method` is `t`, `bca`, or empty where fewer than two patients leave no bounds.
+        A row a group, in sorted order: `by`, then INTERVAL: `n` counts values, `clusters` patients with one, `method`
+        is `t`, `bca`, or empty where fewer than two patients leave no bounds.
     """
     own = _totals(frame, by, value)
     rows = own.intervals(LEVEL)
     for size in np.unique(own.clusters[own.clusters >= BCA_CLUSTERS]):
         members = own.clusters[own.owner] == size  # sorted by group, so each group's clusters stand together
         own_sums, own_counts = own.sums[members].reshape(-1, size), own.counts[members].reshape(-1, size)
-        step = max(_CELLS_AT_ONCE // max(resamples, size), 1)
+        step = max(_CELLS_AT_ONCE // max(RESAMPLES, size), 1)
         starts = range(0, len(own_sums), step)
         parts = [(own_sums[start : start + step], own_counts[start : start + step]) for start in starts]
-        found = np.concatenate([_bootstrap(*part, lambda means: means, resamples) for part in parts])
+        found = np.concatenate([_bootstrap(*part, lambda means: means) for part in parts])
         rows.loc[own.clusters == size, ["low", "high"]] = found[:, 1:]
     kinds = np.select([own.clusters >= BCA_CLUSTERS, own.clusters >= 2], ["bca", "t"], "")
     return rows.assign(method=kinds.tolist())
@@ -90,14 +86,12 @@ def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons:
 def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Student's t-test over patients of each group's mean against 0, two-sided, Holm-corrected over all groups.
 
-    The interval is that of `t_intervals`, not corrected, and holds 0 where p is above 0.05. `p_holm` is corrected, so
-    a decision is `p_holm < SIGNIFICANCE`. Where all values are 0 there is nothing to test: p is NaN, and the group does
-    not count in the correction. Every group is one decision of the table.
+    Every group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not
+    corrected. Where all values are 0 there is nothing to test: p is NaN, and does not count in the correction.
 
     Returns:
-        A row a group, in sorted order: the columns `by`, then `mean low high n clusters p p_holm detectable`, the last
-        being the true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05,
-        uncorrected. A difference that is not significant and is below it says little: there were too few patients.
+        A row a group, in sorted order: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
+        true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected.
     """
     own = _totals(frame, by, value)
     size = np.where(np.abs(own.mean) > _ROUNDING, np.abs(own.mean), 0.0)
@@ -109,14 +103,8 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Totals:
-    """Sums over the clusters of each group.
-
-    Attributes:
-        rows: the columns that make a group, a row a group.
-        owner: the group of each cluster, sorted.
-        sums: of each cluster's values, and their `counts`.
-        mean: of each group, its standard error `error` (NaN with fewer than two clusters), `n` and `clusters`.
-    """
+    """Sums and counts of the values of each cluster, whose group is `owner` (sorted); of each group the columns that
+    make it (`rows`), its mean and standard error (NaN with fewer than two clusters)."""
 
     rows: pd.DataFrame
     owner: NDArray[np.int64]
@@ -193,11 +181,10 @@ def _detectable_effect(clusters: int) -> float:
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Standard deviations between cases and between seeds of each group: the columns `by`, then SPREADS.
+    """Standard deviations of cases' means over seeds and of seeds' means over cases: the columns `by`, then SPREADS.
 
-    Between cases: of the cases' means over seeds, the spread of difficulty. Between seeds: of the seeds' means over
-    cases, how far a table's number moves when only the seed changes. Only cases that every seed has a value for count;
-    missing seeds are one seed. The denominator is n - 1; NaN where there are fewer than two.
+    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1; NaN where
+    there are fewer than two.
     """
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)
@@ -215,12 +202,7 @@ def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Data
 # Statistics of several means
 
 
-def statistic_intervals(
-    sums: Array,
-    counts: Array,
-    statistic: Statistic,
-    clusters: Array,
-) -> Array:
+def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, clusters: Array) -> Array:
     r"""Estimates and intervals of statistics of several means over the same patients, which are drawn together.
 
     BCa where `sums` has BCA_CLUSTERS clusters or more, otherwise Student's t on the jackknife's standard error, of a
@@ -229,17 +211,16 @@ def statistic_intervals(
     .. math:: s \pm t_{k-1} \sqrt{\frac{k-1}{k} \sum_i (s_i - s)^2}
 
     Args:
-        sums: of the values, [means, clusters].
-        counts: of the values, likewise; 0 where a cluster has none.
+        sums: of the values, and `counts`, [means, clusters].
         statistic: from means [means, draws] to statistics [statistics, draws].
         clusters: that each statistic has values of, [statistics].
 
     Returns:
-        [statistics, 3]: the estimate, low and high. Bounds are NaN with fewer than two clusters, or where t meets a
-        statistic that is undefined without one of them.
+        [statistics, 3]: estimate, low and high; NaN with fewer than two clusters, or where t meets a statistic that is
+        undefined without one of them.
     """
     if sums.shape[1] >= BCA_CLUSTERS:
-        return _bootstrap(sums, counts, statistic, RESAMPLES)
+        return _bootstrap(sums, counts, statistic)
     estimate, left_one_out = _jackknife(sums, counts, statistic)
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = ((left_one_out - estimate) ** 2).sum(axis=1)
@@ -255,15 +236,11 @@ def _jackknife(sums: Array, counts: Array, statistic: Statistic) -> tuple[Array,
         return statistic(total / size), statistic((total - sums) / (size - counts))
 
 
-def _bootstrap(sums: Array, counts: Array, statistic: Statistic, resamples: int) -> Array:
-    """Estimates and BCa intervals, as in `statistic_intervals`, of two clusters at least.
-
-    Draws in which a statistic is undefined (NaN) are left out; where the bias correction is infinite (every draw is on
-    one side of the estimate) the percentile interval stands in.
-    """
+def _bootstrap(sums: Array, counts: Array, statistic: Statistic) -> Array:
+    """Estimates and BCa intervals, as in `statistic_intervals`; draws that leave a statistic undefined do not count."""
     estimate, left_one_out = _jackknife(sums, counts, statistic)
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = _weights(sums.shape[1], resamples)
+        weights = _weights(sums.shape[1], RESAMPLES)
         drawn = statistic((sums @ weights) / (counts @ weights))
         levels = np.tile([(1 - LEVEL) / 2, (1 + LEVEL) / 2], (len(estimate), 1))
         levels = _bca_levels(estimate, drawn, left_one_out, levels)
@@ -281,7 +258,8 @@ def _weights(clusters: int, resamples: int) -> Array:
 
 
 def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Array) -> Array:
-    """Levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) of bias z0 and acceleration c: Efron, Tibshirani, eq. 14.10."""
+    """Levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) of bias z0 and acceleration c (Efron and Tibshirani, eq. 14.10);
+    the percentile levels where every draw is on one side of the estimate."""
     below, defined = (drawn < estimate).sum(axis=1), (~np.isnan(drawn)).sum(axis=1)
     bias = special.ndtri((below + 0.5 * (drawn == estimate).sum(axis=1)) / defined)[:, None]
     known = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
@@ -308,16 +286,9 @@ def _quantiles(drawn: Array, levels: Array) -> Array:
 
 
 class Nested(NamedTuple):
-    """A mean over patients and networks with its interval.
-
-    Attributes:
-        mean: over the whole table, or the difference of two.
-        low: lower bound, and `high`; NaN with one patient, where no spread between patients can be seen.
-        df: Satterthwaite's degrees of freedom; NaN likewise.
-        p: of the two-sided test of a mean of 0, uncorrected; NaN likewise, and where nothing varies.
-        networks: of the method, not of the one that it is compared with.
-        patients: that were scored on all networks.
-    """
+    """A mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of
+    freedom and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where
+    nothing varies. `networks` are those of the method, `patients` those scored on all networks."""
 
     mean: float
     low: float
@@ -328,46 +299,32 @@ class Nested(NamedTuple):
     patients: int
 
 
-def nested_interval(values: ArrayLike, minus: ArrayLike | None = None) -> Nested:
+def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     r"""The mean of a method over patients and networks with an interval for new patients and new trainings.
 
-    A network is one draw of its training: another seed gives another one, whose scores differ on all patients at once.
-    Every network is scored on every patient, so the two are crossed: :math:`y_{pn} = \mu + a_p + b_n + e_{pn}`, all
-    three random. The mean of P patients and N networks has the variance
+    A network is one draw of its training, and every one is scored on every patient, so the two are crossed:
+    :math:`y_{pn} = \mu + a_p + b_n + e_{pn}`, all three random. The mean of P patients and N networks has the variance
 
     .. math:: \frac{\sigma_a^2}{P} + \frac{\sigma_b^2}{N} + \frac{\sigma_e^2}{PN}
               \approx \frac{s^2}{P} + \frac{\max(0, MS_b - MS_e)}{PN}
 
-    by the mean squares of the two-way table without replication (the moments of the ANOVA, a negative variance
-    between networks counting as none), where s^2 is the variance of the patients' means over networks,
-    :math:`N s^2 = MS_a`. The interval is Student's t with Satterthwaite's degrees of freedom for that sum of mean
-    squares, at least the lower of P - 1 and N - 1.
+    by the mean squares of the two-way table without replication (a negative variance between networks counting as
+    none), where s^2 is the variance of the patients' means over networks. The interval is Student's t with
+    Satterthwaite's degrees of freedom for that sum, at least the lower of P - 1 and N - 1. With `minus`, s^2 is the
+    variance of the patients' differences, and either method adds the spread between its networks, which are not paired.
 
-    With `minus`, of another method's networks on the same patients: s^2 is the variance of the patients' differences,
-    so that what is hard for both cancels, and either method adds the spread between its networks, which are not paired.
-
-    One network shows no spread between trainings: its interval, Student's t over patients, is for that network alone.
-    Nominal 95 % intervals cover 93 to 97 % from three networks on, whatever the shares of the three variances; with two
-    networks that differ as much as patients, 90 %.
+    One network shows no spread between trainings: its interval is for that network alone. Nominal 95 % intervals cover
+    93 to 97 % from three networks on; with two networks that differ as much as patients, 90 %.
 
     Sources: Searle, Casella and McCulloch, Variance Components (1992), chapter 4; Satterthwaite, Biometrics Bulletin 2
-    (1946). Cameron, Gelbach and Miller, Journal of Business and Economic Statistics 29 (2011), have the same sum
-    without normality.
+    (1946).
 
     Args:
         values: `[P, N]`, of each patient under each network; finite.
         minus: None, or `[P, M]`, of the same patients in the same order under the networks of another method.
-
-    Raises:
-        ValueError: no patient or network, values that are not finite, or tables of different patients.
-
-    >>> nested_interval([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]]).mean
-    2.5
     """
-    tables = [(1.0, _finite_table(values))] + ([] if minus is None else [(-1.0, _finite_table(minus))])
-    patients, networks = tables[0][1].shape
-    if any(len(table) != patients for _, table in tables):
-        raise ValueError(f"expected tables of the same patients, got {' and '.join(str(len(t)) for _, t in tables)}")
+    tables = [(1.0, values)] + ([] if minus is None else [(-1.0, minus)])
+    patients, networks = values.shape
     of_patients = np.sum([sign * table.mean(axis=1) for sign, table in tables], axis=0)
     mean = float(of_patients.mean())
     if patients < 2:
@@ -393,17 +350,13 @@ def nested_interval(values: ArrayLike, minus: ArrayLike | None = None) -> Nested
 
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
-    """`nested_interval` of every training method.
+    """`nested_interval` of every training method: a row a `method`, in sorted order, with the fields of Nested.
 
     A patient's value is the mean over its rows; patients that some network lacks are left out for all.
 
     Args:
         frame: one row a value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
-        value: the column of numbers.
         behind: a method: of every other, how far its mean lies below this one's; its own row is NaN.
-
-    Returns:
-        A row a method, in sorted order: the column `method`, then the fields of Nested.
     """
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
@@ -422,16 +375,9 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
 
 
 def _mean_squares(table: Array) -> tuple[float, float]:
-    """Between networks, and of the residuals, of a table `[P, N]` of two patients and networks or more."""
+    """Between networks, and of the residuals, of a table `[P, N]`."""
     patients, networks = table.shape
     of_networks = table.mean(axis=0)
     residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()
     between = patients * float(of_networks.var(ddof=1))
     return between, float((residuals**2).sum()) / ((patients - 1) * (networks - 1))
-
-
-def _finite_table(values: ArrayLike) -> Array:
-    table = np.asarray(values, float)
-    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
-        raise ValueError(f"expected finite values [patients, networks], got {table.shape}: leave out what is undefined")
-    return table

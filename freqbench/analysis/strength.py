@@ -19,22 +19,22 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     """Records with the column `left_out`: why a row is not for the tables, `""` where it is.
 
     A setting (dataset, source, target, attack with all parameters) in another precision than fp32, or compiled, is
-    compared with the same setting in fp32 without compile over the cases and seeds that both have, of the same files
-    and preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do.
+    compared with the same setting in plain fp32 over the cases and seeds that both have, of the same files and
+    preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do.
 
     Args:
-        records: as in `freqbench.analysis.tables.summary`. Those that have the column are returned as they are.
+        records: as in `tables.summary`. Those that have the column are returned as they are.
         reference: where the rows in fp32 are looked for, such as all rows of the stores; None: in `records`.
     """
     if "left_out" in records:
         return records
-    is_reduced = ~_is_plain(records)
+    is_reduced = ~is_plain(records)
     reduced = records[is_reduced]
     records = records.assign(left_out="")
     if reduced.empty:
         return records
     plain = records if reference is None else reference
-    plain = plain[_is_plain(plain)].sort_values("finished_at", kind="stable").drop_duplicates(_VOLUME, keep="last")
+    plain = plain[is_plain(plain)].sort_values("finished_at", kind="stable").drop_duplicates(_VOLUME, keep="last")
     keys = [*_SETTING, *PLAIN]
     shown = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
     pairs = shown[[*keys, "case_key", "seed", "dsc"]].merge(
@@ -48,9 +48,10 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     return records
 
 
-def _is_plain(records: pd.DataFrame) -> pd.Series:
-    is_plain: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
-    return is_plain
+def is_plain(records: pd.DataFrame) -> pd.Series:
+    """Whether a row was computed in fp32 without compile."""
+    found: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
+    return found
 
 
 def _reason(difference: float) -> str:

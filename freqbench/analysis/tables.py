@@ -1,9 +1,8 @@
 """Makes tables of results from records, and the worst case over attacks.
 
-Scores are means over cases and seeds that leave undefined values out (their number is stated), then x100 where the
-papers do so. Rows are ordered by threat model, attack and budget and never by score: attacks of different threat
-models are not comparable by DSC alone, so the distances stand in the same row. Rows of a reduced precision are kept
-where the strength check passes (`freqbench.analysis.strength`).
+Scores are means over cases and seeds that leave undefined values out (their number is stated). Rows are ordered by
+threat model, attack and budget and never by score: attacks of different threat models are not comparable by DSC alone.
+Rows of a reduced precision are kept where the strength check passes (`freqbench.analysis.strength`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import budget_texts
+from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.strength import checked
 from freqbench.core.errors import UserError, unknown
@@ -19,48 +18,27 @@ from freqbench.core.errors import UserError, unknown
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
 
-_PERCENT = {
-    "dsc": "dsc",
-    "dsc_drop": "dsc_drop",
-    "dsc_foreground": "dsc_foreground",
-    "dsc_foreground_drop": "dsc_foreground_drop",
-    "ssim": "ssim",
-    "ssim_body": "ssim_body",
+_PERCENT = (
+    *("dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "ssim_body"),
+    *("lpips", "lpips_body", "voxel_success"),
+)
+_PLAIN = (
+    *("hd95", "hd95_mm", "hd95_medpy_mm", "hd95_penalised_mm", "psnr", "linf_255", "l2", "l2_body"),
+    *("energy_low", "energy_middle", "energy_high", "seam_energy", "forwards", "backwards", "attack_seconds"),
+)
+_STORED = {name: name for name in (*_PERCENT, *_PLAIN)} | {
     "lpips": "lpips_similarity",
     "lpips_body": "lpips_body_similarity",
-    "voxel_success": "voxel_success",
-}
-_PLAIN = {
-    "hd95": "hd95",
-    "hd95_mm": "hd95_mm",
-    "hd95_medpy_mm": "hd95_medpy_mm",
     "hd95_penalised_mm": "hd95_penalised",
-    "psnr": "psnr",
     "linf_255": "linf",
-    "l2": "l2",
-    "l2_body": "l2_body",
-    "energy_low": "energy_low",
-    "energy_middle": "energy_middle",
-    "energy_high": "energy_high",
-    "seam_energy": "seam_energy",
     "forwards": "num_forwards",
     "backwards": "num_backwards",
-    "attack_seconds": "attack_seconds",
 }
+"""The column of records behind each of the summary."""
 _ON_CLEAN = {
-    "dsc": "dsc_clean",
-    "dsc_foreground": "dsc_foreground_clean",
-    "hd95": "hd95_clean",
-    "hd95_mm": "hd95_mm_clean",
-    "hd95_penalised_mm": "hd95_penalised_clean",
+    name: f"{_STORED[name]}_clean" for name in ("dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm")
 }
-_DROPS = {"dsc_foreground_drop", "dsc_drop"}
-_SCORED = {
-    "dsc_foreground_cases": "dsc_foreground",
-    "hd95_penalised_mm_cases": "hd95_penalised",
-    "dsc_cases": "dsc",
-    "hd95_cases": "hd95",
-}
+_SCORED = {f"{name}_cases": _STORED[name] for name in ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")}
 _COUNTS = ["cases", "seeds", "failed", *_SCORED, "hd95_undefined"]
 SUMMARY = [*PAIR, "attack", "threat_model", "budget_name", "budget", *_COUNTS, *_PERCENT, *_PLAIN]
 ATTACK_TABLE = [
@@ -71,7 +49,6 @@ ATTACK_TABLE = [
     *("linf_255", "l2_body"),
 ]
 
-CRITERIA = ("dsc_foreground", "dsc")
 _THREAT = [*PAIR, "threat_model", "budget"]
 WORST_CASE = [
     *_THREAT,
@@ -81,11 +58,10 @@ WORST_CASE = [
 
 
 def current(records: pd.DataFrame) -> pd.DataFrame:
-    """Records with a `label` a row and unambiguous model names, without those of former versions.
+    """Records with a `label` a row and unambiguous model names; those that have labels as they are.
 
-    Two rows of one dataset, case, models, attack and seed differ in what a table does not show (another preprocessing,
-    a changed file): only the latest is kept, as their mean would be of nothing. Records that have labels are returned
-    as they are: parts of a frame keep the names that tell all of it apart.
+    Of rows of one dataset, case, models, attack and seed, which differ in what a table does not show (another
+    preprocessing, a changed file), only the latest is kept.
     """
     if "label" in records:
         return records
@@ -104,20 +80,20 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     """One row a dataset, source, target and attack, after one `clean` row a dataset and target (without a source).
 
     Args:
-        records: columns of `freqbench.results.RECORDS`, one row a key; with the column `left_out` of `checked`, or they
-            are checked among themselves.
+        records: columns of RECORDS, one row a key; without `left_out` they are checked among themselves.
 
     Returns:
-        The columns of SUMMARY. `dsc`, `dsc_foreground`, `ssim`, `ssim_body`, `lpips` and `lpips_body` (1 - distance)
-        and `voxel_success` x100; `dsc_foreground_drop` and `dsc_drop` in the same points, the mean over cases of clean
-        minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in voxels with
-        `hd95_undefined` classes left out in all; `linf_255` in 1/255.
+        The columns of SUMMARY. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops in the same points, the
+        mean over cases of clean minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in
+        voxels with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
     """
     frame = current(checked(records))
     frame = frame[frame["left_out"] == ""]
     frame = frame.assign(lpips_body_similarity=1 - frame["lpips_body"].astype(float))
-    sources = {*_PERCENT.values(), *_PLAIN.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - _DROPS
-    frame = frame.astype(dict.fromkeys(sources, float))
+    numbers = {*_STORED.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - {"dsc_drop", "dsc_foreground_drop"}
+    frame = frame.astype(dict.fromkeys(numbers, float))
+    for name in ("dsc", "dsc_foreground"):
+        frame[f"{name}_drop"] = frame[f"{name}_clean"] - frame[name]
     rows = pd.concat([plain(_clean_rows(frame)), plain(_attack_rows(frame))], ignore_index=True)
     rows[list(_PERCENT)] *= 100
     rows["linf_255"] *= 255
@@ -127,14 +103,9 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(order, kind="stable", ignore_index=True)[SUMMARY]
 
 
-def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """What each attack does, for each dataset and source model after the target's `clean` row: ATTACK_TABLE.
-
-    Args:
-        records: as in `summary`.
-        target: the model whose prediction is scored; None: the source itself (white-box).
-    """
-    rows = summary(records)
+def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
+    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; white-box, or of one
+    target."""
     attacked = rows[rows["attack"] != CLEAN]
     wanted = attacked["source_model"] if target is None else target
     attacked = attacked[attacked["target_model"] == wanted]
@@ -144,18 +115,9 @@ def attack_table(records: pd.DataFrame, target: str | None = None) -> pd.DataFra
     return both.sort_values(PAIR, kind="stable", ignore_index=True)[ATTACK_TABLE]
 
 
-def transfer_table(records: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
-    """A score of every attack: a row an attack and source model, a column a target model, after the `clean` row.
-
-    The columns are `attack`, `threat_model`, `source_model`, then the targets by name.
-
-    Args:
-        records: as in `summary`, of one dataset; ValueError for several.
-        score: a column of SUMMARY.
-    """
-    if records["dataset"].nunique() > 1:
-        raise ValueError("transfer_table: expected records of one dataset: filter them first")
-    rows = summary(records)
+def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
+    """Of a summary of one dataset a score: a row an attack and source model after the `clean` row. The columns are
+    `attack`, `threat_model`, `source_model`, then the targets by name."""
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
@@ -173,48 +135,38 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(failed=("status", "size"), first_reason=("error", "first"))
 
 
-def worst_case(
-    records: pd.DataFrame, attacks: Sequence[str] | None = None, criterion: str = "dsc_foreground"
-) -> pd.DataFrame:
+def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> pd.DataFrame:
     """Per case the strongest of several attacks of one threat model and budget, then the mean over cases.
 
-    An aggregate over rows that exist, not an attack: it costs nothing, and is never above any of its attacks. Seeds
-    count as attacks of their own. Only cases that every one of the attacks has a score for count, so that no attack is
-    flattered by cases that others lack; attacks without a budget, or alone in their threat model, have no row.
+    An aggregate over rows that exist, not an attack: it is never above any of its attacks. The strongest leaves the
+    lowest foreground DSC; seeds count as attacks of their own. Only cases that every one of the attacks has a score for
+    count; attacks without a budget, or alone in their threat model, have no row.
 
     Args:
         records: as in `summary`.
         attacks: which, by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
-        criterion: `dsc_foreground` or the papers' `dsc`, by which attacks are compared: the lowest is the strongest.
 
     Returns:
         Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
-        against clean in the same points; `strongest` the single attack with the lowest mean of the criterion, and
-        that mean, `strongest_dsc`.
+        against clean in the same points; `strongest` the single attack that leaves least on average, `strongest_dsc`.
 
     Raises:
-        UserError: no such criterion or attack.
+        UserError: no such attack.
     """
-    if criterion not in CRITERIA:
-        raise UserError(unknown("criterion", criterion, CRITERIA))
     frame = current(checked(records))
     known = frame["label"].unique()
     for name in attacks or ():
         if name not in known:
             raise UserError(unknown("attack", name, known))
-    is_wanted = frame["label"].isin(known if attacks is None else attacks)
-    frame = frame[is_wanted & (frame["left_out"] == "") & (frame["status"] == "ok") & frame["budget"].notna()]
-    frame = frame.assign(budget=budget_texts(frame).astype(object))
-    for name in CRITERIA:
-        frame[name] = 100 * frame[name].astype(float)
-        frame[f"{name}_drop"] = 100 * frame[f"{name}_clean"].astype(float) - frame[name]
-    frame = frame.assign(_score=frame[criterion], hd95_penalised_mm=frame["hd95_penalised"].astype(float))
-    frame = frame.dropna(subset=["_score"])
+    frame = scored(frame[frame["label"].isin(known if attacks is None else attacks)])
+    frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
+    frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
+    frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
     frame = complete_cases(frame, _THREAT)
     frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
     cases = case_minima(frame, _THREAT)
     groups = cases.groupby(_THREAT, observed=True)
-    means = groups[[*CRITERIA, *(f"{name}_drop" for name in CRITERIA), "hd95_penalised_mm"]].mean()
+    means = groups[["dsc_foreground", "dsc", "dsc_foreground_drop", "dsc_drop", "hd95_penalised_mm"]].mean()
     worst = means.assign(num_cases=groups.size()).reset_index()
     single = frame.groupby([*_THREAT, "label"], as_index=False, observed=True).agg(score=("_score", "mean"))
     strongest = single.sort_values("score", kind="stable").groupby(_THREAT, as_index=False, observed=True)
@@ -241,33 +193,24 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.assign(
         _name=frame["attack"],
         attack=frame["label"],
-        dsc_foreground_drop=frame["dsc_foreground_clean"] - frame["dsc_foreground"],
-        dsc_drop=frame["dsc_clean"] - frame["dsc"],
         _case=frame["case_id"].where(is_ok),
         _seed=frame["seed"].where(is_ok),
         _failed=~is_ok,
     )
     groups = frame.groupby([*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"], dropna=False)
-    means = {name: groups[column].mean() for name, column in (_PERCENT | _PLAIN).items()}
-    undefined = frame["hd95_undefined_classes"].groupby([frame[name] for name in groups.keys], dropna=False)
-    counts = {
-        "cases": groups["_case"].nunique(),
-        "seeds": groups["_seed"].nunique(),
-        "failed": groups["_failed"].sum(),
-        **{name: groups[column].count() for name, column in _SCORED.items()},
-        "hd95_undefined": undefined.sum(min_count=1),
-    }
-    return pd.DataFrame(counts | means).reset_index()
+    rows = groups[[*_STORED.values()]].mean().set_axis([*_STORED], axis=1)
+    rows[[*_SCORED]] = groups[[*_SCORED.values()]].count()
+    rows[["cases", "seeds"]] = groups[["_case", "_seed"]].nunique()
+    return rows.assign(
+        failed=groups["_failed"].sum(), hd95_undefined=groups["hd95_undefined_classes"].sum(min_count=1)
+    ).reset_index()
 
 
 def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """What the models predict on the clean volumes: each case once, whatever attacked it."""
     cases = frame.groupby(["dataset", "target_model", "case_id"])[list(_ON_CLEAN.values())].first()
     groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])
-    means = {name: groups[column].mean() for name, column in _ON_CLEAN.items()}
-    counts = {
-        "cases": groups.size(),
-        **{name: groups[f"{column}_clean"].count() for name, column in _SCORED.items()},
-    }
-    rows = pd.DataFrame(counts | means).reset_index()
+    rows = groups.mean().set_axis([*_ON_CLEAN], axis=1).assign(cases=groups.size())
+    rows[[*_SCORED]] = groups[[f"{column}_clean" for column in _SCORED.values()]].count()
+    rows = rows.reset_index()
     return rows.assign(source_model="", attack=CLEAN, _name="", threat_model="")

@@ -24,11 +24,7 @@ class SeriesStyle(NamedTuple):
 
 
 def class_color(index: int) -> str:
-    """The colour of a class as `#rrggbb`: black for the background, then CYCLE, which repeats after 17 classes.
-
-    >>> class_color(0), class_color(1)
-    ('#000000', '#b30033')
-    """
+    """The colour of a class as `#rrggbb`: black for the background, then CYCLE, which repeats after 17 classes."""
     return BACKGROUND if index == 0 else CYCLE[(index - 1) % len(CYCLE)]
 
 
@@ -38,9 +34,5 @@ def class_colors() -> list[str]:
 
 
 def series_style(index: int) -> SeriesStyle:
-    """The style of the series at a place; no two of the first 308 look alike, and neighbours differ in grey too.
-
-    >>> series_style(1)
-    SeriesStyle(color='#d55e00', marker='s', dash='dashed')
-    """
+    """The style of the series at a place; no two of the first 308 look alike, and neighbours differ in grey too."""
     return SeriesStyle(OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])

@@ -14,8 +14,8 @@ from freqbench.results import Key, Store, index_keys
 
 @dataclass(frozen=True)
 class Contents:
-    """One row a key of the stores' jobs after `checked` and `current`, their class rows (none where not wanted), and of
-    each store its `store` (root), `job` (`Store.job()`) and `runs` (`Store.runs()`)."""
+    """One row a key of the stores' jobs after `checked` and `current`, their class rows, and of each store its `store`
+    (root), `job` (`Store.job()`) and `runs` (`Store.runs()`)."""
 
     records: pd.DataFrame
     classes: pd.DataFrame
@@ -32,11 +32,7 @@ class Contents:
 
 
 def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
-    """The keys of all rows that jobs want, each from `Store.job`.
-
-    Raises:
-        UserError: a job without an index.
-    """
+    """The keys of all rows that jobs (`Store.job`) want; UserError for one without an index."""
     return set[Key]().union(*(index_keys(job.get("index")) for job in jobs))
 
 

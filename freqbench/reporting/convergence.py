@@ -2,8 +2,8 @@
 
 The drop is that of foreground DSC in points, clean minus attacked, white-box, its mean over cases with Student's t
 interval over patients. A curve is one attack with one loss and one number of restarts, its settings ordered by passes.
-More passes are worth it where they add ENOUGH points or more. On few cases this says what settings do there; a
-difference of a few tenths between attacks may turn round on others.
+More passes are worth it where they add ENOUGH points or more. This is what settings do on these cases: on others, a
+difference of a few tenths between attacks may turn round.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -41,14 +41,15 @@ Entry = Mapping[str, Any]
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """One row a setting: dataset, model, attack, loss, restarts and steps.
 
+    A setting that failed on some case is left out, as its mean would be of other cases than those beside it.
+
     Args:
         records: rows of RECORDS with COLUMNS, white-box.
         entries: by cell id, the entry of a job file that makes the attack, with `steps`.
 
     Returns:
         The columns of SETTING, each curve by its passes. `passes`: forward and backward, of one window; `best`: the
-        largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume. A setting that failed
-        on some case is left out, as its mean would be of other cases than those beside it (see `failed`).
+        largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume.
     """
     rows = _described(records, entries)
     by = [*CURVE, "steps"]
@@ -108,13 +109,7 @@ def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[
 
 
 def knee(drops: Sequence[float]) -> int:
-    """The first setting of a curve from which on more passes add less than ENOUGH points.
-
-    It is the last one where the curve still rises.
-
-    Args:
-        drops: mean drops in points, by passes; at least one.
-    """
+    """The first setting of a curve, by passes, from which on more passes add less than ENOUGH points."""
     return next(i for i, drop in enumerate(drops) if all(not _is_more(later, drop) for later in drops[i + 1 :]))
 
 
@@ -124,11 +119,7 @@ def _is_more(drop: float, other: float) -> bool:
 
 
 def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
-    """What the last passes of a curve add, where that is ENOUGH or more; empty where the curve has converged.
-
-    >>> still_gains([20, 40, 80], [10.0, 12.0, 13.5]), still_gains([20, 40], [12.0, 12.1])
-    ('not converged: still gains 1.5 points from 40 to 80 passes', '')
-    """
+    """What the last passes of a curve add, where that is ENOUGH or more; empty where the curve has converged."""
     if len(drops) < 2:
         return "one setting alone: nothing says whether more passes add anything"
     before, best = max(drops[:-1]), max(drops)
@@ -138,8 +129,8 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a curve of `settings`: CURVE, then `steps` and `passes` that are enough (of a curve that still rises: its
-    last), `drop` there, `best` of the curve, and `still_gains`."""
+    """A row a curve of `settings`: CURVE, `steps` and `passes` that are enough (of a curve that still rises: its last),
+    `drop` there, `best` of the curve, and `still_gains`."""
     columns, rows = [*CURVE, "steps", "passes", "drop"], []
     for _, curve in table.groupby(CURVE, sort=False):
         drops = curve["drop"].tolist()
@@ -151,8 +142,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 def recommended(table: pd.DataFrame) -> pd.DataFrame:
     """For each dataset, model, threat model and budget the setting with the fewest passes among the strongest ones.
 
-    The strongest are those less than ENOUGH points below the largest drop; of equal passes the larger drop counts. Rows
-    are those of `settings`, with `largest`, the largest drop, and `note`: whether the curve that it is on still rises.
+    The strongest are those less than ENOUGH points below the `largest` drop; of equal passes the larger drop counts.
+    `note` says whether the curve with the largest drop still rises.
     """
     gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
     rows = []
@@ -216,12 +207,7 @@ def _texted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
-    """The recommended settings as the `attacks` of a job file, one line each after a comment of what it did.
-
-    Args:
-        chosen: of `recommended`.
-        entries: as of `settings`.
-    """
+    """The `recommended` settings as the `attacks` of a job file, one line each after a comment of what it did."""
     lines = [
         "# Recommended by bench.py converge: for each threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop.",
@@ -241,7 +227,7 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
 
 
 def _spelled(key: str, value: Any) -> Any:
-    """A value as a person writes it in a job file: `8/255`, 20 for 20.0; where that is another number, as it is."""
+    """A value as a person writes it in a job file: `8/255`, 20 for 20.0; as it is where that is another number."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     text = value_text(key, value) if key in INTENSITY_PARAMETERS else value

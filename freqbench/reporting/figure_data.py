@@ -6,15 +6,16 @@ from functools import cached_property
 
 import pandas as pd
 
-from freqbench.analysis.frames import plain
-from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
+from freqbench.analysis.frames import plain, record_places
+from freqbench.analysis.groups import is_white_box
+from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals, t_intervals
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.reporting.colors import SeriesStyle, series_style
-from freqbench.results import KEY, volumes
+from freqbench.results import volumes
 
 DISTANCES: Mapping[str, str] = {
     "ssim_body": "SSIM inside the body (%)",
@@ -33,13 +34,8 @@ _ORDER = ["threat_model", "attack", "budget", "label"]
 
 @dataclass(frozen=True)
 class Material:
-    """What figures are made of.
-
-    Attributes:
-        rows: of `shown_rows`.
-        classes: CLASS_RECORDS of these rows; others do no harm.
-        root: where saved volumes lie, `OUT/volumes`; None: nowhere.
-    """
+    """What figures are made of: rows of `shown_rows`, their CLASS_RECORDS (others do no harm), and where saved volumes
+    lie, `OUT/volumes` (None: nowhere)."""
 
     rows: pd.DataFrame
     classes: pd.DataFrame
@@ -47,22 +43,27 @@ class Material:
 
     @cached_property
     def labels(self) -> dict[str, int]:
-        """The attacks, each with its place."""
+        """The attacks, each with its place, as `families` without their budgets and `threats` for threat models."""
         return places(self.rows, "label")
 
     @cached_property
     def styles(self) -> dict[str, SeriesStyle]:
-        """The attacks, each with its style."""
-        return attack_styles(self.rows)
+        """The attacks, each with its style: the colour of its family, a marker and dash of its own."""
+        pairs = self.rows[["label", "family"]].drop_duplicates().astype(str)
+        family_of = dict(pairs.itertuples(index=False, name=None))
+        return {
+            label: series_style(place)._replace(color=series_style(self.families[family_of[label]]).color)
+            for label, place in self.labels.items()
+        }
 
     @cached_property
     def families(self) -> dict[str, int]:
-        """The attacks without their budgets, each with its place."""
+        """See `labels`."""
         return places(self.rows, "family")
 
     @cached_property
     def threats(self) -> dict[str, int]:
-        """The threat models, each with its place."""
+        """See `labels`."""
         return places(self.rows, "threat_model")
 
     @cached_property
@@ -75,31 +76,22 @@ class Material:
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     """The rows that figures are made of: ok, not left out, with what all figures need.
 
-    Args:
-        records: columns of RECORDS, one row a key; with `label` and `left_out` of `tables.current` and
-            `strength.checked`, or they are added.
-
     Returns:
         The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
         DSC in points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
     """
-    frame = records if "label" in records else current(checked(records))
+    frame = current(checked(records))
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float))
-    settings = frame[["label", "budget_name", "budget"]].drop_duplicates()
-    families = {
-        label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
-        for label, name, budget in settings.itertuples(index=False, name=None)
-    }
     is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)
     percent = {name: 100 * frame[name] for name in (*SCORES, "ssim_body")}
     return frame.assign(
         **percent,
-        family=frame["label"].astype(str).map(families).astype("category"),
+        family=families(frame).astype("category"),
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
         budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
         passes=frame["num_forwards"] + frame["num_backwards"],
-        is_white_box=frame["source_model"].astype(str) == frame["target_model"].astype(str),
+        is_white_box=is_white_box(frame),
     )
 
 
@@ -108,23 +100,6 @@ def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
     that a series is drawn the same in all figures of a report."""
     ordered = rows[[*_ORDER, "family"]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
-
-
-def attack_styles(rows: pd.DataFrame) -> dict[str, SeriesStyle]:
-    """A style an attack: the colour of its family, a marker and dash of its own."""
-    colors = places(rows, "family")
-    pairs = rows[["label", "family"]].drop_duplicates().astype(str)
-    family_of = dict(pairs.itertuples(index=False, name=None))
-    return {
-        label: series_style(place)._replace(color=series_style(colors[family_of[label]]).color)
-        for label, place in places(rows, "label").items()
-    }
-
-
-def white_box(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Dataset, model and rows of each white-box group, ordered."""
-    groups = rows[rows["is_white_box"]].groupby(["dataset", "source_model"], observed=True)
-    return [(str(dataset), str(model), group) for (dataset, model), group in groups]
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
@@ -136,11 +111,8 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
 
 
 def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Foreground DSC against budget: a row a family and budget, of the budgets of which some family has two or more.
-
-    Returns:
-        `threat_model`, `budget_name`, `family`, `budget`, then as `intervals`; ordered by budget.
-    """
+    """Foreground DSC against budget: `intervals` of each `threat_model`, `budget_name`, `family` and `budget`, of the
+    budgets of which some family has two or more; ordered by budget."""
     by = ["threat_model", "budget_name", "family", "budget"]
     table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground").sort_values(
         by, kind="stable", ignore_index=True
@@ -151,8 +123,7 @@ def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Means over cases and seeds of each attack: `label`, `family`, `threat_model`, `budget`, the columns asked for,
-    and `n`, the cases."""
+    """Means over cases and seeds of each attack (`label`, `family`, `threat_model`, `budget`), and `n`, the cases."""
     by = ["label", "family", "threat_model", "budget"]
     groups = rows.groupby(by, observed=True, dropna=False, sort=False)
     table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
@@ -174,8 +145,7 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Of each attack that was scored on another model than its source: mean drop in points, source x target.
 
-    Args:
-        rows: of one dataset. All its matrices have the same rows and columns; NaN where nothing was scored.
+    All matrices have the same rows and columns; NaN where nothing was scored.
     """
     keys = ["label", "source_model", "target_model"]
     drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
@@ -183,28 +153,17 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     matrices = {
         label: drops[label].unstack().reindex(index=sources, columns=targets) for label in places(rows, "label")
     }
-    return {label: matrix for label, matrix in matrices.items() if _has_pairs(matrix)}
-
-
-def _has_pairs(matrix: pd.DataFrame) -> bool:
-    return any(matrix.loc[source, matrix.columns != source].notna().any() for source in matrix.index)
+    attacked = set(rows.loc[~rows["is_white_box"] & rows["drop"].notna(), "label"])
+    return {label: matrix for label, matrix in matrices.items() if label in attacked}
 
 
 def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Mean drop of Dice in points, attack x foreground class, and the number of cases that have each class.
-
-    Args:
-        rows: of one dataset and model.
-        classes: CLASS_RECORDS, of these rows and others.
-
-    Returns:
-        A matrix with columns (class_index, class_name), NaN where a class is in no case; the cases by these columns.
-    """
-    keys = list(KEY)
-    left = rows[[*keys, "label"]].astype(dict.fromkeys([*keys, "label"], str))
-    wanted = (classes["class_index"] > 0) & classes["cell_id"].isin(left["cell_id"].unique())
-    right = classes.loc[wanted, [*keys, "class_index", "class_name", "dsc", "dsc_clean"]]
-    joined = left.merge(right.astype(dict.fromkeys([*keys, "class_name"], str)), on=keys)
+    """Mean drop of Dice in points, attack x foreground class (class_index, class_name), NaN where no case has a class;
+    and the number of cases that have each class. The rows are of one dataset and model, the classes of any."""
+    joined = classes[classes["class_index"] > 0]
+    place = record_places(rows, joined)
+    joined = joined[place >= 0].astype(dict.fromkeys(("case_key", "class_name"), str))
+    joined["label"] = rows["label"].astype(str).to_numpy()[place[place >= 0]]
     joined["drop"] = 100 * (joined["dsc_clean"].astype(float) - joined["dsc"].astype(float))
     joined = joined[joined["drop"].notna()]
     parts = ["class_index", "class_name"]
@@ -214,8 +173,7 @@ def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Clean and attacked foreground DSC of each case under each attack, means over seeds: `label`, `case_key`, `clean`,
-    `attacked`, cases by their clean DSC."""
+    """`clean` and `attacked` foreground DSC of each `label` and `case_key`, means over seeds; by the clean one."""
     groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
     table = plain(groups.agg(clean=("dsc_foreground_clean", "mean"), attacked=("dsc_foreground", "mean")))
     return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

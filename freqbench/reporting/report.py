@@ -52,18 +52,16 @@ def report(
 ) -> str:
     """Tables of one or several stores.
 
-    Args:
-        sources: stores, or rows of `RECORDS`; of rows with the same key the best and latest counts.
-        job_keys: the keys of the job of interest; others, such as those of a former version of it, are not shown.
-            None: everything.
-        format: of FORMATS: `terminal` (110 columns, the first 60 rows of a table), `markdown`, `latex` (to be put into
-            a paper), `csv` (each digit; without `table` one table with all means) or `html`.
-        table: one table alone: a paper's, by its name in RECIPES, by the path of a recipe of one's own, or a view of
-            VIEWS, or `audit`; None: the page with all attacks, with the views on defences,
-            certificates and corruptions where there are any, and the audit in short.
-
     Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
     page says which and why; for `csv` a UserWarning does.
+
+    Args:
+        sources: stores, or rows of `RECORDS`; of rows with the same key the best and latest counts.
+        job_keys: the keys of the job of interest; others, such as of its former version, are not shown. None: all.
+        format: of FORMATS: `terminal` (110 columns, the first 60 rows of a table), `markdown`, `latex` (to be put into
+            a paper), `csv` (each digit; without `table` one table with all means) or `html`.
+        table: one table alone: a paper's, by its name in RECIPES or the path of a recipe of one's own, a view of VIEWS,
+            or `audit`. None: all attacks, views on defences, certificates and corruptions, and the audit in short.
 
     Raises:
         UserError: no such format or table, nothing to show, or a store that cannot be read.
@@ -85,11 +83,7 @@ def report(
 
 
 def renderer(format: str) -> Callable[[Sequence[Section]], str]:
-    """What makes a text of sections.
-
-    Raises:
-        UserError: no such format.
-    """
+    """What makes a text of sections; UserError for no such format."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     return FORMATS[format]
@@ -124,16 +118,17 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if left_out:
         sections.append(Section("Left out of the tables", text=left_out))
     for dataset, of_dataset in records[records["left_out"] == ""].groupby("dataset"):
-        shown = attack_table(of_dataset)
+        rows = summary(of_dataset)
+        shown = attack_table(rows)
         targets = [] if len(shown) else sorted(of_dataset["target_model"].unique())
-        shown = pd.concat([shown, *(attack_table(of_dataset, target) for target in targets)])
-        for (source, target), rows in shown.groupby(PAIR[1:]):
+        shown = pd.concat([shown, *(attack_table(rows, target) for target in targets)])
+        for (source, target), own in shown.groupby(PAIR[1:]):
             title = "white-box" if source == target else f"transferred to {target}"
-            sections.append(Section(f"{dataset}: attacks on {source}, {title}", rows.drop(columns=PAIR)))
+            sections.append(Section(f"{dataset}: attacks on {source}, {title}", own.drop(columns=PAIR)))
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
-            sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(of_dataset)))
-            sections.append(Section(f"{dataset}: DSC {place}", transfer_table(of_dataset, "dsc")))
+            sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(rows)))
+            sections.append(Section(f"{dataset}: DSC {place}", transfer_table(rows, "dsc")))
         worst = worst_case(of_dataset)
         if len(worst):
             title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"

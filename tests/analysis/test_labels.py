@@ -12,18 +12,9 @@ from freqbench.analysis.labels import attack_labels, value_text
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("eps", 4 / 255, "4/255"),
-        ("std", 8 / 255, "8/255"),
-        ("step_size", 0.01, "0.01"),
-        ("eps", 0.0, "0"),
-        ("eps", 1.0, "1"),
-        ("q_max", 20.0, "20"),
-        ("block", [8, 16, 32], "8x16x32"),
-        ("random_start", True, "true"),
-        ("band", None, "none"),
-        ("step_size", "eps/4", "eps/4"),
-        ("organs", [1, 4], "1+4"),
-        ("target", ["swap", 1, 2], "swap:1:2"),
+        *(("eps", 4 / 255, "4/255"), ("std", 8 / 255, "8/255"), ("step_size", 0.01, "0.01"), ("eps", 0.0, "0")),
+        *(("block", [8, 16, 32], "8x16x32"), ("organs", [1, 4], "1+4"), ("target", ["swap", 1, 2], "swap:1:2")),
+        *(("eps", 1.0, "1"), ("random_start", True, "true"), ("band", None, "none"), ("step_size", "eps/4", "eps/4")),
     ],
 )
 def test_values(name: str, value: Any, text: str) -> None:

@@ -14,6 +14,10 @@ import pytest
 import freqbench
 from freqbench.results import RECORDS, to_table
 
+Row = Callable[..., dict[str, Any]]
+Frame = Callable[..., pd.DataFrame]
+Table = Callable[..., pa.Table]
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -47,18 +51,18 @@ def make_row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **val
 
 
 @pytest.fixture
-def row() -> Callable[..., dict[str, Any]]:
+def row() -> Row:
     return make_row
 
 
 @pytest.fixture
-def table() -> Callable[..., pa.Table]:
+def table() -> Table:
     """Rows to a table of records."""
     return lambda *rows: to_table(RECORDS, rows)
 
 
 @pytest.fixture
-def records(table: Callable[..., pa.Table]) -> Callable[..., pd.DataFrame]:
+def records(table: Table) -> Frame:
     """Rows to a data frame of records."""
     return lambda *rows: table(*rows).to_pandas()
 

@@ -1,17 +1,15 @@
 """How many passes are enough, on tables made by hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting import convergence
 from freqbench.reporting.convergence import knee, recommended, still_gains
-
-Make = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 
 @pytest.mark.parametrize(
@@ -33,11 +31,8 @@ def test_the_last_passes_are_compared_with_the_best_before_them() -> None:
     text = "not converged: still gains 1.0 points from 20 to 40 passes"
     assert still_gains([10, 20, 40], [10.0, 5.0, 11.0]) == text
     assert still_gains([10, 20, 40], [10.0, 5.0, 9.0]) == ""
-    assert still_gains([10, 20], [10.0, 10.2]) == "not converged: still gains 0.2 points from 10 to 20 passes"
-
-
-def test_one_setting_does_not_count_as_converged() -> None:
     assert still_gains([10], [5.0]).startswith("one setting alone")
+    assert still_gains([10, 20], [10.0, 10.2]) == "not converged: still gains 0.2 points from 10 to 20 passes"
 
 
 def settings(*rows: Sequence[Any]) -> pd.DataFrame:
@@ -63,10 +58,12 @@ def test_recommended_are_the_fewest_passes_within_two_tenths_of_the_largest_drop
     assert found["largest"] == 45.05
 
 
-def test_of_equal_passes_the_larger_drop_is_recommended() -> None:
-    table = settings(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1))
-    (found,) = recommended(table).to_dict("records")
-    assert found["loss"] == "dice"
+def test_of_equal_passes_the_larger_drop_is_recommended_for_each_budget() -> None:
+    both = settings(
+        *(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1), ("pgd", "ce", 1, 20, 40.0, 50.0))
+    )
+    both["budget"] = ["eps=4/255", "eps=4/255", "eps=8/255"]
+    assert recommended(both)[["loss", "drop"]].to_numpy().tolist() == [["dice", 30.1], ["ce", 50.0]]
 
 
 def test_a_recommendation_says_where_the_strongest_curve_still_rises() -> None:
@@ -80,12 +77,6 @@ def test_a_recommendation_says_where_the_strongest_curve_still_rises() -> None:
     )
 
 
-def test_every_threat_model_and_budget_has_a_recommendation_of_its_own() -> None:
-    both = settings(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "ce", 1, 20, 40.0, 50.0))
-    both["budget"] = ["eps=4/255", "eps=8/255"]
-    assert list(recommended(both)["drop"]) == [30.0, 50.0]
-
-
 ENTRIES = {
     "few": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 10, "loss": "dice", "restarts": 1},
     "many": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 20, "loss": "dice", "restarts": 1},
@@ -94,12 +85,12 @@ ENTRIES = {
 PASSES = {"num_windows": 4, "dsc_foreground_clean": 0.9}
 
 
-def stored(row: Make, cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
+def stored(row: Row, cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
     passes = {"num_forwards": 4 * steps, "num_backwards": 4 * steps}
     return row(cell_id=cell, case=case, dsc_foreground=dsc, **PASSES, **passes, **values)
 
 
-def test_settings_are_means_over_cases_by_passes_of_one_window(row: Make, records: Frame) -> None:
+def test_settings_are_means_over_cases_by_passes_of_one_window(row: Row, records: Frame) -> None:
     rows = [stored(row, "many", 0, 0.4, 20), stored(row, "many", 1, 0.6, 20)]
     rows += [stored(row, "few", 0, 0.3, 10), stored(row, "few", 1, 0.5, 10)]
     table = convergence.settings(records(*rows), ENTRIES)
@@ -111,21 +102,18 @@ def test_settings_are_means_over_cases_by_passes_of_one_window(row: Make, record
     assert table["best"].tolist() == pytest.approx([50, 50])
 
 
-def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Make, records: Frame) -> None:
+def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Row, records: Frame) -> None:
     rows = [stored(row, "few", case, 0.5, 10) for case in (0, 1)]
     rows += [stored(row, "many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
     found = records(*rows)
     assert convergence.settings(found, ENTRIES)["steps"].tolist() == [10]
+    assert convergence.settings(found[found["status"] == "failed"], ENTRIES).empty
     assert convergence.failed(found, ENTRIES) == [
         "pgd step_size=eps/4 loss=dice steps=20 on phantom: unet is left out: 1 of 2 records failed"
     ]
 
 
-def test_where_all_failed_there_is_no_setting(row: Make, records: Frame) -> None:
-    assert convergence.settings(records(row(cell_id="few", status="failed", error="died")), ENTRIES).empty
-
-
-def test_several_seeds_are_one_setting(row: Make, records: Frame) -> None:
+def test_several_seeds_are_one_setting(row: Row, records: Frame) -> None:
     rows = [stored(row, "few", 0, 0.5, 10), stored(row, "other seed", 0, 0.3, 10, seed=1)]
     (found,) = convergence.settings(records(*rows), {**ENTRIES, "other seed": ENTRIES["few"]}).to_dict("records")
     assert (found["drop"], found["cases"], found["patients"]) == (pytest.approx(50), 1, 1)
@@ -139,20 +127,15 @@ def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
     assert yaml.safe_load(text)["attacks"] == [{**ENTRIES["thrice"], "eps": "8/255"}]
 
 
-def test_of_several_networks_an_entry_says_which_it_is_for() -> None:
+def test_of_several_networks_an_entry_says_which_it_is_for_and_an_odd_budget_stays_exact() -> None:
     one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few")
     chosen = recommended(pd.concat([one, one.assign(model="unetr")], ignore_index=True))
-    entries = yaml.safe_load(convergence.job_text(chosen, ENTRIES))["attacks"]
-    assert [(entry["datasets"], entry["sources"]) for entry in entries] == [
-        (["phantom"], ["unet"]),
-        (["phantom"], ["unetr"]),
+    odd = {"few": {"name": "pgd", "eps": 0.0313725, "steps": 10}}
+    entries = yaml.safe_load(convergence.job_text(chosen, odd))["attacks"]
+    assert [(entry["datasets"], entry["sources"], entry["eps"]) for entry in entries] == [
+        (["phantom"], ["unet"], 0.0313725),
+        (["phantom"], ["unetr"], 0.0313725),
     ]
-
-
-def test_a_budget_that_is_no_fraction_of_255_stays_exact() -> None:
-    chosen = recommended(settings(("pgd", "dice", 1, 10, 20.0, 40.0)))
-    entries = {"0": {"name": "pgd", "eps": 0.0313725, "steps": 10}}
-    assert yaml.safe_load(convergence.job_text(chosen, entries))["attacks"][0]["eps"] == 0.0313725
 
 
 def test_the_tables_show_each_curve_and_what_still_rises() -> None:

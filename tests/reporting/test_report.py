@@ -2,13 +2,13 @@
 
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+from reporting.conftest import Row, Table
 
 from freqbench.analysis.tables import summary
 from freqbench.core.errors import UserError
@@ -16,12 +16,9 @@ from freqbench.reporting.render import Section, csv, markdown, terminal
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
 
-Row = Callable[..., dict[str, Any]]
-Rows = Callable[..., pa.Table]
-
 
 @pytest.fixture
-def grid(row: Row, table: Rows) -> pa.Table:
+def grid(row: Row, table: Table) -> pa.Table:
     """Two models with long names, three attacks, every pair, two cases; one failure with a long reason."""
     models = ("swin_unetr_of_the_second_kind", "unet")
     rows = [
@@ -51,20 +48,11 @@ def pipe_tables(text: str) -> list[list[list[str]]]:
     return tables
 
 
-def test_the_terminal_page_is_at_most_110_columns_wide(grid: pa.Table) -> None:
-    assert max(len(line) for line in report(grid).splitlines()) <= 110
-
-
-def test_the_page_has_white_box_transfer_failures_and_notes(grid: pa.Table) -> None:
+def test_the_page_fits_the_terminal_and_has_white_box_transfer_failures_and_notes(grid: pa.Table) -> None:
     text = report(grid)
-    for words in (
-        "unet, white-box",
-        "DSC foreground x100 of each target",
-        "phantom: DSC x100 of each target",
-        "Failed",
-        "How to read this",
-        "47 ok, 1 failed",
-    ):
+    assert max(len(line) for line in text.splitlines()) <= 110
+    titles = ("unet, white-box", "DSC foreground x100 of each target", "phantom: DSC x100 of each target", "Failed")
+    for words in (*titles, "How to read this", "47 ok, 1 failed"):
         assert words in text
 
 
@@ -75,7 +63,7 @@ def test_the_markdown_tables_can_be_parsed(grid: pa.Table) -> None:
     assert failed[2][-2:] == ["1", "CUDA / out of memory " * 11 + "CUDA / out of memory"]
 
 
-def test_seeds_stand_beside_the_cases_hd95_says_of_how_many_and_missing_cells_are_empty(row: Row, table: Rows) -> None:
+def test_seeds_stand_beside_the_cases_hd95_says_of_how_many_and_missing_cells_are_empty(row: Row, table: Table) -> None:
     rows = [row("dfb", case=case, seed=seed, dsc=0.5) for case in range(2) for seed in range(3)]
     rows += [row(case=case, dsc=0.5, hd95=value) for case, value in enumerate((10.0, math.nan, 20.0))]
     (found,) = pipe_tables(report(table(*rows), format="markdown"))
@@ -84,12 +72,8 @@ def test_seeds_stand_beside_the_cases_hd95_says_of_how_many_and_missing_cells_ar
     assert none[2:] == ["2x3", "50.0", "", "", "50.0", *[""] * 9]
 
 
-def test_without_white_box_each_target_gets_its_table(row: Row, table: Rows) -> None:
-    text = report(table(row(source="unet", target="unetr", dsc=0.6)))
-    assert "attacks on unet, transferred to unetr" in text
-
-
-def test_white_box_cells_of_the_transfer_table_have_a_star(row: Row, table: Rows) -> None:
+def test_without_white_box_each_target_gets_its_table_and_with_it_a_star(row: Row, table: Table) -> None:
+    assert "attacks on unet, transferred to unetr" in report(table(row(source="unet", target="unetr", dsc=0.6)))
     rows = [row(source="unet", target=target, dsc=dsc) for target, dsc in (("unet", 0.1), ("unetr", 0.6))]
     transfer = pipe_tables(report(table(*rows), format="markdown"))[1]
     assert transfer[2] == ["pgd eps=8/255", "linf", "unet", "10.0*", "60.0"]
@@ -102,7 +86,7 @@ def test_csv_reads_back_equal(grid: pa.Table) -> None:
     pd.testing.assert_frame_equal(found, expected, rtol=0, atol=0)
 
 
-def test_only_the_rows_of_the_job_are_shown(row: Row, table: Rows) -> None:
+def test_only_the_rows_of_the_job_are_shown(row: Row, table: Table) -> None:
     mine, former = row(dsc=0.5), row("gn", dsc=0.1)
     keys = {tuple(mine[name] for name in KEY), ("not", "done", "yet")}
     text = report(table(mine, former), keys)
@@ -110,7 +94,7 @@ def test_only_the_rows_of_the_job_are_shown(row: Row, table: Rows) -> None:
     assert "1 ok, 0 failed, 1 not done, of 2" in text
 
 
-def test_former_versions_are_mentioned(row: Row, table: Rows) -> None:
+def test_former_versions_are_mentioned(row: Row, table: Table) -> None:
     text = report(table(row(cell_id="old", dsc=0.1), row(cell_id="new", dsc=0.3, minute=1)))
     assert "1 of them are of a former version" in text
 
@@ -130,12 +114,7 @@ def test_nothing_to_report_is_a_user_error(tmp_path: Path, keys: set[Any] | None
         report([Store(str(tmp_path / "out"))], keys)
 
 
-def test_a_job_without_rows_is_a_user_error(row: Row, table: Rows) -> None:
-    with pytest.raises(UserError, match="expected results to report, found none"):
-        report(table(row()), set())
-
-
-def test_an_unknown_format_is_named(row: Row, table: Rows) -> None:
+def test_an_unknown_format_is_named(row: Row, table: Table) -> None:
     with pytest.raises(UserError, match=r"unknown format 'markdwon'\. Did you mean 'markdown'\?"):
         report(table(row()), format="markdwon")
 
@@ -146,20 +125,13 @@ def test_a_section_may_be_text_alone() -> None:
     assert markdown([section]) == "## Title\n\n[bold]as it is[/bold]\n"
 
 
-@pytest.fixture
-def long(row: Row, table: Rows) -> pa.Table:
-    """One attack with 80 budgets, so a table of 81 rows with the clean one."""
-    return table(*(row("vafa", budget=float(budget), dsc=0.5, dsc_clean=0.75) for budget in range(1, 81)))
-
-
-def test_the_terminal_shows_sixty_rows_of_a_table_and_says_how_many_more_there_are(long: pa.Table) -> None:
+def test_the_terminal_shows_sixty_rows_of_a_table_and_other_formats_all(row: Row, table: Table) -> None:
+    """81 rows: clean, and one attack with 80 budgets."""
+    long = table(*(row("vafa", budget=float(budget), dsc=0.5, dsc_clean=0.75) for budget in range(1, 81)))
     lines = report(long).splitlines()
     shown = [line.split()[1] for line in lines if line.startswith(" vafa")]
     assert shown == 2 * [f"q_max={budget}" for budget in range(1, 60)]  # the table is in two parts, as it is wide
     assert "... and 21 more rows: --format csv (or md) has all of them" in lines
-
-
-def test_markdown_and_csv_are_whole_however_long(long: pa.Table) -> None:
     (found,) = pipe_tables(report(long, format="markdown"))
     assert len(found) == 2 + 81
     assert len(pd.read_csv(io.StringIO(report(long, format="csv")))) == 81

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
-from freqbench.reporting.figure_data import Material, shown_rows, white_box
+from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import cases, corruptions, curves, maps
 from freqbench.reporting.figures.style import pdf_and_png, styled
 
@@ -21,52 +21,47 @@ Drawing = tuple[tuple[str, ...], Figure | str]
 """What a figure is of, with a number from the second on; and the figure, or why there is none."""
 
 
-def _each_model(draw: Callable[..., Iterator[Figure | str]]) -> Callable[[Material], Iterator[Drawing]]:
-    """Figures of each dataset and model, white-box rows alone."""
+def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Material], Iterator[Drawing]]:
+    """Figures of each group of rows; of each source model white-box rows alone."""
 
     def drawings(material: Material) -> Iterator[Drawing]:
-        for dataset, model, rows in white_box(material.rows):
-            yield from _numbered((dataset, model), draw(material, rows, dataset, model))
+        rows = material.rows[material.rows["is_white_box"]] if "source_model" in by else material.rows
+        for group, own in rows.groupby(list(by), observed=True):
+            of = tuple(map(str, group))
+            for number, figure in enumerate(_styled(draw(material, own, *of)), 1):
+                yield (of if number == 1 else (*of, str(number))), figure
 
     return drawings
 
 
-def _each_dataset(draw: Callable[..., Iterator[Figure | str]]) -> Callable[[Material], Iterator[Drawing]]:
-    def drawings(material: Material) -> Iterator[Drawing]:
-        for dataset, rows in material.rows.groupby("dataset", observed=True):
-            yield from _numbered((str(dataset),), draw(material, rows, str(dataset)))
-
-    return drawings
-
-
-def _numbered(of: tuple[str, ...], drawn: Iterator[Figure | str]) -> Iterator[Drawing]:
-    number = 0
+def _styled(figures: Iterator[Figure | str]) -> Iterator[Figure | str]:
+    """Each figure made in the house's style, which does not hold for what happens to it."""
     while True:
-        with styled():  # around each figure alone, not around what happens to it
-            figure = next(drawn, None)
+        with styled():
+            figure = next(figures, None)
         if figure is None:
             return
-        number += 1
-        yield (of if number == 1 else (*of, str(number))), figure
+        yield figure
 
 
+MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = MappingProxyType(
     {
-        "budget": _each_model(curves.budget),
-        "tradeoff": _each_model(curves.tradeoff),
-        "distance": _each_model(curves.distance),
-        "transfer": _each_dataset(maps.transfer),
-        "organs": _each_model(maps.organs),
-        "pairs": _each_model(maps.pairs),
-        "bands": _each_model(curves.bands),
-        "cost": _each_model(curves.cost),
-        "seams": _each_model(curves.seams),
-        "natural": _each_dataset(corruptions.natural),
-        "spectrum": _each_model(cases.spectrum),
-        "attacks": _each_model(cases.attacks),
-        "robust": _each_dataset(cases.robust),
-        "changes": _each_model(cases.changes),
-        "case": _each_model(cases.full),
+        "budget": _each(curves.budget, *MODEL),
+        "tradeoff": _each(curves.tradeoff, *MODEL),
+        "distance": _each(curves.distance, *MODEL),
+        "transfer": _each(maps.transfer, *DATASET),
+        "organs": _each(maps.organs, *MODEL),
+        "pairs": _each(maps.pairs, *MODEL),
+        "bands": _each(curves.bands, *MODEL),
+        "cost": _each(curves.cost, *MODEL),
+        "seams": _each(curves.seams, *MODEL),
+        "natural": _each(corruptions.natural, *DATASET),
+        "spectrum": _each(cases.spectrum, *MODEL),
+        "attacks": _each(cases.attacks, *MODEL),
+        "robust": _each(cases.robust, *DATASET),
+        "changes": _each(cases.changes, *MODEL),
+        "case": _each(cases.full, *MODEL),
     }
 )
 
@@ -76,12 +71,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.,+=@()-]+")
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_figures` did.
-
-    Attributes:
-        paths: of all files, two a figure.
-        reasons: why a figure is not there, by its name and what it would be of (`budget: phantom, unet`).
-    """
+    """The paths of all files, two a figure; why a figure is not there, by its name and what it would be of."""
 
     paths: tuple[str, ...]
     reasons: Mapping[str, str]
@@ -91,14 +81,9 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
     """Write every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`.
 
     Args:
-        records: columns of RECORDS, one row a key; `tables.current` and `strength.checked` are applied where they have
-            not been.
-        classes: of CLASS_RECORDS.
+        records: columns of RECORDS, one row a key, and `classes` of CLASS_RECORDS.
         volumes_root: `OUT/volumes`; None where no volumes are to be shown.
         folder: where to write, a folder or URI.
-
-    Raises:
-        StorageRefused, StorageUnavailable: the files cannot be written.
     """
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
@@ -123,11 +108,7 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
 
 
 def file_stem(*parts: str) -> str:
-    """A file's name without suffix; parts that may not be in one are replaced and get digits of their own.
-
-    >>> file_stem("budget", "phantom", "unet"), file_stem("budget", "../x")
-    ('budget-phantom-unet', 'budget-_x_84c5d9a6')
-    """
+    """A file's name without suffix; parts that may not be in one are replaced and get digits of their own."""
     return "-".join(map(_safe, parts))
 
 

@@ -21,15 +21,9 @@ Mask = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """One case under one attack, `[H, W, D]` along right, anterior and superior.
-
-    Attributes:
-        clean: intensities in [0, 1]; of several channels the one that was changed most.
-        adversarial: the same.
-        label: classes.
-        predictions: of each target on this grid, the classes on the clean and on the adversarial volume.
-        spacing: millimetres a voxel.
-    """
+    """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
+    channels the one that was changed most), classes, of each target those predicted on the clean and on the adversarial
+    volume, and millimetres a voxel."""
 
     clean: Image
     adversarial: Image
@@ -44,9 +38,7 @@ class Saved:
 
 
 def read(root: str, folder: str) -> Saved:
-    """The volumes of one folder.
-
-    Predictions on another grid than the source's are left out: they cannot be shown on its slices.
+    """The volumes of one folder; predictions on another grid than the source's are left out.
 
     Raises:
         UserError: files are damaged or missing, do not lie on one grid, or links lead elsewhere.
@@ -67,25 +59,20 @@ def read(root: str, folder: str) -> Saved:
     def turned(volume: npt.NDArray[T]) -> npt.NDArray[T]:
         return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
 
-    pairs = {target: pair for target, pair in _predictions(folder).items() if pair[0].shape == label.shape}
-    return Saved(
-        clean=turned(clean[most]),
-        adversarial=turned(adversarial[most]),
-        label=turned(label),
-        predictions={target: (turned(before), turned(after)) for target, (before, after) in pairs.items()},
-        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-    )
-
-
-def _predictions(folder: str) -> dict[str, tuple[Mask, Mask]]:
-    """Of each target with label maps of both volumes."""
-    found = {}
+    predictions = {}
     for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):
         if len(files) == 2:
             kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
             before, after = (_classes(storage.join(folder, files[kind])) for kind in kinds)
-            found[target] = before, after
-    return found
+            if before.shape == label.shape:
+                predictions[target] = turned(before), turned(after)
+    return Saved(
+        clean=turned(clean[most]),
+        adversarial=turned(adversarial[most]),
+        label=turned(label),
+        predictions=predictions,
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+    )
 
 
 def _channels(path: str) -> tuple[Image, npt.NDArray[np.float64]]:

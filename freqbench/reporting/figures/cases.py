@@ -42,9 +42,10 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
     if not shown:
         yield NO_VOLUMES
     for some in curves.chunks(shown, MOST_COLUMNS):
-        found, target = _read(material, some), _target(model)
-        if isinstance(found, str) or not all(target in each.predictions for each in found.values()):
-            yield found if isinstance(found, str) else NO_PREDICTIONS
+        target = _target(model)
+        found = _read(material, some, target)
+        if isinstance(found, str):
+            yield found
             continue
         first = next(iter(found.values()))
         index = busiest([each.predictions[target][1] != each.label for each in found.values()], AXIAL)
@@ -54,16 +55,13 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         figure, axes = _grid(2, len(columns), truth.shape, ratio, 0.1)
         for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
             seen = plane(mask, AXIAL, index)
-            for axis in (upper, lower):
-                _grey(axis, plane(image, AXIAL, index), ratio)
-                _box(axis, error_box(seen, truth))
-            _overlay(lower, seen)
+            _show(upper, plane(image, AXIAL, index), ratio, box=error_box(seen, truth))
+            _show(lower, plane(image, AXIAL, index), ratio, seen, error_box(seen, truth))
             upper.set_title(heading(name, 14), fontsize=6)
         axes[0, 0].set_ylabel("volume")
         axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
-        title = plain(f"{dataset}: {model}, case {case}", 90)
-        figure.suptitle(f"{title}, axial slice {index}; box: the largest error")
-        _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], _class_names(material, some))
+        _title(figure, f"{dataset}: {model}, case {case}", index, "box: the largest error")
+        _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], material, some)
         yield figure
 
 
@@ -92,8 +90,7 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
             axis.set_title(heading(label, 18), fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
         bar.set_label("change (1/255)")
-        title = plain(f"{dataset}: {model}, case {case}", 90)
-        figure.suptitle(f"{title}, axial slice {index}, one scale: ±{most:.3g}/255")
+        _title(figure, f"{dataset}: {model}, case {case}", index, f"one scale: ±{most:.3g}/255", ",")
         yield figure
 
 
@@ -124,9 +121,10 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         yield NO_VOLUMES
         return
     row = ordered.iloc[0].to_dict()
-    found, target = _read(material, [row]), _target(model)
-    if isinstance(found, str) or target not in found[row["label"]].predictions:
-        yield found if isinstance(found, str) else NO_PREDICTIONS
+    target = _target(model)
+    found = _read(material, [row], target)
+    if isinstance(found, str):
+        yield found
         return
     saved = found[row["label"]]
     before, after = saved.predictions[target]
@@ -141,20 +139,19 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
         index, ratio = busiest([weight], axis), aspect(saved.spacing, axis)
         for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
-            _grey(cell, plane(volume, axis, index), ratio)
+            _show(cell, plane(volume, axis, index), ratio)
         change = factor * plane(saved.change, axis, index)
         _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
         masks = [plane(mask, axis, index) for mask in (saved.label, before, after)]
         shown += masks
         for cell, mask, image in zip(cells[3:], masks, (saved.clean, saved.clean, saved.adversarial), strict=True):
-            _grey(cell, plane(image, axis, index), ratio)
-            _overlay(cell, mask)
+            _show(cell, plane(image, axis, index), ratio, mask)
         cells[0].set_ylabel(f"{name} {index}")
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
     title = plain(f"{dataset}: {row['label']} on {model}, case {row['case_id']}", 100)
     figure.suptitle(f"{title}; change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}")
-    _classes(figure, shown, _class_names(material, [row]))
+    _classes(figure, shown, material, [row])
     yield figure
 
 
@@ -174,15 +171,16 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
     both = groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records")
     found: dict[str, Saved] = {}
     for row in both:
-        read = _read(material, [row])
+        model = _target(row["source_model"])
+        read = _read(material, [row], model)
         if isinstance(read, str):
             yield read
             return
-        found[_target(row["source_model"])] = read[label]
+        found[model] = read[label]
     if len({each.label.shape for each in found.values()}) > 1:
         yield "the two models see volumes on different grids"
         return
-    if len(found) < 2 or not all(model in each.predictions for model, each in found.items()):
+    if len(found) < 2:
         yield NO_PREDICTIONS
         return
     first = next(iter(found.values()))
@@ -196,17 +194,13 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
         shown += [before, after]
         images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
         for axis, (image, mask) in zip(cells, images, strict=True):
-            _grey(axis, image, ratio)
-            if mask is not None:
-                _overlay(axis, mask)
-                _box(axis, error_box(mask, truth))
+            _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth))
         cells[0].set_ylabel(plain(model, 24))
     texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
     for axis, text in zip(axes[0], texts, strict=True):
         axis.set_title(text)
-    title = plain(f"{dataset}: {label}, case {case}", 90)
-    figure.suptitle(f"{title}, axial slice {index}; box: the largest error")
-    _classes(figure, shown, _class_names(material, both))
+    _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
+    _classes(figure, shown, material, both)
     yield figure
 
 
@@ -229,23 +223,19 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
     return str(found[0]["case_id"]), sorted(found, key=lambda row: material.labels[row["label"]])
 
 
-def _read(material: Material, rows: Rows) -> dict[str, Saved] | str:
-    """The volumes of one case by attack, or what is wrong with them."""
+def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved] | str:
+    """The volumes of one case by attack, with predictions of the target; or what is wrong with them."""
     try:
-        return {str(row["label"]): case_volumes.read(str(material.root), row["folder"]) for row in rows}
+        found = {str(row["label"]): case_volumes.read(str(material.root), row["folder"]) for row in rows}
     except (UserError, OSError) as error:
         return str(error)
+    lacks = target is not None and any(target not in each.predictions for each in found.values())
+    return NO_PREDICTIONS if lacks else found
 
 
 def _target(model: str) -> str:
     """The name that files have of a model: tables add digits of its id to names that several have."""
     return model.partition("#")[0]
-
-
-def _class_names(material: Material, rows: Rows) -> dict[int, str]:
-    classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
-    named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
-    return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
 def _grid(rows: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
@@ -263,8 +253,15 @@ def _frame(axis: Axes) -> Axes:
     return axis
 
 
-def _grey(axis: Axes, image: Array, ratio: float) -> None:
+def _show(axis: Axes, image: Array, ratio: float, mask: Array | None = None, box: Box | None = None) -> None:
+    """A slice in grey, the classes over it, and a box."""
     _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
+    if mask is not None:
+        _overlay(axis, mask)
+    if box is not None:
+        left, top, width, height = box
+        for color, line in (("black", 1.8), (ERROR, 0.9)):
+            axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
 
 
 def _overlay(axis: Axes, mask: Array) -> None:
@@ -278,15 +275,15 @@ def _overlay(axis: Axes, mask: Array) -> None:
         number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
 
 
-def _box(axis: Axes, box: Box | None) -> None:
-    if box is not None:
-        left, top, width, height = box
-        for color, line in (("black", 1.8), (ERROR, 0.9)):
-            axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
+def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") -> None:
+    figure.suptitle(f"{plain(of, 90)}, axial slice {index}{joint} {words}")
 
 
-def _classes(figure: Figure, masks: Sequence[Array], classes: Mapping[int, str]) -> None:
+def _classes(figure: Figure, masks: Sequence[Array], material: Material, rows: Rows) -> None:
     """A legend of the classes that are to be seen."""
+    classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
+    named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
+    names = {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
     found = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in found]
-    legend(figure, handles, [f"{index} {plain(classes.get(index, 'not named'))}" for index in found])
+    legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in found])

@@ -15,11 +15,12 @@ from freqbench.reporting.figures.curves import MOST_LISTED, chunks
 from freqbench.reporting.figures.style import DROP, GREY, GRID, PAGE, SCORE, counted, legend, line_handle, plain, reach
 from freqbench.reporting.views.natural import GROUPS, Comparison, compared
 
+LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
 Styles = Mapping[str, SeriesStyle]
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Robustness to corruptions beside that to attacks."""
+    """Drop by severity, what is left under corruptions against what attacks leave, and the drop by each of them."""
     found = compared(rows)
     if isinstance(found, str):
         yield found
@@ -27,30 +28,24 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
     names = sorted(material.rows["target_model"].astype(str).unique())
     styles = {name: series_style(place) for place, name in enumerate(names)}
     for some in chunks(found.rows, MOST_LISTED):
-        yield natural_figure(found, dataset, some, styles)
-
-
-def natural_figure(found: Comparison, title: str, rows: Sequence[tuple[str, str]], styles: Styles) -> Figure:
-    """Drop by severity, what is left under corruptions against what attacks leave, and the drop of the given rows; with
-    the styles of the models."""
-    groups = [group for group in GROUPS if any(own == group for own, _ in rows)]
-    height = max(4.2, 1.1 + 0.17 * (len(rows) + len(groups)) + 0.1 * len(found.models))
-    figure = style.new_figure(PAGE, height)
-    grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
-    _severities(figure.add_subplot(grid[0, 0]), found, styles)
-    _against(figure.add_subplot(grid[1, 0]), found, styles)
-    _listing(figure.add_subplot(grid[:, 1]), found, rows, groups, styles)
-    words = f"natural beside adversarial robustness, {style.interval_words(found.left)}, {counted([found.n])}"
-    figure.suptitle(f"{plain(title, 40)}: {words}")
-    legend(figure, [line_handle(styles[model]) for model in found.models], [plain(model) for model in found.models])
-    return figure
+        groups = [group for group in GROUPS if any(own == group for own, _ in some)]
+        height = max(4.2, 1.1 + 0.17 * (len(some) + len(groups)) + 0.1 * len(found.models))
+        figure = style.new_figure(PAGE, height)
+        grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
+        _severities(figure.add_subplot(grid[0, 0]), found, styles)
+        _against(figure.add_subplot(grid[1, 0]), found, styles)
+        _listing(figure.add_subplot(grid[:, 1]), found, some, groups, styles)
+        words = f"natural beside adversarial robustness, {style.interval_words(found.left)}, {counted([found.n])}"
+        figure.suptitle(f"{plain(dataset, 40)}: {words}")
+        legend(figure, [line_handle(styles[model]) for model in found.models], [*map(plain, found.models)])
+        yield figure
 
 
 def _severities(axis: Axes, found: Comparison, styles: Styles) -> None:
     for number, model in enumerate(found.models):
         own = found.by_severity[found.by_severity["target_model"] == model].sort_values("budget")
         nudge = (number - (len(found.models) - 1) / 2) * 0.06
-        _points(axis, own["budget"] + nudge, own["mean"], styles[model], styles[model].dash, yerr=reach(own))
+        style.error_bars(axis, own["budget"] + nudge, own["mean"], styles[model], yerr=reach(own), zorder=3)
     axis.set_xticks(sorted(found.by_severity["budget"].unique()))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.axhline(0, color=GREY, linewidth=0.6)
@@ -63,7 +58,7 @@ def _against(axis: Axes, found: Comparison, styles: Styles) -> None:
     natural, attacked = (found.left[found.left["group"] == group].set_index("target_model") for group in GROUPS)
     for model in found.models:
         x, y = natural.loc[[model]], attacked.loc[[model]]
-        _points(axis, x["mean"], y["mean"], styles[model], xerr=reach(x), yerr=reach(y))
+        style.error_bars(axis, x["mean"], y["mean"], styles[model], xerr=reach(x), yerr=reach(y), **LOOSE)
     values = found.left[["mean", "low", "high"]].to_numpy(float)
     ends = [np.nanmin(values), np.nanmax(values)]
     axis.plot(ends, ends, color=GREY, linestyle="dotted")
@@ -85,7 +80,7 @@ def _listing(
         own = own[[place in height for place in zip(own["group"], own["row"], strict=True)]]
         nudge = (number - (len(found.models) - 1) / 2) * 0.6 / len(found.models)
         y = [height[place] + nudge for place in zip(own["group"], own["row"], strict=True)]
-        _points(axis, own["mean"], y, styles[model], xerr=reach(own))
+        style.error_bars(axis, own["mean"], y, styles[model], xerr=reach(own), **LOOSE)
     axis.axvline(0, color=GREY, linewidth=0.6)
     axis.set_yticks(range(len(lines)), [plain(row, 36) or GROUPS[group] for group, row in lines])
     for label, (_, row) in zip(axis.get_yticklabels(), lines, strict=True):
@@ -94,8 +89,3 @@ def _listing(
     axis.set_ylim(len(lines) - 0.4, -0.6)
     axis.set_xlabel(f"{DROP}, of corruptions the mean over severities")
     axis.grid(axis="both", **GRID)
-
-
-def _points(axis: Axes, x: Any, y: Any, look: SeriesStyle, dash: str = "none", **bars: Any) -> None:
-    own: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": dash}
-    axis.errorbar(x, y, elinewidth=0.7, capsize=1.5, zorder=3, **own, **bars)

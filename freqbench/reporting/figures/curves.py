@@ -1,6 +1,6 @@
 """Draws points and lines: one series an attack, told apart by colour, marker and dash."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import DASHES, MARKERS, SeriesStyle, series_style
+from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
@@ -44,39 +44,32 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         yield "no attack was run with several budgets"
         return
     groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
-    shown = _shown(material.families, table["family"])
-    styles = {family: series_style(material.families[family]) for family in shown}
-    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(shown), sharey=True)
+    styles = _styles(material.families, table["family"])
+    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), SCORE)
     for axis, ((threat, name), panel) in zip(axes.flat, groups, strict=False):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
             x = series["budget"].to_numpy()
             nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
             within = series.assign(low=series["low"].clip(0, 100), high=series["high"].clip(0, 100))  # t may go beyond
-            style.error_bars(axis, x + nudge, series["mean"], within, styles[str(family)])
+            style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(within))
         unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
         axis.set_xlabel(f"{plain(name)}{unit}")
         axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
         axis.set_xticks(sorted(panel["budget"].unique()))
         axis.xaxis.set_major_formatter("{x:.4g}")
         axis.grid(axis="y", **GRID)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
     figure.suptitle(f"{title}: {style.interval_words(table)}")
-    handles = [*map(line_handle, styles.values()), _dotted()]
-    legend(figure, handles, [*map(plain, shown), "clean"])
+    handles = [*map(line_handle, styles.values()), Line2D([], [], color=GREY, linestyle="dotted")]
+    legend(figure, handles, [*map(plain, styles), "clean"])
     yield figure
 
 
-def _shown(places: Mapping[str, int], names: pd.Series) -> list[str]:
-    """Those of the names that are there, by their places."""
+def _styles(places: Mapping[str, int], names: pd.Series) -> dict[str, SeriesStyle]:
+    """The styles of the names that are there, by their places."""
     found = set(names)
-    return [name for name in places if name in found]
-
-
-def _dotted() -> Line2D:
-    return Line2D([], [], color=GREY, linestyle="dotted")
+    return {name: series_style(place) for name, place in places.items() if name in found}
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -89,17 +82,15 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if not columns:
         yield "no distance was measured inside the body"
         return
-    families, threats = material.families, material.threats
-    shown, kinds = _shown(families, table["family"]), _shown(threats, table["threat_model"])
-    figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(shown) + len(kinds)) / 3)
+    styles, kinds = _styles(material.families, table["family"]), _styles(material.threats, table["threat_model"])
+    figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(styles) + len(kinds)) / 3)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
-        for number, family in enumerate(shown, 1):
+        for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             for threat, part in series.groupby("threat_model", sort=False):
-                marker = _marker(threats[str(threat)])
-                _numbered(axis, part[column], part["dsc_foreground"], number, series_style(families[family]), marker)
+                _numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)].marker)
         axis.set_xlabel(DISTANCES[column])
         axis.grid(axis="x", **GRID)
         if column == "ssim_body":
@@ -107,18 +98,16 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     axes[0].set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}, {counted(table['n'].tolist())}; grid lines: equal distance; more change to the right")
-    handles = [Line2D([], [], color="black", marker=_marker(threats[k]), linestyle="none", mfc="w") for k in kinds]
-    handles += [Line2D([], [], color=series_style(families[family]).color) for family in shown]
-    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(shown), "clean"]
-    legend(figure, [*handles, _dotted()], texts)
+    shape: dict[str, Any] = {"color": "black", "linestyle": "none", "mfc": "w"}
+    handles = [Line2D([], [], marker=look.marker, **shape) for look in kinds.values()]
+    handles += [Line2D([], [], color=look.color) for look in styles.values()]
+    handles.append(Line2D([], [], color=GREY, linestyle="dotted"))
+    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(styles), "clean"]
+    legend(figure, handles, texts)
     yield figure
 
 
-def _marker(place: int) -> str:
-    return MARKERS[place % len(MARKERS)]
-
-
-def _numbered_texts(names: Sequence[str]) -> list[str]:
+def _numbered_texts(names: Iterable[str]) -> list[str]:
     return [f"{number} {plain(name)}" for number, name in enumerate(names, 1)]
 
 
@@ -141,20 +130,18 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     if not columns or table["drop"].isna().all():
         yield "neither passes nor seconds are stored"
         return
-    shown = _shown(material.families, table["family"])
-    styles = {family: series_style(material.families[family]) for family in shown}
-    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(shown), sharey=True)
+    styles = _styles(material.families, table["family"])
+    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(styles), DROP)
     for axis, column in zip(axes.flat, columns, strict=True):
-        for number, (family, series_look) in enumerate(styles.items(), 1):
+        for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
-            _numbered(axis, series[column], series["drop"], number, series_look, series_look.marker)
+            _numbered(axis, series[column], series["drop"], number, look, look.marker)
         _log_axis(axis, table[column])
         axis.set_xlabel(costs[column])
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    axes[0, 0].set_ylabel(DROP)
     figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {counted(table['n'].tolist())}")
-    legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(shown))
+    legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(styles))
     yield figure
 
 
@@ -216,7 +203,7 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
     table = figure_data.intervals(rows, ["label"], "seam_energy")
     if table.empty:
         yield "no seam is stored: volumes of one window, or records older than the column"
-    for shown in chunks(_shown(material.labels, table["label"]), MOST_LISTED):
+    for shown in chunks([*_styles(material.labels, table["label"])], MOST_LISTED):
         part = table.set_index("label").loc[list(shown)]
         figure = style.new_figure(style.listing_width(shown), 0.9 + 0.16 * len(shown))
         axis = figure.subplots()
@@ -234,30 +221,24 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Drop against L2, threat model by threat model."""
-    table = figure_data.drops_by_distance(rows)
-    if table.empty:
-        yield "no attack has both an L2 inside the body and a foreground DSC"
-    else:
-        yield distance_figure(table, f"{dataset}: attacks on {model}", material.families)
-
-
-def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]) -> Figure:
     """Drop against L2 inside the body, one panel a threat model; budgets of an attack are joined, null rows hollow.
 
     Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
-    The table is of `figure_data.drops_by_distance`, the families of `Material`.
     """
+    table = figure_data.drops_by_distance(rows)
+    if table.empty:
+        yield "no attack has both an L2 inside the body and a foreground DSC"
+        return
     groups = list(table.groupby("threat_model", sort=False))
-    shown = _shown(families, table["family"])
-    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(shown), sharey=True)
+    styles = _styles(material.families, table["family"])
+    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), DROP)
     for axis, (threat, panel) in zip(axes.flat, groups, strict=False):
         for family, series in panel.groupby("family", sort=False):
             series = series.sort_values("budget", kind="stable")
-            look = series_style(families[str(family)])
+            look = styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
-            style.error_bars(axis, series["l2_body"], series["drop"], series, look, "drop", **thin)
+            style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
         axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         axis.axhline(0, color=GREY, linewidth=0.6)
@@ -265,15 +246,13 @@ def distance_figure(table: pd.DataFrame, title: str, families: Mapping[str, int]
     for axis in _lowest(axes, len(groups)):
         axis.set_xlabel(DISTANCES["l2_body"])
     axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
-    for axis in axes[:, 0]:
-        axis.set_ylabel(DROP)
-    figure.suptitle(f"{plain(title, 60)}: {style.interval_words(table)}; hollow: null rows")
+    title = plain(f"{dataset}: attacks on {model}", 60)
+    figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
-    handles = [line_handle(series_style(families[family])) for family in shown]
-    for handle, family in zip(handles, shown, strict=True):
-        handle.set_markerfacecolor("white" if family in nulls else handle.get_color())
-    legend(figure, handles, [plain(family) for family in shown])
-    return figure
+    fills = {family: "white" if family in nulls else look.color for family, look in styles.items()}
+    handles = [line_handle(look, mfc=fills[family]) for family, look in styles.items()]
+    legend(figure, handles, [*map(plain, styles)])
+    yield figure
 
 
 def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
@@ -283,16 +262,16 @@ def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
 
 @style.styled()
 def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Drop against passes, one panel a dataset, model, threat model and budget, one line an attack and loss.
+    """Drop against passes of `convergence.settings`, one panel a dataset, model, threat model and budget.
 
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line. The table is of `convergence.settings`.
+    setting; several restarts are hollow markers on a thin line.
     """
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
     chosen = recommended(table)
-    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3)
+    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, DROP, sharey=False)
     for axis, (place, panel) in zip(axes.flat, groups, strict=False):
         for _, curve in panel.groupby(CURVE, sort=False):
             _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
@@ -304,8 +283,6 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(DROP)
     for axis in _lowest(axes, len(groups)):
         axis.set_xlabel("passes a window (forward + backward)")
     figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")

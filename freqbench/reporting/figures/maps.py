@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from freqbench.analysis.groups import points
 from freqbench.reporting import figure_data
 from freqbench.reporting.colors import OKABE_ITO, class_color
 from freqbench.reporting.figure_data import Material
@@ -79,7 +80,7 @@ def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         for column, index in enumerate(indices):
             swatch: dict[str, Any] = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
             axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
-        _bar(figure, image, np.array([axis]), "drop of Dice (points)")
+        _bar(figure, image, np.array([axis]), "Dice drop (points)")
         figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
         yield figure
 
@@ -97,7 +98,7 @@ def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesI
     image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         is_dark = np.isfinite(value) and np.dot(palette(norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5
-        text = f"{round(value, 1) + 0.0:.1f}" if np.isfinite(value) else "–"
+        text = points(value) or "–"
         axis.text(column, row, text, ha="center", va="center", fontsize=5.5, color="white" if is_dark else "black")
     axis.spines[:].set_visible(True)
     axis.tick_params(length=0)

@@ -17,10 +17,7 @@ MARGIN = 2  # voxels between an error and its box
 def plane(volume: Array, axis: int, index: int) -> Array:
     """A slice as a radiologist reads it: superior or anterior on top, the patient's right (or front) on the left.
 
-    Args:
-        volume: `[H, W, D]` along right, anterior, superior.
-        axis: which the slice lies across: 0 sagittal, 1 coronal, 2 axial.
-        index: of the slice.
+    The volume is `[H, W, D]` along right, anterior, superior; `axis` is the one that the slice lies across.
     """
     return np.asarray(np.take(volume, index, axis=axis).T[::-1, ::-1])
 
@@ -39,10 +36,8 @@ def busiest(weights: Sequence[Array], axis: int) -> int:
 
 
 def error_box(pred: Array, truth: Array) -> Box | None:
-    """Left, top, width and height of the box around the largest connected error of a slice; None without an error.
-
-    In pixels of the slice, with a margin; errors that touch at corners are one.
-    """
+    """Left, top, width and height in pixels of the box around the largest connected error of a slice, with a margin;
+    None without an error. Errors that touch at corners are one."""
     parts, count = ndimage.label(pred != truth, structure=np.ones((3, 3)))
     if not count:
         return None
@@ -54,10 +49,7 @@ def error_box(pred: Array, truth: Array) -> Box | None:
 
 
 def class_places(mask: Array) -> list[tuple[int, float, float]]:
-    """Of each class in a slice its number, and the row and column in the middle of its largest part.
-
-    The middle is the pixel furthest from the part's edge, so that it lies inside whatever the shape.
-    """
+    """Of each class in a slice its number, and row and column of its largest part furthest from the edge."""
     found = []
     for index in np.unique(mask):
         if index:
@@ -80,14 +72,7 @@ def radial_spectrum(change: Array, bins: int = 24) -> tuple[npt.NDArray[np.float
 
     Coefficient k has the frequency :math:`f = \sqrt{\sum_a (k_a / 2 N_a)^2}` in cycles a voxel, below
     :math:`\sqrt{3}/2`; a bin's amplitude is the root mean square of its coefficients. White noise of standard deviation
-    s is flat at s.
-
-    Args:
-        change: `[H, W, D]`.
-        bins: of equal width.
-
-    Returns:
-        Middles of the bins that hold a coefficient, and their amplitudes.
+    s is flat at s. Returned are the middles of the bins (of equal width) that hold a coefficient, and their amplitudes.
     """
     power = np.square(fft.dctn(np.asarray(change, np.float32), norm="ortho"), dtype=np.float64)
     squares = [np.square(np.arange(size) / (2 * size)) for size in change.shape]

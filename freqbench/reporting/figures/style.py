@@ -22,7 +22,7 @@ PAGE = 7.1  # both
 MIDDLE = 5.0  # where a column leaves too little beside long names
 LONGEST = 44  # letters of a label; what is longer loses its middle
 SCORE = "DSC fg (%)"
-DROP = "drop of DSC fg (points)"
+DROP = "DSC fg drop (points)"
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 
@@ -58,36 +58,32 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, with room made for what stands outside the axes."""
+    """An empty figure of that many inches, with room for what stands outside the axes."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def panels(
-    count: int, most: int, inches: tuple[float, float], entries: int, sharey: bool = False
+    count: int, most: int, inches: tuple[float, float], entries: int, ylabel: str, sharey: bool = True
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of panels and its axes, [rows, columns]; those beyond the last panel are off.
-
-    Args:
-        count: of panels, at most `most` beside each other; one alone takes a column, several a page.
-        inches: the height of all but panels and legend, and that of a row of panels.
-        entries: of the legend, in one column or three.
-    """
+    """A figure of so many panels, at most `most` beside each other, and its axes, [rows, columns]; those beyond the
+    last panel are off. `inches` are the height of all but panels and legend, and of a row of panels; the legend's
+    `entries` stand in three columns, of one panel alone in one."""
     across = min(count, most)
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
     figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
     axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes
 
 
-def error_bars(
-    axis: Axes, x: Any, y: Any, table: pd.DataFrame, style: SeriesStyle, mean: str = "mean", **options: Any
-) -> None:
-    """A series with upright bars from `low` to `high` of the table, which has the mean under that name."""
-    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.dash}
-    axis.errorbar(x, y, yerr=reach(table, mean), **({"elinewidth": 0.7, "capsize": 1.5} | look | options))
+def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:
+    """A series with bars of the lengths `xerr` and `yerr`, as of `reach`."""
+    own: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
+    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | own | options))
 
 
 def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
@@ -112,11 +108,7 @@ def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
 
 
 def plain(text: object, longest: int = LONGEST) -> str:
-    """A text from data as a figure may show it: one line, never read as a formula, its middle left out if it is long.
-
-    >>> plain("cost $5"), plain("a" * 9, 5)
-    ('cost \\\\$5', 'aa…aa')
-    """
+    """A text from data as a figure may show it: one line, never a formula, its middle left out if it is long."""
     line = " ".join(printable(str(text)).split())
     if len(line) > longest:
         half = (longest - 1) // 2
@@ -138,11 +130,11 @@ def listing_width(names: Sequence[str]) -> float:
     return COLUMN if max(map(len, names)) <= 24 else MIDDLE
 
 
-def counted(numbers: Sequence[int], what: str = "cases") -> str:
+def counted(numbers: Sequence[int]) -> str:
     """How many: `n = 20 cases`, or `n = 12–20 cases` where it is not everywhere the same."""
     low, high = min(numbers), max(numbers)
     count = f"{low}" if low == high else f"{low}–{high}"
-    return f"n = {count} {what.removesuffix('s') if high == 1 else what}"
+    return f"n = {count} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:

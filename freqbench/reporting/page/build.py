@@ -18,11 +18,7 @@ _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
 def packed(data: Mapping[str, Any]) -> bytes:
-    """The page's data as gzip-compressed JSON, the same bytes for the same data.
-
-    Raises:
-        ValueError: it holds a NaN, or what JSON cannot say.
-    """
+    """The page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
@@ -31,24 +27,24 @@ def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mappin
     """The page as HTML text that needs no network.
 
     Args:
-        data: from `page_data`; None: a page that fetches it every ten seconds from `data` beside itself.
+        data: of `page_data`; None: a page that fetches it every ten seconds from `data` beside itself.
         viewer: a script that sets `window.freqbenchViewer` with `open(element, manifest)`.
         volumes: the manifest of saved volumes that the viewer is given.
 
     Raises:
         ValueError: a script would end its own tag.
     """
-    scripts = [text for text in (viewer, _dist("charts.js"), _dist("page.js")) if text]
+    scripts = [text for text in (viewer, _read("dist/charts.js"), _read("dist/page.js")) if text]
     for script in scripts:
         if found := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {found.group()!r}: it would end or nest its own tag")
     content = None if data is None else base64.b64encode(packed({**data, "volumes": volumes})).decode()
-    template = Environment(autoescape=True).from_string(_file("template.html"))
+    template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(
         policy=_policy(scripts, is_live=data is None, has_viewer=bool(viewer)),
         source=LIVE_SOURCE if data is None else "",
         title="freqbench" if data is None else f"{data['title']} - freqbench",
-        style=Markup(_dist("page.css")),
+        style=Markup(_read("dist/page.css")),
         packed=content,
         scripts=[Markup(script) for script in scripts],
     )
@@ -56,14 +52,13 @@ def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mappin
 
 def viewer_script() -> str:
     """The viewer of saved volumes, for `build_page`."""
-    return _dist("viewer.js")
+    return _read("dist/viewer.js")
 
 
 def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:
     """A Content-Security-Policy: only these scripts run, and nothing is fetched but what a live page or viewer needs.
 
-    Styles are inline, as the libraries set them while they draw. Saved volumes are scripts beside the page, on a disk
-    or a server: a page on a disk may not fetch its neighbours.
+    The libraries set styles inline. Saved volumes are scripts beside the page, as one on a disk may not fetch.
     """
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts]
     rules = {
@@ -79,9 +74,5 @@ def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
 
 
-def _file(name: str) -> str:
+def _read(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _dist(name: str) -> str:
-    return _file(f"dist/{name}")

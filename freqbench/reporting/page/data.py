@@ -39,7 +39,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.labels import attack_labels, value_text
+from freqbench.analysis.frames import record_places
+from freqbench.analysis.groups import is_white_box
+from freqbench.analysis.labels import families, value_text
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, summary
 from freqbench.core.documents import object_of
@@ -76,7 +78,7 @@ def page_data(
         records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
         facts: one a store, `{"store": name, "runs": Store.runs(), "job": Store.job() or None}`.
-        audit: what the audit says of them; None where nobody asked.
+        audit: of `freqbench.reporting.audit.page_part`; None where nobody asked.
     """
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
@@ -84,13 +86,9 @@ def page_data(
     clean = rows[rows["label"] == CLEAN].reset_index(drop=True)
     rows = rows[rows["label"] != CLEAN].reset_index(drop=True)
     rows["row"] = np.arange(len(rows))
-    records = records.assign(
-        _position=records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy()
-    )
-    order = ["_position", "case_id", "seed"]
-    records = records.sort_values(order, kind="stable", ignore_index=True).rename(columns={"_position": "row"})
-    ones = records.drop_duplicates("row").set_index("row")  # one a row, in their order
-    rows = rows.assign(family=attack_labels(ones.assign(budget=None)), base=ones["attack"])
+    records = records.assign(row=records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy())
+    records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
+    rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     return {
         "format": FORMAT,
         "title": page_facts.title(facts),
@@ -98,11 +96,7 @@ def page_data(
         "version": version("freqbench"),
         "scores": described(),
         "summary": _summary(rows, records),
-        "clean": _frame(
-            len(clean),
-            {"dataset": clean["dataset"], "target": clean["target_model"]},
-            {name: clean[name] for name in _CLEAN},
-        ),
+        "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         "left_out": _left_out(left_out),
@@ -128,7 +122,6 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
         "" if pd.isna(value) else f"{name}={value_text(name, value)}"
         for name, value in zip(rows["budget_name"], rows["budget"], strict=True)
     ]
-    is_transfer = rows["source_model"].astype(str) != rows["target_model"].astype(str)
     names = {
         "dataset": rows["dataset"],
         "source": rows["source_model"],
@@ -138,21 +131,20 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
         "base": rows["base"],
         "threat": rows["threat_model"],
         "budget_text": pd.Series(budgets, dtype=object),
-        "transfer": is_transfer.map({True: "transfer", False: "white-box"}),
+        "transfer": is_white_box(rows).map({True: "white-box", False: "transfer"}),
         **_reasons(records, len(rows)),
     }
-    scores = {score.name: rows[score.name] for score in SCORES} | _intervals(records)
+    points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
+    bounds = mean_intervals(points, ["row"], "points")
+    scores = {score.name: rows[score.name] for score in SCORES}
+    scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
-    return _frame(len(rows), names, counts | scores)
+    return _frame(names, counts | scores)
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
-    """What explains the empty cells of each row of the summary.
-
-    Returns:
-        `error` (the first one, where no record is ok), `metrics` (all that its ok records cover, separated by commas)
-        and `null_reasons` (`{column: first reason}` as JSON text); None where there is none.
-    """
+    """Of each row of the summary the first `error` where no record is ok, the `metrics` that its ok records cover, and
+    the first `null_reasons` of each column, as JSON; None where there is none."""
     is_ok = records["status"] == "ok"
     has_ok = set(records.loc[is_ok, "row"])
     errors = records["error"].astype(object).groupby(records["row"]).first()
@@ -172,38 +164,31 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
     return {name: pd.Series(values, dtype=object) for name, values in found.items()}
 
 
-def _intervals(records: pd.DataFrame) -> dict[str, pd.Series]:
-    """95 % intervals of the mean foreground DSC over patients, in the order of the rows."""
-    points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
-    found = mean_intervals(points, ["row"], "points")
-    return {"dsc_foreground_low": found["low"], "dsc_foreground_high": found["high"]}
-
-
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
     """Everything that is one row a case or one a class."""
-    found: dict[str, Any] = {"cases": None, "case_classes": None, "clean_classes": None, "class_means": None}
-    found |= {"classes": {}, "omitted": {}}
+    parts = ("cases", "case_classes", "clean_classes", "class_means")
+    found: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
+    omitted = found["omitted"] = {}
     counts, blocks = np.zeros(len(records), dtype=int), np.zeros(len(records), dtype=int)
     if classes is None or classes.empty:
-        found["omitted"]["case_classes"] = "the store holds no values of single classes"
+        omitted["case_classes"] = "the store holds no values of single classes"
     else:
         joined = _joined(records, classes)
         found["classes"] = _class_names(joined)
-        found["class_means"] = _class_means(joined)
-        if found["class_means"]["rows"] > MAX_CLASS_MEANS:
-            found["omitted"]["class_means"] = (
-                f"{found['class_means']['rows']:,} means of classes are too many for a page"
-            )
-            found["class_means"] = None
+        means = _class_means(joined)
+        if means["rows"] > MAX_CLASS_MEANS:
+            omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
+        else:
+            found["class_means"] = means
         if len(joined) > MAX_CLASS_ROWS or len(records) > MAX_CASES:
-            found["omitted"]["case_classes"] = f"{len(joined):,} values of single classes are too many for a page"
+            omitted["case_classes"] = f"{len(joined):,} values of single classes are too many for a page"
         else:
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
-            found["case_classes"] = _frame(len(joined), {}, values)
+            found["case_classes"] = _frame({}, values)
             blocks, found["clean_classes"] = _clean_classes(records, joined)
     if len(records) > MAX_CASES:
-        found["omitted"]["cases"] = (
+        omitted["cases"] = (
             f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
             "report --format csv has every row"
         )
@@ -218,13 +203,15 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
     columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
     text = {name: records[source] for name, source in names.items()}
     text["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
-    return _frame(len(records), text, shown_scores(records), **columns, classes=counts, clean=blocks)
+    return _frame(text, shown_scores(records), **columns, classes=counts, clean=blocks)
 
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """The class rows of the records, with the record's `position`, in the records' order."""
-    keys = records[[*KEY, "row", "dataset"]].assign(position=np.arange(len(records)))
-    joined = classes.merge(keys, on=list(KEY), how="inner")
+    place = record_places(records, classes)
+    joined, place = classes[place >= 0], place[place >= 0]
+    own = {name: records[name].to_numpy()[place] for name in ("row", "dataset")}
+    joined = joined.assign(position=place, **own)
     joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
     return joined.assign(class_name=joined["class_name"].astype(object))
 
@@ -245,7 +232,7 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
     counts = groups["dsc"].count()
     index = means.index.to_frame(index=False)
     exact = {"row": index["row"], "class": index["class_index"], "cases": counts}
-    return _frame(len(means), {}, {name: means[name] for name in means.columns}, **exact)
+    return _frame({}, means, **exact)
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
@@ -254,7 +241,7 @@ def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndar
     rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
     rows = rows.sort_values(["block", "class_index"], kind="stable")
     exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
-    return block, _frame(len(rows), {}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}, **exact)
+    return block, _frame({}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}, **exact)
 
 
 def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -293,46 +280,34 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
     """`{dataset models rows: [[group, name], ...] drops: {model: [[mean, low, high] or null, ...]} series cases}` of
     each dataset that has natural and adversarial rows to compare: the drop of foreground DSC in points, of a kind the
     mean over severities; `series`: `{model: [colour, marker, dash]}`."""
-    if not natural.applies(records):
-        return []
-    groups = shown_rows(records).groupby("dataset", observed=True)
-    compared = [(str(dataset), natural.compared(rows)) for dataset, rows in groups]
-    return [_chart(dataset, found) for dataset, found in compared if not isinstance(found, str)]
-
-
-def _chart(dataset: str, found: natural.Comparison) -> dict[str, Any]:
-    columns = found.by_row[["target_model", "group", "row", "mean", "low", "high"]]
-    drops = {
-        (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
-        for model, group, row, *values in columns.itertuples(index=False)
-    }
-    return {
-        "dataset": dataset,
-        "models": list(found.models),
-        "rows": [[natural.GROUPS[group], row] for group, row in found.rows],
-        "drops": {model: [drops.get((model, *row)) for row in found.rows] for model in found.models},
-        "series": {model: list(series_style(place)) for place, model in enumerate(found.models)},
-        "cases": found.n,
-    }
+    charts = []
+    shown = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
+    for dataset, rows in shown:
+        found = natural.compared(rows)
+        if isinstance(found, str):
+            continue
+        columns = found.by_row[["target_model", "group", "row", "mean", "low", "high"]]
+        drops = {
+            (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
+            for model, group, row, *values in columns.itertuples(index=False)
+        }
+        charts.append(
+            {
+                "dataset": str(dataset),
+                "models": list(found.models),
+                "rows": [[natural.GROUPS[group], row] for group, row in found.rows],
+                "drops": {model: [drops.get((model, *row)) for row in found.rows] for model in found.models},
+                "series": {model: list(series_style(place)) for place, model in enumerate(found.models)},
+                "cases": found.n,
+            }
+        )
+    return charts
 
 
 def numbers(values: Any, digits: int = DIGITS) -> list[float | int | None]:
-    """Numbers with so many significant digits, whole ones without a point, missing ones None.
-
-    >>> numbers([0.123456, 98765.4, 3.0, float("nan"), float("inf")])
-    [0.1235, 98770, 3, None, None]
-    """
-    array = np.asarray(pd.to_numeric(pd.Series(values), errors="coerce").astype(float))
-    is_known = np.isfinite(array)
-    magnitude = np.floor(np.log10(np.abs(array), where=is_known & (array != 0), out=np.zeros_like(array)))
-    factor = 10.0 ** (digits - 1 - magnitude)
-    rounded = np.where(is_known, array, 0.0)
-    rounded = np.round(rounded * factor) / factor
-    return [_plain(value, digits) if known else None for value, known in zip(rounded.tolist(), is_known, strict=True)]
-
-
-def _plain(value: float, digits: int) -> float | int:
-    return int(value) if value.is_integer() else float(f"{value:.{digits}g}")
+    """Numbers with so many significant digits, whole ones without a point, missing ones None."""
+    rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
+    return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
 def texts(values: pd.Series) -> dict[str, Any]:
@@ -341,10 +316,10 @@ def texts(values: pd.Series) -> dict[str, Any]:
     return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
 
 
-def _frame(rows: int, text: Mapping[str, pd.Series], values: Mapping[str, Any], **exact: Any) -> dict[str, Any]:
+def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> dict[str, Any]:
     """A frame as the page's data has it: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
     return {
-        "rows": rows,
+        "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
         "texts": {name: texts(column) for name, column in text.items()},
         "numbers": {name: numbers(column) for name, column in values.items()}
         | {name: numbers(column, COUNT_DIGITS) for name, column in exact.items()},

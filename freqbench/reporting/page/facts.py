@@ -52,19 +52,13 @@ def title(facts: Facts) -> str:
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
     """Every run with the progress of its store."""
-    ok = records["run_id"].astype(object)[records["status"] == "ok"].value_counts()
-    bad = records["run_id"].astype(object)[records["status"] != "ok"].value_counts()
-    found = []
+    is_ok, found = records["status"] == "ok", []
     for each in facts:
         job = each.get("job") or {}
         planned = len(index_keys(job["index"])) if "index" in job else None
-        ids = [run["run_id"] for run in each["runs"]]
-        progress = {
-            "store": str(each["store"]),
-            "planned": planned,
-            "done": int(ok.reindex(ids).sum()),
-            "failed": int(bad.reindex(ids).sum()),
-        }
+        own = records["run_id"].isin([run["run_id"] for run in each["runs"]])
+        done, failed = int((own & is_ok).sum()), int((own & ~is_ok).sum())
+        progress = {"store": str(each["store"]), "planned": planned, "done": done, "failed": failed}
         found += [progress | _run(run) for run in each["runs"]]
     return found
 

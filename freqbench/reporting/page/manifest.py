@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -44,11 +45,8 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         folder: that of the page.
 
     Returns:
-        What `freqbenchViewer.open` is given: `bytes` in all, `rounding` (largest change of a voxel), `notes` on what
-        could not be read, and `cases`.
-
-    Raises:
-        StorageRefused, StorageUnavailable: a store does not give its volumes, or the folder does not take them.
+        What `freqbenchViewer.open` is given: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
+        `notes` on what could not be read.
     """
     known: dict[str, str] = {}  # a file of a store to its key
     sizes: dict[str, int] = {}
@@ -64,11 +62,10 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
             sizes[known[path]] = _write(folder, known[path], content)
         return known[path]
 
-    cases, notes = _cases(records, classes, stores, key)
+    manifest = _manifest("script", records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
             storage.remove(storage.join(folder, FOLDER, name))
-    manifest = _manifest("script", cases, notes)
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
@@ -79,7 +76,7 @@ def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
         return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
 
-    return _manifest("fetch", *_cases(records, classes, stores, key))
+    return _manifest("fetch", records, classes, stores, key)
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
@@ -105,8 +102,7 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """A packed NIfTI file (its content and, for errors, path) made small enough for a page, and how much a voxel may
-    have changed by rounding.
+    """A packed NIfTI file made small enough for a page, and how much a voxel may have changed by rounding.
 
     Raises:
         DataError: damaged, or not finite.
@@ -136,17 +132,16 @@ def _write(folder: str, key: str, content: bytes) -> int:
     return len(script)
 
 
-def _manifest(kind: str, cases: list[dict[str, Any]], notes: list[str]) -> Manifest:
-    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
-
-
-def _cases(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """One entry a saved volume that rows speak of, and a line on those that could not be read; `key` is that of a
-    file, by its store's number, its folder and its name."""
+def _manifest(
+    kind: str, records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
+) -> Manifest:
+    """One case a saved volume that rows speak of, and a line on those that could not be read; `key` gives a file its
+    key by the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
-    class_names = _class_names(classes, rows)
+    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
+    class_names = defaultdict[str, dict[int, str]](dict)
+    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
+        class_names[str(cell_id)][int(index)] = str(name)
     cases, faults = [], []
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False):
         store = int(group["store"].iloc[0])
@@ -155,7 +150,7 @@ def _cases(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    return cases, notes
+    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
 
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
@@ -178,24 +173,10 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     return rows.sort_values(["dataset", "case_id", "source_model", "label", "target_model"], kind="stable")
 
 
-def _class_names(classes: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[int, str]]:
-    """Names of classes by cell and index."""
-    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
-    found: dict[str, dict[int, str]] = {}
-    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
-        found.setdefault(str(cell_id), {})[int(index)] = str(name)
-    return found
-
-
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """The entry of one saved volume, from its rows, one a target.
-
-    Raises:
-        DataError: a file is missing or damaged.
-        UserError: links lead out of the store.
-    """
+    """The entry of one saved volume, from its rows, one a target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, str(row["folder"]))
     names.require_inside(store, place)

@@ -8,18 +8,10 @@ from freqbench.metrics import METRICS
 
 
 class Score(NamedTuple):
-    """A column of numbers as the page shows it.
+    """A column of numbers as the page shows it: `scale` x `source` of RECORDS, with `digits` after the point.
 
-    Attributes:
-        name: in the page's data, as in `freqbench.analysis.tables.SUMMARY` where it is there.
-        source: the column of `RECORDS` it is made of.
-        heading: what stands above it.
-        unit: of the values shown.
-        direction: whether a higher or a lower value means that less was lost or changed; empty: neither.
-        meaning: one line.
-        scale: shown = scale x stored.
-        digits: after the point.
-        shown: without being asked for.
+    `direction` says whether a higher or a lower value means that less was lost or changed (empty: neither), `shown`
+    whether the column is there without being asked for; the name is that of `tables.SUMMARY` where it is there.
     """
 
     name: str

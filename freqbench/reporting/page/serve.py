@@ -42,11 +42,7 @@ class Live:
         self._next = 0.0
 
     def packed(self) -> tuple[str, bytes]:
-        """Its ETag and the data as gzipped JSON.
-
-        Raises:
-            UserError: a store cannot be read.
-        """
+        """Its ETag and the data as gzipped JSON; UserError where a store cannot be read."""
         with self._lock:
             started = time.monotonic()
             if started >= self._next:
@@ -76,12 +72,10 @@ class Live:
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
-    """A server of the page over these stores, and of nothing else.
+    """A server of the page over these stores (folders or URIs), and of nothing else.
 
-    Args:
-        roots: folders or URIs.
-        hosts: names that a request may call this server by; others are refused, so that no foreign page that a browser
-            shows can read it under a name of its own.
+    Only requests that call it by one of `hosts` are answered, so that no foreign page that a browser shows can read it
+    under a name of its own.
 
     Raises:
         UserError: a store that is not there or cannot be read.
@@ -120,10 +114,9 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
 
 
 def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve stores until it is interrupted.
+    """Serve stores (folders or URIs) until it is interrupted.
 
     Args:
-        roots: folders or URIs.
         host: to listen on; LOOPBACK: only this machine's programs reach it.
         port: 0: any that is free.
         ready: is told the address.

@@ -7,13 +7,13 @@ own reruns lie apart.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from string import ascii_lowercase
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from freqbench.analysis.groups import points
 from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
 from freqbench.reporting.papers.cells import Found, find
 from freqbench.reporting.papers.recipes import Cell, Recipe, published
@@ -56,9 +56,8 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 
     Returns:
         The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
-        the footnotes. `data` of both tables is the same long frame, one row a cell, with every digit: `ours`,
-        `published`, `difference`, `low`, `high`, `seed_spread` and `tolerance` are in the table's unit (DSC, SSIM and
-        LPIPS x100, HD95 in voxels). What is missing is NaN there and has its `reason`.
+        the footnotes. `data` of both tables is the same frame, a row a cell, every digit, numbers in the table's unit
+        (DSC, SSIM and LPIPS x100, HD95 in voxels). What is missing is NaN there and has its `reason`.
     """
     found = find(recipe, records)
     data, reasons = _judged(recipe, found, facts)
@@ -102,15 +101,9 @@ def _judged(recipe: Recipe, found: Sequence[Found], facts: Facts) -> tuple[pd.Da
 _KNOWN = ("cases", "patients", "undefined", "seeds", "failed", "low", "high", "seed_spread")
 
 
-@dataclass(frozen=True)
-class Parity:
-    """A verdict.
-
-    Attributes:
-        verdict: empty where one of the two numbers is missing.
-        reasons: why not comparable, or why there is no verdict though there is a number.
-        tolerance: the difference up to which there is parity, in the table's unit; NaN where there is nothing to judge.
-    """
+class Parity(NamedTuple):
+    """A verdict (empty where a number is missing), the reasons for it or its lack, and the difference up to which there
+    is parity, in the table's unit."""
 
     verdict: Literal["parity", "differs", "not comparable", ""]
     reasons: tuple[str, ...] = ()
@@ -123,10 +116,9 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
     Parity: |ours - published| <= half a unit of the last printed digit + seed spread + spread of the authors' reruns.
 
     Args:
-        ours: in the table's unit; NaN where there is none.
+        ours: in the table's unit, as is `seed_spread`, the standard deviation between seeds; NaN where not known.
         printed: the published number with the digits as printed; empty where none is.
         metric: a record's column.
-        seed_spread: standard deviation of the mean between seeds, in the same unit; NaN where it is not known.
         obstacles: why the two must not be compared.
     """
     if not printed:
@@ -209,19 +201,15 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
 
 
 def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[set[int], list[str]]:
-    """The cells that are marked, of those that differ in the compared dimension alone; never of the clean volumes.
-
-    Marked is the best of its group where it is ahead of every other: see SCORED. Cells of several threat models are not
-    compared: of such none is marked, and the threat models are told.
-    """
+    """The cells that are marked, see SCORED: the best of those that differ in the compared dimension alone, never of
+    the clean volumes; and the threat models among which, as they are several, none is marked."""
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]
     shown = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     rivals: dict[int, list[int]] = {}
-    parts = []
-    mixed: set[str] = set()
+    parts, mixed = [], set[str]()
     for _, group in shown.groupby(by):
         direction = directions[str(group["metric"].iloc[0])]
         if direction is None or len(group) < 2:
@@ -229,15 +217,13 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
         if group["_threat"].nunique() > 1:
             mixed |= set(group["_threat"])
             continue
-        ours, cells = group["ours"].to_numpy(float), group.index.tolist()
-        best = cells.pop(int(ours.argmin() if direction == "lowest" else ours.argmax()))
+        ours, cells, sign = group["ours"].to_numpy(float), group.index.tolist(), 1 if direction == "lowest" else -1
+        best = cells.pop(int((sign * ours).argmin()))
         rivals[best] = cells
-        sign = 1 if direction == "lowest" else -1
-        for other in rivals[best]:
+        for other in cells:
             pairs = found[other].values.merge(found[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
             ahead = sign * (pairs["value"] - pairs["value_best"])
-            part = {"best": best, "other": other, "ahead": ahead, "patient_id": pairs["patient_id"]}
-            parts.append(pd.DataFrame(part))
+            parts.append(pairs[["patient_id"]].assign(best=best, other=other, ahead=ahead))
     if not parts:
         return set(), sorted(mixed)
     tests = t_tests(pd.concat(parts), ["best", "other"], "ahead")
@@ -247,11 +233,8 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
 
 def _texts(data: pd.DataFrame) -> pd.DataFrame:
     """The numbers with as many digits as the paper prints, as text; empty where missing."""
-    shown = {}
-    for name in ("ours", "published", "difference", "low", "high", "seed_spread"):
-        pairs = zip(data[name], data["digits"].tolist(), strict=True)
-        shown[name] = ["" if pd.isna(value) else f"{round(value, n) + 0.0:.{n}f}" for value, n in pairs]
-    return pd.DataFrame(shown)
+    names, digits = ("ours", "published", "difference", "low", "high", "seed_spread"), data["digits"].tolist()
+    return pd.DataFrame({name: list(map(points, data[name], digits)) for name in names})
 
 
 def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str]]) -> Section:
@@ -259,13 +242,13 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
     texts = _texts(data)
     labels = pd.DataFrame([cell.starred_labels for cell in recipe.cells])
     letters = {reason: _letter(i) for i, reason in enumerate(dict.fromkeys(chain.from_iterable(reasons)))}
-    bounds = zip(texts["low"], texts["high"], strict=True)
+    ends = zip(texts["low"], texts["high"], strict=True)
     counts = zip(data["cases"], data["patients"], strict=True)
     columns = {
         "ours": texts["ours"].tolist(),
         "publ.": texts["published"].tolist(),
         "diff.": texts["difference"].tolist(),
-        "95 %\ninterval": [f"[{low}, {high}]" if low else "" for low, high in bounds],
+        "95 %\ninterval": [f"[{low}, {high}]" if low else "" for low, high in ends],
         "cases/\npatients": [f"{cases}/{patients}" if cases else "" for cases, patients in counts],
         "seed\nspread": texts["seed_spread"].tolist(),
         "verdict": data["verdict"].tolist(),

@@ -63,7 +63,7 @@ class Published(Strict):
 
 class DatasetEntry(Strict):
     """A dataset: its `name` in the records, its `title` in the table and `papers.csv`, the `cases` of the published
-    mean, and `starred`, what is guessed about it because the paper does not say."""
+    mean, and `starred`: what is guessed because the paper does not say."""
 
     name: str
     title: str
@@ -72,13 +72,9 @@ class DatasetEntry(Strict):
 
 
 class NetworkEntry(Strict):
-    """A model: `name` in the records, `title` and `training` in the table and `papers.csv`.
+    """A model, as a DatasetEntry, with its `training` and the `datasets` that it is for (None: all of the table).
 
-    Attributes:
-        datasets: that it is for; None: all of the table.
-        starred: what is guessed about it.
-        checkpoints: sha256 of the files that are known to be the authors' released ones: only with them a number of
-            ours can be judged against theirs.
+    `checkpoints` are sha256 of the authors' released files: only with them can a number of ours be judged by theirs.
     """
 
     name: str
@@ -97,8 +93,6 @@ class AttackEntry(Strict):
             (its column `params`).
         attack: name and parameters as a job file writes them, one value each, and `window_batch` of attacks that couple
             the windows of a batch; None: the clean volumes.
-        datasets: that it is for; None: all of the table.
-        starred: parameters that are guessed.
     """
 
     title: str
@@ -117,12 +111,12 @@ class AttackEntry(Strict):
 
     @property
     def threat_model(self) -> str:
-        """What the attack's budget bounds; empty: the clean volumes."""
+        """What the attack's budget bounds."""
         return "" if self.attack is None else _made(self.attack).threat_model
 
     @property
     def setting(self) -> str:
-        """What `setting_of` says of the records of this attack; empty: the clean volumes."""
+        """What `setting_of` says of the records of this attack."""
         if self.attack is None:
             return ""
         attack = _made(self.attack)
@@ -160,6 +154,11 @@ class Cell:
         return self.attack.attack is None
 
     @property
+    def column(self) -> str:
+        """The column of RECORDS that it is a mean of."""
+        return str(SCORES[self.metric.name].clean) if self.is_clean else self.metric.name
+
+    @property
     def labels(self) -> dict[str, str]:
         """What each dimension calls it."""
         return {
@@ -191,9 +190,7 @@ class Recipe(Strict):
     """A table, whose cells are the product of `datasets`, `models`, `attacks` and `metrics`.
 
     Attributes:
-        about: what it shows.
-        citation: where it is printed.
-        published: where its printed numbers are; None: there are none.
+        citation: where it is printed; `published`, where its printed numbers are.
         rows: dimensions that tell its rows apart, and `columns` likewise; what is the same everywhere needs none.
         compare: the dimension along which the best is marked.
         footnotes: what a reader has to know.
@@ -241,11 +238,7 @@ class Recipe(Strict):
 
 
 def load(name: str) -> Recipe:
-    """A recipe of RECIPES by its name, or one's own by its path (`my_table.yaml`).
-
-    Raises:
-        UserError: no such recipe, or it is not valid.
-    """
+    """A recipe of RECIPES by its name, or one's own by its path (`my_table.yaml`); UserError if it is not valid."""
     if name in RECIPES:
         return config.load(str(FOLDER / f"{name}.yaml"), Recipe)
     if is_path(name):
@@ -266,10 +259,7 @@ def published() -> Mapping[tuple[str, ...], tuple[str, str]]:
 
 
 def setting_of(attack: str, params: str) -> str:
-    """A record's attack with all its parameters in one spelling, the same for all records of one attack.
-
-    Parameters that the record lacks, as it was written before there were such, have their default.
-    """
+    """A record's attack with all its parameters in one spelling; those that it lacks have their default."""
     return _setting(attack, object_of(params, f"{attack}: params"))
 
 

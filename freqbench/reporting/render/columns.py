@@ -1,12 +1,13 @@
 """Turns a section's table into headings and cells as a person reads them, the same in every format."""
 
-import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
 import pandas as pd
+
+from freqbench.analysis.groups import points
 
 HEADINGS = {
     "dataset": "dataset",
@@ -43,13 +44,11 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a title, then a table or lines of text or both.
+    """A part of a page: a title, then a table or paragraphs of text or both.
 
     Attributes:
-        title: one line.
         table: what people read: numbers are rounded by the renderer, cells may also be ready strings; a heading may
             have several lines, which are levels where neighbours share the first.
-        text: paragraphs.
         data: the long exact frame, every digit, that csv writes; None: `table`.
         marks: cells that are set off, by position of the row and name of the column.
     """
@@ -78,7 +77,7 @@ def columns_of(section: Section) -> list[Column]:
     return [
         Column(
             heading=HEADINGS.get(name, str(name)),
-            is_number=pd.api.types.is_numeric_dtype(table[name]) or _reads_as_numbers(table[name]),
+            is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
             marked=frozenset(row for row, column in section.marks if column == name),
         )
@@ -137,15 +136,15 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
     return cells
 
 
-def _reads_as_numbers(column: pd.Series) -> bool:
+def _are_numbers(column: pd.Series) -> bool:
     """Whether ready strings are numbers: signs, brackets and stars around them aside."""
     texts = [text for text in column.unique() if isinstance(text, str) and text]
     return bool(texts) and all(_NUMBERS.fullmatch(text) for text in texts)
 
 
 def _cell(value: object, digits: int) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NA:
         return ""
     if isinstance(value, float):
-        return f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0 makes -0.0 plain 0.0
+        return points(value, digits)
     return " ".join(str(value).split())

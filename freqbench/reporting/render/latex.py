@@ -44,17 +44,13 @@ def latex(sections: Sequence[Section]) -> str:
         else:
             found.append(_table(section))
         if section.text:
-            found.append("\n\n".join(_paragraph(text) for text in section.text.split("\n\n")))
+            found += ["\\\\\n".join(map(_escaped, text.split("\n"))) for text in section.text.split("\n\n")]
     return "\n\n".join(found) + "\n"
 
 
 def _escaped(text: str) -> str:
     kept = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
     return kept.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
-
-
-def _paragraph(text: str) -> str:
-    return "\\\\\n".join(map(_escaped, text.split("\n")))
 
 
 def _table(section: Section) -> str:

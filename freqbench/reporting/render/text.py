@@ -30,16 +30,14 @@ def markdown(sections: Sequence[Section]) -> str:
         if section.text:
             lines.append(_inline(section.text))
         if section.table is not None:
-            columns = columns_of(section)
-            cells = {_pipe(one_line(column.heading)): _pipe_cells(column) for column in columns}
+            columns, cells = columns_of(section), {}
+            for column in columns:
+                texts = enumerate(map(_pipe, column.cells))
+                marked = [f"**{text}**" if row in column.marked else text for row, text in texts]
+                cells[_pipe(one_line(column.heading))] = marked
             align = ["right" if column.is_number else "left" for column in columns]
             lines.append(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=align))
     return "\n\n".join(lines) + "\n"
-
-
-def _pipe_cells(column: Column) -> list[str]:
-    cells = map(_pipe, column.cells)
-    return [f"**{cell}**" if row in column.marked else cell for row, cell in enumerate(cells)]
 
 
 def _pipe(text: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import budget, certified, cost, defences, leaderboard, natural, organs, transfer
+from freqbench.reporting.views import budget, cost, defences, leaderboard, natural, organs, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -21,9 +21,8 @@ class View:
     Attributes:
         build: from records after `tables.current(strength.checked(...))`, and class records where `needs_classes`, to
             sections.
-        columns: of RECORDS that it needs beside those that identify a row, and `status`, `finished_at`.
-        needs_classes: whether `build` takes class records too.
-        applies: whether records have what it is about, so that a report shows it unasked; None: never unasked.
+        columns: of RECORDS that it needs beside those that identify a row.
+        applies: whether records have what it is about, so that a report shows it unasked; None: never.
     """
 
     build: Callable[..., list[Section]]
@@ -43,17 +42,15 @@ VIEWS: Mapping[str, View] = {
     "cost": View(build=cost.cost, columns=(*SCORES, *cost.SPENT, *cost.PLACES)),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
-    "certified": View(build=certified.certified, columns=certified.COLUMNS, applies=_has_values("certified_radius")),
+    "certified": View(
+        build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
+    ),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
 
 
 def unasked(records: pd.DataFrame) -> list[Section]:
-    """The sections of the views that a report shows where its records have what they are about.
-
-    Args:
-        records: after `strength.checked`, with all columns.
-    """
+    """The sections of the views that a report shows where its records, after `checked`, have what they are about."""
     fitting = [view for view in VIEWS.values() if view.applies and view.applies(records)]
     shown = current(records) if fitting else records
     return [section for view in fitting for section in view.build(shown)]

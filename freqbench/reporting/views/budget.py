@@ -6,7 +6,7 @@ import pandas as pd
 from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK
-from freqbench.analysis.labels import value_text
+from freqbench.analysis.labels import families
 from freqbench.analysis.statistics import SPREADS, group_spreads
 from freqbench.reporting.render import Section
 
@@ -22,11 +22,7 @@ HOW = (
 
 
 def budget(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: model, attack without its budget, budget, foreground DSC and its interval; clean first.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`.
-    """
+    """A table a dataset: model, attack without its budget, budget, foreground DSC and its interval; clean first."""
     frame = groups.scored(records)
     frame = frame[groups.is_white_box(frame)]
     if frame["budget"].isna().all():
@@ -38,10 +34,10 @@ def budget(records: pd.DataFrame) -> list[Section]:
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
     bounded = frame[frame["budget"].notna()]
     rows = groups.with_settings(_scores(bounded, CURVE), bounded)
-    rows = rows.assign(family=_families(rows), budget_text=groups.budget_texts(rows).astype(object))
+    rows = rows.assign(family=families(rows), budget_text=groups.budget_texts(rows).astype(object))
     rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
     rows = pd.concat([_clean(frame), rows]).sort_values("target_model", kind="stable", ignore_index=True)
-    text = HOW + groups.COUNTS + groups.one_patient_note(rows)
+    text = HOW + groups.counts_text(rows)
     without = frame.loc[frame["budget"].isna(), "label"].astype(object).unique()
     if len(without):
         text += f" Without a budget, so not here: {', '.join(sorted(without))}."
@@ -54,16 +50,6 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     rows = groups.grouped(frame, by, SCORE, ["hd95_penalised", "dsc"])
     return rows.merge(plain(group_spreads(frame, by, SCORE)), on=by)
-
-
-def _families(rows: pd.DataFrame) -> list[str]:
-    """The labels without the budget, so that the points of one curve have one name."""
-    named = zip(rows["label"], rows["attack"], rows["budget_name"], rows["budget"], strict=True)
-    texts = []
-    for label, attack, name, value in named:
-        head = f"{attack} {name}={value_text(name, value)}"
-        texts.append(f"{attack}{label.removeprefix(head)}" if label.startswith(head) else label)
-    return texts
 
 
 def _clean(frame: pd.DataFrame) -> pd.DataFrame:

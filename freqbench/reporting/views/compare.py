@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,6 @@ GROUP = ["dataset", "source_model", "target_model", *ATTACK]
 CLEAN = "clean"
 _VOLUME = [*GROUP, "case_id", "seed"]
 _MORE = ["variant", "params", "precision", "compile"]
-_SETTING = ["attack", "budget_name", "budget", *_MORE]
 
 HOW_PAIRED = (
     "The difference is B minus A in points of foreground DSC (x100), over the volumes that both have: same dataset, "
@@ -30,25 +30,21 @@ HOW_PAIRED = (
 )
 ABSENT = "(none)"
 _DIGITS = 12
+_NAMED = {"label": "attack", "source_model": "made on", "target_model": "model"}
 
 Runs = Sequence[Mapping[str, Any]]
 
 HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in the differences above."
 
 
-def compare(
-    records_a: pd.DataFrame,
-    records_b: pd.DataFrame,
-    facts_a: Runs,
-    facts_b: Runs,
-) -> list[Section]:
+def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
     """What differs between what made two stores, the paired differences of their scores, and what only one of them has.
 
     Args:
         records_a, records_b: of the stores, after `tables.current(strength.checked(...))`.
-        facts_a, facts_b: what their runs say about themselves, `Store.runs()`.
+        runs_a, runs_b: what their runs say about themselves, `Store.runs()`.
     """
-    first = _origins(_own_runs(facts_a, records_a), _own_runs(facts_b, records_b))
+    first = _origins(_own_runs(runs_a, records_a), _own_runs(runs_b, records_b))
     both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
     volumes = _matched(both, _VOLUME, ("dsc_foreground", "dsc"))
     cases = _matched(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
@@ -65,10 +61,10 @@ def compare(
     return [first, paired, _only(volumes)]
 
 
-def _own_runs(facts: Runs, records: pd.DataFrame) -> Runs:
+def _own_runs(runs: Runs, records: pd.DataFrame) -> Runs:
     """The runs that the records are of."""
     wrote = set(records["run_id"].unique())
-    return [run for run in facts if run.get("run_id") in wrote]
+    return [run for run in runs if run.get("run_id") in wrote]
 
 
 def _origins(a: Runs, b: Runs) -> Section:
@@ -92,26 +88,22 @@ def _origins(a: Runs, b: Runs) -> Section:
 
 def _described(runs: Runs) -> dict[str, set[str]]:
     """Thing to the values that it had in the runs."""
-    found: dict[str, set[str]] = {}
-
-    def note(thing: str, value: str) -> None:
-        found.setdefault(thing, set()).add(value)
-
+    found = defaultdict[str, set[str]](set)
     for run in runs:
         for name, version in run.get("versions", {}).items():
-            note(f"version of {name}", str(version))
+            found[f"version of {name}"].add(str(version))
         code = run.get("code") or {}
         changed = ", with uncommitted changes" if code.get("dirty") else ""
-        note("git commit", f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
-        note("devices", ", ".join(map(str, run.get("devices", ()))))
+        found["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
+        found["devices"].add(", ".join(map(str, run.get("devices", ()))))
         for model_id, model in run.get("models", {}).items():
             about = {"id": model_id[:_DIGITS], "sha256": str(model.get("sha256") or ABSENT)[:_DIGITS]}
             about |= {name: str(model.get(name) or ABSENT) for name in ("checkpoint", "migration")}
             for name, value in about.items():
-                note(f"{name} of model {model['name']}", value)
+                found[f"{name} of model {model['name']}"].add(value)
         for name, dataset in run.get("datasets", {}).items():
             recipe = json.dumps(dataset.get("recipe"), sort_keys=True)
-            note(f"recipe of dataset {name}", hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
+            found[f"recipe of dataset {name}"].add(hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
     return found
 
 
@@ -122,10 +114,10 @@ def _text(values: set[str] | None) -> str:
 def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
     """A row a dataset that has cases of one name and other files."""
     of_a, of_b = _fingerprints(a), _fingerprints(b)
-    changed: dict[str, list[str]] = {}
+    changed = defaultdict[str, list[str]](list)
     for dataset, case in sorted(of_a.keys() & of_b.keys()):
         if of_a[dataset, case] != of_b[dataset, case]:
-            changed.setdefault(dataset, []).append(case)
+            changed[dataset].append(case)
     rows: list[tuple[str, ...]] = []
     for dataset, cases in changed.items():
         first_a, first_b = (_text({each[:_DIGITS] for each in of[dataset, cases[0]]}) for of in (of_a, of_b))
@@ -134,11 +126,11 @@ def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
 
 
 def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
-    found: dict[tuple[str, str], set[str]] = {}
+    found = defaultdict[tuple[str, str], set[str]](set)
     for run in runs:
         for name, dataset in run.get("datasets", {}).items():
             for case, fingerprint in dataset.get("cases", {}).items():
-                found.setdefault((name, case), set()).add(str(fingerprint))
+                found[name, case].add(str(fingerprint))
     return found
 
 
@@ -149,10 +141,7 @@ def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         known = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
         a, b = a.astype({name: known}), b.astype({name: known})
     both = pd.concat([a.assign(in_b=False), b.assign(in_b=True)], ignore_index=True)
-    setting = both.groupby(_SETTING, observed=True, dropna=False, sort=False).ngroup().to_numpy()
-    distinct = both.loc[~pd.Series(setting).duplicated(), _SETTING].reset_index(drop=True)
-    codes, known_labels = pd.factorize(attack_labels(distinct).astype(object), sort=True)
-    return both.assign(label=pd.Categorical.from_codes(codes[setting], categories=known_labels))
+    return both.assign(label=attack_labels(both))
 
 
 def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
@@ -176,9 +165,8 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row a group: both means over complete pairs, their difference with interval, p and what was detectable."""
     pairs = pairs.assign(difference=pairs["b"] - pairs["a"])
     complete = pairs.dropna(subset="difference")
-    rows = t_tests(pairs, GROUP, "difference").rename(
-        columns={"mean": "difference", "n": "pairs", "clusters": "patients"}
-    )
+    names = {"mean": "difference", "n": "pairs", "clusters": "patients"}
+    rows = t_tests(pairs, GROUP, "difference").rename(columns=names)
     means = plain(complete.groupby(GROUP, observed=True)[["a", "b", "dsc_a", "dsc_b"]].mean().reset_index())
     counts = pairs.groupby(GROUP, observed=True, dropna=False)["difference"]
     rows = plain(rows.assign(undefined=(counts.size() - counts.count()).to_numpy()))
@@ -188,16 +176,18 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    names = {"dataset": "dataset", "label": "attack", "source_model": "made on", "target_model": "model"}
-    names |= {"threat_model": "threat_model", "pairs": "pairs", "patients": "patients", "undefined": "undefined"}
-    names |= {"dsc_foreground_a": "DSC foreground\nA", "dsc_foreground_b": "DSC foreground\nB"}
-    shown = rows[list(names)].rename(columns=names)
-    return shown.assign(
-        difference=_signed(rows["difference"]),
-        interval=bounds(rows, digits=2),
-        detectable=["" if np.isnan(value) else f"{value:.2f}" for value in rows["detectable"]],
-        **{"p (Holm)": ["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]]},
-        **{"DSC\nA": rows["dsc_a"], "DSC\nB": rows["dsc_b"]},
+    names = {"dsc_foreground_a": "DSC foreground\nA", "dsc_foreground_b": "DSC foreground\nB"}
+    shown = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
+    return (
+        rows[shown]
+        .rename(columns=_NAMED | names)
+        .assign(
+            difference=_signed(rows["difference"]),
+            interval=bounds(rows, digits=2),
+            detectable=["" if np.isnan(value) else f"{value:.2f}" for value in rows["detectable"]],
+            **{"p (Holm)": ["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]]},
+            **{"DSC\nA": rows["dsc_a"], "DSC\nB": rows["dsc_b"]},
+        )
     )
 
 
@@ -214,6 +204,5 @@ def _only(volumes: pd.DataFrame) -> Section:
     rows = rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]
     if rows.empty:
         return Section(title, text="Both have the same volumes.")
-    names = {"label": "attack", "source_model": "made on", "target_model": "model"}
-    names |= {"only_a": "only in A", "only_b": "only in B"}
-    return Section(title, rows.rename(columns=names), HOW_ONLY, rows)
+    names = {"only_a": "only in A", "only_b": "only in B"}
+    return Section(title, rows.rename(columns=_NAMED | names), HOW_ONLY, rows)

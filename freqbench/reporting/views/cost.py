@@ -24,11 +24,7 @@ HOW = (
 
 
 def cost(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row an attacked model, device, windows at once and attack.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`, with the columns of SPENT and PLACES.
-    """
+    """A table a dataset: a row an attacked model, device, windows at once and attack."""
     frame = groups.scored(records, [*SPENT, *PLACES])
     frame = frame[groups.is_white_box(frame)]
     if frame.empty:
@@ -46,7 +42,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     passes = (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
     rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / passes
     missing = [name for name in SPENT.values() if rows[name].isna().any()]
-    text = HOW + groups.COUNTS + groups.one_patient_note(rows)
+    text = HOW + groups.counts_text(rows)
     if missing:
         text += f" Empty where the records do not hold them: {', '.join(missing)}."
     data = rows.drop(columns=["attack", "budget_name", "budget"]).assign(dataset=dataset)

@@ -1,4 +1,4 @@
-"""Shows what defences seem to be worth, and what is left of that where the attacker knows of them."""
+"""Shows what defences are worth where the attacker knows of them, and what randomised smoothing certifies."""
 
 import json
 
@@ -15,6 +15,9 @@ COLUMNS = (*groups.SCORES, *TOLD)
 WHO = ("naive", "adaptive", "transferred")
 MODEL = ["model", "defence"]
 NONE = "none"
+CERTIFIED = ("certified_share", "certified_dice", "certified_dice_bound")
+MEASURED = ("l2", "certified_radius", *CERTIFIED, *(f"{name}_clean" for name in CERTIFIED))
+CERTIFIED_COLUMNS = (*groups.SCORES, *MEASURED)
 
 HOW = (
     "Foreground DSC x100 that three attackers leave of a defended model. `naive`: plain autograd through the defence "
@@ -30,13 +33,18 @@ NOTHING = (
     "them the same with `adaptive: false`, and the same without."
 )
 
+HOW_CERTIFIED = (
+    "`radius` is the Euclidean norm, over all voxels and on the [0, 1] scale, of the changes of a volume that a "
+    "certificate holds for; `l2` is that of the attack. Certified voxels may change beyond it, not within (but for the "
+    "chance alpha of the test). `share` is the certified voxels in per cent, the others abstain; `Dice` is x100, the "
+    "mean over foreground classes, to abstain never being right; `bound` is what no change within the radius takes the "
+    "Dice below, whatever becomes of the voxels that abstain. Foreground DSC with its interval, and DSC, count the "
+    "majority of the votes and no abstention. Certificates of the clean volume are those that speak of the attack. "
+)
+
 
 def defences(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row a model and attack, the attackers side by side.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`, with COLUMNS.
-    """
+    """A table a dataset: a row a model and attack, the attackers side by side; of records with COLUMNS."""
     frame = _attacked(groups.scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
@@ -45,9 +53,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of defended models, and of the same networks and attacks without: each with `who` attacked, the `model`.
-
-    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts.
-    """
+    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts."""
     source, target = (_parsed(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
@@ -109,7 +115,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
             shown["hidden\npoints"] = rows["hidden"]
             shown["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
     patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
-    note = groups.one_patient_note(pd.DataFrame({"patients": patients}))
+    note = groups.one_patient_note(patients)
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
     about = " ".join(f"{model}: {defence}." for model, defence in named)
     data = rows.drop(columns="attack").assign(dataset=dataset)
@@ -122,17 +128,38 @@ def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
-    rows = groups.grouped(
-        pairs.assign(hidden=pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]), keys, "hidden"
-    )
-    rows = rows.rename(columns={"low": "hidden_low", "high": "hidden_high"})
+    pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
+    rows = groups.grouped(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
     return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
 
 
 def _counts(rows: pd.DataFrame, who: str) -> list[str]:
     """`2` cases, `2 x 3` with seeds; empty where there are none."""
-    texts = []
-    for cases, seeds in zip(rows[f"{who}_cases"], rows[f"{who}_seeds"], strict=True):
-        several = f" x {seeds:.0f}" if not pd.isna(seeds) and seeds > 1 else ""
-        texts.append("" if pd.isna(cases) else f"{cases:.0f}{several}")
-    return texts
+    counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
+    return ["" if pd.isna(n) else f"{n:.0f}" + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
+
+
+def certified(records: pd.DataFrame) -> list[Section]:
+    """A table a dataset: a row an attack, source and smoothed target; of records with COLUMNS."""
+    frame = plain(groups.scored(records, MEASURED))
+    frame = frame[frame["certified_radius"].notna()]
+    if frame.empty:
+        text = "No target certifies anything: give a model the defence randomized_smoothing."
+        return [Section("Certified", text=text)]
+    return [_certificates(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+
+
+def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
+    means = ["dsc_foreground_clean", "hd95_penalised", "dsc", *MEASURED]
+    frame = frame.astype(dict.fromkeys(means, float))
+    rows = groups.grouped(frame, ["source_model", "target_model", *ATTACK], "dsc_foreground", means)
+    rows = groups.by_attack(groups.with_settings(rows, frame), ["target_model"])
+    names = {"target_model": "model", "label": "attack", "source_model": "made on"}
+    shown = rows[[*names, "cases", "seeds", "patients"]].rename(columns=names)
+    shown["radius"] = [f"{radius:.3g}" for radius in rows["certified_radius"]]
+    shown[["l2", "dsc_foreground_clean", "dsc_foreground"]] = rows[["l2", "dsc_foreground_clean", "dsc_foreground"]]
+    shown = shown.assign(interval=groups.bounds(rows), **groups.beside(rows, "dsc"))
+    for title, name in zip(("share", "Dice", "bound"), CERTIFIED, strict=True):
+        shown[f"{title}\nclean"], shown[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
+    data = rows.drop(columns="attack").assign(dataset=dataset)
+    return Section(f"{dataset}: what is certified", shown, HOW_CERTIFIED + groups.counts_text(rows), data)

@@ -32,11 +32,7 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: models ranked within each threat model and budget.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`.
-    """
+    """A table a dataset: models ranked within each threat model and budget."""
     frame = groups.scored(records, ["target_method"])
     frame = frame[groups.is_white_box(frame) & frame["budget"].notna() & frame[SCORE].notna()]
     if frame.empty:
@@ -63,13 +59,13 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         return Section(title, text=" ".join(notes))
     data = _decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     about = HOW_METHODS if replicated else ONE_EACH if len(known) > 1 else ""
-    text = " ".join(filter(None, [HOW + groups.COUNTS + groups.one_patient_note(data), about, *notes]))
+    text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
     return Section(title, _table(data), text, data)
 
 
 def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """The models of one threat model and budget in their order, tests of all pairs, and what could not be compared;
-    with the method of each model, methods in the place of models."""
+    """The models of one threat model and budget in their order (with the method of each, methods in their place), tests
+    of all pairs, and what could not be compared."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     common, lacking = runs.index[runs == models], list(runs.index[runs < models])
@@ -142,20 +138,19 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
     trainings of one name are not; a network without it is a method of its own.
     """
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
-    known = pairs[pairs["target_method"].notna()]
-    ids = dict(known.itertuples(index=False, name=None))
-    names = sorted(pairs["target_model"].unique(), key=lambda name: (len(name), name))
+    ids = dict(pairs[pairs["target_method"].notna()].itertuples(index=False, name=None))
+    ids = {name: ids.get(name, f"of {name} alone") for name in pairs["target_model"].unique()}
     first: dict[str, str] = {}
-    for name in names:
-        first.setdefault(ids.get(name, f"of {name} alone"), name)
-    return {name: first[ids.get(name, f"of {name} alone")] for name in names}
+    for name in sorted(ids, key=lambda name: (len(name), name)):
+        first.setdefault(ids[name], name)
+    return {name: first[method] for name, method in ids.items()}
 
 
 def _by_method(
     board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """A board of networks as one of methods (under `target_model`) with `networks`, their number; of every pair how far
-    `target_model` is behind `ahead`; and which have one network. The first score has the interval and the rank."""
+    """A board of networks as one of methods (under `target_model`) with their number of `networks`; of every pair how
+    far `target_model` is behind `ahead`; and which have one network. The first score has the interval and the rank."""
     score, *others = scores
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
     own = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")

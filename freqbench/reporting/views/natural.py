@@ -28,11 +28,9 @@ class Comparison:
         clean: of the DSC of clean volumes, by `target_model`.
         by_severity: of `drop`, by `target_model` and `budget`: mean over kinds.
         by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
-        left: of the DSC that is left, by `target_model` and `group`: under corruptions the mean over all of them, under
-            attacks that of the strongest on each case.
-        papers: means of the papers' DSC of the same volumes, by `target_model` and `group` (`clean` too).
+        left: of the DSC that is left, by `target_model` and `group`: the mean of corruptions, the worst attack of each
+            case; `papers` the papers' DSC of the same volumes, `clean` too.
         rows: (group, row) in the order of the report.
-        models: in their order.
         n: cases.
     """
 
@@ -49,12 +47,9 @@ class Comparison:
 def compared(rows: pd.DataFrame) -> Comparison | str:
     """Corruptions and white-box attacks on the models that had both, or why there is nothing to compare.
 
-    Models are compared by what is the same for all: settings that every one of them has, and cases that have all of
-    these on every model. A corrupted volume is the same whatever model it was made for: where several sources have it,
-    a model's own row counts. Seeds are averaged, but the worst attack is that of any seed.
-
-    Args:
-        rows: of `figure_data.shown_rows`, of one dataset.
+    Models are compared by the settings that every one of them has, and the cases that have all of these on every model.
+    A corrupted volume is the same whatever model it was made for: where several sources have it, a model's own row
+    counts. Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`.
     """
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
@@ -110,11 +105,7 @@ def applies(records: pd.DataFrame) -> bool:
 
 
 def natural(records: pd.DataFrame) -> list[Section]:
-    """Two tables a dataset: what corruptions and attacks leave of each model, and the drop by each of them.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`, with COLUMNS.
-    """
+    """Two tables a dataset: what corruptions and attacks leave of each model, and the drop by each of them."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
         found = compared(rows)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.analysis.frames import plain
+from freqbench.analysis.frames import plain, record_places
 from freqbench.analysis.groups import ATTACK, points
 from freqbench.reporting.render import Section
 from freqbench.results import KEY
@@ -23,12 +23,7 @@ _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 
 
 def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
-    """A table a dataset and model: a row an attack, a column a foreground class, after the classes' clean Dice.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`.
-        classes: the columns of CLASS_RECORDS, of at least these records.
-    """
+    """A table a dataset and model: a row an attack, a column a foreground class, after the classes' clean Dice."""
     frame = groups.scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
     joined = frame.head(0) if classes.empty else _joined(frame, classes)
@@ -41,7 +36,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
         known = names[str(dataset)]
         own = own.assign(class_name=own["class_index"].map(known))
         data = own[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
-        text = ("" if sections else HOW) + groups.most(own) + groups.one_patient_note(own)
+        text = ("" if sections else HOW) + groups.most(own)
         of_clean = clean[(clean["dataset"] == dataset) & (clean["target_model"] == model)]
         table = _table(own, known, of_clean.set_index("class_index"))
         sections.append(Section(f"{dataset}: drop of each organ of {model}", table, text, data))
@@ -51,7 +46,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
 def _joined(frame: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """A row a foreground class of each record: the groups' columns, `class_index`, `class_name`, `clean` and `drop`."""
     shown = classes[classes["class_index"] > 0]
-    place = _places(frame, shown)
+    place = record_places(frame, shown)
     shown, place = shown[place >= 0], place[place >= 0]
     joined = frame[[*GROUP, "case_id", "patient_id", "seed"]].take(place).reset_index(drop=True)
     values = {name: 100 * shown[name].to_numpy(float, na_value=np.nan) for name in ("dsc", "dsc_clean")}
@@ -61,20 +56,6 @@ def _joined(frame: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
         clean=values["dsc_clean"],
         drop=values["dsc_clean"] - values["dsc"],
     )
-
-
-def _places(frame: pd.DataFrame, classes: pd.DataFrame) -> np.ndarray:
-    """The position of each class row's record, -1 where it is not among the records."""
-    of_record, of_class = np.zeros(len(frame), np.int64), np.zeros(len(classes), np.int64)
-    is_known = np.ones(len(classes), bool)
-    for name in KEY:
-        coded, other = frame[name].astype("category").cat, classes[name].astype("category").cat
-        codes = coded.categories.astype(object).get_indexer(other.categories.astype(object))
-        codes = codes[other.codes.to_numpy()]
-        is_known &= codes >= 0
-        of_record = of_record * len(coded.categories) + coded.codes.to_numpy()
-        of_class = of_class * len(coded.categories) + codes
-    return np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
 
 
 def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:

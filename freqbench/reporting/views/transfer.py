@@ -51,11 +51,7 @@ HOW_MATCHED = (
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
-    """Of each dataset the attacks' transfer rates, the source x target matrices, and attacks matched by distance.
-
-    Args:
-        records: after `tables.current(strength.checked(...))`, with `ssim_body`, `lpips_body` and `l2_body`.
-    """
+    """Of each dataset the attacks' transfer rates, the source x target matrices, and attacks matched by distance."""
     frame = groups.scored(records, list(DISTANCES))
     sections = []
     for dataset, own in frame.groupby("dataset", observed=True):
@@ -149,7 +145,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.beside(rows))
     table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
     data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
-    text = HOW_RATES + groups.COUNTS + groups.one_patient_note(rows)
+    text = HOW_RATES + groups.counts_text(rows)
     return Section(f"{dataset}: transfer rate of each attack", table, text, data)
 
 
@@ -168,7 +164,7 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     table.columns.name = None
     data = rows.drop(columns=["attack", "cell"]).assign(dataset=dataset)
     title = f"{dataset}: drop of foreground DSC of each target (columns) under volumes made on each source (rows)"
-    return Section(title, table, HOW_MATRIX + groups.most(rows) + groups.one_patient_note(rows), data)
+    return Section(title, table, HOW_MATRIX + groups.most(rows), data)
 
 
 def _cell(source: str, target: str, drop: float, rate: float) -> str:
@@ -185,18 +181,16 @@ def _matched(dataset: str, frame: pd.DataFrame) -> Section:
     means = means.assign(number=np.arange(len(means)), ssim_body=1 - means["ssim_body"])
     attacks = groups.with_settings(means, frame).sort_values("number")["attack"].to_numpy()
     found = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
-    matches = pd.concat([each for each, _ in found], ignore_index=True)
-    rows = _compared(matches, frame, of_attack.ngroup().to_numpy(), len(means)) if len(matches) else matches
-    rows = rows[rows["n"] > 0] if len(rows) else rows
-    if rows.empty:
+    matches, left_out = pd.concat([each for each, _ in found], ignore_index=True), sum(count for _, count in found)
+    data = _compared(matches, frame.assign(number=of_attack.ngroup()), means) if len(matches) else matches
+    if data.empty:
         text = (
             "No two different attacks have a mean distance inside the body that agrees within 10 % and share cases, so "
             "attacks cannot be compared across threat models here."
         )
         return Section(title, text=text)
-    left_out = sum(count for _, count in found)
     more = f" The {left_out} pairs that agree less well are left out." if left_out else ""
-    data = _named(rows, means).assign(dataset=dataset)
+    data = data.assign(dataset=dataset)
     return Section(title, _matches_table(data), HOW_MATCHED + more, data)
 
 
@@ -208,23 +202,23 @@ def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.
     agree = (gap <= TOLERANCE) & (attacks[a] != attacks[b])
     order = np.argsort(gap[agree], kind="stable")
     pairs = pd.DataFrame({"distance": name, "a": a[agree][order], "b": b[agree][order]})
+    pairs = pairs.assign(distance_a=distances[pairs["a"]], distance_b=distances[pairs["b"]])
     return pairs.head(MOST_MATCHES), max(len(pairs) - MOST_MATCHES, 0)
 
 
-def _compared(matches: pd.DataFrame, frame: pd.DataFrame, number: np.ndarray, count: int) -> pd.DataFrame:
+def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     """The matches with both drops over what both were scored on, their difference and its test over patients.
 
     A pair of attacks that agrees in two distances is one test.
     """
-    keys = ["source_model", "target_model", "case_id"]
-    volumes = frame.groupby(keys, observed=True)
+    volumes = frame.groupby(["source_model", "target_model", "case_id"], observed=True)
     cell, cells = volumes.ngroup().to_numpy(), volumes.ngroups
-    values = frame["dsc_foreground_drop"].to_numpy()
+    values = frame[DROP].to_numpy()
     defined = ~np.isnan(values)
-    place = number[defined] * cells + cell[defined]
-    total = np.bincount(place, weights=values[defined], minlength=count * cells)
+    place = frame["number"].to_numpy()[defined] * cells + cell[defined]
+    total = np.bincount(place, weights=values[defined], minlength=len(means) * cells)
     with np.errstate(invalid="ignore"):
-        drops = (total / np.bincount(place, minlength=count * cells)).reshape(count, cells)
+        drops = (total / np.bincount(place, minlength=len(means) * cells)).reshape(-1, cells)
     patients = volumes["patient_id"].first().to_numpy()
     pairs = matches[["a", "b"]].drop_duplicates(ignore_index=True)
     first, second = drops[pairs["a"]], drops[pairs["b"]]
@@ -232,33 +226,25 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, number: np.ndarray, co
     match, column = np.nonzero(both)
     long = pd.DataFrame({"match": match, "patient_id": patients[column], "a": first[both], "b": second[both]})
     long["difference"] = long["a"] - long["b"]
-    rows = t_tests(long, ["match"], "difference").set_index("match")
+    rows = t_tests(long, ["match"], "difference").set_index("match").rename(columns={"mean": "difference"})
     rows[["drop_a", "drop_b"]] = long.groupby("match")[["a", "b"]].mean()
-    compared = matches.merge(pairs.join(rows), on=["a", "b"])
-    return _stronger_first(compared.assign(n=compared["n"].fillna(0).astype(int)))
+    compared = matches.merge(pairs.join(rows, how="inner"), on=["a", "b"])
+    for side in ("a", "b"):
+        named = means.iloc[compared[side]]
+        compared[f"attack_{side}"] = named["label"].to_numpy()
+        compared[f"threat_model_{side}"] = named["threat_model"].to_numpy()
+    compared = _stronger_first(compared.rename(columns={"clusters": "patients"}))
+    sides = [f"{name}_{side}" for side in ("a", "b") for name in ("attack", "threat_model", "distance", "drop")]
+    return compared[["distance", *sides, "difference", "low", "high", "p", "p_holm", "n", "patients"]]
 
 
 def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
     """With a and b exchanged where b drops more."""
-    swap = rows["mean"] < 0
-    other = {"a": "b", "drop_a": "drop_b", "low": "high"}
+    swap = rows["difference"] < 0
+    other = {f"{name}_a": f"{name}_b" for name in ("attack", "threat_model", "distance", "drop")} | {"low": "high"}
     turned = rows.rename(columns=other | {b: a for a, b in other.items()})
-    turned = turned.assign(mean=-turned["mean"], low=-turned["low"], high=-turned["high"])
+    turned = turned.assign(**{name: -turned[name] for name in ("difference", "low", "high")})
     return rows.where(~swap, turned[rows.columns])
-
-
-def _named(rows: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """Numbers as the attacks' labels, threat models and distances."""
-    data = pd.DataFrame({"distance": rows["distance"]})
-    column = [list(DISTANCES).index(name) for name in rows["distance"]]
-    for side in ("a", "b"):
-        own = means.iloc[rows[side].astype(int)].reset_index(drop=True)
-        data[f"attack_{side}"], data[f"threat_model_{side}"] = own["label"].to_numpy(), own["threat_model"].to_numpy()
-        data[f"distance_{side}"] = own[list(DISTANCES)].to_numpy()[np.arange(len(own)), column]
-        data[f"drop_{side}"] = rows[f"drop_{side}"].astype(float)
-    numbers = {"difference": "mean", "low": "low", "high": "high", "p": "p", "p_holm": "p_holm"}
-    data = data.assign(**{name: rows[column].astype(float) for name, column in numbers.items()})
-    return data.assign(n=rows["n"].astype(int), patients=rows["clusters"].astype(int))
 
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:

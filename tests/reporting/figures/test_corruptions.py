@@ -1,22 +1,19 @@
 """Natural beside adversarial robustness, against values by hand."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.conftest import make_row
+from reporting.conftest import Frame, make_row
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
-from freqbench.reporting.colors import series_style
-from freqbench.reporting.figure_data import shown_rows
+from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import corruptions
 from freqbench.reporting.views import natural
 from freqbench.reporting.views.natural import Comparison
 
-Frame = Callable[..., pd.DataFrame]
 MODELS = ("a", "b")
 INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
 
@@ -70,18 +67,14 @@ def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind(reco
     assert (list(found.rows), found.models, found.n) == (expected, MODELS, 2)
 
 
-def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean(records: Frame) -> None:
-    found = compared(records, *both_kinds(), *attacks())
-    left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
-    assert drops(found.left, "target_model", "group") == pytest.approx(left)
-
-
-def test_intervals_are_over_patients(records: Frame) -> None:
+def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean_over_patients(records: Frame) -> None:
     """Two cases of one patient show no spread; two patients do."""
     rows = [*both_kinds(), *attacks()]
-    assert compared(records, *rows).left["low"].notna().all()
-    same = [row | {"patient_id": "p"} for row in rows]
-    assert compared(records, *same).left["low"].isna().all()
+    found = compared(records, *rows).left
+    left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
+    assert drops(found, "target_model", "group") == pytest.approx(left)
+    assert found["low"].notna().all()
+    assert compared(records, *(row | {"patient_id": "p"} for row in rows)).left["low"].isna().all()
 
 
 def test_what_was_made_for_another_model_counts_where_a_model_has_none_of_its_own(records: Frame) -> None:
@@ -114,22 +107,20 @@ def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame
     ("rows", "reason"),
     [
         ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
-        ([attacked("a", 0, 5)], "no model was both corrupted and attacked"),
         ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
         ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
         ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
     ],
 )
 def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], reason: str, records: Frame) -> None:
-    found = natural.compared(shown_rows(records(*rows)))
-    assert isinstance(found, str)
-    assert found.startswith(reason)
+    (section,) = natural.natural(current(checked(records(*rows))))
+    assert section.text.startswith(reason.capitalize())
 
 
 def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Frame) -> None:
-    found = compared(records, *both_kinds(), *attacks())
-    styles = {model: series_style(place) for place, model in enumerate(MODELS)}
-    severities, against, listing = corruptions.natural_figure(found, "phantom", found.rows, styles).axes
+    rows = shown_rows(records(*both_kinds(), *attacks()))
+    (figure,) = corruptions.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
+    severities, against, listing = figure.axes
     assert [list(each[0].get_ydata()) for each in severities.containers] == [
         pytest.approx([3, 4.5]),
         pytest.approx([13, 14.5]),
@@ -167,8 +158,3 @@ def test_the_tables_say_what_the_figure_shows_and_the_papers_dsc_stands_beside(r
     assert first["under corruptions\ninterval"] == "[70.4, 102.1]"  # 86.25 -+ 12.706 x 1.25
     assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]
     assert list(by_row.table["b\ndrop"]) == pytest.approx([12.25, 15.25, 25, 25])
-
-
-def test_a_dataset_of_which_nothing_can_be_compared_is_a_sentence(records: Frame) -> None:
-    (section,) = natural.natural(current(checked(records(corrupted("a", 0, 5)))))
-    assert section.text.startswith("No model was both corrupted and attacked")

@@ -1,53 +1,40 @@
 """What figures show, against values by hand."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from reporting.conftest import Frame, Row
 from reporting.figures.made import class_row
 from scipy import stats
 
 from freqbench.reporting import figure_data
-from freqbench.reporting.figure_data import shown_rows
+from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.results import CLASS_RECORDS, to_table
 
-Make = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
-
-def test_rows_are_in_the_units_shown(row: Make, records: Frame) -> None:
+def test_rows_are_in_the_units_shown(row: Row, records: Frame) -> None:
     failed = row(case=1, status="failed", error="died")
     scores = {"dsc_foreground": 0.5, "dsc_foreground_clean": 0.75, "dsc": 0.6, "dsc_clean": 0.8, "ssim_body": 0.9}
     ok = row(**scores, num_forwards=3, num_backwards=2)
-    (shown,) = shown_rows(records(ok, failed)).to_dict("records")
+    shown, vafa = shown_rows(records(ok, failed, row("vafa"))).to_dict("records")
     assert (shown["label"], shown["family"], shown["is_white_box"]) == ("pgd eps=8/255", "pgd", True)
     names = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "drop", "ssim_body", "budget", "passes")
     assert [shown[name] for name in names] == pytest.approx([50, 75, 60, 80, 25, 90, 8, 5])
+    assert (vafa["family"], vafa["budget"]) == ("vafa", 20)  # no intensity
 
 
-def test_a_budget_that_is_no_intensity_stays_as_it_is(row: Make, records: Frame) -> None:
-    shown = shown_rows(records(row("vafa"), row("dfb"))).set_index("attack")
-    assert shown.loc["vafa", "budget"] == 20
-    assert np.isnan(shown.loc["dfb", "budget"])
-    assert list(shown["family"]) == ["vafa", "dfb"]
-
-
-def test_places_are_by_threat_model_attack_and_budget(row: Make, records: Frame) -> None:
+def test_places_are_by_threat_model_attack_and_budget(row: Row, records: Frame) -> None:
     rows = shown_rows(records(row(), row(budget=2 / 255), row("vafa"), row("gn")))
-    assert list(figure_data.places(rows, "label")) == [
-        "vafa q_max=20",
-        "gn std=8/255",
-        "pgd eps=2/255",
-        "pgd eps=8/255",
-    ]
-    styles = figure_data.attack_styles(rows)
+    ordered = ["vafa q_max=20", "gn std=8/255", "pgd eps=2/255", "pgd eps=8/255"]
+    assert list(figure_data.places(rows, "label")) == ordered
+    styles = Material(rows, pd.DataFrame(), None).styles
     assert styles["pgd eps=2/255"].color == styles["pgd eps=8/255"].color != styles["gn std=8/255"].color
     assert len({style.marker for style in styles.values()}) == 4
 
 
-def test_budget_curves_have_means_intervals_and_cases(row: Make, records: Frame) -> None:
+def test_budget_curves_have_means_intervals_and_cases(row: Row, records: Frame) -> None:
     """Two cases that are always equal have an interval of no width; one budget alone is no curve."""
     rows = [row(case=case, budget=eps / 255, dsc=0.8 - eps / 100) for case in (0, 1) for eps in (4, 8)]
     table = figure_data.budget_curves(shown_rows(records(*rows, row("vafa", dsc=0.5))))
@@ -57,14 +44,14 @@ def test_budget_curves_have_means_intervals_and_cases(row: Make, records: Frame)
     )
 
 
-def test_an_interval_counts_cases_and_leaves_undefined_values_out(row: Make, records: Frame) -> None:
+def test_an_interval_counts_cases_and_leaves_undefined_values_out(row: Row, records: Frame) -> None:
     rows = [row(case=0, seed=seed, seam_energy=2.0) for seed in (0, 1)]
     rows += [row(case=1, seam_energy=5.0), row(case=2, seam_energy=None), row("gn", seam_energy=None)]
     (found,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "seam_energy").to_dict("records")
     assert (found["label"], found["mean"], found["n"], found["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
 
 
-def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty(row: Make, records: Frame) -> None:
+def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty(row: Row, records: Frame) -> None:
     def pair(source: str, target: str, dsc: float, attack: str = "pgd") -> dict[str, Any]:
         return row(attack, source=source, target=target, dsc=dsc, dsc_clean=0.9)
 
@@ -76,7 +63,7 @@ def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty(row: Make, 
     np.testing.assert_allclose(matrix.to_numpy(), [[70, 20], [np.nan, 40]])
 
 
-def test_organs_leave_the_background_and_undefined_classes_out(row: Make, records: Frame) -> None:
+def test_organs_leave_the_background_and_undefined_classes_out(row: Row, records: Frame) -> None:
     rows = [row(case=case) for case in (0, 1)]
     values = {0: [(0.9, 1.0), (0.5, 0.9), (0.4, 0.6)], 1: [(0.9, 1.0), (0.3, 0.9), (float("nan"), float("nan"))]}
     classes = [class_row(rows[case], index, *pair) for case in values for index, pair in enumerate(values[case])]
@@ -87,26 +74,24 @@ def test_organs_leave_the_background_and_undefined_classes_out(row: Make, record
     assert list(cases) == [2, 1]
 
 
-def test_pairs_are_cases_by_their_clean_score(row: Make, records: Frame) -> None:
+def test_pairs_are_cases_by_their_clean_score(row: Row, records: Frame) -> None:
     rows = [row(case=0, seed=seed, dsc=dsc, dsc_clean=0.9) for seed, dsc in ((0, 0.2), (1, 0.4))]
     found = figure_data.pairs(shown_rows(records(*rows, row(case=1, dsc=0.1, dsc_clean=0.8))))
     assert list(found["case_key"]) == ["case1", "case0"]
     np.testing.assert_allclose(found[["clean", "attacked"]], [[80, 10], [90, 30]])
 
 
-def test_means_come_in_the_order_of_places(row: Make, records: Frame) -> None:
+def test_means_come_in_the_order_of_places(row: Row, records: Frame) -> None:
     rows = records(row(case=0, attack_seconds=2.0), row(case=1, attack_seconds=4.0), row("vafa", attack_seconds=9.0))
     table = figure_data.means(shown_rows(rows), ["attack_seconds"])
-    assert table[["label", "attack_seconds", "n"]].to_numpy().tolist() == [
-        ["vafa q_max=20", 9, 1],
-        ["pgd eps=8/255", 3, 2],
-    ]
+    expected = [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
+    assert table[["label", "attack_seconds", "n"]].to_numpy().tolist() == expected
 
 
 CLEAN = {"dsc_foreground_clean": 0.9}
 
 
-def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients(row: Make, records: Frame) -> None:
+def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients(row: Row, records: Frame) -> None:
     left, sizes = (0.8, 0.6, 0.7), (4.0, 6.0, 8.0)
     rows = [
         row(case=case, dsc=0.1, dsc_clean=0.9, dsc_foreground=dsc, l2_body=size, **CLEAN)
@@ -117,7 +102,7 @@ def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients(row
     assert [found[name] for name in ("l2_body", "drop", "low", "high", "n")] == pytest.approx([6, 20, *expected, 3])
 
 
-def test_null_rows_are_told_apart_and_what_was_not_measured_is_left_out(row: Make, records: Frame) -> None:
+def test_null_rows_are_told_apart_and_what_was_not_measured_is_left_out(row: Row, records: Frame) -> None:
     measured = {"dsc_foreground": 0.5, "l2_body": 8.0, **CLEAN}
     rows = [row("vafa", {"control": control}, **measured) for control in ("none", "uniform", "random")]
     rows += [row("pgd", dsc_foreground=0.5, **CLEAN), row("gn", l2_body=8.0, **CLEAN)]

@@ -3,9 +3,8 @@
 import re
 import struct
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,42 +12,70 @@ import tiny
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from reporting.conftest import Frame, Row
 from reporting.figures import made
 
+from freqbench.reporting import figures
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, file_stem, write_figures
 from freqbench.reporting.figures.style import PAGE, plain
 from freqbench.results import CLASS_RECORDS, Store, to_table
 
-Make = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
-
 SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
 OTHERS = ("tradeoff", "distance", "organs", "pairs", "bands", "cost", "seams")
 CASES = ("spectrum", "attacks", "robust", "changes", "case")
+UNTRUSTED = ("<script>alert(1)</script>", "../../etc", "$x_{", "_hidden", "a\nb\x1b[31m", "n" * 300, "=1+1")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two networks, two attacks, a corruption, one case, volumes saved."""
+    """Two networks, an attack, a corruption, one case, volumes saved."""
     out = tmp_path_factory.mktemp("out")
-    attacks = [{"name": "gn", "std": "8/255"}, {"name": "fgsm", "eps": "8/255"}]
-    attacks.append({"name": "corruption", "kind": "blur", "severity": 3})
+    attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "corruption", "kind": "blur", "severity": 3}]
     datasets = [{"name": "phantom", "shape": tiny.SHAPE, "cases": 1}]
     content = tiny.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
     tiny.execute(content, out)
     return out
 
 
-def frames(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    store = Store(str(out))
-    return store.records().to_pandas(), store.class_records().to_pandas()
+@pytest.fixture(scope="module")
+def material(store: Path) -> Material:
+    stored = Store(str(store))
+    rows = shown_rows(stored.records().to_pandas())
+    return Material(rows, stored.class_records().to_pandas(), str(store / "volumes"))
 
 
-def test_every_figure_that_the_data_allow_is_written(store: Path, tmp_path: Path) -> None:
-    written = write_figures(*frames(store), str(store / "volumes"), str(tmp_path))
-    assert set(written.reasons) == {"budget: phantom, a", "budget: phantom, b"}
-    assert {path.name.split("-")[0] for path in tmp_path.iterdir()} == set(FIGURES) - {"budget"}
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Leaves these figures alone to be written."""
+    return lambda *names: monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in names})
+
+
+def no_classes() -> pd.DataFrame:
+    return to_table(CLASS_RECORDS, []).to_pandas()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_that_the_data_allow_is_drawn(name: str, material: Material) -> None:
+    found = dict(FIGURES[name](material))
+    if name == "budget":
+        assert set(found.values()) == {"no attack was run with several budgets"}
+    else:
+        assert all(isinstance(figure, Figure) for figure in found.values()), found
+    names = {("phantom",)} if name in ("transfer", "natural", "robust") else {("phantom", "a"), ("phantom", "b")}
+    assert set(found) == names
+
+
+@pytest.mark.parametrize(
+    "names", [("tradeoff", "case"), pytest.param(tuple(FIGURES), marks=pytest.mark.integration)], ids=["two", "all"]
+)
+def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
+    names: tuple[str, ...], only: Callable[..., None], material: Material, tmp_path: Path
+) -> None:
+    only(*names)
+    rows = material.rows[material.rows["target_model"] == "a"] if len(names) == 2 else material.rows
+    written = write_figures(rows.assign(budget=rows["budget"] / 255), material.classes, material.root, str(tmp_path))
+    assert {path.name.split("-")[0] for path in tmp_path.iterdir()} == set(names) - {"budget"}
     assert sorted(written.paths) == sorted(str(path) for path in tmp_path.iterdir())
     for path in tmp_path.glob("*.pdf"):
         content = path.read_bytes()
@@ -60,55 +87,42 @@ def test_every_figure_that_the_data_allow_is_written(store: Path, tmp_path: Path
     assert width == round(PAGE * 200)
 
 
-def test_without_volumes_the_reason_says_how_to_save_them(row: Make, records: Frame, tmp_path: Path) -> None:
-    classes = to_table(CLASS_RECORDS, []).to_pandas()
-    written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), classes, None, str(tmp_path))
+def test_what_cannot_be_drawn_has_a_reason(row: Row, records: Frame, only: Callable[..., None], tmp_path: Path) -> None:
+    only("pairs", "organs", "natural", *CASES)
+    written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), no_classes(), None, str(tmp_path))
     for name in CASES:
         (reason,) = [text for of, text in written.reasons.items() if of.startswith(f"{name}: phantom")]
         assert reason == "no volumes are saved: run the job with save_adversarial: nifti"
     assert written.reasons["organs: phantom, unet"] == "no Dice of single classes is stored"
     assert written.reasons["natural: phantom"].startswith("no model was both corrupted and attacked")
     assert [Path(path).name for path in written.paths] == ["pairs-phantom-unet.pdf", "pairs-phantom-unet.png"]
+    failed = write_figures(records(row(status="failed", error="died")), no_classes(), None, str(tmp_path))
+    assert (failed.paths, set(failed.reasons)) == ((), {"pairs", "organs", "natural", *CASES})
 
 
-def test_a_damaged_volume_costs_its_own_figure_only(store: Path) -> None:
-    (damaged,) = (store / "volumes").glob("gn-a-*/*/clean.nii.gz")
+def test_a_damaged_volume_costs_its_own_figure_only(store: Path, material: Material) -> None:
+    (damaged,) = (store / "volumes").glob("fgsm-a-*/*/clean.nii.gz")
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     try:
-        rows, classes = frames(store)
-        drawn = dict(FIGURES["changes"](Material(shown_rows(rows), classes, str(store / "volumes"))))
+        drawn = dict(FIGURES["changes"](material))
     finally:
         damaged.write_bytes(content)
     assert "clean.nii.gz" in str(drawn["phantom", "a"])
     assert isinstance(drawn["phantom", "b"], Figure)
 
 
-def test_nothing_ok_is_told(row: Make, records: Frame, tmp_path: Path) -> None:
-    classes = to_table(CLASS_RECORDS, []).to_pandas()
-    written = write_figures(records(row(status="failed", error="died")), classes, None, str(tmp_path))
-    assert written.paths == ()
-    assert set(written.reasons) == set(FIGURES)
-
-
-UNTRUSTED = ("<script>alert(1)</script>", "../../etc", "$x_{", "_hidden", "a\nb\x1b[31m", "n" * 300, "=1+1")
-
-
-def test_names_from_data_are_text_and_nothing_else(row: Make, records: Frame, tmp_path: Path) -> None:
-    """As model and dataset; `$x_{` alone would be a formula that matplotlib refuses, `_hidden` has no legend."""
-    names = UNTRUSTED[1:3]
-    values = {"dsc": 0.5, "dsc_clean": 0.9, "energy_low": 0.1, "seam_energy": 1.0}
-    rows = [
-        row(attack, source=source, target=target, dataset=UNTRUSTED[0], variant="$\\frac{$", **values)
-        for source in names
-        for target in names
-        for attack in ("pgd", "vafa")
-    ]
-    written = write_figures(records(*rows), to_table(CLASS_RECORDS, []).to_pandas(), None, str(tmp_path))
-    kinds = {Path(path).name.split("-")[0] for path in written.paths}
-    assert kinds == {"pairs", "bands", "seams", "transfer"}
-    assert all(Path(path).parent == tmp_path and Path(path).exists() for path in written.paths)
-    assert len(set(written.paths)) == 2 * (3 * len(names) + 1)
+def test_names_from_data_are_text_and_nothing_else(
+    row: Row, records: Frame, only: Callable[..., None], tmp_path: Path
+) -> None:
+    """As model and dataset; `$x_{` alone would be a formula that matplotlib refuses."""
+    values = {"dsc": 0.5, "dsc_clean": 0.9, "variant": "$\\frac{$", "dataset": UNTRUSTED[0]}
+    pairs = product(UNTRUSTED[1:3], repeat=2)
+    only("pairs", "transfer")
+    made = records(*(row(source=source, target=target, **values) for source, target in pairs))
+    written = write_figures(made, no_classes(), None, str(tmp_path))
+    assert [Path(path).name.split("-")[0] for path in written.paths] == 4 * ["pairs"] + 2 * ["transfer"]
+    assert {Path(path) for path in written.paths} == {*tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize("name", UNTRUSTED)
@@ -124,14 +138,14 @@ def test_plain_text_is_one_line_and_no_formula() -> None:
     assert plain("x" * 99, 9) == "xxxx…xxxx"
 
 
-def test_two_names_that_look_alike_are_two_files(row: Make, records: Frame, tmp_path: Path) -> None:
-    """`a-b` of `c` and `b-c` of `a`."""
-    rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in SPLITS]
-    written = write_figures(records(*rows), to_table(CLASS_RECORDS, []).to_pandas(), None, str(tmp_path))
-    assert len([path for path in written.paths if "/pairs-a-b-c" in path]) == len(list(tmp_path.glob("pairs-*"))) == 4
-
-
-SPLITS = (("a-b", "c"), ("a", "b-c"))
+def test_two_names_that_look_alike_are_two_files(
+    row: Row, records: Frame, only: Callable[..., None], tmp_path: Path
+) -> None:
+    only("pairs")
+    splits = (("a-b", "c"), ("a", "b-c"))
+    rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in splits]
+    written = write_figures(records(*rows), no_classes(), None, str(tmp_path))
+    assert len([path for path in written.paths if "/pairs-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
 
 
 @pytest.fixture(scope="module")

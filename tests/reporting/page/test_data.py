@@ -2,13 +2,13 @@
 
 import gzip
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from generated_page import FACTS, data_of, grid
+from reporting.conftest import Row
 
 from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
@@ -26,17 +26,10 @@ def column(frame: dict[str, Any], name: str) -> list[Any]:
     return [coded["values"][code] if code >= 0 else None for code in coded["codes"]]
 
 
-def test_numbers_keep_four_significant_digits_and_nulls() -> None:
+def test_numbers_keep_four_significant_digits_and_nulls_and_texts_are_coded() -> None:
     assert numbers([0.00123456, -12345.6, 7.0, np.nan, 0.0, np.inf]) == [0.001235, -12350, 7, None, 0, None]
-
-
-def test_texts_are_coded_in_order_of_appearance() -> None:
-    assert texts(pd.Series(["b", None, "a", "b"])) == {"values": ["b", "a"], "codes": [0, -1, 1, 0]}
-
-
-def test_categorical_texts_are_coded_alike() -> None:
-    plain = pd.Series(["b", None, "a"])
-    assert texts(plain.astype("category")) == texts(plain)
+    plain = pd.Series(["b", None, "a", "b"])
+    assert texts(plain.astype("category")) == texts(plain) == {"values": ["b", "a"], "codes": [0, -1, 1, 0]}
 
 
 def test_every_score_is_a_column_of_the_summary_and_of_the_records() -> None:
@@ -45,7 +38,7 @@ def test_every_score_is_a_column_of_the_summary_and_of_the_records() -> None:
     assert {score.source for score in SCORES} <= known
 
 
-def test_single_cases_have_the_units_of_the_means(row: Callable[..., dict[str, Any]], records: Any) -> None:
+def test_single_cases_have_the_units_of_the_means(row: Row, records: Any) -> None:
     """One case alone is its own mean."""
     values = dict.fromkeys(("dsc", "ssim", "ssim_body", "lpips_similarity", "lpips_body", "voxel_success"), 0.25)
     values |= {"dsc_clean": 0.75, "linf": 2 / 255, "l2": 3.0, "hd95": 4.0, "hd95_penalised": 5.0, "psnr": 30.0}
@@ -59,7 +52,7 @@ def test_single_cases_have_the_units_of_the_means(row: Callable[..., dict[str, A
             assert column(made["summary"], score.name) == column(made["cases"], score.name), score.name
 
 
-def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Callable[..., dict[str, Any]], records: Any) -> None:
+def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Row, records: Any) -> None:
     made = data_of(records(row(status="failed", error="out of memory"), row("gn", dsc=0.5)), None)
     errors = dict(zip(column(made["summary"], "attack"), column(made["summary"], "error"), strict=True))
     assert errors == {"pgd eps=8/255": "out of memory", "gn std=8/255": None}
@@ -69,9 +62,7 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Callable[..., d
     assert made["failures"][0]["reason"] == "out of memory"
 
 
-def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(
-    row: Callable[..., dict[str, Any]], records: Any
-) -> None:
+def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(row: Row, records: Any) -> None:
     first = row(case=0, dsc=0.5, metrics="dsc,lpips", null_reasons='{"lpips_body": "no weights"}')
     second = row(case=1, dsc=0.5, metrics="dsc,ssim")
     made = data_of(records(first, second), None)["summary"]
@@ -79,7 +70,7 @@ def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(
     assert json.loads(column(made, "null_reasons")[0]) == {"lpips_body": "no weights"}
 
 
-def test_family_is_the_label_without_its_budget(row: Callable[..., dict[str, Any]], records: Any) -> None:
+def test_family_is_the_label_without_its_budget(row: Row, records: Any) -> None:
     rows = [row("vafa", {"control": kind}, budget=q, dsc=0.5) for kind in ("none", "uniform") for q in (10.0, 20.0)]
     made = data_of(records(*rows), None)["summary"]
     assert sorted(set(column(made, "family"))) == ["vafa", "vafa control=uniform"]
@@ -97,13 +88,10 @@ def test_class_rows_stand_with_their_cases() -> None:
     wanted = wanted.set_index(["source_model", "target_model", "label", "case_id", "class_index"])["dsc_x"]
     begin = 0
     for place, row in enumerate(column(cases, "row")):
+        of_case = (*(column(summary, name)[row] for name in keys), column(cases, "case")[place])
         for at in range(begin, begin + column(cases, "classes")[place]):
-            key = (
-                *(column(summary, name)[row] for name in keys),
-                column(cases, "case")[place],
-                column(values, "class")[at],
-            )
-            assert column(values, "dsc")[at] == pytest.approx(100 * wanted[key], rel=1e-3)
+            expected = 100 * wanted[*of_case, column(values, "class")[at]]
+            assert column(values, "dsc")[at] == pytest.approx(expected, rel=1e-3)
         begin += column(cases, "classes")[place]
     assert begin == values["rows"] == len(classes)
 
@@ -128,27 +116,20 @@ def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyP
 
 def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     made = data_of(*grid(1, ["a"], ["a"], 6, 2))["summary"]
-    assert (
-        column(made, "dsc_foreground_low")[0]
-        < column(made, "dsc_foreground")[0]
-        < column(made, "dsc_foreground_high")[0]
-    )
+    low, mean, high = (column(made, f"dsc_foreground{end}")[0] for end in ("_low", "", "_high"))
+    assert low < mean < high
     alone = data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"]
     assert column(alone, "dsc_foreground_low") == [None]
 
 
-def test_rows_left_out_by_the_strength_check_are_told_and_not_shown(
-    row: Callable[..., dict[str, Any]], records: Any
-) -> None:
+def test_rows_left_out_by_the_strength_check_are_told_and_not_shown(row: Row, records: Any) -> None:
     made = data_of(records(row(dsc=0.5), row("gn", dsc=0.5, precision="bf16")), None)
     assert column(made["summary"], "base") == ["pgd"]
     assert made["left_out"][0]["attack"].startswith("gn")
     assert "fp32" in made["left_out"][0]["reason"]
 
 
-def test_progress_counts_the_records_of_a_run_against_its_grid(
-    row: Callable[..., dict[str, Any]], records: Any
-) -> None:
+def test_progress_counts_the_records_of_a_run_against_its_grid(row: Row, records: Any) -> None:
     index = {"cells": [{"cell_id": "c", "dataset": "d", "targets": ["a", "b"]}], "cases": {"d": ["1", "2", "3"]}}
     facts = [{**FACTS[0], "job": {"spec": {"name": "mine"}, "index": index}}]
     frame = current(records(row(case=0), row(case=1, status="failed", error="no")).assign(left_out=""))
@@ -159,14 +140,9 @@ def test_progress_counts_the_records_of_a_run_against_its_grid(
 
 
 def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
-    made = data_of(*grid(2, ["a"], ["a"], 2, 2))
-    assert json.loads(gzip.decompress(packed(made))) == json.loads(json.dumps(made))
-    assert packed(made) == packed(made)
-
-
-def test_a_store_without_rows_yet_is_a_page_too() -> None:
-    """As of a run that has just begun, which a server shows."""
+    """Also of a run that has just begun, which a server shows."""
     records, classes = grid(1, ["a"], ["a"], 1, 2)
     made = data_of(records[:0], classes[:0])
     assert made["summary"]["rows"] == made["cases"]["rows"] == 0
-    assert made["counts"] == {"ok": 0, "failed": 0, "left_out": 0}
+    assert json.loads(gzip.decompress(packed(made))) == json.loads(json.dumps(made))
+    assert packed(made) == packed(made)

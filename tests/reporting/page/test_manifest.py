@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from volumes_page import make_store, rows_of
+from volumes_page import rows_of
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.reporting.page.manifest import browser_file, live_manifest, volume_bytes, write_volumes
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +53,9 @@ def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
     assert listed == {(source, attack) for source in "ab" for attack in ("fgsm eps=8/255", "gn std=8/255")}
     assert all(set(case["files"]["predictions"]) == {"a", "b"} for case in manifest["cases"])
     assert (manifest["kind"], manifest["notes"]) == ("script", [])
+    assert len({case["files"]["clean"] for case in manifest["cases"]}) == 1  # written once for all attacks
+    assert len({case["files"]["adversarial"] for case in manifest["cases"]}) == 3  # noise knows no source model
+    assert manifest["bytes"] == sum(path.stat().st_size for path in written[0].glob("volumes/*"))
     json.dumps(manifest, allow_nan=False)
 
 
@@ -75,32 +74,18 @@ def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(store: s
             assert np.array_equal(content(folder, key).get_fdata(), image(store, case, rows[0], name).get_fdata())
 
 
-def test_what_attacks_share_is_written_once_and_the_size_is_told(written: Any) -> None:
-    folder, manifest = written
-    assert len({case["files"]["clean"] for case in manifest["cases"]}) == 1
-    assert len({case["files"]["adversarial"] for case in manifest["cases"]}) == 3  # noise knows no source model
-    assert manifest["bytes"] == sum(path.stat().st_size for path in folder.glob("volumes/*"))
-
-
 def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_path: Path) -> None:
     records, classes = rows
-    [case] = [
-        case
-        for case in live_manifest(records, classes, [store])["cases"]
-        if (case["source"], case["attack"]) == ("a", "gn std=8/255")
-    ]
+    cases = live_manifest(records, classes, [store])["cases"]
+    [case] = [case for case in cases if (case["source"], case["attack"]) == ("a", "gn std=8/255")]
     names = classes.sort_values("class_index")["class_name"].unique().tolist()
     assert case["class_names"] == names
     of_case = records[(records["label"] == case["attack"]) & (records["source_model"] == "a")].set_index("target_model")
     for target in "ab":
         assert case["dsc"][target] == of_case.loc[target, ["dsc_clean", "dsc"]].tolist()
-
-
-def test_a_score_that_is_undefined_is_none(store: str, rows: Any) -> None:
-    records = rows[0].assign(dsc=np.nan)
-    manifest = live_manifest(records, rows[1], [store])
-    assert all(case["dsc"]["a"][1] is None for case in manifest["cases"])
-    json.dumps(manifest, allow_nan=False)
+    undefined = live_manifest(records.assign(dsc=np.nan), classes, [store])
+    assert all(each["dsc"]["a"][1] is None for each in undefined["cases"])
+    json.dumps(undefined, allow_nan=False)
 
 
 def test_rows_that_are_not_shown_have_no_volumes(store: str, rows: Any) -> None:
@@ -111,24 +96,23 @@ def test_rows_that_are_not_shown_have_no_volumes(store: str, rows: Any) -> None:
     assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
 
 
-def test_targets_of_one_name_have_no_predictions(store: str, rows: Any) -> None:
+def test_seeds_are_told_where_there_are_several_and_targets_of_one_name_have_no_predictions(
+    store: str, rows: Any
+) -> None:
     """A file is called by the name alone: whose it is cannot be told."""
-    records = rows[0].assign(target_model=rows[0]["target_model"].map({"a": "a#123456", "b": "a#abcdef"}))
+    names, seeds = {"a": "a#123456", "b": "a#abcdef"}, {"fgsm": 0, "gn": 1}
+    records = rows[0].assign(label="noise", seed=rows[0]["attack"].map(seeds))
+    records["target_model"] = records["target_model"].map(names)
     cases = live_manifest(records, rows[1], [store])["cases"]
+    assert {case["attack"] for case in cases} == {"noise seed=0", "noise seed=1"}
     assert all(case["files"]["predictions"] == {} for case in cases)
 
 
-def test_seeds_are_told_where_there_are_several(store: str, rows: Any) -> None:
-    records = rows[0].assign(label="noise", seed=rows[0]["attack"].map({"fgsm": 0, "gn": 1}))
-    attacks = {case["attack"] for case in live_manifest(records, rows[1], [store])["cases"]}
-    assert attacks == {"noise seed=0", "noise seed=1"}
-
-
-def test_a_damaged_volume_costs_its_case_and_is_told(rows: Any, tmp_path: Path) -> None:
-    broken = make_store(tmp_path / "store")
+def test_a_damaged_volume_costs_its_case_and_is_told(store: str, rows: Any, tmp_path: Path) -> None:
+    broken = str(shutil.copytree(store, tmp_path / "store"))
     path = sorted(Path(broken).glob("volumes/gn-a-*/*/adversarial.nii.gz"))[0]
     path.write_bytes(path.read_bytes()[:100])
-    manifest = write_volumes(*rows_of(broken), [broken], str(tmp_path / "page"))
+    manifest = write_volumes(*rows, [broken], str(tmp_path / "page"))
     assert len(manifest["cases"]) == 3
     assert "1 saved volumes are left out" in manifest["notes"][0]
     assert str(path) in manifest["notes"][0]
@@ -147,7 +131,6 @@ def test_volumes_of_a_former_page_go_and_other_files_stay(store: str, rows: Any,
 
 @pytest.mark.parametrize(("low", "high", "largest"), [(-3, 5, 5), (0, 0.2, 1)])
 def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: float, largest: float) -> None:
-    """Clean and adversarial have the same step, so that what did not change shows no change."""
     voxels = np.linspace(low, high, 24, dtype=np.float32).reshape(2, 3, 4)
     packed = gzip.compress(nibabel.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1])).to_bytes())
     found, rounding = browser_file(packed, "there.nii.gz")
@@ -155,12 +138,9 @@ def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: 
     assert rounding == pytest.approx(largest / 65534)
     assert np.abs(shown.get_fdata() - voxels).max() <= 1.01 * largest / 65534
     assert np.array_equal(shown.affine, np.diag([2.0, 3, 4, 1]))
-
-
-def test_infinite_voxels_are_refused() -> None:
-    packed = gzip.compress(nibabel.Nifti1Image(np.full((2, 2, 2), np.inf, np.float32), np.eye(4)).to_bytes())
+    infinite = gzip.compress(nibabel.Nifti1Image(np.full_like(voxels, np.inf), np.eye(4)).to_bytes())
     with pytest.raises(DataError, match="expected finite intensities"):
-        browser_file(packed, "there.nii.gz")
+        browser_file(infinite, "there.nii.gz")
 
 
 def test_a_live_key_gives_the_saved_file(store: str, rows: Any) -> None:
@@ -174,20 +154,17 @@ def key_of(path: str, store: int | str = 0) -> str:
     return f"{store}-{base64.urlsafe_b64encode(path.encode()).decode().rstrip('=')}"
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("", "0", "0-", "0-%", "0-é", "x-YQ", "9-YQ", "-1-YQ"),
-        *(key_of(path) for path in ("../../secret", "a/b", "a/../secret", "a//secret", "/etc/secret", "a/b/c/secret")),
-        *(key_of(path) for path in ("a/b/\0", "a\\b/c/d", "../outside/secret", "a/b/nothing")),
-    ],
-)
-def test_other_places_are_refused(store: str, key: str) -> None:
-    outside = Path(store).parent / "outside"
-    outside.mkdir(exist_ok=True)
-    (outside / "secret.nii.gz").write_bytes(b"")
+WRONG = ("", "0", "0-", "0-%", "0-é", "x-YQ", "9-YQ", "-1-YQ")
+OUTSIDE = ("../../secret", "/etc/secret", "a//secret", "a/b", "a/b/c/secret", "a/b/\0", "a\\b/c/d", "../outside/secret")
+
+
+@pytest.mark.parametrize("key", [*WRONG, *map(key_of, OUTSIDE)])
+def test_other_places_are_refused(store: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.nii.gz").write_bytes(b"")
+    (tmp_path / "store").symlink_to(store)
     with pytest.raises(UserError, match="expected"):
-        volume_bytes([store], key)
+        volume_bytes([str(tmp_path / "store")], key)
 
 
 def test_links_out_of_the_store_are_refused(rows: Any, tmp_path: Path) -> None:

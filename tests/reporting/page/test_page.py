@@ -84,25 +84,20 @@ def rows_said(page: Any) -> str:
     return text
 
 
-def test_a_filter_changes_the_rows(visit: Callable[..., Any]) -> None:
-    page = visit("tab=table")
+def test_a_filter_changes_the_rows_which_stand_by_threat_model_and_sort_within_it(visit: Callable[..., Any]) -> None:
+    page = visit("tab=table&sort=dsc:desc")
+    page.wait_for_selector(ROW)
     assert rows_said(page).startswith("32 rows")
+    assert page.locator(".grid .heading").first.inner_text() == "threat model: dct-quantization"
+    first = [float(text) for text in page.locator(f"{ROW} [col-id=dsc]").all_inner_texts()[:8]]
+    assert first == sorted(first, reverse=True)
+    page.uncheck("text=group by threat model")
+    assert page.locator("#panel-table .caution").is_visible()
     page.click("#panel-table summary:has-text('Attack')")
     page.check("#panel-table input[value=pgd]")
     assert rows_said(page).startswith("8 rows of 32")
     page.wait_for_function(f"document.querySelectorAll({ROW!r}).length === 8")
     assert all(text.startswith("pgd") for text in page.locator(f"{ROW} [col-id=attack]").all_inner_texts())
-
-
-def test_rows_stand_by_threat_model_and_sort_within_it(visit: Callable[..., Any]) -> None:
-    page = visit("tab=table&sort=dsc:desc")
-    page.wait_for_selector(ROW)
-    headings = page.locator(".grid .heading").all_inner_texts()
-    assert headings[0] == "threat model: dct-quantization"
-    first = page.locator(f"{ROW} [col-id=dsc]").all_inner_texts()[:8]
-    assert [float(text) for text in first] == sorted((float(text) for text in first), reverse=True)
-    page.uncheck("text=group by threat model")
-    assert page.locator("#panel-table .caution").is_visible()
 
 
 def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) -> None:
@@ -115,13 +110,19 @@ def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) ->
     assert any("undefined on these volumes" in text for text in texts if not text.startswith("HD95 penalised"))
 
 
-def test_a_case_says_which_command_computes_it_again(visit: Callable[..., Any]) -> None:
+def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd&f.source=unet&f.target=unet")
     open_first(page)
+    assert page.locator("dialog h2").inner_text().startswith("pgd eps=")
     page.click("dialog button:has-text('case000')")
+    assert page.locator("dialog h2").inner_text() == "Case case000"
+    assert page.locator("dialog table:has(caption:text('Each class')) tbody tr").count() == 4
     ids = {blake2b(f"{cell:016x}/case0/unet".encode(), digest_size=8).hexdigest() for cell in range(16)}
     commands = {f"python bench.py reproduce runs/generated --row {row}" for row in ids}
     assert page.locator("dialog .reproduce code").inner_text() in commands
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    page.wait_for_function("!location.hash.includes('row=')")
 
 
 def test_a_failed_case_has_nothing_to_compute_again(visit: Callable[..., Any]) -> None:
@@ -131,19 +132,6 @@ def test_a_failed_case_has_nothing_to_compute_again(visit: Callable[..., Any]) -
     page.click("dialog button:has-text('case000')")
     assert "failed" in page.locator("dialog .facts").inner_text()
     assert page.locator("dialog .reproduce").count() == 0
-
-
-def test_a_row_opens_its_cases_and_a_case_its_classes(visit: Callable[..., Any]) -> None:
-    page = visit("tab=table&f.base=pgd")
-    open_first(page)
-    assert page.locator("dialog h2").inner_text().startswith("pgd eps=")
-    page.click("dialog button:has-text('case000')")
-    assert page.locator("dialog h2").inner_text() == "Case case000"
-    table = page.locator("dialog table:has(caption:text('Each class'))")
-    assert table.locator("tbody tr").count() == 4
-    page.keyboard.press("Escape")
-    page.wait_for_selector("dialog", state="hidden")
-    page.wait_for_function("!location.hash.includes('row=')")
 
 
 @pytest.mark.integration
@@ -174,20 +162,26 @@ def test_the_csv_holds_what_is_shown_and_no_formula(visit: Callable[..., Any]) -
     assert len({line["id"] for line in lines}) == 24
 
 
-def test_every_tab_draws_and_hostile_names_are_text(visit: Callable[..., Any]) -> None:
-    page = visit()
+def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Callable[..., Any]) -> None:
+    page = visit(width=360)
     for name in TABS:
-        page.click(f"#tab-{name}")
+        page.evaluate(f"document.getElementById('tab-{name}').click()")
         page.wait_for_selector(f"#panel-{name}:not([hidden]) > *")
         page.wait_for_timeout(100)
         assert page.locator(f"#panel-{name}").inner_text().strip()
         assert page.locator(f"#panel-{name} script, #panel-{name} img").count() == 0
-    page.click("#tab-curves")
-    assert page.locator(".chart[aria-label^=linf] .legendtext", has_text=BOLD).count() > 0
-    page.click("#tab-transfer")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
     assert page.locator("#panel-transfer thead th", has_text=HOSTILE).count() > 0
-    page.click("#tab-organs")
     assert page.locator("#panel-organs thead th", has_text="<img src=x").count() > 0
+    assert "save_adversarial: nifti" in page.locator("#panel-volumes").inner_text()
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.click("#tab-curves")
+    page.wait_for_selector(".chart .main-svg")
+    assert page.locator(".chart[aria-label^=linf] .legendtext", has_text=BOLD).count() > 0
+    label = page.locator(".chart").first.get_attribute("aria-label")
+    assert re.search(r"DSC foreground against q_max.*1 attack, DSC foreground from [\d.]+ to [\d.]+", label)
+    page.locator("figure details summary").first.click()
+    assert page.locator("figure table").first.locator("tbody tr").count() == 2
     page.click("#tab-table")
     page.fill("#panel-table input[type=search]", "<script>")
     page.select_option("#panel-table .choice select", "cases")
@@ -195,15 +189,6 @@ def test_every_tab_draws_and_hostile_names_are_text(visit: Callable[..., Any]) -
     open_first(page)
     assert HOSTILE in page.locator("dialog").inner_text()
     assert page.locator("dialog script, dialog img").count() == 0
-
-
-def test_a_curve_has_a_text_and_a_table(visit: Callable[..., Any]) -> None:
-    page = visit("tab=curves")
-    page.wait_for_selector(".chart .main-svg")
-    label = page.locator(".chart").first.get_attribute("aria-label")
-    assert re.search(r"DSC foreground against q_max.*1 attack, DSC foreground from [\d.]+ to [\d.]+", label)
-    page.locator("figure details summary").first.click()
-    assert page.locator("figure table").first.locator("tbody tr").count() == 2
 
 
 @pytest.mark.integration
@@ -244,14 +229,6 @@ def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None
     assert page.locator("dialog h2").inner_text() == "Case case000"
 
 
-def test_a_narrow_screen_scrolls_down_only(visit: Callable[..., Any]) -> None:
-    page = visit(width=360)
-    for name in TABS:
-        page.evaluate(f"document.getElementById('tab-{name}').click()")
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
-
-
 @pytest.mark.integration
 def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_path: Path) -> None:
     fields = {"=1+1": "'=1+1", "  @x": "'  @x", "+a": "'+a", "-b": "'-b", 'a"b,c': '"a""b,c"', "\t=2": "' =2"}
@@ -264,8 +241,7 @@ def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_pat
 
 
 def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], tmp_path: Path) -> None:
-    """A page on a disk may not fetch its neighbours; without volumes it says how to save them."""
-    assert "save_adversarial: nifti" in visit("tab=volumes").locator("#panel-volumes").inner_text()
+    """A page on a disk may not fetch its neighbours."""
     (tmp_path / "one.js").write_text("document.querySelector('.viewer').textContent = 'ran';")
     viewer = (
         "window.freqbenchViewer = {open(element, manifest) { const script = document.createElement('script');"

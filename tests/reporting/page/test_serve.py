@@ -2,25 +2,26 @@
 
 import gzip
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from audit.planted import gradients
 from fastapi.testclient import TestClient
+from reporting.conftest import Row
 
 from freqbench.audit.probes import write
 from freqbench.core.errors import UserError
 from freqbench.reporting.page import serve
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.writer import commit
-
-Rows = Callable[..., dict[str, Any]]
 
 
 def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[str, Any]]) -> None:
@@ -34,7 +35,7 @@ def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[s
 
 
 @pytest.fixture
-def rows(row: Rows) -> list[dict[str, Any]]:
+def rows(row: Row) -> list[dict[str, Any]]:
     return [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in range(3)]
 
 
@@ -59,17 +60,22 @@ def test_the_page_fetches_what_it_shows(client: TestClient) -> None:
     assert data_of(client.get("/data"))["counts"]["ok"] == 1
 
 
-def test_a_growing_store_is_shown_as_it_grows(client: TestClient, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_a_growing_store_is_shown_as_it_grows_but_not_read_again_at_once(
+    client: TestClient, tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = client.get("/data")
     same = client.get("/data", headers={"If-None-Match": first.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
-    add(tmp_path / "out", "b", rows[1:], rows)
+    add(tmp_path / "out", "b", [rows[1], rows[0] | {"cell_id": "of no job"}], rows)
+    monkeypatch.setattr(serve, "LEAST_REST_S", 100.0)
     grown = client.get("/data", headers={"If-None-Match": first.headers["etag"]})
-    assert data_of(grown)["counts"]["ok"] == 3
+    assert data_of(grown)["counts"]["ok"] == 2
+    add(tmp_path / "out", "c", rows[2:], rows)
+    assert data_of(client.get("/data"))["counts"]["ok"] == 2
 
 
 def test_what_an_audit_adds_is_shown_as_it_is_added(
-    client: TestClient, tmp_path: Path, row: Rows, rows: list[dict[str, Any]]
+    client: TestClient, tmp_path: Path, row: Row, rows: list[dict[str, Any]]
 ) -> None:
     def found(check: str) -> set[tuple[str, str]]:
         findings = data_of(client.get("/data"))["audit"]["findings"]
@@ -83,15 +89,6 @@ def test_what_an_audit_adds_is_shown_as_it_is_added(
     assert len(found("distances")) == 2
 
 
-def test_a_store_is_not_read_again_at_once(
-    client: TestClient, tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "LEAST_REST_S", 100.0)
-    assert data_of(client.get("/data"))["counts"]["ok"] == 1
-    add(tmp_path / "out", "b", rows[1:], rows)
-    assert data_of(client.get("/data"))["counts"]["ok"] == 1
-
-
 def test_others_cannot_reach_it_by_their_name_change_it_or_ask_for_more(client: TestClient) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example"):
         assert client.get("/data", headers={"Host": host}).status_code == 400
@@ -101,13 +98,9 @@ def test_others_cannot_reach_it_by_their_name_change_it_or_ask_for_more(client: 
     outside = ("/volumes/..%2f..%2frun.json", "/volumes/0-Li4vLi4vcnVuLmpzb24", "/volumes/9-YS9iL2M.nii.gz")
     for path in (*outside, "/run.json", "/records"):
         assert client.get(path).status_code == 404
-
-
-def test_headers_keep_it_out_of_other_pages(client: TestClient) -> None:
-    for path in ("/", "/data"):
+    for path in ("/", "/data"):  # nor can other pages frame it
         headers = client.get(path).headers
-        assert headers["x-frame-options"] == "DENY"
-        assert headers["x-content-type-options"] == "nosniff"
+        assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
 
 
 def test_a_store_that_breaks_meanwhile_is_told_in_one_line(client: TestClient, tmp_path: Path) -> None:
@@ -118,11 +111,6 @@ def test_a_store_that_breaks_meanwhile_is_told_in_one_line(client: TestClient, t
     assert "\n" not in broken.text
 
 
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected a result store, found no such file"):
-        serve.make_app([str(tmp_path)])
-
-
 def test_a_run_without_rows_yet_is_shown(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     store = Store(str(tmp_path / "new"))
     store.write_run("run0", {"status": "running", "records": 0, "failed": 0, "heartbeat": "now"})
@@ -131,28 +119,28 @@ def test_a_run_without_rows_yet_is_shown(tmp_path: Path, rows: list[dict[str, An
     assert data_of(client.get("/data"))["counts"] == {"ok": 0, "failed": 0, "left_out": 0}
 
 
-def test_the_command_says_where_it_is_answers_there_and_ends_with_ctrl_c(
-    tmp_path: Path, rows: list[dict[str, Any]]
+def test_it_listens_on_this_machine_and_says_where(
+    tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    add(tmp_path / "out", "a", rows, rows)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: said.append(sockets[0].getsockname()[0]))
+    serve.serve([str(tmp_path / "out")], "127.0.0.1", 0, said.append)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", said[0])
+    assert said[1] == "127.0.0.1"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="in use: choose another --po"):
+        serve.serve([str(tmp_path / "out")], "127.0.0.1", taken.getsockname()[1], said.append)
+
+
+@pytest.mark.integration
+def test_the_command_answers_and_ends_with_ctrl_c(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     add(tmp_path / "out", "a", rows, rows)
     command = [sys.executable, "-m", "freqbench", "serve", str(tmp_path / "out"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().split()[0]
         try:
-            assert address.startswith("http://127.0.0.1:")
             with urllib.request.urlopen(address + "data", timeout=60) as answer:
                 assert json.loads(gzip.decompress(answer.read()))["counts"]["ok"] == 3
-            second = [*command[:-1], address.rstrip("/").rpartition(":")[2]]
-            taken = subprocess.run(second, capture_output=True, text=True, timeout=60, check=False)
-            assert taken.returncode == 2
-            assert "Address already in use: choose another --port" in taken.stderr
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(30) in (0, 130)
-
-
-def test_keys_of_the_job_are_the_rows_that_count(tmp_path: Path, row: Rows, rows: list[dict[str, Any]]) -> None:
-    other = row("vafa", case=0, dsc=0.1)
-    add(tmp_path / "out", "a", [*rows, other], rows)
-    client = TestClient(serve.make_app([str(tmp_path / "out")]), base_url="http://localhost")
-    assert data_of(client.get("/data"))["counts"]["ok"] == 3

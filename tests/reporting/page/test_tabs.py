@@ -1,10 +1,8 @@
 """The tabs of robustness and of the audit as a reader of the page has them."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
 import pytest
 from audit.planted import evidence, healthy
 from generated_page import data_of, grid
@@ -15,54 +13,46 @@ from freqbench.analysis.tables import current
 from freqbench.audit.checks import audited
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.page import build_page, page_data
+from freqbench.results import RECORDS, to_table
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DEFENCE = '{"name": "bit_depth", "bits": 3, "adaptive": ADAPTIVE, "undefended": "id"}'
-Frame = Callable[..., pd.DataFrame]
 
 
 def rows() -> list[dict[str, Any]]:
     """A corrupted and attacked model of a hostile name, and a defence under the naive and the adaptive attacker."""
-    severities = [
-        make_row("corruption", {"kind": "blur"}, source=HOSTILE, target=HOSTILE, budget=b, dsc=0.9 - b / 100, case=case)
-        for b in (1.0, 2.0)
+    hostile = {"source": HOSTILE, "target": HOSTILE}
+    made = [
+        make_row("corruption", {"kind": "blur"}, **hostile, budget=budget, dsc=0.9 - budget / 100, case=case)
+        for budget in (1.0, 2.0)
         for case in (0, 1)
     ]
-    attacked = [make_row("pgd", source=HOSTILE, target=HOSTILE, dsc=0.5, case=case) for case in (0, 1)]
-    defended = [
-        make_row("pgd", source=name, target=name, dsc=dsc, **dict.fromkeys(("source_defence", "target_defence"), text))
-        for name, dsc, text in (
-            ("bits", 0.4, DEFENCE.replace("ADAPTIVE", "true")),
-            ("naive", 0.88, DEFENCE.replace("ADAPTIVE", "false")),
-        )
-    ]
-    return [
-        row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in (*severities, *attacked, *defended)
-    ]
+    made += [make_row("pgd", **hostile, dsc=0.5, case=case) for case in (0, 1)]
+    for name, dsc, adaptive in (("bits", 0.4, "true"), ("naive", 0.88, "false")):
+        defences = dict.fromkeys(("source_defence", "target_defence"), DEFENCE.replace("ADAPTIVE", adaptive))
+        made.append(make_row("pgd", source=name, target=name, dsc=dsc, **defences))
+    return [row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in made]
 
 
-def parts(records: Frame, *rows: dict[str, Any]) -> dict[str, Any]:
-    data = page_data(current(checked(records(*rows))), None, [])
+def parts(*rows: dict[str, Any]) -> dict[str, Any]:
+    data = page_data(current(checked(to_table(RECORDS, rows).to_pandas())), None, [])
     return {name: data[name] for name in ("tables", "natural")}
 
 
-def test_the_chart_has_a_drop_and_its_interval_a_row_and_model(records: Frame) -> None:
-    (chart,) = parts(records, *rows())["natural"]
+def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
+    (chart,) = parts(*rows())["natural"]
     assert (chart["models"], chart["cases"]) == ([HOSTILE], 2)
     assert chart["rows"] == [["corruptions", "blur"], ["attacks", "pgd eps=8/255"]]
     assert chart["drops"] == {HOSTILE: [[1.5, 1.5, 1.5], [40.0, 40.0, 40.0]]}
+    assert parts(make_row("pgd", dsc=0.5)) == {"tables": [], "natural": []}  # without defence and corruption
 
 
-def test_a_store_without_defence_and_corruption_has_nothing_of_it(records: Frame) -> None:
-    assert parts(records, make_row("pgd", dsc=0.5)) == {"tables": [], "natural": []}
-
-
-@pytest.fixture
-def tab(records: Frame, chromium: Any, tmp_path: Path) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A page with a model of a hostile name that is flagged."""
     audit = page_part(audited(evidence(healthy(HOSTILE, {"twice": {"left": 45}}))))
-    path = tmp_path / "page.html"
-    path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | parts(records, *rows()) | {"audit": audit}))
+    path = tmp_path_factory.mktemp("tabs") / "page.html"
+    path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | parts(*rows()) | {"audit": audit}))
     page = chromium.new_page()
     page.set_default_timeout(20_000)
     page.goto(f"file://{path}#tab=robustness")
@@ -72,6 +62,7 @@ def tab(records: Frame, chromium: Any, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) -> None:
+    tab.click("#tab-robustness")
     defences = tab.locator("#panel-robustness table", has_text="adaptive DSC").inner_text()
     assert "88.0" in defences
     assert "40.0" in defences

@@ -1,5 +1,6 @@
 """Records with the papers' numbers planted, made from the papers' jobs, and the cells that recipes find in them."""
 
+import importlib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -54,8 +55,11 @@ def job_of(row: Published) -> str:
 
 @lru_cache
 def grid(job: str) -> Grid:
-    """The grid of a paper's job with stand-ins for data and checkpoints, but the attacks as the job has them."""
+    """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
+    resolving = importlib.import_module("freqbench.models.resolve")  # the package has a function of that name
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resolving, "_agreed_args", lambda entry, *_: entry.args)
+        patch.setattr(resolving, "_checked", lambda draft, *_: draft)
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
         spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)

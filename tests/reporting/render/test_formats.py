@@ -39,33 +39,24 @@ class Cells(HTMLParser):
             self.cells[-1] = (self.cells[-1][0], self.cells[-1][1] + data.strip())
 
 
-def test_html_shows_texts_as_they_are_and_runs_none() -> None:
-    found = Cells(html([SECTION]))
+def test_html_shows_texts_as_they_are_runs_none_and_fetches_nothing() -> None:
+    document = html([SECTION])
+    found = Cells(document)
     assert not {"script", "i", "b", "link", "img"} & {*found.tags}
     assert NASTY.strip() in [text for _, text in found.cells]
+    assert "http" not in document.replace(NASTY, "")
+    assert "@import" not in document
 
 
-def test_html_aligns_ready_numbers_to_the_right_and_sets_off_what_is_marked() -> None:
+def test_html_aligns_numbers_sets_off_what_is_marked_and_puts_what_headings_share_above_them() -> None:
     cells = {text: attributes for attributes, text in Cells(html([SECTION])).cells}
     assert "gt_right" in str(cells["1.0 (2.0)"]["class"])
     assert "gt_right" in str(cells["[1, 2]"]["class"])
     assert "gt_left" in str(cells["b"]["class"])
     assert "bold" in str(cells["1.0 (2.0)"].get("style"))
     assert "bold" not in str(cells["(3.0)"].get("style"))
-
-
-def test_html_puts_what_two_headings_share_above_them() -> None:
-    headings = [
-        (text, attributes.get("colspan")) for attributes, text in Cells(html([SECTION])).cells if "scope" in attributes
-    ]
-    assert ("DSC", "2") in headings
-    assert {"ours", "other"} <= {text for text, _ in headings}
-
-
-def test_html_fetches_nothing() -> None:
-    document = html([SECTION])
-    assert "http" not in document.replace(NASTY, "")
-    assert "@import" not in document
+    assert cells["DSC"]["colspan"] == "2"
+    assert {"ours", "other"} <= cells.keys()
 
 
 def test_latex_escapes_every_special_character() -> None:
@@ -85,13 +76,8 @@ def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
     nasty = pd.DataFrame({rare: [rare, "[x]"], "[y]": ["[1, 2]", "-3.0"]})
     long = pd.concat([TEXTS] * 30, ignore_index=True)
     wide = pd.DataFrame({"model": ["m"], **{f"{a}\n{b}": ["12.34 (12.34)"] for a in "abc" for b in "wxyz"}})
-    sections = [
-        SECTION,
-        Section(rare, nasty, text=rare),
-        Section("long", long),
-        Section("wide", wide),
-        Section("t", text="x"),
-    ]
+    sections = [SECTION, Section(rare, nasty, text=rare), Section("long", long), Section("wide", wide)]
+    sections.append(Section("t", text="x"))
     (tmp_path / "tables.tex").write_text(latex(sections))
     packages = latex([]).strip().removeprefix("% ")
     head = "\\documentclass{article}\\usepackage[T1]{fontenc}" + packages
@@ -115,14 +101,9 @@ def test_marks_are_bold_in_markdown_and_a_dagger_in_a_terminal() -> None:
     assert "(3.0)†" not in terminal([SECTION])
 
 
-def test_csv_has_the_exact_data_once() -> None:
+def test_csv_has_the_exact_data_once_and_says_whose_rows_they_are_of_several() -> None:
     data = pd.DataFrame({"x": [1 / 3], "text": ["=1+1"]})
-    text = sections_csv(
-        [Section("a", TEXTS, data=data), Section("b", TEXTS, data=data), Section("c", text="only text")]
-    )
-    assert text == "x,text\n0.3333333333333333,'=1+1\n"
-
-
-def test_csv_of_several_frames_says_whose_rows_they_are() -> None:
+    twice = [Section("a", TEXTS, data=data), Section("b", TEXTS, data=data), Section("c", text="only text")]
+    assert sections_csv(twice) == "x,text\n0.3333333333333333,'=1+1\n"
     frames = [Section("a", pd.DataFrame({"x": [1.5]})), Section("b", pd.DataFrame({"y": [2.5]}))]
     assert sections_csv(frames) == "x,section,y\n1.5,a,\n,b,2.5\n"

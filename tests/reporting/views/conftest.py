@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from reporting.conftest import Frame
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
@@ -12,7 +13,7 @@ from freqbench.results import CLASS_RECORDS, KEY, to_table
 
 
 @pytest.fixture
-def shown(records: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+def shown(records: Frame) -> Frame:
     """Rows to the frame that views get."""
     return lambda *rows: current(checked(records(*rows)))
 
@@ -32,7 +33,7 @@ def coded() -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 
 @pytest.fixture
-def classes() -> Callable[..., pd.DataFrame]:
+def classes() -> Frame:
     """A record and its classes, `name=(dsc, dsc_clean)` from class 0 on, to a frame of class records."""
 
     def make(*records: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]) -> pd.DataFrame:

@@ -1,16 +1,10 @@
 """Budget: curves of attacks, clean first."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import pytest
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.budget import budget
-
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 
 def test_a_curve_starts_clean_and_has_one_name_without_the_budget(row: Row, shown: Frame) -> None:
@@ -33,7 +27,8 @@ def test_a_curve_starts_clean_and_has_one_name_without_the_budget(row: Row, show
 
 def test_the_clean_case_counts_once_however_often_it_was_attacked(row: Row, shown: Frame) -> None:
     rows = [row("pgd", case=0, dsc=0.5, dsc_clean=0.9), row("gn", case=0, dsc=0.5, dsc_clean=0.9)]
-    rows.append(row("pgd", case=1, dsc=0.5, dsc_clean=0.6))
+    rows += [row("pgd", case=1, dsc=0.5, dsc_clean=0.6), row("pgd", case=2, status="failed", error="no memory")]
+    rows.append(row("pgd", case=3, precision="bf16", dsc=0.1, dsc_clean=0.1))  # left out
     (section,) = budget(shown(*rows))
     assert section.table["dsc_foreground"].iloc[0] == pytest.approx(75)
     assert section.table["interval"].iloc[0] == "[-115.6, 265.6]"  # 75 -+ 12.706 x 15
@@ -56,14 +51,3 @@ def test_attacks_without_a_budget_are_named_and_not_drawn(row: Row, shown: Frame
     (alone,) = budget(shown(rows[1]))
     assert alone.table is None
     assert "no curve" in alone.text
-
-
-def test_rows_that_failed_or_are_left_out_do_not_count(row: Row, shown: Frame) -> None:
-    rows = [
-        row("pgd", case=0, dsc=0.5, dsc_clean=0.9),
-        row("pgd", case=1, status="failed", error="no memory"),
-        row("pgd", case=2, precision="bf16", dsc=0.1, dsc_clean=0.9),
-    ]
-    (section,) = budget(shown(*rows))
-    assert section.data["cases"].tolist() == [1, 1]
-    assert section.data["dsc"].tolist() == pytest.approx([90, 50])

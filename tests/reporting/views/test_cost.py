@@ -1,15 +1,10 @@
 """Cost: means a volume and the drop they buy."""
 
-from collections.abc import Callable
-from typing import Any
-
-import pandas as pd
 import pytest
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.cost import cost
 
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 SPENT = {"num_forwards": 30, "num_backwards": 20, "peak_memory_bytes": 3 * 2**29, "device": "gpu", "window_batch": 4}
 
 
@@ -23,33 +18,24 @@ def test_means_a_volume_and_the_drop_per_pass(row: Row, shown: Frame) -> None:
     assert line["drop per 100 passes"] == "50"
 
 
-def test_an_attack_without_a_pass_has_no_drop_per_pass(row: Row, shown: Frame) -> None:
+def test_what_was_not_measured_or_made_without_a_pass_is_empty(row: Row, shown: Frame) -> None:
+    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8)))
+    assert section.table[["seconds", "GiB"]].isna().all(axis=None)
+    assert "do not hold them: seconds, forwards, backwards, memory." in section.text
     spent = SPENT | {"num_forwards": 0, "num_backwards": 0}
     (section,) = cost(shown(row("gn", dsc=0.6, dsc_clean=0.8, attack_seconds=2.0, **spent)))
     assert section.table["drop per 100 passes"].tolist() == [""]
 
 
-def test_what_was_not_measured_is_empty_and_named(row: Row, shown: Frame) -> None:
-    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8)))
-    assert section.table[["seconds", "GiB"]].isna().all(axis=None)
-    assert "do not hold them: seconds, forwards, backwards, memory." in section.text
-
-
-def test_devices_are_not_averaged(row: Row, shown: Frame) -> None:
-    rows = [
-        row("pgd", case=0, dsc=0.6, dsc_clean=0.8, attack_seconds=2.0, **SPENT),
-        row("pgd", case=1, dsc=0.6, dsc_clean=0.8, attack_seconds=90.0, **(SPENT | {"device": "cpu"})),
-    ]
+def test_devices_are_not_averaged_and_volumes_count_once_though_several_models_scored_them(
+    row: Row, shown: Frame
+) -> None:
+    scores = {"dsc": 0.6, "dsc_clean": 0.8}
+    rows = [row("pgd", target=target, attack_seconds=2.0, **scores, **SPENT) for target in ("unet", "unetr")]
+    rows.append(row("pgd", case=1, attack_seconds=90.0, **scores, **(SPENT | {"device": "cpu"})))
     (section,) = cost(shown(*rows))
-    assert section.table[["device", "seconds"]].to_numpy().tolist() == [["cpu", 90.0], ["gpu", 2.0]]
-
-
-def test_volumes_count_once_though_several_models_scored_them(row: Row, shown: Frame) -> None:
-    rows = [
-        row("pgd", target=target, dsc=0.6, dsc_clean=0.8, attack_seconds=2.0, **SPENT) for target in ("unet", "unetr")
-    ]
-    (section,) = cost(shown(*rows))
-    assert section.table[["model", "cases"]].to_numpy().tolist() == [["unet", 1]]
+    found = section.table[["model", "device", "seconds", "cases"]].to_numpy().tolist()
+    assert found == [["unet", "cpu", 90.0, 1], ["unet", "gpu", 2.0, 1]]
 
 
 def test_the_foreground_leads_and_the_papers_drop_stands_beside_it(row: Row, shown: Frame) -> None:

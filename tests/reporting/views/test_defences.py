@@ -1,18 +1,14 @@
 """Defences side by side: which rows are whose attacker's, and what is compared."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 
-from freqbench.reporting.views.certified import certified
-from freqbench.reporting.views.defences import defences
-
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
+from freqbench.reporting.views.defences import certified, defences
 
 MODELS = {
     "unet": None,
@@ -36,32 +32,29 @@ def on(row: Row, source: str, target: str, *scores: float, **values: Any) -> lis
 
 @pytest.fixture
 def rows(row: Row) -> list[dict[str, Any]]:
-    return [
-        *on(row, "unet", "unet", 0.3, 0.5),
-        *on(row, "unet", "bits", 0.5, 0.7),
-        *on(row, "unet", "naive", 0.5, 0.7),
-        *on(row, "bits", "bits", 0.3, 0.4),
-        *on(row, "bits", "naive", 0.3, 0.4),
-        *on(row, "naive", "bits", 0.8, 0.6),
-        *on(row, "naive", "naive", 0.8, 0.6),
-        *on(row, "bits", "unet", 0.1, 0.1),
-        *on(row, "blurred", "bits", 0.1, 0.1),
-        *on(row, "other", "bits", 0.1, 0.1),
-        *on(row, "other", "other", 0.1, 0.1),
-    ]
+    scores = {
+        ("unet", "unet"): (0.3, 0.5),
+        **dict.fromkeys((("unet", "bits"), ("unet", "naive")), (0.5, 0.7)),
+        **dict.fromkeys((("bits", "bits"), ("bits", "naive")), (0.3, 0.4)),
+        **dict.fromkeys((("naive", "bits"), ("naive", "naive")), (0.8, 0.6)),
+        **dict.fromkeys((("bits", "unet"), ("blurred", "bits"), ("other", "bits"), ("other", "other")), (0.1, 0.1)),
+    }
+    return [line for pair, values in scores.items() for line in on(row, *pair, *values)]
 
 
 def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
     (section,) = defences(frame)
-    lines = section.data.to_dict("records")
+    lines = student.lines(section)
     assert len({line["model"] for line in lines}) == len(lines)
-    return {line["model"]: {str(key): value for key, value in line.items()} for line in lines}, section.text
+    return {line["model"]: line for line in lines}, section.text
 
 
 def test_the_attackers_of_one_defence_stand_in_one_row(shown: Frame, rows: Any) -> None:
     """Means of two cases; attacks on other models, and on other defences, are nobody's here."""
-    found, _ = table(shown(*rows))
+    found, text = table(shown(*rows))
     assert set(found) == {"unet", "bits"}
+    assert "bits: bit_depth bits=3." in text
+    assert (found["unet"]["adaptive"], pd.isna(found["unet"]["naive"])) == (pytest.approx(40), True)
     bits = found["bits"]
     assert (bits["transferred"], bits["naive"], bits["adaptive"]) == pytest.approx((60, 70, 35))
     assert (bits["adaptive_low"], bits["adaptive_high"]) == pytest.approx(student.interval(30, 40))
@@ -78,17 +71,12 @@ def test_what_was_hidden_is_paired_by_case(shown: Frame, rows: Any, row: Row) ->
     assert (bits["naive_cases"], bits["adaptive_cases"]) == (3, 2)
 
 
-def test_the_network_without_defence_stands_beside_it(shown: Frame, rows: Any) -> None:
-    found, text = table(shown(*rows))
-    assert found["unet"]["adaptive"] == pytest.approx(40)
-    assert pd.isna(found["unet"]["naive"])
-    assert "bits: bit_depth bits=3." in text
-
-
 def test_a_naive_entry_alone_is_still_shown(shown: Frame, row: Row) -> None:
     found, _ = table(shown(*on(row, "naive", "naive", 0.8)))
     assert found["naive"]["naive"] == pytest.approx(80)
     assert pd.isna(found["naive"]["adaptive"])
+    _, text = table(shown(*on(row, "naive", "bits", 0.8), *on(row, "bits", "bits", 0.5, 0.6)))
+    assert "With one patient there is no interval" in text  # of the naive attacker
 
 
 def test_two_strengths_of_one_defence_are_two_rows(shown: Frame, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,11 +87,8 @@ def test_two_strengths_of_one_defence_are_two_rows(shown: Frame, row: Row, monke
 
 def test_attacks_that_no_defended_model_had_are_left_out(shown: Frame, row: Row) -> None:
     """Of the network without a defence there may be many more."""
-    text = '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id_unet"}'
-    defended = row(
-        "pgd", source="bits", target="bits", dsc=0.4, dsc_clean=0.9, source_defence=text, target_defence=text
-    )
-    (section,) = defences(shown(defended, *(row(attack, dsc=0.3, dsc_clean=0.9) for attack in ("pgd", "corruption"))))
+    more = [row(attack, dsc=0.3, dsc_clean=0.9) for attack in ("pgd", "corruption")]
+    (section,) = defences(shown(*on(row, "bits", "bits", 0.4), *more))
     assert list(section.table["model"]) == ["unet", "bits"]
 
 

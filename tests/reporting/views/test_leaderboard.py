@@ -1,16 +1,17 @@
-"""Leaderboard: models by their worst case, within a threat model and budget."""
+"""Leaderboard: models, or the methods that trained them, by their worst case within a threat model and budget."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 
-from freqbench.reporting.views.leaderboard import leaderboard
+from freqbench.analysis.statistics import nested_interval
+from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 STEPS = ({"steps": 10}, {"steps": 20})
 
 
@@ -34,26 +35,19 @@ def two_models(row: Row) -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")], section.text
+    return student.lines(section), section.text
 
 
 def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any) -> None:
     (first, second), _ = board(shown(*two_models))
+    behind = [second[name] for name in ("behind", "behind_low", "behind_high", "p")]
+    assert behind == pytest.approx([5, *student.interval(-20, 30), student.p_value(-20, 30)])  # 40 - 60 and 50 - 20
+    assert (second["order"], first["order"], pd.isna(first["behind"])) == ("open", "", True)
     assert (first["rank"], first["target_model"], second["rank"], second["target_model"]) == (1, "a", 2, "b")
     scores = (first["dsc_foreground"], first["low"], first["high"], first["dsc_foreground_drop"])
     assert scores == pytest.approx((45, *student.interval(40, 50), 45))
     assert second["strongest"] == "pgd eps=8/255 steps=10"
     assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
-
-
-def test_points_behind_the_first_are_paired_by_case(shown: Frame, two_models: Any) -> None:
-    """40 - 60 and 50 - 20."""
-    (first, second), _ = board(shown(*two_models))
-    assert (second["behind"], second["behind_low"], second["behind_high"]) == pytest.approx(
-        (5, *student.interval(-20, 30))
-    )
-    assert (second["p"], second["order"], first["order"]) == (pytest.approx(student.p_value(-20, 30)), "open", "")
-    assert pd.isna(first["behind"])
 
 
 def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards(row: Row, shown: Frame) -> None:
@@ -91,17 +85,13 @@ def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes(row: 
     assert first["strongest"] == "pgd eps=8/255 steps=10"
 
 
-def test_an_attack_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
+def test_an_attack_or_a_case_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
     extra = on(row, "a", "pgd", (0.0, 0.0), params={"steps": 40})
-    (first, _), text = board(shown(*two_models, *extra))
-    assert (first["target_model"], first["dsc_foreground"]) == ("a", pytest.approx(45))
-    assert "not run on every model, so not counted: pgd eps=8/255 steps=40" in text
-
-
-def test_a_case_that_one_model_lacks_counts_for_none(row: Row, shown: Frame, two_models: Any) -> None:
     easy = [row("pgd", source="b", target="b", case=5, dsc=0.9, dsc_clean=0.9, params=each) for each in STEPS]
-    (_, second), text = board(shown(*two_models, *easy))
+    (first, second), text = board(shown(*two_models, *extra, *easy))
+    assert (first["target_model"], first["dsc_foreground"]) == ("a", pytest.approx(45))
     assert (second["target_model"], second["dsc_foreground"], second["cases"]) == ("b", pytest.approx(40), 2)
+    assert "not run on every model, so not counted: pgd eps=8/255 steps=40" in text
     assert "1 cases left out" in text
 
 
@@ -136,3 +126,70 @@ def test_models_that_share_no_case_have_no_ranks(row: Row, shown: Frame) -> None
     (section,) = leaderboard(shown(*rows))
     assert section.table is None
     assert "no ranks" in section.text
+
+
+# Methods, of which networks are replicates
+
+PGD, VAFT = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]]), np.array([[70.0], [20.0], [30.0]])
+
+
+def network(row: Row, model: str, scores: Sequence[float], **values: Any) -> list[dict[str, Any]]:
+    return [
+        row(source=model, target=model, case=case, dsc_foreground=score / 100, dsc_foreground_clean=0.9, **values)
+        for case, score in enumerate(scores)
+    ]
+
+
+@pytest.fixture
+def rows(row: Row) -> list[dict[str, Any]]:
+    """`at-pgd` and its replicate, and `vaft`."""
+    return [
+        *network(row, "at-pgd", PGD[:, 0], target_method="a" * 16),
+        *network(row, "at-pgd.1", PGD[:, 1], target_method="a" * 16),
+        *network(row, "vaft", VAFT[:, 0], target_method="b" * 16),
+    ]
+
+
+def test_methods_rank_by_their_networks_mean_with_the_nested_interval(shown: Frame, rows: Any) -> None:
+    (first, second), text = board(shown(*rows))
+    ranked = [(each["rank"], each["target_model"], each["networks"]) for each in (first, second)]
+    assert ranked == [(1, "at-pgd", 2), (2, "vaft", 1)]
+    expected = nested_interval(PGD)
+    assert (first["dsc_foreground"], first["low"], first["high"]) == pytest.approx((55, expected.low, expected.high))
+    others = [first[name] for name in ("dsc_foreground_clean", "dsc_foreground_drop", "cases", "patients")]
+    assert others == pytest.approx([90, 35, 3, 3])
+    expected = nested_interval(PGD, minus=VAFT)
+    behind = [second[name] for name in ("behind", "behind_low", "behind_high")]
+    assert behind == pytest.approx([15, expected.low, expected.high])
+    assert pd.isna(first["behind"])
+    assert "linf, eps=8/255: one network, so its intervals hold no spread of trainings: vaft." in text
+    assert "holds the spread of both instead of that of patients alone" in text
+    assert "one network a method" not in text.lower()
+    (section,) = leaderboard(shown(*rows))
+    assert section.title == "phantom: training methods by the worst case"
+    assert section.table[["model", "networks"]].to_numpy().tolist() == [["at-pgd", 2], ["vaft", 1]]
+
+
+def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(shown: Frame, rows: Any) -> None:
+    lines, text = board(shown(*rows[3:]))
+    assert [line["target_model"] for line in lines] == ["at-pgd.1", "vaft"]
+    assert "networks" not in lines[0]
+    assert "One network a method: the order of networks, not of training methods." in text
+    assert "One network a method" not in board(shown(*rows[6:]))[1]  # one network alone is no order
+
+
+def test_trainings_of_one_name_are_two_methods_and_others_are_one(row: Row, shown: Frame) -> None:
+    """Two stores have an `at` each; a third has a replicate of the first store's under a name of its own."""
+    frame = shown(
+        *network(row, "unknown", [1.0]),
+        *network(row, "at", [1.0], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
+        *network(row, "at", [1.0], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
+        *network(row, "seed seven", [1.0], target_method="a" * 16),
+    )
+    of_names = {"at#111111": "at#111111", "at#222222": "at#222222", "seed seven": "at#111111", "unknown": "unknown"}
+    assert methods_of(frame) == of_names
+
+
+def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones(row: Row, shown: Frame) -> None:
+    rows = [*network(row, "at", [1.0]), *network(row, "at", [1.0, 2.0], budget=4 / 255, target_method="a" * 16)]
+    assert methods_of(shown(*rows, *network(row, "at.1", [1.0], target_method="a" * 16))) == {"at": "at", "at.1": "at"}

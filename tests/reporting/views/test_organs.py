@@ -1,17 +1,13 @@
 """Organs: drops of classes, joined to their records by key."""
 
-from collections.abc import Callable
 from math import nan
-from typing import Any
 
 import pandas as pd
 import pytest
 from reporting import student
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting.views.organs import organs
-
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 
 
 def test_the_drop_of_each_class_is_its_own(row: Row, shown: Frame, classes: Frame, coded: Frame) -> None:

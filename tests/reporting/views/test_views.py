@@ -1,17 +1,12 @@
 """The table of views: each works with the columns that it names, and says so when there is nothing."""
 
-from collections.abc import Callable
-from typing import Any
-
-import pandas as pd
 import pytest
+from reporting.conftest import Frame, Row
 
 from freqbench.reporting import render
 from freqbench.reporting.views import VIEWS
 from freqbench.results import RECORDS
 
-Row = Callable[..., dict[str, Any]]
-Frame = Callable[..., pd.DataFrame]
 OF_ALL = {
     "source_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
     "target_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',

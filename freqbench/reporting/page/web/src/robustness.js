@@ -31,7 +31,7 @@ export function robustness(panel, app) {
   return { update() {}, restyle, free };
 }
 
-/** The drop of DSC by each corruption and attack: a line each, a point a model. */
+/** DSC drop by corruption and attack: a line each, a point a model. */
 function dropChart({ dataset, models, rows, drops, series, cases }) {
   const names = rows.map(([group, name]) => `${name} (${group})`);
   const traces = models.map((model) => {
@@ -63,7 +63,7 @@ function dropChart({ dataset, models, rows, drops, series, cases }) {
   });
   return chart({
     title: `${dataset}: natural beside adversarial robustness`,
-    x: "drop of DSC (points), of corruptions the mean over severities",
+    x: "DSC drop (points); of corruptions the mean over severities",
     y: "",
     traces,
     categories: names.map(escaped),
