@@ -299,5 +299,5 @@ def test_what_is_planned_proves_something(tmp_path: Path) -> None:
     queries = {cell.attack.queries for cell in cells if cell.attack.name == "square"}
     assert queries == {checks_of_gradients.FEWEST_QUERIES} == {1000}
     assert {cell.precision for cell in cells} == {"fp32"}
-    assert (probe.job.precision, probe.job.compile) == ("fp32", False)
+    assert (probe.grid.job.precision, probe.grid.job.compile) == ("fp32", False)
     assert [cell.attack.name for cell in cells if len(cell.targets) == 2] == ["pgd", "pgd"]  # one a source

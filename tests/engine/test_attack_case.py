@@ -165,7 +165,7 @@ class Echo(Paint):
     needs_reference: ClassVar[bool] = True
 
     def perturb(self, task: Task) -> Tensor:
-        return task.given_reference().clone()
+        return task.reference.clone()
 
 
 @pytest.mark.parametrize("window_batch", [1, 3])

@@ -75,9 +75,9 @@ def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
 
 
 def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str, tmp_path: Path) -> None:
-    spec, grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))
+    grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))[1]
     said = io.StringIO()
-    run = _Run(spec, Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
+    run = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
     names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
     for case, dice in (("failed", None), ("empty", math.nan), ("third", 0.1), ("fourth", 0.1)):
         run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
