@@ -1,4 +1,4 @@
-"""Content identities and the random draws that hang on them."""
+"""Content identities and the random draws that depend on them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Does units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
+"""Works through units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
 
 import logging
 import resource

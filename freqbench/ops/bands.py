@@ -1,4 +1,4 @@
-"""Parts a block's frequencies into low, middle and high, and measures how a perturbation spreads over them."""
+"""Splits the frequencies of a block into low, middle and high, and measures how a perturbation spreads over them."""
 
 import math
 

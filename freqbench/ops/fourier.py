@@ -1,4 +1,4 @@
-"""Parts a volume's Fourier spectrum into nested bands, and changes amplitudes under a phase that stays."""
+"""Splits the Fourier spectrum of a volume into nested bands, and changes amplitudes under a phase that stays."""
 
 from collections.abc import Sequence
 
