@@ -24,11 +24,10 @@ NUMBER: list[Schema] = [
     {"type": "string", "pattern": r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"},
 ]
 SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string", "pattern": r"^\d+(x\d+){1,2}$"}]
-OPEN: Mapping[str, type[BaseModel]] = {"dataset": DatasetEntry, "attack": AttackEntry}
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """The JSON Schema of a job file, or of a training job, whose `dataset` and `attack` are entries as in the former.
+    """The JSON Schema of a job file, or of a training job.
 
     Datasets are told apart by `loader` or `name`, attacks and defences by `name`, each with the keys of its own class;
     a class of another package, `module:Class`, may have any.
@@ -60,10 +59,6 @@ def schema_of(model: type[BaseModel]) -> Schema:
     }
     root = schemas[model]
     del defs[refs[model]["$ref"].rpartition("/")[2]]
-    for part in (root, *defs.values()):
-        for key, entry in OPEN.items():
-            if key in part.get("properties", {}):
-                part["properties"][key] = _entries(part["properties"][key], refs[entry])
     return {"$schema": DIALECT, **root, "$defs": defs}
 
 
@@ -120,15 +115,3 @@ def _values(hint: Any) -> Iterable[Schema]:
     else:
         words = {bool: "boolean", int: "integer", str: "string", NoneType: "null"}
         yield {"type": words[kind]} if kind in words else {}
-
-
-def _entries(written: Schema, entry: Schema) -> Schema:
-    """A schema whose open objects are entries of a job file."""
-    if written.get("type") == "object":
-        return entry
-    found = dict(written)
-    for key in {"anyOf", "prefixItems"} & set(written):
-        found[key] = [_entries(each, entry) for each in written[key]]
-    if isinstance(written.get("items"), dict):
-        found["items"] = _entries(written["items"], entry)
-    return found

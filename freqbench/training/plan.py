@@ -16,6 +16,7 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.grid import attack_identity
 from freqbench.job.schema import attack_of, build_dataset
+from freqbench.job.sweep import AttackEntry
 from freqbench.models.checkpoints import record
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary
@@ -64,10 +65,8 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
     """The dataset that a job names, once for each role, with the role's list as its split."""
-    if "name" not in job.dataset:
-        raise UserError(f"{job.name}: dataset.name: required, but not given")
-    where = f"{job.name}: dataset"
-    return {role: build_dataset({**job.dataset, "split": getattr(job.splits, role)}, where) for role in ROLES}
+    where, entry = f"{job.name}: dataset", job.dataset
+    return {role: build_dataset(entry.model_copy(update={"split": getattr(job.splits, role)}), where) for role in ROLES}
 
 
 def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
@@ -113,11 +112,11 @@ def _training(
                 f"{place}: splits.select: expected two cases or more, as {each.name} mixes with another case, got 1: "
                 "choose a longer list, or give validation.attack"
             )
-    if model.random_budget and attack is not None:
+    if model.attack and attack and model.random_budget:
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
-            _attack({**(model.attack or {}), attack.budget_name: budget}, dataset, f"{place}: attack")
+            _attack(model.attack.model_copy(update={attack.budget_name: budget}), dataset, f"{place}: attack")
     about = dict[str, Any]()
     if quick:
         # One attack stands as itself, so that identities of earlier files stay.
@@ -194,15 +193,12 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
     }
 
 
-def _attack(entry: Mapping[str, Any] | None, dataset: Dataset, place: str) -> Attack | None:
+def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack | None:
     """An attack as a benchmark's job file writes it, with one value a parameter."""
     if entry is None:
         return None
-    written = dict(entry)
-    name = written.pop("name", None)
-    if not isinstance(name, str):
-        raise UserError(f"{place}.name: expected the name of an attack, got {name!r}")
-    return attack_of(name, written, dataset, place)
+    written = entry.model_dump()
+    return attack_of(written.pop("name"), written, dataset, place)
 
 
 def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from freqbench.core.config import FileName, Strict
-from freqbench.job.sweep import parse_value
+from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
 INHERITED = ("arch", "args", "roi")
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -104,26 +104,29 @@ class Validation(Strict):
             whose clean Dice it only lowers, else `clean`.
     """
 
-    attack: dict[str, Any] | Literal["own"] | tuple[dict[str, Any] | Literal["own"], ...] | None = None
+    attack: AttackEntry | Literal["own"] | tuple[AttackEntry | Literal["own"], ...] | None = None
     choose_by: Literal["clean", "attacked", "mean", "worst"] | None = None
 
     @field_validator("attack", mode="before")
     @classmethod
     def _attacks(cls, given: Any) -> Any:
         each = given if isinstance(given, list | tuple) else [] if given is None else [given]
-        if given is not None and (not each or any(not isinstance(one, dict) and one != OWN for one in each)):
+        is_attack = [
+            one == OWN or isinstance(one, AttackEntry) or (isinstance(one, dict) and "name" in one) for one in each
+        ]
+        if given is not None and not (is_attack and all(is_attack)):
             raise ValueError(f"expected {ATTACK}, got {given!r:.300}")
         return given
 
     @property
-    def attacks(self) -> tuple[dict[str, Any] | Literal["own"], ...]:
+    def attacks(self) -> tuple[AttackEntry | Literal["own"], ...]:
         """What `attack` says, one or several; none where it says nothing."""
         if self.attack is None:
             return ()
         return self.attack if isinstance(self.attack, tuple) else (self.attack,)
 
 
-QUICK_ATTACK = {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}
+QUICK_ATTACK = AttackEntry.model_validate({"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"})
 SCRATCH = "scratch"
 
 
@@ -146,7 +149,7 @@ class ModelRecipe(Strict):
     args: dict[str, Any] | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     objective: Literal["clean", "at", "vaft"] = "clean"
-    attack: dict[str, Any] | None = None
+    attack: AttackEntry | None = None
     random_budget: tuple[PositiveFloat, PositiveFloat] | None = None
     frequency_consistency: FrequencyConsistency | None = None
     start: Annotated[str, Field(min_length=1)] | None = None
@@ -206,7 +209,7 @@ class TrainJob(Schedule):
     """
 
     name: FileName
-    dataset: dict[str, Any]
+    dataset: DatasetEntry
     splits: Splits
     models: Annotated[tuple[ModelRecipe, ...], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)] = 0

@@ -180,7 +180,8 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"validation": {"attack": []}}, rf"{NO_ATTACK}\[\]"),
     ({}, {"validation": {"attack": ["own", 7]}}, rf"{NO_ATTACK}\['own', 7\]"),
     ({}, {"validation": {"attack": ["own", {"name": "pdg"}]}}, "tiny: validation: unknown attack 'pdg'. Did you mean"),
-    ({}, {"validation": {"attack": [{"eps": 1}]}}, "validation.name: expected the name of an attack, got None"),
+    ({}, {"validation": {"attack": [{"eps": 1}]}}, rf"{NO_ATTACK}\[{{'eps': 1}}\]"),
+    ({"attack": {"eps": 1}}, {}, r"attack\.name: required, but not given"),
     (FAA, {"dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 1}}, r"at: splits\.select: expected two cas"),
 ]
 
