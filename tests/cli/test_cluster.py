@@ -1,0 +1,165 @@
+"""`submit`, `status`, `stop` and `list` as they are typed, over a Jobs API in memory; `tests/remote` has a real one."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from called import bench
+from ray.job_submission import JobStatus
+from tiny import execute, small, write
+
+from freqbench.remote import jobs
+
+
+class Client:
+    """What Ray's client has, for jobs that never start; one that is told to stop has stopped when it is asked again."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+        self.log = ""
+
+    def submit_job(self, *, entrypoint: str, submission_id: str, metadata: dict[str, str], runtime_env: Any) -> None:
+        self.log = f"ray says\n{entrypoint}\n"
+        self.known[submission_id] = SimpleNamespace(
+            submission_id=submission_id,
+            status=JobStatus.RUNNING,
+            message="it runs, last available logs: none",
+            metadata=metadata,
+            start_time=1_700_000_000_000,
+            end_time=None,
+            driver_exit_code=None,
+            files=sorted(path.name for path in Path(runtime_env["working_dir"]).iterdir()),
+        )
+
+    def list_jobs(self) -> list[Any]:
+        return [*self.known.values(), SimpleNamespace(submission_id=None)]
+
+    def get_job_info(self, job_id: str) -> Any:
+        return self.known[job_id]
+
+    def get_job_logs(self, job_id: str) -> str:
+        if self.log == "gone":
+            raise RuntimeError("Request failed with status code 500")
+        return self.log
+
+    def stop_job(self, job_id: str) -> None:
+        self.known[job_id].status = JobStatus.STOPPED
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    found = Client()
+
+    def connect(head: Any, address: str | None) -> None:
+        head.url, head._client = address or "http://head:8265", found
+
+    monkeypatch.setattr(jobs.Head, "__init__", connect)
+    monkeypatch.setattr(jobs.Head, "_require_answer", lambda head: "2")
+    monkeypatch.setattr(jobs.Head, "num_nodes", lambda head: 1)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    return found
+
+
+@pytest.fixture
+def sent(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The id of a job that writes to `out`, which is there."""
+    monkeypatch.chdir(tmp_path)
+    content = small(metrics=["dsc"])
+    execute(content, tmp_path / "out")
+    code, said, _ = bench(
+        capsys, "submit", write(tmp_path, content), "--out", "out", "--shard", "1/2", "--set", "seeds=[3]"
+    )
+    assert code == 0
+    (job_id,) = client.known
+    assert said.splitlines()[0].startswith(f"submitted {job_id}; files that travel: 1 (")
+    assert said.splitlines()[1] == f"bench.py status {job_id} --address http://head:8265"
+    return job_id
+
+
+def test_a_job_is_sent_with_its_options_and_its_store(client: Client, sent: str, tmp_path: Path) -> None:
+    command = client.log.splitlines()[1]
+    assert command.startswith("exec python -m freqbench run job.yaml --address auto --engine ray --out ")
+    assert command.endswith(f"{tmp_path / 'out'} --set 'seeds=[3]' --shard 1/2")
+    assert client.known[sent].files == ["job.yaml"]
+
+
+def test_status_shows_the_job_its_last_lines_and_its_store(
+    client: Client, sent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.log = "".join(f"line {i}\n" for i in range(20))
+    code, said, _ = bench(capsys, "status", sent)
+    assert code == 0
+    for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 records"):
+        assert text in " ".join(said.split())
+    assert "line 9\n" not in said
+    assert "ended (UTC)" not in said
+    assert "last available" not in said
+
+
+def test_status_says_what_of_a_job_cannot_be_read_from_here(
+    client: Client, sent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the log, whose node is gone, nor the store, which only nodes reach."""
+    client.log, client.known[sent].metadata["out"] = "gone", "nowhere"
+    code, said, _ = bench(capsys, "status", sent)
+    assert code == 0
+    assert said.splitlines()[-1].startswith(
+        "nowhere cannot be read from here: nowhere/run.json: expected a result store"
+    )
+    client.known[sent].metadata = None
+    assert "cannot be read" not in bench(capsys, "status", sent)[1]
+
+
+def test_a_job_is_stopped_once(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = bench(capsys, "stop", sent)
+    assert code == 0
+    assert said.splitlines()[0] == f"stopping {sent}: it stores what is in flight first"
+    assert said.splitlines()[-1] == f"{sent}: STOPPED"
+    assert bench(capsys, "stop", sent)[1] == f"{sent} had ended before: STOPPED\n"
+
+
+def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
+    client: Client, sent: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "stop_job", lambda job_id: None)
+    monkeypatch.setattr(jobs, "STOP_S", 0)
+    monkeypatch.setattr(jobs, "ANSWER_S", 0.05)
+    monkeypatch.setattr(jobs, "POLL_S", 0.01)
+    code, said, _ = bench(capsys, "stop", sent)
+    assert code == 1
+    assert f"it takes longer than it may: bench.py status {sent} --address http://head:8265" in said
+
+    def interrupt(head: Any, job_id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.Head, "stop", interrupt)
+    code, said, _ = bench(capsys, "stop", sent, "--address", "http://other:8265")
+    assert code == 130
+    assert f"{sent} is told to stop, and may still be at it: bench.py status {sent} --address http://other" in said
+
+
+def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
+    client.known["raysubmit_1"] = SimpleNamespace(
+        submission_id="raysubmit_1", status=JobStatus.PENDING, metadata=None, start_time=None
+    )
+    code, said, _ = bench(capsys, "list", "--address", "http://other:8265")
+    assert code == 0
+    assert "http://other:8265" in said
+    assert said.index("PENDING") < said.index("RUNNING")  # the latest last
+
+
+def test_a_job_that_is_followed_ends_as_it_does(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def follow(head: Any, job_id: str, write: Any) -> Any:
+        write("a line\n")
+        return SimpleNamespace(status=JobStatus.FAILED, driver_exit_code=1)
+
+    monkeypatch.setattr(jobs.Head, "follow", follow)
+    monkeypatch.chdir(tmp_path)
+    code, said, _ = bench(capsys, "submit", write(tmp_path, small()), "--follow", "--force")
+    (job_id,) = client.known
+    assert (code, said.splitlines()[-2:]) == (1, ["a line", f"{job_id}: FAILED"])
+    assert client.known[job_id].metadata["out"] == str(tmp_path / "runs" / "tiny")
+    assert "--force" in client.log
