@@ -14,6 +14,7 @@ from reporting.conftest import START
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.core import config
+from freqbench.engine.rows import cell_columns
 from freqbench.job.grid import Cell, Grid, expand
 from freqbench.job.rehearsal import counted, missing
 from freqbench.job.schema import JobSpec
@@ -130,30 +131,16 @@ def one(data: pd.DataFrame, **labels: str) -> pd.Series:
 
 
 def _record(cell: Cell, case: int) -> dict[str, Any]:
-    attack = cell.attack
     patient = case // 2 if cell.dataset.name == "acdc" else case
-    return dict.fromkeys(column.name for column in RECORDS) | {
-        "cell_id": cell.cell_id,
+    own = {
         "case_key": f"key{case}",
         "target_model_id": cell.source.model_id,
-        "source_model_id": cell.source.model_id,
-        "dataset": cell.dataset.name,
         "case_id": f"case{case}",
         "patient_id": f"patient{patient}",
-        "source_model": cell.source.name,
         "target_model": cell.source.name,
-        "attack": attack.name,
-        "variant": attack.variant,
-        "params": cell.params,
-        "budget_name": attack.budget_name,
-        "budget": float(getattr(attack, attack.budget_name)) if attack.budget_name else None,
-        "threat_model": attack.threat_model,
-        "seed": cell.seed,
-        "precision": cell.precision,
-        "compile": cell.compile,
-        "num_classes": cell.dataset.num_classes,
         "status": "ok",
         "metrics": "dsc,hd95,ssim,psnr,lpips",
         "run_id": "run0",
         "finished_at": START,
     }
+    return dict.fromkeys(column.name for column in RECORDS) | cell_columns(cell) | own
