@@ -78,7 +78,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     minutes wants the machine and the terminal to itself.
     """
     is_little = config.option.keyword or any(".py" in argument for argument in config.args)
-    return 0 if is_little or not is_default_selection(config) else None
+    is_shared = is_default_selection(config) or config.option.markexpr == "integration"
+    return None if is_shared and not is_little else 0
 
 
 def is_default_selection(config: pytest.Config) -> bool:
