@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from freqbench.core import storage
@@ -297,6 +298,16 @@ def test_a_reader_starts_again_if_a_compaction_passes_it_which_waits_for_enough_
     assert len(names(store)) == 1
     for table, columns in ((store.records(), RECORDS), (store.class_records(), CLASS_RECORDS)):
         assert table.schema.equals(pa.schema([(column.name, column.type) for column in columns]))
+
+
+def test_rows_that_are_merged_share_a_row_group(filled: Callable[[str], Store]) -> None:
+    """Each is read by itself: one a row makes a store slow and large."""
+    store = filled("out")
+    store.compact()
+    for kind in ("records", "class_records"):
+        groups = [pq.ParquetFile(path).metadata for path in (Path(store.root) / kind).glob("*.parquet")]
+        assert max(group.num_rows for group in groups) > 1
+        assert all(group.num_row_groups == 1 for group in groups)
 
 
 @pytest.mark.parametrize("moment", ["read_bytes", "write_atomic", "remove"])
