@@ -1,8 +1,10 @@
 """What several tests need."""
 
+import asyncio
 import os
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -30,6 +32,15 @@ def trusted() -> Iterator[None]:
     from freqbench.core.plugins import trusting
 
     with trusting():
+        yield
+
+
+@pytest.fixture
+def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`asyncio.run` in a thread of its own: a browser that other tests share keeps a loop running in this one."""
+    run = asyncio.run
+    with ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(asyncio, "run", lambda coroutine: thread.submit(run, coroutine).result())
         yield
 
 

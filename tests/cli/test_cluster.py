@@ -149,6 +149,7 @@ def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, capsys: pyt
     assert said.index("PENDING") < said.index("RUNNING")  # the latest last
 
 
+@pytest.mark.usefixtures("own_loop")
 def test_a_job_that_is_followed_ends_as_it_does(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

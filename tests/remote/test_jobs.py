@@ -135,6 +135,7 @@ class Known(jobs.Head):
         yield "\nthree\n"
 
 
+@pytest.mark.usefixtures("own_loop")
 def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
