@@ -4,12 +4,10 @@ One row group is in memory at a time. What later checks ask is kept as 64-bit ha
 million of them: two of a million differ and share one with a probability of 3e-8 (n^2 / 2^65).
 """
 
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from freqbench.audit.arrays import (
+    Floats,
+    Hashes,
+    Mask,
+    Words,
+    agree,
+    among,
+    floats,
+    hash_rows,
+    is_ok,
+    valid,
+)
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
@@ -40,9 +50,6 @@ SCORES = tuple(column.name for column in RECORDS if column.mark == "result" and 
 
 Row = dict[str, Any]
 Verdict = Literal["ok", "wrong", "not checked"]
-Hashes = NDArray[np.uint64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,92 +96,6 @@ class Findings:
         return Check(name=name, verdict="not checked" if missing else "ok", text=missing or ok)
 
 
-# Hashes of rows
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-_SHIFT = np.uint64(29)
-
-
-@lru_cache(maxsize=2**20)
-def _hash_text(text: str | None) -> int:
-    packed = b"\x00null" if text is None else text.encode(errors="replace")
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
-
-
-def hash_texts(texts: Iterable[str | None]) -> Hashes:
-    """A hash of each text, null being one of them."""
-    return np.fromiter(map(_hash_text, texts), np.uint64)
-
-
-def mixed(parts: Iterable[Hashes]) -> Hashes:
-    """One hash of several, in their order; arrays are broadcast against each other."""
-    found = np.zeros(1, np.uint64)
-    for part in parts:
-        found = (found ^ part) * _ODD
-        found = found ^ (found >> _SHIFT)
-    return found
-
-
-def hash_rows(table: pa.Table, columns: Sequence[str]) -> Hashes:
-    """A hash of each row's values in some columns, `[rows]`."""
-    return mixed(_hash_column(table[name]) for name in columns) if len(table) else np.zeros(0, np.uint64)
-
-
-def _hash_column(column: pa.ChunkedArray) -> Hashes:
-    if pa.types.is_dictionary(column.type):
-        words = _Words(column)
-        found: Hashes = hash_texts(words.texts)[words.codes]
-        return found
-    is_float = pa.types.is_floating(column.type)
-    numbers = pc.fill_null(column, 0.0) if is_float else pc.fill_null(column.cast(pa.int64()), 0)
-    nulls = np.where(_valid(column), np.uint64(0), np.uint64(_hash_text(None)))
-    return mixed([numbers.to_numpy().view(np.uint64), nulls])
-
-
-def among(hashes: Hashes, known: Hashes) -> Mask:
-    """Which hashes are among others, which are sorted: for a few at a time, where `np.isin` would sort again."""
-    found: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
-    return found
-
-
-# Columns as arrays
-
-
-class _Words:
-    """A column of few texts: each once, null the last, and which of them every row has."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        coded = column.unify_dictionaries().combine_chunks()
-        self.texts: list[str | None] = [*coded.dictionary.to_pylist(), None]
-        self.codes = pc.fill_null(coded.indices, len(self.texts) - 1).to_numpy()
-
-    def mask(self, holds: Sequence[bool]) -> Mask:
-        """The rows whose text something holds of; `holds` has a value a text."""
-        rows: Mask = np.array(holds, np.bool_)[self.codes]
-        return rows
-
-
-def _valid(column: pa.ChunkedArray) -> Mask:
-    found: Mask = pc.is_valid(column).to_numpy()
-    return found
-
-
-def _floats(column: pa.ChunkedArray) -> Floats:
-    found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
-    return found
-
-
-def _is_ok(table: pa.Table) -> Mask:
-    words = _Words(table["status"])
-    return words.mask([text == "ok" for text in words.texts])
-
-
-def _agree(one: Floats, other: Floats, slack: Floats) -> Mask:
-    """Where numbers are equal, both NaN, or not further apart than the slack."""
-    agrees: Mask = (one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= slack)
-    return agrees
-
-
 # Values of single rows
 
 SLACK = 1e-6  # beyond a range: rounding
@@ -192,10 +113,10 @@ def _check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: 
     for column in columns:
         name, values = column.name, rows[column.name]
         if column.required and values.null_count:
-            findings.wrong_rows("values", where, rows, ~_valid(values), f"{name}: null", what=what)
+            findings.wrong_rows("values", where, rows, ~valid(values), f"{name}: null", what=what)
         if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
             low, high = COLUMNS.get(name) or UNITS.get(column.unit, (-math.inf, math.inf))
-            numbers = _floats(values)
+            numbers = floats(values)
             outside = (numbers < low - SLACK) | (numbers > high + SLACK)
             if name not in INFINITE:
                 outside |= np.isinf(numbers)
@@ -209,9 +130,9 @@ def _check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]
     def tell(mask: Mask, text: str) -> None:
         findings.wrong_rows("values", where, rows, mask, text)
 
-    status, covers, reasons = (_Words(rows[name]) for name in ("status", "metrics", "null_reasons"))
+    status, covers, reasons = (Words(rows[name]) for name in ("status", "metrics", "null_reasons"))
     ok, failed = (status.mask([text == state for text in status.texts]) for state in ("ok", "failed"))
-    has_error = _valid(rows["error"])
+    has_error = valid(rows["error"])
     tell(~ok & ~failed, "status: neither ok nor failed")
     tell(failed & ~has_error, "error: none in a failed row")
     tell(ok & has_error, "error: one in a row that is ok")
@@ -224,7 +145,7 @@ def _check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]
         for name in columns:
             if rows[name].null_count:
                 excused = reasons.mask([each is None or name in each for each in stated])
-                tell(asked & ~_valid(rows[name]) & ~excused, f"{name}: null without a reason")
+                tell(asked & ~valid(rows[name]) & ~excused, f"{name}: null without a reason")
 
 
 def _reasons(text: str | None) -> frozenset[str] | None:
@@ -282,15 +203,15 @@ class _ClassSums:
         add("class_index", "rows", np.ones(len(index)))
         add("class_index", "squares", (index + 1.0) ** 2)
         for name, (column, first) in MEANS.items():
-            values = _floats(classes[column])
+            values = floats(classes[column])
             is_defined = (index >= first) & ~np.isnan(values)
-            add(name, "asked", (index >= first) & _valid(classes[column]))
+            add(name, "asked", (index >= first) & valid(classes[column]))
             add(name, "defined", is_defined)
             add(name, "total", np.where(is_defined, values, 0.0))
-        label, pred = _floats(classes["label_voxels"]), _floats(classes["pred_voxels"])
+        label, pred = floats(classes["label_voxels"]), floats(classes["pred_voxels"])
         has_voxels, is_foreground = ~np.isnan(label) & ~np.isnan(pred), index > 0
         for name, asked, counted in (
-            ("hd95_undefined_classes", _valid(classes["hd95"]), np.isnan(_floats(classes["hd95"]))),
+            ("hd95_undefined_classes", valid(classes["hd95"]), np.isnan(floats(classes["hd95"]))),
             ("missed_classes", has_voxels, is_foreground & (label > 0) & (pred <= 0)),
             ("hallucinated_classes", has_voxels, is_foreground & (label <= 0) & (pred > 0)),
         ):
@@ -303,20 +224,20 @@ class _ClassSums:
         records, sums = self._records, self._sums
         if self._orphans:
             findings.wrong("classes", f"{where}{self._orphans} rows of classes have no record in their file")
-        expected = np.where(_is_ok(records), np.nan_to_num(_floats(records["num_classes"])), 0.0)
+        expected = np.where(is_ok(records), np.nan_to_num(floats(records["num_classes"])), 0.0)
         squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
         rows = sums["class_index", "rows"]
         is_complete, is_each = rows == expected, sums["class_index", "squares"] == squares
         text = "rows of classes: {:g}, expected {:g}"
         findings.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
         findings.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
-        is_whole = _is_ok(records) & is_complete & is_each
+        is_whole = is_ok(records) & is_complete & is_each
         for name in (*MEANS, *COUNTS):
-            stored = _floats(records[name])
+            stored = floats(records[name])
             expected = sums[name, "total"] / (sums[name, "defined"] if name in MEANS else 1.0)
             slack = ROUNDING * np.maximum(1.0, np.abs(expected))
-            compared = is_whole & _valid(records[name]) & (sums[name, "asked"] > 0)
-            wrong = compared & ~_agree(stored, expected, slack)
+            compared = is_whole & valid(records[name]) & (sums[name, "asked"] > 0)
+            wrong = compared & ~agree(stored, expected, slack)
             text = f"{name}: {{:g}}, the classes say {{:g}}"
             findings.wrong_rows("classes", where, records, wrong, text, stored, expected)
 
@@ -383,10 +304,10 @@ class Survey:
         keys, executions = hash_rows(rows, KEY), hash_rows(rows, COMMIT)
         is_pair, is_copy = keys[1:] == keys[:-1], executions[1:] == executions[:-1]
         for name in SCORES:
-            one, other = _floats(before[name]), _floats(after[name])
+            one, other = floats(before[name]), floats(after[name])
             tolerance = TOLERANCES["records"].get(name, EXACT)
             slack = np.where(is_copy, 0.0, tolerance.absolute + tolerance.relative * np.abs(one))
-            differs = is_pair & _valid(before[name]) & _valid(after[name]) & ~_agree(one, other, slack)
+            differs = is_pair & valid(before[name]) & valid(after[name]) & ~agree(one, other, slack)
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
             self._findings.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
         rest = f"; {len(chosen) - MOST_DOUBLES} of their rows were not compared" if len(chosen) > MOST_DOUBLES else ""
@@ -398,7 +319,7 @@ class Survey:
         for number in np.unique(self._file[chosen]):
             columns = (*KEY, "run_id", "finished_at", "status", *SCORES)
             table = self._files.columns("records", self.names[number], columns)
-            tables.append(table.filter(pa.array(_is_ok(table) & among(hash_rows(table, KEY), wanted))))
+            tables.append(table.filter(pa.array(is_ok(table) & among(hash_rows(table, KEY), wanted))))
         rows = pa.concat_tables(tables).unify_dictionaries()
         finished = rows["finished_at"].cast(pa.int64()).to_numpy()
         return rows.take(pa.array(np.lexsort((finished, hash_rows(rows, KEY)))))
@@ -413,7 +334,7 @@ class Survey:
             self._keep_kinds(rows, CELL, self._cells)
             self._keep_kinds(rows, ORIGIN, self._origins)
             file = np.full(len(rows), number, np.int32)
-            self._parts.append((hash_rows(rows, KEY), hash_rows(rows, ("cell_id", "case_key")), _is_ok(rows), file))
+            self._parts.append((hash_rows(rows, KEY), hash_rows(rows, ("cell_id", "case_key")), is_ok(rows), file))
             needed.append(rows.select(list(NEEDED)))
         sums = _ClassSums(pa.concat_tables(needed).unify_dictionaries())
         for rows in self._pieces("class_records", name):

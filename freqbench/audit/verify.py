@@ -11,17 +11,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
 from freqbench.audit.store_checks import (
     CELL,
     MOST_KINDS,
     Check,
     Findings,
-    Hashes,
     Row,
     Survey,
-    among,
-    hash_texts,
-    mixed,
 )
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of

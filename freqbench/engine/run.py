@@ -11,15 +11,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from rich.console import Console
 
-from freqbench.core import config, storage
-from freqbench.core.config import Strict
+from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.core.machine import available_cores
 from freqbench.data import cache
 from freqbench.engine import provenance, saved_volumes, serial
+from freqbench.engine.additions import Additions
 from freqbench.engine.progress import Listener, RunProgress
 from freqbench.engine.resources import Node, room, share
 from freqbench.engine.retry import Patience
@@ -27,7 +26,6 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Grid, Unit
 from freqbench.job.plan import Plan, current_plan, volumes_root
-from freqbench.job.schema import JobSpec
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
 from freqbench.results import Lease, Shard, Store
@@ -99,7 +97,7 @@ def execute(
     return summary
 
 
-def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
+def rescore(grid: Grid, out: str, console: Console, added: Additions | None = None) -> Summary:
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
 
     `added` replaces what the store's job has beside its own grid.
@@ -125,66 +123,6 @@ def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
     summary = _Run(store, plan, console).carry_out(work)
     Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
     return summary
-
-
-class ImportedCell(Strict):
-    """A cell whose volumes were brought in: what the index of a store's job holds of it, and what it is remade from."""
-
-    cell_id: str
-    dataset: str
-    targets: list[str]
-    cases: list[str]
-    source: str
-    label: str
-    content: str
-
-
-class Additions(Strict):
-    """What `score` added to a store beside its job's grid: kept in `run.json`, so that every later report has it."""
-
-    scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
-    imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
-
-    @classmethod
-    def of(cls, store: Store) -> "Additions":
-        """Those of a store; none where it has no job yet."""
-        content = store.job() if _has_job(store) else {}
-        known = {name: content[name] for name in cls.model_fields if name in content}
-        return config.validate(known, cls, f"{store.root}/run.json")
-
-    def with_targets(self, grid: Grid) -> "Additions":
-        """The same with the targets of a grid's cells."""
-        scored = dict(self.scored)
-        for cell in grid.cells:
-            own = [target.model_id for target in cell.targets]
-            scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *own]))
-        return self.model_copy(update={"scored": scored})
-
-    def with_imported(self, cell: ImportedCell) -> "Additions":
-        """The same with one more cell that was brought in."""
-        others = [each for each in self.imported if each.cell_id != cell.cell_id]
-        return self.model_copy(update={"imported": [*others, cell]})
-
-    def onto(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """A job's content with them, also in its index, which reports go by."""
-        imported = {cell.cell_id: cell for cell in self.imported}
-        own = [cell for cell in content["index"]["cells"] if cell["cell_id"] not in imported]
-        brought = [cell.model_dump(exclude={"source", "label", "content"}) for cell in self.imported]
-        cells = [
-            {**cell, "targets": list(dict.fromkeys([*cell["targets"], *self.scored.get(cell["cell_id"], [])]))}
-            for cell in (*own, *brought)
-        ]
-        added = self.model_dump() if self.imported else {"scored": self.scored}
-        return {**content, "index": {**content["index"], "cells": cells}, **added}
-
-    def write(self, store: Store, job: JobSpec) -> None:
-        """Put them into a store's job; where there is none yet, `job` becomes it, with nothing of it done."""
-        empty = {"spec": job.model_dump(mode="json"), "index": {"cells": [], "cases": {}}}
-        store.write_job(self.onto(store.job() if _has_job(store) else empty))
-
-
-def _has_job(store: Store) -> bool:
-    return storage.exists(storage.join(store.root, "run.json"))
 
 
 class _Run:

@@ -5,16 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from freqbench.metrics.image import (
-    body_mask,
-    energy_scores,
-    image_scores,
-    l2,
-    linf,
-    psnr,
-    seam_scores,
-    ssim,
-)
+from freqbench.metrics.image import body_mask, energy_scores, image_scores, l2, linf, psnr, seam_scores, ssim
 from freqbench.metrics.overlap import (
     certified_scores,
     class_mean,

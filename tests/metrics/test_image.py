@@ -13,17 +13,7 @@ from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.core.errors import UserError
-from freqbench.metrics import (
-    METRICS,
-    body_mask,
-    energy_scores,
-    image_scores,
-    l2,
-    linf,
-    psnr,
-    seam_scores,
-    ssim,
-)
+from freqbench.metrics import METRICS, body_mask, energy_scores, image_scores, l2, linf, psnr, seam_scores, ssim
 from freqbench.models import attack_windows
 from freqbench.ops.blocks import split
 from freqbench.ops.dct import BlockDCT

@@ -144,7 +144,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize(
     ("name", "broken"),
-    [*zip(["status", "report", "export"] * 4, BROKEN, strict=False), *(("score targets", broken) for broken in BROKEN)],
+    [*zip(["status", "report", "export"] * 4, BROKEN, strict=True), *(("score targets", broken) for broken in BROKEN)],
 )
 def test_a_job_of_a_store_that_is_something_else_is_one_line(
     store: Path, name: str, broken: str, capsys: pytest.CaptureFixture[str]

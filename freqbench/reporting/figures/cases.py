@@ -85,7 +85,7 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         figure, axes = _grid(-(-len(seen) // across), across, shape, ratio, 0.1 + 0.1 * lines)
         for axis in axes.flat[len(seen) :]:
             axis.axis("off")
-        for axis, (label, change) in zip(axes.flat, seen.items(), strict=False):
+        for axis, (label, change) in zip(axes.flat[: len(seen)], seen.items(), strict=True):
             image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
             axis.set_title(heading(label, 18), fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")

@@ -46,7 +46,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
     groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
     styles = _styles(material.families, table["family"])
     figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), SCORE)
-    for axis, ((threat, name), panel) in zip(axes.flat, groups, strict=False):
+    for axis, ((threat, name), panel) in zip(axes.flat[: len(groups)], groups, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
             x = series["budget"].to_numpy()
@@ -232,7 +232,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     groups = list(table.groupby("threat_model", sort=False))
     styles = _styles(material.families, table["family"])
     figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), DROP)
-    for axis, (threat, panel) in zip(axes.flat, groups, strict=False):
+    for axis, (threat, panel) in zip(axes.flat[: len(groups)], groups, strict=True):
         for family, series in panel.groupby("family", sort=False):
             series = series.sort_values("budget", kind="stable")
             look = styles[str(family)]
@@ -272,7 +272,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
     chosen = recommended(table)
     figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, DROP, sharey=False)
-    for axis, (place, panel) in zip(axes.flat, groups, strict=False):
+    for axis, (place, panel) in zip(axes.flat[: len(groups)], groups, strict=True):
         for _, curve in panel.groupby(CURVE, sort=False):
             _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
         ring = chosen[(chosen[PLACE] == list(place)).all(axis=1)]

@@ -48,7 +48,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             axis.axis("off")
         for axis in axes.flat[len(some) - across : len(some)]:
             axis.tick_params(labelbottom=True)  # below some of these nothing follows
-        for axis, (label, matrix) in zip(axes.flat, some, strict=False):
+        for axis, (label, matrix) in zip(axes.flat[: len(some)], some, strict=True):
             image = _heat(axis, matrix.to_numpy(float), norm)
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
             for row, source in enumerate(matrix.index):

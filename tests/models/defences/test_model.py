@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attacks.examples import EXAMPLES
+from attacks.small import Net
 from scipy.special import expit
 from torch import Tensor, nn
 
@@ -180,18 +181,6 @@ DEFENCES = {
     "resized": ({"name": "random_resize_pad", "smallest": 0.6, "eot": 2}, True),
 }
 DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "faa")  # each way of asking the network
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(4)
-            self.first, self.last = nn.Conv3d(1, 6, 3, padding=1), nn.Conv3d(6, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.last(torch.tanh(self.first(x) * 4))
-        return logits
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Turns columns of Arrow tables into arrays, and rows into hashes of 64 bits."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
+
+
+class Words:
+    """A column of few texts: each once, null the last, and which of them every row has."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        coded = column.unify_dictionaries().combine_chunks()
+        self.texts: list[str | None] = [*coded.dictionary.to_pylist(), None]
+        self.codes = pc.fill_null(coded.indices, len(self.texts) - 1).to_numpy()
+
+    def mask(self, holds: Sequence[bool]) -> Mask:
+        """The rows whose text something holds of; `holds` has a value a text."""
+        rows: Mask = np.array(holds, np.bool_)[self.codes]
+        return rows
+
+
+def valid(column: pa.ChunkedArray) -> Mask:
+    """The rows that are not null."""
+    found: Mask = pc.is_valid(column).to_numpy()
+    return found
+
+
+def floats(column: pa.ChunkedArray) -> Floats:
+    """A column of numbers, null as NaN."""
+    found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    return found
+
+
+def is_ok(table: pa.Table) -> Mask:
+    """The rows whose status is ok."""
+    words = Words(table["status"])
+    return words.mask([text == "ok" for text in words.texts])
+
+
+def agree(one: Floats, other: Floats, slack: Floats) -> Mask:
+    """Where numbers are equal, both NaN, or not further apart than the slack."""
+    agrees: Mask = (one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= slack)
+    return agrees
+
+
+@lru_cache(maxsize=2**20)
+def _hash_text(text: str | None) -> int:
+    packed = b"\x00null" if text is None else text.encode(errors="replace")
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
+
+
+def hash_texts(texts: Iterable[str | None]) -> Hashes:
+    """A hash of each text, null being one of them."""
+    return np.fromiter(map(_hash_text, texts), np.uint64)
+
+
+def mixed(parts: Iterable[Hashes]) -> Hashes:
+    """One hash of several, in their order; arrays are broadcast against each other."""
+    found = np.zeros(1, np.uint64)
+    for part in parts:
+        found = (found ^ part) * _ODD
+        found = found ^ (found >> _SHIFT)
+    return found
+
+
+def hash_rows(table: pa.Table, columns: Sequence[str]) -> Hashes:
+    """A hash of each row's values in some columns, `[rows]`."""
+    return mixed(_hash_column(table[name]) for name in columns) if len(table) else np.zeros(0, np.uint64)
+
+
+def _hash_column(column: pa.ChunkedArray) -> Hashes:
+    if pa.types.is_dictionary(column.type):
+        words = Words(column)
+        found: Hashes = hash_texts(words.texts)[words.codes]
+        return found
+    is_float = pa.types.is_floating(column.type)
+    numbers = pc.fill_null(column, 0.0) if is_float else pc.fill_null(column.cast(pa.int64()), 0)
+    nulls = np.where(valid(column), np.uint64(0), np.uint64(_hash_text(None)))
+    return mixed([numbers.to_numpy().view(np.uint64), nulls])
+
+
+def among(hashes: Hashes, known: Hashes) -> Mask:
+    """Which hashes are among others, which are sorted: for a few at a time, where `np.isin` would sort again."""
+    found: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
+    return found
