@@ -16,7 +16,8 @@ from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, frequency_apgd, make
-from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt, within_ssim
+from freqbench.attacks.core.ssim_bound import within_ssim
+from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.ops.blocks import merge, split
 from freqbench.ops.quantisation import reach

@@ -14,9 +14,9 @@ from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import findable_tests, machines, ray_session
 from tiny import Collector, execute, expanded, small
 
-from freqbench.engine import ray_cluster, ray_engine, serial
+from freqbench.engine import ray_cluster, ray_engine, ray_workers, serial
 from freqbench.engine import run as runner
-from freqbench.engine.ray_engine import RemoteWorker
+from freqbench.engine.ray_workers import RemoteWorker
 from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
@@ -99,7 +99,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
         real(run, unit)
 
     monkeypatch.setattr(runner._Run, "begin", begin)
-    monkeypatch.setattr(ray_engine, "RemoteWorker", InstantWorker)
+    monkeypatch.setattr(ray_workers, "RemoteWorker", InstantWorker)
     with ExitStack() as stack:
         if where == "own":
             stack.enter_context(findable_tests())
@@ -117,7 +117,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
 def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "RemoteWorker", SleepingWorker)
+    monkeypatch.setattr(ray_workers, "RemoteWorker", SleepingWorker)
     units, listener = grid(), Timed()
     spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
     with machines(MACHINES, cpus=2, gpus=1) as cluster, ray_cluster.existing(cluster.address):

@@ -15,7 +15,7 @@ from engine.ray_session import machines, run_by_ray
 from tiny import Collector, results, small
 
 from freqbench.attacks import ATTACKS
-from freqbench.engine import ray_engine, resources
+from freqbench.engine import ray_engine, ray_workers, resources
 from freqbench.engine.ray_cluster import existing
 from freqbench.engine.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
@@ -31,7 +31,7 @@ METRICS = ("dsc", "hd95")
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
-    monkeypatch.setattr(ray_engine, "FOLLOW_S", 1.0)
+    monkeypatch.setattr(ray_workers, "FOLLOW_S", 1.0)
 
 
 def slow_units(number: int) -> list[Unit]:
@@ -98,7 +98,7 @@ def test_a_machine_that_joins_gets_a_worker_and_work(workers: str | int) -> None
 
 def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a cluster that scales from none."""
-    monkeypatch.setattr(ray_engine, "WAITING_S", 1.0)
+    monkeypatch.setattr(ray_workers, "WAITING_S", 1.0)
     units = slow_units(2)
     with machines(1, cpus=2) as cluster, existing(cluster.address):
         asked = Resources(workers=2, threads=1, gpus_per_worker=0.5)

@@ -16,7 +16,7 @@ from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import ray_engine, retry
+from freqbench.engine import ray_engine, ray_workers, retry
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
@@ -118,8 +118,8 @@ def test_a_process_that_dies_in_loading_or_scoring_or_cannot_read_masks_costs_no
 @pytest.mark.integration
 def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one: the run goes on with that."""
-    monkeypatch.setattr(ray_engine, "WAITING_S", 1.0)
-    monkeypatch.setattr(ray_engine, "WAITING_AGAIN_S", 1.0)
+    monkeypatch.setattr(ray_workers, "WAITING_S", 1.0)
+    monkeypatch.setattr(ray_workers, "WAITING_AGAIN_S", 1.0)
     units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
     listener = run_by_ray(units, ("dsc",), workers=2, threads=3)
     assert "waiting for Ray: 1 of 2 workers have not started: each wants 3 CPU, free are 1 CPU" in listener.said
@@ -128,7 +128,7 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.integration)])
 def test_workers_that_do_not_start_are_one_line(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "STARTS", again)
+    monkeypatch.setattr(ray_workers, "STARTS", again)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

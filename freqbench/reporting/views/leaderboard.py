@@ -8,7 +8,8 @@ import pandas as pd
 
 from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.statistics import SIGNIFICANCE, holm, nested_intervals, t_tests
+from freqbench.analysis.nested import nested_intervals
+from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
 from freqbench.analysis.tables import case_minima, complete_cases
 from freqbench.reporting.render import Section
 

@@ -9,7 +9,7 @@ import pytest
 from reporting import student
 from reporting.conftest import Frame, Row
 
-from freqbench.analysis.statistics import nested_interval
+from freqbench.analysis.nested import nested_interval
 from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 
 STEPS = ({"steps": 10}, {"steps": 20})

@@ -1,0 +1,172 @@
+"""Keeps the workers of a run on Ray: started, started again, more or fewer as machines join and go."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError
+
+from freqbench.core.errors import UserError
+from freqbench.engine import ray_cluster
+from freqbench.engine.progress import Clock, Listener
+from freqbench.engine.resources import Node, Pool
+from freqbench.engine.retry import Attempt
+from freqbench.engine.worker import Worker, WorkerSpec
+
+STARTS, CRASHES, START_S = 3, 10, 300.0
+WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
+FOLLOW_S = 5.0
+
+Ref = Any  # ray.ObjectRef
+Room = Callable[[Sequence[Node]], int]
+
+
+class RemoteWorker(Worker):
+    """A worker that says where it is."""
+
+    def ready(self) -> tuple[str, str]:
+        """The id and the name of its machine, as soon as it can work."""
+        return str(ray.get_runtime_context().get_node_id()), platform.node()
+
+
+@dataclass(kw_only=True)
+class Slot:
+    """A worker's place, which stays when its actor goes elsewhere."""
+
+    clock: Clock  # with the worker's number, from 1
+    actor: Any
+    ready: Ref | None  # answers once the actor has started; None when it has
+    since: float  # when it was asked to start, or given its unit
+    refusals: int = 0  # in a row, of its constructor
+    crashes: int = 0  # in a row, before it had started
+    node: str = ""  # id of the machine that it was last ready on
+    attempt: Attempt | None = None  # the unit that it is working on, with what is awaited
+    outcome: Ref | None = None
+    masks: Ref | None = None
+    killed: bool = False  # over that unit
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be given a unit."""
+        return self.ready is None and self.outcome is None
+
+
+class Fleet:
+    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units."""
+
+    def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
+        self._pool = pool
+        self._listener = listener
+        self._room = room
+        self._machines = ray_cluster.machines()
+        actor = ray.remote(RemoteWorker).options(
+            num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=0
+        )
+        self._start: Callable[[], Any] = partial(actor.remote, spec)
+        self._given_up = 0
+        self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
+        self._followed = self._said_waiting = time.monotonic()
+        self.slots: list[Slot] = []
+        self._resize(pool.workers)
+
+    @property
+    def spare_cores(self) -> float:
+        """What the machines have beside what the workers take."""
+        return sum(node.cores for node in self._machines.values()) - len(self.slots) * self._pool.threads
+
+    def awaited(self) -> dict[Ref, Slot]:
+        """The workers that start or work, by what is awaited of them.
+
+        Raises:
+            UserError: none is left.
+        """
+        if not self.slots:
+            raise UserError("no worker starts: see the warnings above and the logs of Ray, as a rule in /tmp/ray")
+        pairs = ((slot.ready or slot.outcome, slot) for slot in self.slots)
+        return {ref: slot for ref, slot in pairs if ref is not None}
+
+    def started(self, slot: Slot) -> None:
+        """A worker is ready, or failed to start: then it is started again, or given up."""
+        ready, slot.ready = slot.ready, None
+        try:
+            slot.node, name = ray.get(ready)
+        except RayError as error:
+            slot.refusals += isinstance(error, ActorDiedError)
+            slot.crashes += not isinstance(error, ActorDiedError)
+            crashed_for_long = slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S
+            if slot.refusals <= STARTS and not crashed_for_long:
+                self.restart(slot, error)
+                return
+            number, why = slot.clock.worker, ray_cluster.cause(error)
+            self._listener.warn(f"worker {number} does not start, and is done without: {why}")
+            self._remove(slot)
+            self._given_up += 1
+        else:
+            slot.refusals = slot.crashes = 0
+            slot.clock.start(name)
+
+    def restart(self, slot: Slot, error: RayError) -> None:
+        """Ray starts a process that died again, and answers that it is unavailable meanwhile; a constructor that raised
+        ends an actor for good."""
+        if isinstance(error, ActorDiedError):
+            slot.actor = self._start()
+        slot.ready = slot.actor.ready.remote()
+
+    def follow_machines(self, num_units: int) -> None:
+        """Now and then: ask for workers on machines that joined, at most one a unit, and give up those of lost ones."""
+        now = time.monotonic()
+        if self._room is None or now - self._followed < FOLLOW_S:
+            return
+        self._followed, before, self._machines = now, self._machines, ray_cluster.machines()
+        room = max(1, self._room(list(self._machines.values()))) - self._given_up
+        self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
+        joined, gone = self._machines.keys() - before.keys(), before.keys() - self._machines.keys()
+        for count, what in ((len(joined), "joined"), (len(gone), "gone")):
+            if count:
+                self._listener.tell(
+                    f"{count} {'machine' if count == 1 else 'machines'} {what}: {len(self.slots)} workers on "
+                    f"{len(self._machines)} from now on"
+                )
+
+    def report_waiting(self) -> None:
+        """Say it if workers have not started for long, as there is no room for them."""
+        now = time.monotonic()
+        waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
+        if waiting and now >= self._said_waiting:
+            lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus})
+            if lack:
+                self._said_waiting = now + WAITING_AGAIN_S
+                self._listener.tell(
+                    f"waiting for Ray: {len(waiting)} of {len(self.slots)} workers have not started: {lack}"
+                )
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Where the time of each worker went so far."""
+        waits = {slot.clock.worker: slot.is_idle for slot in self.slots}
+        clocks = sorted([*(slot.clock for slot in self.slots), *self._free], key=lambda clock: clock.worker)
+        return [clock.facts(waits=waits.get(clock.worker, False)) for clock in clocks if clock.node]
+
+    def close(self) -> None:
+        """End the workers."""
+        for slot in self.slots:
+            ray.kill(slot.actor)
+
+    def _resize(self, wanted: int) -> None:
+        """Ask for further workers, or end some that have not started, those of lost machines first."""
+        waiting = [slot for slot in self.slots if slot.ready is not None]
+        waiting.sort(key=lambda slot: slot.node in self._machines)
+        for slot in waiting[: max(0, len(self.slots) - wanted)]:
+            self._remove(slot)
+        while len(self.slots) < wanted:
+            clock = self._free.pop() if self._free else Clock(worker=len(self.slots) + self._given_up + 1)
+            actor = self._start()
+            self.slots.append(Slot(clock=clock, actor=actor, ready=actor.ready.remote(), since=time.monotonic()))
+
+    def _remove(self, slot: Slot) -> None:
+        ray.kill(slot.actor)
+        self.slots.remove(slot)
+        self._free.append(slot.clock)
