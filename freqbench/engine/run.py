@@ -200,10 +200,10 @@ class _Run:
             self._facts["engine"] = {"name": "serial", "workers": 1, "threads": spec.threads}
             serial.run(units, spec, listener)
             return
-        from freqbench.engine import ray_cluster
+        from freqbench.engine.ray import ray_cluster
 
         with ray_cluster.existing(address) if address else ray_cluster.own(pool.workers * pool.threads + 1):
-            from freqbench.engine import ray_engine  # not before Ray has its environment
+            from freqbench.engine.ray import ray_engine  # not before Ray has its environment
 
             following = None
             if address:

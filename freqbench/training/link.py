@@ -157,7 +157,7 @@ def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
     if training.engine != "ray":
         yield
         return
-    from freqbench.engine import ray_cluster
+    from freqbench.engine.ray import ray_cluster
 
     place = address or os.environ.get("RAY_ADDRESS")
     with ray_cluster.existing(place) if place else ray_cluster.own(training.workers):

@@ -14,9 +14,10 @@ from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import findable_tests, machines, ray_session
 from tiny import Collector, execute, expanded, small
 
-from freqbench.engine import ray_cluster, ray_engine, ray_workers, serial
 from freqbench.engine import run as runner
-from freqbench.engine.ray_workers import RemoteWorker
+from freqbench.engine import serial
+from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
+from freqbench.engine.ray.ray_workers import RemoteWorker
 from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec

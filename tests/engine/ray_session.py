@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tiny import Collector
 
-from freqbench.engine import ray_cluster as cluster
-from freqbench.engine import ray_engine
+from freqbench.engine.ray import ray_cluster as cluster
+from freqbench.engine.ray import ray_engine
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit

@@ -19,9 +19,9 @@ from engine.ray_session import TESTS, machines
 from tiny import class_rows, execute, job, rows, write
 
 from freqbench.core.errors import UserError
-from freqbench.engine.ray_cleanup import MARK
-from freqbench.engine.ray_cluster import existing
-from freqbench.engine.ray_cluster import machines as alive
+from freqbench.engine.ray.ray_cleanup import MARK
+from freqbench.engine.ray.ray_cluster import existing
+from freqbench.engine.ray.ray_cluster import machines as alive
 from freqbench.results import Store
 
 ROOT = Path(__file__).parents[2]

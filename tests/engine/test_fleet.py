@@ -15,9 +15,10 @@ from engine.ray_session import machines, run_by_ray
 from tiny import Collector, results, small
 
 from freqbench.attacks import ATTACKS
-from freqbench.engine import ray_engine, ray_workers, resources
-from freqbench.engine.ray_cluster import existing
-from freqbench.engine.ray_cluster import machines as nodes_by_id
+from freqbench.engine import resources
+from freqbench.engine.ray import ray_engine, ray_workers
+from freqbench.engine.ray.ray_cluster import existing
+from freqbench.engine.ray.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit

@@ -16,7 +16,8 @@ from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS
-from freqbench.engine import ray_engine, ray_workers, retry
+from freqbench.engine import retry
+from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.resources import Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit

@@ -77,7 +77,7 @@ EIGHT = [Node(cores=2, gpus=1, memory=64 * GIB)] * 8
 def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from freqbench.engine import ray_cluster, ray_engine
+    from freqbench.engine.ray import ray_cluster, ray_engine
 
     told: list[tuple[float, int, int]] = []
 

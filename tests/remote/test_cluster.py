@@ -20,7 +20,8 @@ from s3_server import free_port
 from tiny import ARGS, ROI, execute, job, rows, small, write
 
 from freqbench import models
-from freqbench.engine import provenance, ray_cleanup
+from freqbench.engine import provenance
+from freqbench.engine.ray import ray_cleanup
 from freqbench.results import Store
 
 ROOT = Path(__file__).parents[2]

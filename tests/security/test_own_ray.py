@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 LISTENING = """
 import os, signal, sys, time
 import psutil
-from freqbench.engine import ray_cleanup, ray_cluster
+from freqbench.engine.ray import ray_cleanup, ray_cluster
 
 with ray_cluster.own(1):
     import ray

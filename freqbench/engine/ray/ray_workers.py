@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from freqbench.core.errors import UserError
-from freqbench.engine import ray_cluster
 from freqbench.engine.progress import Clock, Listener
+from freqbench.engine.ray import ray_cluster
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.retry import Attempt
 from freqbench.engine.worker import Worker, WorkerSpec

@@ -15,7 +15,7 @@ from typing import Any
 
 from freqbench.core.errors import UserError
 from freqbench.core.interrupt import deferred_interrupt
-from freqbench.engine import ray_cleanup
+from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
 
 STORE_BYTES = 512 << 20

@@ -18,9 +18,10 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayError, RayTaskErro
 from ray.util.metrics import Counter
 
 from freqbench.core.interrupt import Interrupt, deferred_interrupt
-from freqbench.engine import ray_cluster, rows
+from freqbench.engine import rows
 from freqbench.engine.progress import Listener
-from freqbench.engine.ray_workers import Fleet, Ref, Room, Slot
+from freqbench.engine.ray import ray_cluster
+from freqbench.engine.ray.ray_workers import Fleet, Ref, Room, Slot
 from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt
 from freqbench.engine.rows import Outcome

@@ -1,0 +1,1 @@
+"""Carries units out on Ray."""
