@@ -71,7 +71,7 @@ def test_a_machine_that_is_killed_in_the_middle_of_a_unit_costs_no_try(monkeypat
     monkeypatch.setattr("freqbench.engine.retry.TRIES", 1)
     units = slow_units(8)
     with machines(2, cpus=1) as cluster, existing(cluster.address):
-        lost = next(node for node in cluster.list_all_list(nodes_by_id().values()) if not node.head)
+        lost = next(node for node in cluster.list_all_nodes() if not node.head)
         kill = threading.Timer(1, lambda: cluster.remove_node(lost, allow_graceful=False))
         listener = Watcher(kill.start, count=3)
         run_by_ray(units, METRICS, workers=2, room=auto(2), listener=listener)
