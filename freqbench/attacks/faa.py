@@ -155,7 +155,7 @@ class FAA(GradientAttack):
         clean, shape = task.clean, task.clean.shape[2:]
         least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)
-        swap, amplitude = amplitude_swap(clean, task.reference)
+        swap, amplitude = amplitude_swap(clean, task.given_reference())
         share = torch.arange(self.bands, device=clean.device) / self.bands
         held = (share >= SHAPES[0]) & (share < SHAPES[1])
         own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)

@@ -27,7 +27,7 @@ class SEA(Ensemble):
     class of least clean probability at each voxel), and `segpgd`. The paper and the code of today run
     `mask-ce-balanced`, `mask-ce` and `js`, the code of the paper's first version `mask-ce`, `js`, `segpgd` and a masked
     cosine, which is not here. The default has the Dice in the place of `mask-ce`: without it the ensemble is weaker
-    than PGD on the Dice at the same passes (reports/suite).
+    than PGD on the Dice at the same passes (reports/strongest).
 
     **Differs from the authors' code**: the mean Dice of the sample takes the place of its accuracy, which hardly feels
     an organ in a volume of background, where a volume of a run is picked, and of accuracy or the data set's mean IoU

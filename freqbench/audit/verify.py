@@ -51,7 +51,7 @@ def show(out: str, with_volumes: bool, console: Console) -> bool:
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
-    """Every check of a store.
+    """Every check of a store in which no run goes on.
 
     `files`: pairs are whole, every page can be read, and is as its checksum says; `schema`: columns and types are those
     of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
@@ -274,9 +274,11 @@ def _check_volumes(
 
 def _complaint(path: str) -> str:
     """What is wrong with a gzip file; empty where nothing is."""
-    packed = io.BytesIO(storage.read_bytes(path))
+    packed = storage.read_bytes(path)
+    if not packed:
+        return "is empty"
     try:
-        with gzip.open(packed) as stream:
+        with gzip.open(io.BytesIO(packed)) as stream:
             while stream.read(CHUNK):
                 pass
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -56,8 +56,7 @@ def parse_intensity(value: object) -> Scaling:
     """
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
-    single: dict[Any, Any] = value if isinstance(value, dict) and len(value) == 1 else {None: None}
-    ((kind, numbers),) = single.items()
+    kind, numbers = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (None, None)
     if kind == "zscore" and _is_number(numbers):
         if numbers <= 0:
             raise ValueError(f"expected a positive number of standard deviations, got {numbers:g}")

@@ -225,6 +225,10 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     """A local folder with files of a folder or URI: itself where local, else verified copies in the node's cache.
 
     `patterns` are of the names below it that are wanted; `*` crosses slashes.
+
+    Raises:
+        UserError: the name of an object leads out of the folder.
+        StorageRefused, StorageUnavailable: object storage does not give them.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):

@@ -85,7 +85,7 @@ class Dataset(Strict, abc.ABC):
         return Preprocess()
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        """Read (see `native`) and preprocess one case of any split; `space` is of a model that has its own."""
+        """Read (see `native`) and preprocess one case of any split; `space`: a model's own; None: the dataset's."""
         return prepare(self.native(ref), space or self.space)
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:

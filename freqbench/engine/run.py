@@ -74,7 +74,7 @@ def execute(
 
     Raises:
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
-            cluster cannot be reached, or no worker starts.
+            cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
     cache.limit()  # refused here, not once a case
     store, root = Store(out), volumes_root(grid, out)
@@ -100,7 +100,8 @@ def execute(
 def rescore(grid: Grid, out: str, console: Console, added: Additions | None = None) -> Summary:
     """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
 
-    `added` replaces what the store's job has beside its own grid.
+    `added` replaces what the store's job has beside its own grid. Raises UserError as `execute`, and where the store
+    has no volume of this grid.
     """
     cache.limit()
     store, root = Store(out), storage.join(out, VOLUMES)

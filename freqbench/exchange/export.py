@@ -98,8 +98,8 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> It
     """Write the files of one case."""
     dataset = cells[0].dataset
     native = dataset.native(ref)
-    low, high = native.image.aminmax()
-    kind = torch.int16 if _fits(native.image) and high - low >= LEAST_STEPS else torch.float32
+    low, high = map(float, native.image.aminmax())
+    kind = torch.int16 if _fits(low, high) and high - low >= LEAST_STEPS else torch.float32
     yield _write(to, path_of(grid, cells[0], ref, is_clean=True), native.image, kind, native, cells[0])
     for cell in cells:
         space = cell.source.space or dataset.space
@@ -113,12 +113,12 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> It
             )
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
-        own_kind = kind if _fits(changed.image) else torch.float32
+        own_kind = kind if _fits(*map(float, changed.image.aminmax())) else torch.float32
         yield _write(to, path_of(grid, cell, ref, is_clean=False), changed.image, own_kind, native, cell, error)
 
 
-def _fits(image: Tensor) -> bool:
-    return bool(image.min() >= INT16.min and image.max() <= INT16.max)
+def _fits(low: float, high: float) -> bool:
+    return low >= INT16.min and high <= INT16.max
 
 
 def _write(

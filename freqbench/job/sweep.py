@@ -38,7 +38,10 @@ class Entry(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: Any) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+        """A null that was given is a value, also where a dump leaves out None."""
+        dumped = handler(self)
+        keys = [*type(self).model_fields, *(self.model_extra or {})]
+        return {key: dumped.get(key) for key in keys if key in self.model_fields_set}
 
 
 class DatasetEntry(Entry):

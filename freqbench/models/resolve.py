@@ -38,7 +38,8 @@ def resolve(
 
     Args:
         entry: from a job file; not of an ensemble.
-        num_classes, num_channels: of the dataset, background included.
+        num_classes: of the dataset, background included.
+        num_channels: of its volumes.
         space: the dataset's: a checkpoint that was trained in it has none of its own. None: as if all were.
         class_names: the dataset's; none: nothing is compared.
 

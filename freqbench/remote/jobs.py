@@ -43,7 +43,7 @@ class LostError(UserError):
 
 
 class Head:
-    """The head of a cluster, by its dashboard: `http://HEAD:8265`.
+    """The head of a cluster, by its dashboard: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS.
 
     The token is Ray's own: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or its file. Raises UserError where no head answers, it
     refuses the token, or it has another version of Ray.

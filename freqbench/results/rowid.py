@@ -37,7 +37,10 @@ def find_row(store: Store, text: str) -> Key:
 
 
 def sample_rows(store: Store, count: int, seed: int) -> list[Key]:
-    """The keys of `count` ok rows drawn at random, or of all where there are fewer; the same for the same store."""
+    """The keys of `count` ok rows drawn at random, or of all where there are fewer; the same for the same store.
+
+    Raises UserError where no row is ok.
+    """
     keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
     if not keys:
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")

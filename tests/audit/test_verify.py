@@ -326,12 +326,13 @@ def test_what_shards_are_for_that_no_run_took_is_no_hole(tmp_path: Path) -> None
 
 
 def test_damaged_volumes_are_found_if_asked_for(store: Path) -> None:
-    bit, end = sorted((store / "volumes").rglob("adversarial.nii.gz"))[:2]
+    bit, end, empty = sorted((store / "volumes").rglob("adversarial.nii.gz"))[:3]
     flip(bit, len(bit.read_bytes()) - 6)  # of the checksum
     end.write_bytes(end.read_bytes()[:-20])
+    empty.write_bytes(b"")
     assert checks(store)["volumes"].verdict == "not checked"
     found = wrong(store, with_volumes=True)["volumes"]
-    assert all(f"{path.relative_to(store)}: " in found for path in (bit, end))
+    assert all(f"{path.relative_to(store)}: " in found for path in (bit, end, empty))
 
 
 # Damage in one place, found by one check

@@ -137,6 +137,16 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     assert found[inner].numpy() == pytest.approx(expected[inner].numpy(), abs=1e-4)
 
 
+@pytest.mark.parametrize("crop_foreground", [False, True])
+def test_bounds_and_crop_are_the_cleans(crop_foreground: bool) -> None:
+    """All is darker: bounds found on the attacked volume would make up for it."""
+    native, space = _native(GRIDS["LPS"]), Preprocess(intensity="minmax", crop_foreground=crop_foreground)
+    case = prepare(native, space)
+    adversarial = case.image * 0.8
+    attacked = attacked_native(native, case, adversarial)
+    assert resampling_error(native, attacked, adversarial, space) < 1e-6
+
+
 def test_a_volume_of_another_shape_is_refused() -> None:
     native = _native(GRIDS["RAS"])
     case = prepare(native, KEPT)

@@ -206,6 +206,16 @@ def test_planned_windows_and_passes_are_those_of_the_source_s_space(data: dict[s
     assert len({unit.num_windows for unit in grid.units()}) == 2
 
 
+def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str, Any]) -> None:
+    pgd = {"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}
+    plain, gaussian = (
+        run_all(job_of(data, {**B, "inference": {"weighting": weighting}}, attacks=[pgd]))[0].records[0]
+        for weighting in ("constant", "gaussian")
+    )
+    assert plain["num_windows"] == gaussian["num_windows"] > 1
+    assert plain["l2"] != gaussian["l2"]
+
+
 def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     real, seen = evaluate.attack_case, []
 

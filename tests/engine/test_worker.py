@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -350,3 +351,30 @@ def test_out_of_memory_halves_the_window_batch_which_stays_and_below_one_it_fail
     outcome, masks = worker.run(third)
     assert masks is None
     assert "out of memory" in outcome.records[0]["error"]
+
+
+def test_columns_that_nobody_asked_for_are_null() -> None:
+    (outcome,) = run_all(small(metrics=["ssim"]))
+    record = outcome.records[0]
+    assert (record["dsc"], record["hd95"], record["lpips_distance"]) == (None,) * 3
+    assert record["ssim"] < 1
+    assert record["linf"] == pytest.approx(8 / 255)
+    assert record["voxel_success"] is not None
+
+
+def test_a_case_with_nan_fails_in_one_line_and_the_others_go_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("good", "bad"):
+        voxels, label = rng.uniform(0, 100, (20, 18, 16)).astype(np.float32), np.ones((20, 18, 16), np.uint8)
+        label[:10] = 0
+        if name == "bad":
+            voxels[3, 3, 3] = np.nan
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_label.nii.gz")
+    entries = [{"image": f"./{name}.nii.gz", "label": f"./{name}_label.nii.gz"} for name in ("bad", "good")]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": entries}))
+    dataset = {"name": "d", "loader": "decathlon", "root": str(tmp_path), "labels": 2}
+    bad, good = run_all(small(datasets=[dataset]))
+    assert (bad.failed, good.failed) == (True, False)
+    assert bad.records[0]["error"].startswith(str(tmp_path / "bad.nii.gz"))
+    assert "got 1 NaN or infinite" in bad.records[0]["error"]

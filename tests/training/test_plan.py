@@ -53,6 +53,15 @@ def test_the_lists_and_the_start_are_in_an_identity() -> None:
     assert identities(job_of(models=[{"name": "net", **NET, "lr": 0.5}, VAFT]))["vaft"] != before["vaft"]
 
 
+def test_a_null_goes_with_the_job_to_other_processes_and_into_what_is_stored() -> None:
+    """`spacing: null` of ACDC is "as the scanner made it", not the default of 1.5 mm."""
+    dataset = {"name": "acdc", "root": "volumes", "spacing": None, "size": None}
+    job = job_of(AT, dataset=dataset)
+    again = TrainJob.model_validate(job.model_dump(mode="json", exclude_none=True))
+    assert again == job
+    assert again.dataset.own == {"root": "volumes", "spacing": None, "size": None}
+
+
 # Replicates
 
 

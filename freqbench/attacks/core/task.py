@@ -66,7 +66,7 @@ class Task:
         best: where `gradient` and `look` offer the volumes that they look at, or None.
         truth: labels whose Dice decides which volumes of a run are its result, wherever it aims; None: its loss.
         start: what replaces the draws, or None.
-        reference: volumes of other cases, of the shape of `clean`; where none are needed, `clean`.
+        reference: volumes of other cases, of the shape of `clean`; None where the attack needs none.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
         num_forwards: model passes of all samples; `num_backwards`: gradient passes.
@@ -96,7 +96,7 @@ class Task:
         self.scope = Scope()
         self.best: Best | None = None
         self.start = start
-        self.reference = self.clean if reference is None else self._attacked(reference.detach()).to(self.clean)
+        self.reference = None if reference is None else self._attacked(reference.detach()).to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
@@ -303,6 +303,12 @@ class Task:
 
     def _success(self, logits: Tensor) -> Tensor:
         return -mean_dice(logits.detach(), self.labels if self.truth is None else self.truth, self._organs)
+
+    def given_reference(self) -> Tensor:
+        """The `reference` of the call; raises UserError where there is none."""
+        if self.reference is None:
+            raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
+        return self.reference
 
     def _attacked(self, volumes: Tensor) -> Tensor:
         return volumes if self._channels is None else volumes[:, list(self._channels)]

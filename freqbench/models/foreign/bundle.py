@@ -187,7 +187,7 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of `network_def` with fresh weights, on the CPU or the meta device; refuses as `describe`."""
+    """The network of `network_def` with fresh weights, on the CPU or the meta device; `describe` checks `args`."""
     config = _config(path)
     _network(config)
     where = f"{config.file}: network_def"

@@ -108,7 +108,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of a file with its weights, on the CPU, its parameters without gradients; refuses as `describe`.
+    """The network of a file with its weights, on the CPU, its parameters without gradients; `describe` checks `args`.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
     file that makes tensors on a named device stays bound to it.
