@@ -94,6 +94,12 @@ def test_draws_iff_it_says_so_and_only_from_its_generators(name: str) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_no_generator_is_seed_zero() -> None:
+    images, labels = volumes()
+    default, zero = (example("pgd")(SmallNet(), images, labels, generator=g) for g in (None, generators(0)[0]))
+    assert torch.equal(default.adversarial, zero.adversarial)
+
+
 @every_attack
 def test_a_batch_gives_what_its_samples_give_in_the_passes_promised(name: str) -> None:
     """In float64, which stays; where windows may stop early, none takes more than was said."""

@@ -305,7 +305,7 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def numbers(values: Any, digits: int = DIGITS) -> list[float | int | None]:
-    """Numbers with so many significant digits, whole ones without a point, missing ones None."""
+    """Numbers with so many significant digits of what is stored, whole ones without a point, missing ones None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 

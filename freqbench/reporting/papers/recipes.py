@@ -111,12 +111,12 @@ class AttackEntry(Strict):
 
     @property
     def threat_model(self) -> str:
-        """What the attack's budget bounds."""
+        """What the attack's budget bounds; empty for the clean volumes."""
         return "" if self.attack is None else _made(self.attack).threat_model
 
     @property
     def setting(self) -> str:
-        """What `setting_of` says of the records of this attack."""
+        """What `setting_of` says of the records of this attack; empty for the clean volumes."""
         if self.attack is None:
             return ""
         attack = _made(self.attack)

@@ -140,7 +140,7 @@ def _counts(rows: pd.DataFrame, who: str) -> list[str]:
 
 
 def certified(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row an attack, source and smoothed target; of records with COLUMNS."""
+    """A table a dataset: a row an attack, source and smoothed target; of records with CERTIFIED_COLUMNS."""
     frame = plain(groups.scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:
