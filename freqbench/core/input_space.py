@@ -56,7 +56,10 @@ def parse_intensity(value: object) -> Scaling:
     """
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
-    kind, numbers = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (None, None)
+    kind: Any = None
+    numbers: Any = None
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, numbers),) = value.items()
     if kind == "zscore" and _is_number(numbers):
         if numbers <= 0:
             raise ValueError(f"expected a positive number of standard deviations, got {numbers:g}")

@@ -27,15 +27,8 @@ def column(frame: dict[str, Any], name: str) -> list[Any]:
 
 
 def test_numbers_keep_four_significant_digits_and_nulls_and_texts_are_coded() -> None:
-    assert numbers([0.00123456, -12345.6, 7.0, np.nan, 0.0, np.inf, 52.535]) == [
-        0.001235,
-        -12350,
-        7,
-        None,
-        0,
-        None,
-        52.53,
-    ]
+    values = [0.00123456, -12345.6, 7.0, np.nan, 0.0, np.inf, 52.535]  # the last is stored as a little less
+    assert numbers(values) == [0.001235, -12350, 7, None, 0, None, 52.53]
     plain = pd.Series(["b", None, "a", "b"])
     assert texts(plain.astype("category")) == texts(plain) == {"values": ["b", "a"], "codes": [0, -1, 1, 0]}
 
