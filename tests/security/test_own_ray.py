@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 LISTENING = """
 import os, signal, sys, time
@@ -26,6 +28,7 @@ with ray_cluster.own(1):
 """
 
 
+@pytest.mark.integration
 def test_it_listens_on_loopback() -> None:
     """In a process that has not imported Ray, as that of a command."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from generated_page import data_of, grid
 
 from freqbench.reporting.page import build_page, packed
@@ -9,6 +10,7 @@ from freqbench.reporting.page import build_page, packed
 URL = "http://localhost/"
 
 
+@pytest.mark.integration
 def test_new_data_keep_the_filters_unchanged_ones_are_not_sent_again_and_a_server_that_fails_is_asked_again(
     chromium: Any,
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) ->
     assert any("undefined on these volumes" in text for text in texts if not text.startswith("HD95 penalised"))
 
 
+@pytest.mark.integration
 def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd&f.source=unet&f.target=unet")
     open_first(page)
@@ -125,6 +126,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callabl
     page.wait_for_function("!location.hash.includes('row=')")
 
 
+@pytest.mark.integration
 def test_a_failed_case_has_nothing_to_compute_again(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=gn")
     page.locator(f"{ROW}:has-text('1/255') [col-id=attack]").first.click()
@@ -147,6 +149,7 @@ def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     assert page.locator("[role=columnheader][col-id=ssim]").get_attribute("aria-sort") == "descending"
 
 
+@pytest.mark.integration
 def test_the_csv_holds_what_is_shown_and_no_formula(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=gn&sort=dsc:asc&level=cases")
     with page.expect_download() as download:

@@ -116,6 +116,7 @@ def test_from_a_server_it_fetches_what_was_saved(chromium: Any, store: str, tmp_
         assert page.locator("[role=alert]").is_hidden()
 
 
+@pytest.mark.integration
 def test_wheel_slider_and_arrows_scroll_each_plane(opened: Open) -> None:
     page = opened()
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
@@ -211,6 +212,7 @@ def test_blend_and_wipe_show_both(opened: Open) -> None:
     assert not np.array_equal(clean, adversarial)
 
 
+@pytest.mark.integration
 def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scale(opened: Open, made: Any) -> None:
     page = opened()
     hide_overlays(page)
