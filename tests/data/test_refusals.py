@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ def _list(**changes: object) -> Spoil:
 
 def _without(path: str) -> Spoil:
     return lambda folder: (folder.root / path).unlink()
+
+
+def _in_place_of(path: str, make: Callable[[Path], None]) -> Spoil:
+    return lambda folder: (_without(path)(folder), make(folder.root / path))
 
 
 def _put(path: str, voxels: npt.NDArray[Any], affine: Any = None) -> Spoil:
@@ -86,6 +91,8 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         ": expected the image of case b, found no file: check `root` and the list",
     ),
     "missing label": (_without(LABEL), LABEL, ": expected the label map of case b, found no file"),
+    "a pipe as image": (_in_place_of(IMAGE, os.mkfifo), IMAGE, ": expected the image of case b, found no file"),
+    "a folder as label": (_in_place_of(LABEL, Path.mkdir), LABEL, ": expected the label map of case b, found no file"),
     "empty file": (_rewritten(IMAGE, lambda _: b""), IMAGE, ": expected a NIfTI file, got an unreadable header:"),
     "other name": (
         _list(validation=[{"image": LIST, "label": LABEL}]),
