@@ -1,7 +1,7 @@
 """Rows of `bench.py run` on a crop of a real volume against VAFA as its authors released it.
 
 There is no authors' array of a real volume. So their algorithm is written down here once more, step by step and with
-the libraries that they use, held against their arrays of synthetic volumes, and then run on the real one.
+the libraries that they use, held against their arrays of synthetic volumes (`tests/golden`), then run on the real one.
 """
 
 import json
@@ -121,12 +121,19 @@ def foreground_dice(logits: Tensor, label: Tensor) -> float:
 def test_rows_agree_with_the_released_attack_on_the_same_network_and_window(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], crop: tuple[Tensor, Tensor], net: nn.Module
 ) -> None:
-    """Foreground Dice to 0.015, as far as the sign of small gradients leads two correct runs apart in 20 steps."""
+    """Foreground Dice to 0.01, as far as the sign of small gradients leads two correct runs apart in 20 steps."""
     save_checkpoint(tmp_path / "net.safetensors", net.state_dict(), {}, half=False)
     model = {"name": "net", "arch": "unet", "args": ARGS, "roi": [SIDE] * 3}
     attacks: list[dict[str, Any]] = [
-        {"name": "vafa", "variant": "released", "q_max": q, "block": block, "steps": 20, "ssim_weight": float(ssim)}
-        for q, block, ssim in SETTINGS
+        {
+            "name": "vafa",
+            "variant": "released",
+            "q_max": q,
+            "block": block,
+            "steps": 20,
+            "ssim_weight": float(with_ssim),
+        }
+        for q, block, with_ssim in SETTINGS
     ]
     data = {
         "name": "decathlon",
@@ -137,7 +144,7 @@ def test_rows_agree_with_the_released_attack_on_the_same_network_and_window(
     }
     job = {
         "name": "real",
-        "datasets": [data | {"crop_foreground": False}],
+        "datasets": [data],
         "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}],
         "attacks": attacks,
         "metrics": ["dsc"],
@@ -151,4 +158,4 @@ def test_rows_agree_with_the_released_attack_on_the_same_network_and_window(
         theirs = foreground_dice(net(released_vafa(net, image, label, *setting)), label)
         assert row["dsc_foreground_clean"] == pytest.approx(foreground_dice(net(image), label), abs=1e-6)
         assert row["dsc_foreground_clean"] - theirs > 0.05, "an attack that moves nothing shows nothing"
-        assert row["dsc_foreground"] == pytest.approx(theirs, abs=0.015)
+        assert row["dsc_foreground"] == pytest.approx(theirs, abs=0.01)
