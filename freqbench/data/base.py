@@ -13,7 +13,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase, Shape
-from freqbench.data.preprocess import prepare, prepared_shape
+from freqbench.data.preprocess import check_room, prepare, prepared_shape
 
 ClassName = Annotated[str, Field(min_length=1)]
 
@@ -91,9 +91,12 @@ class Dataset(Strict, abc.ABC):
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
         """Voxels of a case in a space (None: the dataset's) before any cropping: an upper bound, without reading it.
 
-        Where the case has no `grid`, those in the dataset's space.
+        Where the case has no `grid`, those in the dataset's space. Raises DataError where they do not fit in memory.
         """
-        return ref.shape if space is None or ref.grid is None else prepared_shape(*ref.grid, space)
+        if space is None or ref.grid is None:
+            return ref.shape
+        check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels)
+        return prepared_shape(*ref.grid, space)
 
     def case_key(self, ref: CaseRef) -> str:
         """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""

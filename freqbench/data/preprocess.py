@@ -5,6 +5,7 @@ The order is that of the papers' validation pipelines, or nnU-Net's.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import Case, NativeCase, Shape, Spacing
 from freqbench.data import nnunet_resampling as nnunet
+from freqbench.data.nifti import check_size
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
@@ -144,6 +146,18 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
         ]
     h, w, d = (max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
     return h, w, d
+
+
+def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Preprocess, num_channels: int = 1) -> None:
+    """Refuse, before anything is read, a space in which a volume of this grid would not fit in memory."""
+    sides = " x ".join(f"{side:g}" for side in grid[1])
+    for space in (preprocess.model_copy(update={"size": None}), preprocess):
+        shape = prepared_shape(*grid, space)
+        check_size(
+            source,
+            (num_channels, *shape) if num_channels > 1 else shape,
+            f"a resampled volume (its voxels are {sides} mm now)",
+        )
 
 
 Volume = npt.NDArray[np.float32]

@@ -76,7 +76,7 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
 
     Raises:
         ValueError: more than one volume.
-        UserError: more classes than a label map holds.
+        UserError: more classes than a label map holds, or a network that returns NaN.
     """
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
@@ -159,7 +159,10 @@ class _Slab:
         if not done:
             return
         # The largest sum is that of the largest mean, but means round to ties, which later runs are to break alike.
-        self.label[self._start : row] = self._scores[:, :done].div_(self._weights[:, :done]).argmax(dim=0)
+        means = self._scores[:, :done].div_(self._weights[:, :done])
+        if means.isnan().any():
+            raise UserError("expected numbers of the network, got NaN: check its checkpoint, input and precision")
+        self.label[self._start : row] = means.argmax(dim=0)
         for sums in (self._scores, self._weights):
             left = sums.shape[1] - done
             for i in range(left):  # row by row, as the two places overlap

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from freqbench import models
 from freqbench.core import names
 from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import versions
 from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, sha256, write_atomic
@@ -112,7 +113,7 @@ def _train_one(
             return former
         if training.roi not in said:
             said.add(training.roi)
-            _say_padded(cases("train"), training.roi, say)
+            _say_padded(cases("train"), training, say)
         if training.quick:
             under = ", ".join(attack.name for attack in training.quick)
             say(f"{training.model.name}: weights are chosen by {training.choose_by} Dice, attacked by {under}")
@@ -136,11 +137,30 @@ def _train_one(
     return result
 
 
-def _say_padded(cases: list[Case], roi: Shape, say: Say) -> None:
-    small = sum(any(have < want for have, want in zip(case.image.shape[1:], roi, strict=True)) for case in cases)
-    if small:
-        crop = "x".join(map(str, roi))
-        say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros")
+def _say_padded(cases: list[Case], training: Training, say: Say) -> None:
+    """Tell of volumes smaller than the crop; where all are, of the largest crop that the network takes and none is."""
+    shapes = [tuple(case.image.shape[1:]) for case in cases]
+    small = sum(any(have < want for have, want in zip(shape, training.roi, strict=True)) for shape in shapes)
+    if not small:
+        return
+    hint = ""
+    if small == len(cases):
+        least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
+        found = _fitting(training, least)
+        hint = f". roi: {found} would fit all" if found else f". The network takes no crop within {least}"
+    crop = "x".join(map(str, training.roi))
+    say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
+
+
+def _fitting(training: Training, least: list[int]) -> list[int] | None:
+    """The largest crop within these sides that the network takes; None: not one."""
+    for multiple in (1, 2, 4, 8, 16, 32):
+        roi = [side // multiple * multiple for side in least]
+        if min(roi):
+            with suppress(UserError):
+                models.resolve(training.entry("random").model_copy(update={"roi": tuple(roi)}), training.num_classes)
+                return roi
+    return None
 
 
 def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from freqbench.core.errors import DataError
+from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data.preprocess import prepare
 
@@ -138,9 +139,43 @@ def test_padding_is_black_and_on_both_sides(folder: Folder) -> None:
     assert case.image.amax((0, 2, 3)).nonzero().flatten().tolist() == list(range(1, 13))
 
 
-def test_a_grid_too_large_is_refused_whatever_size_it_is_cut_to(folder: Folder) -> None:
-    with pytest.raises(DataError, match="expected a resampled volume of at most 8 GiB"):
-        folder.dataset(spacing=(0.0005, 0.0005, 1), size=(96, 96, 96)).refs()
+@pytest.mark.parametrize(("code", "length"), [(0, 1), (1, 0.001), (2, 1), (3, 1000)], ids=["none", "m", "mm", "um"])
+@pytest.mark.parametrize("space", [{}, {"spacing": (1.0, 1.0, 1.0)}], ids=["as it is", "resampled"])
+def test_lengths_are_in_millimetres_whatever_the_unit_of_the_file(
+    folder: Folder, code: int, length: float, space: dict[str, Any]
+) -> None:
+    """Surface distances are computed from the spacing of the case, and volumes exported on its native grid."""
+    affine = np.array([[1.4, 0, 0, 10], [0, -1, 0, 20], [0, 0, 2.3, 30], [0, 0, 0, 1]])
+    expected = None
+    for unit, scale in ((2, 1.0), (code, length)):
+        for path, voxels in zip(("imagesTr/a.nii.gz", "labelsTr/a.nii.gz"), volume(), strict=True):
+            image = nibabel.Nifti1Image(voxels, np.diag([scale, scale, scale, 1]) @ affine)
+            image.header["xyzt_units"] = unit
+            nibabel.save(image, folder.root / path)
+        case = _first(folder, **space)
+        found = [case.spacing, case.original_spacing, case.affine, case.label.sum(dim=(1, 2, 3))]
+        expected = expected or found
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)},
+        {"size": (3000, 3000, 3000)},
+        {"pad_to": (3000, 3000, 3000)},
+    ],
+    ids=["before it is cut", "size", "pad_to"],
+)
+def test_a_space_too_large_for_memory_is_refused(folder: Folder, space: dict[str, Any]) -> None:
+    """Of a dataset, and of a model with a space of its own."""
+    expected = r"expected a resampled volume \(its voxels are 1 x 1 x 1 mm now\) of at most 8 GiB as float32, got \("
+    with pytest.raises(DataError, match=expected):
+        folder.dataset(**space).refs()
+    dataset = folder.dataset()
+    with pytest.raises(DataError, match=f"small: a: {expected}"):
+        dataset.shape_in(dataset.refs()[0], Preprocess(**space))
 
 
 def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ def _without(path: str) -> Spoil:
     return lambda folder: (folder.root / path).unlink()
 
 
+def _in_place_of(path: str, make: Callable[[Path], None]) -> Spoil:
+    return lambda folder: (_without(path)(folder), make(folder.root / path))
+
+
 def _put(path: str, voxels: npt.NDArray[Any], affine: Any = None) -> Spoil:
     return lambda folder: folder.put(path, voxels, affine)
 
@@ -43,21 +48,18 @@ def _rewritten(path: str, change: Callable[[bytes], bytes]) -> Spoil:
     return lambda folder: (folder.root / path).write_bytes(change((folder.root / path).read_bytes()))
 
 
-def _claim_shape(*shape: int) -> Spoil:
-    """A header that promises more than the file holds."""
-    promised = np.array(shape, "<i2").tobytes()
+def _header(**fields: Any) -> Spoil:
+    """An image whose header says something else of some fields."""
 
     def change(content: bytes) -> bytes:
-        whole = gzip.decompress(content)
-        return gzip.compress(whole[:42] + promised + whole[48:])
+        whole = bytearray(gzip.decompress(content))
+        for name, value in fields.items():
+            kind, offset, *_ = nibabel.nifti1.header_dtype.fields[name]
+            stored = np.asarray(value, kind.base.newbyteorder("<")).tobytes()
+            whole[offset : offset + len(stored)] = stored
+        return gzip.compress(bytes(whole))
 
     return _rewritten(IMAGE, change)
-
-
-def _flat_affine(folder: Folder) -> None:
-    header = nibabel.load(folder.root / IMAGE).header
-    header["srow_z"] = 0
-    nibabel.save(nibabel.Nifti1Image(volume()[0], None, header), folder.root / IMAGE)
 
 
 # What spoils the folder, then the file that the error names, and how it goes on.
@@ -89,6 +91,8 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         ": expected the image of case b, found no file: check `root` and the list",
     ),
     "missing label": (_without(LABEL), LABEL, ": expected the label map of case b, found no file"),
+    "a pipe as image": (_in_place_of(IMAGE, os.mkfifo), IMAGE, ": expected the image of case b, found no file"),
+    "a folder as label": (_in_place_of(LABEL, Path.mkdir), LABEL, ": expected the label map of case b, found no file"),
     "empty file": (_rewritten(IMAGE, lambda _: b""), IMAGE, ": expected a NIfTI file, got an unreadable header:"),
     "other name": (
         _list(validation=[{"image": LIST, "label": LABEL}]),
@@ -105,7 +109,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         ": expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into one",
     ),
     "other channels": (_zeros(IMAGE, *SHAPE, 2), IMAGE, ": expected as many channels as a.nii.gz has, 1, got 2: give"),
-    "no voxels": (_claim_shape(12, 0, 8), IMAGE, ": expected"),
+    "no voxels": (_header(dim=(3, 12, 0, 8)), IMAGE, ": expected"),
     "other shape": (
         _zeros(LABEL, 12, 10, 7),
         LABEL,
@@ -115,9 +119,51 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         _put(LABEL, volume()[1], SHIFTED),
         *(LABEL, ": expected the orientation and origin of b.nii.gz, got a grid up to 2 mm away: resample"),
     ),
-    "too large": (_claim_shape(30000, 30000, 30), IMAGE, ": expected a volume of at most 8 GiB as float32, got (30000"),
+    "too large": (
+        _header(dim=(3, 30000, 30000, 30)),
+        IMAGE,
+        ": expected a volume of at most 8 GiB as float32, got (30000",
+    ),
     "colours": (_put(IMAGE, np.zeros(SHAPE, RGB)), IMAGE, ": expected real numbers, got [('R', 'u1'), ('G', 'u1'), "),
-    "flat affine": (_flat_affine, IMAGE, ": expected an invertible affine, got [[1.0,"),
+    "flat affine": (_header(srow_z=[0] * 4), IMAGE, ": expected an invertible affine, got [[1.0,"),
+    "NaN affine": (_header(srow_x=[np.nan] * 4), IMAGE, ": expected an invertible affine, got [[nan,"),
+    "infinite affine": (_header(srow_x=[np.inf, 0, 0, 0]), IMAGE, ": expected an invertible affine, got [[inf,"),
+    **{
+        name: (
+            _header(sform_code=0, pixdim=[1, *sides]),
+            IMAGE,
+            f": expected sides of voxels above 0, got {got} in pix",
+        )
+        for name, sides, got in (
+            ("no sides", (0, 0, 0), "0 x 0 x 0"),
+            ("negative side", (1, -2, 1), "1 x -2 x 1"),
+            ("NaN side", (1, 1, np.nan), "1 x 1 x nan"),
+        )
+    },
+    "no rotation": (
+        _header(qform_code=1, quatern_b=5),
+        *(IMAGE, ": expected a rotation as qform, got none: w2 should be positive, but is -2.400000e+01: mend"),
+    ),
+    "two sizes": (
+        _header(qform_code=1, pixdim=(1, 5, 5, 5)),
+        *(IMAGE, ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 5 x 5 x 5 RAS (no unit): set the"),
+    ),
+    "two directions": (
+        _header(qform_code=1, quatern_b=1),
+        *(IMAGE, ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 1 x 1 x 1 RPI (no unit): set the"),
+    ),
+    "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: mend"),
+    "metres": (
+        _header(xyzt_units=1),
+        *(
+            IMAGE,
+            ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1 x 1",
+        ),
+    ),
+    "micrometres without a unit": (
+        _header(srow_x=[1000, 0, 0, 0], srow_y=[0, 1000, 0, 0], srow_z=[0, 0, 1000, 0]),
+        *(IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1000"),
+    ),
 }
 
 
@@ -187,6 +233,7 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
         "960 voxels, got damaged or truncated data:",
     ),
     "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
+    "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
     "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
     "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: mend or drop the case"),
     "constant": (

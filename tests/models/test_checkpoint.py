@@ -1,5 +1,7 @@
 """Checkpoints: what released files look like is read, everything else is one clear line."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +122,12 @@ def refused(path: Path | str, num_classes: int = 3, **changes: Any) -> str:
     return str(caught.value)
 
 
-def test_missing_file_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path / "no.pt").endswith("no.pt: expected a file, found none: check the path")
+@pytest.mark.parametrize("make", [None, os.mkfifo, Path.mkdir], ids=["nothing", "a pipe", "a folder"])
+@pytest.mark.parametrize("name", ["no.pt", "no.safetensors"])
+def test_missing_file_is_refused(tmp_path: Path, name: str, make: Callable[[Path], None] | None) -> None:
+    if make:
+        make(tmp_path / name)
+    assert refused(tmp_path / name).endswith(f"{name}: expected a file, found none: check the path")
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine.cases import case_of
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from freqbench import models
 from freqbench.training import TrainJob, finished, loop, run, train
-from freqbench.training.plan import job_lists
+from freqbench.training.plan import job_lists, prepare
 from freqbench.training.state import read_log
 from freqbench.training.validation import case_dice, mean_foreground
 
@@ -169,13 +170,34 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr()
     lines = said.err.splitlines()
     assert said.out == ""
-    assert lines[0] == "4 of 4 volumes are smaller than the crop 16x24x16 on some axis: padded with zeros"
+    smaller = "4 of 4 volumes are smaller than the crop 16x24x16 on some axis: padded with zeros"
+    assert lines[0] == f"{smaller}. roi: [16, 20, 16] would fit all"
     assert [line.split(",")[0] for line in lines[1:3]] == ["net: step 1/2", "net: step 2/2"]
     assert re.match(r"net: 2 steps in \d+ s, test Dice", lines[3])
     assert lines[4] == "at: weights are chosen by mean Dice, attacked by pgd"
     assert re.match(r"at: step 1/2, lr .*, loss .*, select Dice .*, attacked ", lines[5])
     train(job, str(tmp_path), progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("strides", "shapes", "hint"),
+    [
+        ([2], [(24, 20, 17), (23, 21, 18)], ". roi: [22, 20, 16] would fit all"),
+        ([2, 2, 2], [(24, 20, 17), (23, 40, 40)], ". roi: [16, 16, 16] would fit all"),
+        ([2, 2, 2], [(24, 20, 7)], ". The network takes no crop within [24, 20, 7]"),
+        ([2], [(24, 20, 17), (48, 48, 48)], ""),
+    ],
+)
+def test_a_crop_that_no_volume_holds_is_told_with_one_that_all_do(
+    strides: list[int], shapes: list[tuple[int, ...]], hint: str
+) -> None:
+    net = {**NET, "name": "net", "args": {"channels": [4, 8, 8, 8][: len(strides) + 1], "strides": strides}}
+    [training] = prepare(job_of(models=[{**net, "roi": [48, 48, 48]}])).trainings
+    said: list[str] = []
+    cases = [case_of(torch.zeros(1, *shape), torch.zeros(1, *shape)) for shape in shapes]
+    run._say_padded(cases, training, said.append)
+    assert [line.partition("zeros")[2] for line in said] == [hint]
 
 
 def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: Path) -> None:

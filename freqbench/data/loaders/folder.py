@@ -20,7 +20,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.preprocess import prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
@@ -264,11 +264,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         image = self._image_header(entry)
         label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
-        uncut = self.space.model_copy(update={"size": None})
-        shape: tuple[int, ...] = prepared_shape(*ras_grid(image.shape, image.affine), uncut)
-        if image.num_channels > 1:
-            shape = (image.num_channels, *shape)
-        nifti.check_size(image.path, shape, "a resampled volume")
+        check_room(image.path, ras_grid(image.shape, image.affine), self.space, image.num_channels)
         return image, label
 
     def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:

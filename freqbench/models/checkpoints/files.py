@@ -146,7 +146,7 @@ def read_content(path: str) -> Any:
 def read_state_dict(
     path: str, wanted: Collection[str] | None = None, keys: Sequence[str] = _STATE_KEYS
 ) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU, under the network's own names; refuses as `read_content`.
+    """The weights of a checkpoint, on the CPU, under the network's names; refuses as `read_content` and `check_sound`.
 
     Args:
         path: of a bare state dict, or one under one of `keys`.
@@ -159,7 +159,29 @@ def read_state_dict(
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
         raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
     found = {str(key): value for key, value in content.items()}
+    check_sound(path, found)
     return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
+
+
+def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse, by its name, a tensor that no network can compute with; integers, as counters are, may stand."""
+    for key, value in tensors.items():
+        if value.is_meta:
+            got = "one without values (meta)"
+        elif value.layout != torch.strided or value.is_nested:
+            got = f"a sparse or nested one ({value.layout})"
+        elif value.is_quantized or value.dtype == torch.int8:
+            got = f"a quantised one ({value.dtype})"
+        elif value.is_complex():
+            got = f"a complex one ({value.dtype})"
+        elif bad := int(value.numel() - value.float().isfinite().sum()):
+            got = f"{bad} of {value.numel()} values that are NaN, infinite or beyond float32"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path}: {key}: expected a dense tensor of finite numbers, got {got}: save float32 weights of a training "
+            "that did not diverge"
+        )
 
 
 def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None, Any]:
@@ -194,10 +216,19 @@ def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
 ) -> None:
-    """Refuse, in one line, a checkpoint whose keys or shapes are not those of its network (the meta device will do)."""
+    """Refuse, in one line, a checkpoint whose keys, shapes or integers are not those of its network (meta will do)."""
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
     misshapen = [key for key in wanted if key in found and wanted[key].shape != found[key].shape]
+    integers = [
+        key for key in wanted if wanted[key].is_floating_point() and key in found and not found[key].is_floating_point()
+    ]
+    if integers:
+        key = integers[0]
+        raise CheckpointError(
+            f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, got {found[key].dtype}: save float32 "
+            "weights"
+        )
     if not (missing or unexpected or misshapen):
         return
     classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)

@@ -19,6 +19,7 @@ from freqbench.core import storage
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import require_trust
+from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks.architectures import one_line
 from freqbench.models.settings import InputAdapter
@@ -145,6 +146,7 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
         raise CheckpointError(
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
         )
+    check_sound(path, net.state_dict())
     return net, told, singly
 
 

@@ -22,7 +22,7 @@ DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 NULL_ROW = " control="  # of a label: the change without the optimisation
 _HEADINGS = (*ATTACK, "source_model", "attack", "made on")
-DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "LPIPS body", "l2_body": "L2 body"}
+DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "1 - LPIPS body", "l2_body": "L2 body"}
 TOLERANCE = 0.1
 MOST_MATCHES = 100
 
@@ -41,12 +41,12 @@ HOW_RATES = (
     f"with a white-box drop below {MIN_DROP:g} point have no rate and are counted as undefined. "
 )
 HOW_MATCHED = (
-    "Each row sets two different attacks side by side whose mean distance inside the body is about the same, within 10 "
-    "% of the larger: 1 - SSIM, LPIPS or L2. Drops are points of foreground DSC of models that the volumes were not "
-    "made on, over the same cases, sources and targets; the stronger attack stands first. Its order holds where "
-    "Student's t over patients, Holm-corrected over all pairs of attacks of this table, has p below 0.05, else it is "
-    "open; the interval is t of the row alone, not corrected. An attack that optimises SSIM looks good at equal SSIM: "
-    "believe an order that two distances agree on."
+    "Each row sets two different attacks side by side whose mean distance inside the body is about the same, within "
+    "10 % of the larger: 1 - SSIM or 1 - LPIPS (x100, as in the other tables) or L2. Drops are points of foreground "
+    "DSC of models that the volumes were not made on, over the same cases, sources and targets; the stronger attack "
+    "stands first. Its order holds where Student's t over patients, Holm-corrected over all pairs of attacks of this "
+    "table, has p below 0.05, else it is open; the interval is t of the row alone, not corrected. An attack that "
+    "optimises SSIM looks good at equal SSIM: believe an order that two distances agree on."
 )
 
 
@@ -178,7 +178,8 @@ def _matched(dataset: str, frame: pd.DataFrame) -> Section:
     title = f"{dataset}: transferred drop of attacks matched by distance"
     of_attack = frame.groupby(ATTACK, observed=True)
     means = plain(of_attack[list(DISTANCES)].mean().reset_index()).astype(dict.fromkeys(DISTANCES, float))
-    means = means.assign(number=np.arange(len(means)), ssim_body=1 - means["ssim_body"])
+    means["ssim_body"], means["lpips_body"] = 100 * (1 - means["ssim_body"]), 100 * means["lpips_body"]
+    means = means.assign(number=np.arange(len(means)))
     attacks = groups.with_settings(means, frame).sort_values("number")["attack"].to_numpy()
     found = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
     matches, left_out = pd.concat([each for each, _ in found], ignore_index=True), sum(count for _, count in found)
@@ -248,14 +249,14 @@ def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
-    sides = zip(data["distance"], data["distance_a"], data["distance_b"], strict=True)
+    distances = zip(data["distance_a"], data["distance_b"], strict=True)
     drops = zip(data["drop_a"], data["drop_b"], strict=True)
     return pd.DataFrame(
         {
             "at equal": data["distance"].map(DISTANCES),
             "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
             "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
-            "distances": [" / ".join(_distance(name, value) for value in pair) for name, *pair in sides],
+            "distances": [" / ".join(points(value, 2) for value in pair) for pair in distances],
             "drops": [" / ".join(map(points, pair)) for pair in drops],
             "difference": data["difference"],
             "interval": groups.bounds(data),
@@ -264,8 +265,3 @@ def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
             "patients": data["patients"],
         }
     )
-
-
-def _distance(name: str, value: float) -> str:
-    """SSIM and LPIPS as x100, as in the other tables."""
-    return f"{value if name == 'l2_body' else 100 * value:.2f}"

@@ -8,11 +8,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from freqbench.reporting.page.score_columns import SCORES, Score
 from freqbench.reporting.render import Section, html, latex, markdown, sections_csv, terminal
+from freqbench.reporting.render.columns import HEADINGS
 
 NASTY = r"<script>alert('x')</script> & 50% $x_1$ #{~^} \input{/etc/passwd} | "
 TEXTS = pd.DataFrame({"case_a": [NASTY, "b"], "DSC\nours": ["1.0 (2.0)", "(3.0)"], "DSC\nother": ["[1, 2]", ""]})
 SECTION = Section("A & B <i>", TEXTS, text="50 % of <b>\n\nsecond_paragraph", marks={(0, "DSC\nours")})
+
+SCALED = [score for score in SCORES if score.name in HEADINGS and score.unit in ("voxels", "mm", "1/255")]
+
+
+@pytest.mark.parametrize("score", SCALED, ids=[score.name for score in SCALED])
+def test_a_heading_says_the_unit_of_what_is_not_x100(score: Score) -> None:
+    """HD95 in voxels stands beside HD95 in millimetres."""
+    assert HEADINGS[score.name].endswith(f"\n{score.unit}")
 
 
 class Cells(HTMLParser):

@@ -90,6 +90,22 @@ def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(
     assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((*student.interval(4, 8), 4, 2))
 
 
+@pytest.mark.parametrize("distance", ["ssim_body", "lpips_body"])
+def test_a_distance_is_in_the_unit_of_the_table_beside_it(
+    row: Row, shown: Frame, two_patients: Any, distance: str
+) -> None:
+    """1 - SSIM and 1 - LPIPS of matched attacks add up to 100 with the SSIM and LPIPS of their rates."""
+    gn = volumes(row, "gn", 0, {"ab": 6, "ba": 11, "aa": 20, "bb": 20}, **{distance: 0.31})
+    pgd = volumes(row, "pgd", 0, {"ab": 6, "ba": 12, "aa": 20, "bb": 20}, **{distance: 0.3})
+    ranking, _, matched = transfer(shown(*gn, *pgd))
+    of_attack = ranking.table.set_index("attack")[distance]
+    lines = matched.data[matched.data["distance"] == distance]
+    assert len(lines) == 1
+    for side in ("a", "b"):
+        assert (lines[f"distance_{side}"] + lines[f"attack_{side}"].map(of_attack)).tolist() == pytest.approx([100])
+    assert matched.table["at equal"].str.startswith("1 - ").any()
+
+
 def test_an_order_holds_by_the_corrected_test(row: Row, shown: Frame) -> None:
     """Two of three tests have p 0.026 alone and twice that by Holm's second step; their intervals exclude 0."""
     drops = {"pgd": (12, 11, 12), "gn": (8, 6, 5), "random_noise": (1, 1, 1)}
