@@ -13,8 +13,7 @@ from typing import Any
 
 import fsspec
 
-from freqbench.core import downloads, filesystems, names
-from freqbench.core.downloads import cache_dir as cache_dir
+from freqbench.core import downloads, filesystems, names, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import opened, told
 
@@ -99,7 +98,7 @@ def write_atomic(path: str, data: bytes) -> None:
         return
     folder = Path(inner).parent
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=node_cache.TEMPORARY, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -115,6 +114,15 @@ def write_atomic(path: str, data: bytes) -> None:
         os.fsync(folder_handle)
     finally:
         os.close(folder_handle)
+
+
+def require_own(path: str, mark: bytes) -> None:
+    """Refuse to write over a file that freqbench did not make: one in which the mark of its kind does not stand."""
+    if exists(path) and mark not in read_bytes(path):
+        raise UserError(
+            f"{path}: expected no file or one that freqbench wrote, got another: move it away, or write elsewhere; it "
+            "was left as it is"
+        )
 
 
 def create(path: str, data: bytes) -> bool:

@@ -76,7 +76,7 @@ def execute(
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
             cluster cannot be reached, or no worker starts.
     """
-    cache.limit()  # refused here, not once a case
+    cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
     plan = current_plan(grid.shard(shard or Shard()), store, saved_volumes.saved(root) if root else None)
@@ -102,7 +102,7 @@ def rescore(grid: Grid, out: str, console: Console, added: Additions | None = No
 
     `added` replaces what the store's job has beside its own grid.
     """
-    cache.limit()
+    cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
     plan = current_plan(grid, store)
     is_saved = saved_volumes.saved(root)
