@@ -39,12 +39,12 @@ def part(name: str) -> Path:
     """
     root = folder()
     marker = root / MARKER
-    if not marker.is_file() and (other := next(strangers(), None)) and not marker.is_file():  # others may begin it now
+    if not marker.exists() and (other := next(strangers(), None)) and not marker.exists():  # others may begin it now
         raise UserError(
             f"{root}: expected an empty folder or a cache of freqbench, got one with other files ({other}): set "
             "FREQBENCH_CACHE to a folder of its own; nothing was changed"
         )
-    if not marker.is_file():
+    if not marker.exists():
         with suppress(OSError):  # where it is not to be written, whoever keeps something says so
             root.mkdir(parents=True, exist_ok=True)
             marker.write_text("A cache of freqbench: `bench.py cache clear` empties it and leaves other files alone.\n")
@@ -98,7 +98,7 @@ def clear(name: str) -> int:
 def listed(manifest: Path) -> dict[str, str]:
     """The SHA-256 of each file that a manifest lists, by its name; none where there is no manifest."""
     try:
-        found = json.loads(manifest.read_bytes())
+        found = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
     except (OSError, ValueError):
         return {}
     is_ours = isinstance(found, dict) and all(isinstance(value, str) and len(value) == 64 for value in found.values())

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,16 +63,16 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole content of one object."""
-    fs, inner = opened(path)
+    """The whole content of one object; UserError for a pipe or device, which has no end."""
+    fs, inner = _opened_file(path)
     with told(path, fs):
         content: bytes = fs.cat_file(inner)
     return content
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
-    """The bytes of one object from `start` on, before `end`."""
-    fs, inner = opened(path)
+    """The bytes of one object from `start` on, before `end`; as `read_bytes`."""
+    fs, inner = _opened_file(path)
     with told(path, fs):
         content: bytes = fs.cat_file(inner, start=start, end=end)
     return content
@@ -82,6 +83,13 @@ def size(path: str) -> int:
     fs, inner = opened(path)
     with told(path, fs):
         return int(fs.size(inner))
+
+
+def _opened_file(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    fs, inner = opened(path)
+    if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
+        raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
+    return fs, inner
 
 
 def write_atomic(path: str, data: bytes) -> None:

@@ -111,6 +111,8 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
     """The case in a file; None where there is none, or it is damaged."""
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():  # a pipe has no end
+        return None
     try:
         with safe_open(path, "pt") as file:
             checksum, _, facts = file.metadata()["case"].partition(" ")

@@ -4,7 +4,9 @@ import csv
 import gzip
 import io
 import json
+import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -286,3 +288,49 @@ def test_a_store_may_itself_be_a_link_and_have_links_within(tmp_path: Path) -> N
     (cell,), (ref,) = grid.cells, grid.cases["phantom"]
     saved_volumes.read(str(tmp_path / "out" / "volumes"), cell, ref)
     assert len(list((tmp_path / "large" / "disk").rglob("*.nii.gz"))) == 5
+
+
+READERS = {
+    **COMMANDS,
+    "page": ["report", "out", "--format", "html"],
+    "compare": ["compare", "out", "out"],
+    "audit": ["audit", "out"],
+    "verify": ["verify", "out"],
+    "run": ["run", "job.yaml", "--out", "out"],
+}
+SHAPES = [[1], "text", 5, {"a": [1]}, {"spec": [1], "index": [1]}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+@pytest.mark.parametrize("name", READERS)
+def test_facts_of_another_shape_are_one_line_or_left_out(
+    store: Path, name: str, shape: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(store.parent, JOB)
+    run = next((store / "runs").glob("*.json"))
+    facts = json.loads(run.read_text())
+    kinds = [key for key, value in facts.items() if isinstance(value, dict | list)]
+    spoilt = [(run, {**facts, key: shape}) for key in kinds]
+    spoilt += [(store / "run.json", {**json.loads((store / "run.json").read_text()), "job": shape})]
+    for path, content in spoilt:
+        before = path.read_text()
+        path.write_text(json.dumps(content))
+        code, _, err = bench(capsys, *READERS[name])
+        assert code in (0, 1) or err.count("\n") == 1, err
+        path.write_text(before)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("place", ["run.json", "runs/*.json", "records/*.parquet", "class_records/*.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_one_line(
+    store: Path, name: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(store.parent, JOB)
+    (path,) = store.glob(place)
+    path.unlink()
+    os.mkfifo(path)
+    code, _, err = bench(capsys, *READERS[name])
+    is_read = f"{place.partition('.')[0]}" in err
+    assert code == 0 or (err.count("\n") == 1 and "expected a file, got a pipe, socket or device" in err), is_read
+    assert stat.S_ISFIFO(path.stat().st_mode)
