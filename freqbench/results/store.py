@@ -132,9 +132,11 @@ class Store:
     def job(self) -> dict[str, Any]:
         """The job that `run.json` holds; UserError where there is none."""
         job = self._files.read_json("run.json").get("job")
-        if not isinstance(job, dict):
+        index = job.get("index", {"cells": []}) if isinstance(job, dict) else None
+        if not (isinstance(job, dict) and isinstance(index, dict) and isinstance(index.get("cells"), list)):
             raise UserError(
-                f"{self.root}/run.json: expected the job of a run, got none: restore it, or run the job again"
+                f"{self.root}/run.json: expected the job of a run with its index, got {job!r:.80}: restore it, or move "
+                "it away and run the job again"
             )
         return job
 
