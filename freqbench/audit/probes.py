@@ -112,8 +112,9 @@ def _read(out: str, name: str, kind: type[Found]) -> Found | None:
 
 
 def write(out: str, found: Gradients | Saved) -> None:
-    """Write either file, whole or not at all."""
+    """Write either file, whole or not at all; UserError where somebody put another there."""
     name = GRADIENTS if isinstance(found, Gradients) else SAVED
+    _read(out, name, type(found))
     storage.write_atomic(storage.join(root_of(out), name), found.model_dump_json(indent=1).encode())
 
 

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 import typer
 
 from freqbench.cli import audit, cluster, doctor, report, run, train, volumes
-from freqbench.cli.common import EXIT_USER
-from freqbench.core.errors import StorageUnavailable, UserError
+from freqbench.cli.common import EXIT_FAILED, EXIT_USER
+from freqbench.core.errors import EngineLost, StorageUnavailable, UserError
 from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
+    except EngineLost as error:
+        _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
         _refuse(" ".join(str(error).split()))
     except OSError as error:
@@ -40,6 +42,6 @@ def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _refuse(text: str) -> NoReturn:
+def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
     PlainConsole(stderr=True).print(f"error: {text}", soft_wrap=True)
-    sys.exit(EXIT_USER)
+    sys.exit(code)

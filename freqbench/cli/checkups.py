@@ -12,7 +12,7 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.attacks import ATTACKS
-from freqbench.core import storage
+from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES
@@ -68,7 +68,7 @@ def _machine() -> Lines:
     yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
     weights = lpips_weights()
     yield "LPIPS weights", str(weights) if weights else "not here: fetched at the first run that wants LPIPS"
-    yield "cache", str(storage.cache_dir())
+    yield "cache", str(node_cache.folder())
     yield "attacks", ", ".join(ATTACKS)
     yield "models", ", ".join(MODELS)
     yield "zoo", ", ".join(zoo_names()) or "empty"

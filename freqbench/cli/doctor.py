@@ -38,11 +38,11 @@ def doctor(
 @cache.command("show")
 def cache_show() -> None:
     """Show how many volumes and copies of remote files are kept, where, and how much room they take."""
-    from freqbench.core import downloads
+    from freqbench.core import node_cache
     from freqbench.data import cache
 
-    if copies := downloads.total():
-        common.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {downloads.root()}")
+    if copies := node_cache.size("files"):
+        common.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {node_cache.part('files')}")
     size = f"{cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB"
     common.say(f"{len(cache.entries())} volumes, {size}: {cache.folder()}")
 
@@ -50,9 +50,10 @@ def cache_show() -> None:
 @cache.command("clear")
 def cache_clear() -> None:
     """Remove all volumes and copies of remote files; they are made, or fetched, anew when they are wanted."""
-    from freqbench.core import downloads
-    from freqbench.data import cache
+    from freqbench.core import node_cache
 
-    if copies := downloads.clear():
-        common.say(f"{copies / 1e9:.2f} GB freed: {downloads.root()}")
-    common.say(f"{cache.clear() / 1e9:.2f} GB freed: {cache.folder()}")
+    if copies := node_cache.clear("files"):
+        common.say(f"{copies / 1e9:.2f} GB freed: {node_cache.part('files')}")
+    common.say(f"{node_cache.clear('volumes') / 1e9:.2f} GB freed: {node_cache.part('volumes')}")
+    if left := sorted(node_cache.strangers()):
+        common.say(f"{len(left)} files that freqbench did not make were left; the first: {left[0]}")

@@ -68,10 +68,11 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     found = contents(stores)
     findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in found.facts)))
     data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
-    file, volumes, viewer = place, None, ""
+    file, volumes, viewer = storage.join(place, "index.html") if with_volumes else place, None, ""
+    storage.require_own(file, b"freqbench</title>")
     if with_volumes:
         common.ask_to_write(found.restricted, yes)
-        file, viewer = storage.join(place, "index.html"), viewer_script()
+        viewer = viewer_script()
         volumes = write_volumes(found.records, found.classes, outs, place)
     page = build_page(data, viewer, volumes)
     storage.write_atomic(file, page.encode())

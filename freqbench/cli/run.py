@@ -159,7 +159,7 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
     from freqbench.reporting.figures.curves import convergence_figure
-    from freqbench.reporting.figures.style import pdf_and_png
+    from freqbench.reporting.figures.style import MAKER, pdf_and_png
     from freqbench.results import Store
 
     store = Store(out)
@@ -179,5 +179,6 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
     }
     for suffix, content in files.items():
         path = storage.join(out, f"converge.{suffix}")
+        storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else content.partition(b"\n")[0])
         storage.write_atomic(path, content)
         common.say(f"written: {path}")

@@ -100,5 +100,5 @@ def object_of(content: bytes | str, where: str) -> dict[str, Any]:
     """As `json_of`, of a text that has to hold an object."""
     found = json_of(content, where)
     if not isinstance(found, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(found).__name__}: restore or delete it")
+        raise UserError(f"{where}: expected a JSON object, got {type(found).__name__}: restore it or move it away")
     return found

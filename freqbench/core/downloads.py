@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-import platformdirs
 
+from freqbench.core import node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import told, version_of
 
@@ -34,42 +33,16 @@ _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 Found = Mapping[str, Mapping[str, Any]]
 
 
-def cache_dir() -> Path:
-    """The node's cache: `FREQBENCH_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("FREQBENCH_CACHE") or platformdirs.user_cache_dir("freqbench"))
-
-
-def root() -> Path:
-    """Where copies are kept."""
-    return cache_dir() / "files"
-
-
-def total() -> int:
-    """Bytes of all copies."""
-    return sum(path.stat().st_size for path in root().rglob("*") if path.is_file())
-
-
-def clear() -> int:
-    """Remove all copies; how many bytes that freed."""
-    freed = total()
-    shutil.rmtree(root(), ignore_errors=True)
-    return freed
-
-
 def folder_of(uri: str, there: Found) -> Path:
     """The folder of these versions of these files."""
     versions = {name: version_of(info) for name, info in there.items()}
     key = hashlib.sha256(json.dumps([uri, versions], sort_keys=True).encode()).hexdigest()
-    return root() / key[:16]
+    return node_cache.part("files") / key[:16]
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file that was fetched whole into a folder, as it was then; none where nothing was."""
-    try:
-        known: dict[str, str] = json.loads(folder.with_suffix(".json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return known
+    return node_cache.listed(folder.with_suffix(".json"))
 
 
 def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
@@ -159,7 +132,7 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
     """Fetch one file; whether what came is whole and of the version that was looked up."""
     target, record = folder / name, folder.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=node_cache.TEMPORARY, suffix=".tmp")
     os.close(handle)
     try:
         with told(uri, fs):

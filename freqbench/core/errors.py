@@ -41,6 +41,10 @@ class StorageUnavailable(OSError):  # noqa: N818
     """Object storage that cannot be reached, does not answer or is overloaded: worth another try later; one line."""
 
 
+class EngineLost(RuntimeError):  # noqa: N818
+    """What carried a run out is gone, whoever's fault it is: one line, exit code 1; the same command goes on."""
+
+
 class ThreatModelError(RuntimeError):
     """An attack left the bound that its threat model declares: a defect of the attack, not of its input."""
 

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,7 @@ from typing import Any
 
 import fsspec
 
-from freqbench.core import downloads, filesystems, names
-from freqbench.core.downloads import cache_dir as cache_dir
+from freqbench.core import downloads, filesystems, names, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import opened, told
 
@@ -63,16 +63,16 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole content of one object."""
-    fs, inner = opened(path)
+    """The whole content of one object; UserError for a pipe or device, which has no end."""
+    fs, inner = _opened_file(path)
     with told(path, fs):
         content: bytes = fs.cat_file(inner)
     return content
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
-    """The bytes of one object from `start` on, before `end`."""
-    fs, inner = opened(path)
+    """The bytes of one object from `start` on, before `end`; as `read_bytes`."""
+    fs, inner = _opened_file(path)
     with told(path, fs):
         content: bytes = fs.cat_file(inner, start=start, end=end)
     return content
@@ -83,6 +83,13 @@ def size(path: str) -> int:
     fs, inner = opened(path)
     with told(path, fs):
         return int(fs.size(inner))
+
+
+def _opened_file(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    fs, inner = opened(path)
+    if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
+        raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
+    return fs, inner
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -99,7 +106,7 @@ def write_atomic(path: str, data: bytes) -> None:
         return
     folder = Path(inner).parent
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=node_cache.TEMPORARY, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -115,6 +122,15 @@ def write_atomic(path: str, data: bytes) -> None:
         os.fsync(folder_handle)
     finally:
         os.close(folder_handle)
+
+
+def require_own(path: str, mark: bytes) -> None:
+    """Refuse to write over a file that freqbench did not make: one in which the mark of its kind does not stand."""
+    if exists(path) and mark not in read_bytes(path):
+        raise UserError(
+            f"{path}: expected no file or one that freqbench wrote, got another: move it away, or write elsewhere; it "
+            "was left as it is"
+        )
 
 
 def create(path: str, data: bytes) -> bool:

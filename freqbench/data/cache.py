@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from freqbench.core import storage
+from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef
 
@@ -51,8 +51,8 @@ def libraries() -> tuple[str, ...]:
 
 
 def folder() -> Path:
-    """Where volumes are kept: `volumes` in the node's cache."""
-    return storage.cache_dir() / "volumes"
+    """Where volumes are kept: `volumes` in the node's cache; raises UserError where that is another folder."""
+    return node_cache.part("volumes")
 
 
 def limit() -> int:
@@ -70,22 +70,20 @@ def limit() -> int:
     return int(value * 1e9)
 
 
+def require_usable() -> None:
+    """Raises as `limit` and `folder`: before a run, not once a case."""
+    limit()
+    folder()
+
+
 def entries() -> tuple[Kept, ...]:
     """What is kept, the least recently used first."""
-    return tuple(sorted(_listed("*.safetensors")))
+    return tuple(sorted(_listed(".safetensors")))
 
 
 def total() -> int:
     """Bytes of all that is kept."""
     return sum(kept.num_bytes for kept in entries())
-
-
-def clear() -> int:
-    """Remove all that is kept, and what writers left that died; how many bytes that freed."""
-    gone = (*entries(), *_listed(".*.tmp"))
-    for kept in gone:
-        kept.path.unlink(missing_ok=True)
-    return sum(kept.num_bytes for kept in gone)
 
 
 def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
@@ -113,6 +111,8 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
     """The case in a file; None where there is none, or it is damaged."""
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():  # a pipe has no end
+        return None
     try:
         with safe_open(path, "pt") as file:
             checksum, _, facts = file.metadata()["case"].partition(" ")
@@ -157,16 +157,17 @@ def _trim(most: int) -> None:
             break
         each.path.unlink(missing_ok=True)
         over -= each.num_bytes
-    for left in _listed(".*.tmp"):
+    for left in _listed(".tmp"):
         if time.time() - left.used > STALE_SECONDS:
             left.path.unlink(missing_ok=True)
 
 
-def _listed(pattern: str) -> Iterator[Kept]:
-    for path in folder().glob(pattern):
+def _listed(suffix: str) -> Iterator[Kept]:
+    for path in node_cache.made("volumes"):
         with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
             facts = path.stat()
-            yield Kept(facts.st_mtime, path, facts.st_size)
+            if path.suffix == suffix:
+                yield Kept(facts.st_mtime, path, facts.st_size)
 
 
 def _checksum(facts: str, image: Tensor, label: Tensor) -> str:

@@ -86,7 +86,7 @@ def read_budgets(out: str) -> dict[str, Record]:
         return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
     except UserError as error:
         why = " ".join(str(error).split())
-        raise UserError(f"{path}: expected budgets that a run found, got something else ({why}): delete it") from None
+        raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Retries what failed: a unit whose worker died, storage that does not answer, a store that refuses rows."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -76,6 +77,11 @@ class Patience:
         try:
             value = action()
         except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise UserError(
+                    f"{self._root}: expected to write files of any size, got a limit that its files exceed: raise it "
+                    "(ulimit -f), then the same command goes on from what is stored"
+                ) from None
             reason = " ".join(f"{type(error).__name__}: {error.strerror or error}".split())
             now = time.monotonic()
             if self._since is None:

@@ -28,7 +28,7 @@ from freqbench.job.grid import Grid, Unit
 from freqbench.job.plan import Plan, current_plan, volumes_root
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
-from freqbench.results import Lease, Shard, Store
+from freqbench.results import Lease, Shard, Store, index_keys
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
@@ -76,13 +76,21 @@ def execute(
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
             cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
-    cache.limit()  # refused here, not once a case
+    cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
-    plan = current_plan(grid.shard(shard or Shard()), store, saved_volumes.saved(root) if root else None)
+    covered = store.covered()
+    plan = current_plan(grid.shard(shard or Shard()), covered, saved_volumes.saved(root) if root else None)
     content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": grid.index()})
+    num_others = len(covered.keys() - index_keys(content["index"]))
+    del covered
     store.write_job(content)
     run = _Run(store, plan, console, shard)
+    if num_others:
+        run.warn(
+            f"{out}: {num_others} of its records are of another job, or of a former version of this one: they stay and "
+            "are not shown; run.json holds this job from now on, and the runs' files those before it"
+        )
 
     def lost(other: Mapping[str, Any]) -> None:
         who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
@@ -103,9 +111,9 @@ def rescore(grid: Grid, out: str, console: Console, added: Additions | None = No
     `added` replaces what the store's job has beside its own grid. Raises UserError as `execute`, and where the store
     has no volume of this grid.
     """
-    cache.limit()
+    cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
-    plan = current_plan(grid, store)
+    plan = current_plan(grid, store.covered())
     is_saved = saved_volumes.saved(root)
     saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:

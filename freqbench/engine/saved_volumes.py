@@ -89,7 +89,12 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
 
 
 def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
-    """Write a volume, `[H, W, D]` or `[C, H, W, D]`, as one `.nii.gz` file of its type, whole or not at all.
+    """Write a volume as one `.nii.gz` file, whole or not at all; see `packed`."""
+    storage.write_atomic(path, packed(volume, affine))
+
+
+def packed(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
+    """A volume, `[H, W, D]` or `[C, H, W, D]`, as a `.nii.gz` file of its type: the same bytes for the same volume.
 
     `affine` is voxel to world millimetres (RAS+).
     """
@@ -99,7 +104,7 @@ def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
     voxels = volume.movedim(0, -1) if several else volume.reshape(volume.shape[-3:])
     image = nibabel.Nifti1Image(voxels.numpy(), affine)
     image.header.set_xyzt_units("mm")
-    storage.write_atomic(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
 
 
 def require_shared(volumes: str | None, num_nodes: int) -> None:

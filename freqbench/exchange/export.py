@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from freqbench.core import names, storage
+from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import attacked_native, resampling_error
@@ -60,15 +61,15 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     back as `freqbench.data.attacked_native` does. `manifest.json` is written last.
 
     `out` is the store of the grid's job, `to` where it writes, folders or URIs. Raises UserError where the store holds
-    no volume of this grid.
+    no volume of this grid, or `to` another file in the place of one of these.
     """
-    root = storage.join(out, VOLUMES)
+    root, former = storage.join(out, VOLUMES), _former(to)
     is_saved, written = saved_volumes.saved(root), list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:  # a case's file is read once for all cells
             if cells := [cell for cell in of_dataset if is_saved(cell, ref)]:
-                written.extend(_case(grid, cells, ref, root, to))
+                written.extend(_case(grid, cells, ref, root, to, former))
     if not written:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     manifest = {"space": "native", "units": "HU", "store": out, "files": [asdict(each) for each in written]}
@@ -94,13 +95,24 @@ def tell_left_out(console: Console, what: str, names: Sequence[str]) -> None:
         tell(console, f"{len(names)} {what} left out: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
 
 
-def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> Iterator[Exported]:
+def _former(to: str) -> frozenset[str]:
+    """The paths that the manifest of a former export lists; none where there is none."""
+    path = storage.join(to, MANIFEST)
+    if not storage.exists(path):
+        return frozenset()
+    storage.require_own(path, b'"space": "native"')
+    return frozenset(each["path"] for each in object_of(storage.read_bytes(path), path)["files"])
+
+
+def _case(
+    grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str, former: frozenset[str]
+) -> Iterator[Exported]:
     """Write the files of one case."""
     dataset = cells[0].dataset
     native = dataset.native(ref)
     low, high = map(float, native.image.aminmax())
     kind = torch.int16 if _fits(low, high) and high - low >= LEAST_STEPS else torch.float32
-    yield _write(to, path_of(grid, cells[0], ref, is_clean=True), native.image, kind, native, cells[0])
+    yield _write(to, path_of(grid, cells[0], ref, is_clean=True), native.image, kind, native, cells[0], former)
     for cell in cells:
         space = cell.source.space or dataset.space
         attacked, _ = saved_volumes.read(root, cell, ref)
@@ -114,7 +126,7 @@ def _case(grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str) -> It
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
         own_kind = kind if _fits(*map(float, changed.image.aminmax())) else torch.float32
-        yield _write(to, path_of(grid, cell, ref, is_clean=False), changed.image, own_kind, native, cell, error)
+        yield _write(to, path_of(grid, cell, ref, is_clean=False), changed.image, own_kind, native, cell, former, error)
 
 
 def _fits(low: float, high: float) -> bool:
@@ -122,12 +134,22 @@ def _fits(low: float, high: float) -> bool:
 
 
 def _write(
-    to: str, path: str, image: Tensor, kind: torch.dtype, native: NativeCase, cell: Cell, error: float | None = None
+    to: str,
+    path: str,
+    image: Tensor,
+    kind: torch.dtype,
+    native: NativeCase,
+    cell: Cell,
+    former: frozenset[str],
+    error: float | None = None,
 ) -> Exported:
     """Write one file; `error` is None of a clean volume."""
     stored = image.round().to(torch.int16) if kind == torch.int16 else image
     names.require_inside(to, storage.join(to, path))
-    saved_volumes.write(storage.join(to, path), stored, native.affine)
+    content = saved_volumes.packed(stored, native.affine)
+    if path not in former:  # of an export that was stopped it may be there, the same
+        storage.require_own(storage.join(to, path), content)
+    storage.write_atomic(storage.join(to, path), content)
     lost = (stored - image).double()
     is_clean = error is None
     return Exported(

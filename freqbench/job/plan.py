@@ -21,6 +21,7 @@ SCORING_S = 0.5  # distances of a small volume
 MEASURED = ("status", "source_model_id", "num_forwards", "num_backwards", "attack_seconds", "score_seconds")
 
 Saved = Callable[[Cell, CaseRef], bool]
+Covered = Mapping[Key, frozenset[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Plan:
         return sum(len(unit.targets) for unit in self.units)
 
 
-def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collection[Key] = ()) -> Plan:
+def make_plan(grid: Grid, covered: Covered, again: Collection[Key] = ()) -> Plan:
     """What is left of a grid, given the metrics that each good row covers, and keys to compute anew all the same."""
     wanted = frozenset(grid.metrics)
     units, num_done, former = [], 0, set[str]()
@@ -66,13 +67,12 @@ def make_plan(grid: Grid, covered: Mapping[Key, frozenset[str]], again: Collecti
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 
 
-def current_plan(grid: Grid, store: Store, is_saved: Saved | None = None) -> Plan:
-    """What is left of a grid in a store.
+def current_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
+    """What is left of a grid, given what a store has (`Store.covered`).
 
     `is_saved` tells whether the volume of a cell and case is there, without which a unit does not count as done; None:
     its rows are enough.
     """
-    covered = store.covered()
     unsaved = set()
     if is_saved and covered:
         units = (unit for unit in grid.units() if not is_saved(unit.cell, unit.ref))
@@ -116,7 +116,7 @@ def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: s
         )
         return
     store = Store(out)
-    todo = current_plan(grid, store, is_saved)
+    todo = current_plan(grid, store.covered(), is_saved)
     yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
     if todo.units:
         hours, basis = _hours(todo, store)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freqbench.core import storage
+from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError
 
 Weights = dict[str, Tensor]
@@ -108,7 +108,7 @@ def _hub_hash() -> str:
 
 
 def _own_file() -> Path:
-    return storage.cache_dir() / "lpips" / f"alexnet-{MEMBER_SHA256[:8]}.safetensors"
+    return node_cache.part("lpips") / f"alexnet-{MEMBER_SHA256[:8]}.safetensors"
 
 
 @lru_cache(maxsize=1)

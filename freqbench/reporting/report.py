@@ -71,7 +71,7 @@ def report(
         return render_all(_one_table(table, sources, job_keys))
     stored, records = found_records(sources, job_keys)
     records = checked(records, stored)
-    left_out = _left_out(records)
+    left_out = "\n".join(filter(None, (_of_others(len(stored) - len(records)), _left_out(records))))
     if format == "csv":
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
@@ -137,6 +137,11 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if len(failed):
         sections.append(Section("Failed", failed))
     return sections
+
+
+def _of_others(count: int) -> str:
+    """A line on rows that are of no cell of the job; empty where there are none."""
+    return f"- {count:,} records of another job, or of a former version of this one" if count else ""
 
 
 def _left_out(records: pd.DataFrame) -> str:

@@ -7,6 +7,9 @@ deleting leaves that) would be left out by both. So of equal rows the one in the
 file is younger than those that it is made of: its name ends in its generation, one more than the highest of theirs.
 Then whatever a file holds is held, from the moment it is committed, by a file as young or younger: by the one that its
 row was copied to, or by the one that it was left out for, and so on.
+
+A file that somebody put there under another name is read, but neither merged nor relied on; one with further columns
+stays as it is.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from freqbench.core import storage
-from freqbench.results.files import MERGED_PREFIX, SCHEMAS, Files
+from freqbench.results.files import MERGED_PREFIX, OWN_NAME, SCHEMAS, Files
 from freqbench.results.winners import ORDER, commit_text, split_winners
 from freqbench.results.writer import put_pair
 
@@ -57,7 +60,7 @@ class Pair:
 def compact(files: Files, above: int) -> None:
     """See `Store.compact`."""
     if len(files.names()) > above:
-        files.consistent(lambda names: _merge(files, chosen(_pairs(files, names))))
+        files.consistent(lambda names: _merge(files, chosen(_pairs(files, list(filter(OWN_NAME.fullmatch, names))))))
         pa.default_memory_pool().release_unused()  # else a run keeps what the merge took for as long as it lasts
 
 
@@ -92,15 +95,19 @@ def _pairs(files: Files, names: list[str]) -> list[Pair]:
 def _merge(files: Files, pairs: Sequence[Pair]) -> None:
     merged = _Merged(files)
     for pair, sources in zip(pairs, files.each(lambda pair: _opened(files, pair), pairs), strict=True):
-        merged.add(pair, *sources)
+        if sources:
+            merged.add(pair, *sources)
         if merged.num_bytes >= FULL_BYTES:
             merged.commit()
             merged = _Merged(files)
     merged.commit()
 
 
-def _opened(files: Files, pair: Pair) -> tuple[Any, Any]:
-    return files.open("records", pair.name), files.open("class_records", pair.name)
+def _opened(files: Files, pair: Pair) -> list[Any]:
+    """Both files; none where a merge would lose columns of theirs."""
+    sources = {kind: files.open(kind, pair.name) for kind in SCHEMAS}
+    has_more = any(len(files.schema(kind, pair.name, source)) > len(SCHEMAS[kind]) for kind, source in sources.items())
+    return [] if has_more else list(sources.values())
 
 
 class _Merged:

@@ -1,10 +1,11 @@
 """Lists and reads the committed files of a store, several at once where they are far away."""
 
 import io
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 SCHEMAS: Mapping[str, pa.Schema] = {"records": arrow_schema(RECORDS), "class_records": arrow_schema(CLASS_RECORDS)}
 MERGED_PREFIX = "compacted-"
+OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # of a run or a merge, with its number
 AT_ONCE = 16
 
 _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -58,7 +60,7 @@ class Files:
                 again = self.names()
                 if again == names:
                     missing = f"{self.root}: a file of a committed pair is missing ({error})"
-                    raise UserError(f"{missing}: delete its namesake in records/, then run the job again") from None
+                    raise UserError(f"{missing}: move its namesake out of records/, then run the job again") from None
                 names = again
 
     def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
@@ -103,10 +105,10 @@ class Files:
                 group = file.read_row_group(number, schema.names, use_threads=False)
                 yield group.select(schema.names).cast(schema)
 
-    def schema(self, kind: str, name: str) -> pa.Schema:
-        """The columns that a file has, whether or not they are those of `kind`."""
-        with self.open(kind, name) as source, self._explained(kind, name) as path:
-            return _checked(pq.read_schema(source), path)
+    def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
+        """The columns that a file has, whether or not they are those of `kind`; `source` from `open` stays open."""
+        with nullcontext(source) if source else self.open(kind, name) as file, self._explained(kind, name) as path:
+            return _checked(pq.read_schema(file), path)
 
     def remove(self, kind: str, names: Iterable[str]) -> None:
         """Remove files; one that another driver has removed is no error."""
@@ -126,10 +128,10 @@ class Files:
             raise UserError(f"{path}: expected a result store, found no such file: check the path") from None
         try:
             content = object_of(packed, path)
-            version = int(content["schema_version"])
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            version = content["schema_version"]
+        except (ValueError, KeyError) as error:
             raise UserError(
-                f"{path}: expected JSON that a run wrote, got something else ({error}): restore or delete it"
+                f"{path}: expected JSON that a run wrote, got something else ({error}): restore it or move it away"
             ) from None
         _check_version(path, version)
         return content
@@ -147,7 +149,7 @@ class Files:
             why = " ".join(str(error).split())
             raise UserError(
                 f"{path}: expected a Parquet file of results, got one that cannot be read ({type(error).__name__}: "
-                f"{why}): restore it, or delete it in records/ and class_records/ and run the job again"
+                f"{why}): restore it, or move it out of records/ and class_records/ and run the job again"
             ) from error
 
 
@@ -200,11 +202,15 @@ def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
 
 
 def _checked(schema: pa.Schema, path: str) -> pa.Schema:
-    _check_version(path, int((schema.metadata or {})[VERSION_FIELD]))
+    _check_version(path, (schema.metadata or {})[VERSION_FIELD].decode())
     return schema
 
 
-def _check_version(path: str, version: int) -> None:
-    if version != SCHEMA_VERSION:
-        what = "update freqbench" if version > SCHEMA_VERSION else "run the job again into a new store"
-        raise VersionError(f"{path}: expected results of schema version {SCHEMA_VERSION}, got {version}: {what}")
+def _check_version(path: str, version: object) -> None:
+    if str(version) == str(SCHEMA_VERSION):
+        return
+    number = re.match(r"\d{1,9}", str(version))
+    what = "written by a newer freqbench: update this one; nothing was changed"
+    if number and int(number[0]) < SCHEMA_VERSION:
+        what = "written by an older freqbench: run the job again into a new store"
+    raise VersionError(f"{path}: expected results of schema version {SCHEMA_VERSION}, got {version!s:.40}, {what}")

@@ -22,6 +22,7 @@ FOLDER = "leases"
 FRESH_S = 60.0
 RENEW_S = 15.0
 POLL_S = 1.0
+BEGINNING = b'{"host": '  # of every lease
 LONG_DEAD_S = 900.0  # more than clocks of two machines differ
 
 Facts = dict[str, Any]
@@ -81,6 +82,7 @@ class Lease:
         neither clocks nor processes of two machines can be compared.
         """
         if force:
+            self._read(self._path)
             storage.write_atomic(self._path, self._content())
             return None
         for path in self._overlapping():
@@ -110,14 +112,14 @@ class Lease:
             holder = self._read(self._path)
             if holder and holder["run_id"] == self._run_id:
                 storage.remove(self._path)
-        except OSError:
+        except (OSError, UserError):
             return
 
     def _keep(self, ended: threading.Event, lost: Callable[[Facts], None]) -> None:
         while not ended.wait(self._renew_seconds):
             try:
                 holder = self.renew()
-            except OSError:
+            except (OSError, UserError):
                 continue  # the store does not answer: the run itself says so when it has rows for it
             if holder:
                 lost(holder)
@@ -165,10 +167,16 @@ class Lease:
         return None
 
     def _read(self, path: str) -> Facts | None:
-        """What the file says; None where it is gone or half written."""
+        """What the file says; None where it is gone or half written. Raises UserError where somebody put another."""
         try:
-            facts = json_of(storage.read_bytes(path), path)
-        except (FileNotFoundError, ValueError):
+            content = storage.read_bytes(path)
+        except FileNotFoundError:
+            return None
+        if content[: len(BEGINNING)] != BEGINNING[: len(content)]:
+            raise UserError(f"{path}: expected the lease of a run, got another file: move it away")
+        try:
+            facts = json_of(content, path)
+        except UserError:
             return None
         kinds = {"host": str, "pid": int, "started": float, "run_id": str, "shard": str, "time": float}
         is_whole = isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in kinds.items())

@@ -7,7 +7,7 @@ that died before deleting): readers keep one row a key, and take its classes fro
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -28,6 +28,11 @@ Row = dict[str, Any]
 _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
 
+KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("job", "versions", "code", "engine", "models", "datasets"), dict),
+    **dict.fromkeys(("workers", "devices"), list),
+}
+"""What parts of a run's file are, where it has them; `models` and `datasets` hold mappings."""
 FOLDERS = ("records", "class_records", "runs", "leases")
 
 
@@ -102,8 +107,18 @@ class Store:
         return list(self._files.each(self.run, self.run_ids()))
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """What a run of `run_ids` wrote about itself."""
-        return self._files.read_json(f"runs/{run_id}.json")
+        """What a run of `run_ids` wrote about itself; UserError where parts of it are of another kind."""
+        run = self._files.read_json(f"runs/{run_id}.json")
+        parts = [(name, kind, run[name]) for name, kind in KINDS.items() if run.get(name) is not None]
+        for name in ("models", "datasets"):
+            parts += [(name, dict, value) for value in run[name].values()] if isinstance(run.get(name), dict) else []
+        for name, kind, found in parts:
+            if not isinstance(found, kind):
+                raise UserError(
+                    f"{self.root}/runs/{run_id}.json: {name}: expected what a run wrote, got {found!r:.80}: restore it "
+                    "or move it away"
+                )
+        return run
 
     def run_ids(self) -> list[str]:
         """The ids of the runs so far, ordered."""
@@ -117,9 +132,11 @@ class Store:
     def job(self) -> dict[str, Any]:
         """The job that `run.json` holds; UserError where there is none."""
         job = self._files.read_json("run.json").get("job")
-        if not isinstance(job, dict):
+        index = job.get("index", {"cells": []}) if isinstance(job, dict) else None
+        if not (isinstance(job, dict) and isinstance(index, dict) and isinstance(index.get("cells"), list)):
             raise UserError(
-                f"{self.root}/run.json: expected the job of a run, got none: restore it, or run the job again"
+                f"{self.root}/run.json: expected the job of a run with its index, got {job!r:.80}: restore it, or move "
+                "it away and run the job again"
             )
         return job
 

@@ -20,16 +20,15 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import versions
-from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, sha256, write_atomic
+from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, require_own, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
 from freqbench.training.loop import ALONE, Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import TrainJob
-from freqbench.training.state import BEST, Row, State
+from freqbench.training.state import BEST, MARKS, RESULT, Row, State
 from freqbench.training.validation import case_dice, mean_foreground
 
-RESULT = "training.json"
 Say = Callable[[str], None]
 Tell = Callable[[Row], None]
 
@@ -111,6 +110,8 @@ def _train_one(
         if former:
             say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
             return former
+        for name, mark in MARKS.items():
+            require_own(join(folder, name), mark)
         if training.roi not in said:
             said.add(training.roi)
             _say_padded(cases("train"), training, say)

@@ -15,7 +15,10 @@ from freqbench.models.checkpoints.files import read_torch
 LAST = "last.pt"
 BEST = "best.safetensors"
 LOG = "log.csv"
+RESULT = "training.json"
 DICE = ("dice_select", "dice_attacked", "dice_worst")
+MARKS = {LAST: b"dice_select", BEST: b'"freqbench":', LOG: b"step,lr,loss", RESULT: b'"identity":'}
+"""What stands in a file of each name that a training wrote."""
 KEPT = ("step", "seconds", "waited", "validated", "losses", "score", *DICE, "best")
 
 

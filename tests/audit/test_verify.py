@@ -105,7 +105,7 @@ def test_torn_and_missing_files_are_named(store: Path) -> None:
 def test_a_store_of_another_version_is_refused_in_one_line(store: Path) -> None:
     table = pq.read_table(pair_of(store))
     pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"2"}), pair_of(store))
-    with pytest.raises(UserError, match="expected results of schema version 1, got 2: update freqbench"):
+    with pytest.raises(UserError, match="expected results of schema version 1, got 2, written by a newer freqbench"):
         verify(Store(str(store)))
 
 

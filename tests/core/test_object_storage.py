@@ -118,7 +118,7 @@ def test_where_every_get_ends_early_nothing_is_kept(once: S3, s3_root: str, cach
     once.fault("cut", method="GET", times=99)
     with pytest.raises(StorageUnavailable, match=f"^{path}: "):
         storage.fetch(path)
-    assert [file for file in cache.rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+    assert [file for file in (cache / "files").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
 
 
 def test_a_server_that_is_not_there_is_worth_another_try(once: S3, monkeypatch: pytest.MonkeyPatch) -> None:

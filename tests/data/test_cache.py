@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from freqbench.core import storage
+from freqbench.core import node_cache, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
@@ -174,7 +174,7 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
     assert len(found) == 2
     assert found[0] == names["a"]
     assert cache.total() <= cache.limit()
-    cache.clear()
+    node_cache.clear("volumes")
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-6")  # less than one
     load(dataset)
     assert cache.entries() == ()
@@ -214,17 +214,17 @@ def test_a_disk_that_refuses_costs_no_case(
 
 def test_what_dead_writers_left_is_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
     """Of half-written files only the old, as another may be writing; `clear` says how much it was."""
-    assert cache.clear() == cache.total() == 0
+    assert node_cache.clear("volumes") == cache.total() == 0
     kept.mkdir(parents=True)
-    for name, age in {".dead.tmp": 4000, ".alive.tmp": 0}.items():
+    for name, age in {".freqbench-dead.tmp": 4000, ".freqbench-alive.tmp": 0}.items():
         (kept / name).write_bytes(b"half")
         os.utime(kept / name, (time.time() - age, time.time() - age))
     for number in range(2):
         load(folder.dataset(), number)
-    assert not (kept / ".dead.tmp").exists()
-    assert (kept / ".alive.tmp").exists()
+    assert not (kept / ".freqbench-dead.tmp").exists()
+    assert (kept / ".freqbench-alive.tmp").exists()
     assert len(cache.entries()) == 2
     taken = cache.total()
     assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
-    assert cache.clear() == taken + 4
+    assert node_cache.clear("volumes") == taken + 4
     assert list(kept.iterdir()) == []

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from engine.ray_session import TESTS, machines
-from tiny import class_rows, execute, job, rows, write
+from tiny import class_rows, execute, job, rows, small, write
 
 from freqbench.core.errors import UserError
 from freqbench.engine.ray.ray_cleanup import MARK
@@ -33,15 +33,16 @@ TEST = "FREQBENCH_TEST"
 """A variable of the environment that tells whose a process is."""
 
 
-def ray_processes() -> list[str]:
-    """What runs for the own Ray of some driver of this test: others may have theirs at the same time."""
+def ray_processes(name: str = "") -> list[psutil.Process]:
+    """What runs for the own Ray of some driver of this test, by how its name begins: others may have theirs at the same
+    time."""
     found = []
     for process in psutil.process_iter():
         try:
             variables = process.environ()
             is_ours = MARK in variables and variables.get(TEST) == os.environ[TEST]
-            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE and process.name().startswith(name):
+                found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
@@ -152,6 +153,21 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(240)
+def test_a_run_whose_own_ray_has_lost_its_node_ends_in_a_line_and_frees_the_store(tmp_path: Path) -> None:
+    """Ray itself would wait for another node for ever. What was in flight is attacked by the same command again."""
+    content = small(attacks=[{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}], metrics=["dsc"])
+    process = start(tmp_path, content, "--engine", "ray")
+    wait_for(lambda: len(ray_processes("ray::RemoteWorker")) > 0)
+    for raylet in ray_processes("raylet"):
+        raylet.kill()
+    assert process.wait(60) == 1  # 20 s where nothing else runs: Ray misses five signs of life of 3 s each
+    said = log_of(tmp_path).splitlines()[-1]
+    assert said == "error: Ray's node process has died, and all workers: the same command goes on"
+    assert not list((tmp_path / "out" / "leases").iterdir())
 
 
 @pytest.mark.chaos

@@ -269,7 +269,7 @@ def test_a_job_with_open_budgets_makes_no_grid() -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"a": {"budget": 1}}'])
 def test_a_file_that_is_not_one_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(content)
-    with pytest.raises(UserError, match=r"match.json: expected budgets that a run found, got [^\n]*: delete it$"):
+    with pytest.raises(UserError, match=r"match.json: expected budgets that a run found, got [^\n]*: move it away$"):
         found(small({"name": "fgsm", "match": L2}), tmp_path)
 
 

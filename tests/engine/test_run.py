@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from freqbench.engine import evaluate, provenance, serial, worker
 from freqbench.engine import run as runner
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
+from freqbench.reporting.contents import keys_of
+from freqbench.reporting.report import report
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.status import of_store
 
@@ -242,3 +245,34 @@ def test_rows_do_not_depend_on_the_order_of_the_job(tmp_path: Path) -> None:
 def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
     ids = [provenance.new_run_id() for _ in range(50)]
     assert ids == sorted(ids)
+
+
+def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
+    """A file that was copied in, or the job's own former rows."""
+    execute(small(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc"]), tmp_path / "other")
+    execute(small(**TWO), tmp_path / "out")
+    for kind in ("records", "class_records"):
+        for path in (tmp_path / "other" / kind).iterdir():
+            (tmp_path / "out" / kind / path.name).write_bytes(path.read_bytes())
+    said = io.StringIO()
+    assert execute(small(**TWO), tmp_path / "out", said).num_done == 2
+    told = " ".join(said.getvalue().split())
+    assert "out: 1 of its records are of another job, or of a former version of this one: they stay and are not" in told
+    store = Store(str(tmp_path / "out"))
+    assert "1 records of another job, or of a former version of this one" in report([store], keys_of([store.job()]))
+    assert "gn" in {row[0] for row in store.rows(("attack",))}
+
+
+@pytest.mark.timeout(60)  # what refused for a while was tried again for ten minutes
+@pytest.mark.parametrize("engine", ["serial", "ray"])
+def test_a_limit_on_the_size_of_files_ends_a_run_at_once(tmp_path: Path, engine: runner.Engine) -> None:
+    out = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"expected to write files of [^\n]*: raise it \(ulimit -f\)"):
+            execute(small(**TWO), out, engine=engine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not storage.list_files(str(out / "leases"), ".json")
+    assert execute(small(**TWO), out).num_new == 2

@@ -111,7 +111,7 @@ def test_it_is_renewed_while_it_is_held_and_gone_after(root: str) -> None:
     assert not storage.exists(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"run_id": "a"}), '{"run_id": "a", "time": "now"}'])
+@pytest.mark.parametrize("content", ["", "{", '{"host": "a", "pi', '{"host": "a"}', '{"host": "a", "time": "now"}'])
 def test_a_torn_one_is_taken_over(tmp_path: Path, content: str) -> None:
     (tmp_path / "leases").mkdir()
     (tmp_path / "leases" / "1-of-1.json").write_text(content)

@@ -111,7 +111,7 @@ def test_an_unreadable_file_is_named(folder: Path, kind: str, content: bytes | N
         pq.write_table(pa.table({"cell_id": ["x"]}), path)
     else:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{kind}/a-000000\.parquet: expected a Parquet file of results.*delete it"):
+    with pytest.raises(UserError, match=rf"{kind}/a-000000\.parquet: expected a Parquet file of results.*move it out"):
         Store(str(folder)).class_records()
 
 
@@ -149,13 +149,18 @@ def test_the_stored_example_of_this_version_is_read() -> None:
         assert set(pq.read_schema(path).names) == {column.name for column in columns}, "raise SCHEMA_VERSION"
 
 
-@pytest.mark.parametrize(("version", "what"), [(2, "update freqbench"), (0, "run the job again into a new store")])
-def test_another_version_is_refused_in_one_line(folder: Path, version: int, what: str) -> None:
+NEWER, OLDER = "a newer freqbench: update this one; nothing was changed", "an older freqbench: run the job again"
+
+
+@pytest.mark.parametrize(
+    ("version", "what"), [(2, NEWER), ("1.1", NEWER), ("2026-b", NEWER), (0, f"{OLDER} into a new store")]
+)
+def test_another_version_is_refused_in_one_line(folder: Path, version: int | str, what: str) -> None:
     path = folder / "records" / "a-000000.parquet"
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({VERSION_FIELD: str(version)}), path)
     (folder / "run.json").write_text(json.dumps({"job": {}, "schema_version": version}))
-    refusal = rf"(run.json|a-000000.parquet): expected results of schema version 1, got {version}: {what}$"
+    refusal = rf"(run.json|a-000000.parquet): expected results of schema version 1, got {version}, written by {what}$"
     for read in (Store(str(folder)).covered, Store(str(folder)).job):
         with pytest.raises(UserError, match=refusal):
             read()

@@ -4,9 +4,12 @@ import csv
 import gzip
 import io
 import json
+import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole, printable
 from freqbench.engine import saved_volumes
 from freqbench.results import Store
+from freqbench.results.store import KINDS
 
 JOB = small(metrics=["dsc"], save_adversarial="nifti")
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\rover"
@@ -286,3 +290,52 @@ def test_a_store_may_itself_be_a_link_and_have_links_within(tmp_path: Path) -> N
     (cell,), (ref,) = grid.cells, grid.cases["phantom"]
     saved_volumes.read(str(tmp_path / "out" / "volumes"), cell, ref)
     assert len(list((tmp_path / "large" / "disk").rglob("*.nii.gz"))) == 5
+
+
+READERS = {
+    **COMMANDS,
+    "page": ["report", "out", "--format", "html"],
+    "compare": ["compare", "out", "out"],
+    "audit": ["audit", "out"],
+    "verify": ["verify", "out"],
+    "run": ["run", "job.yaml", "--out", "out"],
+}
+SHAPES = [[1], "text", 5, {"a": [1]}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+@pytest.mark.parametrize("name", KINDS)
+def test_a_part_of_a_runs_file_of_another_kind_is_one_line(store: Path, name: str, shape: Any) -> None:
+    run = next((store / "runs").glob("*.json"))
+    change(run, lambda facts: {**facts, name: shape})
+    is_wrong = not isinstance(shape, KINDS[name]) or (name in ("models", "datasets"))
+    with pytest.raises(UserError, match=f"^{run}: {name}: expected what a run wrote") if is_wrong else nullcontext():
+        Store(str(store)).runs()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", READERS)
+def test_a_job_or_run_of_another_shape_is_no_traceback(
+    store: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(store.parent, JOB)
+    run = next((store / "runs").glob("*.json"))
+    for path in (run, store / "run.json"):
+        for shape in ([1], {"spec": [1], "index": [1]}):
+            before = path.read_text()
+            change(path, lambda facts, shape=shape: {**facts, "job": shape})
+            code, _, err = bench(capsys, *READERS[name])
+            assert code in (0, 1) or err.count("\n") == 1, err
+            path.write_text(before)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["run.json", "runs/*.json", "records/*.parquet", "class_records/*.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_one_line(store: Path, place: str) -> None:
+    (path,) = store.glob(place)
+    path.unlink()
+    os.mkfifo(path)
+    read = {"run.json": Store(str(store)).job, "runs/*.json": Store(str(store)).runs}
+    with pytest.raises(UserError, match=f"^{path}: expected a file, got a pipe, socket or device: move it away$"):
+        read.get(place, Store(str(store)).class_records)()
+    assert stat.S_ISFIFO(path.stat().st_mode)

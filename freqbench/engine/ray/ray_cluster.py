@@ -5,6 +5,7 @@ Ray itself is imported within the functions, as it reads some variables of the e
 
 import logging
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,14 @@ def own(cpus: int) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: Ctrl-C meanwhile.
+        UserError: its object store would be a larger file than may be written.
     """
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if 0 <= most < STORE_BYTES:
+        raise UserError(
+            f"Ray: expected to write files of {STORE_BYTES:,} bytes, got a limit of {most:,}: raise it (ulimit -f), or "
+            "take --engine serial"
+        )
     mark = secrets.token_hex(8)
     environment = {
         ray_cleanup.MARK: mark,

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.ray import ray_cluster
 from freqbench.engine.resources import Node, Pool
@@ -117,11 +117,19 @@ class Fleet:
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:
-        """Now and then: ask for workers on machines that joined, at most one a unit, and give up those of lost ones."""
+        """Now and then: ask for workers on machines that joined, at most one a unit, and give up those of lost ones.
+
+        Raises:
+            EngineLost: the only machine is gone, and none can join.
+        """
         now = time.monotonic()
-        if self._room is None or now - self._followed < FOLLOW_S:
+        if now - self._followed < FOLLOW_S:
             return
         self._followed, before, self._machines = now, self._machines, ray_cluster.machines()
+        if self._room is None:
+            if not self._machines:
+                raise EngineLost("Ray's node process has died, and all workers: the same command goes on")
+            return
         room = max(1, self._room(list(self._machines.values()))) - self._given_up
         self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
         joined, gone = self._machines.keys() - before.keys(), before.keys() - self._machines.keys()

@@ -13,7 +13,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import cases, corruptions, curves, maps
-from freqbench.reporting.figures.style import pdf_and_png, styled
+from freqbench.reporting.figures.style import MAKER, pdf_and_png, styled
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 
@@ -100,6 +100,7 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
                 stem = f"{stem}-{digest(of)[:8]}"
             for suffix, content in zip(("pdf", "png"), pdf_and_png(figure), strict=True):
                 path = storage.join(folder, f"{stem}.{suffix}")
+                storage.require_own(path, MAKER.encode())
                 storage.write_atomic(path, content)
                 paths[path] = None
         if not drawn:

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,7 +27,6 @@ PACKING = 6  # of 9: the noise of an attack packs no better with more
 
 _COLUMNS = ["cell_id", "case_key", "dataset", "case_id", "label", "source_model", "target_model", "seed", "num_classes"]
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
-_WRITTEN = re.compile(r"[0-9a-f]{16}\.js")
 
 
 def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> Manifest:
@@ -64,8 +62,9 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
 
     manifest = _manifest("script", records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
-        if _WRITTEN.fullmatch(name) and name.removesuffix(".js") not in sizes:
-            storage.remove(storage.join(folder, FOLDER, name))
+        path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
+        if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
+            storage.remove(path)
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
@@ -125,11 +124,15 @@ def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
 
 def _write(folder: str, key: str, content: bytes) -> int:
     """Write a volume's script unless it is there, named by its content; its bytes."""
-    script = f'freqbenchVolume("{key}","{base64.b64encode(content).decode()}")\n'.encode()
+    script = _beginning(key) + base64.b64encode(content) + b'")\n'
     path = storage.join(folder, FOLDER, f"{key}.js")
     if not storage.exists(path):
         storage.write_atomic(path, script)
     return len(script)
+
+
+def _beginning(key: str) -> bytes:
+    return f'freqbenchVolume("{key}","'.encode()
 
 
 def _manifest(

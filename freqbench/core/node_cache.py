@@ -1,0 +1,105 @@
+"""The node's cache: a marked folder of its own, where nothing is removed but what has a name that freqbench gives.
+
+volumes/DIGEST.safetensors, lpips/alexnet-HASH.safetensors, and files/DIGEST/NAME with files/DIGEST.json, which lists
+these names.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+import platformdirs
+
+from freqbench.core.errors import UserError
+
+MARKER = "freqbench-cache.txt"
+TEMPORARY = ".freqbench-"  # how every file begins that is not finished
+
+_DIGEST = "[0-9a-f]" * 16
+_UNFINISHED = f"{TEMPORARY}*.tmp"
+_MADE: Mapping[str, tuple[str, ...]] = {
+    "volumes": (f"{_DIGEST}.safetensors", _UNFINISHED),
+    "lpips": (f"alexnet-{'[0-9a-f]' * 8}.safetensors", _UNFINISHED),
+    "files": (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}"),
+}
+
+
+def folder() -> Path:
+    """Where the cache is: `FREQBENCH_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("FREQBENCH_CACHE") or platformdirs.user_cache_dir("freqbench"))
+
+
+def part(name: str) -> Path:
+    """A part of the cache, `volumes`, `lpips` or `files`, whose folder is marked where that is not done yet.
+
+    Raises UserError where the folder has no mark, but files that freqbench did not make.
+    """
+    root = folder()
+    marker = root / MARKER
+    if not marker.exists() and (other := next(strangers(), None)) and not marker.exists():  # others may begin it now
+        raise UserError(
+            f"{root}: expected an empty folder or a cache of freqbench, got one with other files ({other}): set "
+            "FREQBENCH_CACHE to a folder of its own; nothing was changed"
+        )
+    if not marker.exists():
+        with suppress(OSError):  # where it is not to be written, whoever keeps something says so
+            root.mkdir(parents=True, exist_ok=True)
+            marker.write_text("A cache of freqbench: `bench.py cache clear` empties it and leaves other files alone.\n")
+    return root / name
+
+
+def made(name: str) -> Iterator[Path]:
+    """The files of a part that freqbench made, by their names; manifests come after what they list."""
+    root = folder() / name
+    found = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
+    yield from _copies(root) if name == "files" else ()
+    yield from (path for path in found if path.is_file() and (path.suffix != ".json" or listed(path)))
+
+
+def _copies(root: Path) -> Iterator[Path]:
+    """The files that manifests list, unless names or links lead out of `root`."""
+    for manifest in root.glob(f"{_DIGEST}.json"):
+        for path in map(manifest.with_suffix("").joinpath, listed(manifest)):
+            if path.is_file() and path.parent.resolve().is_relative_to(root.resolve()):
+                yield path
+
+
+def strangers() -> Iterator[Path]:
+    """All other files in the cache's folder."""
+    root = folder()
+    if root.is_file():
+        yield root
+    own = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made(name))}
+    yield from (path for path in root.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
+
+
+def size(name: str) -> int:
+    """Bytes of what was made in a part."""
+    return sum(path.stat().st_size for path in made(name))
+
+
+def clear(name: str) -> int:
+    """Remove what was made in a part, and folders that are empty then; how many bytes that freed."""
+    root, freed = part(name), 0
+    for path in list(made(name)):
+        with suppress(FileNotFoundError):  # another process may clear at the same time
+            num_bytes = path.stat().st_size
+            path.unlink()
+            freed += num_bytes
+        with suppress(OSError):
+            for above in path.relative_to(root).parents[:-1]:
+                (root / above).rmdir()
+    return freed
+
+
+def listed(manifest: Path) -> dict[str, str]:
+    """The SHA-256 of each file that a manifest lists, by its name; none where there is no manifest."""
+    try:
+        found = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
+    except (OSError, ValueError):
+        return {}
+    is_ours = isinstance(found, dict) and all(isinstance(value, str) and len(value) == 64 for value in found.values())
+    return found if is_ours else {}

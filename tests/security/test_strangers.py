@@ -1,0 +1,258 @@
+"""Files that freqbench did not make, in every place that it removes or replaces files in: none is ever gone."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import toy_training
+from called import bench
+from results.conftest import make_classes, make_record
+from tiny import execute, small
+
+import freqbench
+from freqbench.audit import probes
+from freqbench.core import node_cache, storage
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case, CaseRef
+from freqbench.data import cache
+from freqbench.reporting import figures as all_figures
+from freqbench.results import CLASS_RECORDS, RECORDS, Lease, Store, to_table
+from freqbench.results.writer import commit
+from freqbench.training import TrainJob, state, train
+
+TEXT = b"years of somebody's work"
+DIGEST = "0123456789abcdef"
+REMOVES = re.compile(
+    r"\.unlink\(|rmtree|\.rmdir\(|rm_file|storage\.remove|os\.rename|shutil\.move|os\.replace|\.replace\(target"
+)
+REMOVING = {
+    "core/downloads.py",  # its own temporary file
+    "core/node_cache.py",
+    "core/storage.py",  # its own temporary file, and what it is asked to
+    "data/cache.py",
+    "reporting/page/manifest.py",
+    "results/files.py",
+    "results/lease.py",
+}
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(TEXT)
+        os.utime(folder / name, (0, 0))
+
+
+def require_there(folder: Path, *names: str) -> None:
+    assert {name: (folder / name).read_bytes() for name in names} == dict.fromkeys(names, TEXT)
+
+
+def test_every_place_that_removes_files_is_tested_here() -> None:
+    root = Path(freqbench.__file__).parent
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
+    assert found == REMOVING
+
+
+# the cache
+
+IN_CACHE = (
+    *("thesis.tex", "lpips/mine.pt", "volumes/weights.safetensors", "volumes/.notes.tmp", f"volumes/{DIGEST}.nii.gz"),
+    *(f"volumes/sub/{DIGEST}.safetensors", "files/thesis.tex", f"files/{DIGEST}.txt", f"files/{DIGEST}/notes.txt"),
+    *(f"files/{DIGEST}/a.bin.mine", f"files/{'f' * 16}/a.bin", f"files/{'f' * 16}.json"),
+)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-5")
+    return tmp_path / "cache"
+
+
+def keep(number: int) -> None:
+    case = Case(
+        ref=CaseRef(case_id="a", patient_id="a", fingerprint=DIGEST, shape=(8, 8, 8)),
+        image=torch.zeros(1, 8, 8, 8),
+        label=torch.zeros(1, 8, 8, 8, dtype=torch.uint8),
+        spacing=(1, 1, 1),
+        affine=np.eye(4),
+        native_ranges=((0, 1),),
+        original_spacing=(1, 1, 1),
+    )
+    cache.through(f"{number:016x}", case.ref, lambda: case)
+
+
+def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        keep(number)
+    storage.write_atomic("memory://tests-strangers/a.bin", b"remote")
+    copy = storage.fetch("memory://tests-strangers/a.bin")
+    names = [name.replace(DIGEST, copy.parent.name) for name in IN_CACHE]
+    put(own_cache, *names)
+    kept = len(cache.entries())
+    keep(3)
+    assert 0 < len(cache.entries()) <= kept, "it was full"
+    require_there(own_cache, *names)
+    first = min(own_cache / name for name in names)
+    said = f"{len(names)} files that freqbench did not make were left; the first: {first}\n"
+    assert bench(capsys, "cache", "clear")[1].endswith(said)
+    require_there(own_cache, *names)
+    assert not copy.exists()
+    assert cache.entries() == ()
+
+
+@pytest.mark.parametrize("name", IN_CACHE)
+def test_a_folder_with_other_files_is_no_cache(own_cache: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    put(own_cache, name)
+    refusal = f"error: {own_cache}: expected an empty folder or a cache of freqbench, got one with other files"
+    for command in (["cache", "clear"], ["cache", "show"]):
+        code, _, err = bench(capsys, *command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(f"{refusal} ({own_cache / name}): ")
+    with pytest.raises(UserError, match="expected an empty folder or a cache"):
+        execute(small(), own_cache.parent / "out")
+    with pytest.raises(UserError, match="expected an empty folder or a cache"):
+        keep(0)
+    assert [path for path in own_cache.rglob("*") if path.is_file()] == [own_cache / name]
+    assert not (own_cache.parent / "out").exists()
+
+
+def test_a_cache_from_before_there_was_a_mark_goes_on(own_cache: Path) -> None:
+    keep(0)
+    (own_cache / node_cache.MARKER).unlink()
+    keep(0)
+    assert (own_cache / node_cache.MARKER).exists()
+    assert len(cache.entries()) == 1
+
+
+@pytest.mark.parametrize("way", ["a link", "dots"])
+def test_a_manifest_does_not_lead_out_of_the_cache(own_cache: Path, way: str) -> None:
+    put(own_cache.parent, "mine/a.bin")
+    node_cache.part("files").mkdir()
+    name = "a.bin" if way == "a link" else "../../../mine/a.bin"
+    folder = own_cache / "files" / DIGEST
+    folder.symlink_to(own_cache.parent / "mine") if way == "a link" else folder.mkdir()
+    folder.with_suffix(".json").write_text(json.dumps({name: "0" * 64}))
+    assert node_cache.clear("files") > 0
+    require_there(own_cache.parent, "mine/a.bin")
+
+
+# a store
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Store:
+    """A store of two files of a run."""
+    for number in range(2):
+        record = make_record(number, cell_id=f"cell{number}")
+        tables = to_table(RECORDS, [record]), to_table(CLASS_RECORDS, make_classes(record))
+        commit(str(tmp_path), f"run0-{number:06d}.parquet", *tables)
+    return Store(str(tmp_path))
+
+
+def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(filled: Store, tmp_path: Path) -> None:
+    """Neither does it rely on them: a row that stands in such a copy too is still there when the copy is gone."""
+    mine = [tmp_path / "records" / name for name in ("backup.parquet", "more-000009.parquet")]
+    for kind in ("records", "class_records"):
+        table = pq.read_table(tmp_path / kind / "run0-000000.parquet")
+        pq.write_table(table, tmp_path / kind / mine[0].name)
+        more = pq.read_table(tmp_path / kind / "run0-000001.parquet")
+        pq.write_table(more.append_column("note", [["mine"] * len(more)]), tmp_path / kind / mine[1].name)
+    others = ("records/notes.txt", "records/.notes.tmp", "class_records/alone-000001.parquet", "volumes/a.nii.gz")
+    put(tmp_path, *others)
+    before = {path: path.read_bytes() for path in mine}
+    filled.compact()
+    assert any(path.name.startswith("compacted-") for path in (tmp_path / "records").iterdir())
+    assert before == {path: path.read_bytes() for path in mine}
+    require_there(tmp_path, *others)
+    for kind in ("records", "class_records"):
+        (tmp_path / kind / "backup.parquet").unlink()
+    assert {row for (row,) in filled.rows(("cell_id",))} == {"cell0", "cell1"}
+
+
+@pytest.mark.parametrize("content", [TEXT, b"[]", b'{"run_id": "a"}'])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_in_the_place_of_a_lease_is_refused(tmp_path: Path, content: bytes, force: bool) -> None:
+    put(tmp_path, "leases/1-of-1.json", "leases/notes.json")
+    (tmp_path / "leases" / "1-of-1.json").write_bytes(content)
+    lease = Lease(str(tmp_path), "b")
+    with pytest.raises(UserError, match=r"leases/1-of-1\.json: expected the lease of a run, got another file: move it"):
+        lease.take(force)
+    lease.release()
+    assert (tmp_path / "leases" / "1-of-1.json").read_bytes() == content
+    require_there(tmp_path, "leases/notes.json")
+
+
+# what is written into a folder of the user's
+
+
+def page(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    return bench(capsys, "report", str(out), "--format", "html", "--volumes", "--yes", "--to", str(folder))[2]
+
+
+def figures(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    return bench(capsys, "report", str(out), "--figures", str(folder))[2]
+
+
+def export(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    return bench(capsys, "export", str(out), "--yes", "--to", str(folder))[2]
+
+
+WRITERS = {"page": page, "figures": figures, "export": export}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one saved volume."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    execute(small(metrics=["dsc"], save_adversarial="nifti"), out)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["page", "export", pytest.param("figures", marks=pytest.mark.integration)])
+def test_what_is_written_again_replaces_its_own_files_alone(
+    kind: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(all_figures, "FIGURES", {"cost": all_figures.FIGURES["cost"]})  # the others take seconds each
+    others = ("notes.txt", f"volumes/{DIGEST}.js", "clean/other.nii.gz")
+    put(tmp_path, *others)
+    assert WRITERS[kind](tmp_path, made, capsys) == ""
+    assert WRITERS[kind](tmp_path, made, capsys) == "", "over what it wrote"
+    require_there(tmp_path, *others)
+    written = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() != TEXT)
+    path = next(path for path in written if path.parent.name != "volumes")
+    (tmp_path / "manifest.json").unlink(missing_ok=True)
+    path.write_bytes(TEXT)
+    err = WRITERS[kind](tmp_path, made, capsys)
+    assert err.startswith(f"error: {path}: expected no file or one that freqbench wrote, got another: move it away")
+    assert err.count("\n") == 1
+    require_there(tmp_path, str(path.relative_to(tmp_path)), *others)
+
+
+@pytest.mark.parametrize("name", state.MARKS)
+def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path: Path) -> None:
+    content = b"{}" if name == state.RESULT else TEXT
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / name).write_bytes(content)
+    job = TrainJob.model_validate(toy_training.training(steps=1, warmup_steps=0, validate_every=1))
+    with pytest.raises(UserError, match=f"^{tmp_path}/net/{name}: expected no file or one that freqbench wrote, got "):
+        train(job, str(tmp_path), progress=False, only=["net"])
+    assert (tmp_path / "net" / name).read_bytes() == content
+    assert [path.name for path in (tmp_path / "net").iterdir() if path.is_file()] == [name]
+
+
+@pytest.mark.parametrize("name", [probes.GRADIENTS, probes.SAVED])
+def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) -> None:
+    put(tmp_path, f"audit/{name}")
+    found = {
+        probes.GRADIENTS: probes.Gradients(steps=1, step_size="1/255", versions={}, windows=()),
+        probes.SAVED: probes.Saved(versions={}, volumes=()),
+    }
+    with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
+        probes.write(str(tmp_path), found[name])
+    require_there(tmp_path, f"audit/{name}")
