@@ -102,9 +102,13 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """A job file, nothing of it looked at yet."""
     with _uncollected():
         from freqbench.core import config
+        from freqbench.job.outline import Outline
+
+        content = config.read(path, overrides or ())
+        config.validate(content, Outline, where=path)  # before the classes that it names are imported, which takes long
         from freqbench.job.schema import JobSpec
 
-        job = config.load(path, JobSpec, overrides or ())
+        job = config.validate(content, JobSpec, where=path)
         return job.model_copy(update={"trust_code": True}) if trusted else job
 
 

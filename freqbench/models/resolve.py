@@ -161,13 +161,14 @@ def skeleton(spec: ModelSpec) -> nn.Module:
     Raises:
         UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
     """
-    if spec.arch in MODELS:
-        extra = _migration(spec).extra
-        return architectures.skeleton(
-            spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
-        )
-    # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
-    return _network(spec).to("meta").eval()
+    with architectures.counted():
+        if spec.arch in MODELS:
+            extra = _migration(spec).extra
+            return architectures.skeleton(
+                spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
+            )
+        # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
+        return _network(spec).to("meta").eval()
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from freqbench.core.config import FileName, Strict
+from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
 INHERITED = ("arch", "args", "roi")
@@ -145,7 +145,7 @@ class ModelRecipe(Strict):
     """
 
     name: FileName
-    arch: str | None = None
+    arch: Architecture | None = None
     args: dict[str, Any] | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     objective: Literal["clean", "at", "vaft"] = "clean"
