@@ -14,7 +14,7 @@ from rich.console import Console
 from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole
 
-EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 FORMATS = {"md": "markdown"}  # reporting's own names, where they are longer
 
 JobFile = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]

@@ -63,6 +63,7 @@ def run(
     from freqbench.results import Shard
     from freqbench.training import link
 
+    _require_ray(engine if dry_data is None else "serial", address)
     part = Shard.parse(shard) if shard else None
     job = common.job_of(path, set_, trust_code)
     with common.stoppable("networks were trained"):
@@ -101,6 +102,7 @@ def converge(
     from freqbench.job.effort import Effort, varied
     from freqbench.training import link
 
+    _require_ray(engine, address)
     effort = Effort(
         steps=_numbers("--steps", steps),
         losses=tuple(dict.fromkeys(word.strip() for word in losses.split(",") if word.strip())),
@@ -126,6 +128,15 @@ def converge(
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
+
+
+def _require_ray(engine: str, address: str | None) -> None:
+    """Refuse the address of a cluster where nothing runs on one."""
+    if address and engine == "serial":
+        raise UserError(
+            f"--address: expected none, as --engine serial and --dry-data stay in this process, got {address}: leave "
+            "it out"
+        )
 
 
 @app.command()

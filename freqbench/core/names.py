@@ -74,12 +74,26 @@ def require_plain(path: str) -> None:
     """
     if _CONTROL.search(path):
         raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
+    if not path.strip():
+        raise UserError("expected a path, got an empty one: name a file or folder, . for the current one")
+    if path.startswith("~"):
+        at_home(path)
     if os.name != "nt" and _WINDOWS.match(path):
         raise UserError(f"{path}: expected a path of this system, got one of Windows: write it with / from the root on")
     protocol, separator, _ = path.partition("://")
     if "::" in path or (separator and protocol not in PROTOCOLS):
         known = ", ".join(PROTOCOLS)
         raise UserError(f"{path}: expected a path or the URI of a known file system ({known}), got none: mend it")
+
+
+def at_home(path: str) -> Path:
+    """A path with `~` filled in; refused where it is that of a user who is none here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path}: expected the home of a user of this machine, found none: write the path out"
+        ) from None
 
 
 def require_open(variable: str, where: str) -> None:
@@ -96,7 +110,7 @@ def require_inside(root: str, path: str) -> None:
     if protocol not in ("", "file", "local"):
         return
     found = path.removeprefix(f"{protocol}{separator}")
-    if not Path(found).expanduser().resolve().is_relative_to(Path(folder).expanduser().resolve()):
+    if not at_home(found).resolve().is_relative_to(at_home(folder).resolve()):
         raise UserError(
             f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
             "itself the link"

@@ -19,7 +19,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.models import models_for, models_of, require_models
+from freqbench.job.models import models_for, models_of, require_checkpoints, require_models
 from freqbench.job.schema import JobSpec, attack_of, build_dataset
 from freqbench.models import ModelEntry, ModelSpec, attack_windows, sliding_windows
 from freqbench.models.checkpoints import record
@@ -181,6 +181,10 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
+    known = [entry.name for entry in job.models]
+    for i, name in enumerate(job.targets if isinstance(job.targets, list) else ()):
+        if name not in known:
+            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
     datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
@@ -200,6 +204,8 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
+        require_checkpoints(job.models, dataset, where)
+    for dataset in datasets:
         models = models_of(job.models, dataset, where)
         for model in models.values():
             said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name])
@@ -214,7 +220,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     seed=seed,
                     precision=job.precision,
                     compile=job.compile,
-                    targets=_targets(job, models, source, where),
+                    targets=_targets(job, models, source),
                     window_batch=coupled if attack.couples_batch else None,
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
@@ -263,15 +269,11 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     return replace(grid, job=job, cells=sources)
 
 
-def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
+def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
     if job.targets == "all":
         return tuple(models.values())
     if job.targets == "source":
         return (source,)
-    known = [entry.name for entry in job.models]
-    for i, name in enumerate(job.targets):
-        if name not in known:
-            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
     return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
 
 

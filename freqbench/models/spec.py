@@ -107,6 +107,12 @@ class ModelEntry(Strict):
         """Where its weights are, as the job writes it; None of an ensemble."""
         return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
 
+    @field_validator("checkpoint")
+    @classmethod
+    def _is_no_endless_seed(cls, given: str | None) -> str | None:
+        seed_of(given or "")
+        return given
+
     @field_validator("defence", mode="before")
     @classmethod
     def _one_of_the_table(cls, content: Any) -> Defence | None:
