@@ -132,7 +132,7 @@ def test_an_option_that_would_mean_something_else_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, job())
-    code, out, err = bench(capsys, *arguments)
+    code, _, err = bench(capsys, *arguments)
     assert code == 2
     assert err.startswith(f"error: {expected}")
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
