@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from freqbench.core import limits
 from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
@@ -233,6 +234,7 @@ class TrainJob(Schedule):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainJob":
+        limits.require(len(self.models) * self.replicates, limits.MODELS, "networks to train")
         names = [model.name for model in self.models]
         taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
         for name in names:
