@@ -39,13 +39,18 @@ class NamedModel(BaseModel):
     arch: Architecture | None = None
 
 
+def _known(entry: AttackEntry) -> AttackEntry:
+    names.known("attacks", "attack", entry.name)
+    return entry
+
+
 class Outline(Strict):
     """What `freqbench.job.schema.JobSpec` says of a job file, of its models no more than names and architectures."""
 
     name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]
     datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
     models: Annotated[Sequence[NamedModel], Field(min_length=1)]
-    attacks: Annotated[list[AttackEntry], Field(min_length=1)]
+    attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_known)]], Field(min_length=1)]
     training: tuple[Annotated[str, Field(min_length=1)] | dict[str, Any], ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,7 +16,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_serializer,
-    model_validator,
 )
 
 from freqbench.core import config, names
@@ -117,11 +116,6 @@ class AttackEntry(Entry):
     sources: str | list[str] | None = None
     match: Any = None
     matched: tuple[Budget, ...] | None = None
-
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        names.known("attacks", "attack", self.name)
-        return self
 
     @property
     def class_name(self) -> str:
