@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core import limits
 from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import Case, NativeCase, Shape, Spacing
@@ -144,7 +143,6 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
             for size, step, new in zip(shape, spacing, preprocess.spacing, strict=True)
         ]
     h, w, d = (max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
-    limits.require(h * w * d, limits.VOXELS, "voxels of a volume")
     return h, w, d
 
 
