@@ -9,8 +9,8 @@ import pandas as pd
 
 from freqbench.analysis.strength import PLAIN
 from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks.core.frequency import BLOCK_CUT
 from freqbench.core.documents import object_of
-from freqbench.job.grid import BLOCK_CUT
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(

@@ -1,13 +1,20 @@
 """Builds the command line from its groups of commands, and turns errors and signals into exit codes."""
 
+import os
+import re
 import signal
 import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
 from freqbench.cli import audit, cluster, doctor, report, run, train, volumes
-from freqbench.cli.common import EXIT_FAILED, EXIT_USER
+from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError
 from freqbench.core.terminal import PlainConsole
 
@@ -25,17 +32,45 @@ for group in (run, volumes, train, doctor, cluster, report, audit):
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, Ctrl-C is 130."""
+    """Run the command line; a user's mistake is one line and exit code 2, a defect is 70, Ctrl-C is 130."""
     signal.signal(signal.SIGTERM, _interrupt)
+    _open_streams()
     try:
-        app(standalone_mode=True)
+        try:
+            _require_values(sys.argv[1:])
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except EngineLost as error:
         _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
         _refuse(" ".join(str(error).split()))
+    except BrokenPipeError:  # who read along has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+        sys.exit(EXIT_FAILED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _refuse(f"{place}{error.strerror or error}: check the path and its permissions")
+    except Exception as error:  # noqa: BLE001 (none should come this far)
+        _confess(error)
+
+
+def _open_streams() -> None:
+    """Streams that take every text: what one cannot encode is a question mark, what is closed swallows all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _require_values(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, as a shell makes of a variable without value: it would pass for the default."""
+    for before, argument in pairwise(("", *arguments)):
+        if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
+            option = argument.strip().rstrip("=") or before
+            raise UserError(f"{option}: expected a value, got an empty one: give one, or leave it out")
 
 
 def _interrupt(*_: Any) -> NoReturn:
@@ -45,3 +80,16 @@ def _interrupt(*_: Any) -> NoReturn:
 def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
     PlainConsole(stderr=True).print(f"error: {text}", soft_wrap=True)
     sys.exit(code)
+
+
+def _confess(error: Exception) -> NoReturn:
+    """One line for what nobody has foreseen, with all that a report of it needs in a file."""
+    from freqbench.core.machine import versions
+
+    used = ", ".join(f"{name} {version}" for name, version in versions().items())
+    with tempfile.NamedTemporaryFile("w", prefix="freqbench-", suffix=".log", delete=False, errors="replace") as log:
+        log.write(f"{' '.join(sys.argv)}\n{used}\n{''.join(traceback.format_exception(error))}")
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    text = f"error: this is a defect, please report it: {what:.300} ({used}; log: {log.name})"
+    PlainConsole(stderr=True).print(text, soft_wrap=True)
+    sys.exit(EXIT_DEFECT)

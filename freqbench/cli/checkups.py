@@ -15,7 +15,7 @@ from freqbench.attacks import ATTACKS
 from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
-from freqbench.core.names import ALIASES
+from freqbench.core.names import ALIASES, at_home
 from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS, Dataset
 from freqbench.data.layouts import recognise as recognise_layout
@@ -199,7 +199,7 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
 
 
 def _is_same(one: str, other: str) -> bool:
-    return one == other or Path(one).expanduser().resolve() == Path(other).resolve()
+    return one == other or at_home(one).resolve() == Path(other).resolve()
 
 
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:

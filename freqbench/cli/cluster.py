@@ -49,12 +49,13 @@ def submit(
     ] = None,
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
+    job = common.job_of(path, set_, trust_code)
     jobs = _jobs()
     from freqbench.remote import package
     from freqbench.results import Shard
     from freqbench.training import link
 
-    job = link.described(common.job_of(path, set_, trust_code), path)
+    job = link.described(job, path)
     for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
         package.refuse_credentials(text, path)
     package.check(path, job)

@@ -14,7 +14,7 @@ from rich.console import Console
 from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole
 
-EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 FORMATS = {"md": "markdown"}  # reporting's own names, where they are longer
 
 JobFile = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
@@ -102,9 +102,13 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """A job file, nothing of it looked at yet."""
     with _uncollected():
         from freqbench.core import config
+        from freqbench.job.outline import Outline
+
+        content = config.read(path, overrides or ())
+        config.validate(content, Outline, where=path)  # before the classes that it names are imported, which takes long
         from freqbench.job.schema import JobSpec
 
-        job = config.load(path, JobSpec, overrides or ())
+        job = config.validate(content, JobSpec, where=path)
         return job.model_copy(update={"trust_code": True}) if trusted else job
 
 

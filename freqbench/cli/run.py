@@ -21,12 +21,13 @@ def plan(
     trust_code: common.Trust = False,
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    job = common.job_of(path, set_, trust_code)  # refused before all that is imported for a sound one
     from freqbench.engine import saved_volumes
     from freqbench.job import plan as planning
     from freqbench.job import rehearsal
     from freqbench.training import link
 
-    job, untrained = link.planned(common.job_of(path, set_, trust_code), path)
+    job, untrained = link.planned(job, path)
     lacking = (*untrained, *rehearsal.missing(job, where=path))
     place = out or f"runs/{job.name}"
     grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
@@ -58,13 +59,15 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
-    from freqbench.engine import run as runner
-    from freqbench.job import rehearsal
     from freqbench.results import Shard
-    from freqbench.training import link
 
+    _require_ray(engine if dry_data is None else "serial", address)
     part = Shard.parse(shard) if shard else None
     job = common.job_of(path, set_, trust_code)
+    from freqbench.engine import run as runner
+    from freqbench.job import rehearsal
+    from freqbench.training import link
+
     with common.stoppable("networks were trained"):
         if dry_data:
             job, engine = rehearsal.rehearsed(link.described(job, path)), "serial"
@@ -95,6 +98,8 @@ def converge(
     into a store of its own; the same command goes on where it was stopped. OUT then has converge.csv (the curves),
     converge.yaml (the recommended attacks for a job file), converge.pdf and converge.png.
     """
+    _require_ray(engine, address)
+    job = common.job_of(path, set_, trust_code)
     from freqbench.engine import matching
     from freqbench.engine import run as runner
     from freqbench.job import plan as planning
@@ -106,7 +111,7 @@ def converge(
         losses=tuple(dict.fromkeys(word.strip() for word in losses.split(",") if word.strip())),
         restarts=_numbers("--restarts", restarts),
     )
-    job = link.present(common.job_of(path, set_, trust_code), path)
+    job = link.present(job, path)
     place = out or f"runs/{job.name}-converge"
     with common.stoppable("budgets were matched"):
         job = matching.matched(job, place, common.say, path)
@@ -126,6 +131,15 @@ def converge(
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
+
+
+def _require_ray(engine: str, address: str | None) -> None:
+    """Refuse the address of a cluster where nothing runs on one."""
+    if address and engine == "serial":
+        raise UserError(
+            f"--address: expected none, as --engine serial and --dry-data stay in this process, got {address}: leave "
+            "it out"
+        )
 
 
 @app.command()

@@ -1,34 +1,50 @@
 """Reads YAML files into pydantic models; a mistake is one line with its place, what was expected and a hint."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from freqbench.core import names
+from freqbench.core import limits, names
 from freqbench.core.documents import YAML_BYTES, yaml_of
 from freqbench.core.errors import UserError, unknown
 
 FileName = Annotated[str, AfterValidator(names.required)]
 """A name that files and folders are called by."""
 
+Architecture = Annotated[str, AfterValidator(partial(names.known, "models", "architecture"))]
+"""A network's class, by freqbench's own name of it or as `package.module:Class`."""
+
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys."""
+    """A frozen model that refuses unknown keys, and true or false for a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _flags_are_no_numbers(cls, given: Any, info: ValidationInfo) -> Any:
+        if _has_flag(given) and not _takes_flags(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"expected neither true nor false, got {given!r:.300}")
+        return given
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file into a model, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML.
+    """Read a YAML file (see `read`) into a model.
 
     Raises UserError where there is no such file, or it is not YAML, or not what the model wants.
     """
+    return validate(read(path, overrides), model, where=path)
+
+
+def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a YAML file, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML."""
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
     with Path(path).open("rb") as stream:
@@ -37,11 +53,16 @@ def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
         raise UserError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
     for override in overrides:
         _apply(content, override)
-    return validate(content, model, where=path)
+    return content
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:
-    """`model.model_validate` with its first error as one UserError line that begins with `where`."""
+    """`model.model_validate` with its first error as one UserError line that begins with `where`.
+
+    No number of the content may be infinite, none at all, or a whole one that 64 bits do not hold.
+    """
+    for place, complaint in limits.wrong_numbers(content):
+        raise UserError(f"{where}: {_place(place)}: {complaint}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -57,15 +78,29 @@ def _apply(content: Any, override: str) -> None:
     node = content
     try:
         for key in parents:
-            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+            node = node[_index(key)] if isinstance(node, list) else node.setdefault(key, {})
         if isinstance(node, list):
-            node[int(last)] = value
+            node[_index(last)] = value
         else:
             node[last] = value
     except (ValueError, IndexError, TypeError, AttributeError):
         raise UserError(
             f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
         ) from None
+
+
+def _index(key: str) -> int:
+    if not (key.isascii() and key.isdecimal()):
+        raise ValueError("a list has items from 0 on")
+    return int(key)
+
+
+def _has_flag(given: Any) -> bool:
+    return isinstance(given, bool) or (isinstance(given, list | tuple) and any(map(_has_flag, given)))
+
+
+def _takes_flags(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(map(_takes_flags, get_args(annotation)))
 
 
 def _place(location: Sequence[int | str]) -> str:

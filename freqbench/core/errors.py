@@ -56,6 +56,7 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     "unknown attack 'pdg'. Did you mean 'pgd'? Known: gn, pgd"
     """
     names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    plain = {name.casefold(): name for name in names}
+    close = [plain[name] for name in get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)]
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}"

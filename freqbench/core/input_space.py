@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
 from freqbench.core.config import Strict
+from freqbench.core.limits import VOXELS, is_number, require
 
 Intensity = str | dict[str, float | tuple[float, float]]
 
@@ -60,11 +61,11 @@ def parse_intensity(value: object) -> Scaling:
     numbers: Any = None
     if isinstance(value, dict) and len(value) == 1:
         ((kind, numbers),) = value.items()
-    if kind == "zscore" and _is_number(numbers):
+    if kind == "zscore" and is_number(numbers):
         if numbers <= 0:
             raise ValueError(f"expected a positive number of standard deviations, got {numbers:g}")
         return Scaling(kind=kind, low=-float(numbers), high=float(numbers))
-    is_pair = isinstance(numbers, list | tuple) and len(numbers) == 2 and all(_is_number(number) for number in numbers)
+    is_pair = isinstance(numbers, list | tuple) and len(numbers) == 2 and all(map(is_number, numbers))
     if kind in ("window", "percentile") and is_pair:
         low, high = numbers
         if not low < high or (kind == "percentile" and not 0 <= low < high <= 100):
@@ -75,10 +76,6 @@ def parse_intensity(value: object) -> Scaling:
         "expected percentile, minmax, zscore, {window: [min, max]}, {percentile: [low, high]} or {zscore: n}, "
         f"got {value!r}"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Preprocess(Strict):
@@ -104,6 +101,12 @@ class Preprocess(Strict):
     size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     pad_to: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     resampling: Literal["linear", "nnunet"] = "linear"
+
+    @field_validator("size", "pad_to")
+    @classmethod
+    def _fits_memory(cls, given: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        require(math.prod(given or ()), VOXELS, "voxels of a volume")
+        return given
 
     @field_validator("intensity", mode="before")
     @classmethod

@@ -1,11 +1,13 @@
 """Checks names and paths from files of unknown origin before they become file names or are opened."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.plugins import names_class
 
 LONGEST = 128  # bytes: two names, a cell's id and a suffix are to fit into the 255 of a file name
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
@@ -14,7 +16,25 @@ PROTOCOLS = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", 
 # A dot or dash in front hides a file or passes for an option; a dot or blank at the end is lost on some disks.
 _NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
+
+# What a job may name, so that a wrong word is told before the classes are imported; they are the keys of the tables.
+KNOWN: Mapping[str, tuple[str, ...]] = {
+    "attacks": (
+        *("gn", "fgsm", "bim", "pgd", "apgd", "segpgd", "cospgd", "ssa", "ssa_2d", "vafa", "vafa_2d", "vafa_opt"),
+        *("vafa_opt_2d", "sa2", "sa2_2d", "sa2_opt", "sa2_opt_2d", "dfb", "dfb_2d", "mifgsm", "difgsm", "tifgsm"),
+        *("dynamic_scaling", "padam", "almaprox", "square", "sea", "autoattack", "faa", "random_noise", "corruption"),
+    ),
+    "datasets": (
+        *("phantom", "stand_in", "decathlon", "synapse", "acdc", "msd", "amos", "totalsegmentator", "nnunet_raw"),
+    ),
+    "models": (
+        *("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp"),
+        *("nnunet", "bundle", "torchscript", "torch_export"),
+    ),
+    "metrics": ("dsc", "hd95", "ssim", "psnr", "lpips", "linf", "l2", "energy", "seam", "voxel_success"),
+}
 
 # What the code released with the papers calls things, where it is unambiguous.
 ALIASES: Mapping[str, Mapping[str, str]] = {
@@ -40,6 +60,13 @@ def required(name: str, what: str = "") -> str:
     return name
 
 
+def known(table: str, kind: str, name: str) -> str:
+    """A name of a table in KNOWN, or the path of a class of another package; refused where it is neither."""
+    if ALIASES.get(table, {}).get(name, name) not in KNOWN[table] and not names_class(name):
+        raise UserError(unknown(kind, name, KNOWN[table]))
+    return name
+
+
 def require_plain(path: str) -> None:
     """Refuse paths and URIs that would do more than name an object.
 
@@ -47,10 +74,26 @@ def require_plain(path: str) -> None:
     """
     if _CONTROL.search(path):
         raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
+    if not path.strip():
+        raise UserError("expected a path, got an empty one: name a file or folder, . for the current one")
+    if path.startswith("~"):
+        at_home(path)
+    if os.name != "nt" and _WINDOWS.match(path):
+        raise UserError(f"{path}: expected a path of this system, got one of Windows: write it with / from the root on")
     protocol, separator, _ = path.partition("://")
     if "::" in path or (separator and protocol not in PROTOCOLS):
         known = ", ".join(PROTOCOLS)
         raise UserError(f"{path}: expected a path or the URI of a known file system ({known}), got none: mend it")
+
+
+def at_home(path: str) -> Path:
+    """A path with `~` filled in; refused where it is that of a user who is none here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path}: expected the home of a user of this machine, found none: write the path out"
+        ) from None
 
 
 def require_open(variable: str, where: str) -> None:
@@ -67,7 +110,7 @@ def require_inside(root: str, path: str) -> None:
     if protocol not in ("", "file", "local"):
         return
     found = path.removeprefix(f"{protocol}{separator}")
-    if not Path(found).expanduser().resolve().is_relative_to(Path(folder).expanduser().resolve()):
+    if not at_home(found).resolve().is_relative_to(at_home(folder).resolve()):
         raise UserError(
             f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
             "itself the link"

@@ -47,7 +47,7 @@ def filled_in(text: str, owner: str) -> str:
         return os.environ[variable]
 
     filled = _VARIABLE.sub(value, text)
-    return str(Path(filled).expanduser()) if filled.startswith("~") else filled
+    return str(names.at_home(filled)) if filled.startswith("~") else filled
 
 
 def join(root: str, *parts: str) -> str:

@@ -11,15 +11,15 @@ from pathlib import PurePath
 from typing import Any
 
 from freqbench.attacks import Attack
-from freqbench.attacks.core.frequency import BlockAttack
-from freqbench.core import config, plugins
+from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
+from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.plugins import provenance
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.models import models_for, models_of, require_models
+from freqbench.job.models import models_for, models_of, require_checkpoints, require_models
 from freqbench.job.schema import JobSpec, attack_of, build_dataset
 from freqbench.models import ModelEntry, ModelSpec, attack_windows, sliding_windows
 from freqbench.models.checkpoints import record
@@ -27,7 +27,6 @@ from freqbench.results import Key, Shard
 
 PROTOCOL_VERSION = 1
 COUPLED_WINDOWS = 4  # at once in the code released with SA2
-BLOCK_CUT = "block_cut"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +71,23 @@ class Cell:
         That is `window_batch`, the windows attacked at once, where the attack couples them, and `block_cut`, the sides
         of its block, where the source's ROI cuts it.
         """
-        return attack_params(self.attack, **self._coupling, **self._block_cut)
+        cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
+        return attack_params(self.attack, **self._coupling, **cut)
 
     @property
     def _coupling(self) -> dict[str, int]:
         return {} if self.window_batch is None else {"window_batch": self.window_batch}
 
     @property
-    def _block_cut(self) -> dict[str, str]:
-        """In no identity, as block and ROI are; of a volume that is attacked as one the ROI cuts none."""
+    def block_cut(self) -> str:
+        """Sides of the attack's block where the source's ROI cuts it, else nothing.
+
+        In no identity, as block and ROI are; of a volume that is attacked as one the ROI cuts none.
+        """
         attack = self.attack
-        cut = None
-        if isinstance(attack, BlockAttack) and not attack.attacks_volume:
-            cut = attack.shortened(self.source.roi)
-        return {BLOCK_CUT: "x".join(map(str, cut))} if cut else {}
+        if not isinstance(attack, BlockAttack) or attack.attacks_volume:
+            return ""
+        return "x".join(map(str, attack.shortened(self.source.roi) or ()))
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
         """The key of one record."""
@@ -179,20 +181,31 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
+    known = [entry.name for entry in job.models]
+    for i, name in enumerate(job.targets if isinstance(job.targets, list) else ()):
+        if name not in known:
+            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
     datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
     require_models(job.models, [dataset.name for dataset in datasets], where)
+    with sweep.at(where):
+        found = [(attack, len(only)) for each in attacks.values() for attack, only in each]
+        count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in found)
+        limits.require(count, limits.CELLS, "cells")
     said = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
+    twice = 0
     for i, dataset in enumerate(datasets):
         with sweep.at(f"{where}: datasets[{i}]"):
             cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
+        require_checkpoints(job.models, dataset, where)
+    for dataset in datasets:
         models = models_of(job.models, dataset, where)
         for model in models.values():
             said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name])
@@ -207,10 +220,17 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     seed=seed,
                     precision=job.precision,
                     compile=job.compile,
-                    targets=_targets(job, models, source, where),
+                    targets=_targets(job, models, source),
                     window_batch=coupled if attack.couples_batch else None,
                 )
-                cells.setdefault((dataset.name, cell.cell_id), cell)
+                twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
+                if cut := cell.block_cut:
+                    said.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
+    if twice:
+        said.append(f"{twice} cells are the same as one before: each is computed once")
+    with sweep.at(where):
+        count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
+        limits.require(count, limits.RECORDS, "records")
     return Grid(
         job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said))
     )
@@ -249,15 +269,11 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     return replace(grid, job=job, cells=sources)
 
 
-def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec, where: str) -> tuple[ModelSpec, ...]:
+def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
     if job.targets == "all":
         return tuple(models.values())
     if job.targets == "source":
         return (source,)
-    known = [entry.name for entry in job.models]
-    for i, name in enumerate(job.targets):
-        if name not in known:
-            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
     return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
 
 

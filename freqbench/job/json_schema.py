@@ -20,10 +20,14 @@ DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that YAML editors
 CLASS_PATH: Schema = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
 NUMBER: list[Schema] = [
     {"type": "number"},
-    {"type": "string", "pattern": r"^\s*[\d.]+\s*/\s*[\d.]+\s*$"},
-    {"type": "string", "pattern": r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"},
+    {"type": "string", "pattern": r"^\s*[0-9.]+\s*/\s*[0-9.]+\s*$"},
+    {"type": "string", "pattern": r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"},
 ]
-SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string", "pattern": r"^\d+(x\d+){1,2}$"}]
+SEVERAL: list[Schema] = [
+    {"type": "array"},
+    {"type": "object"},
+    {"type": "string", "pattern": r"^[0-9]{1,18}(x[0-9]{1,18}){1,2}$"},
+]
 
 
 def schema_of(model: type[BaseModel]) -> Schema:

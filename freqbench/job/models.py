@@ -6,6 +6,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
+from freqbench.models.resolve import examined
 
 
 def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
@@ -29,20 +30,33 @@ def require_models(given: Sequence[ModelEntry], datasets: Sequence[str], where: 
             raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
 
 
+def require_checkpoints(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> None:
+    """Every model for a dataset can be looked for: names and files, before the first network is made.
+
+    Raises:
+        UserError: as `examined`, or an ensemble of a model that is not there.
+    """
+    known: list[str] = []
+    for i, entry in _members_first(given, dataset):
+        with sweep.at(f"{where}: models[{i}]"):
+            for name in entry.ensemble or ():
+                if name not in known:
+                    raise UserError(f"{entry.name}: ensemble: {unknown('model', name, known)}")
+            if not entry.ensemble:
+                examined(entry, dataset.class_names)
+        known.append(entry.name)
+
+
 def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
     """Of all models of a job those for one dataset, in the job's order; an ensemble may stand before its members.
 
     Raises:
-        UserError: as `resolve`, or the same network twice.
+        UserError: as `resolve`, or the same network twice; `require_checkpoints` was asked before.
     """
     models: dict[str, ModelSpec] = {}
-    asked = [(i, entry) for i, entry in enumerate(given) if dataset.name in (entry.datasets or [dataset.name])]
-    for i, entry in sorted(asked, key=lambda each: each[1].ensemble is not None):
+    for i, entry in _members_first(given, dataset):
         with sweep.at(f"{where}: models[{i}]"):
             if entry.ensemble:
-                for name in entry.ensemble:
-                    if name not in models:
-                        raise UserError(f"{entry.name}: ensemble: {unknown('model', name, models)}")
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
                 model = resolve(entry, dataset.num_classes, dataset.num_channels, dataset.space, dataset.class_names)
@@ -52,4 +66,10 @@ def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict
                         f"{entry.name}: the same network with the same weights as {other.name}: give it once"
                     )
             models[entry.name] = model
-    return {entry.name: models[entry.name] for _, entry in asked}
+    return {name: models[name] for name in models_for(given, dataset.name)}
+
+
+def _members_first(given: Sequence[ModelEntry], dataset: Dataset) -> list[tuple[int, ModelEntry]]:
+    """The models for a dataset, each with its number in the job, ensembles last."""
+    asked = [(i, entry) for i, entry in enumerate(given) if dataset.name in (entry.datasets or [dataset.name])]
+    return sorted(asked, key=lambda each: each[1].ensemble is not None)

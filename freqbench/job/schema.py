@@ -1,40 +1,21 @@
 """Says what a job file may hold, and makes the datasets and attacks of its entries."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
 from freqbench.attacks import Attack, attack_class, make, with_indices
-from freqbench.core import config, names, plugins
-from freqbench.core.config import FileName, Strict
-from freqbench.core.errors import UserError, unknown
+from freqbench.core import config, limits, names, plugins
+from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
-from freqbench.job.sweep import AttackEntry, DatasetEntry
-from freqbench.metrics import METRICS
+from freqbench.job.outline import Outline
+from freqbench.job.sweep import DatasetEntry
 from freqbench.models import ModelEntry
 
-DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
-Auto = Literal["auto"] | PositiveInt
-
-
-class Resources(Strict):
-    """What a worker may take; recorded with every row, in no identity.
-
-    Attributes:
-        workers: processes; `auto`: one a GPU share, or one for two cores and at least two; the serial engine has one.
-        threads: CPU threads a worker; `auto`: cores / workers.
-        gpus_per_worker: GPUs or a share of one, where there are any; 0: none.
-    """
-
-    workers: Auto = "auto"
-    threads: Auto = "auto"
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
-
-
-class JobSpec(Strict):
+class JobSpec(Outline):
     """A job file.
 
     Attributes:
@@ -63,21 +44,7 @@ class JobSpec(Strict):
             store.
     """
 
-    name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]
-    datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
-    models: Annotated[list[ModelEntry], Field(min_length=1)]
-    attacks: Annotated[list[AttackEntry], Field(min_length=1)]
-    training: tuple[Annotated[str, Field(min_length=1)] | dict[str, Any], ...] = ()
-    targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    compile: bool = False
-    resources: Resources = Resources()
-    window_batch: Auto = "auto"
-    case_timeout: PositiveFloat | None = None
-    save_adversarial: Literal["none", "nifti"] = "none"
-    trust_code: bool = False
+    models: Annotated[list[ModelEntry], Field(min_length=1)]  # type: ignore[assignment]  # all of them now
 
     @property
     def trains(self) -> bool:
@@ -87,15 +54,8 @@ class JobSpec(Strict):
     @field_validator("models")
     @classmethod
     def _a_model_each(cls, given: list[ModelEntry]) -> list[ModelEntry]:
+        limits.require(sum(entry.replicates for entry in given), limits.MODELS, "models")
         return [network for entry in given for network in entry.networks()]
-
-    @field_validator("metrics")
-    @classmethod
-    def _known_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in METRICS:
-                raise UserError(unknown("metric", name, METRICS))
-        return names
 
 
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
@@ -110,8 +70,6 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
         with sweep.at(f"{where}.loader"):
             found: type[Dataset] = plugins.load_class(loader, Dataset)
         return config.validate(content, found, where)
-    if loader not in DATASETS:
-        raise UserError(f"{where}.loader: {unknown('loader', loader, DATASETS)}")
     return config.validate(content, DATASETS[loader], where)
 
 

@@ -1,14 +1,16 @@
 """Reads the entries of a job file: values, lists that multiply, budgets that are found, and places of mistakes."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -19,9 +21,11 @@ from pydantic import (
 from freqbench.core import config, names
 from freqbench.core.config import Strict
 from freqbench.core.errors import ParameterError, UserError, unknown
-from freqbench.core.types import CaseRef
 
-_NUMBER = r"(\d+\.?\d*|\.\d+)"
+if TYPE_CHECKING:
+    from freqbench.core.types import CaseRef  # with torch, which an entry can be read without
+
+_NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 
 
 class Entry(BaseModel):
@@ -47,7 +51,14 @@ class Entry(BaseModel):
 class DatasetEntry(Entry):
     """A dataset: `loader` (default: the name) is one of DATASETS or `package.module:Class`."""
 
-    loader: str | None = None
+    loader: str | None = Field(default=None, validate_default=True)
+
+    @field_validator("loader")
+    @classmethod
+    def _is_known(cls, loader: str | None, info: ValidationInfo) -> str | None:
+        if "name" in info.data:
+            names.known("datasets", "loader", loader or info.data["name"])
+        return loader
 
     @property
     def class_name(self) -> str:
@@ -118,6 +129,12 @@ class AttackEntry(Entry):
     def is_open(self) -> bool:
         """Whether it has budgets that are not known yet."""
         return self.match is not None and self.matched is None
+
+    def count(self) -> int:
+        """How many attacks the lists multiply into."""
+        if self.matched is not None:
+            return len(self.matched)
+        return math.prod(len(value) for value in (*self.own.values(), self.match) if isinstance(value, list))
 
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
         """The parameters of each attack that the lists multiply into, as the file writes them.
@@ -207,9 +224,9 @@ def parse_value(value: Any) -> Any:
     if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):
         numerator, denominator = (float(part) for part in fraction.groups())
         return numerator / denominator if denominator else value
-    if re.fullmatch(r"\d+(x\d+){1,2}", value):
+    if re.fullmatch(r"[0-9]{1,18}(x[0-9]{1,18}){1,2}", value):
         return tuple(int(part) for part in value.split("x"))
-    return float(value) if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
+    return float(value) if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value) else value
 
 
 @contextmanager
@@ -239,7 +256,7 @@ def require_distinct(what: str, names: Sequence[str], where: str) -> None:
             raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")
 
 
-def with_own_files(refs: tuple[CaseRef, ...]) -> tuple[CaseRef, ...]:
+def with_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
     """Cases, refused where the ids of two differ in capitals alone or not at all: some disks keep one file for both."""
     seen: dict[str, str] = {}
     for ref in refs:

@@ -1,5 +1,6 @@
 """Slides windows over whole volumes: the tiling that is attacked, predictions slab by slab, logits with a gradient."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from freqbench.core import limits
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
 from freqbench.models.defences.base import draw_seed
@@ -46,9 +48,16 @@ def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE
     for size, wanted in zip(shape, roi, strict=True):
         length = min(size, wanted)
         step = max(1, int(length * (1 - overlap)))
-        starts = [min(start, size - length) for start in range(0, size - length + step, step)]
-        axes.append([slice(start, start + length) for start in starts])
-    return tuple(product(*axes))
+        axes.append((range(0, size - length + step, step), size - length, length))
+    count = math.prod(len(starts) for starts, _, _ in axes)
+    limits.require(count, limits.WINDOWS, f"windows of {_sizes(roi)} in a volume of {_sizes(shape)}")
+    return tuple(
+        product(*([slice(at, at + length) for at in (min(s, last) for s in starts)] for starts, last, length in axes))
+    )
+
+
+def _sizes(shape: Shape) -> str:
+    return "x".join(map(str, shape))
 
 
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:

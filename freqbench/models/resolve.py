@@ -48,12 +48,8 @@ def resolve(
             what the checkpoint says of itself, code that is not trusted.
         CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
     """
-    path = _weights_path(entry)
+    path, arch, trained, is_own = examined(entry, class_names)
     seed = checkpoints.seed_of(path)
-    arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
-    trained, is_own = (record.Record(), False) if seed is not None or arch in READERS else record.read(path)
-    record.require_order(entry.name, path, trained.class_names, class_names)
-    arch = _agreed_arch(entry, arch, path, trained.arch)
     draft = ModelSpec(
         name=entry.name,
         arch=arch,
@@ -84,6 +80,19 @@ def resolve(
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
     return _checked(draft, entry.migration, migrations.NONE if is_own else None)
+
+
+def examined(entry: ModelEntry, class_names: Sequence[str] = ()) -> tuple[str, str, record.Record, bool]:
+    """The part of `resolve` that makes no network: where the weights are, the architecture, what the file says of them.
+
+    The last of the four: whether the file says anything.
+    """
+    path = _weights_path(entry)
+    arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
+    says_nothing = checkpoints.seed_of(path) is not None or arch in READERS
+    trained, is_own = (record.Record(), False) if says_nothing else record.read(path)
+    record.require_order(entry.name, path, trained.class_names, class_names)
+    return path, _agreed_arch(entry, arch, path, trained.arch), trained, is_own
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -162,13 +171,14 @@ def skeleton(spec: ModelSpec) -> nn.Module:
     Raises:
         UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
     """
-    if spec.arch in MODELS:
-        extra = _migration(spec).extra
-        return architectures.skeleton(
-            spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
-        )
-    # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
-    return _network(spec).to("meta").eval()
+    with architectures.counted():
+        if spec.arch in MODELS:
+            extra = _migration(spec).extra
+            return architectures.skeleton(
+                spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
+            )
+        # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
+        return _network(spec).to("meta").eval()
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:

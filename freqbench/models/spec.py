@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from freqbench.core import plugins
-from freqbench.core.config import FileName, Strict
+from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
@@ -71,7 +71,7 @@ class ModelEntry(Strict):
     """
 
     name: FileName
-    arch: str | None = None
+    arch: Architecture | None = None
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     bundle: Annotated[str, Field(min_length=1)] | None = None
     ensemble: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
@@ -106,6 +106,12 @@ class ModelEntry(Strict):
     def path(self) -> str | None:
         """Where its weights are, as the job writes it; None of an ensemble."""
         return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _is_no_endless_seed(cls, given: str | None) -> str | None:
+        seed_of(given or "")
+        return given
 
     @field_validator("defence", mode="before")
     @classmethod

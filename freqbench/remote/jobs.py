@@ -25,6 +25,7 @@ from ray.util.state.exception import RayStateApiException
 
 import freqbench
 from freqbench.core.errors import UserError
+from freqbench.core.names import at_home
 from freqbench.engine import provenance
 from freqbench.remote.package import Parcel, refuse_credentials
 
@@ -108,7 +109,7 @@ class Head:
                 f"{what} {out}: expected a place that the {nodes} nodes of the cluster share, got a plain path: give "
                 "s3://..., or file:///path of a file system that all have"
             )
-        return str(Path(out).expanduser().absolute())
+        return str(at_home(out).absolute())
 
     def details(self, job_id: str) -> JobDetails:
         """What the head knows of a job; raises UserError if it knows none of this id."""
@@ -227,7 +228,7 @@ def _token_header() -> dict[str, str]:
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "")
-    place = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    place = at_home(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
     if not token and place.is_file():
         token = place.read_text().strip()
     return {"Authorization": f"Bearer {token}"} if token else {}

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from freqbench.attacks import attack_class
 from freqbench.core import plugins
 from freqbench.core.errors import UserError
+from freqbench.core.names import at_home
 from freqbench.job import sweep
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models.checkpoints.files import locate, seed_of
@@ -175,7 +176,7 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
 
 def _inside(text: str, root: Path) -> Path:
     """What a plain path leads to."""
-    found = Path(text).expanduser().resolve()
+    found = at_home(text).resolve()
     if not found.is_relative_to(root):
         raise UserError(
             f"expected a path inside {root}, which travels with the job, got {text}, which is outside: copy it there, "

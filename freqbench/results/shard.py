@@ -7,7 +7,7 @@ from typing import Self
 
 from freqbench.core.errors import UserError
 
-_TEXT = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
+_TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    FgBgToIndicesd,
-    RandCropByPosNegLabeld,
-    RandFlipd,
-    RandRotate90d,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-    SpatialPadd,
-)
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,8 +17,17 @@ from freqbench.training.recipe import Augmentation
 KEYS = ("image", "label")
 
 
-def random_crop(roi: Shape, augmentation: Augmentation) -> Compose:
+def random_crop(roi: Shape, augmentation: Augmentation) -> Any:
     """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
+    from monai.transforms import (
+        Compose,
+        RandCropByPosNegLabeld,
+        RandFlipd,
+        RandRotate90d,
+        RandScaleIntensityd,
+        RandShiftIntensityd,
+    )
+
     flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
     indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
     crop = RandCropByPosNegLabeld(keys=KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
@@ -52,6 +51,8 @@ class CropSampler:
     """
 
     def __init__(self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int):
+        from monai.transforms import Compose, FgBgToIndicesd, SpatialPadd
+
         prepare = Compose([SpatialPadd(keys=KEYS, spatial_size=roi), FgBgToIndicesd(keys="label", image_key="image")])
         self._cases: list[dict[str, Any]] = [prepare({"image": case.image, "label": case.label}) for case in cases]
         self._transform = random_crop(roi, augmentation)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from freqbench.core.config import FileName, Strict
+from freqbench.core import limits
+from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
 INHERITED = ("arch", "args", "roi")
@@ -145,7 +146,7 @@ class ModelRecipe(Strict):
     """
 
     name: FileName
-    arch: str | None = None
+    arch: Architecture | None = None
     args: dict[str, Any] | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     objective: Literal["clean", "at", "vaft"] = "clean"
@@ -233,6 +234,7 @@ class TrainJob(Schedule):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainJob":
+        limits.require(len(self.models) * self.replicates, limits.MODELS, "networks to train")
         names = [model.name for model in self.models]
         taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
         for name in names:

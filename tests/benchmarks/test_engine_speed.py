@@ -22,7 +22,7 @@ from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Masks, WorkerSpec
 from freqbench.job.grid import Unit
-from freqbench.job.schema import Resources
+from freqbench.job.outline import Resources
 from freqbench.results import Store
 
 MACHINES, WORKERS = 8, 16

@@ -35,7 +35,6 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
         ("name=b", lambda o: o.name == "b"),
         ("inner.size=3", lambda o: o.inner.size == 3),
         ("items.0.size=4", lambda o: o.items[0].size == 4),
-        ("items.-1.size=4", lambda o: o.items[1].size == 4),
         ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
         ("items.1={size: 5}", lambda o: o.items[1].size == 5),
         ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
@@ -47,7 +46,18 @@ def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, foun
 
 
 @pytest.mark.parametrize(
-    "override", ["items.7.size=1", "items.x.size=1", "items.9=1", "name.x=1", "name=[", "=1.x.y", "name"]
+    "override",
+    [
+        "items.7.size=1",
+        "items.-1.size=1",
+        "items.\u0660.size=1",
+        "items.x.size=1",
+        "items.9=1",
+        "name.x=1",
+        "name=[",
+        "=1.x.y",
+        "name",
+    ],
 )
 def test_an_override_without_a_place_or_a_value_is_one_line(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError) as caught:

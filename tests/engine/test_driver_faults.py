@@ -181,6 +181,17 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
             assert len(alive()) == 2
 
 
+def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)  # whoever else has one here
+    with pytest.raises(UserError, match=r"^expected a Ray cluster at [^\n]*:1, got Conn[^\n]*$"), existing("auto"):
+        pass
+
+
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
     with (
         pytest.raises(UserError, match=r"^expected a Ray cluster at 127.0.0.1:1, got [^\n]*$"),

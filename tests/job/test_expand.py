@@ -121,6 +121,6 @@ def test_a_job_cannot_target_the_true_labels() -> None:
 
 
 def test_warnings_of_attacks_are_kept_for_the_run() -> None:
-    _, grid = expanded(job(attacks=[{"name": "vafa", "variant": "paper", "q_max": [30, 40], "steps": 5}]))
+    _, grid = expanded(job(attacks=[{"name": "vafa", "variant": "paper", "q_max": [30, 40], "block": 8, "steps": 5}]))
     assert len(grid.warnings) == 2
     assert "q_max = 30 has no effect" in grid.warnings[0]

@@ -20,8 +20,7 @@ def keys_of(grid: Grid) -> list[Key]:
 
 
 def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
-    """Also where no metric is asked for: a row that is not there is not done."""
-    _, grid = expanded(job(metrics=[]))
+    _, grid = expanded(job())
     empty, full = make_plan(grid, {}), make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
     assert (empty.num_done, empty.num_todo, empty.units) == (0, 24, tuple(grid.units()))
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())

@@ -70,7 +70,7 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "target": (lambda c: c.update(targets=["a", "unte"]), "targets[1]: unknown model 'unte'.", "Known: a, b"),
     "targets as a word": (lambda c: c.update(targets="a"), "targets: ", "'all' or 'source' or a valid list, got 'a'"),
     "threads": (lambda c: c["resources"].update(threads=0), "resources.threads: ", "'auto' or greater than 0, got 0"),
-    "metric": (lambda c: c.update(metrics=["dcs"]), "metrics: unknown metric 'dcs'.", "'dsc'?"),
+    "metric": (lambda c: c.update(metrics=["dcs"]), "metrics[0]: unknown metric 'dcs'.", "'dsc'?"),
     "precision": (lambda c: c.update(precision="fp16"), "precision: ", "'fp32', 'tf32' or 'bf16', got 'fp16'"),
     "job name": (lambda c: c.update(name="a/b"), "name: ", "got 'a/b'"),
     "key that is a number": (lambda c: c.update({3: 4}), "[3]: Keys should be strings", "got 3"),
@@ -85,7 +85,7 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
         "models[2]: c: the same network with the same weights as a",
         "once",
     ),
-    "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0]: unknown architecture", "'unet'?"),
+    "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0].arch: unknown architecture", "'unet'?"),
     "no checkpoint": (lambda c: c["models"][0].update(checkpoint="no.pt"), "models[0]: no.pt: expected a file", "path"),
 }
 

@@ -189,7 +189,7 @@ def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"attacks": [{"name": "pdg"}]}, r"attacks\[0\].name: unknown attack 'pdg'. Did you mean 'pgd'"),
+        ({"attacks": [{"name": "pdg"}]}, r"attacks\[0\]: unknown attack 'pdg'. Did you mean 'pgd'"),
         ({"datasets": [{"name": "phantom", "shpe": 3}]}, r"datasets\[0\]: unknown key 'shpe'"),
         ({"models": [{"name": "u", "checkpoint": "zoo://x/unett"}]}, r"models\[0\].checkpoint: .*'x/unett'"),
     ],

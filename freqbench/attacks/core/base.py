@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks.core.parameters import PARAMETERS, Parameter, as_channels
 from freqbench.attacks.core.task import Generators, Task
+from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.ops.dct import keep_cube
 
@@ -99,7 +100,8 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         for field in fields(self):
             parameter, value = self.parameters.get(field.name), getattr(self, field.name)
-            complaint = parameter.check(value) if parameter else None
+            too_large = () if isinstance(value, float) else limits.wrong_numbers(value)
+            complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
             if complaint:
                 self.refuse(field.name, complaint)
             if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):

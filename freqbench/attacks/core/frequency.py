@@ -16,6 +16,9 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
+BLOCK_CUT = "block_cut"
+"""Beside an attack's parameters: the sides of its block where a window is shorter."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockAttack(Attack):

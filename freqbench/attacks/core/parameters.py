@@ -8,6 +8,7 @@ from typing import Any
 
 from freqbench.attacks.core.targets import are_classes, canonical
 from freqbench.core.errors import unknown
+from freqbench.core.limits import is_number
 from freqbench.ops.bands import BANDS
 from freqbench.ops.losses import LOSSES
 
@@ -52,28 +53,25 @@ def one_known(kind: str, known: Collection[str]) -> Check:
     return lambda value: None if isinstance(value, str) and value in known else unknown(kind, str(value), known)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def number(range_: str, is_valid: Callable[[float], bool]) -> Check:
     """A check for a finite number."""
-    return expecting(f"a number {range_}", lambda value: _is_number(value) and is_valid(value))
+    return expecting(f"a number {range_}", lambda value: is_number(value) and is_valid(value))
 
 
 def _intensity(value: Any) -> str | None:
-    if _is_number(value) and 0 <= value <= 1:
+    if is_number(value) and 0 <= value <= 1:
         return None
-    hint = f". Did you mean {value:g}/255?" if _is_number(value) and 1 < value <= 255 else ""
+    hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
     return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r}{hint}"
 
 
 def _step_size(value: Any) -> str | None:
-    if isinstance(value, str) and re.fullmatch(r"eps/(\d+\.?\d*|\.\d+)", value) and float(value[4:]) > 0:
+    is_part = isinstance(value, str) and re.fullmatch(r"eps/([0-9]+\.?[0-9]*|\.[0-9]+)", value)
+    if is_part and is_number(part := float(value[4:])) and part > 0:
         return None
     complaint = _intensity(value)
     return complaint and complaint.replace("8/255, got", "2/255, or eps/4 for a quarter of eps, got")
@@ -83,7 +81,7 @@ def _is_schedule(value: Any) -> bool:
     pairs = value if isinstance(value, tuple | list) else ()
     return value is None or bool(
         pairs
-        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs)
+        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair)) for pair in pairs)
         and all(factor >= 1 and share > 0 for factor, share in pairs)
         and pairs[-1][0] == 1
         and math.isclose(sum(share for _, share in pairs), 1)

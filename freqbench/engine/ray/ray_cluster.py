@@ -87,6 +87,9 @@ def existing(address: str) -> Iterator[None]:
     with _environment(QUIET):
         import ray
     try:
+        if address == "auto":
+            # Ray waits for minutes for the last one that was started here, though it has ended.
+            address = ray._private.services.canonicalize_bootstrap_address_or_die("auto")
         host, _, port = address.rpartition(":")
         if host and port.isdecimal() and "/" not in address:
             # Ray tries an address for many minutes; a server that is there answers at once.

@@ -24,6 +24,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, unknown
 
 _ZOO = Path(__file__).parents[1] / "zoo"
+SEED_DIGITS = 18
 TRAIN = "train://"
 """Before the name of a network that the job itself trains."""
 
@@ -51,7 +52,10 @@ def zoo_names() -> list[str]:
 
 def seed_of(checkpoint: str) -> int | None:
     """The seed of untrained weights, which `random` or `random:SEED` asks for; None for anything else."""
-    found = re.fullmatch(r"random(?::(\d+))?", checkpoint)
+    found = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
+    if found and len(found[1] or "") > SEED_DIGITS:
+        got = f"random:{found[1][:20]}..."
+        raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
     return int(found[1] or 0) if found else None
 
 

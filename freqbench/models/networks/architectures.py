@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
+from freqbench.core import limits
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape
 from freqbench.models.settings import AXES
@@ -162,8 +165,7 @@ def build(
         if "img_size" in fixed:
             _check_roi(arch, roi, architecture.multiple(complete))
         net: nn.Module = cls(**fixed, **complete, **extra)
-        multiple = architecture.multiple(complete)
-    _check_roi(arch, roi, multiple)
+        _check_roi(arch, roi, architecture.multiple(complete))
     return net
 
 
@@ -186,6 +188,19 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
         torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Within, a network that grows beyond the limit is refused while it is made."""
+    numbers = count(1)
+    handle = register_module_module_registration_hook(
+        lambda *_: limits.require(next(numbers), limits.MODULES, "modules of a network")
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -228,6 +243,8 @@ class _SchedulesOnCPU(TorchFunctionMode):
 
 
 def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
+    if min(multiple) < 1:
+        raise ValueError(f"expected strides and patches of at least 1, got a product of {min(multiple)}")
     fits = all(size > 0 and size % factor == 0 for size, factor in zip(roi, multiple, strict=True))
     if not fits:
         nearest = [max(1, math.ceil(size / factor)) * factor for size, factor in zip(roi, multiple, strict=True)]

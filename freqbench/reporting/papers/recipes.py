@@ -5,6 +5,8 @@ from its path.
 """
 
 import csv
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -12,14 +14,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from freqbench.attacks import ATTACKS, Attack, attack_class, make
-from freqbench.core import config
+from freqbench.attacks.core.frequency import BLOCK_CUT
+from freqbench.core import config, limits
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, unknown
-from freqbench.job.grid import BLOCK_CUT
 from freqbench.job.sweep import parse_value
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -128,7 +130,7 @@ class MetricEntry(Strict):
     """A score of SCORES, its `digits` where no published number says how many, and which value is marked as `best`."""
 
     name: str
-    digits: NonNegativeInt = 2
+    digits: Annotated[int, Field(ge=0, le=15)] = 2
     best: Literal["lowest", "highest"] | None = None
 
     @field_validator("name")
@@ -216,11 +218,13 @@ class Recipe(Strict):
             for name in named or ():
                 if name not in known:
                     raise UserError(unknown("dataset", name, known))
-        places = [tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells]
-        for i, place in enumerate(places):
-            if place in places[:i]:
+        entries = (self.datasets, self.models, self.attacks, self.metrics)
+        limits.require(math.prod(map(len, entries)), limits.TABLE, "cells of a table")
+        places = Counter(tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells)
+        for place, count in places.items():
+            if count > 1:
                 raise UserError(
-                    f"rows and columns: expected a place of its own for each cell, got two for {', '.join(place)}: "
+                    f"rows and columns: expected a place of its own for each cell, got {count} for {', '.join(place)}: "
                     "name further dimensions, or give entries other titles"
                 )
         return self

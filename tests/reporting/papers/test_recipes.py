@@ -50,7 +50,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
         (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
         (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
-        (("title: PGD", "title: Clean"), "a place of its own for each cell, got two for Clean, DSC"),
+        (("title: PGD", "title: Clean"), "a place of its own for each cell, got 2 for Clean, DSC"),
         (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
         (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
     ],

@@ -1,0 +1,147 @@
+"""How commands end: within a second where the job is wrong, whole on any stream, and with one line whatever happens."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from called import bench
+from tiny import job, write
+
+import freqbench.core.config
+from freqbench.core import names, storage
+from freqbench.core.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FREQBENCH_OFFLINE": "1", **variables}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, check=False)
+
+
+WRONG = {
+    "syntax": "{name: [",
+    "key": json.dumps(job(attack=[])),
+    "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
+    "loader": json.dumps(job(datasets=[{"name": "sinapse"}])),
+    "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
+    "metric": json.dumps(job(metrics=["DCS"])),
+    "number": json.dumps(job(seeds=[10**30])),
+    "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
+}
+CHILD = """
+import json, sys
+from freqbench.cli import app
+said = {}
+for name in json.loads(sys.argv[1]):
+    try:
+        app(["plan", name], standalone_mode=False)
+    except ValueError as error:
+        said[name] = str(error)
+print(json.dumps([said, sorted({"torch", "monai", "numpy", "ray", "pandas", "scipy"} & set(sys.modules))]))
+"""
+
+
+def test_a_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    for name, text in WRONG.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    done = python(tmp_path, "-c", CHILD, json.dumps([f"{name}.yaml" for name in WRONG]))
+    said, imported = json.loads(done.stdout)
+    assert set(said) == {f"{name}.yaml" for name in WRONG}
+    assert imported == []
+
+
+@pytest.mark.integration
+def test_training_is_read_without_monai(tmp_path: Path) -> None:
+    """MONAI takes longer than all the rest; only crops and networks need it."""
+    code = "import sys, freqbench.training.link, freqbench.engine.run; print('monai' in sys.modules)"
+    assert python(tmp_path, "-c", code).stdout.split() == [b"False"]
+
+
+def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
+    from freqbench.attacks import ATTACKS
+    from freqbench.data import DATASETS
+    from freqbench.metrics import METRICS
+    from freqbench.models import MODELS, READERS
+
+    tables = {"attacks": ATTACKS, "datasets": DATASETS, "models": (*MODELS, *READERS), "metrics": METRICS}
+    assert {table: sorted(known) for table, known in names.KNOWN.items()} == {
+        table: sorted(known) for table, known in tables.items()
+    }
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1:strict"])
+def test_a_stream_gets_what_it_can_encode(tmp_path: Path, encoding: str) -> None:
+    code = "import sys; from freqbench.cli import main; sys.argv[1:] = ['plan', 'M\\u00fcller \\u2013.yaml']; main()"
+    done = python(tmp_path, "-c", code, PYTHONIOENCODING=encoding)
+    name = "M\u00fcller ?.yaml".encode("latin-1") if "latin" in encoding else b"M?ller ?.yaml"
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: " + name)
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "| true", "2>&- >&-"])
+def test_a_closed_stream_ends_no_command_with_a_traceback(tmp_path: Path, closed: str) -> None:
+    command = f'set -o pipefail; "{sys.executable}" "{ROOT / "bench.py"}" plan --help {closed}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.stderr == b""
+    assert done.returncode in ((0, 1) if "true" in closed else (0,))
+
+
+def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(freqbench.core.config, "read", broken)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    code, out, err = bench(capsys, "plan", "job.yaml")
+    (log,) = tmp_path.glob("freqbench-*.log")
+    assert (code, out) == (70, "")
+    assert err.count("\n") == 1
+    assert err.startswith("error: this is a defect, please report it: ZeroDivisionError: two lines (python 3.")
+    assert f"log: {log}" in err
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["plan", "job.yaml", "--out", ""], "--out: expected a value"),
+        (["run", "job.yaml", "--out="], "--out: expected a value"),
+        (["status", "  "], "status: expected a value"),
+        (["run", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: expected none"),
+        (["run", "job.yaml", "--dry-data", "phantom", "--address", "auto"], "--address: expected none"),
+        (["converge", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: expected none"),
+        (["plan", "job.yaml", "--out", "C:\\runs\\mine"], "C:\\runs\\mine/records: expected a path of this system"),
+        (["plan", "job.yaml", "--out", "~nosuchuser/x"], "~nosuchuser/x/records: expected the home of a user"),
+    ],
+)
+def test_an_option_that_would_mean_something_else_is_refused(
+    arguments: Sequence[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, job())
+    code, _, err = bench(capsys, *arguments)
+    assert code == 2
+    assert err.startswith(f"error: {expected}")
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/a.pt", "~nosuchuser", "D:/data", "\\\\host\\share", "", " "])
+def test_a_path_of_nobody_here_is_refused_wherever_it_is_opened(path: str) -> None:
+    with pytest.raises(UserError, match="expected"):
+        storage.exists(path)
+    if path.startswith("~"):
+        with pytest.raises(UserError, match="home of a user"):
+            storage.filled_in(path, "model a")

@@ -1,0 +1,221 @@
+"""Numbers that no machine holds, and jobs that come to more than any could do, are one line before anything is made."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import ARGS, ROI, job, small, write
+
+from freqbench.attacks import make
+from freqbench.core import config, limits
+from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.job.grid import expand
+from freqbench.job.outline import Outline
+from freqbench.job.schema import JobSpec
+from freqbench.models import sliding_windows
+from freqbench.models.resolve import skeleton
+from freqbench.reporting.papers.recipes import MetricEntry, Recipe
+
+Spoil = Callable[[dict[str, Any]], object]
+
+WRONG = {"400 digits": 10**400, "5000 digits": 1 << 16_600, "inf": float("inf"), "nan": float("nan"), "flag": True}
+PLACES: dict[str, Spoil] = {
+    "seeds[0]": lambda c: c.update(seeds=[c["wrong"]]),
+    "window_batch": lambda c: c.update(window_batch=c["wrong"]),
+    "case_timeout": lambda c: c.update(case_timeout=c["wrong"]),
+    "resources.gpus_per_worker": lambda c: c["resources"].update(gpus_per_worker=c["wrong"]),
+    "datasets[0].cases": lambda c: c["datasets"][0].update(cases=c["wrong"]),
+    "models[0].roi[1]": lambda c: c["models"][0].update(roi=[16, c["wrong"], 16]),
+    "models[0].min_dice": lambda c: c["models"][0].update(min_dice=c["wrong"]),
+    "attacks[0].eps": lambda c: c["attacks"][0].update(eps=c["wrong"]),
+    "attacks[0].steps[1]": lambda c: c["attacks"][0].update(steps=[1, c["wrong"]]),
+    "attacks[0].match.value": lambda c: c["attacks"][0].update(match={"metric": "l2_body", "value": c["wrong"]}),
+}
+
+
+def refusal(content: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        expand(config.validate(content, JobSpec, where="job.yaml"), where="job.yaml")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_number_that_is_none_is_refused_wherever_it_stands(place: str, wrong: str) -> None:
+    if wrong == "flag" and "match" in place:
+        return  # budgets are sought before a grid is made
+    content = job() | {"wrong": WRONG[wrong]}
+    PLACES[place](content)
+    del content["wrong"]
+    text = refusal(content)
+    assert text.startswith(f"job.yaml: {place.partition('[' if wrong == 'flag' else '|')[0]}")
+    assert "expected" in text
+    assert len(text) < 250
+
+
+@pytest.mark.parametrize("wrong", [name for name in WRONG if name != "flag"])
+def test_so_is_one_in_python(wrong: str) -> None:
+    value = WRONG[wrong]
+    for build in (
+        lambda: make("pgd", eps=0.1, steps=value),
+        lambda: make("vafa", q_max=value, block=8),
+        lambda: make("vafa", q_max=20, block=(8, value, 8)),
+        lambda: Preprocess.model_validate({"intensity": {"zscore": value}}),
+        lambda: config.validate({"name": "dsc", "digits": value}, MetricEntry, "recipe.yaml"),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011 (a UserError or pydantic's)
+            build()
+
+
+@pytest.mark.parametrize("text", ["٨/255", "8/٢٥٥", "１e-3", "eps/٤", "8x٨x8", "9" * 400 + "/1", "8x8x" + "9" * 5000])
+def test_a_number_in_words_has_the_digits_0_to_9_and_an_end(text: str) -> None:
+    attack = (
+        {"name": "sa2", "rho": 0.1, "block": text} if "x" in text else {"name": "pgd", "eps": 0.1, "step_size": text}
+    )
+    assert "expected" in refusal(small(attacks=[attack]))
+
+
+@pytest.mark.parametrize("seed", ["1" + "0" * 400, "9" * 5000])
+def test_a_seed_of_weights_has_an_end(seed: str) -> None:
+    content = small()
+    content["models"][0]["checkpoint"] = f"random:{seed}"
+    assert refusal(content).startswith("job.yaml: models[0].checkpoint: expected random:SEED with at most 18 digits")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"metrics": []}, "metrics: "),
+        ({"metrics": ["dsc", "hd95", "dsc"]}, "metrics: expected each once, got 'dsc' 2 times"),
+        ({"seeds": [3, 3]}, "seeds: expected each once, got 3 2 times"),
+    ],
+)
+def test_a_list_has_something_in_it_and_nothing_twice(changes: dict[str, Any], expected: str) -> None:
+    assert refusal(job(**changes)).startswith(f"job.yaml: {expected}")
+
+
+@pytest.mark.parametrize("word", ["PGD", "Vafa", "DSC", "UNet", "Synapse"])
+def test_a_name_in_capitals_is_recognised(word: str) -> None:
+    spoiled = {
+        "PGD": job(attacks=[{"name": word}]),
+        "Vafa": job(attacks=[{"name": word}]),
+        "DSC": job(metrics=[word]),
+        "UNet": job(models=[{"name": "a", "arch": word, "checkpoint": "random"}]),
+        "Synapse": job(datasets=[{"name": word}]),
+    }
+    assert f"Did you mean {word.lower()!r}?" in refusal(spoiled[word])
+
+
+NUMBERS = list(range(1, 1001))
+HUGE: dict[str, tuple[Spoil, str]] = {
+    "grid": (
+        lambda c: c.update(attacks=[{"name": "pgd", "eps": NUMBERS, "steps": NUMBERS, "decay": [0.0] * 3000}]),
+        "attacks: expected at most 100,000 attacks, got 3,000,000,000: ask for less, or raise all limits: "
+        "FREQBENCH_LIMITS=30000",
+    ),
+    "many entries": (
+        lambda c: c.update(attacks=[{"name": "gn", "std": NUMBERS * 50}] * 3),
+        "attacks: expected at most",
+    ),
+    "seeds": (
+        lambda c: c.update(attacks=[{"name": "gn", "std": 0.1}], seeds=list(range(50_001))),
+        "expected at most 100,000 cells, got 100,002",
+    ),
+    "replicates": (
+        lambda c: c.update(models=[{"name": "a", "checkpoint": "train://a", "replicates": 10**9}]),
+        "models: expected at most 1,000 models, got 1,000,000,000",
+    ),
+    "size": (
+        lambda c: c["models"][0].update(preprocess={"size": [3000, 3000, 3000]}),
+        "models[0].preprocess.size: expected at most 2,147,483,648 voxels of a volume, got 27,000,000,000",
+    ),
+    "network": (
+        lambda c: c["models"][1].update(args=ARGS | {"num_res_units": 100}),
+        "models[1]: expected at most 60 modules of a network, got 61",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HUGE)
+def test_what_a_job_comes_to_is_counted_before_it_is_made(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MODULES", 60)
+    spoil, expected = HUGE[what]
+    content = job()
+    spoil(content)
+    assert refusal(content).startswith(f"job.yaml: {expected}")
+
+
+def test_windows_and_cells_of_a_table_are_counted_too() -> None:
+    with pytest.raises(UserError, match="at most 100,000 windows of 4x4x4 in a volume of 900x900x900, got 11,390,625"):
+        sliding_windows((900, 900, 900), (4, 4, 4), 0.0)
+    entries = {"datasets": [{"name": str(i), "title": str(i), "cases": 1} for i in range(200)]}
+    entries |= {"models": [{"name": str(i), "title": str(i)} for i in range(200)]}
+    content = {"title": "", "rows": ["dataset"], "columns": ["model"], **entries, "attacks": [{"title": "clean"}]}
+    with pytest.raises(UserError, match="at most 20,000 cells of a table, got 40,000"):
+        config.validate({**content, "metrics": [{"name": "dsc"}]}, Recipe, "recipe.yaml")
+
+
+def test_one_variable_raises_all_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits.require(100, 100, "cells")
+    with pytest.raises(UserError, match=r"at most 100 cells, got 101: .*FREQBENCH_LIMITS=2$"):
+        limits.require(101, 100, "cells")
+    monkeypatch.setenv(limits.VARIABLE, "2")
+    limits.require(200, 100, "cells")
+    for wrong in ("0", "-1", "1.5", "٢", "9" * 5000, ""):
+        monkeypatch.setenv(limits.VARIABLE, wrong)
+        with pytest.raises(UserError, match="FREQBENCH_LIMITS: expected a whole number"):
+            limits.require(1, 100, "cells")
+
+
+@pytest.mark.parametrize("args", [{"strides": [0]}, {"strides": [-2]}, {"strides": [2**62]}])
+def test_a_stride_that_divides_nothing_is_one_line(args: dict[str, Any]) -> None:
+    content = small()
+    content["models"][0]["args"] = ARGS | args
+    assert refusal(content).startswith("job.yaml: models[0]: unet: ")
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_patch_of_nothing_is_one_line(size: int) -> None:
+    content = small(models=[{"name": "a", "arch": "swin_unetr", "checkpoint": "random", "args": {"patch_size": size}}])
+    assert refusal(content).startswith("job.yaml: models[0]: swin_unetr: ")
+
+
+def test_what_is_made_of_a_job_is_said() -> None:
+    """A block beyond the window, and cells that stand in it twice."""
+    entry = {"name": "sa2", "rho": [0.1, 0.1], "block": 32}
+    grid = expand(config.validate(small(attacks=[entry]), JobSpec, where="job.yaml"))
+    assert len(grid.cells) == 1
+    assert grid.warnings == (
+        "sa2: its block is longer than a window of a: cut to 16x16x16",
+        "1 cells are the same as one before: each is computed once",
+    )
+
+
+def test_names_and_files_of_all_models_come_before_the_first_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    module = importlib.import_module("freqbench.models.resolve")
+    monkeypatch.setattr(module, "skeleton", lambda spec: made.append(spec.name) or skeleton(spec))
+    content = job()
+    content["models"][1]["checkpoint"] = str(tmp_path / "none.safetensors")
+    assert refusal(content).startswith("job.yaml: models[1]: ")
+    content = job(models=[*job()["models"], {"name": "e", "ensemble": ["a", "c"]}])
+    assert "models[2]: e: ensemble: unknown model 'c'" in refusal(content)
+    assert made == []
+
+
+def test_an_outline_refuses_what_the_whole_refuses(tmp_path: Path) -> None:
+    content = job(metrics=["DSC"])
+    lines = []
+    for model in (Outline, JobSpec):
+        with pytest.raises(UserError) as caught:
+            config.load(write(tmp_path, content), model)
+        lines.append(str(caught.value))
+    assert lines[0] == lines[1]
+    assert config.validate(job(), Outline, where="job.yaml").models[0].name == "a"
+    assert job()["models"][0]["roi"] == ROI
