@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError
@@ -87,11 +88,11 @@ def existing(address: str) -> Iterator[None]:
     with _environment(QUIET):
         import ray
     try:
-        if address == "auto":
-            # Ray waits for minutes for the last one that was started here, though it has ended.
-            address = ray._private.services.canonicalize_bootstrap_address_or_die("auto")
-        host, _, port = address.rpartition(":")
-        if host and port.isdecimal() and "/" not in address:
+        # Ray tries the last one that was started here for minutes too, though it has ended.
+        last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+        place = last.read_text().strip() if address == "auto" and last.is_file() else address
+        host, _, port = place.rpartition(":")
+        if host and port.isdecimal() and "/" not in place:
             # Ray tries an address for many minutes; a server that is there answers at once.
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
         with ThreadPoolExecutor(1) as thread:  # as in `own`; nothing is started here
