@@ -15,6 +15,7 @@ from tiny import SHAPE, Collector, job, results, small
 from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.errors import UserError
+from freqbench.core.names import KNOWN
 from freqbench.data import DATASETS
 from freqbench.engine import retry
 from freqbench.engine.ray import ray_engine, ray_workers
@@ -37,6 +38,7 @@ def session() -> Iterator[None]:
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
+    monkeypatch.setitem(KNOWN, "datasets", (*KNOWN["datasets"], "faulty"))  # type: ignore[arg-type]
 
 
 def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None = None, **more: Any) -> list[Unit]:
