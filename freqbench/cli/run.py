@@ -1,6 +1,7 @@
 """Plans and runs a job file: the commands `plan`, `run`, `converge` and `schema`."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,8 +20,12 @@ def plan(
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
     trust_code: common.Trust = False,
+    price: Annotated[
+        str | None, typer.Option("--price", help="What an hour of one worker costs, such as 2.5/h: the rest is priced.")
+    ] = None,
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    hourly = None if price is None else _hourly(price)
     from freqbench.engine import saved_volumes
     from freqbench.job import plan as planning
     from freqbench.job import rehearsal
@@ -32,7 +37,7 @@ def plan(
     grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
     common.console().print(planning.table(grid))
     root = planning.volumes_root(grid, place)
-    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place):
+    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly):
         common.say(line)
 
 
@@ -143,6 +148,12 @@ def schema(
     else:
         found = schema_of(JobSpec)
     common.put(json.dumps(found, indent=1) + "\n", None)
+
+
+def _hourly(price: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?/h", price):
+        raise UserError(f"--price: expected what an hour of one worker costs, such as 2.5/h, got {price!r}")
+    return float(price.removesuffix("/h"))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
