@@ -140,9 +140,13 @@ class _Driver:
     def _round(self, feed: bool) -> None:
         if feed:
             for slot in self._fleet.slots:
-                self._feed(slot)
+                if slot.is_idle:
+                    self._feed(slot)
         slots = self._fleet.awaited()
-        found, _ = ray.wait([*slots, *self._scorings, *self._doubts, *self._asked], timeout=TICK_S, fetch_local=False)
+        awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
+        found, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
+        if found and others:  # all that are there: with hundreds of workers a round costs as much as what it finds
+            found += ray.wait(others, num_returns=len(others), timeout=0, fetch_local=False)[0]
         for ref in found:
             if ref in self._scorings:
                 self._scored(ref)
@@ -166,14 +170,17 @@ class _Driver:
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        if not slot.is_idle or len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
+        if len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
             return
         unit = self._schedule.take(slot.clock.worker)
         if unit is None:
             return
         slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
         run = slot.actor.run.options(num_returns=2)
-        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_unit(slot.clock.worker))
+        following = self._schedule.next_unit(slot.clock.worker)
+        if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
+            following = None  # of the same case, and to send a unit is the dearest part of all
+        slot.outcome, slot.masks = run.remote(unit, prefetch=following)
         slot.since = time.monotonic()
         self._listener.begin(unit)
 
