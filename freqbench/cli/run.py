@@ -61,6 +61,10 @@ def run(
         typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
+    log: Annotated[
+        Literal["tensorboard"] | None,
+        typer.Option("--log", help="At the end, each cell's settings and means to OUT/tensorboard."),
+    ] = None,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.engine import run as runner
@@ -70,6 +74,10 @@ def run(
 
     part = Shard.parse(shard) if shard else None
     job = common.job_of(path, set_, trust_code)
+    if log:
+        from freqbench.reporting import tracker
+
+        tracker.require(out or f"runs/{job.name}")
     with common.stoppable("networks were trained"):
         if dry_data:
             job, engine = rehearsal.rehearsed(link.described(job, path)), "serial"
@@ -78,7 +86,10 @@ def run(
     place = out or f"runs/{job.name}"
     with common.stoppable("budgets were matched"):
         grid = common.grid_of(job, path, limit_cases, place, match=True)
-    common.finish(runner.execute(grid, place, common.console(), engine, address, part, force), place)
+    summary = runner.execute(grid, place, common.console(), engine, address, part, force)
+    if log:
+        common.say(f"logged: {tracker.log(place)}")
+    common.finish(summary, place)
 
 
 @app.command()
