@@ -108,9 +108,9 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        before = self._all * plan.num_done / max(1, plan.num_todo)  # about: what was done is not looked at again
-        self._before, fields = before, {"records": f"{self._stored}/{self._total}", "rest": ""}
-        self._task = self.bar.add_task("starting", total=before + self._all, completed=before, **fields)
+        self._before = self._all * plan.num_done // max(1, plan.num_todo)  # about: what was done is not looked at again
+        whole, records = self._before + self._all, f"{self._stored}/{self._total}"
+        self._task = self.bar.add_task("starting", total=whole, completed=self._before, records=records, rest="")
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""

@@ -4,6 +4,7 @@ schedule beats, time beside the serial engine's, and its start."""
 import asyncio
 import itertools
 import os
+import random
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -92,7 +93,8 @@ class Host:
         began = time.monotonic()
         self._gaps.append(began - self._ended.get(worker, began))
         made = answer(unit, self._spec.run_id)
-        await asyncio.sleep(max(0, began + self._seconds - time.monotonic()))
+        lasts = self._seconds * random.uniform(0.75, 1.25)  # all at once is the first round alone
+        await asyncio.sleep(max(0, began + lasts - time.monotonic()))
         self._ended[worker] = time.monotonic()
         return made, None
 

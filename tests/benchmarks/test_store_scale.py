@@ -93,7 +93,8 @@ def tables(first: int, some: list[dict[str, Any]], run_id: str, classes: int) ->
     }
     same = {"run_id": run_id, "status": "ok", "metrics": METRICS, "precision": "fp32", "window_batch": 4, "threads": 8}
     known |= {name: pa.array([value] * count) for name, value in same.items()}
-    known |= {name: pa.nulls(count, pa.string()) for name in ("error", "null_reasons", "source_defence", "target_defence")}
+    empty = ("error", "null_reasons", "source_defence", "target_defence")
+    known |= {name: pa.nulls(count, pa.string()) for name in empty}
     of_record = pa.array(np.repeat(np.arange(count), classes))
     of_class = {name: known[name].take(of_record) for name in COMMIT}
     of_class["class_index"] = pa.array(np.tile(np.arange(classes), count))

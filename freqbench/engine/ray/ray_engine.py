@@ -32,7 +32,7 @@ from freqbench.job.grid import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
-LONG_S, MOST_ASKED = 5.0, 20  # after which a unit's worker is asked how far it is, so many workers a tick at most
+LONG_S, MOST_ASKED = 10.0, 20  # after which a unit's worker is asked how far it is, so many workers a tick at most
 SCORINGS_A_WORKER = 2
 
 

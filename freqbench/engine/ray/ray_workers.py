@@ -38,7 +38,7 @@ class RemoteWorker(Worker):
         """The id and the name of its machine, as soon as it can work."""
         return str(ray.get_runtime_context().get_node_id()), platform.node()
 
-    @ray.method(concurrency_group=ASIDE)
+    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def passes(self) -> int:
         """How many of `Unit.passes` the attack of the unit at work, or of the last one, has made."""
         return self._passes
