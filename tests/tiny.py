@@ -86,9 +86,13 @@ class Collector:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.said: list[str] = []
+        self.passes: list[tuple[str, int]] = []
         self.workers: list[Mapping[str, Any]] = []
 
     def begin(self, unit: Unit) -> None: ...
+
+    def advance(self, unit: Unit, passes: int) -> None:
+        self.passes.append((unit.name, passes))
 
     def take(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

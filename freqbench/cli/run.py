@@ -1,6 +1,7 @@
 """Plans and runs a job file: the commands `plan`, `run`, `converge` and `schema`."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,8 +20,12 @@ def plan(
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
     trust_code: common.Trust = False,
+    price: Annotated[
+        str | None, typer.Option("--price", help="What an hour of one worker costs, such as 2.5/h: the rest is priced.")
+    ] = None,
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    hourly = None if price is None else _hourly(price)
     job = common.job_of(path, set_, trust_code)  # refused before all that is imported for a sound one
     from freqbench.engine import saved_volumes
     from freqbench.job import plan as planning
@@ -33,7 +38,7 @@ def plan(
     grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
     common.console().print(planning.table(grid))
     root = planning.volumes_root(grid, place)
-    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place):
+    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly):
         common.say(line)
 
 
@@ -57,6 +62,10 @@ def run(
         typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
+    log: Annotated[
+        Literal["tensorboard"] | None,
+        typer.Option("--log", help="At the end, each cell's settings and means to OUT/tensorboard."),
+    ] = None,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
     from freqbench.results import Shard
@@ -68,6 +77,10 @@ def run(
     from freqbench.job import rehearsal
     from freqbench.training import link
 
+    if log:
+        from freqbench.reporting import tracker
+
+        tracker.require(out or f"runs/{job.name}")
     with common.stoppable("networks were trained"):
         if dry_data:
             job, engine = rehearsal.rehearsed(link.described(job, path)), "serial"
@@ -76,7 +89,10 @@ def run(
     place = out or f"runs/{job.name}"
     with common.stoppable("budgets were matched"):
         grid = common.grid_of(job, path, limit_cases, place, match=True)
-    common.finish(runner.execute(grid, place, common.console(), engine, address, part, force), place)
+    summary = runner.execute(grid, place, common.console(), engine, address, part, force)
+    if log:
+        common.say(f"logged: {tracker.log(place)}")
+    common.finish(summary, place)
 
 
 @app.command()
@@ -157,6 +173,12 @@ def schema(
     else:
         found = schema_of(JobSpec)
     common.put(json.dumps(found, indent=1) + "\n", None)
+
+
+def _hourly(price: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?/h", price):
+        raise UserError(f"--price: expected what an hour of one worker costs, such as 2.5/h, got {price!r}")
+    return float(price.removesuffix("/h"))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

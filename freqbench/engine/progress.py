@@ -1,26 +1,32 @@
 """Reports how far a run is: what an engine tells its listener, where workers' time goes, and a bar or plain lines."""
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from freqbench.engine.rows import Outcome
 from freqbench.job.grid import Unit
 from freqbench.job.plan import Plan
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
+PACE_S = 300.0  # the remaining time goes by the pace of so long
 PASSES_TO_SCORE = 10  # what predicting and scoring take on one target, about
 
 
 class Listener(Protocol):
-    """What an engine calls: `take` and `tick` from one thread, the others from the one that started the engine."""
+    """What an engine calls: `take`, `tick` and `advance` from one thread, the others from the one that started it."""
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
+
+    def advance(self, unit: Unit, passes: int) -> None:
+        """So many of a unit's passes over windows are made, of those that `Unit.passes` counts."""
 
     def take(self, outcome: Outcome) -> None:
         """A unit has ended: its rows are to be stored."""
@@ -75,7 +81,11 @@ class Clock:
 
 
 class RunProgress:
-    """A bar where the console is a terminal, else a line now and then. Only stored records count as done."""
+    """A bar where the console is a terminal, else a line now and then. Only stored records count as done.
+
+    Bar and remaining time go by passes over windows, those inside a unit with them: a grid's long attacks come first,
+    so that counting units would promise hours.
+    """
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._console = console
@@ -83,36 +93,43 @@ class RunProgress:
         self._stored = plan.num_done
         self._failed = 0
         self._said: set[str] = set()
-        # A grid's long attacks come first, so that counting units would promise hours: passes are counted instead.
-        self._work = {
-            unit.cell.key(unit.ref, unit.targets[0])[:2]: unit.passes + PASSES_TO_SCORE * len(unit.targets)
-            for unit in plan.units
-        }
+        self._work = {_key(unit): unit.passes + PASSES_TO_SCORE * len(unit.targets) for unit in plan.units}
         self._all = sum(self._work.values())
         self._done = 0
-        self._started = self._last_line = time.monotonic()
+        self._within: dict[tuple[str, str], tuple[Unit, int]] = {}  # at work, and their passes so far
+        self._started = self._last_line = self._last_drawn = time.monotonic()
+        self._paces = deque([(self._started, 0)])
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("records"),
+            TextColumn("{task.fields[records]} records"),
             TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[rest]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self.bar.add_task("starting", total=self._total, completed=self._stored)
+        self._before = self._all * plan.num_done // max(1, plan.num_todo)  # about: what was done is not looked at again
+        whole, records = self._before + self._all, f"{self._stored}/{self._total}"
+        self._task = self.bar.add_task("starting", total=whole, completed=self._before, records=records, rest="")
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        cell = unit.cell
-        text = f"{cell.attack.name} on {cell.source.name}, {unit.ref.case_id}"
-        self.bar.update(self._task, description=f"{text:<40.40}")
+        self.bar.update(self._task, description=f"{unit.name:<40.40}")
+
+    def advance(self, unit: Unit, passes: int) -> None:
+        """See Listener; drawn or said only now and then."""
+        self._within[_key(unit)] = unit, min(passes, unit.passes)
+        now = time.monotonic()
+        if now - self._last_drawn >= DRAW_EVERY_S:
+            self._last_drawn = now
+            self.bar.update(self._task, description=f"{unit.name:<35.35}{_percent(passes, unit.passes):>5}")
+            self._show(now)
 
     def finish(self, outcome: Outcome) -> None:
         """A unit has ended, though its records are not stored yet; each error is said once."""
-        self._done += self._work[outcome.records[0]["cell_id"], outcome.records[0]["case_key"]]
+        key = outcome.records[0]["cell_id"], outcome.records[0]["case_key"]
+        self._done += self._work[key]
+        self._within.pop(key, None)
         if outcome.failed:
             self._failed += len(outcome.records)
             error = str(outcome.records[0]["error"])
@@ -123,12 +140,44 @@ class RunProgress:
     def store(self, stored: int) -> None:
         """So many records were committed."""
         self._stored += stored
-        self.bar.update(self._task, completed=self._stored)
-        now = time.monotonic()
-        if not self._console.is_terminal and (stored or now - self._last_line >= LINE_EVERY_S):
+        self._show(time.monotonic(), at_once=bool(stored))
+
+    def _show(self, now: float, at_once: bool = False) -> None:
+        within = list(self._within.values())
+        done = self._done + sum(passes for _, passes in within)
+        rest = self._rest(now, done)
+        records, spoken = f"{self._stored}/{self._total}", "" if rest is None else f"left: {timedelta(seconds=rest)}"
+        self.bar.update(self._task, completed=self._before + done, records=records, rest=spoken)
+        if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
-            elapsed = now - self._started
-            rest = f", about {elapsed / self._done * (self._all - self._done):.0f} s left" if self._done else ""
             failed = f", {self._failed} failed" if self._failed else ""
-            line = f"{self._stored} of {self._total} records stored{failed}, {elapsed:.0f} s{rest}"
-            self._console.print(line, highlight=False)
+            line = f"{self._stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
+            line += "" if rest is None else f", about {rest} s left"
+            if len(within) == 1:
+                line += f", {within[0][0].name} at {_percent(within[0][1], within[0][0].passes)}"
+            elif within:
+                whole = sum(unit.passes for unit, _ in within)
+                line += f", {len(within)} units at {_percent(sum(passes for _, passes in within), whole)}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _rest(self, now: float, done: int) -> int | None:
+        """Seconds at the pace of the last minutes, as the machine may have been busier or idler before; None: unknown.
+
+        A pace that has stood still as long is that of the whole run.
+        """
+        if now - self._paces[-1][0] >= 1:
+            self._paces.append((now, done))
+        while len(self._paces) > 2 and now - self._paces[1][0] >= PACE_S:
+            self._paces.popleft()
+        for then, before in (self._paces[0], (self._started, 0)):
+            if done > before:
+                return round((now - then) / (done - before) * (self._all - done))
+        return None
+
+
+def _key(unit: Unit) -> tuple[str, str]:
+    return unit.cell.key(unit.ref, unit.targets[0])[:2]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * min(part, whole) // max(1, whole)} %"

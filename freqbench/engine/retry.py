@@ -32,12 +32,6 @@ class Attempt:
     node_losses: int = 0
 
     @property
-    def name(self) -> str:
-        """What a user calls the unit."""
-        cell = self.unit.cell
-        return f"{cell.attack.name} on {cell.source.name}, {self.unit.ref.case_id}"
-
-    @property
     def is_hopeless(self) -> bool:
         """Whether it has been tried often enough."""
         return self.deaths >= TRIES or self.node_losses >= NODE_LOSSES

@@ -229,6 +229,10 @@ class _Run:
         """See Listener."""
         self._progress.begin(unit)
 
+    def advance(self, unit: Unit, passes: int) -> None:
+        """See Listener."""
+        self._progress.advance(unit, passes)
+
     def take(self, outcome: Outcome) -> None:
         """Hand an outcome's rows to the writer; they count as done once it has committed them."""
         if outcome.failed:

@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.schedule import Schedule
@@ -17,6 +18,7 @@ def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     clock.start(platform.node())
     while unit := schedule.take("serial"):
         listener.begin(unit)
+        worker.advance = partial(listener.advance, unit)
         started = time.monotonic()
         made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
         outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds

@@ -146,7 +146,10 @@ def _in_spaces(
 
 
 class Worker:
-    """Runs units one after another; its own exceptions become failed rows, only a dying process raises."""
+    """Runs units one after another; its own exceptions become failed rows, only a dying process raises.
+
+    After each pass of an attack it calls `advance` with how many of `Unit.passes` are made.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
@@ -165,6 +168,7 @@ class Worker:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
         self._load_seconds = 0.0
+        self.advance: Callable[[int], None] = lambda passes: None
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attack a unit's case once and score it on every target; meanwhile the case of unit `prefetch` is read.
@@ -175,6 +179,7 @@ class Worker:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
+        self.advance(0)
         try:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
@@ -264,7 +269,8 @@ class Worker:
         model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
 
         def attack(windows: int) -> AttackedVolume:
-            return evaluate.attack_case(cell.attack, model, case, cell.seed, windows, reference)
+            with _passes_told(model, self.advance):
+                return evaluate.attack_case(cell.attack, model, case, cell.seed, windows, reference)
 
         if cell.window_batch is None:
             kind = _kind(cell)
@@ -339,6 +345,26 @@ def _kind(cell: Cell) -> str:
     """What the memory of a step depends on: the model and the attack without its budget, 16 hex digits."""
     attack = {name: value for name, value in attack_identity(cell.attack).items() if name != cell.attack.budget_name}
     return digest([cell.source.model_id, cell.precision, cell.compile, attack])
+
+
+@contextmanager
+def _passes_told(model: SegmentationModel, advance: Callable[[int], None]) -> Iterator[None]:
+    """Tells the passes that go through a model within: one a window, two where a gradient is asked for.
+
+    They are counted as they are asked for, so that no device is waited for.
+    """
+    made = 0
+
+    def count(_: Any, shown: tuple[Tensor, ...], logits: Tensor) -> None:
+        nonlocal made
+        made += len(logits) * model.passes * (2 if logits.requires_grad else 1)
+        advance(made)
+
+    hook = model.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _model_bytes(model: SegmentationModel) -> int:

@@ -103,6 +103,11 @@ class Unit:
     targets: tuple[ModelSpec, ...]
 
     @property
+    def name(self) -> str:
+        """What a user calls it."""
+        return f"{self.cell.attack.name} on {self.cell.source.name}, {self.ref.case_id}"
+
+    @property
     def num_windows(self) -> int:
         """Windows to run; an upper bound where the source's space crops to foreground."""
         source = self.cell.source

@@ -1,5 +1,6 @@
 """Plans what is left of a grid in a store, and estimates what that costs; resuming and `status` start here too."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,11 @@ from freqbench.models import forward_flops, sliding_windows
 from freqbench.results import Key, Store
 from freqbench.results.volumes import VOLUMES
 
-CORE_FLOPS = 30e9
 GPU_FLOPS = 10e12
+TRIALS = 3
 SCORING_S = 0.5  # distances of a small volume
-MEASURED = ("status", "source_model_id", "num_forwards", "num_backwards", "attack_seconds", "score_seconds")
+MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
+SECONDS = ("attack_seconds", "score_seconds")
 
 Saved = Callable[[Cell, CaseRef], bool]
 Covered = Mapping[Key, frozenset[str]]
@@ -101,8 +103,13 @@ def table(grid: Grid) -> Table:
     return found
 
 
-def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str) -> Iterator[str]:
-    """What is warned of, missing (the grid has stand-ins for it), done and left; `is_saved` as of `current_plan`."""
+def lines(
+    grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
+) -> Iterator[str]:
+    """What is warned of, missing (the grid has stand-ins for it), done and left; `is_saved` as of `current_plan`.
+
+    With the price of a worker's hour, what is left is priced too.
+    """
     for warning in grid.warnings:
         yield f"warning: {warning}"
     if lacking:
@@ -120,49 +127,76 @@ def lines(grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: s
     yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
     if todo.units:
         hours, basis = _hours(todo, store)
-        yield f"about {_spoken(hours)} left on one worker ({basis})"
+        cost = "" if price is None else f", {price * hours:,.2f} at {price:g}/h"
+        yield f"about {_spoken(hours)} left on one worker ({basis}){cost}"
 
 
 def _hours(plan: Plan, store: Store) -> tuple[float, str]:
     """Hours that one worker needs for a rest that is not empty, and what that is based on.
 
-    Where the store has rows: their mean seconds a pass of each source model, and a record to score. Where it lacks
-    them: counted operations over a rate that a core or a card usually reaches, which is right to a factor of some five.
+    Where the store has rows: their seconds a pass of each source model and attack, and a record to score, in the latest
+    run, as an older one may have had another machine. Where it lacks them: counted operations over the rate that the
+    cores reach now, beside all else that they do, or that a card usually reaches: right to a factor of some five.
     """
-    import torch
-
-    rate = GPU_FLOPS if torch.cuda.is_available() else CORE_FLOPS * available_cores()
     a_pass, a_record = _measured(store)
     models = {model.model_id: model for unit in plan.units for model in (unit.cell.source, *unit.targets)}
-    forward = {model_id: forward_flops(model) / rate for model_id, model in models.items()}
+    forward = {model_id: forward_flops(model) for model_id, model in models.items()}
+    rate = _rate()
     seconds, is_rough = 0.0, False
     for unit in plan.units:
         source = unit.cell.source.model_id
-        is_rough |= a_record is None or (unit.passes > 0 and source not in a_pass)
-        seconds += unit.passes * a_pass.get(source, forward[source])
+        known = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
+        is_rough |= a_record is None or (unit.passes > 0 and known is None)
+        seconds += unit.passes * (known or forward[source] / rate)
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
             passes = windows * 2 ** len(target.inference.mirror) * target.predictions
-            predicting = passes * forward[target.model_id]
+            predicting = passes * forward[target.model_id] / rate
             seconds += predicting + SCORING_S if a_record is None else a_record
-    return seconds / 3600, "rough: from counted operations" if is_rough else "from the rows that are there"
-
-
-def _measured(store: Store) -> tuple[dict[str, float], float | None]:
-    """Seconds a pass of each source model, and seconds a record to score, from the rows of a store."""
-    rows = store.records(MEASURED)
-    rows = rows.filter(pc.equal(rows["status"], "ok"))
-    scoring = pc.mean(rows["score_seconds"]).as_py()
-    rows = rows.filter(pc.greater(rows["num_forwards"], 0))
-    passes = pc.add(rows["num_forwards"], rows["num_backwards"])
-    grouped = (
-        rows.append_column("passes", passes)
-        .group_by("source_model_id")
-        .aggregate([("attack_seconds", "sum"), ("passes", "sum")])
-        .to_pylist()
+    return (
+        seconds / 3600,
+        "rough: counted operations, at this machine's speed now" if is_rough else "from the rows that are there",
     )
-    return {row["source_model_id"]: row["attack_seconds_sum"] / row["passes_sum"] for row in grouped}, scoring
+
+
+def _rate() -> float:
+    """Floating-point operations a second of this machine: a card's usual ones, else those of a convolution now."""
+    import torch
+
+    if torch.cuda.is_available():
+        return GPU_FLOPS
+    images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
+    torch.set_num_threads(available_cores())
+    with torch.inference_mode():
+        for trial in range(TRIALS + 1):
+            if trial == 1:  # the first one also sets up
+                started = time.perf_counter()
+            torch.nn.functional.conv3d(images, kernel, padding=1)
+    seconds = time.perf_counter() - started
+    torch.set_num_threads(threads)
+    return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds
+
+
+def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float | None]:
+    """Seconds a pass of each source model by each attack, and by any (None); and a record to score: of the latest run.
+
+    Of each that is the latest run with rows of it.
+    """
+    rows = store.records((*MEASURED, *SECONDS))
+    rows = rows.filter(pc.equal(rows["status"], "ok"))
+    passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)
+    sums = [("finished_at", "max"), *((name, "sum") for name in (*SECONDS, "passes")), ("score_seconds", "count")]
+    grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
+    a_pass: dict[tuple[str, str | None], float] = {}
+    a_record = None
+    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):
+        if row["score_seconds_count"]:
+            a_record = row["score_seconds_sum"] / row["score_seconds_count"]
+        if row["passes_sum"] and row["attack_seconds_sum"]:
+            a_pass[row["source_model_id"], row["attack"]] = row["attack_seconds_sum"] / row["passes_sum"]
+            a_pass[row["source_model_id"], None] = row["attack_seconds_sum"] / row["passes_sum"]
+    return a_pass, a_record
 
 
 def _spoken(hours: float) -> str:

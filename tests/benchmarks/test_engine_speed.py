@@ -1,17 +1,25 @@
 """What Ray costs: units a second where attacks take no time, a grid of known durations on eight machines beside what no
 schedule beats, time beside the serial engine's, and its start."""
 
+import asyncio
+import itertools
+import os
+import random
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 from benchmarks.test_scale import answer
 from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import findable_tests, machines, ray_session
+from s3_server import BUCKET, S3
 from tiny import Collector, execute, expanded, small
 
 from freqbench.engine import run as runner
@@ -29,6 +37,7 @@ MACHINES, WORKERS = 8, 16
 HALF_A_CARD = {"threads": 1, "gpus_per_worker": 0.5}
 STEP_S, LOAD_S = 0.3, 0.6
 NUM_UNITS = 20000
+FLEET, HOSTS = 256, 2
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1500)]
 
@@ -64,6 +73,53 @@ class SleepingWorker(InstantWorker):
         return torch.nn.Identity()
 
     run = RemoteWorker.run
+
+
+class Host:
+    """A process that stands for many workers: each sleeps for a unit's time, one unit after the other."""
+
+    def __init__(self, spec: WorkerSpec, seconds: float) -> None:
+        self._spec, self._seconds = spec, seconds
+        self._ended: dict[int, float] = {}
+        self._gaps: list[float] = []
+
+    async def ready(self, worker: int) -> tuple[str, str]:
+        return ray.get_runtime_context().get_node_id(), f"simulated {worker}"
+
+    async def passes(self, worker: int) -> int:
+        return 0
+
+    async def run(self, worker: int, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
+        began = time.monotonic()
+        self._gaps.append(began - self._ended.get(worker, began))
+        made = answer(unit, self._spec.run_id)
+        lasts = self._seconds * random.uniform(0.75, 1.25)  # all at once is the first round alone
+        await asyncio.sleep(max(0, began + lasts - time.monotonic()))
+        self._ended[worker] = time.monotonic()
+        return made, None
+
+    async def gaps(self) -> list[float]:
+        """Seconds of each worker between two units, the first ones aside."""
+        return self._gaps[FLEET // HOSTS * 2 :]
+
+
+class OneOfMany:
+    """An actor's handle, as the fleet asks it, to one worker of a Host."""
+
+    def __init__(self, host: Any, worker: int) -> None:
+        self.ready, self.run = (Bound(method, worker) for method in (host.ready, host.run))
+        self.passes = Bound(host.passes, worker)
+
+
+class Bound:
+    def __init__(self, method: Any, worker: int) -> None:
+        self._method, self._worker = method, worker
+
+    def options(self, **options: Any) -> "Bound":
+        return Bound(self._method.options(**options), self._worker)
+
+    def remote(self, *arguments: Any, **named: Any) -> Any:
+        return self._method.remote(self._worker, *arguments, **named)
 
 
 class Timed(Collector):
@@ -113,6 +169,77 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
     print(f"\n{where}: {units / seconds:.0f} units/s through driver, writer and store (wanted: 500)")
     print(f"CPU of the driver: {1000 * cores / units:.2f} ms a unit")
     print(f"RSS at each quarter: {', '.join(str(memory) for *_, memory in quarters)} MiB (wanted: 1024, flat)")
+
+
+@pytest.mark.parametrize(("seconds", "num_units"), [(5.0, 3 * FLEET), (0.5, 10 * FLEET)])
+def test_256_workers_wait_for_no_driver(
+    seconds: float, num_units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: 256 workers in two processes, each of which sleeps. Real: driver, Ray's calls, writer and S3 (moto's,
+    over HTTP on loopback). What 256 processes would add to the driver, connections, is not in it."""
+    hosts: list[Any] = []
+    numbers = itertools.count()
+
+    class Simulation:
+        """Ray as the fleet uses it."""
+
+        get = staticmethod(ray.get)
+
+        @staticmethod
+        def remote(**_: Any) -> Any:
+            def started(spec: WorkerSpec) -> OneOfMany:
+                while len(hosts) < HOSTS:
+                    hosts.append(ray.remote(Host).options(num_cpus=0, max_concurrency=FLEET).remote(spec, seconds))
+                number = next(numbers)
+                return OneOfMany(hosts[number % HOSTS], number)
+
+            return lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=started))
+
+        @staticmethod
+        def kill(_: OneOfMany) -> None: ...
+
+    (tmp_path / "s3").mkdir()
+    server, process = S3(tmp_path / "s3"), psutil.Process()
+    server.start()
+    marks: list[tuple[float, float, int]] = []
+    real, came = runner._Run.take, itertools.count(1)
+
+    def take(run: Any, outcome: Outcome) -> None:
+        if next(came) in (FLEET, num_units):
+            marks.append((time.monotonic(), sum(process.cpu_times()[:2]), process.memory_info().rss >> 20))
+        real(run, outcome)
+
+    def by_ray(run: Any, engine: Any, address: Any, spec: WorkerSpec, listener: Any) -> None:
+        ray_engine.run(run._plan.units, spec, Pool(workers=FLEET, threads=1, gpus=1), listener)
+        run.gaps = sorted(gap for each in ray.get([host.gaps.remote() for host in hosts]) for gap in each)
+        gaps.extend(run.gaps)
+
+    gaps: list[float] = []
+    monkeypatch.setattr(runner._Run, "take", take)
+    monkeypatch.setattr(runner._Run, "by_engine", by_ray)
+    monkeypatch.setattr(ray_workers, "ray", Simulation)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    attacks = [{"name": "gn", "std": [i / (4 * num_units) for i in range(1, num_units // 4 + 1)]}]
+    datasets = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}]
+    root = f"s3://{BUCKET}/fleet"
+    try:
+        with ray_session(2):
+            summary = execute(small(attacks=attacks, metrics=["dsc"], datasets=datasets), root, engine="ray")
+        assert summary.num_new == len(Store(root).covered()) == num_units
+        asked = server.requests()
+    finally:
+        server.kill()
+    (first, cpu, _), (last, end, memory) = marks
+    units, wanted = num_units - FLEET, FLEET / seconds
+    print(f"\n{FLEET} workers, units of {seconds} s; 1-minute load {os.getloadavg()[0]:.1f}")
+    print(f"{units / (last - first):.0f} units/s of {wanted:.0f} that the workers could do")
+    print(f"driver: {1000 * (end - cpu) / units:.2f} ms of a core a unit, {memory} MiB")
+    print(
+        f"gap between units: median {1000 * gaps[len(gaps) // 2]:.1f} ms, mean {1000 * sum(gaps) / len(gaps):.1f} ms, "
+        f"{sum(gaps) / len(gaps) / seconds:.1%} of a unit (wanted: 2 %)"
+    )
+    print(f"S3: {Counter(line.split()[0] for line in asked)} for {num_units} units")
 
 
 def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(

@@ -40,6 +40,7 @@ START_US = 1_767_225_600_000_000
 METRICS = "dsc,hd95,ssim,psnr,lpips"
 MOST_ABOVE_MIB = 1024
 REPORT_S, REPORT_MIB = 15, 2048
+WHOLE_S, WHOLE_MIB = 60, 4096
 TABLES = ("vafa_table5", "sa2_synapse", "transfer", "organs", "budget", "cost", "leaderboard")
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
@@ -93,7 +94,8 @@ def tables(first: int, some: list[dict[str, Any]], run_id: str, classes: int) ->
     }
     same = {"run_id": run_id, "status": "ok", "metrics": METRICS, "precision": "fp32", "window_batch": 4, "threads": 8}
     known |= {name: pa.array([value] * count) for name, value in same.items()}
-    known |= {name: pa.nulls(count, pa.string()) for name in ("error", "null_reasons")}
+    empty = ("error", "null_reasons", "source_defence", "target_defence")
+    known |= {name: pa.nulls(count, pa.string()) for name in empty}
     of_record = pa.array(np.repeat(np.arange(count), classes))
     of_class = {name: known[name].take(of_record) for name in COMMIT}
     of_class["class_index"] = pa.array(np.tile(np.arange(classes), count))
@@ -208,6 +210,15 @@ def test_a_table_of_a_million_records(name: str, store: str, capsys: pytest.Capt
         print(f"\nreport --table {name}: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")
     assert measured.seconds < REPORT_S
     assert measured.mib < REPORT_MIB
+
+
+def test_the_whole_report_of_a_million_records(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By seconds of a core, as it has one thread."""
+    measured = Measured(Path(store).parent, "-m", "freqbench", "report", store, "--format", "md")
+    with capsys.disabled():
+        print(f"\nreport: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")
+    assert measured.core_seconds < WHOLE_S
+    assert measured.mib < WHOLE_MIB
 
 
 if __name__ == "__main__":

@@ -80,6 +80,15 @@ def test_plan_computes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
+@pytest.mark.parametrize("price", ["", "2.5", "cheap", "-1/h", "nan/h", "2.5/d", "٣/h"])
+def test_a_price_that_is_none_an_hour_is_refused(price: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = bench(capsys, "plan", "no.yaml", "--price", price)
+    assert code == 2
+    assert err.strip().splitlines() == [
+        f"error: --price: expected what an hour of one worker costs, such as 2.5/h, got {price!r}"
+    ]
+
+
 def test_run_says_in_plain_lines_what_it_did(store: Path) -> None:
     said = (store / "said").read_text()
     assert (store / "stderr").read_text() == ""

@@ -1,16 +1,20 @@
 """What a run says of itself where there is no terminal, and where its workers' time goes."""
 
 import io
+import itertools
 import time
 from types import SimpleNamespace
 
 import pytest
+from attacks.examples import EXAMPLES
+from engine.cases import units_of
 from rich.console import Console
-from tiny import expanded, small
+from tiny import Collector, expanded, small
 
-from freqbench.engine import progress
+from freqbench.engine import progress, serial
 from freqbench.engine.progress import Clock
 from freqbench.engine.rows import Outcome
+from freqbench.engine.worker import WorkerSpec
 from freqbench.job.plan import make_plan
 
 
@@ -39,6 +43,67 @@ def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
+
+
+def test_the_remaining_time_goes_by_the_pace_of_the_last_minutes(at: list[float]) -> None:
+    """A pass a second, then a machine three times as busy: what is left takes three times as long."""
+    said = io.StringIO()
+    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 1000}]))[1], {})
+    shown, (unit,) = progress.RunProgress(plan, Console(file=said, width=80)), plan.units
+    assert unit.passes == 8000
+    for second in range(1, 4001):
+        at[0] += 1 if second <= 2500 else 3
+        shown.advance(unit, second)
+    left = [int(line.split("about ")[1].split(" s left")[0]) for line in said.getvalue().splitlines()]
+    assert left[200] == pytest.approx(8010 - 2000, abs=30)
+    assert left[-1] == pytest.approx(3 * (8010 - 4000), rel=0.01)
+
+
+def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> None:
+    said = io.StringIO()
+    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": [0.1, 0.2], "steps": 20}]))[1], {})
+    shown, (one, two) = progress.RunProgress(plan, Console(file=said, width=80)), plan.units
+    at[0] += 4
+    shown.advance(one, 40)
+    at[0] += 8
+    shown.advance(two, 120)
+    key = dict(zip(("cell_id", "case_key"), two.cell.key(two.ref, two.targets[0]), strict=False))
+    shown.finish(SimpleNamespace(failed=False, records=[key]))  # type: ignore[arg-type]
+    at[0] += 18
+    shown.advance(one, 200)  # an attack may look more often than it says
+    assert said.getvalue().splitlines() == [
+        "0 of 2 records stored, 12 s, about 14 s left, 2 units at 50 %",
+        "0 of 2 records stored, 30 s, about 1 s left, pgd on a, phantom_2000 at 100 %",
+    ]
+
+
+def test_in_a_terminal_the_bar_moves_within_a_unit(at: list[float]) -> None:
+    said = io.StringIO()
+    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 20}]))[1], {})
+    shown, (unit,) = progress.RunProgress(plan, Console(file=said, width=120, force_terminal=True)), plan.units
+    at[0] += 30
+    shown.advance(unit, 80)
+    with shown.bar:
+        pass
+    assert "pgd on a, phantom_2000" in said.getvalue()
+    assert "50 %" in said.getvalue()
+    assert "0/1 records" in said.getvalue()
+    assert "left: 0:00:34" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"), [*itertools.product(["square", "apgd", "sea"], ["window", "volume"]), ("vafa", "window")]
+)
+def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope: str) -> None:
+    """Of each kind of attack: without a gradient, with one, with looks beside it, and an ensemble."""
+    listener = Collector()
+    attack = {"name": name, **EXAMPLES[name], "scope": scope}
+    serial.run(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
+    (record,) = listener.outcomes[0].records
+    told = [passes for _, passes in listener.passes]
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert told[-1] == record["num_forwards"] + record["num_backwards"] > 0
 
 
 def outcome(load: float, device: float) -> Outcome:

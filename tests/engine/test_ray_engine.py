@@ -129,6 +129,19 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(listener.outcomes) == len(units)
 
 
+@pytest.mark.integration
+def test_a_worker_says_how_far_its_unit_is_while_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four windows of a second each, one after the other, with four passes each."""
+    monkeypatch.setattr(ray_engine, "LONG_S", 0.0)
+    monkeypatch.setattr(ray_engine, "TICK_S", 0.2)
+    slow = with_fault(tmp_path / "faults", "slow", good=units_of(small(attacks=[{"name": "gn", "std": 0.1}])))[1:]
+    listener = run_by_ray(slow, ("dsc",), workers=1, batch=1)
+    assert {name for name, _ in listener.passes} == {slow[0].name}
+    told = [passes for _, passes in listener.passes]
+    assert told == sorted(told)
+    assert {4, 8, 12} <= set(told) <= {0, 2, 4, 6, 8, 10, 12, 14, 16}
+
+
 @pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.integration)])
 def test_workers_that_do_not_start_are_one_line(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "STARTS", again)

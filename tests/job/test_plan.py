@@ -1,16 +1,22 @@
 """What is left to do, given what is there."""
 
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import expanded, job, small
 
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
+from freqbench.engine import rows
+from freqbench.job import plan as planning
 from freqbench.job.grid import Grid
 from freqbench.job.plan import make_plan
-from freqbench.results import Key, index_keys
+from freqbench.results import Key, Store, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
 
@@ -110,3 +116,43 @@ def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
     cell = expanded(small(attacks=[VAFA]))[1].cells[0]
     assert cell.cell_id == "5227a37f9be3e1df"
+
+
+def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
+    """The last line of `plan`, where the machine does so many operations a second."""
+    monkeypatch.setattr(planning, "_rate", lambda: rate)
+    return [*planning.lines(expanded(content)[1], (), None, str(out), price=36.0)][-1]
+
+
+def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier run was on a slower machine, and another attack's pass costs more; 16 passes and a record are left."""
+    content = small(attacks=[{"name": "pgd", "eps": [0.01, 0.02, 0.03], "steps": 2}, {"name": "fgsm", "eps": 0.1}])
+    before, now, _, other = expanded(content)[1].units()
+    for second, (unit, run_id, attack_seconds) in enumerate(
+        [(before, "old", 1600.0), (now, "new", 160.0), (other, "new", 8000.0)]
+    ):
+        measured = {"run_id": run_id, "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
+        measured |= {"attack_seconds": attack_seconds, "score_seconds": 200.0}
+        measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}
+        outcome = rows.failed(unit, "", measured)
+        good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
+        with Store(str(tmp_path)).writer(run_id) as writer:
+            writer.add([record | good for record in outcome.records], [])
+    line = estimated(monkeypatch, content, tmp_path)
+    assert line == "about 6 minutes left on one worker (from the rows that are there), 3.60 at 36/h"
+
+
+def test_a_rough_estimate_goes_by_the_speed_of_the_machine_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [estimated(monkeypatch, small(), tmp_path, rate) for rate in (1e6, 1e5)]
+    assert all("left on one worker (rough: counted operations, at this machine's speed now)" in line for line in lines)
+    cheap, dear = (float(line.split(", ")[-1].split()[0].replace(",", "")) for line in lines)
+    assert dear / cheap == pytest.approx(10, rel=0.1)
+
+
+def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = torch.get_num_threads()
+    assert 1e7 < planning._rate() < 1e14
+    assert torch.get_num_threads() == before

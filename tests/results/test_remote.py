@@ -1,5 +1,6 @@
 """A store on S3: the same rows as in a folder, few requests, and no file called torn that is only out of reach."""
 
+import io
 import sys
 from collections import Counter
 from importlib import import_module
@@ -7,11 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from benchmarks.test_scale import answer
+from rich.console import Console
 from s3_server import S3
+from tiny import expanded, small
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table
+from freqbench.engine import run
+from freqbench.engine.progress import Listener
+from freqbench.engine.worker import WorkerSpec
+from freqbench.job.plan import make_plan
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table, writer
 from freqbench.results.writer import commit
 
 NUM_FILES = 6
@@ -94,6 +102,46 @@ def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
     store.write_job({"name": "quickstart"})
     assert not [request for request in s3.requests() if "/runs/run" in request]
     assert [run["run_id"] for run in store.runs()] == store.run_ids() == [f"run{number}" for number in range(5)]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("units_a_second", [2, 51, 512])
+def test_what_a_run_asks_of_s3_goes_by_its_seconds_not_by_its_units(
+    units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most a pair of files and a sign of life in five seconds or 5,000 records; it lists when it begins and ends."""
+    now = [0.0]
+    for module in (run, writer):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    attack = {"name": "gn", "std": [i / 4000 for i in range(1, 1001)]}
+    plan = make_plan(expanded(small(attacks=[attack], metrics=["dsc"]))[1], {})
+
+    def work(spec: WorkerSpec, listener: Listener) -> None:
+        for unit in plan.units:
+            now[0] += 1 / units_a_second
+            listener.take(answer(unit, spec.run_id))
+            listener.tick([])
+
+    s3.requests()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "compact", lambda *_: None)
+        run.carry_out(plan, s3_root, Console(file=io.StringIO()), work)
+    asked = s3.requests()
+    lists = sum(request in ("GET /lab", "GET /lab/") for request in asked)
+    puts = sum(request.startswith("PUT ") for request in asked)
+    commits, seconds = len(storage.list_files(storage.join(s3_root, "records"), ".parquet")), 1000 / units_a_second
+    assert len(Store(s3_root).covered()) == 1000
+    assert commits <= seconds / 5 + 1
+    assert puts <= 3 * commits + seconds / 20 + 5, "each a pair and the run's file; begin, heartbeats and end"
+    assert lists <= 12
+    print(f"\n{units_a_second} units/s, 1,000 units: {commits} pairs of files, {puts} PUT, {lists} LIST")
+    s3.requests()
+    Store(s3_root).compact()
+    merging = s3.requests()
+    left = storage.list_files(storage.join(s3_root, "records"), ".parquet")
+    print(f"compaction: {dict(Counter(request.split()[0] for request in merging))}, {len(left)} pair left")
+    assert len(left) == 1
+    assert len(merging) <= 12 * commits + 24
 
 
 def test_a_package_that_is_not_installed_is_all_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

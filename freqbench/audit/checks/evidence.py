@@ -138,8 +138,14 @@ class Evidence:
 
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
         """The clean score of each case, x100; of the foreground by default."""
-        own = self.rows[(self.rows["dataset"] == dataset) & (self.rows["target_model"] == model)]
-        return own.groupby("case_id")[column].first().dropna()
+        known = self._clean.get((dataset, model))
+        return pd.Series(dtype=float) if known is None else known[column].dropna()
+
+    @cached_property
+    def _clean(self) -> dict[tuple[str, ...], pd.DataFrame]:
+        """Of each dataset and model, as every contrast asks for them."""
+        groups = self.rows.groupby(["dataset", "target_model"])
+        return {tuple(map(str, place)): own.groupby("case_id")[["clean", "clean_fg"]].first() for place, own in groups}
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, ...], pd.DataFrame]:

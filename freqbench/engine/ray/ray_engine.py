@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +32,7 @@ from freqbench.job.grid import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
+LONG_S, MOST_ASKED = 10.0, 20  # after which a unit's worker is asked how far it is, so many workers a tick at most
 SCORINGS_A_WORKER = 2
 
 
@@ -102,6 +104,7 @@ class _Driver:
         self._scorings: dict[Ref, _Scoring] = {}
         # Units whose worker died, and why, by the sign of life of the machine: was it the unit, or is that gone too?
         self._doubts: dict[Ref, tuple[Attempt, str]] = {}
+        self._asked: dict[Ref, tuple[Slot, Attempt]] = {}  # whose worker is to say how far it is
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writes: deque[Future[None]] = deque()
         self._ticked = time.monotonic()
@@ -137,14 +140,20 @@ class _Driver:
     def _round(self, feed: bool) -> None:
         if feed:
             for slot in self._fleet.slots:
-                self._feed(slot)
+                if slot.is_idle:
+                    self._feed(slot)
         slots = self._fleet.awaited()
-        found, _ = ray.wait([*slots, *self._scorings, *self._doubts], timeout=TICK_S, fetch_local=False)
+        awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
+        found, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
+        if found and others:  # all that are there: with hundreds of workers a round costs as much as what it finds
+            found += ray.wait(others, num_returns=len(others), timeout=0, fetch_local=False)[0]
         for ref in found:
             if ref in self._scorings:
                 self._scored(ref)
             elif ref in self._doubts:
                 self._judge(ref)
+            elif ref in self._asked:
+                self._heard(ref)
             elif slots[ref].ready is not None:
                 self._fleet.started(slots[ref])
             else:
@@ -154,20 +163,24 @@ class _Driver:
             self._ticked = now
             self._write(partial(self._listener.tick, self._fleet.facts()))
             self._kill_overdue(now)
+            self._ask(now)
             self._fleet.report_waiting()
             self._fleet.follow_machines(len(self._schedule) + self._in_flight() if feed else 0)
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        if not slot.is_idle or len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
+        if len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
             return
         unit = self._schedule.take(slot.clock.worker)
         if unit is None:
             return
         slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
         run = slot.actor.run.options(num_returns=2)
-        slot.outcome, slot.masks = run.remote(unit, prefetch=self._schedule.next_unit(slot.clock.worker))
+        following = self._schedule.next_unit(slot.clock.worker)
+        if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
+            following = None  # of the same case, and to send a unit is the dearest part of all
+        slot.outcome, slot.masks = run.remote(unit, prefetch=following)
         slot.since = time.monotonic()
         self._listener.begin(unit)
 
@@ -194,6 +207,22 @@ class _Driver:
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
             self._scorings[score.remote(masks)] = _Scoring(attempt=attempt, outcome=outcome, masks=masks)
+
+    def _ask(self, now: float) -> None:
+        """Ask the workers of long units how far they are, in turns."""
+        asked = {id(slot) for slot, _ in self._asked.values()}
+        long = [slot for slot in self._fleet.slots if slot.outcome is not None and now - slot.since > LONG_S]
+        for slot in sorted(long, key=lambda slot: slot.heard)[:MOST_ASKED]:
+            if slot.attempt and id(slot) not in asked:
+                self._asked[slot.actor.passes.remote()] = slot, slot.attempt
+
+    def _heard(self, ref: Ref) -> None:
+        slot, attempt = self._asked.pop(ref)
+        slot.heard = time.monotonic()
+        with suppress(RayError):  # it died, as the outcome says too
+            passes: int = ray.get(ref)
+            if slot.attempt is attempt:
+                self._write(partial(self._listener.advance, attempt.unit, passes))
 
     def _scored(self, ref: Ref) -> None:
         scoring = self._scorings.pop(ref)
@@ -240,7 +269,7 @@ class _Driver:
         if attempt.is_hopeless:
             self._give_up(attempt, f"{reason}, {attempt.deaths + attempt.node_losses} times")
             return
-        self._listener.warn(f"{attempt.name}: {reason}: it is tried again")
+        self._listener.warn(f"{attempt.unit.name}: {reason}: it is tried again")
         self._attempts[id(attempt.unit)] = attempt
         self._schedule.put_back(attempt.unit)
 

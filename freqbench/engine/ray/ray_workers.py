@@ -20,17 +20,28 @@ from freqbench.engine.worker import Worker, WorkerSpec
 STARTS, CRASHES, START_S = 3, 10, 300.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
 FOLLOW_S = 5.0
+ASIDE = "aside"
 
 Ref = Any  # ray.ObjectRef
 Room = Callable[[Sequence[Node]], int]
 
 
 class RemoteWorker(Worker):
-    """A worker that says where it is."""
+    """A worker that says where it is, and in a thread of its own how far its unit is."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        self._passes = 0
+        self.advance = partial(setattr, self, "_passes")
 
     def ready(self) -> tuple[str, str]:
         """The id and the name of its machine, as soon as it can work."""
         return str(ray.get_runtime_context().get_node_id()), platform.node()
+
+    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    def passes(self) -> int:
+        """How many of `Unit.passes` the attack of the unit at work, or of the last one, has made."""
+        return self._passes
 
 
 @dataclass(kw_only=True)
@@ -48,6 +59,7 @@ class Slot:
     outcome: Ref | None = None
     masks: Ref | None = None
     killed: bool = False  # over that unit
+    heard: float = 0.0  # when it last said how far a unit is
 
     @property
     def is_idle(self) -> bool:
@@ -63,7 +75,7 @@ class Fleet:
         self._listener = listener
         self._room = room
         self._machines = ray_cluster.machines()
-        actor = ray.remote(RemoteWorker).options(
+        actor = ray.remote(concurrency_groups={ASIDE: 1})(RemoteWorker).options(
             num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=0
         )
         self._start: Callable[[], Any] = partial(actor.remote, spec)
