@@ -110,8 +110,8 @@ def _train_one(
         if former:
             say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
             return former
-        for name, mark in MARKS.items():
-            require_own(join(folder, name), mark)
+        for name in (RESULT,) if exists(join(folder, RESULT)) else MARKS:
+            require_own(join(folder, name), MARKS[name])
         if training.roi not in said:
             said.add(training.roi)
             _say_padded(cases("train"), training, say)

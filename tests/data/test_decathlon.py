@@ -128,7 +128,7 @@ def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
         ({"intensity": {"percentile": [0, 101]}}, "of percentile below the upper within 0..100, got [0, 101]"),
         ({"intensity": {"zscore": 0}}, "expected a positive number of standard deviations, got 0"),
         ({"intensity": "windw"}, "{zscore: n}, got 'windw'"),
-        ({"intensity": {"window": [float("nan"), 1]}}, "got {'window': [nan, 1]}"),
+        ({"intensity": {"window": [float("nan"), 1]}}, "intensity.window[0]: expected a finite number"),
         ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
     ],
 )

@@ -168,8 +168,11 @@ def test_lengths_are_in_millimetres_whatever_the_unit_of_the_file(
     ],
     ids=["before it is cut", "size", "pad_to"],
 )
-def test_a_space_too_large_for_memory_is_refused(folder: Folder, space: dict[str, Any]) -> None:
-    """Of a dataset, and of a model with a space of its own."""
+def test_a_space_too_large_for_memory_is_refused(
+    folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a dataset, and of a model with a space of its own, where the job asks for more than is usual."""
+    monkeypatch.setenv("FREQBENCH_LIMITS", "100")
     expected = r"expected a resampled volume \(its voxels are 1 x 1 x 1 mm now\) of at most 8 GiB as float32, got \("
     with pytest.raises(DataError, match=expected):
         folder.dataset(**space).refs()

@@ -15,6 +15,7 @@ from engine.ray_session import machines, run_by_ray
 from tiny import Collector, results, small
 
 from freqbench.attacks import ATTACKS
+from freqbench.core.names import KNOWN
 from freqbench.engine import resources
 from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.ray.ray_cluster import existing
@@ -32,6 +33,7 @@ METRICS = ("dsc", "hd95")
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
+    monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "faulty"))  # type: ignore[arg-type]
     monkeypatch.setattr(ray_workers, "FOLLOW_S", 1.0)
 
 

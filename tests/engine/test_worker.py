@@ -21,6 +21,7 @@ from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
+from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import evaluate, saved_volumes
@@ -66,6 +67,7 @@ class Fake(Attack):
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     monkeypatch.setattr("freqbench.attacks.ATTACKS", {**__import__("freqbench").attacks.ATTACKS, "fake": Fake})
+    monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "fake"))  # type: ignore[arg-type]
     monkeypatch.setattr(Fake, "batches", [])
     monkeypatch.setattr(Fake, "fits", 99)
     return Fake

@@ -35,7 +35,6 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_global_state() -> None:
 
 
 REFUSED = {
-    "architecture": (("unett", {}, ROI), "unknown architecture 'unett'. Did you mean 'unet'?"),
     "argument": (("unet", {"chanels": [4]}, ROI), "unet: unknown argument 'chanels'. Did you mean 'channels'?"),
     "filled in": (("unet", {"out_channels": 3}, ROI), "unet: args.out_channels follows from the dataset and the roi"),
     "img_size": (("unetr", {"img_size": [96] * 3}, ROI), "unetr: args.img_size follows from the dataset and the roi"),

@@ -121,7 +121,7 @@ def test_a_damaged_volume_costs_its_case_and_is_told(store: str, rows: Any, tmp_
 def test_volumes_of_a_former_page_go_and_other_files_stay(store: str, rows: Any, tmp_path: Path) -> None:
     (tmp_path / "volumes").mkdir()
     for name in ("0123456789abcdef.js", "mine.js"):
-        (tmp_path / "volumes" / name).write_text("")
+        (tmp_path / "volumes" / name).write_text('freqbenchVolume("0123456789abcdef","")')
     manifest = write_volumes(*rows, [store], str(tmp_path))
     names = {path.name for path in (tmp_path / "volumes").iterdir()}
     assert "mine.js" in names
