@@ -136,7 +136,7 @@ def started(folder: Path, name: str, address: str, num_units: int) -> subprocess
         return subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True)
 
 
-@pytest.mark.integration
+@pytest.mark.chaos
 def test_a_small_job_passes_a_large_one_on_the_same_cluster(tmp_path: Path) -> None:
     """Each has the workers that it names; with one for all, the small one would wait for the large one's end."""
     with machines(1, cpus=2) as cluster:

@@ -104,8 +104,13 @@ def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
     assert [run["run_id"] for run in store.runs()] == store.run_ids() == [f"run{number}" for number in range(5)]
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("units_a_second", [2, 51, 512])
+@pytest.mark.parametrize(
+    "units_a_second",
+    [
+        pytest.param(2, marks=pytest.mark.chaos),
+        *(pytest.param(rate, marks=pytest.mark.integration) for rate in (51, 512)),
+    ],
+)
 def test_what_a_run_asks_of_s3_goes_by_its_seconds_not_by_its_units(
     units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
