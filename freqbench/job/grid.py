@@ -207,6 +207,8 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     for i, dataset in enumerate(datasets):
         with sweep.at(f"{where}: datasets[{i}]"):
             cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
+            if not cases[dataset.name]:
+                raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
         require_checkpoints(job.models, dataset, where)

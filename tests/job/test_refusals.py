@@ -78,6 +78,11 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "dataset without name": (lambda c: c["datasets"][0].pop("name"), "datasets[0].name: required", "not given"),
     "split": (lambda c: c["datasets"][0].update(split="tset"), "datasets[0]: phantom: unknown split", "'test'?"),
     "too many cases": (lambda c: c["datasets"][0].update(cases=21), "datasets[0]: phantom: expected at most 20", "21"),
+    "no cases": (
+        lambda c: c["datasets"][0].update(cases=[]),
+        "datasets[0]: phantom: expected at least one case",
+        "none",
+    ),
     "two datasets of a name": (lambda c: c["datasets"].append(c["datasets"][0]), "datasets[1].name:", "taken already"),
     "two models of a name": (lambda c: c["models"][1].update(name="a"), "models[1].name: 'a' is taken", "own name"),
     "one model twice": (
