@@ -25,7 +25,8 @@ from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.job.grid import Cell, attack_identity, expand
+from freqbench.job.attacks import attack_identity
+from freqbench.job.grid import Cell, expand
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, attack_of
 from freqbench.job.sweep import AttackEntry, Budget, Match, at

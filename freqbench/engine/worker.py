@@ -1,6 +1,5 @@
 """Works through units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
 
-import logging
 import resource
 import time
 from collections import OrderedDict
@@ -9,29 +8,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
-from freqbench.core.types import Case, CaseRef, NativeCase, Spacing
-from freqbench.data import Dataset, attacked_native, prepare, resampling_error
+from freqbench.core.types import Case, CaseRef
+from freqbench.data import Dataset
+from freqbench.data.spaces import in_spaces
 from freqbench.engine import evaluate, memory, rows
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.evaluate import AttackedVolume, PredictionScores
 from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Outcome
-from freqbench.job.grid import Cell, Unit, attack_identity
+from freqbench.engine.surfaces import Masks, reason_of
+from freqbench.job.attacks import attack_identity
+from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
-
-logger = logging.getLogger(__name__)
 
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
@@ -55,36 +54,6 @@ class WorkerSpec:
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
     reuse: bool = False  # read adversarial volumes from there instead of attacking
     trust_code: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Masks:
-    """What surface distances are computed from, by any core: all that leaves a worker beside rows."""
-
-    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]  # of each target label and prediction, uint8 [H, W, D], and mm
-    num_classes: int
-
-
-def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Surface distances of every prediction."""
-    return [evaluate.score_surfaces(pred, label, masks.num_classes, spacing) for label, pred, spacing in masks.pairs]
-
-
-def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
-    """An outcome with the surface distances of its masks; what goes wrong there becomes failed rows."""
-    if masks is None:
-        return outcome
-    try:
-        return outcome.with_scores(score_masks(masks))
-    except Exception as error:  # noqa: BLE001 (as in Worker.run)
-        return rows.failed(unit, _reason(error), outcome.measured())
-
-
-def _reason(error: Exception) -> str:
-    """One line of what went wrong; the whole of it goes to the log."""
-    logger.info("unit failed", exc_info=error)
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 class LRU(Generic[V]):
@@ -113,36 +82,6 @@ class _Clean:
     pred: Tensor
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int]
-
-
-def _in_spaces(
-    dataset: Dataset, case: Case, adversarial: Tensor, own: Preprocess | None
-) -> Callable[[Preprocess | None], tuple[Tensor, float | None]]:
-    """Takes a volume of space `own` into that of a target, with the resampling error; None where the spaces are one.
-
-    Between two spaces the perturbation goes through the file's grid and unit, as an exported volume would. A space of
-    None is the dataset's; each is made once.
-    """
-    own_space, others = own or dataset.space, dict[str, Tensor]()
-
-    @cache
-    def native() -> tuple[NativeCase, NativeCase, float]:
-        """The file's volume, the same attacked, and what is lost when that is prepared again."""
-        clean = dataset.native(case.ref)
-        attacked = attacked_native(clean, case, adversarial)
-        return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
-
-    def volume(space: Preprocess | None) -> tuple[Tensor, float | None]:
-        space = space or dataset.space
-        if space.identity() == own_space.identity():  # however either is spelled
-            return adversarial, None
-        clean, attacked, error = native()
-        key = digest(space.identity())
-        if key not in others:
-            others[key] = prepare(attacked, space, clean=clean).image
-        return others[key], error
-
-    return volume
 
 
 class Worker:
@@ -184,7 +123,7 @@ class Worker:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
-            outcome = rows.failed(unit, _reason(error), self._measured(unit.cell))
+            outcome = rows.failed(unit, reason_of(error), self._measured(unit.cell))
         loaded = self._load_seconds
         return replace(outcome, load_seconds=loaded, device_seconds=time.perf_counter() - started - loaded), masks
 
@@ -209,7 +148,7 @@ class Worker:
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
-        in_space = _in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
+        in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         pairs, own, predictions = [], [], []
         for target in unit.targets:
             started = time.perf_counter()

@@ -9,7 +9,8 @@ from typing import Any
 from freqbench.attacks import Attack
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.core.errors import UserError, unknown
-from freqbench.job.grid import Cell, Grid, attack_entry, expand
+from freqbench.job.attacks import attack_entry
+from freqbench.job.grid import Cell, Grid, expand
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, at_parameter

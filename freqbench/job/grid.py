@@ -1,10 +1,9 @@
 """Expands a job into its grid: cells, units, and the identities that their records are kept under."""
 
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import PurePath
@@ -15,12 +14,12 @@ from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
 from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.identity import digest
-from freqbench.core.plugins import provenance
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.models import models_for, models_of, require_checkpoints, require_models
-from freqbench.job.schema import JobSpec, attack_of, build_dataset
+from freqbench.job.attacks import attack_identity, attack_params, attacks_on
+from freqbench.job.models import models_of, require_checkpoints, require_models
+from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import ModelEntry, ModelSpec, attack_windows, sliding_windows
 from freqbench.models.checkpoints import record
 from freqbench.results import Key, Shard
@@ -194,7 +193,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        attacks = {dataset.name: list(_attacks(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
+        attacks = {dataset.name: list(attacks_on(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
     require_models(job.models, [dataset.name for dataset in datasets], where)
     with sweep.at(where):
         found = [(attack, len(only)) for each in attacks.values() for attack, only in each]
@@ -282,47 +281,3 @@ def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -
     if job.targets == "source":
         return (source,)
     return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
-
-
-def _attacks(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
-    """The attacks on one dataset, each with the sources that it is for.
-
-    Names of the dataset's classes become their indices, and it has classes enough for the attacks.
-    """
-    with sweep.at(f"{where}: datasets[{number}]"):
-        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
-    names = [entry.name for entry in job.datasets]
-    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
-    for i, entry in enumerate(job.attacks):
-        place = f"{where}: attacks[{i}]"
-        if dataset.name in entry.only("datasets", names, place):
-            for written, only in entry.on(dataset.name, sources, models, place):
-                yield attack_of(entry.class_name, written, dataset, place), only
-
-
-def attack_identity(attack: Attack) -> dict[str, Any]:
-    """Name, revision and the parameters that differ from their default, so that a new parameter changes no old id."""
-    values = {field: getattr(attack, field.name) for field in fields(attack)}
-    changed = {
-        field.name: float(value) if field.type is float else value  # 0 and 0.0 are one budget
-        for field, value in values.items()
-        if field.default is MISSING or value != field.default
-    }
-    return {"name": attack.name, "revision": attack.revision, **changed, **provenance(type(attack))}
-
-
-def attack_params(attack: Attack, **besides: int | str) -> str:
-    """All parameters of an attack, and what stands besides them, as JSON text."""
-    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
-    return json.dumps(values | besides, sort_keys=True)
-
-
-def attack_entry(attack: Attack) -> dict[str, Any]:
-    """An attack as a job file would have it: its name and the parameters that differ from their default."""
-    identity = attack_identity(attack)
-    name = identity.get("class", attack.name)
-    hidden = ("name", "revision", "class", "source_sha256")
-    changed = {key: value for key, value in identity.items() if key not in hidden}
-    return {"name": name} | {
-        key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()
-    }

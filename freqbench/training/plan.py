@@ -14,7 +14,7 @@ from freqbench.core.machine import available_cores
 from freqbench.core.storage import join
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
-from freqbench.job.grid import attack_identity
+from freqbench.job.attacks import attack_identity
 from freqbench.job.schema import attack_of, build_dataset
 from freqbench.job.sweep import AttackEntry
 from freqbench.models.checkpoints import record

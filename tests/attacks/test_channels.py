@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import make
 from freqbench.core.errors import ParameterError
-from freqbench.job.grid import attack_identity
+from freqbench.job.attacks import attack_identity
 from freqbench.ops.fourier import fourier_bands
 
 FOLLOWING = ["fgsm", "pgd", "apgd", "ssa", "tifgsm", "dynamic_scaling", "padam"]

@@ -27,7 +27,7 @@ from freqbench.attacks.core.base import LinfAttack
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.core.errors import ThreatModelError
-from freqbench.job.grid import attack_identity
+from freqbench.job.attacks import attack_identity
 from freqbench.ops.losses import dice_ce
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS, Corruption
-from freqbench.job.grid import attack_identity
+from freqbench.job.attacks import attack_identity
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "spikes"}  # what adds something everywhere

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import ThreatModelError, UserError
-from freqbench.job.grid import attack_identity, attack_params
+from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.ops import ssim
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, split

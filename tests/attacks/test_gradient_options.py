@@ -22,7 +22,7 @@ from attacks.examples import (
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.job.grid import attack_identity, attack_params
+from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.metrics import dice
 from freqbench.ops.losses import LOSSES
 

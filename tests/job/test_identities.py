@@ -16,7 +16,8 @@ from freqbench import models
 from freqbench.attacks import PGD, Attack, make
 from freqbench.core.plugins import provenance
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.job.grid import Cell, attack_identity, attack_params
+from freqbench.job.attacks import attack_identity, attack_params
+from freqbench.job.grid import Cell
 
 Change = Callable[[dict[str, Any]], object]
 

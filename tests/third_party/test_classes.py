@@ -13,7 +13,7 @@ from toy.net import Tiny
 from freqbench.core import plugins
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
-from freqbench.job.grid import attack_identity
+from freqbench.job.attacks import attack_identity
 from freqbench.models import load, save_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,8 @@ from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.worker import WorkerSpec, score_masks
+from freqbench.engine.surfaces import score_masks
+from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 TICK_S = 1.0

@@ -1,0 +1,42 @@
+"""Takes an attacked volume from the space of one model into those of others."""
+
+from collections.abc import Callable
+from functools import cache
+
+from torch import Tensor
+
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, NativeCase
+from freqbench.data.base import Dataset
+from freqbench.data.preprocess import attacked_native, prepare, resampling_error
+
+
+def in_spaces(
+    dataset: Dataset, case: Case, adversarial: Tensor, own: Preprocess | None
+) -> Callable[[Preprocess | None], tuple[Tensor, float | None]]:
+    """Takes a volume of space `own` into that of a target, with the resampling error; None where the spaces are one.
+
+    Between two spaces the perturbation goes through the file's grid and unit, as an exported volume would. A space of
+    None is the dataset's; each is made once.
+    """
+    own_space, others = own or dataset.space, dict[str, Tensor]()
+
+    @cache
+    def native() -> tuple[NativeCase, NativeCase, float]:
+        """The file's volume, the same attacked, and what is lost when that is prepared again."""
+        clean = dataset.native(case.ref)
+        attacked = attacked_native(clean, case, adversarial)
+        return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
+
+    def volume(space: Preprocess | None) -> tuple[Tensor, float | None]:
+        space = space or dataset.space
+        if space.identity() == own_space.identity():  # however either is spelled
+            return adversarial, None
+        clean, attacked, error = native()
+        key = digest(space.identity())
+        if key not in others:
+            others[key] = prepare(attacked, space, clean=clean).image
+        return others[key], error
+
+    return volume

@@ -1,0 +1,45 @@
+"""Scores surface distances apart from workers: they take cores, not the device that attacks."""
+
+import logging
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from freqbench.core.errors import UserError
+from freqbench.core.types import Spacing
+from freqbench.engine import evaluate, rows
+from freqbench.engine.evaluate import PredictionScores
+from freqbench.engine.rows import Outcome
+from freqbench.job.grid import Unit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """What surface distances are computed from, by any core: all that leaves a worker beside rows."""
+
+    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]  # of each target label and prediction, uint8 [H, W, D], and mm
+    num_classes: int
+
+
+def score_masks(masks: Masks) -> list[PredictionScores]:
+    """Surface distances of every prediction."""
+    return [evaluate.score_surfaces(pred, label, masks.num_classes, spacing) for label, pred, spacing in masks.pairs]
+
+
+def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
+    """An outcome with the surface distances of its masks; what goes wrong there becomes failed rows."""
+    if masks is None:
+        return outcome
+    try:
+        return outcome.with_scores(score_masks(masks))
+    except Exception as error:  # noqa: BLE001 (as in Worker.run)
+        return rows.failed(unit, reason_of(error), outcome.measured())
+
+
+def reason_of(error: Exception) -> str:
+    """One line of what went wrong; the whole of it goes to the log."""
+    logger.info("unit failed", exc_info=error)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

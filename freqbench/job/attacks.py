@@ -1,0 +1,57 @@
+"""Makes the attacks of a job, and says what identifies one."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from freqbench.attacks import Attack
+from freqbench.core.plugins import provenance
+from freqbench.data import Dataset
+from freqbench.job import sweep
+from freqbench.job.models import models_for
+from freqbench.job.schema import JobSpec, attack_of
+
+
+def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
+    """The attacks on one dataset, each with the sources that it is for.
+
+    Names of the dataset's classes become their indices, and it has classes enough for the attacks.
+    """
+    with sweep.at(f"{where}: datasets[{number}]"):
+        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
+    names = [entry.name for entry in job.datasets]
+    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
+    for i, entry in enumerate(job.attacks):
+        place = f"{where}: attacks[{i}]"
+        if dataset.name in entry.only("datasets", names, place):
+            for written, only in entry.on(dataset.name, sources, models, place):
+                yield attack_of(entry.class_name, written, dataset, place), only
+
+
+def attack_identity(attack: Attack) -> dict[str, Any]:
+    """Name, revision and the parameters that differ from their default, so that a new parameter changes no old id."""
+    values = {field: getattr(attack, field.name) for field in fields(attack)}
+    changed = {
+        field.name: float(value) if field.type is float else value  # 0 and 0.0 are one budget
+        for field, value in values.items()
+        if field.default is MISSING or value != field.default
+    }
+    return {"name": attack.name, "revision": attack.revision, **changed, **provenance(type(attack))}
+
+
+def attack_params(attack: Attack, **besides: int | str) -> str:
+    """All parameters of an attack, and what stands besides them, as JSON text."""
+    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
+    return json.dumps(values | besides, sort_keys=True)
+
+
+def attack_entry(attack: Attack) -> dict[str, Any]:
+    """An attack as a job file would have it: its name and the parameters that differ from their default."""
+    identity = attack_identity(attack)
+    name = identity.get("class", attack.name)
+    hidden = ("name", "revision", "class", "source_sha256")
+    changed = {key: value for key, value in identity.items() if key not in hidden}
+    return {"name": name} | {
+        key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()
+    }
