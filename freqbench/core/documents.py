@@ -1,6 +1,7 @@
-"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values."""
+"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values; writes an item of YAML."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -74,6 +75,12 @@ def yaml_of(content: bytes | str, where: str) -> Any:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or a day 32
         raise UserError(f"{where}: not readable as YAML: {' '.join(str(error).split()):.300}") from None
+
+
+def yaml_item(entry: Mapping[str, Any]) -> str:
+    """A mapping of plain values as one item of a YAML list, on one line."""
+    text: str = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=float("inf"))
+    return f"- {text.strip()}"
 
 
 def json_of(content: bytes | str, where: str) -> Any:

@@ -73,7 +73,7 @@ def sent(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert code == 0
     (job_id,) = client.known
     assert said.splitlines()[0].startswith(f"submitted {job_id}; files that travel: 1 (")
-    assert said.splitlines()[1] == f"bench.py status {job_id} --address http://head:8265"
+    assert said.splitlines()[1] == f"freqbench status {job_id} --address http://head:8265"
     return job_id
 
 
@@ -128,7 +128,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs, "POLL_S", 0.01)
     code, said, _ = bench(capsys, "stop", sent)
     assert code == 1
-    assert f"it takes longer than it may: bench.py status {sent} --address http://head:8265" in said
+    assert f"it takes longer than it may: freqbench status {sent} --address http://head:8265" in said
 
     def interrupt(head: Any, job_id: str) -> None:
         raise KeyboardInterrupt
@@ -136,7 +136,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs.Head, "stop", interrupt)
     code, said, _ = bench(capsys, "stop", sent, "--address", "http://other:8265")
     assert code == 130
-    assert f"{sent} is told to stop, and may still be at it: bench.py status {sent} --address http://other" in said
+    assert f"{sent} is told to stop, and may still be at it: freqbench status {sent} --address http://other" in said
 
 
 def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
