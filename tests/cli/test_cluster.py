@@ -1,5 +1,6 @@
 """`submit`, `status`, `stop` and `list` as they are typed, over a Jobs API in memory; `tests/remote` has a real one."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,16 @@ def test_status_shows_the_job_its_last_lines_and_its_store(
     assert "line 9\n" not in said
     assert "ended (UTC)" not in said
     assert "last available" not in said
+
+
+def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(bench(capsys, "status", sent, "--json")[1])
+    assert (found["id"], found["status"], found["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
+    assert found["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
+    client.known[sent].metadata["out"] = "nowhere"
+    _, said, err = bench(capsys, "status", sent, "--json")
+    assert json.loads(said)["store"] is None
+    assert err.startswith("nowhere cannot be read from here")
 
 
 def test_status_says_what_of_a_job_cannot_be_read_from_here(
