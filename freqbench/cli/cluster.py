@@ -110,14 +110,14 @@ def status(
     if out := found.get("out"):
         try:
             store = facts(out)
+            if not as_json:
+                _show(tables(store))
         except Exception as error:  # noqa: BLE001 (whatever the package of a file system raises that only nodes reach)
             with common.aside(as_json):
                 common.say(f"{out} cannot be read from here: {' '.join(str(error).split())[:200]}")
     if as_json:
         named = {name.removesuffix(" (UTC)"): value for name, value in found.items()}
         common.put_json({"id": of, **named, "store": store})
-    elif store:
-        _show(tables(store))
 
 
 @app.command()
