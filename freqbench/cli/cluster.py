@@ -94,15 +94,16 @@ def status(
     from freqbench.results.status import facts, tables
 
     if not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of) or Path(of).is_dir():
-        store = facts(of)
+        of_store = facts(of)
         if as_json:
-            common.put_json(store)
+            common.put_json(of_store)
         else:
-            _show(tables(store))
+            _show(tables(of_store))
         return
     head = _jobs().Head(address)
     details = head.details(of)
-    found, store = _facts(details), None
+    found = _facts(details)
+    store: dict[str, Any] | None = None
     if not as_json:
         _show([_table(of, found)])
         for line in head.log(of).splitlines()[-LAST_LINES:]:

@@ -1,5 +1,6 @@
 """Writes a first job: the command `init`."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -78,7 +79,7 @@ def init(
     _check_budget(budget)
     model = _model(checkpoint, arch)
     content = JOB.format(
-        path=path,
+        path=shlex.quote(path),
         name=f"{layout.entry['name']}-{model['name']}",
         of_data=_comments((name, line) for name, line in layout.lines() if name != "job line"),
         dataset=documents.yaml_item({**layout.entry, "cases": min(CASES, complete)}),
@@ -93,7 +94,7 @@ def init(
         common.grid_of(job, path, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, and to be mended before it runs: {error}") from None
-    common.say(f"next: freqbench plan {path}")
+    common.say(f"next: freqbench plan {shlex.quote(path)}")
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:

@@ -137,8 +137,9 @@ def outlook(
     todo = current_plan(grid, store.covered(), is_saved)
     hours, basis = _hours(todo, store) if todo.units else (0.0, None)
     cost = None if price is None else price * hours
-    counts = {"records_done": todo.num_done, "records_left": todo.num_todo}
-    return replace(found, **counts, hours_left=hours, basis=basis, cost=cost)
+    return replace(
+        found, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
+    )
 
 
 def _counted(grid: Grid) -> Iterator[dict[str, Any]]:

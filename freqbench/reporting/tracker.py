@@ -102,7 +102,7 @@ def _runs(out: str) -> Iterator[_Run]:
         yield _Run(
             name=f"{first['attack']}-{first['source_model']}-{first['target_model']}-{cell_id}",
             settings={name: _plain(first[name]) for name in SETTINGS},
-            means={name: float(value) for name, value in cell[list(MEANS)].mean().items() if math.isfinite(value)},
+            means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},
             cases=len(cell),
             picture=storage.fetch(picture) if picture else None,
         )
