@@ -26,7 +26,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
     for dataset, own in groups.scored(records).groupby("dataset", observed=True):
         sections += [*_white_box(str(dataset), own), *_transfer(str(dataset), own)]
     if count := int((records["left_out"] != "").sum()):
-        text = f"{count:,} records of a reduced precision are left out of the tables: the report says why."
+        text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
         sections.append(Section("Left out", text=text))
     if len(failed := failures(records)):
         sections.append(Section("Failed", text="\n".join(_failed(failed))))

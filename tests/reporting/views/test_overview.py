@@ -74,7 +74,7 @@ def test_failures_are_lines_and_the_others_are_counted(row: Row, shown: Frame) -
 
 def test_rows_of_a_reduced_precision_alone_are_said_to_be_left_out(row: Row, shown: Frame) -> None:
     (section,) = overview(shown(row(dsc=0.5, precision="bf16")))
-    assert section.text.startswith("1 records of a reduced precision are left out")
+    assert section.text == "Not in the tables: 1 of a reduced precision; the report says why."
 
 
 def test_a_model_called_as_a_column_stays_a_model(row: Row, shown: Frame) -> None:
