@@ -1,7 +1,6 @@
 """Lists the defences around a network: input transformations and randomised smoothing."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from freqbench.core.config import validate
@@ -19,17 +18,15 @@ from freqbench.models.defences.transforms import (
 
 __all__ = ["DEFENCES", "Defence", "RandomizedSmoothing", "defence_of"]
 
-DEFENCES: Mapping[str, type[Defence]] = MappingProxyType(
-    {
-        "gaussian_smoothing": GaussianSmoothing,
-        "median_smoothing": MedianSmoothing,
-        "bit_depth": BitDepth,
-        "dct_quantization": DctQuantization,
-        "total_variation": TotalVariation,
-        "random_resize_pad": RandomResizePad,
-        "randomized_smoothing": RandomizedSmoothing,
-    }
-)
+DEFENCES: Mapping[str, type[Defence]] = {
+    "gaussian_smoothing": GaussianSmoothing,
+    "median_smoothing": MedianSmoothing,
+    "bit_depth": BitDepth,
+    "dct_quantization": DctQuantization,
+    "total_variation": TotalVariation,
+    "random_resize_pad": RandomResizePad,
+    "randomized_smoothing": RandomizedSmoothing,
+}
 
 
 def defence_of(content: Any) -> Defence:

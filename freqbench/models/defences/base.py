@@ -35,14 +35,12 @@ class Defence(Strict):
         raise NotImplementedError
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """What the network sees of windows `[B, C, h, w, d]`, and how its logits come back onto their grid.
+        """What the network sees of windows `[B, C, h, w, d]` in [0, 1], and how its logits come back onto their grid.
 
         Args:
-            images: in [0, 1].
             seeds: of the draws of each window.
             adaptive: the gradient is one that serves an attacker: the identity in place of that of `filtered`, where
-                this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: backward pass differentiable
-                approximation, BPDA).
+                this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: BPDA).
         """
         if adaptive and not self.is_smooth:
             return self.filtered(images.detach()) + (images - images.detach()), unchanged

@@ -22,11 +22,7 @@ class GaussianSmoothing(Defence):
 
     As a defence e.g. in Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155, section 3. The weights :math:`\exp(-j^2 / 2
     \sigma^2)` reach to 4 sigma and sum to 1; beyond the window its outermost voxels go on
-    (`scipy.ndimage.gaussian_filter(mode="nearest")`). It is linear, so autograd's gradient is the true one, and there
-    is no other attacker.
-
-    Attributes:
-        sigma: standard deviation in voxels.
+    (`scipy.ndimage.gaussian_filter(mode="nearest")`). It is linear: autograd's gradient is the true one.
     """
 
     is_smooth: ClassVar[bool] = True
@@ -50,19 +46,14 @@ def _matrix(size: int, sigma: float) -> Tensor:
 
 
 class MedianSmoothing(Defence):
-    """Every voxel becomes the median of the cube around it, each channel by itself.
+    """Every voxel becomes the median of the cube of `size` voxels a side around it, each channel by itself.
 
     Xu, Evans, Qi, NDSS 2018 (feature squeezing), arXiv:1704.01155. Beyond the window its outermost voxels go on
     (`scipy.ndimage.median_filter(mode="nearest")`). Autograd sends a voxel's gradient to the one that is its median:
-    the true gradient wherever there is one, so there is no other attacker. Approximations are no better: on two windows
-    of the phantom, PGD (8/255, 10 steps) leaves a Dice of 0.85 and 0.79 of cubes of 3 by it, 0.84 and 0.80 by the mean
-    of the cube in its place, 0.88 and 0.84 by the identity.
+    the true gradient. Approximations are no better: PGD (8/255, 10 steps, two windows of the phantom) leaves a Dice of
+    0.85 and 0.79 of cubes of 3 by it, 0.84 and 0.80 by the cube's mean in its place, 0.88 and 0.84 by the identity.
 
-    Attributes:
-        size: voxels a side of the cube.
-
-    **Differs from the paper**: cubes in place of squares, of odd sides, so that they have a middle; the detector that
-    compares predictions is left out.
+    **Differs from the paper**: cubes of odd sides in place of squares; without the detector that compares predictions.
     """
 
     is_smooth: ClassVar[bool] = True
@@ -83,13 +74,13 @@ class BitDepth(Defence):
 
     .. math:: T(x) = \mathrm{round}\bigl((2^b - 1) x\bigr) / (2^b - 1)
 
-    The gradient of T is zero wherever it exists, so that plain autograd (`adaptive: false`) finds nothing to follow;
-    an adaptive attacker takes the identity in its place.
+    The gradient of T is zero wherever it exists (`adaptive: false`); an adaptive attacker takes the identity in its
+    place.
 
     Attributes:
         bits: b; 8 are the levels of a picture, and 1 to 5 what the paper tries.
 
-    **Differs from the paper**: the detector that compares the predictions of x and T(x) is left out.
+    **Differs from the paper**: without the detector that compares the predictions of x and T(x).
     """
 
     name: Literal["bit_depth"] = "bit_depth"
@@ -114,14 +105,14 @@ class DctQuantization(Defence):
               q_{ijk} = 1 + c \, (1 + i + j + k)
 
     clamped to [0, 1]. A window that blocks do not tile is continued by reflection and cropped again. The gradient of
-    the rounding is zero (`adaptive: false`); an adaptive attacker takes the identity in its place, and as D^{-1} D and
-    q / q cancel, that is the identity for T.
+    the rounding is zero (`adaptive: false`); an adaptive attacker takes the identity in its place, which then is that
+    for T.
 
     JPEG as a defence: Dziugaite, Ghahramani, Roy, 2016, arXiv:1608.00853; Guo et al., ICLR 2018, arXiv:1711.00117.
 
-    **Differs from JPEG**: three dimensions; in place of the eye's luminance table, which is for squares of 8, one that
-    grows with the indices' sum (the textbook's table, Nelson and Gailly, The Data Compression Book, 1995); no colours
-    and no coding, which loses nothing.
+    **Differs from JPEG**: three dimensions; a table that grows with the indices' sum (Nelson and Gailly, The Data
+    Compression Book, 1995), as the eye's luminance table is for squares of 8; no colours, and no coding, which loses
+    nothing.
 
     Attributes:
         block: voxels a side of a block; cut to the window.
@@ -163,15 +154,13 @@ class TotalVariation(Defence):
     .. math:: p \leftarrow \frac{p + \tau g}{1 + \tau \lVert g \rVert}, \quad
               g = \nabla (\mathrm{div}\, p - x / w), \qquad u = x - w \, \mathrm{div}\, p
 
-    The steps are differentiable and unrolled, so autograd's gradient is that of what is computed, and there is no other
-    attacker.
+    The steps are differentiable and unrolled: autograd's gradient is that of what is computed.
 
     Attributes:
         weight: w; Guo et al. take 0.03 on the [0, 1] scale.
         steps: of the projection; each holds four volumes of the window's size for the way back.
 
-    **Differs from the paper**: all voxels are kept, where Guo et al. drop pixels at random before they minimise, which
-    is a defence of its own; another solver.
+    **Differs from the paper**: all voxels are kept, where Guo et al. drop pixels at random first; another solver.
     """
 
     is_smooth: ClassVar[bool] = True
@@ -214,15 +203,10 @@ class RandomResizePad(Defence):
     .. math:: f_T(x) = Z^{-1} f(Z x)
 
     The logits are cut out where the resized window stood and resized to the window's grid again
-    (`freqbench.ops.resampling.Zoom`), so that every voxel gets those of its own place. A prediction is one draw a
-    window, as in the paper. Both ways are linear, so autograd's gradient of one draw is right; an adaptive attacker
-    follows the mean over `eot` fresh draws at every step (expectation over transformations, Athalye et al., ICML 2018,
-    arXiv:1802.00420), while `adaptive: false` follows one draw, the same at every step: the paper's single-pattern
-    attack.
-
-    Attributes:
-        smallest: the smallest ratio.
-        eot: draws whose probabilities an adaptive attacker averages at every pass.
+    (`freqbench.ops.resampling.Zoom`). A prediction is one draw a window, as in the paper. Both ways are linear:
+    autograd's gradient of one draw is right. An adaptive attacker follows the mean over `eot` fresh draws at every step
+    (Athalye et al., ICML 2018, arXiv:1802.00420); `adaptive: false` follows one draw, the same at every step: the
+    paper's single-pattern attack.
 
     **Differs from the paper**: windows are made smaller, where the paper enlarges pictures of 299 pixels to 331, as
     networks of volumes are built for one size of windows; volumes have logits to bring back, which classes had not.

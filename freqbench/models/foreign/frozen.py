@@ -1,8 +1,7 @@
 """Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
 Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes. Save the whole network in eval mode: what its file does in training, dropout say,
-cannot be switched off afterwards.
+not be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
 """
 
 import zipfile
@@ -17,11 +16,10 @@ from torch.fx import GraphModule
 
 from freqbench.core import storage
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.foreign.common import Description
-from freqbench.models.networks.architectures import one_line
 from freqbench.models.settings import InputAdapter
 
 # What torch raises on files that it cannot read.
@@ -45,8 +43,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    `net` is a ScriptModule, or the module of an ExportedProgram; `singly` runs a batch sample by sample, as its graph
-    has a batch of one built in.
+    `net` is a ScriptModule, or the module of an ExportedProgram; `singly` runs a batch, of which its graph takes one,
+    sample by sample.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
@@ -91,9 +89,8 @@ class Frozen(nn.Module):
 def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a frozen network takes and gives: what its file says, or else the job.
 
-    Raises:
-        UserError: no trust; an unknown or missing argument, or one that contradicts the file.
-        CheckpointError: no such file, unreadable, or neither of the two formats.
+    Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
+    no such file, an unreadable one, or neither of the two formats.
     """
     given = validate(dict(args), FrozenArgs, path)
     _, told, _ = _load(path)

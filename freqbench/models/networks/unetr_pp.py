@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock
 from torch import Tensor, nn
 
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 from freqbench.models.networks.architectures import total_stride
 
 _FEATURE_DROPOUT = 0.1
@@ -23,18 +23,15 @@ class UNETRPP(nn.Module):
     """`[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`.
 
     The stem reduces the input to stage 0, and each further stage halves it. N voxels (tokens) of a stage are projected
-    to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The decoder adds the
-    encoder's stages to its own, and ends in three heads; `forward` gives that of full size.
-
-    The defaults are the authors' configuration for Synapse. Theirs for ACDC, as a job file says it:
+    to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The defaults are the
+    authors' for Synapse; theirs for ACDC, as a job file says it:
 
         args: {stem: [1, 4, 4], tied_projections: false, conv_blocks: 2, attention_dropout: 0.1}
         roi: [16, 160, 160]
 
     Args:
-        in_channels, out_channels: of images and logits.
-        img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; each a multiple
-            of 8 times the stem.
+        img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; multiples of 8 x
+            stem.
         stem: kernel and stride of the first convolution, and of the last up-sampling.
         feature_size: channels at full size.
         dims: channels of the four stages, each a multiple of the one before.
@@ -43,7 +40,6 @@ class UNETRPP(nn.Module):
         proj_sizes, decoder_proj_size: P of the encoder's four stages and of the decoder's.
         tied_projections: keys and values share one projection (Synapse); they have one each (ACDC).
         conv_blocks: residual convolution blocks in an attention block, 1 (Synapse) or 2 (ACDC).
-        attention_dropout: rate while training.
 
     **Differs from** the authors' code: without deep supervision (out2 and out3 hold weights and are not computed;
     `features` gives what they take). Sizes that do not fit each other are a ValueError.
@@ -220,8 +216,7 @@ def _wrapped(conv: nn.Module) -> nn.Sequential:
 
 
 def _kernel(step: int | Sequence[int]) -> Shape:
-    d, h, w = (step, step, step) if isinstance(step, int) else step
-    return d, h, w
+    return triple([step] * 3 if isinstance(step, int) else step)
 
 
 def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:
