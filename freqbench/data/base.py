@@ -31,8 +31,7 @@ class Dataset(Strict, abc.ABC):
         split: which of the dataset's splits `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
-        redistributable: whether its volumes may be passed on.
-        homepage: where its volumes are to be had.
+        redistributable: whether its volumes may be passed on; `homepage`: where they are to be had.
         typical_shape: voxels of a case on the preprocessed grid, for estimates where the cases are not there.
     """
 
@@ -89,9 +88,10 @@ class Dataset(Strict, abc.ABC):
         return prepare(self.native(ref), space or self.space)
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
-        """Voxels of a case in a space (None: the dataset's) before any cropping: an upper bound, without reading it.
+        """Voxels of a case in a space (None, or a case without `grid`: the dataset's) before any cropping: an upper
+        bound.
 
-        Where the case has no `grid`, those in the dataset's space. Raises DataError where they do not fit in memory.
+        Raises DataError where they do not fit in memory.
         """
         if space is None or ref.grid is None:
             return ref.shape
@@ -105,9 +105,8 @@ class Dataset(Strict, abc.ABC):
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.
 
-        `cases` has no say, so that the same case has the same reference however many are asked for; a case that joins
-        the split takes the place of the reference of few. `split` is `whole_split`, where it is at hand: to list it
-        reads every header. Raises DataError where it has no other case.
+        `cases` has no say, and a case that joins the split replaces the reference of few. `split` is `whole_split`,
+        where it is at hand: to list it reads every header. Raises DataError where it has no other case.
         """
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
