@@ -88,10 +88,9 @@ class Dataset(Strict, abc.ABC):
         return prepare(self.native(ref), space or self.space)
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
-        """Voxels of a case in a space (None, or a case without `grid`: the dataset's) before any cropping: an upper
-        bound.
+        """Voxels of a case in a space (None: the dataset's) before any cropping: an upper bound, without reading it.
 
-        Raises DataError where they do not fit in memory.
+        Where the case has no `grid`, those in the dataset's space. Raises DataError where they do not fit in memory.
         """
         if space is None or ref.grid is None:
             return ref.shape

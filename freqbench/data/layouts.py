@@ -145,8 +145,7 @@ class Layout:
 
 
 def recognise(root: str) -> Layout:
-    """Find out which loader reads a local folder and look at the headers of all its cases; UserError where none
-    does."""
+    """Find out which loader reads a local folder and look at the headers of all its cases; else raises UserError."""
     given = expanded(root, "--data")
     if not storage.is_local(given):
         raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")

@@ -85,8 +85,7 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Read and check a header; `multichannel` allows channels along a fourth axis.
 
-    Raises DataError for what is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or without a
-    grid.
+    Raises DataError for what is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or has no grid.
     """
     image = _open(path)
     shape = tuple(int(size) for size in image.shape)
@@ -178,8 +177,7 @@ def joined(headers: Sequence[Header]) -> Header:
 
 
 def read_image(header: Header) -> npt.NDArray[np.float32]:
-    """Voxels `[C, H, W, D]` in the file's axis order; DataError where they are damaged or not finite, or all the
-    same."""
+    """Voxels `[C, H, W, D]` in the file's axis order; DataError for damaged or infinite ones, or a constant channel."""
     if header.further:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
     voxels = np.moveaxis(_read_voxels(header), -1, 0)
@@ -206,8 +204,7 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
 
 
 def read_integers(header: Header) -> npt.NDArray[np.float32]:
-    """Labels of a map, whatever they stand for: `[H, W, D]` in the file's axis order; DataError unless integers from
-    0."""
+    """Labels of a map, `[H, W, D]` in the file's axis order; DataError where damaged, or no integers from 0."""
     voxels = _read_voxels(header)[..., 0]
     wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
     if wrong.size:
@@ -219,9 +216,9 @@ def read_integers(header: Header) -> npt.NDArray[np.float32]:
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
-    """Voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; DataError for a damaged one.
+    """Voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; `path` is for errors.
 
-    `path` is for errors.
+    Raises DataError where it is damaged, or its header promises more than there is.
     """
     import nibabel
 

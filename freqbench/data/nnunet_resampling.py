@@ -55,8 +55,7 @@ def resample_image(image: Tensor, shape: Shape, coarse: int | None) -> Tensor:
 
 
 def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
-    """The class whose indicator, linearly interpolated, is the largest; of equal ones the higher: to uint8 `[1,
-    *shape]`.
+    """The class whose linearly interpolated indicator is the largest, of equal ones the higher: uint8 `[1, *shape]`.
 
     **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
     """

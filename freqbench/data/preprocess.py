@@ -27,7 +27,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     foreground, `pad_to`.
 
     `nnunet`: RAS, crop to the box of voxels that are not 0 in some channel, intensity by that box, spacing as in
-    `nnunet_resampling`, `size`, `pad_to`.
+    `nnunet_resampling`, `size`, `pad_to`; there is no crop to foreground.
 
     **Differs from nnU-Net**: axes become RAS (there: the file's, permuted by the plans); intensities are clipped to [0,
     1] before they are resampled (there: normalised, and clipped for CT only), as a network's own normalisation is its

@@ -124,7 +124,7 @@ def _stitched(model: SegmentationModel, volume: Tensor, window_batch: int, case:
 def _add_scores(
     slab: "_Slab", model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int]
 ) -> None:
-    """Run a batch of windows; by its end all that it made is let go."""
+    """Run a batch of windows; by its end all that it made is let go, before the next one is run."""
     scores = model.scores(_cut(volume, windows).to(next(model.parameters()).device), model.inference.mirror, keys)
     weights = window_weights(model, scores)
     for window, part in zip(windows, scores, strict=True):

@@ -126,8 +126,10 @@ def _training(
         about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
-        entry = {"name": model.name, "arch": model.arch, "checkpoint": start, "args": model.args or {}}
-        spec = models.resolve(models.ModelEntry(**entry, roi=model.roi), num_classes)
+        spec = models.resolve(
+            models.ModelEntry(name=model.name, arch=model.arch, checkpoint=start, args=model.args or {}, roi=model.roi),
+            num_classes,
+        )
         about["start"] = {"name": start, "sha256": spec.checkpoint_sha256}
         origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)

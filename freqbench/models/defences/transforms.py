@@ -74,8 +74,8 @@ class BitDepth(Defence):
 
     .. math:: T(x) = \mathrm{round}\bigl((2^b - 1) x\bigr) / (2^b - 1)
 
-    The gradient of T is zero wherever it exists (`adaptive: false`); an adaptive attacker takes the identity in its
-    place.
+    The gradient of T is zero wherever it exists, so that plain autograd (`adaptive: false`) finds nothing to follow;
+    an adaptive attacker takes the identity in its place.
 
     Attributes:
         bits: b; 8 are the levels of a picture, and 1 to 5 what the paper tries.
@@ -105,14 +105,14 @@ class DctQuantization(Defence):
               q_{ijk} = 1 + c \, (1 + i + j + k)
 
     clamped to [0, 1]. A window that blocks do not tile is continued by reflection and cropped again. The gradient of
-    the rounding is zero (`adaptive: false`); an adaptive attacker takes the identity in its place, which then is that
-    for T.
+    the rounding is zero (`adaptive: false`); an adaptive attacker takes the identity in its place, and as D^{-1} D and
+    q / q cancel, that is the identity for T.
 
     JPEG as a defence: Dziugaite, Ghahramani, Roy, 2016, arXiv:1608.00853; Guo et al., ICLR 2018, arXiv:1711.00117.
 
-    **Differs from JPEG**: three dimensions; a table that grows with the indices' sum (Nelson and Gailly, The Data
-    Compression Book, 1995), as the eye's luminance table is for squares of 8; no colours, and no coding, which loses
-    nothing.
+    **Differs from JPEG**: three dimensions; in place of the eye's luminance table, which is for squares of 8, one that
+    grows with the indices' sum (the textbook's table, Nelson and Gailly, The Data Compression Book, 1995); no colours
+    and no coding, which loses nothing.
 
     Attributes:
         block: voxels a side of a block; cut to the window.

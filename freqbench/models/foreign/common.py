@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
 from freqbench.models.networks.architectures import refusing, seeded
-from freqbench.models.settings import AXES, InputAdapter
+from freqbench.models.settings import AXES, DEFAULT_INPUT, InputAdapter
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 
@@ -26,19 +26,19 @@ class Description:
 
     Attributes:
         roi: voxels of the window that the network was trained with, in its own axis order.
+        sha256: hex digest of all files that its output depends on.
         input: what its input must become.
         preprocess: the space that it was trained in; None where the file does not say.
         inference: keys of `Inference`, as it was deployed.
-        sha256: hex digest of all files that its output depends on.
     """
 
     roi: Shape
     num_classes: int
     num_channels: int
-    input: InputAdapter
-    preprocess: Preprocess | None
-    inference: Mapping[str, Any]
     sha256: str
+    input: InputAdapter = DEFAULT_INPUT
+    preprocess: Preprocess | None = None
+    inference: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.foreign.common import Description
-from freqbench.models.settings import InputAdapter
 
 # What torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
@@ -98,9 +97,6 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
         roi=_agreed(path, "roi", given, told),
         num_classes=_agreed(path, "num_classes", given, told),
         num_channels=_agreed(path, "num_channels", given, told, default=1),
-        input=InputAdapter(),
-        preprocess=None,
-        inference={},
         sha256=storage.sha256(path),
     )
 
