@@ -111,6 +111,14 @@ def below(uri: str, name: str) -> str:
     return name
 
 
+def settle(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, readable by all, once its content is on the disk."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.chmod(0o644)
+    temporary.replace(target)
+
+
 @lru_cache(maxsize=65536)
 def _digest(path: str, size: int, modified_ns: int) -> str:
     with Path(path).open("rb") as stream:
@@ -136,21 +144,13 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
             now = fs.info(info["name"])
         if version_of(now) != version_of(info) or info.get("size") not in (None, Path(temporary).stat().st_size):
             return False
-        _settle(Path(temporary), target)
+        settle(Path(temporary), target)
     finally:
         Path(temporary).unlink(missing_ok=True)
     note = record.with_suffix(".new")
     note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
-    _settle(note, record)
+    settle(note, record)
     return True
-
-
-def _settle(temporary: Path, target: Path) -> None:
-    """Give a finished file its name once its content is on the disk."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.chmod(0o644)
-    temporary.replace(target)
 
 
 @contextmanager

@@ -107,10 +107,7 @@ def write_atomic(path: str, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101 (mkstemp makes it private)
-        os.replace(temporary, inner)  # noqa: PTH105
+        downloads.settle(Path(temporary), Path(inner))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

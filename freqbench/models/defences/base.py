@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from freqbench.core.config import Strict
@@ -64,11 +63,6 @@ class Defence(Strict):
 def draw_seed(*parts: int | str) -> int:
     """A seed that depends on these parts and nothing else."""
     return int(digest(["defence", *parts]), 16) >> 1
-
-
-def generator(seed: int) -> torch.Generator:
-    """The CPU generator of a seed."""
-    return torch.Generator().manual_seed(seed)
 
 
 def unchanged(logits: Tensor) -> Tensor:

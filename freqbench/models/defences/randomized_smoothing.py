@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from freqbench.models.defences.base import Back, Defence, draw_seed, generator, unchanged
+from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
 
 Segment = Callable[[Tensor], Tensor]
 
@@ -106,7 +106,7 @@ class RandomizedSmoothing(Defence):
         )
 
     def _noisy(self, volume: Tensor, seed: int) -> Tensor:
-        noise = torch.randn(volume.shape, generator=generator(seed), dtype=torch.float32)
+        noise = torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         return volume + self.sigma * noise.to(volume)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from freqbench.models.defences.base import Back, Defence, generator
+from freqbench.models.defences.base import Back, Defence
 from freqbench.ops.blocks import Block, along_axes, cut_block, tiled
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.resampling import Zoom
@@ -225,7 +225,7 @@ class RandomResizePad(Defence):
         return _each(Zoom.zoom, zooms, images), partial(_each, Zoom.undo, zooms)
 
     def _drawn(self, window: Tensor, seed: int) -> Zoom | None:
-        ratio, *place = torch.rand(4, generator=generator(seed), dtype=torch.float64).tolist()
+        ratio, *place = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
         return Zoom.of(window, self.smallest + (1 - self.smallest) * ratio, place)
 
 

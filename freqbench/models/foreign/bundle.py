@@ -220,8 +220,7 @@ def _weights(path: str) -> Path:
 
 def _files(path: str, config: Config) -> dict[str, Path]:
     """What the output depends on: modules of the bundle too, as a trusted one may import them."""
-    metadata = Path(path, "configs", "metadata.json")
-    found = [config.file, _weights(path), *Path(path).rglob("*.py"), *([metadata] if metadata.is_file() else [])]
+    found = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
     return {file.relative_to(path).as_posix(): file for file in found}
 
 

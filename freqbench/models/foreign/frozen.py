@@ -158,17 +158,12 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
     if taken.dim() != 5 or given.dim() != 5:
         raise UserError(f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {given.dim()} dimensions")
-    batch, channels, *sizes = (_known(size) for size in taken.shape)
+    lengths = (*taken.shape, given.shape[1])
+    batch, channels, *roi, num_classes = (size if isinstance(size, int) else None for size in lengths)  # else symbolic
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
-    roi = None if None in sizes else tuple(sizes)
-    told = {"num_channels": channels, "roi": roi, "num_classes": _known(given.shape[1])}
+    told = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
     return net, told, batch == 1
-
-
-def _known(size: Any) -> int | None:
-    """A length that the graph has built in; symbolic ones are of another type."""
-    return size if isinstance(size, int) else None
 
 
 def _point_to(module: GraphModule, device: torch.device) -> None:

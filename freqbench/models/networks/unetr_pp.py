@@ -87,7 +87,7 @@ class UNETRPP(nn.Module):
         self.decoder4 = _Decoder(dims[2], dims[1], 2, blocks(1, decoder_depth, decoder_proj_size))
         self.decoder3 = _Decoder(dims[1], dims[0], 2, blocks(0, decoder_depth, decoder_proj_size))
         last = _residual(feature_size, feature_size, "instance")
-        self.decoder2 = _Decoder(dims[0], feature_size, stem, last)
+        self.decoder2 = _Decoder(dims[0], feature_size, triple(stem), last)
         self.out1 = UnetOutBlock(3, feature_size, out_channels)
         self.out2 = UnetOutBlock(3, dims[0], out_channels)
         self.out3 = UnetOutBlock(3, dims[1], out_channels)
@@ -111,8 +111,7 @@ class _Encoder(nn.Module):
     def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:
         super().__init__()
         self.downsample_layers = nn.ModuleList()
-        kernels = (_kernel(stem), *3 * [_kernel(2)])
-        for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
+        for (before, after), kernel in zip(pairwise((in_channels, *dims)), (triple(stem), 2, 2, 2), strict=True):
             conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
             self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
         self.stages = nn.ModuleList(stages)
@@ -132,9 +131,9 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     """Up-sample, add the encoder's output of that size, and refine."""
 
-    def __init__(self, before: int, after: int, step: int | Sequence[int], refine: nn.Module) -> None:
+    def __init__(self, before: int, after: int, step: int | Shape, refine: nn.Module) -> None:
         super().__init__()
-        conv = nn.ConvTranspose3d(before, after, _kernel(step), stride=_kernel(step), bias=False)
+        conv = nn.ConvTranspose3d(before, after, step, stride=step, bias=False)
         self.transp_conv = _wrapped(conv)
         self.decoder_block = nn.ModuleList([refine])
 
@@ -213,10 +212,6 @@ def _residual(before: int, after: int, norm: str) -> nn.Module:
 def _wrapped(conv: nn.Module) -> nn.Sequential:
     """The convolution under the name `conv`, where the authors' checkpoints have it."""
     return nn.Sequential(OrderedDict(conv=conv))
-
-
-def _kernel(step: int | Sequence[int]) -> Shape:
-    return triple([step] * 3 if isinstance(step, int) else step)
 
 
 def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:
