@@ -111,7 +111,8 @@ class _Encoder(nn.Module):
     def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:
         super().__init__()
         self.downsample_layers = nn.ModuleList()
-        for (before, after), kernel in zip(pairwise((in_channels, *dims)), (triple(stem), 2, 2, 2), strict=True):
+        kernels: tuple[int | Shape, ...] = (triple(stem), 2, 2, 2)
+        for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
             conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
             self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
         self.stages = nn.ModuleList(stages)
