@@ -6,7 +6,7 @@ The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.072
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from freqbench.core import limits
 from freqbench.core.config import Architecture, FileName, Strict
@@ -150,7 +150,7 @@ class ModelRecipe(Strict):
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     objective: Literal["clean", "at", "vaft"] = "clean"
     attack: AttackEntry | None = None
-    random_budget: tuple[PositiveFloat, PositiveFloat] | None = None
+    random_budget: Annotated[tuple[PositiveFloat, PositiveFloat] | None, BeforeValidator(parse_value)] = None
     frequency_consistency: FrequencyConsistency | None = None
     start: Annotated[str, Field(min_length=1)] | None = None
     steps: PositiveInt | None = None
@@ -177,11 +177,6 @@ class ModelRecipe(Strict):
         if self.random_budget and self.random_budget[0] > self.random_budget[1]:
             raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
         return self
-
-    @field_validator("random_budget", mode="before")
-    @classmethod
-    def _fractions(cls, given: object) -> object:
-        return [parse_value(value) for value in given] if isinstance(given, list) else given
 
 
 def suffix(number: int) -> str:
