@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from freqbench.core import plugins
 from freqbench.core.config import Architecture, FileName, Strict
@@ -80,7 +80,7 @@ class ModelEntry(Strict):
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
     inference: Inference | None = None
-    defence: SerializeAsAny[Defence] | None = None
+    defence: Annotated[SerializeAsAny[Defence] | None, BeforeValidator(defence_of)] = None
     adaptive: bool = True
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -111,11 +111,6 @@ class ModelEntry(Strict):
     def _is_no_endless_seed(cls, given: str | None) -> str | None:
         seed_of(given or "")
         return given
-
-    @field_validator("defence", mode="before")
-    @classmethod
-    def _one_of_the_table(cls, content: Any) -> Defence | None:
-        return None if content is None else defence_of(content)
 
     @model_validator(mode="after")
     def _knows_of_what_is_there(self) -> "ModelEntry":

@@ -29,9 +29,9 @@ DEFENCES: Mapping[str, type[Defence]] = {
 }
 
 
-def defence_of(content: Any) -> Defence:
-    """The defence of a mapping, `name` and its own keys; a UserError for one that cannot be."""
-    if isinstance(content, Defence):
+def defence_of(content: Any) -> Defence | None:
+    """The defence of a mapping, `name` and its own keys, itself, or None; a UserError for what cannot be one."""
+    if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None
     if not isinstance(name, str):
