@@ -53,6 +53,6 @@ class AMOS(Decathlon):
         return self.modality in ("all", "ct" if int(found[1]) <= LAST_CT else "mr")
 
     def _listed_class_names(self) -> tuple[str, ...]:
-        """The organs of Synapse without its one vein more, in the same order, and three others."""
+        """Those of Synapse in the same order, without the portal vein, and three others."""
         shared = (name for name in Synapse.names if name != "portal vein and splenic vein")
         return (*shared, "duodenum", "bladder", "prostate/uterus")

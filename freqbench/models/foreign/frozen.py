@@ -42,8 +42,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    `net` is a ScriptModule, or the module of an ExportedProgram; `singly` runs a batch, of which its graph takes one,
-    sample by sample.
+    `net` is a ScriptModule, or the module of an ExportedProgram; `singly`: its graph takes a batch of one, so samples
+    run one by one.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
