@@ -31,7 +31,8 @@ class Dataset(Strict, abc.ABC):
         split: which of the dataset's splits `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
-        redistributable: whether its volumes may be passed on; `homepage`: where they are to be had.
+        redistributable: whether its volumes may be passed on.
+        homepage: where its volumes are to be had.
         typical_shape: voxels of a case on the preprocessed grid, for estimates where the cases are not there.
     """
 

@@ -72,6 +72,7 @@ def weights_sha256(path: str) -> str:
 
 @cache
 def _weights_sha256(path: str, content: str) -> str:
+    """Once for each content of the file."""
     found = hashlib.sha256()
     for key, value in sorted(read_state_dict(path).items()):
         found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
