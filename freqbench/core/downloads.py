@@ -48,9 +48,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
     """The facts of one remote file under its name, as they were in the last `FRESH_S` seconds; `again`: as they are.
 
-    Raises:
-        NoFileError: nothing is there.
-        StorageRefused, StorageUnavailable: object storage does not say.
+    Raises NoFileError where nothing is there, StorageRefused or StorageUnavailable where object storage does not say.
     """
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
@@ -66,7 +64,7 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
 
 
 def no_file(uri: str) -> NoFileError:
-    """The error where no file is."""
+    """What is raised where no file is."""
     return NoFileError(f"{uri}: expected a file, found none: check the path")
 
 
@@ -84,9 +82,7 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
         find: looks up each file's facts; given True, anew, as they were not so.
         verify: also fetch again what is no longer what was fetched, by its hash (once a process).
 
-    Raises:
-        UserError: a name that would lead out of the folder.
-        StorageRefused, StorageUnavailable: object storage does not give it.
+    Raises StorageRefused or StorageUnavailable where object storage does not give them.
     """
     for number in range(TRIES):
         there = find(number > 0)
@@ -115,6 +111,14 @@ def below(uri: str, name: str) -> str:
     return name
 
 
+def settle(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, readable by all, once its content is on the disk."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.chmod(0o644)
+    temporary.replace(target)
+
+
 @lru_cache(maxsize=65536)
 def _digest(path: str, size: int, modified_ns: int) -> str:
     with Path(path).open("rb") as stream:
@@ -140,21 +144,13 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
             now = fs.info(info["name"])
         if version_of(now) != version_of(info) or info.get("size") not in (None, Path(temporary).stat().st_size):
             return False
-        _settle(Path(temporary), target)
+        settle(Path(temporary), target)
     finally:
         Path(temporary).unlink(missing_ok=True)
     note = record.with_suffix(".new")
     note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
-    _settle(note, record)
+    settle(note, record)
     return True
-
-
-def _settle(temporary: Path, target: Path) -> None:
-    """Give a finished file its name once its content is on the disk."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.chmod(0o644)
-    temporary.replace(target)
 
 
 @contextmanager

@@ -87,14 +87,10 @@ def total() -> int:
 
 
 def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
-    """The case that is kept under a key, bit by bit as it was made; else it is made, and kept.
+    """The case that is kept under a key, bit by bit as `make` made it; else it is made, and kept.
 
-    A disk that is full or refuses costs time, not the case: that is logged. Raises as `limit`.
-
-    Args:
-        key: digest of all that the case depends on.
-        ref: of the case, as the caller knows it: the same content may go by another name elsewhere.
-        make: reads and preprocesses it.
+    `key` is a digest of all that the case depends on; `ref` the caller's: the same content may go by another name
+    elsewhere. A disk that is full or refuses costs time, not the case: that is logged. Raises as `limit`.
     """
     most = limit()
     if not most:

@@ -32,10 +32,7 @@ def forward_flops(spec: ModelSpec) -> int:
 
 
 def step_bytes(spec: ModelSpec) -> int:
-    """Bytes of the weights and of every tensor that a forward pass over one window makes.
-
-    An upper bound of what a window of an attack step holds, as not all is kept for the way back.
-    """
+    """Bytes of the weights and all tensors of a forward pass over one window: an upper bound of a step's memory."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
     if (net := _countable(spec)) is None:

@@ -70,18 +70,13 @@ class Canvas:
         cos, sin = np.cos(turn), np.sin(turn)
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
         squared += _plane(self.x, self.y, (-sin, cos), centre, radii[1])
-        z = (self.z - np.float32(centre[2])) * np.float32(1 / radii[2])
-        z *= z
-        squared += z
+        squared += np.square((self.z - np.float32(centre[2])) * np.float32(1 / radii[2]))
         return _scaled_depth(squared, min(radii))
 
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
         """Depth below the surface of a tube along z."""
-        dx, dy = self.x - np.float32(x), self.y - np.float32(y)
-        dx *= dx
-        dy *= dy
-        dx += dy
-        depth: Field = np.float32(radius) - np.sqrt(dx)
+        squared = np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y))
+        depth: Field = np.float32(radius) - np.sqrt(squared)
         return depth
 
     def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
@@ -96,16 +91,14 @@ class Canvas:
 
 
 def _plane(x: Field, y: Field, way: tuple[float, float], centre: Sequence[float], radius: float) -> Field:
-    """Squared distance from the centre along one direction in the x-y plane, in radii (in place: memory costs most)."""
-    along = x * np.float32(way[0] / radius)
-    along += y * np.float32(way[1] / radius)
-    along -= np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
-    along *= along
-    return along
+    """Squared distance from the centre along one direction in the x-y plane, in radii."""
+    start = np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
+    along = x * np.float32(way[0] / radius) + y * np.float32(way[1] / radius) - start
+    return np.square(along, out=along)
 
 
 def _scaled_depth(squared: Field, radius: float) -> Field:
-    """`radius * (1 - sqrt(squared))`, in place."""
+    """`radius * (1 - sqrt(squared))`, in place: memory costs most."""
     np.sqrt(squared, out=squared)
     squared *= np.float32(-radius)
     squared += np.float32(radius)
@@ -162,9 +155,7 @@ def _body(canvas: Canvas) -> Field:
     rng = canvas.rng
     wide, deep = rng.uniform(132, 146), rng.uniform(94, 106)
     fat = rng.uniform(10, 22)
-    u, v = canvas.x * np.float32(1 / wide), canvas.y * np.float32(1 / deep)
-    u *= u
-    v *= v
+    u, v = np.square(canvas.x * np.float32(1 / wide)), np.square(canvas.y * np.float32(1 / deep))
     surface = _scaled_depth(u + v - np.float32(0.3) * u * v, deep)  # a rounded rectangle (Fernandez-Guasti's squircle)
     wall = surface - np.float32(fat) * (1 + np.float32(0.35) * np.sin(canvas.y / 60))
     cavity = wall - np.float32(rng.uniform(11, 15))
