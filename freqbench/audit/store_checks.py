@@ -15,24 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench.audit.arrays import (
-    Floats,
-    Hashes,
-    Mask,
-    Words,
-    agree,
-    among,
-    floats,
-    hash_rows,
-    is_ok,
-    valid,
-)
+from freqbench.audit.arrays import Floats, Hashes, Mask, agree, among, floats, hash_rows, is_ok, valid
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
 from freqbench.results.rowid import row_id
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
 from freqbench.results.tolerances import EXACT, TOLERANCES
+from freqbench.results.winners import Words
 
 MOST_EXAMPLES = 3
 MOST_DOUBLES = 200_000

@@ -12,14 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
-from freqbench.audit.store_checks import (
-    CELL,
-    MOST_KINDS,
-    Check,
-    Findings,
-    Row,
-    Survey,
-)
+from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
