@@ -103,8 +103,9 @@ class _Dice(torch.autograd.Function):
         per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=logits.device)
         overlap = per_class.scatter_add(1, index[:, 0], p_label[:, 0].double())
         count = per_class.scatter_add(1, index[:, 0], torch.ones_like(p_label[:, 0], dtype=torch.float64))
+        wide = torch.promote_types(p.dtype, torch.float32)  # of half precisions, which the norm would not do by itself
         slabs = p.reshape(batch, num_classes, logits.shape[2], -1)  # float32 sums over a slab, float64 over slabs
-        squares = torch.linalg.vector_norm(slabs, dim=3, dtype=_accumulator(p)).double().square().sum(dim=2)
+        squares = torch.linalg.vector_norm(slabs, dim=3, dtype=wide).double().square().sum(dim=2)
         denominator = squares + count + SMOOTH_DENOMINATOR
         dice = (1 - 2 * overlap / denominator).mean(dim=1)
 
@@ -135,11 +136,6 @@ class _Dice(torch.autograd.Function):
             at_label = gradient.gather(1, index) + (p.gather(1, index) - 1) * per_voxel
             gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
         return gradient.reshape(ctx.shape), None, None
-
-
-def _accumulator(p: Tensor) -> torch.dtype:
-    """Half precisions are summed in float32, which the norm would not do by itself."""
-    return torch.promote_types(p.dtype, torch.float32)
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:

@@ -40,18 +40,14 @@ def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     It meets u at whole numbers and halfway between them. The floor has no derivative, the tanh has. (Gong et al., ICCV
     2019, arXiv 1908.05033; as used by VAFA.)
     """
-    steepness, scale = _constants(alpha)
+    # Rounded to float32 as in the released code: in float64 runs signs depend on it.
+    softness = torch.tensor(alpha, dtype=torch.float32)
+    steepness, scale = float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
     floor = u.floor()
     tanh = (u - floor).sub_(0.5).mul_(steepness).tanh_()
     value = floor.add_(0.5).add_(tanh, alpha=scale)
     slope = tanh.square_().sub_(1).mul_(-scale * steepness)
     return value, slope
-
-
-def _constants(alpha: float) -> tuple[float, float]:
-    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs depend on it."""
-    softness = torch.tensor(alpha, dtype=torch.float32)
-    return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
