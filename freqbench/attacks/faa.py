@@ -47,15 +47,14 @@ class FAA(GradientAttack):
 
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
-    **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code; no file
-    of it is released. **Guess**: that it means the Fourier adversarial attacking of Huang et al., and that it was run
-    as an attack of its own. There it is part of training for domain adaptation: a small network makes the gates of an
-    image, the reference is an image of the domain adapted to. **Taken from their code** (jxhuang0508/RDA): amplitudes
-    are exchanged and the phase is kept, 32 square rings as bands, a tenth of them (there of 32 for each of three colour
-    channels), two-way Gumbel gates at temperature 1, the bands held to the image, the reference resized to the image.
-    **Ours**: three dimensions over the window, gates learned for each window in place of a network's, straight through
-    and by normalised gradients, at most instead of exactly the portion, lambda 1 on a relative change, clamp, the best
-    of all gates seen, steps and step size. Rows of it are no reproduction of SA2's.
+    **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code.
+    **Guess**: it means the Fourier adversarial attacking of Huang et al., run as an attack of its own; there it is part
+    of training for domain adaptation, where a small network makes an image's gates and the reference is an image of the
+    domain adapted to. **Taken from their code** (jxhuang0508/RDA): amplitudes are exchanged and the phase is kept, 32
+    square rings as bands, a tenth of them (there of 32 for each of three colour channels), two-way Gumbel gates at
+    temperature 1, the bands held to the image, the reference resized to it. **Ours**: three dimensions, gates learned
+    for each window, straight through and by normalised gradients, at most instead of exactly the portion, lambda 1 on a
+    relative change, clamp, the best of all gates seen, steps and step size. Rows of it are no reproduction of SA2's.
     """
 
     name: ClassVar[str] = "faa"
