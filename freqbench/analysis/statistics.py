@@ -22,7 +22,6 @@ from scipy import optimize, special, stats
 LEVEL = 0.95
 RESAMPLES = 2000
 BCA_CLUSTERS = 20
-INTERVAL = ["mean", "low", "high", "n", "clusters", "method"]
 SPREADS = ["between_cases", "between_seeds"]
 SIGNIFICANCE = 0.05
 """A decision is made where the corrected p is below it."""
@@ -55,8 +54,8 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
             and the numbers `value` (NaN is left out).
 
     Returns:
-        A row a group, in sorted order: `by`, then INTERVAL: `n` counts values, `clusters` patients with one, `method`
-        is `t`, `bca`, or empty where fewer than two patients leave no bounds.
+        A row a group, in sorted order: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
+        patients with one, `method` is `t`, `bca`, or empty where fewer than two patients leave no bounds.
     """
     own = _totals(frame, by, value)
     rows = own.intervals(LEVEL)

@@ -190,7 +190,6 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means of the ok rows and counts of all."""
     is_ok = frame["status"] == "ok"
     frame = frame.assign(
         _name=frame["attack"],

@@ -134,7 +134,6 @@ class Reproducer:
         return adversarial_volumes.joined(extended, self._store.root)
 
     def _run(self, run_id: str) -> Mapping[str, Any]:
-        """What a run wrote about itself; nothing where its file is gone."""
         return self._store.run(run_id) if run_id in self._store.run_ids() else {}
 
 

@@ -141,7 +141,6 @@ class Store:
         return job
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:
-        """The given columns of one row a key, texts as codes."""
         wanted = tuple(dict.fromkeys((*ORDER, *columns)))
         known: dict[str, pa.Table] = {}
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))

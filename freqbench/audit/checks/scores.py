@@ -195,7 +195,6 @@ def _of_rows(verdict: str, text: str, rows: pd.DataFrame) -> Finding:
 
 
 def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Of each dataset the class rows of the records that count."""
     if evidence.classes is None or evidence.classes.empty:
         return
     keys = ["cell_id", "case_key", "target_model_id"]

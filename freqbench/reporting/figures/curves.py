@@ -67,7 +67,6 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
 
 
 def _styles(places: Mapping[str, int], names: pd.Series) -> dict[str, SeriesStyle]:
-    """The styles of the names that are there, by their places."""
     found = set(names)
     return {name: series_style(place) for name, place in places.items() if name in found}
 

@@ -158,7 +158,6 @@ def _checkpoints(facts: Facts) -> dict[str, str]:
 
 
 def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:
-    """Why a number of ours must not be compared with the published one."""
     reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
     if checkpoints.get(found.model_id) not in cell.model.checkpoints:
         reasons.append(NOT_OURS)

@@ -281,6 +281,5 @@ def _spelling(value: Any) -> str:
 
 
 def _made(written: Mapping[str, Any]) -> Attack:
-    """The attack of a recipe's entry."""
     parameters = {key: parse_value(value) for key, value in written.items() if key not in ("name", COUPLED)}
     return make(attack_class(str(written.get("name"))), **parameters)
