@@ -48,8 +48,7 @@ def found_records(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All rows of `records_frame`, and of these the ones with the keys of the job of interest (None: all).
 
-    Raises:
-        UserError: a store that cannot be read, or no row, unless it `may_be_empty` as of a run that has just begun.
+    Raises a UserError for a store that cannot be read or has no row; of a run that has just begun it `may_be_empty`.
     """
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)

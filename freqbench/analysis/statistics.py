@@ -23,15 +23,13 @@ LEVEL = 0.95
 RESAMPLES = 2000
 BCA_CLUSTERS = 20
 SPREADS = ["between_cases", "between_seeds"]
-SIGNIFICANCE = 0.05
-"""A decision is made where the corrected p is below it."""
+SIGNIFICANCE = 0.05  # a decision is made where the corrected p is below it
 POWER = 0.8
 
 _CELLS_AT_ONCE = 4_000_000
 _MIDDLES = 4000
 _UNITS = {"case": "case_id", "seed": "seed"}
-_ROUNDING = 1e-9
-"""A mean difference up to it is what float64 leaves of equal numbers."""
+_ROUNDING = 1e-9  # a mean difference up to it is what float64 leaves of equal numbers
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]

@@ -147,19 +147,12 @@ class APGD(LinfGradientAttack):
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers.
+    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers."""
 
-    Attributes:
-        centre: the middle of the bounds; it broadcasts over a point, as `radius` does.
-        radius: half their distance; the first step is twice as long.
-        project: maps a point to the nearest one that the threat model allows.
-        render: makes the volumes of a point.
-    """
-
-    centre: Tensor
-    radius: Tensor
-    project: Callable[[Tensor], Tensor]
-    render: Callable[[Tensor], Tensor]
+    centre: Tensor  # the middle of the bounds; it broadcasts over a point, as `radius` does
+    radius: Tensor  # half their distance; the first step is twice as long
+    project: Callable[[Tensor], Tensor]  # to the nearest point that the threat model allows
+    render: Callable[[Tensor], Tensor]  # makes the volumes of a point
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:

@@ -95,8 +95,8 @@ class FAA(GradientAttack):
             best, noise = Best(), self._noise(task)
             scores = self._learn(task, mix, noise, best) if self.control == "none" else noise[:, 0]
             gates = self._gates(scores)
-            images, _ = mix(gates)
-            compared = self._compared(task, mix, gates) if self.compares else gates.new_zeros(len(gates))
+            images, change = mix(gates)
+            compared = task.look(images) - self.reconstruction_weight * change if self.compares else change
             best.offer(compared, images, gates)
             return best.kept
 
@@ -126,10 +126,6 @@ class FAA(GradientAttack):
         price = self.reconstruction_weight * change
         compared = task.compared(logits, raised) - price.detach()
         return raised - price, (compared, images.detach(), gates)
-
-    def _compared(self, task: Task, mix: Mix, gates: Tensor) -> Tensor:
-        images, change = mix(gates)
-        return task.look(images) - self.reconstruction_weight * change
 
     def _gates(self, scores: Tensor) -> Tensor:
         """1 where a score is above 0 and among the highest of its channel, else 0, `[B, C N]`."""

@@ -25,17 +25,11 @@ SSIM_SUFFIX = "-ssim"  # of the name of a threat model that bounds the SSIM besi
 
 @dataclass(frozen=True)
 class FrequencySpace(Space):
-    """A space whose points are made by a state: a table of steps, or multipliers.
+    """A space whose points are made by a state: a table of steps, or multipliers."""
 
-    Attributes:
-        origin: the point of no change, which the threat model may not allow.
-        state_of: the state that makes a point, within the bounds.
-        point_of: the point that a state makes.
-    """
-
-    origin: Tensor
-    state_of: Callable[[Tensor], Tensor]
-    point_of: Callable[[Tensor], Tensor]
+    origin: Tensor  # the point of no change, which the threat model may not allow
+    state_of: Callable[[Tensor], Tensor] = lambda point: point  # the state that makes a point, within the bounds
+    point_of: Callable[[Tensor], Tensor] = lambda state: state  # the point that a state makes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +44,8 @@ class FrequencyAPGD(StateAttack):
         control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
             `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
-            adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest that the
-            threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
+            adds `-ssim` to the threat model; points shrink towards no change as far as it asks (`within_ssim`). None:
+            no bound.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -256,8 +250,6 @@ class SA2Opt(FrequencyAPGD):
             radius=clean.new_tensor(self.rho),
             project=lambda multipliers: multipliers.clamp(*self.bounds),
             render=lambda multipliers: scale(multipliers).clamp(0, 1),
-            state_of=lambda multipliers: multipliers,
-            point_of=lambda multipliers: multipliers,
         )
 
 

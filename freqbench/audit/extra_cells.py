@@ -31,16 +31,13 @@ from freqbench.results import Key, Store
 
 EPS = 8 / 255
 CASES = 5
-LARGEST = 3
-"""As many attacks are listed as taking most passes."""
-QUERIES = 1000
-"""Fewer prove nothing (`checks.gradients`)."""
+LARGEST = 3  # as many attacks are listed as taking most passes
+QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 
-Place = tuple[str, str]
-"""Dataset and source model."""
+Place = tuple[str, str]  # dataset and source model
 
 
 def carry_out(
@@ -57,10 +54,8 @@ def carry_out(
     """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
 
     It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). Without `compute` it only says what it would take.
-
-    Returns:
-        The number of records that failed; None where it was interrupted.
+    `usual_eps`). Without `compute` it only says what it would take. Returns the number of records that failed; None
+    where it was interrupted.
     """
 
     def say(text: str) -> None:

@@ -79,21 +79,13 @@ class _QuantisationError(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Reach:
-    """The errors that quantisation can add to each coefficient: an interval, or two.
+    """The errors that quantisation can add to each coefficient: an interval, or two."""
 
-    Attributes:
-        spectrum: the coefficients.
-        steps: q_min and q_max.
-        few: the fewest steps that a coefficient becomes, n_0.
-        first: lowest and highest error of coefficients that become n_0 steps.
-        second: of those that become n_0 + 1 steps; infinite where no step makes so many.
-    """
-
-    spectrum: Tensor
-    steps: tuple[float, float]
-    few: Tensor
-    first: Interval
-    second: Interval
+    spectrum: Tensor  # the coefficients
+    steps: tuple[float, float]  # q_min and q_max
+    few: Tensor  # the fewest steps that a coefficient becomes, n_0
+    first: Interval  # lowest and highest error of coefficients that become n_0 steps
+    second: Interval  # of those that become n_0 + 1 steps; infinite where no step makes so many
 
     @property
     def bounds(self) -> Interval:

@@ -53,10 +53,8 @@ class Lease:
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
         """Hold it within, renewed by a thread of its own; with `force` whoever has it.
 
-        `lost` is told once, from that thread, of a run that has taken it by force meanwhile.
-
-        Raises:
-            UserError: a run that is alive works on cells of this shard.
+        `lost` is told once, from that thread, of a run that has taken it by force meanwhile. Raises a UserError where a
+        run that is alive works on cells of this shard.
         """
         holder = self.take(force)
         if holder:

@@ -217,9 +217,8 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
 def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
 
-    Raises:
-        ValueError: a column is missing, unknown, required but None, or of the wrong type, or a time is without zone:
-            a mistake of the program that made the row.
+    Raises a ValueError where a column is missing, unknown, required but None, or of the wrong type, or a time has no
+    zone: a mistake of the program that made the row.
     """
     rows = [dict(row) for row in rows]
     known = _prepared(tuple(columns))

@@ -23,11 +23,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `2/8`.
-
-        Raises:
-            UserError: it is something else.
-        """
+        """From `2/8`; a UserError for anything else."""
         found = _TEXT.fullmatch(text)
         if not found or int(found[1]) > int(found[2]):
             raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")

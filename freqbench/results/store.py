@@ -193,13 +193,9 @@ class Store:
 
 
 def index_keys(index: Any) -> set[Key]:
-    """The keys that a grid's index stands for.
+    """The keys that an index of `Grid.index` stands for, as a store's job holds it; a UserError for anything else.
 
-    Args:
-        index: from `Grid.index`; a store's job holds it. A cell with `cases` of its own has only those.
-
-    Raises:
-        UserError: it is something else, as a store that others wrote may hold.
+    A cell with `cases` of its own has only those.
     """
     try:
         return {

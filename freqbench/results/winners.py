@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from freqbench.results.schema import COMMIT, KEY
 
-ORDER = (*KEY, "finished_at", "run_id", "status")
-"""The columns that say which row wins."""
+ORDER = (*KEY, "finished_at", "run_id", "status")  # the columns that say which row wins
 
 Numbers = NDArray[np.int64]
 

@@ -46,8 +46,7 @@ class Ensemble(LinfAttack):
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     may_stop_early: ClassVar[bool] = True
     is_stochastic: ClassVar[bool] = True
-    listed: ClassVar[str]
-    """The parameter that names the members."""
+    listed: ClassVar[str]  # the parameter that names the members
     threshold: ClassVar[float] = 0.0
     """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
 

@@ -16,8 +16,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
-BLOCK_CUT = "block_cut"
-"""Beside an attack's parameters: the sides of its block where a window is shorter."""
+BLOCK_CUT = "block_cut"  # beside an attack's parameters: the sides of its block where a window is shorter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +77,7 @@ class StateAttack(BlockAttack, GradientAttack):
         """The least and the largest value of the state."""
 
     def given_state(self, task: Task) -> Tensor | None:
-        """The `start` of the call, from blocked to voxel layout, or None.
-
-        Raises:
-            UserError: it has another shape or leaves the bounds by more than rounding.
-        """
+        """The `start` of the call in voxel layout, or None; a UserError for another shape or values out of bounds."""
         padded = self.padded(task.clean)
         state = task.given_start(tuple(self.to_blocks(padded).shape[1:]))
         if state is None:

@@ -34,10 +34,8 @@ from freqbench.audit.checks.findings import (
 )
 
 POINTS = 0.5
-FAILURE = 10.0
-"""Foreground DSC x100 up to which nothing is left."""
-LEAST_CLEAN = 20.0
-"""Mean clean foreground DSC x100 below which a model has nothing that an attack could take."""
+FAILURE = 10.0  # foreground DSC x100 up to which nothing is left
+LEAST_CLEAN = 20.0  # mean clean foreground DSC x100 below which a model has nothing that an attack could take
 SILENT = {
     True: "there are such rows, but the noise alone leaves nothing, or they share no case",
     False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",

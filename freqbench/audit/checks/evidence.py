@@ -23,13 +23,11 @@ COLUMNS = (
 )
 """The columns of RECORDS that the audit needs beside those that identify a row."""
 
-MAX_RECORDS = 100_000
-"""Records beyond which a report does not read their classes for the audit."""
+MAX_RECORDS = 100_000  # records beyond which a report does not read their classes for the audit
 
 _PLACE = ["dataset", "source_model", "target_model"]
 
-Side = tuple[str, str, str]
-"""Source model, target model and attack, the last by its label."""
+Side = tuple[str, str, str]  # source model, target model and attack, the last by its label
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
