@@ -49,7 +49,6 @@ class ALMAProx(AimedAttack):
 
     Args:
         share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
-        steps: T; one forward and one backward pass each.
         step_size: of the first step, on the [0, 1] intensity scale.
         organs: class indices; only voxels whose true label is one of them count. None: every class but background, and
             with `targeted`, where no truth is given, every voxel.

@@ -50,7 +50,6 @@ class APGD(LinfGradientAttack):
     highest L has not changed since.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
         eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
             of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
             the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).

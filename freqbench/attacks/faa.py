@@ -22,8 +22,9 @@ Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
 class FAA(GradientAttack):
     r"""Learns which few bands of the Fourier amplitude to take from a reference volume.
 
-    With A and phi amplitude and phase of the clean window x, A' the amplitude of the reference, band n of N, gates g_n
-    of 0 or 1 of which at most `portion` N are 1, and S the bands between 1/16 and 1/2 of the highest frequency:
+    With A and phi amplitude and phase of the clean window x, A' the amplitude of the reference, N `bands`, gates g_n of
+    0 or 1 of which at most `portion` N, rounded down, are 1, S the bands between 1/16 and 1/2 of the highest frequency,
+    and lambda the `reconstruction_weight`:
 
     .. math:: a = \mathrm{clamp}\Bigl(\mathcal F^{-1} \sum_n [(1 - g_n) A_n + g_n A'_n] e^{i \phi}, 0, 1\Bigr), \qquad
               J = L(f(a), y) - \lambda \frac{\sum_{n \in S} g_n |A'_n - A_n|}{\sum_{n \in S} A_n}
@@ -38,12 +39,7 @@ class FAA(GradientAttack):
     another case of the dataset's split, drawn by the seed and the case (`Dataset.other`), resized to the case and cut
     into the same windows.
 
-    Args:
-        portion: the largest share of a channel's bands that may be taken, in [0, 1]; `portion` N is rounded down.
-        bands: N.
-        step_size: length of a step of l.
-        reconstruction_weight: lambda; 0 leaves the term out.
-        control: `random`: the gates of the first draw, not optimised.
+    `control: random`: the gates of the first draw, not optimised.
 
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 

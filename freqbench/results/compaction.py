@@ -47,11 +47,6 @@ class Pair:
         """Records that others supersede."""
         return int(len(self.wins) - np.count_nonzero(self.wins))
 
-    @property
-    def is_worn(self) -> bool:
-        """Whether it is worth rewriting for what it carries in vain."""
-        return self.lost > MOST_LOST * len(self.wins)
-
 
 def compact(files: Files, above: int) -> None:
     """See `Store.compact`."""
@@ -73,7 +68,7 @@ def chosen(pairs: Sequence[Pair]) -> list[Pair]:
             if pair.size <= max(ALWAYS_BYTES, total):
                 names = set(small)
             total += pair.size
-    found = [pair for pair in pairs if pair.is_worn or pair.name in names]
+    found = [pair for pair in pairs if pair.lost > MOST_LOST * len(pair.wins) or pair.name in names]
     return found if len(found) > 1 or any(pair.lost for pair in found) else []
 
 
