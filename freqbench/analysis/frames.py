@@ -29,8 +29,7 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a key of stores or of a table of RECORDS: ok before failed, then the latest. The columns are IDENTITY and
-    those asked for (None: all)."""
+    """IDENTITY and `columns` (None: all) of one row a key of stores or a table: ok before failed, then the latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     if isinstance(sources, pa.Table):
         table = latest(sources.select(names))

@@ -179,8 +179,7 @@ def _detectable_effect(clusters: int) -> float:
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Standard deviations of cases' means over seeds and of seeds' means over cases: the columns `by`, then SPREADS.
 
-    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1; NaN where
-    there are fewer than two.
+    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN).
     """
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)

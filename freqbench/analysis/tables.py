@@ -103,8 +103,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; white-box, or of one
-    target."""
+    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; None: white-box."""
     attacked = rows[rows["attack"] != CLEAN]
     wanted = attacked["source_model"] if target is None else target
     attacked = attacked[attacked["target_model"] == wanted]

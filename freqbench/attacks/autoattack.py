@@ -27,8 +27,7 @@ class AutoAttack(Ensemble):
             left to lose. Above 0 it is an attack for a rate of success, and a mean Dice lacks what later members add.
         members: in their order, `square` and, for every LOSS of `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
-            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for the class of least clean probability at each
-            voxel.
+            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for each voxel's class of least clean probability.
 
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
     reward, by a gradient for every class of one decision, of which a volume has as many as voxels. Cases are judged one

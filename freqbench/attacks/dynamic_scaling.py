@@ -13,8 +13,7 @@ class DynamicScaling(RescaledMIFGSM):
     The paper finds that perturbations of segmentation networks transfer badly, as each looks at objects at scales of
     its own, and asks the source at changing scales. Here, in every step, the sides become r times the window's, r
     uniform in [`min_scale`, `max_scale`] and the same for all axes. A smaller volume stands at a random place in zeros;
-    of a larger one the window shows a random part, and its voxels alone count in L (`RescaledMIFGSM`). With both scales
-    1 it is `mifgsm`.
+    of a larger one a random part is seen, whose voxels alone count in L (`RescaledMIFGSM`). Scales of 1 are `mifgsm`.
 
     `start`: the draws of all steps in [0, 1), `[B, steps, 4]`: for r and for the place on each axis.
 

@@ -44,8 +44,7 @@ class FrequencyAPGD(StateAttack):
         control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
             `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
-            adds `-ssim` to the threat model; points shrink towards no change as far as it asks (`within_ssim`). None:
-            no bound.
+            adds `-ssim` to the threat model; points shrink towards no change as far as it asks (`within_ssim`).
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES

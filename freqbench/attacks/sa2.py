@@ -136,8 +136,7 @@ class SA2(FrequencyAttack):
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
     """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
 
-    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, where the
-    band holds it.
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, if in band.
     """
     transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
     mask[0, 0, 0] &= with_dc

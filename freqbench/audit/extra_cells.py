@@ -1,7 +1,6 @@
 """Plans and runs the few cells that an audit needs beside a store's own (`audit --run`).
 
-They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay as they are, and what OUT has already
-is not computed again.
+They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again.
 """
 
 import math
@@ -54,8 +53,7 @@ def carry_out(
     """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
 
     It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). Without `compute` it only says what it would take. Returns the number of records that failed; None
-    where it was interrupted.
+    `usual_eps`). Without `compute` it only says what it would take. Returns how many records failed; None if stopped.
     """
 
     def say(text: str) -> None:

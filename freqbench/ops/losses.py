@@ -56,8 +56,7 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)`.
 
     Like every loss here it takes logits `[B, K, H, W, D]` of any spatial rank, labels `[B, 1, H, W, D]` in 0..K-1, and
-    a scope: sums run over its voxels, the Dice's mean over its classes. A value a sample, its gradient does not depend
-    on the batch.
+    a scope: sums run over its voxels, the Dice's mean over its classes. No gradient depends on the rest of the batch.
     """
     if scope.voxels is not None or scope.classes is not None:
         return dice(logits, labels, scope) + ce(logits, labels, scope)

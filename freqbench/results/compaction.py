@@ -7,8 +7,7 @@ by both. So of equal rows the one in the **youngest** file wins, and a merged fi
 of: its name ends in its generation, one more than the highest of theirs. Then whatever a file holds is held, from the
 moment it is committed, by a file as young or younger: the one that its row was copied to, or was left out for.
 
-A file that somebody put there under another name is read, but neither merged nor relied on; one with further columns
-stays as it is.
+A file that somebody put there under another name is only read; one with further columns stays as it is.
 """
 
 from collections.abc import Sequence

@@ -14,8 +14,7 @@ _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 class Shard:
     """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
 
-    A cell belongs to the shard that its id, which is a hash, leaves as remainder: so every run of a job agrees on it,
-    whatever else stands in the job.
+    A cell belongs to the shard that its id, which is a hash, leaves as remainder: so every run of a job agrees on it.
     """
 
     number: int = 1

@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter, as_channels
 from freqbench.attacks.core.task import Generators, Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
@@ -117,8 +117,7 @@ class Attack(ABC):
             object.__setattr__(self, "filter", tuple(self.filter))
         if self.channels is not None:
             # One spelling, as attacks are told apart by their parameters.
-            listed = (self.channels,) if isinstance(self.channels, int) else tuple(sorted(self.channels))
-            object.__setattr__(self, "channels", listed)
+            object.__setattr__(self, "channels", as_channels(self.channels))
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:

@@ -103,8 +103,7 @@ class FrequencyAttack(StateAttack):
 
     `ssim_weight` weighs the SSIM loss that is held against the task loss; 0 leaves it out. `control`: `none`, or a null
     row in place of the attack: same volumes, no gradient. `loss` None: the variant's, Dice + cross-entropy or, in
-    `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state is the one that the
-    volumes show.
+    `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state is theirs.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}

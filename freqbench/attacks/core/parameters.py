@@ -38,6 +38,11 @@ def step_length(step_size: float | str, eps: float) -> float:
     return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
 
 
+def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
+    """One spelling of channels: in their order."""
+    return (value,) if isinstance(value, int) else tuple(sorted(value))
+
+
 def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
     """A check that says what was expected, and what was given."""
     return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r}"

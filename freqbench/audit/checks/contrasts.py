@@ -8,8 +8,7 @@ over seeds first, and [low, high] its 95 % interval over patients, of Student's 
   differ by) are no difference, and an attack that leaves nothing of the foreground cannot be beaten. Where neither
   takes more than POINTS there is nothing to compare, and the two are silent;
 - where it must be clearly better (`strict`: than noise, than a null row), `holds` needs d < -POINTS and high < 0, and
-  what cannot be told apart is `in doubt`. Where the other alone is a total failure there is nothing left to be better
-  at, and the two are silent.
+  what cannot be told apart is `in doubt`. Where the other alone is a total failure, the two are silent.
 
 So `holds` says that no violation above POINTS was seen on these cases, no more.
 """
