@@ -22,17 +22,14 @@ from scipy import optimize, special, stats
 LEVEL = 0.95
 RESAMPLES = 2000
 BCA_CLUSTERS = 20
-INTERVAL = ["mean", "low", "high", "n", "clusters", "method"]
 SPREADS = ["between_cases", "between_seeds"]
-SIGNIFICANCE = 0.05
-"""A decision is made where the corrected p is below it."""
+SIGNIFICANCE = 0.05  # a decision is made where the corrected p is below it
 POWER = 0.8
 
 _CELLS_AT_ONCE = 4_000_000
 _MIDDLES = 4000
 _UNITS = {"case": "case_id", "seed": "seed"}
-_ROUNDING = 1e-9
-"""A mean difference up to it is what float64 leaves of equal numbers."""
+_ROUNDING = 1e-9  # a mean difference up to it is what float64 leaves of equal numbers
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -55,8 +52,8 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
             and the numbers `value` (NaN is left out).
 
     Returns:
-        A row a group, in sorted order: `by`, then INTERVAL: `n` counts values, `clusters` patients with one, `method`
-        is `t`, `bca`, or empty where fewer than two patients leave no bounds.
+        A row a group, in sorted order: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
+        patients with one, `method` is `t`, `bca`, or empty where fewer than two patients leave no bounds.
     """
     own = _totals(frame, by, value)
     rows = own.intervals(LEVEL)
@@ -182,8 +179,7 @@ def _detectable_effect(clusters: int) -> float:
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Standard deviations of cases' means over seeds and of seeds' means over cases: the columns `by`, then SPREADS.
 
-    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1; NaN where
-    there are fewer than two.
+    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN).
     """
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)

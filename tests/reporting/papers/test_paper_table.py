@@ -184,8 +184,7 @@ def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(papers: li
     own = tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
     store, rows = Store(str(tmp_path / "out")), planted.records("vafa_table5", papers)
-    with store.writer("run0") as writer:
-        writer.add(rows, [])
+    store.writer("run0", interval_s=0).add(rows, [])
     store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": SHA} for row in rows}})
     data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
     assert data.groupby("model")["verdict"].unique().to_dict() == {"UNETR": ["parity"], "UNETR++": ["not comparable"]}
