@@ -13,6 +13,7 @@ from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.strength import checked
+from freqbench.core.errors import UserError, unknown
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
@@ -135,8 +136,8 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(failed=("status", "size"), first_reason=("error", "first"))
 
 
-def worst_case(records: pd.DataFrame) -> pd.DataFrame:
-    """Per case the strongest of the attacks of one threat model and budget, then the mean over cases.
+def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> pd.DataFrame:
+    """Per case the strongest of several attacks of one threat model and budget, then the mean over cases.
 
     An aggregate over rows that exist, not an attack: it is never above any of its attacks. The strongest leaves the
     lowest foreground DSC; seeds count as attacks of their own. Only cases that every one of the attacks has a score for
@@ -144,12 +145,21 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         records: as in `summary`.
+        attacks: which, by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
 
     Returns:
         Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
         against clean in the same points; `strongest` the single attack that leaves least on average, `strongest_dsc`.
+
+    Raises:
+        UserError: no such attack.
     """
-    frame = scored(current(checked(records)))
+    frame = current(checked(records))
+    known = frame["label"].unique()
+    for name in attacks or ():
+        if name not in known:
+            raise UserError(unknown("attack", name, known))
+    frame = scored(frame[frame["label"].isin(known if attacks is None else attacks)])
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})

@@ -17,6 +17,7 @@ from freqbench.analysis.tables import (
     transfer_table,
     worst_case,
 )
+from freqbench.core.errors import UserError
 from freqbench.reporting.report import report
 
 PGD = "pgd eps=8/255"
@@ -182,6 +183,9 @@ def test_only_comparable_attacks_on_all_cases_enter(
     rows = [*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)]
     found = worst_case(records(*rows))
     assert (found["dsc"].tolist(), found["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
+    if worst == 0:
+        named = worst_case(records(*rows), [PGD, "gn eps=8/255"])
+        assert named["dsc"].tolist() == [pytest.approx(30)]
 
 
 def test_the_foreground_chooses(two_attacks: list[dict[str, Any]], records: Frame) -> None:
@@ -189,6 +193,8 @@ def test_the_foreground_chooses(two_attacks: list[dict[str, Any]], records: Fram
     (found,) = worst_case(frame).to_dict("records")
     assert (found["dsc_foreground"], found["strongest"]) == (pytest.approx(45), "gn eps=8/255")
     assert (found["dsc_foreground_drop"], found["dsc"]) == pytest.approx((55, 55))  # of the same volumes
+    with pytest.raises(UserError, match=r"unknown attack 'pgd eps=9/255'\. Did you mean 'pgd eps=8/255'"):
+        worst_case(frame, ["pgd eps=9/255"])
 
 
 def test_the_report_has_a_section_where_there_is_something_to_choose(
