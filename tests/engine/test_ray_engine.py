@@ -20,6 +20,7 @@ from freqbench.data import DATASETS
 from freqbench.engine import retry
 from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.resources import Pool
+from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
@@ -80,6 +81,29 @@ def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: P
     assert len(list((tmp_path / "faults").iterdir())) == 1
     assert [text for text in listener.said if "faulty on a, phantom_2000: its worker died" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
+
+
+@pytest.mark.integration
+def test_a_unit_handed_ahead_to_a_worker_that_dies_costs_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker, one try: PGD first as the longest, then the unit that kills, with one of FGSM behind it."""
+    monkeypatch.setattr(retry, "TRIES", 1)
+    monkeypatch.setattr(ray_engine, "SHORT_S", 1000)
+    put_back: list[str] = []
+    real = Schedule.put_back
+
+    def noted(schedule: Schedule, unit: Unit) -> None:
+        put_back.append(unit.cell.attack.name)
+        real(schedule, unit)
+
+    monkeypatch.setattr(Schedule, "put_back", noted)
+    attacks = [{"name": "pgd", "steps": 3, "eps": 0.1}, {"name": "fgsm", "eps": [0.001 * i for i in range(1, 21)]}]
+    units = with_fault(tmp_path / "faults", "die", good=units_of(small(attacks=attacks)))
+    outcomes = run_by_ray(units, METRICS, workers=1).outcomes
+    assert [outcome.records[0]["attack"] for outcome in outcomes if outcome.failed] == ["faulty"]
+    assert len(outcomes) == len(units)
+    assert put_back == ["fgsm"]
 
 
 @pytest.mark.integration
