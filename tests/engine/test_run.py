@@ -234,14 +234,6 @@ def test_a_store_may_be_a_uri(tmp_path: Path, scheme: str) -> None:
             fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
 
 
-def test_rows_do_not_depend_on_the_order_of_the_job(tmp_path: Path) -> None:
-    content = {**JOB, "metrics": ["dsc"]}
-    turned = {**content, **{key: content[key][::-1] for key in ("models", "attacks")}}
-    execute(content, tmp_path / "forth")
-    execute(turned, tmp_path / "back")
-    assert rows(tmp_path / "forth") == rows(tmp_path / "back")
-
-
 def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
     ids = [provenance.new_run_id() for _ in range(50)]
     assert ids == sorted(ids)
