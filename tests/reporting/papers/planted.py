@@ -22,6 +22,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import Facts, paper_table
 from freqbench.reporting.papers.recipes import Recipe
+from freqbench.reporting.render import Section
 from freqbench.results import RECORDS, to_table
 
 JOBS = Path(__file__).parents[3] / "jobs"
@@ -144,10 +145,15 @@ def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.Da
     return data
 
 
-def cells_of(name: str, change: Change | None = None) -> pd.DataFrame:
-    """The same of a recipe by its name, over planted records."""
-    job = JOB_OF[name]
-    return cells(name, frame_of(records(job, change)) if change else frame(job))
+@cache
+def sections(name: str) -> list[Section]:
+    """The table of a recipe over the records as they are planted; not to be changed."""
+    return paper_table(recipes.load(name), frame(JOB_OF[name]))
+
+
+def cells_of(name: str, change: Change) -> pd.DataFrame:
+    """A row a cell of a recipe by its name, over changed records."""
+    return cells(name, frame_of(records(JOB_OF[name], change)))
 
 
 def one(data: pd.DataFrame, **labels: str) -> pd.Series:

@@ -4,20 +4,18 @@ import io
 import math
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from reporting.papers import planted
-from reporting.papers.planted import PAPERS, Published, cells, cells_of
+from reporting.papers.planted import PAPERS, Published, cells
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
 from freqbench.reporting.papers.recipes import Recipe
-from freqbench.reporting.render import Section
 from freqbench.reporting.report import FORMATS, report
 from freqbench.results import Store
 
@@ -32,7 +30,7 @@ def is_ours(row: Mapping[str, Any]) -> bool:
 
 @pytest.mark.parametrize("name", planted.JOB_OF)
 def test_planted_numbers_come_back(name: str) -> None:
-    data = cells_of(name)
+    data = planted.sections(name)[0].data
     own = [row for row in PAPERS if planted.job_of(row) == planted.JOB_OF[name]]
     wanted = {tuple(row[key] for key in PLACE): row for row in own}
     found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
@@ -60,7 +58,7 @@ def test_all_400_numbers_stand_in_one_table_once() -> None:
 
 def test_the_layout_is_the_papers() -> None:
     """VAFA's Table 5: models and attacks down, metrics and budgets across; UNETR++ starred, as its space is guessed."""
-    table = table5()[0].table
+    table = planted.sections("vafa_table5")[0].table
     assert [*table["model"]] == ["UNETR"] * 6 + ["UNETR++*"] * 6
     assert [*table["attack"]] == ["Clean", "PGD", "FGSM", "BIM", "GN", "VAFA"] * 2
     assert [*table.columns[2:]] == [
@@ -102,7 +100,7 @@ def test_a_best_that_other_patients_may_undo_is_not_marked() -> None:
 
 
 def test_no_best_is_marked_across_threat_models_nor_of_the_clean_volumes() -> None:
-    sections = table5()
+    sections = planted.sections("vafa_table5")
     assert sections[0].marks == frozenset()
     assert "No best is marked among dct-quantization-stretched and gaussian and linf" in sections[-1].text
     records = planted.frame_of(planted.records("vafa_table5", lambda row: row | {"dsc_clean": 0.01}))
@@ -110,11 +108,6 @@ def test_no_best_is_marked_across_threat_models_nor_of_the_clean_volumes() -> No
     assert layout.marks
     assert "Clean" not in {layout.table["attack"][row] for row, _ in layout.marks}
     assert "No best is marked" not in notes.text
-
-
-@cache
-def table5() -> list[Section]:
-    return paper_table(recipes.load("vafa_table5"), planted.frame("vafa_table5"))
 
 
 def of_linf(name: str) -> Recipe:
@@ -131,7 +124,7 @@ def is_dsc_of_unetr(row: Published) -> bool:
 
 
 def test_the_strongest_defence_is_marked_in_table_6() -> None:
-    layout = paper_table(recipes.load("vafa_table6"), planted.frame("vafa_table6"))[0]
+    layout = planted.sections("vafa_table6")[0]
     rows = [row for row, name in layout.marks if name == "UNETR\nVAFA"]
     marked = {tuple(layout.table.loc[row, ["dataset", "training"]]) for row in rows}
     assert marked == {("Synapse", "VAFA-FR"), ("ACDC*", "VAFA-FR")}
