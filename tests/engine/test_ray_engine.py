@@ -25,6 +25,7 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
+FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "autoattack", "faa", "corruption")  # one of each kind
 MORE = {name: EXAMPLES[name] | {"control": ["none", "random"]} for name in ("vafa", "sa2")}
 MORE["corruption"] = {"kind": [*KINDS], "severity": 3}
 
@@ -55,11 +56,11 @@ def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None 
 def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_worker_is_a_failed_one(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Units of every attack and of a package of somebody else; in the long form more of them, and of many windows."""
+    """Units of some attacks and of somebody else's package; in the long form of every attack, and of many windows."""
     is_short = workers == 2
-    if is_short:
-        monkeypatch.setattr(retry, "TRIES", 2)
-    entries = [{"name": name, **EXAMPLES[name], **({} if is_short else MORE.get(name, {}))} for name in ATTACKS]
+    monkeypatch.setattr(retry, "TRIES", workers - 1)
+    names = FEW if is_short else ATTACKS
+    entries = [{"name": name, **EXAMPLES[name], **({} if is_short else MORE.get(name, {}))} for name in names]
     shape = [16, 16, 16] if is_short else SHAPE
     good = units_of(small(attacks=entries, datasets=[{"name": "phantom", "shape": shape, "cases": 1}]))
     good += foreign_units()
@@ -167,9 +168,9 @@ def test_a_worker_says_how_far_its_unit_is_while_it_works(tmp_path: Path, monkey
     assert {4, 8, 12} <= set(told) <= {0, 2, 4, 6, 8, 10, 12, 14, 16}
 
 
-@pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.integration)])
-def test_workers_that_do_not_start_are_one_line(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers, "STARTS", again)
+@pytest.mark.integration
+def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):
