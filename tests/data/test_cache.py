@@ -261,6 +261,7 @@ def take_part(process: int) -> tuple[int, list[str]]:
     for step in range(ROUNDS):
         number = (step // 2 + process) % VOLUMES
         assert the_same(cache.through(f"{number:016x}", numbered(number).ref, make), numbered(number))
+        assert node_cache.size("volumes") >= 0
         if step % 10 == process:
             node_cache.clear("volumes")
     return ROUNDS - len(made), warned
