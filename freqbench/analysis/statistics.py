@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -92,7 +92,7 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     own = _totals(frame, by, value)
     size = np.where(np.abs(own.mean) > _ROUNDING, np.abs(own.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(size / own.error, own.clusters - 1)
+        p = 2 * special.stdtr(own.clusters - 1, -size / own.error)
     effects = np.array([_detectable_effect(count) for count in own.clusters.tolist()])
     return own.intervals(LEVEL).assign(p=p, p_holm=holm(p), detectable=effects * np.sqrt(own.clusters) * own.error)
 
@@ -114,7 +114,7 @@ class _Totals:
     def intervals(self, level: float) -> pd.DataFrame:
         """`rows` with the mean and its bounds by Student's t."""
         with np.errstate(invalid="ignore"):
-            reach = stats.t.ppf((1 + level) / 2, self.clusters - 1) * self.error
+            reach = special.stdtrit(self.clusters - 1, (1 + level) / 2) * self.error
         bounds = {"low": self.mean - reach, "high": self.mean + reach}
         return self.rows.assign(mean=self.mean, **bounds, n=self.n, clusters=self.clusters)
 
@@ -159,11 +159,14 @@ def _detectable_effect(clusters: int) -> float:
     d solves `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k).
     Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
     """
+    from scipy.optimize import brentq  # which takes long to import
+
     if clusters < 2:
         return float("nan")
-    critical = stats.t.ppf(1 - SIGNIFICANCE / 2, clusters - 1)
+    critical = special.stdtrit(clusters - 1, 1 - SIGNIFICANCE / 2)
     middles = (np.arange(_MIDDLES) + 0.5) / _MIDDLES
-    scale = np.sqrt(stats.chi2.ppf(middles, clusters - 1) / (clusters - 1))  # scipy's nct fails for 2 patients
+    half = (clusters - 1) / 2
+    scale = np.sqrt(special.gammaincinv(half, middles) / half)  # of chi-square; scipy's nct fails for 2 patients
     reach = critical * scale
 
     def lacking(effect: float) -> float:
@@ -173,7 +176,7 @@ def _detectable_effect(clusters: int) -> float:
     high = 1.0
     while lacking(high) < 0:
         high *= 2
-    return float(optimize.brentq(lacking, 0.0, high))
+    return float(brentq(lacking, 0.0, high))
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -220,7 +223,7 @@ def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, cluste
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = ((left_one_out - estimate) ** 2).sum(axis=1)
         k = np.where(clusters > 1, clusters, np.nan)
-        reach = (stats.t.ppf((1 + LEVEL) / 2, k - 1) * np.sqrt((k - 1) / k * squares))[:, None]
+        reach = (special.stdtrit(k - 1, (1 + LEVEL) / 2) * np.sqrt((k - 1) / k * squares))[:, None]
     return np.hstack([estimate, estimate - reach, estimate + reach])
 
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,12 +87,13 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
     for number in range(TRIES):
         there = find(number > 0)
         folder = folder_of(uri, there)
-        if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
-            return folder
-        with _locked(folder):  # another process may have been at it
-            lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
-            if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
+        with suppress(FileNotFoundError):  # another process clears the cache, or the object is gone meanwhile
+            if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
                 return folder
+            with _locked(folder):  # another process may have been at it
+                lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
+                if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
+                    return folder
     raise StorageUnavailable(
         f"{uri}: expected a file that comes whole, got it cut, or changed meanwhile, {TRIES} times"
     )

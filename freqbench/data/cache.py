@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from freqbench.core import node_cache, storage
@@ -110,9 +111,9 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
     if not path.is_file():  # a pipe has no end
         return None
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:  # as tensors it would be opened twice, the second time maybe in vain
             checksum, _, facts = file.metadata()["case"].partition(" ")
-            image, label = (file.get_tensor(name).clone() for name in ("image", "label"))
+            image, label = (torch.from_numpy(file.get_tensor(name)) for name in ("image", "label"))
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, TypeError) as error:

@@ -178,6 +178,15 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
     architectures.trace(spec.arch, net, spec.num_classes, spec.network_roi, spec.num_channels)
 
 
+def traced_flops(spec: ModelSpec, net: nn.Module) -> int:
+    """As `trace`, and the floating-point operations on the way (a multiplication and an addition are two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        trace(spec, net)
+    return int(counter.get_total_flops())
+
+
 def _weights_path(entry: ModelEntry) -> str:
     """Where a model's weights are, variables filled in; of a network that the job trains, those of the plan."""
     if entry.is_to_train and not entry.trained:
@@ -320,8 +329,8 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
             found = _weights(draft, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
         draft = replace(draft, checkpoint_sha256=_content_sha256(draft))
-    trace(draft, net)
-    return draft
+    flops = traced_flops(draft, net)
+    return replace(draft, flops=flops) if draft.arch in MODELS else draft
 
 
 def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:

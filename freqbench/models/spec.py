@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -165,6 +165,7 @@ class ModelSpec:
             seed.
         weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
             how long they took, and so is another each time.
+        flops: of a pass over one window, as counted when the network was resolved; None where that was not done.
     """
 
     name: str
@@ -187,6 +188,7 @@ class ModelSpec:
     training: str | None = None
     method: str | None = None
     weights_sha256: str | None = None
+    flops: int | None = field(default=None, compare=False)
 
     @cached_property
     def model_id(self) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 from freqbench.core.types import Shape, Spacing
 
@@ -31,6 +30,8 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
     The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
     outline, as manual annotations do: a perfect score is out of reach.
     """
+    from scipy.ndimage import gaussian_filter  # which takes long to import
+
     canvas = _pose(rng, shape, spacing)
     cavity = _body(canvas)
     _skeleton(canvas)
@@ -106,6 +107,8 @@ def _scaled_depth(squared: Field, radius: float) -> Field:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spacing, length_mm: float) -> Field:
+    from scipy.ndimage import gaussian_filter
+
     sigma = [length_mm / step for step in spacing]
     noise: Field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap", truncate=3)
     noise /= noise.std()
