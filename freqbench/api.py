@@ -102,9 +102,10 @@ class Model:
         """The dataset of a case and the spec on it; a UserError where model and case do not fit each other."""
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
+            shape = ", ".join(map(str, case.image.shape))
             raise UserError(
-                f"{spec.name}: expected cases with {spec.num_channels} channels, got {len(case.image)} in "
-                f"{case.name}: give those that the model was trained on, or load_model(..., num_channels=...)"
+                f"{spec.name}: expected images [{spec.num_channels}, H, W, D], got [{shape}] of {case.name}: give the "
+                "channels that the model was trained on, or load_model(..., num_channels=...)"
             )
         if dataset.num_classes != spec.num_classes:
             raise UserError(

@@ -1,10 +1,13 @@
 """What `import freqbench as fb` offers, beside what a job makes of the same."""
 
 import json
+import linecache
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import nibabel
@@ -17,13 +20,14 @@ from tiny import JOB, ROI, SHAPE, class_rows, execute, job, rows
 from torch import Tensor, nn
 
 import freqbench as fb
-from freqbench.attacks import PGD
+from freqbench.attacks import PGD, Attack
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data.loaders.phantom import WINDOW_HU, Phantom
 from freqbench.results import CLASS_RECORDS, RECORDS
 
+ROOT = Path(__file__).parents[1]
 EPS = 8 / 255
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 COARSE = {"spacing": [8.0, 8.0, 12.0], "intensity": {"window": list(WINDOW_HU)}, "crop_foreground": False}
@@ -139,6 +143,41 @@ def test_seed_draws_and_content_decides(model: fb.Model, cases: fb.Cases, result
     again = fb.attack(model, fb.load_dataset("phantom", shape=SHAPE)[0], "pgd", eps=EPS, steps=2)
     assert torch.equal(again.adversarial, result.adversarial)
     assert not torch.equal(other.adversarial, result.adversarial)
+
+
+TYPED = """
+from dataclasses import dataclass
+from toy.attack import Walk
+
+@dataclass(frozen=True, kw_only=True)
+class Typed(Walk):
+    name = "typed"
+    def run(self, task):
+        return (task.clean + {part} * self.eps).clamp(0, 1)
+"""
+
+
+def typed(part: str, monkeypatch: pytest.MonkeyPatch) -> type[Attack]:
+    """A class as a notebook has it: its module is no file, but the source of a cell is kept."""
+    text, name = TYPED.format(part=part), f"cell {part}"
+    monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(keepends=True), name))
+    monkeypatch.setitem(sys.modules, "typed", ModuleType("typed"))
+    space: dict[str, Any] = {"__name__": "typed"}
+    exec(compile(text, name, "exec"), space)
+    return space["Typed"]
+
+
+def test_an_attack_may_be_typed_into_a_notebook(
+    model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [fb.attack(model, case, typed(part, monkeypatch), eps=EPS) for part in ("0.5", "0.25", "0.5")]
+    assert [float(each.adversarial.mean() > case.image.mean()) for each in found] == [1, 1, 1]
+    first, second, again = (each.cell.cell_id for each in found)
+    assert first == again != second
+    made = fb.attack(model, case, typed("0.125", monkeypatch), eps=EPS)
+    monkeypatch.delitem(linecache.cache, "cell 0.125")
+    with pytest.raises(UserError, match="typed:Typed: expected a class in a file or notebook"):
+        repr(made)
 
 
 def test_result_says_what_it_took(model: fb.Model, case: fb.Case, result: fb.Result) -> None:
@@ -277,7 +316,7 @@ VOLUME, LABEL = (
 WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "channels": (
         lambda model, case: fb.attack(model, (torch.cat([case.image] * 2), case.label), "fgsm", eps=EPS),
-        "a: expected cases with 1 channels, got 2 in case",
+        r"a: expected images \[1, H, W, D\], got \[2, 24, 20, 16\] of case",
     ),
     "classes": (
         lambda model, case: fb.attack(model, fb.Case(VOLUME, LABEL, class_names=("air", "liver")), "fgsm", eps=EPS),
@@ -356,3 +395,13 @@ def test_refuses_a_folder_without_results(tmp_path: Path) -> None:
 def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a name that ends in .nii.gz"):
         result.save(tmp_path / "adv.nrrd")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "tutorials").glob("*.py")), ids=lambda path: path.stem)
+def test_a_tutorial_runs(script: Path, tmp_path: Path) -> None:
+    """As a script; the site runs it as a notebook, whose first cell is its title."""
+    assert script.read_text().startswith("# %% [markdown]\n# # ")
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
