@@ -52,6 +52,7 @@ from freqbench.models.resolve import DEFAULT_ROI, examined
 from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT
 from freqbench.models.spec import FROZEN
 from freqbench.results import RECORDS
+from freqbench.results.volumes import SUFFIX
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +164,7 @@ def load_model(
             num_classes, num_channels = num_classes or found.num_classes, num_channels or found.num_channels
         elif is_own:
             num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
-        if num_classes is None:
+        if not isinstance(num_classes, int):
             raise UserError(
                 f"{source}: expected num_classes (background included), as the file does not say it: give it"
             )
@@ -331,10 +332,10 @@ class Case:
         Raises:
             UserError: a key that is not known, or files that are not what they must be.
         """
-        images = [image] if isinstance(image, str | PathLike) else image
-        content = {"image": list(map(fspath, images)), "label_map": fspath(label), "labels": labels or MOST_CLASSES}
-        stem = nifti.stem(content["image"][0])
-        dataset = config.validate({"name": stem, "root": "", **content, **space}, _Files, "from_nifti")
+        images = tuple(fspath(path) for path in ([image] if isinstance(image, str | PathLike) else image))
+        files = {"image": images, "label_map": fspath(label), "labels": labels or MOST_CLASSES}
+        content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
+        dataset = config.validate(content, _Files, "from_nifti")
         case = Cases(dataset)[0]
         return case if labels else case._of(case.volume, dataset, ())
 
@@ -616,8 +617,8 @@ class Result:
         Of a case from files the perturbation is carried back to the file's own grid and unit, as `freqbench export`
         does it (in float32, nothing is rounded); of arrays the volume is written as it is, with the case's affine.
         """
-        if not fspath(path).endswith(saved_volumes.layout.SUFFIX):
-            raise UserError(f"{path}: expected a name that ends in {saved_volumes.layout.SUFFIX}: rename it")
+        if not fspath(path).endswith(SUFFIX):
+            raise UserError(f"{path}: expected a name that ends in {SUFFIX}: rename it")
         image, affine = self.adversarial, self.volume.affine
         if self.case.dataset is not None:
             native = self.cell.dataset.native(self.volume.ref)
@@ -706,6 +707,8 @@ def attack(
             model.
     """
     model, case = _as_model(model), _as_case(case)
+    if window_batch is not None and window_batch < 1:
+        raise UserError(f"window_batch: expected at least 1, got {window_batch}: leave it out")
     if isinstance(name, str):
         _require_class(name)
         name = attack_class(names.ALIASES["attacks"].get(name, name))
@@ -752,17 +755,17 @@ class Record(dict[str, Any]):
         self.classes = tuple(classes)
 
     def __repr__(self) -> str:
-        return self._table().to_string(index=False, max_colwidth=60)
+        return self._table().drop(columns="meaning").to_string(index=False)
 
     def _repr_html_(self) -> str:
-        return self._table().to_html(index=False, float_format="{:.4g}".format)
+        return self._table().to_html(index=False)
 
     def _table(self) -> "pd.DataFrame":
         """The results alone, a row each."""
         import pandas as pd
 
-        shown = [column for column in RECORDS if column.mark == "result" and isinstance(self[column.name], int | float)]
-        values = [(each.name, self[each.name], each.unit, each.direction, each.meaning) for each in shown]
+        scores = [each for each in RECORDS if each.mark == "result" and isinstance(self[each.name], int | float)]
+        values = [(each.name, f"{self[each.name]:.6g}", each.unit, each.direction, each.meaning) for each in scores]
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
 
 

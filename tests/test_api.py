@@ -340,6 +340,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "attack": (lambda *given: fb.attack(*given, "pdg", eps=EPS), "unknown attack 'pdg'. Did you mean 'pgd'?"),
     "attack's path": (lambda *given: fb.attack(*given, "toy.attack:Walk"), "expected a name or a class, got the path"),
     "parameter": (lambda *given: fb.attack(*given, "sa2", rhoo=1), "unknown parameter 'rhoo'. Did you mean 'rho'?"),
+    "window batch": (lambda *given: fb.attack(*given, "fgsm", eps=EPS, window_batch=-1), "window_batch: expected at"),
     "value": (lambda *given: fb.attack(*given, "fgsm", eps=8), "fgsm.eps: .* Did you mean 8/255"),
     "metric": (lambda model, case: fb.evaluate(model, case, case.image, metrics=["dcs"]), "Did you mean 'dsc'?"),
     "other volume": (
