@@ -82,16 +82,16 @@ def test_every_name_is_there() -> None:
 
 def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     """White-box and transferred, coupled windows, a seed, and a target that sees another grid."""
-    attacks = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "sa2", "rho": 0.4, "steps": 1, "block": 8}]
+    attacks = {"pgd": {"eps": "8/255", "steps": 2}, "sa2": {"rho": 0.4, "steps": 1, "block": 8}}
+    written = [{"name": name, "sources": ["a", "coarse"], **parameters} for name, parameters in attacks.items()]
     data = [{**JOB["datasets"][0], "cases": 1}]
-    content = job(
-        models=ENTRIES, attacks=attacks, datasets=data, metrics=list(METRICS), seeds=[3], targets=["b", "coarse"]
-    )
+    asked = {"metrics": list(METRICS), "seeds": [3], "targets": ["b", "coarse"]}
+    content = job(models=ENTRIES, attacks=written, datasets=data, **asked)
     assert execute(content, tmp_path).num_failed == 0
     (case,), targets = fb.load_dataset("phantom", shape=SHAPE, cases=1), [load("b"), load("coarse")]
     found = []
     for source in (load("a"), load("coarse")):
-        for name, parameters in (("pgd", {"eps": "8/255", "steps": 2}), ("sa2", {"rho": 0.4, "steps": 1, "block": 8})):
+        for name, parameters in attacks.items():
             made = fb.attack(source, case, name, seed=3, **parameters)
             found += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
     expected, classes = rows(tmp_path), class_rows(tmp_path)
@@ -101,7 +101,7 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
         assert [stored(row, CLASS_RECORDS) for row in record.classes] == [classes[*key, k] for k in range(6)]
     assert {record["resampling_error"] is None for record in found} == {True, False}
     frame = fb.load_results(tmp_path)
-    assert len(frame) == len(expected) == 12
+    assert len(frame) == len(expected) == len(found) == 8
     assert set(frame.columns) == {column.name for column in RECORDS}
     mine = frame.set_index(["cell_id", "case_key", "target_model_id"]).loc[key]
     assert mine["dsc"] == record["dsc"]
