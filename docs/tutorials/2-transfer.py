@@ -49,10 +49,10 @@ drops.round(1)
 figure, axes = plt.subplots(1, len(attacks), figsize=(7, 3), layout="constrained")
 for axis, name in zip(axes, attacks, strict=True):
     matrix = drops.loc[name]
-    image = axis.imshow(matrix, vmin=0, vmax=drops.to_numpy().max(), cmap="viridis")
+    image = axis.imshow(matrix, vmin=0, vmax=1.5 * drops.to_numpy().max(), cmap="Blues")
     for row in range(2):
         for column in range(2):
-            axis.text(column, row, f"{matrix.iloc[row, column]:.0f}", ha="center", va="center", color="white")
+            axis.text(column, row, f"{matrix.iloc[row, column]:.0f}", ha="center", va="center")
     axis.set(title=name, xticks=range(2), yticks=range(2), xticklabels=matrix.columns, yticklabels=matrix.index)
     axis.set(xlabel="predicts", ylabel="attacked")
 figure.colorbar(image, ax=axes, label="drop in points")
