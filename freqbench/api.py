@@ -286,7 +286,7 @@ class Case:
         class_names: Sequence[str] = (),
         name: str = "case",
     ) -> None:
-        voxels, classes = (part.as_subclass(Tensor).cpu() for part in (channels_of(image), as_tensor(label)))
+        voxels, classes = channels_of(_plain(image)), as_tensor(_plain(label))
         require_same_shape(tuple(voxels.shape[1:]), tuple(classes.shape))
         low, high = map(float, voxels.aminmax())
         if not (low >= 0 and high <= 1):
@@ -295,8 +295,7 @@ class Case:
                 "on, or read files by Case.from_nifti with `intensity`"
             )
         require_classes(classes, len(class_names) or MOST_CLASSES)
-        grid = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0]) if affine is None else np.array(affine, np.float64)
-        steps = _spacing(name, spacing or np.linalg.norm(grid[:3, :3], axis=0).tolist())
+        grid, steps = _grid(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone(), "label": classes.to(torch.uint8).clone()[None]}
         h, w, d = classes.shape
         fingerprint = digest([checkpoints.state_sha256(stored)])
@@ -388,11 +387,29 @@ class Case:
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 
 
-def _spacing(name: str, given: Sequence[float]) -> Spacing:
-    if len(given) != 3 or not all(0 < step < float("inf") for step in given):
-        raise UserError(f"{name}: expected a spacing of three positive lengths in mm, got {tuple(given)}")
-    h, w, d = map(float, given)
-    return h, w, d
+def _plain(volume: Volume) -> Tensor:
+    """A tensor on the CPU, of an array in any byte order and of any stride too, or of MONAI's MetaTensor."""
+    if isinstance(volume, np.ndarray):  # torch lacks most of what can be done with unsigned integers
+        known = {"f": np.float32, "i": np.int64, "u": np.int64}
+        volume = np.ascontiguousarray(volume, known.get(volume.dtype.kind))
+    return torch.as_tensor(volume).as_subclass(Tensor).cpu()
+
+
+def _grid(
+    name: str, spacing: Sequence[float] | None, affine: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.float64], Spacing]:
+    """Affine and spacing of a case, of which either may be missing; a UserError where they cannot be."""
+    if affine is None:
+        steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
+        grid = np.diag([*steps.ravel(), 1.0])
+    else:
+        grid = np.array(affine, np.float64)
+        steps = np.linalg.norm(grid[:3, :3], axis=0) if spacing is None else np.array(spacing, np.float64)
+    if grid.shape != (4, 4) or steps.shape != (3,) or not ((steps > 0) & (steps < np.inf)).all():
+        got = f"{steps.tolist()} and an affine {grid.shape}"
+        raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
+    h, w, d = steps.tolist()
+    return grid, (h, w, d)
 
 
 def _as_case(given: Case | Sequence[Any]) -> Case:
@@ -831,7 +848,7 @@ def _brought_in(model: Model, case: Case, given: Volume) -> Result:
     """A result for a volume that other code made."""
     dataset, source = model._fitted(case)
     volume = case._in(dataset, source.space)
-    adversarial = channels_of(given).as_subclass(Tensor).to("cpu", torch.float32)
+    adversarial = channels_of(_plain(given)).to(torch.float32)
     require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
     low, high = map(float, adversarial.aminmax())
     if not (low >= 0 and high <= 1):

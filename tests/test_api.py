@@ -25,6 +25,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data.loaders.phantom import WINDOW_HU, Phantom
+from freqbench.models import ModelEntry, resolve
 from freqbench.results import CLASS_RECORDS, RECORDS
 
 ROOT = Path(__file__).parents[1]
@@ -122,11 +123,14 @@ def test_a_network_of_one_s_own_is_copied_and_computes_the_same(case: fb.Case, r
     assert other.spec.model_id != own.spec.model_id
 
 
-@pytest.mark.parametrize(
-    "convert", [Tensor.numpy, lambda volume: volume[None], MetaTensor], ids=["array", "batch", "monai"]
-)
+def scanned(volume: Tensor) -> Any:
+    """As nibabel gives it: of another byte order, unsigned, a view that runs backwards."""
+    return volume.numpy()[..., ::-1].astype(">f4" if volume.is_floating_point() else ">u2")[..., ::-1]
+
+
+@pytest.mark.parametrize("convert", [Tensor.numpy, scanned, lambda volume: volume[None], MetaTensor])
 def test_arrays_and_tensors_do(model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]) -> None:
-    given = convert(case.image), convert(case.label), case.spacing
+    given = convert(case.image), convert(case.label), np.array(case.spacing)
     made = fb.attack(model, given, "fgsm", eps=EPS)
     same = fb.attack(model, case, "fgsm", eps=EPS)
     assert torch.equal(made.adversarial, same.adversarial)
@@ -291,6 +295,23 @@ def bundle(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [nnunet, bundle])
+class Wide(Phantom):
+    """Of another space than the zoo was trained in."""
+
+    @property
+    def space(self) -> Preprocess:
+        return Preprocess(intensity={"window": (-200.0, 300.0)}, crop_foreground=False)
+
+
+@pytest.mark.parametrize("loader", [Phantom, Wide])
+def test_a_checkpoint_sees_the_space_that_a_job_gives_it(loader: type[Phantom]) -> None:
+    cases = fb.load_dataset(loader, shape=SHAPE)
+    made = fb.attack(fb.load_model("zoo://phantom/unet-vaft"), cases[0], "gn", std=0.1)
+    entry = ModelEntry(name="unet-vaft", checkpoint="zoo://phantom/unet-vaft")
+    assert made.cell.source == resolve(entry, 6, 1, cases.dataset.space, cases.dataset.class_names)
+    assert (made.cell.source.space is None) == (loader is Phantom)
+
+
 def test_what_lies_in_a_folder_says_whose_it_is(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path)
     spec = fb.load_model(tmp_path, name="found").spec
@@ -335,6 +356,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "range": (lambda *_: fb.Case(VOLUME - 0.5, LABEL), r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
     "nan": (lambda *_: fb.Case(VOLUME / 0, LABEL), r"case: expected an image in \[0, 1\]"),
     "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
+    "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* an affine \(4, 4\), got"),
     "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
     "no label": (lambda model, _: fb.attack(model, VOLUME, "fgsm", eps=EPS), "expected a Case or .* got Tensor: give"),
     "attack": (lambda *given: fb.attack(*given, "pdg", eps=EPS), "unknown attack 'pdg'. Did you mean 'pgd'?"),

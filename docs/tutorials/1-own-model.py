@@ -78,7 +78,7 @@ scores
 
 # %%
 rows = []
-for budget in (1, 2, 4, 8):
+for budget in (2, 4, 8):
     for name, parameters in (("pgd", {"eps": f"{budget}/255", "steps": 4}), ("gn", {"std": f"{budget}/255"})):
         made = fb.attack(model, case, name, **parameters)
         rows.append({"budget (1/255)": budget, "attack": name, **fb.evaluate(model, case, made, metrics=("dsc",))})

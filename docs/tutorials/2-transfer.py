@@ -11,7 +11,7 @@ import pandas as pd
 import freqbench as fb
 
 models = [fb.load_model("zoo://phantom/unet"), fb.load_model("zoo://phantom/unetr")]
-cases = fb.load_dataset("phantom", split="test")[:2]
+case = fb.load_dataset("phantom", split="test")[0]
 models
 
 # %% [markdown]
@@ -26,13 +26,12 @@ models
 # %%
 attacks = {"pgd": {"eps": "8/255", "steps": 5}, "sa2": {"rho": 0.4, "steps": 5, "block": 16}}
 rows = []
-for case in cases:
-    for source in models:
-        for name, parameters in attacks.items():
-            result = fb.attack(source, case, name, **parameters)
-            rows += [fb.evaluate(target, case, result, metrics=("dsc",)) for target in models]
+for source in models:
+    for name, parameters in attacks.items():
+        result = fb.attack(source, case, name, **parameters)
+        rows += [fb.evaluate(target, case, result, metrics=("dsc",)) for target in models]
 records = pd.DataFrame(rows)
-records[["case_id", "attack", "source_model", "target_model", "dsc_foreground_clean", "dsc_foreground"]]
+records[["attack", "source_model", "target_model", "dsc_foreground_clean", "dsc_foreground"]]
 
 # %% [markdown]
 # ## Drops
@@ -63,7 +62,7 @@ plt.show()
 #
 # ## Is the difference real?
 #
-# With two cases it cannot be told from chance. The same comparison as a job runs on as many cases as you have, on all
+# From one case nobody can tell. The same comparison as a job runs on as many cases as you have, on all
 # cores or a cluster, and `freqbench report` gives intervals over patients:
 #
 # ```yaml
@@ -77,5 +76,5 @@ plt.show()
 #   - {name: sa2, rho: 0.4, steps: 5, block: 16}
 # ```
 #
-# Its records have the same columns, so that the lines above do with them too: `records =
-# fb.load_results("runs/transfer")`.
+# Its records have the same columns. Read them by `fb.load_results("runs/transfer")`, and the lines above give the
+# mean over all cases.

@@ -28,7 +28,7 @@ class Momentum(LinfGradientAttack):
 
     name: ClassVar[str] = "momentum"
 
-    steps: int = 5
+    steps: int = 4
     decay: float = 0.9
 
     @property
@@ -101,8 +101,8 @@ datasets:
 models:
   - {name: unet, checkpoint: "zoo://phantom/unet"}
 attacks:
-  - {name: "my_attack:Momentum", eps: 8/255, steps: 5}
-  - {name: pgd, eps: 8/255, steps: 5}
+  - {name: "my_attack:Momentum", eps: 8/255, steps: 4}
+  - {name: pgd, eps: 8/255, steps: 4}
   - {name: random_noise, linf: 8/255}
 metrics: [dsc, ssim]
 trust_code: true
