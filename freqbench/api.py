@@ -282,7 +282,7 @@ class Case:
         label: Volume,
         spacing: Sequence[float] | None = None,
         *,
-        affine: npt.ArrayLike | None = None,
+        affine: npt.NDArray[Any] | None = None,
         class_names: Sequence[str] = (),
         name: str = "case",
     ) -> None:
@@ -396,7 +396,7 @@ def _plain(volume: Volume) -> Tensor:
 
 
 def _grid(
-    name: str, spacing: Sequence[float] | None, affine: npt.ArrayLike | None
+    name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.float64], Spacing]:
     """Affine and spacing of a case, of which either may be missing; a UserError where they cannot be."""
     if affine is None:
