@@ -294,7 +294,6 @@ def bundle(folder: Path) -> None:
     torch.save(test_bundle.trained().state_dict(), folder / "models" / "model.pt")
 
 
-@pytest.mark.parametrize("write", [nnunet, bundle])
 class Wide(Phantom):
     """Of another space than the zoo was trained in."""
 
@@ -312,6 +311,7 @@ def test_a_checkpoint_sees_the_space_that_a_job_gives_it(loader: type[Phantom]) 
     assert (made.cell.source.space is None) == (loader is Phantom)
 
 
+@pytest.mark.parametrize("write", [nnunet, bundle])
 def test_what_lies_in_a_folder_says_whose_it_is(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path)
     spec = fb.load_model(tmp_path, name="found").spec
