@@ -83,7 +83,7 @@ class Model:
 
     def __repr__(self) -> str:
         spec, roi = self.spec, "x".join(map(str, self.spec.roi))
-        shape = f"{spec.num_channels} channels, {spec.num_classes} classes, windows of {roi}"
+        shape = f"channels: {spec.num_channels}, classes: {spec.num_classes}, windows of {roi}"
         return f"<Model {spec.name}: {spec.arch}, {shape}, {self.network.precision} on {self.device}>"
 
     @property

@@ -21,7 +21,7 @@ from monai.networks.nets import UNet
 import freqbench as fb
 
 net = UNet(spatial_dims=3, in_channels=1, out_channels=6, channels=(8, 16, 32, 64), strides=(2, 2, 2), num_res_units=2)
-net.load_state_dict(fb.load_model("zoo://phantom/unet").network.net.state_dict())
+loaded = net.load_state_dict(fb.load_model("zoo://phantom/unet").network.net.state_dict())
 
 # %% [markdown]
 # `load_model` takes a copy of the network. It needs to know one thing more: `roi`, the voxels of the window that the
@@ -88,7 +88,7 @@ axis.axhline(scores["dsc_foreground_clean"], color="grey", linestyle="dashed")
 plt.show()
 
 # %% [markdown]
-# The noise changes nothing, the attack of the same budget does. That is what makes it an attack.
+# The noise changes next to nothing, PGD of the same budget does. So it is the attack, not the size of the change.
 #
 # ## Keep the volume
 #
