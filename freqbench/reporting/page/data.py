@@ -45,7 +45,7 @@ from freqbench.analysis.labels import families, value_text
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, summary
 from freqbench.core.documents import object_of
-from freqbench.reporting.colors import class_color, series_style
+from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.score_columns import SCORES, described, shown_scores
