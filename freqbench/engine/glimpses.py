@@ -172,14 +172,16 @@ def _grey(slice: Pixels, size: Size) -> Pixels:
 def _signed(change: Pixels) -> Pixels:
     """Changes in full colours as a panel: below -1 and above 1 nothing is added."""
     share = np.abs(change).clip(0, 1)[..., None]
-    return (UNCHANGED * (1 - share) + np.where(change[..., None] < 0, BELOW, ABOVE) * share).astype(np.uint8)
+    panel: Pixels = UNCHANGED * (1 - share) + np.where(change[..., None] < 0, BELOW, ABOVE) * share
+    return panel.astype(np.uint8)
 
 
 def _overlaid(panel: Pixels, labels: Pixels, size: Size) -> Pixels:
     """A panel under the colours of its classes; the background is left clear."""
     shown = _resized(labels.astype(np.uint8), size, Resampling.NEAREST)
     share = np.where(shown > 0, OPACITY, 0)[..., None]
-    return (panel * (1 - share) + _palette()[shown] * share).astype(np.uint8)
+    blended: Pixels = panel * (1 - share) + _palette()[shown] * share
+    return blended.astype(np.uint8)
 
 
 @cache
