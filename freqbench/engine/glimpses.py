@@ -115,13 +115,12 @@ def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Pred
         adversarial: `[C, H, W, D]` in [0, 1], on the case's grid as everything else.
         index: the slice's number along the last axis.
     """
-    moved = adversarial - case.image
-    channel = int(moved.abs().sum(dim=(1, 2, 3)).argmax())
+    channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
 
     def seen(volume: Tensor) -> Pixels:
         return plane(volume.numpy(), AXIAL, index)
 
-    change = seen(moved[channel]).astype(np.float32)
+    change: Pixels = seen(adversarial[channel]) - seen(case.image[channel])
     full = span([change])
     size = _panel_size(change.shape, aspect(case.spacing, AXIAL))
     clean, attacked = (_grey(seen(volume[channel]), size) for volume in (case.image, adversarial))
