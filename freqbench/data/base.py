@@ -31,7 +31,7 @@ class Dataset(Strict, abc.ABC):
         split: which of the dataset's splits `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
-        share: false where no picture or volume of its cases may be passed on, though the loader's licence would let it.
+        share: false where no volume or picture of its cases may be passed on, though the licence would let them.
         redistributable: whether the licence of the loader's data lets volumes be passed on.
         homepage: where its volumes are to be had.
         typical_shape: voxels of a case on the preprocessed grid, for estimates where the cases are not there.
