@@ -18,18 +18,16 @@ def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Attacks of different threat models are not compared. `row` is the place of the row that a sentence is about.
 
     Args:
-        rows: of `tables.summary` without clean rows, numbered from 0; `label` is the attack's.
+        rows: of `tables.summary` without clean rows, with their place as `row`; `label` is the attack's.
     """
     found = []
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
         own = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
         attacks = own[~is_null_row(own)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
-        told = [(place, _strongest(row, of_dataset)) for place, row in leading.iterrows() if row[DROP] >= MIN_DROP]
+        told = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
         told += _most_robust(attacks)
-        found += [
-            {"dataset": str(dataset), "row": int(rows.index.get_loc(place)), "text": text} for place, text in told
-        ]
+        found += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in told]
     return found
 
 
@@ -62,16 +60,16 @@ def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
     return f"{text}."
 
 
-def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[Any, str]]:
+def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     """The model whose largest drop is the smallest, where several met the same attacks."""
-    met = attacks.groupby("source_model", observed=True)["label"].agg(lambda labels: frozenset(map(str, labels)))
-    if len(met) < 2 or met.nunique() > 1:
+    met = [frozenset(own["label"].astype(str)) for _, own in attacks.groupby("source_model", observed=True)]
+    if len(met) < 2 or len(set(met)) > 1:
         return
     worst = attacks.loc[attacks.groupby("source_model", observed=True)[DROP].idxmax()].sort_values(DROP)
     least, most = worst.iloc[0], worst.iloc[-1]
     yield (
-        worst.index[0],
-        f"{least['source_model']} keeps most: none of the {len(met.iloc[0])} attacks takes more than "
+        least,
+        f"{least['source_model']} keeps most: none of the {len(met[0])} attacks takes more than "
         f"{max(0.0, least[DROP]):.1f} points from it ({least['label']}); {most['source_model']} loses up to "
         f"{most[DROP]:.1f} ({most['label']}).",
     )
