@@ -12,11 +12,12 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from freqbench.core.errors import UserError
-from freqbench.reporting.colors import class_color, class_colors
+from freqbench.ops import planes
+from freqbench.ops.colors import class_color, class_colors
+from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figure_data import Material
-from freqbench.reporting.figures import case_volumes, curves, planes
+from freqbench.reporting.figures import case_volumes, curves
 from freqbench.reporting.figures.case_volumes import Saved
-from freqbench.reporting.figures.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
