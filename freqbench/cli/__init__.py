@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from freqbench.cli import audit, cluster, doctor, report, run, train, volumes
+from freqbench.cli import audit, cluster, doctor, init, report, run, train, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError
 from freqbench.core.terminal import PlainConsole
@@ -21,13 +21,12 @@ from freqbench.core.terminal import PlainConsole
 app = typer.Typer(
     name="freqbench",
     help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
-    "Begin with: python bench.py run jobs/quickstart.yaml",
+    "Begin with: freqbench run jobs/quickstart.yaml",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (run, volumes, train, doctor, cluster, report, audit):
+for group in (init, run, volumes, train, doctor, cluster, report, audit):
     app.add_typer(group.app)
 
 

@@ -55,7 +55,7 @@ def audit(
             return
     elif given:
         raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
-    common.put(common.tables([out], format, "audit"), to)
+    common.put(common.tables([out], format, "audit"), to, format)
     if failed:
         common.say(f"{failed} records of the audit failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""Examines this machine, a dataset's folder, or a checkpoint and how it fits a job's data, for `bench.py doctor`."""
+"""Examines this machine, a dataset's folder, or a checkpoint and how it fits a job's data, for `freqbench doctor`."""
 
 import math
 import os
@@ -121,6 +121,12 @@ def _contents(path: str) -> Lines:
     else:
         yield "architecture", f"{arch} ({MODELS[arch].title})" + ("" if metadata else ", by its keys")
         yield "migration", "none: freqbench wrote it" if metadata else _migration(arch, bare)
+
+
+def architecture(path: str) -> str | None:
+    """The architecture that a checkpoint's file names, or its keys tell; None where neither does."""
+    named = read_metadata(path).get("arch")
+    return str(named) if named else _guess(checkpoints.read_state_dict(path, ()))[1]
 
 
 def _record(metadata: Mapping[str, Any]) -> Lines:

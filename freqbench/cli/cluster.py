@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -75,32 +75,49 @@ def submit(
     if follow:
         _follow(jobs, head, job_id)
     else:
-        common.say(f"bench.py status {job_id}{_hint(head)}")
+        common.say(f"freqbench status {job_id}{_hint(head)}")
 
 
 @app.command()
 def status(
-    of: Annotated[str, typer.Argument(help="Result store, folder or URI, or the id of a job.", metavar="OUT|JOB_ID")],
+    of: Annotated[
+        str,
+        typer.Argument(
+            help="Result store, folder or URI, or the id of a job.", metavar="OUT|JOB_ID", autocompletion=common.stores
+        ),
+    ],
     address: Address = None,
+    as_json: common.Json = False,
 ) -> None:
     """Show how far a store or a job on a cluster is: records done, failed and missing, and its runs."""
+    from freqbench.results.status import facts, tables
+
     if not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of) or Path(of).is_dir():
-        _store(of)
+        of_store = facts(of)
+        if as_json:
+            common.put_json(of_store)
+        else:
+            _show(tables(of_store))
         return
     head = _jobs().Head(address)
     details = head.details(of)
-    facts = Table(show_header=False, title=of)
-    for name, value in _facts(details).items():
-        facts.add_row(name, value)
-    common.console().print(facts)
-    for line in head.log(of).splitlines()[-LAST_LINES:]:
-        common.say(line)
-    out = (details.metadata or {}).get("out")
-    if out:
+    found = _facts(details)
+    store: dict[str, Any] | None = None
+    if not as_json:
+        _show([_table(of, found)])
+        for line in head.log(of).splitlines()[-LAST_LINES:]:
+            common.say(line)
+    if out := found.get("out"):
         try:
-            _store(out)
+            store = facts(out)
+            if not as_json:
+                _show(tables(store))
         except Exception as error:  # noqa: BLE001 (whatever the package of a file system raises that only nodes reach)
-            common.say(f"{out} cannot be read from here: {' '.join(str(error).split())[:200]}")
+            with common.aside(as_json):
+                common.say(f"{out} cannot be read from here: {' '.join(str(error).split())[:200]}")
+    if as_json:
+        named = {name.removesuffix(" (UTC)"): value for name, value in found.items()}
+        common.put_json({"id": of, **named, "store": store})
 
 
 @app.command()
@@ -114,13 +131,13 @@ def stop(job_id: JobId, address: Address = None) -> None:
     try:
         details = head.stop(job_id)
     except KeyboardInterrupt:
-        common.say(f"{job_id} is told to stop, and may still be at it: bench.py status {job_id}{_hint(head)}")
+        common.say(f"{job_id} is told to stop, and may still be at it: freqbench status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for line in head.log(job_id).splitlines()[-1:]:
         common.say(line)
     common.say(f"{job_id}: {details.status.value}")
     if not details.status.is_terminal():
-        common.say(f"it takes longer than it may: bench.py status {job_id}{_hint(head)}")
+        common.say(f"it takes longer than it may: freqbench status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -183,7 +200,7 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
     try:
         details = asyncio.run(head.follow(job_id, partial(print, end="", flush=True)))
     except KeyboardInterrupt:
-        common.say(f"{job_id} goes on: bench.py status {job_id}{_hint(head)}, or stop")
+        common.say(f"{job_id} goes on: freqbench status {job_id}{_hint(head)}, or stop")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     common.say(f"{job_id}: {details.status.value}")
     raise typer.Exit(jobs.exit_code(details))
@@ -194,11 +211,16 @@ def _hint(head: Any) -> str:
     return "" if os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/") == head.url else f" --address {head.url}"
 
 
-def _store(out: str) -> None:
-    from freqbench.results.status import of_store
-
-    for table in of_store(out):
+def _show(tables: Iterable[Table]) -> None:
+    for table in tables:
         common.console().print(table)
+
+
+def _table(title: str, facts: Mapping[str, str]) -> Table:
+    table = Table(show_header=False, title=title)
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
 
 
 def _facts(details: Any) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """Reads jobs, speaks to the terminal and ends commands: what several commands share."""
 
 import gc
+import io
+import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from glob import escape, glob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +18,33 @@ from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole
 
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
-FORMATS = {"md": "markdown"}  # reporting's own names, where they are longer
+XLSX = "xlsx"
+FORMATS = {"md": "markdown", XLSX: "csv"}  # reporting's own names, where they are others
 
-JobFile = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
-TrainingJob = Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB")]
-Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
-RunOut = Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME of the job].")]
+
+def jobs(incomplete: str) -> list[str]:
+    """The YAML files whose paths begin so, here and one folder further: for a shell to complete."""
+    return _beginning(incomplete, "*.yaml", "*/*.yaml")
+
+
+def stores(incomplete: str) -> list[str]:
+    """The result stores whose paths begin so, as `jobs`."""
+    return [path.removesuffix("/run.json") for path in _beginning(incomplete, "*/run.json", "*/*/run.json")]
+
+
+def _beginning(incomplete: str, *endings: str) -> list[str]:
+    return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
+
+
+JobFile = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB", autocompletion=jobs)]
+TrainingJob = Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB", autocompletion=jobs)]
+Out = Annotated[
+    str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
+]
+RunOut = Annotated[
+    str | None,
+    typer.Option("--out", help="Where results go [default: runs/NAME of the job].", autocompletion=stores),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")
 ]
@@ -32,7 +56,8 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, though the data must not be passed on.")]
-Format = Annotated[str, typer.Option("--format", help="terminal, md, csv, latex or html.")]
+Format = Annotated[str, typer.Option("--format", help="terminal, md, csv, latex, html or xlsx (with --to).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone; all else is said on stderr.")]
 To = Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")]
 
 
@@ -46,16 +71,40 @@ def say(text: str) -> None:
     console().print(text, soft_wrap=True)
 
 
-def put(text: str, to: str | None) -> None:
-    """Write a text to a file, whole or not at all, or to the terminal."""
+def put(text: str, to: str | None, format: str = "") -> None:
+    """Write a text to a file, whole or not at all, or to the terminal; of format XLSX a csv as a sheet.
+
+    Raises:
+        UserError: a sheet without a file or a table, or without openpyxl.
+    """
     from freqbench.core import storage
 
+    if format == XLSX and (to is None or not text.strip()):
+        raise UserError(f"--format {XLSX}: expected {'a table' if to else '--to'}, got none: see report --help")
     if to is None:
         sys.stdout.write(text)
         return
     require_file(to)
-    storage.write_atomic(to, text.encode())
+    storage.write_atomic(to, _sheet(text) if format == XLSX else text.encode())
     say(f"written: {to}")
+
+
+def _sheet(csv: str) -> bytes:
+    import pandas as pd
+
+    content = io.BytesIO()
+    try:
+        pd.read_csv(io.StringIO(csv)).to_excel(content, index=False)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--format {XLSX}: expected the package {error.name}, got none: pip install 'freqbench[{XLSX}]'"
+        ) from None
+    return content.getvalue()
+
+
+def put_json(found: Mapping[str, Any]) -> None:
+    """Print a mapping as JSON."""
+    put(json.dumps(found, indent=1) + "\n", None)
 
 
 def require_file(to: str) -> None:
@@ -86,6 +135,13 @@ def _uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def aside(as_json: bool) -> Iterator[None]:
+    """Say everything on stderr where stdout is for `put_json`."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        yield
 
 
 @contextmanager
@@ -165,20 +221,3 @@ def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
     for warning in caught:
         PlainConsole(stderr=True).print(str(warning.message), soft_wrap=True)
     return text.rstrip() + "\n"
-
-
-def finish(summary: Any, out: str) -> None:
-    """Show the tables and leave with the exit code that a run's summary asks for."""
-    from freqbench.core import storage
-
-    if summary.interrupted:
-        say(f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    sys.stdout.write(tables([out], "terminal"))
-    say(
-        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
-        f"{storage.join(out, 'records')}"
-    )
-    if summary.num_failed:
-        console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
-        raise typer.Exit(EXIT_FAILED)

@@ -1,5 +1,8 @@
-"""Shows results: the commands `report`, `compare` and `serve`."""
+"""Shows results: the commands `report`, `open`, `compare` and `serve`."""
 
+import os
+import sys
+import webbrowser
 from typing import Annotated
 
 import typer
@@ -11,7 +14,9 @@ app = typer.Typer()
 
 PAGE, PAGE_FOLDER = "report.html", "report"
 
-Outs = Annotated[list[str], typer.Argument(help="One result store or several.", metavar="OUT...")]
+Outs = Annotated[
+    list[str], typer.Argument(help="One result store or several.", metavar="OUT...", autocompletion=common.stores)
+]
 
 
 @app.command()
@@ -44,7 +49,7 @@ def report(
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
-        common.put(common.tables(outs, format, table), to)
+        common.put(common.tables(outs, format, table), to, format)
 
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
@@ -98,10 +103,29 @@ def _write_figures(outs: list[str], folder: str) -> None:
         common.say(f"no {name}: {reason}")
 
 
+@app.command("open")
+def open_page(out: common.Out) -> None:
+    """Open the page of a store, which `run` wrote at its end, in a browser; where there is none, say where it is."""
+    from freqbench.core import storage
+
+    place = storage.join(out, PAGE)
+    if not storage.exists(place):
+        raise UserError(f"{place}: expected a page, found none: freqbench report {out} --format html writes it")
+    file = storage.fetch(place).resolve()
+    is_open = _has_display() and webbrowser.open(file.as_uri())
+    common.say(f"{'opened' if is_open else 'no browser to open it in'}: {file}")
+
+
+def _has_display() -> bool:
+    """Whether a browser can show a page: elsewhere one for text would be taken, which runs no scripts."""
+    named = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in named)
+
+
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A")],
-    second: Annotated[str, typer.Argument(help="Another one.", metavar="OUT_B")],
+    first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
+    second: Annotated[str, typer.Argument(help="Another one.", metavar="OUT_B", autocompletion=common.stores)],
     format: common.Format = "terminal",
     to: common.To = None,
 ) -> None:
@@ -115,7 +139,7 @@ def compare(
     render = renderer(common.FORMATS.get(format, format))
     a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
-    common.put(render(sections).rstrip() + "\n", to)
+    common.put(render(sections).rstrip() + "\n", to, format)
 
 
 @app.command()

@@ -1,13 +1,13 @@
 """Plans and runs a job file: the commands `plan`, `run`, `converge` and `schema`."""
 
-import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import typer
 
-from freqbench.cli import common
+from freqbench.cli import common, ending
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
@@ -23,22 +23,28 @@ def plan(
     price: Annotated[
         str | None, typer.Option("--price", help="What an hour of one worker costs, such as 2.5/h: the rest is priced.")
     ] = None,
+    as_json: common.Json = False,
 ) -> None:
     """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
     hourly = None if price is None else _hourly(price)
-    job = common.job_of(path, set_, trust_code)  # refused before all that is imported for a sound one
-    from freqbench.engine import saved_volumes
-    from freqbench.job import plan as planning
-    from freqbench.job import rehearsal
-    from freqbench.training import link
+    with common.aside(as_json):
+        job = common.job_of(path, set_, trust_code)  # refused before all that is imported for a sound one
+        from freqbench.engine import saved_volumes
+        from freqbench.job import plan as planning
+        from freqbench.job import rehearsal
+        from freqbench.training import link
 
-    job, untrained = link.planned(job, path)
-    lacking = (*untrained, *rehearsal.missing(job, where=path))
-    place = out or f"runs/{job.name}"
-    grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
-    common.console().print(planning.table(grid))
-    root = planning.volumes_root(grid, place)
-    for line in planning.lines(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly):
+        job, untrained = link.planned(job, path)
+        lacking = (*untrained, *rehearsal.missing(job, where=path))
+        place = out or f"runs/{job.name}"
+        grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
+        root = planning.volumes_root(grid, place)
+        found = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
+    if as_json:
+        common.put_json(asdict(found))
+        return
+    common.console().print(planning.table(found))
+    for line in planning.lines(found):
         common.say(line)
 
 
@@ -62,9 +68,10 @@ def run(
         typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
-        Literal["tensorboard"] | None,
-        typer.Option("--log", help="At the end, each cell's settings and means to OUT/tensorboard."),
+        Literal["tensorboard", "mlflow"] | None,
+        typer.Option("--log", help="At the end, each cell's settings, means and picture to a tracker, below OUT."),
     ] = None,
 ) -> None:
     """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
@@ -80,7 +87,7 @@ def run(
     if log:
         from freqbench.reporting import tracker
 
-        tracker.require(out or f"runs/{job.name}")
+        tracker.require(log, out or f"runs/{job.name}")
     with common.stoppable("networks were trained"):
         if dry_data:
             job, engine = rehearsal.rehearsed(link.described(job, path)), "serial"
@@ -91,8 +98,8 @@ def run(
         grid = common.grid_of(job, path, limit_cases, place, match=True)
     summary = runner.execute(grid, place, common.console(), engine, address, part, force)
     if log:
-        common.say(f"logged: {tracker.log(place)}")
-    common.finish(summary, place)
+        common.say(f"logged: {tracker.log(log, place)}")
+    ending.finish(summary, place, page)
 
 
 @app.command()
@@ -135,14 +142,15 @@ def converge(
     if found.left_out:
         common.say(f"left out, as more steps add nothing to their drop: {', '.join(found.left_out)}")
     units = list(found.grid.units())
-    common.console().print(planning.table(found.grid))
+    outlook = planning.outlook(found.grid, (), None, place)
+    common.console().print(planning.table(outlook))
     passes = sum(unit.passes for unit in units)
     common.say(f"{len(found.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
-    for line in planning.lines(found.grid, (), None, place):
+    for line in planning.lines(outlook):
         common.say(line)
     summary = runner.execute(found.grid, place, common.console(), engine, address)
     if summary.interrupted:
-        common.finish(summary, place)
+        ending.finish(summary, place)
     _show_convergence(place, found.entries)
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
@@ -172,7 +180,7 @@ def schema(
         found = schema_of(TrainJob)
     else:
         found = schema_of(JobSpec)
-    common.put(json.dumps(found, indent=1) + "\n", None)
+    common.put_json(found)
 
 
 def _hourly(price: str) -> float:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from freqbench.cli import common
+from freqbench.cli import common, ending
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
@@ -59,7 +59,7 @@ def score(
     else:
         grid = common.stored_grid(out, job, trust_code)
         summary = label_maps.score(grid, out, predictions or "", name or "", label_map, common.console())
-    common.finish(summary, out)
+    ending.finish(summary, out)
 
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:

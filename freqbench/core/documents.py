@@ -1,6 +1,7 @@
-"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values."""
+"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values; writes an item of YAML."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -79,6 +80,12 @@ def mapping_of(content: bytes | str, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{where}: expected keys and values at the top, got {type(found).__name__}")
     return found
+
+
+def yaml_item(entry: Mapping[str, Any]) -> str:
+    """A mapping of plain values as one item of a YAML list, on one line."""
+    text: str = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=float("inf"))
+    return f"- {text.strip()}"
 
 
 def json_of(content: bytes | str, where: str) -> Any:

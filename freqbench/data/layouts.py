@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from freqbench.core import config, storage
+from freqbench.core import config, documents, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS, nifti
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded
@@ -130,8 +128,7 @@ class Layout:
     @property
     def job_line(self) -> str:
         """The line for `datasets` of a job file (YAML)."""
-        text: str = yaml.safe_dump(self.entry, default_flow_style=True, sort_keys=False, width=float("inf"))
-        return f"- {text.strip()}"
+        return documents.yaml_item(self.entry)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Findings, a name and a line each."""

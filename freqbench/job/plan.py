@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow.compute as pc
 from rich.table import Table
@@ -87,8 +88,61 @@ def volumes_root(grid: Grid, out: str) -> str | None:
     return storage.join(out, VOLUMES) if grid.job.save_adversarial == "nifti" else None
 
 
-def table(grid: Grid) -> Table:
-    """Cells, cases and passes over windows of each dataset, source and attack."""
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What `plan` says of a grid; the fields are the keys of `plan --json`.
+
+    Attributes:
+        job: its name.
+        out: the store.
+        grid: of each dataset, source and attack `cells`, `cases` of a cell, and `window_passes` of them all.
+        warnings: a line each.
+        missing: what this machine lacks; the grid has stand-ins for it. Nothing below is known then: None.
+        records_done: those in the store.
+        records_left: those still to come.
+        hours_left: of one worker.
+        basis: what the hours are based on; None where nothing is left.
+        price: of a worker's hour, as it was given.
+        cost: of the hours at that price.
+    """
+
+    job: str
+    out: str
+    grid: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    records_done: int | None = None
+    records_left: int | None = None
+    hours_left: float | None = None
+    basis: str | None = None
+    price: float | None = None
+    cost: float | None = None
+
+
+def outlook(
+    grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
+) -> Outlook:
+    """What is missing, done and left of a grid; `is_saved` as of `current_plan`, `price` of a worker's hour."""
+    store = Store(out)
+    found = Outlook(
+        job=grid.job.name,
+        out=store.root,
+        grid=tuple(_counted(grid)),
+        warnings=tuple(grid.warnings),
+        missing=tuple(lacking),
+        price=price,
+    )
+    if lacking:
+        return found
+    todo = current_plan(grid, store.covered(), is_saved)
+    hours, basis = _hours(todo, store) if todo.units else (0.0, None)
+    cost = None if price is None else price * hours
+    return replace(
+        found, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
+    )
+
+
+def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
     rows: dict[tuple[str, str, str], list[int]] = {}
     for unit in grid.units():
         key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
@@ -97,24 +151,26 @@ def table(grid: Grid) -> Table:
         row[2] += unit.passes
     for cell in grid.cells:
         rows[cell.dataset.name, cell.source.name, cell.attack.name][0] += 1
-    found = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{grid.job.name}: the grid")
-    for key, (cells, units, passes) in rows.items():
-        found.add_row(*key, str(cells), str(units // cells), str(passes))
-    return found
+    for (dataset, source, attack), (cells, units, passes) in rows.items():
+        where = {"dataset": dataset, "source": source, "attack": attack}
+        yield {**where, "cells": cells, "cases": units // cells, "window_passes": passes}
 
 
-def lines(
-    grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
-) -> Iterator[str]:
-    """What is warned of, missing (the grid has stand-ins for it), done and left; `is_saved` as of `current_plan`.
+def table(found: Outlook) -> Table:
+    """Cells, cases and passes over windows of each dataset, source and attack."""
+    shown = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
+    for row in found.grid:
+        shown.add_row(*map(str, row.values()))
+    return shown
 
-    With the price of a worker's hour, what is left is priced too.
-    """
-    for warning in grid.warnings:
+
+def lines(found: Outlook) -> Iterator[str]:
+    """What is warned of, missing, done and left, and what that costs where a price was given."""
+    for warning in found.warnings:
         yield f"warning: {warning}"
-    if lacking:
-        yield from (f"{each.word}: {each}" for each in lacking)
-        if all(each.word != Missing.word for each in lacking):
+    if found.missing:
+        yield from (f"{each.word}: {each}" for each in found.missing)
+        if all(each.word != Missing.word for each in found.missing):
             yield "passes are counted on untrained networks in their place; which records are there shows once they are"
             return
         yield (
@@ -122,13 +178,11 @@ def lines(
             "run --dry-data phantom tries this grid now"
         )
         return
-    store = Store(out)
-    todo = current_plan(grid, store.covered(), is_saved)
-    yield f"{todo.num_done} of {todo.num_done + todo.num_todo} records are in {store.root}"
-    if todo.units:
-        hours, basis = _hours(todo, store)
-        cost = "" if price is None else f", {price * hours:,.2f} at {price:g}/h"
-        yield f"about {_spoken(hours)} left on one worker ({basis}){cost}"
+    done, left = found.records_done or 0, found.records_left or 0
+    yield f"{done} of {done + left} records are in {found.out}"
+    if left:
+        price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"
+        yield f"about {_spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
 
 
 def _hours(plan: Plan, store: Store) -> tuple[float, str]:

@@ -28,7 +28,7 @@ MODELS = (
     "are. Checks of gradients compare only attacks that raise the same loss."
 )
 NOTHING = "No row counts, as all failed or were left out of the tables for the reason that the report names."
-RUN = "What is not checked: bench.py audit OUT --plan says which cells it takes, --run computes them."
+RUN = "What is not checked: freqbench audit OUT --plan says which cells it takes, --run computes them."
 
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:

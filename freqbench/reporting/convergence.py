@@ -209,7 +209,7 @@ def _texted(table: pd.DataFrame) -> pd.DataFrame:
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     """The `recommended` settings as the `attacks` of a job file, one line each after a comment of what it did."""
     lines = [
-        "# Recommended by bench.py converge: for each threat model and budget the fewest passes among the settings",
+        "# Recommended by freqbench converge: for each threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop.",
         "attacks:",
     ]

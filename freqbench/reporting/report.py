@@ -34,6 +34,10 @@ NOTES = (
 
 LEFT_OUT_LINES = 10
 AUDIT = "audit"
+AUDITED_PATIENTS = 5
+NOT_AUDITED = (
+    f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check, so none is shown: freqbench audit OUT shows all."
+)
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     "terminal": render.terminal,
@@ -58,10 +62,11 @@ def report(
     Args:
         sources: stores, or rows of `RECORDS`; of rows with the same key the best and latest counts.
         job_keys: the keys of the job of interest; others, such as of its former version, are not shown. None: all.
-        format: of FORMATS: `terminal` (110 columns, the first 60 rows of a table), `markdown`, `latex` (to be put into
-            a paper), `csv` (each digit; without `table` one table with all means) or `html`.
+        format: of FORMATS: `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`,
+            `latex` (to be put into a paper), `csv` (each digit; without `table` one table with all means) or `html`.
         table: one table alone: a paper's, by its name in RECIPES or the path of a recipe of one's own, a view of VIEWS,
-            or `audit`. None: all attacks, views on defences, certificates and corruptions, and the audit in short.
+            or `audit`. None: all attacks, views on defences, certificates and corruptions, and the audit in short, of
+            datasets with AUDITED_PATIENTS.
 
     Raises:
         UserError: no such format or table, nothing to show, or a store that cannot be read.
@@ -78,7 +83,7 @@ def report(
         return render.csv(summary(records))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked(records)
     if not isinstance(sources, pa.Table):
-        sections += audit.short_sections(checks.audited(checks.gathered(sources, job_keys)))
+        sections += _audit(sources, job_keys, records)
     return render_all([*sections, Section("How to read this", text=NOTES)])
 
 
@@ -137,6 +142,16 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if len(failed):
         sections.append(Section("Failed", failed))
     return sections
+
+
+def _audit(sources: Sequence[Store], job_keys: Collection[Key] | None, records: pd.DataFrame) -> list[Section]:
+    """The audit in short of datasets with patients enough; a line where there is none."""
+    patients = records.groupby("dataset", observed=True)["patient_id"].nunique()
+    enough = {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}
+    if not enough:
+        return [Section("Audit", text=NOT_AUDITED)]
+    findings = checks.audited(checks.gathered(sources, job_keys))
+    return audit.short_sections(tuple(each for each in findings if each.dataset in enough))
 
 
 def _of_others(count: int) -> str:

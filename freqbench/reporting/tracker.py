@@ -1,7 +1,11 @@
-"""Logs the means of a store's cells to TensorBoard: a run of its own a cell and target, in its table of settings."""
+"""Logs the means of a store's cells to TensorBoard or MLflow: a run of its own a cell and target, with its picture."""
 
 import importlib.util
 import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from freqbench.analysis.frames import found_records
 from freqbench.core import storage
@@ -10,39 +14,98 @@ from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
 
-FOLDER = "tensorboard"
 SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "threat_model", "budget", "seed", "params")
 MEANS = tuple(column for metric in METRICS.values() for column in metric.columns)
+GLIMPSES = "glimpses"
+SERVER = "MLFLOW_TRACKING_URI"
 
 
-def require(out: str) -> None:
-    """Raise a UserError where TensorBoard is not installed, or does not reach the store."""
-    if importlib.util.find_spec("tensorboard") is None:
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A cell on a target: its settings, the mean of each score over the cases that have one, and its glimpse."""
+
+    name: str
+    settings: Mapping[str, str | float]
+    means: Mapping[str, float]
+    cases: int
+    picture: Path | None
+
+
+def require(tracker: str, out: str) -> None:
+    """Raise a UserError where a tracker of TRACKERS is not installed, or does not reach the store."""
+    if importlib.util.find_spec(tracker) is None:
         raise UserError(
-            "--log tensorboard: expected the package tensorboard, got none: pip install 'freqbench[tensorboard]'"
+            f"--log {tracker}: expected the package {tracker}, got none: pip install 'freqbench[{tracker}]'"
         )
-    if not storage.is_local(out):
-        raise UserError(f"--log tensorboard: expected --out as a folder of this machine, got {out}: leave --log out")
+    if not (storage.is_local(out) or (tracker == "mlflow" and SERVER in os.environ)):
+        server = f", or set {SERVER}" if tracker == "mlflow" else ""
+        raise UserError(
+            f"--log {tracker}: expected --out as a folder of this machine, got {out}: leave --log out{server}"
+        )
 
 
-def log(out: str) -> str:
-    """Write the mean of each score over the cases that have one, at a step of their number; returns the folder.
+def log(tracker: str, out: str) -> str:
+    """Log a store's cells to a tracker of TRACKERS; returns where. Cells without a scored row are left out."""
+    return TRACKERS[tracker](out)
 
-    Rows without scores are left out, and so are cells that have none.
-    """
+
+def _tensorboard(out: str) -> str:
+    import numpy as np
+    from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-    store, folder = Store(out), f"{storage.local_path(out)}/{FOLDER}"
+    folder = f"{storage.local_path(out)}/tensorboard"
+    for run in _runs(out):
+        with SummaryWriter(f"{folder}/{run.name}") as writer:
+            writer.add_hparams(dict(run.settings), dict(run.means), run_name=".", global_step=run.cases)
+            if run.picture:
+                image = np.asarray(Image.open(run.picture).convert("RGB"))
+                writer.add_image("glimpse", image, run.cases, dataformats="HWC")
+    return folder
+
+
+def _mlflow(out: str) -> str:
+    """To the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; a cell that is there gets newer means."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
+    place = os.environ.get(SERVER)
+    local = None if place else Path(storage.local_path(out)).resolve()
+    place = place or f"sqlite:///{local}/mlflow.db"
+    client, name = MlflowClient(tracking_uri=place), str(Store(out).job()["spec"]["name"])
+    experiment = client.get_experiment_by_name(name)
+    kept = local and (local / "mlflow").as_uri()
+    number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=kept)
+    for run in _runs(out):
+        there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
+        run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id
+        metrics = [Metric(key, value, 0, run.cases) for key, value in run.means.items()]
+        client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in run.settings.items()])
+        if run.picture:
+            client.log_artifact(run_id, str(run.picture))
+        client.set_terminated(run_id)
+    return place
+
+
+TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}
+
+
+def _runs(out: str) -> Iterator[_Run]:
+    store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS), may_be_empty=True)
+    folder = storage.join(out, GLIMPSES)
+    pictures = {name.partition("_")[0]: storage.join(folder, name) for name in storage.list_files(folder, ".webp")}
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
-        means = {name: float(value) for name, value in cell[list(MEANS)].mean().items() if math.isfinite(value)}
-        first = cell.iloc[0]
-        settings = {name: _plain(first[name]) for name in SETTINGS}
-        name = f"{first['attack']}-{first['source_model']}-{first['target_model']}-{cell_id}"
-        with SummaryWriter(f"{folder}/{name}") as writer:
-            writer.add_hparams(settings, means, run_name=".", global_step=len(cell))
-    return folder
+        first, picture = cell.iloc[0], pictures.get(str(cell_id))
+        yield _Run(
+            name=f"{first['attack']}-{first['source_model']}-{first['target_model']}-{cell_id}",
+            settings={name: _plain(first[name]) for name in SETTINGS},
+            means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},
+            cases=len(cell),
+            picture=storage.fetch(picture) if picture else None,
+        )
 
 
 def _plain(value: object) -> str | float:

@@ -11,30 +11,59 @@ from freqbench.core.config import Strict
 from freqbench.results import KEY, Store, index_keys
 
 MOST_WORKERS = 20
+RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
-def of_store(out: str) -> list[Table]:
-    """A table of records by attack and source, one of runs, and one of the workers of each run that goes on, or of the
-    last one; a UserError where no store is there, or it cannot be read.
+def facts(out: str) -> dict[str, Any]:
+    """What `status --json` prints of a store.
+
+    Returns:
+        `out`; `records`: those `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`, `ok` and
+        `failed` of each; `runs`: of each its RUN, null where its file does not say, and the number of its `warnings`;
+        `workers`: of each run that goes on, else of the last one, `run_id` and what its file says of its `workers`.
+
+    Raises:
+        UserError: no store is there, or it cannot be read.
     """
     store = Store(out)
     wanted = index_keys(store.job().get("index"))
     rows = store.rows((*KEY, "attack", "source_model", "status"))
     counts = Counter(row[3:] for row in rows if row[:3] in wanted)
-    progress = Table("attack", "source", "ok", "failed", title=f"{out}: {counts.total()} of {len(wanted)} records")
-    for attack, source in sorted({group[:2] for group in counts}):
-        progress.add_row(attack, source, *(str(counts[attack, source, status]) for status in ("ok", "failed")))
-    progress.add_row("not done yet", "", str(len(wanted) - counts.total()), "")
+    by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
+    found = store.runs()
+    latest = [run for run in found if run.get("status") == "running"] or found[-1:]
+    return {
+        "out": out,
+        "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total()},
+        "attacks": [
+            {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
+            for attack, source in sorted({group[:2] for group in counts})
+        ],
+        "runs": [_run(run) for run in found],
+        "workers": [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")],
+    }
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    warnings = run.get("warnings")
+    count = len(warnings) if isinstance(warnings, list) else 0
+    return {**{name: run.get(name) for name in RUN}, "warnings": count}
+
+
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """Of `facts` a table of records by attack and source, one of runs, and one of the workers of each run."""
+    records = found["records"]
+    title = f"{found['out']}: {records['ok'] + records['failed']} of {records['wanted']} records"
+    progress = Table("attack", "source", "ok", "failed", title=title)
+    for row in found["attacks"]:
+        progress.add_row(*map(str, row.values()))
+    progress.add_row("not done yet", "", str(records["left"]), "")
     runs = Table(
         Column("run", no_wrap=True), "status", "records", "failed", "last sign of life", "warnings", title="runs"
     )
-    found = store.runs()
-    for run in found:
-        facts = (run.get(name, "") for name in ("run_id", "status", "records", "failed", "heartbeat"))
-        warnings = run.get("warnings")
-        runs.add_row(*map(str, facts), str(len(warnings) if isinstance(warnings, list) else 0))
-    latest = [run for run in found if run.get("status") == "running"] or found[-1:]
-    return [progress, runs, *(_workers(out, run) for run in latest if run.get("workers"))]
+    for run in found["runs"]:
+        runs.add_row(*("" if value is None else str(value) for value in run.values()))
+    return [progress, runs, *(_workers(found["out"], run) for run in found["workers"])]
 
 
 class _Worker(Strict):

@@ -125,6 +125,6 @@ def test_commands_on_an_empty_and_on_a_full_store(
     show(name, figures, capsys)
     assert f"0 of {UNITS} records are in empty" in empty.said
     assert f"{UNITS} of {UNITS} records are in full" in full.said
-    assert resumed.said.splitlines()[-1].startswith("0 records in ")
-    assert f", {UNITS} were there before" in resumed.said.splitlines()[-1]
+    (line,) = (line for line in resumed.said.splitlines() if line.startswith("0 records in "))
+    assert f", {UNITS} were there before" in line
     assert f"full: {UNITS} of {UNITS} records" in status.said

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from called import bench
 from tiny import execute, expanded, job, rows, small, write
+from typer.testing import CliRunner
 
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
@@ -55,9 +57,13 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    own = {"plan", "run", "converge", "schema", "score", "export", "train", "doctor"}
+    own = {"init", "plan", "run", "converge", "schema", "score", "export", "train", "doctor"}
     on_a_cluster = {"submit", "status", "stop", "list"}
-    assert set(COMMANDS) == own | on_a_cluster | {"report", "compare", "serve"} | {"audit", "reproduce", "verify"}
+    assert set(COMMANDS) == own | on_a_cluster | {"report", "open", "compare", "serve"} | {
+        "audit",
+        "reproduce",
+        "verify",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -80,6 +86,25 @@ def test_plan_computes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
+def test_plan_as_json_is_all_of_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What else is said, of budgets that are to be matched here, is on stderr."""
+    out = str(tmp_path / "out")
+    code, said, err = bench(capsys, "plan", write(tmp_path, job()), "--out", out, "--json", "--price", "2/h")
+    found = json.loads(said)
+    assert (code, err) == (0, "")
+    assert [(row["attack"], row["cells"], row["cases"], row["window_passes"]) for row in found["grid"]][:2] == [
+        ("pgd", 2, 2, 64),
+        ("fgsm", 1, 2, 16),
+    ]
+    assert (found["job"], found["out"], found["records_done"], found["records_left"]) == ("tiny", out, 0, 24)
+    assert found["cost"] == pytest.approx(2 * found["hours_left"])
+    missing = small(datasets=[{"name": "mine", "loader": "decathlon", "root": str(tmp_path / "none")}], **MATCHED)
+    code, said, err = bench(capsys, "plan", write(tmp_path, missing), "--out", out, "--json")
+    found = json.loads(said)
+    assert (code, found["missing"][0]["what"], found["records_left"]) == (0, "dataset mine", None)
+    assert "budgets are not known yet" in err
+
+
 @pytest.mark.parametrize("price", ["2.5", "cheap", "-1/h", "nan/h", "2.5/d", "٣/h"])
 def test_a_price_that_is_none_an_hour_is_refused(price: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = bench(capsys, "plan", "no.yaml", "--price", price)
@@ -96,15 +121,14 @@ def test_run_says_in_plain_lines_what_it_did(store: Path) -> None:
     assert "\r" not in said
     assert "1 of 1 records stored" in said
     assert "DSC" in said
-    assert said.splitlines()[-1].startswith("1 records in ")
-    assert said.splitlines()[-1].endswith("0 were there before: out/records")
+    assert re.search(r"^1 records in \d+ s, 0 were there before: out/records$", said, re.MULTILINE)
     assert len(rows(store / "out")) == 1
 
 
 def test_a_second_run_says_that_nothing_is_left(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = bench(capsys, "run", str(store / "job.yaml"), "--out", str(store / "out"))
     assert code == 0
-    assert out.splitlines()[-1].startswith("0 records in 0 s, 1 were there before: ")
+    assert "\n0 records in 0 s, 1 were there before: " in out
 
 
 def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +139,29 @@ def test_status_and_report_of_a_store(store: Path, capsys: pytest.CaptureFixture
         code, out, err = bench(capsys, "report", str(store / "out"), "--format", format)
         assert (code, err) == (0, "")
         assert sign in out
+
+
+def test_status_as_json_is_all_of_stdout(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = bench(capsys, "status", str(store / "out"), "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
+    assert found["attacks"] == [{"attack": "fgsm", "source": "a", "ok": 1, "failed": 0}]
+    (run,) = found["runs"]
+    assert (run["status"], run["records"], run["failed"], run["warnings"]) == ("done", 1, 0, 0)
+    assert found["workers"] in ([], [{"run_id": run["run_id"], "workers": found["workers"][0]["workers"]}])
+
+
+def test_a_shell_completes_jobs_and_stores(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(store.parent)
+    for words, expected in (
+        (f"freqbench plan {store.name}/j", f"{store.name}/job.yaml"),
+        (f"freqbench report {store.name}", f"{store.name}/out"),
+        (f"freqbench run job.yaml --out {store.name}/", f"{store.name}/out"),
+        ("freqbench repr", "reproduce"),
+    ):
+        asked = {"_FREQBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        assert CliRunner().invoke(app, [], env=asked, prog_name="freqbench").output.split() == [expected]
 
 
 @pytest.fixture(scope="module")
@@ -267,14 +314,14 @@ def test_matched_budgets_are_planned_found_run_kept_and_scored(
         repr(source): repr(budget) for source, budget in budgets.items()
     }
     code, said, _ = bench(capsys, "run", path, "--out", str(out))
-    assert said.splitlines()[-1].startswith("0 records in 0 s, 2 were there before: ")
+    assert "\n0 records in 0 s, 2 were there before: " in said
     assert "asked" not in said
     assert bench(capsys, "score", str(out), "--targets", "a", "--job", path)[0] == 0
     (out / "match.json").unlink()
     (tmp_path / "job.yaml").unlink()
     code, said, _ = bench(capsys, "score", str(out), "--targets", "b")
     assert code == 0
-    assert "of each target (columns) under volumes made on each source" in said
+    assert "phantom: transfer of gn std=" in said
     assert len(rows(out)) == 4
 
 

@@ -1,5 +1,6 @@
 """`submit`, `status`, `stop` and `list` as they are typed, over a Jobs API in memory; `tests/remote` has a real one."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +74,7 @@ def sent(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert code == 0
     (job_id,) = client.known
     assert said.splitlines()[0].startswith(f"submitted {job_id}; files that travel: 1 (")
-    assert said.splitlines()[1] == f"bench.py status {job_id} --address http://head:8265"
+    assert said.splitlines()[1] == f"freqbench status {job_id} --address http://head:8265"
     return job_id
 
 
@@ -95,6 +96,16 @@ def test_status_shows_the_job_its_last_lines_and_its_store(
     assert "line 9\n" not in said
     assert "ended (UTC)" not in said
     assert "last available" not in said
+
+
+def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(bench(capsys, "status", sent, "--json")[1])
+    assert (found["id"], found["status"], found["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
+    assert found["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
+    client.known[sent].metadata["out"] = "nowhere"
+    _, said, err = bench(capsys, "status", sent, "--json")
+    assert json.loads(said)["store"] is None
+    assert err.startswith("nowhere cannot be read from here")
 
 
 def test_status_says_what_of_a_job_cannot_be_read_from_here(
@@ -128,7 +139,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs, "POLL_S", 0.01)
     code, said, _ = bench(capsys, "stop", sent)
     assert code == 1
-    assert f"it takes longer than it may: bench.py status {sent} --address http://head:8265" in said
+    assert f"it takes longer than it may: freqbench status {sent} --address http://head:8265" in said
 
     def interrupt(head: Any, job_id: str) -> None:
         raise KeyboardInterrupt
@@ -136,7 +147,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs.Head, "stop", interrupt)
     code, said, _ = bench(capsys, "stop", sent, "--address", "http://other:8265")
     assert code == 130
-    assert f"{sent} is told to stop, and may still be at it: bench.py status {sent} --address http://other" in said
+    assert f"{sent} is told to stop, and may still be at it: freqbench status {sent} --address http://other" in said
 
 
 def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,14 @@ def test_a_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path
     assert imported == []
 
 
+def test_the_commands_are_listed_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from freqbench.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "print(sorted({'torch', 'monai', 'numpy', 'ray', 'pandas'} & set(sys.modules)))"
+    )
+    assert python(tmp_path, "-c", code, "init", "--help").stdout.splitlines()[-1] == b"[]"
+
+
 @pytest.mark.integration
 def test_training_is_read_without_monai(tmp_path: Path) -> None:
     """MONAI takes longer than all the rest; only crops and networks need it."""

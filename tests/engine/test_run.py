@@ -21,7 +21,7 @@ from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store, index_keys
-from freqbench.results.status import of_store
+from freqbench.results.status import facts, tables
 
 JOB = job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
@@ -217,7 +217,7 @@ def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> Non
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < found
     assert (len(own), len(found)) == (1, 2)
-    assert str(of_store(str(tmp_path))[0].title).endswith("1 of 1 records")
+    assert str(tables(facts(str(tmp_path)))[0].title).endswith("1 of 1 records")
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])

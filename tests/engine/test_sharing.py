@@ -18,7 +18,7 @@ from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.engine import retry, run, saved_volumes
 from freqbench.results import Lease, Shard, Store
-from freqbench.results.status import of_store
+from freqbench.results.status import facts, tables
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 MANY = small(
@@ -54,7 +54,7 @@ def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) 
         assert other.take() is None
         parts.append(execute(MANY, out, shard=Shard.parse(f"{number}/3")))
         other.release()
-        assert str(of_store(str(out))[0].title).endswith(f"{sum(part.num_new for part in parts)} of 9 records")
+        assert str(tables(facts(str(out)))[0].title).endswith(f"{sum(part.num_new for part in parts)} of 9 records")
     execute(MANY, tmp_path / "whole")
     assert all(part.num_new > 0 for part in parts), "a shard is empty: this tests little"
     assert [part.num_done for part in parts] == [0, 0, 0]

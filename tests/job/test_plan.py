@@ -121,7 +121,7 @@ def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
     """The last line of `plan`, where the machine does so many operations a second."""
     monkeypatch.setattr(planning, "_rate", lambda: rate)
-    return [*planning.lines(expanded(content)[1], (), None, str(out), price=36.0)][-1]
+    return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
 
 
 def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(

@@ -107,6 +107,23 @@ def test_stores_are_read_together_one_row_a_key(tmp_path: Path, row: Row) -> Non
     assert found[2][2:4] == ["1", "20.0"]
 
 
+def test_the_audit_speaks_of_datasets_with_five_patients(tmp_path: Path, row: Row) -> None:
+    def reported(name: str, rows: list[dict[str, Any]]) -> str:
+        store = Store(str(tmp_path / name))
+        with store.writer("run0") as writer:
+            writer.add(rows, [])
+        return report([store])
+
+    few = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="few") for case in range(4)]
+    text = reported("few", few)
+    assert "freqbench audit OUT shows all" in text
+    assert "Audit: can the numbers" not in text
+    text = reported("both", [*few, *(row(case=case, dsc=0.9, dsc_clean=0.5, dataset="many") for case in range(5))])
+    audit = text[text.index("Audit: can the numbers be believed?") :]
+    assert " many " in audit
+    assert " few " not in audit
+
+
 @pytest.mark.parametrize("keys", [None, set()])
 def test_nothing_to_report_is_a_user_error(tmp_path: Path, keys: set[Any] | None) -> None:
     with pytest.raises(UserError, match=r"out: expected results to report, found none: run the job first"):

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from reporting.conftest import Row
 from typer.testing import CliRunner
@@ -69,6 +70,15 @@ def test_a_table_may_go_to_a_file(out: str, tmp_path: Path) -> None:
     said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(file))
     assert said.split() == ["written:", str(file)]
     assert r"\toprule" in file.read_text()
+
+
+def test_a_spreadsheet_holds_the_rows_of_the_csv(out: str, tmp_path: Path) -> None:
+    file = tmp_path / "table.xlsx"
+    called("report", out, "--table", "budget", "--format", "xlsx", "--to", str(file))
+    expected = pd.read_csv(io.StringIO(called("report", out, "--table", "budget", "--format", "csv")))
+    pd.testing.assert_frame_equal(pd.read_excel(file), expected, check_dtype=False)
+    with pytest.raises(UserError, match="--format xlsx: expected --to, got none"):
+        called("report", out, "--format", "xlsx")
 
 
 def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(

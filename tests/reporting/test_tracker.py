@@ -1,10 +1,12 @@
-"""What TensorBoard is told of a store."""
+"""What TensorBoard and MLflow are told of a store."""
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from reporting.conftest import Row
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -14,8 +16,9 @@ from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
 
-def test_each_cell_and_target_has_its_means_over_the_cases_that_were_scored(row: Row, tmp_path: Path) -> None:
-    """Three of four cases, of which two have a defined HD95; a cell that failed has no run."""
+@pytest.fixture
+def out(row: Row, tmp_path: Path) -> str:
+    """Three of four cases, of which two have a defined HD95, on two targets; a cell that failed; a picture of one."""
     rows: list[dict[str, Any]] = []
     for target in ("unet", "other"):
         hd95 = (2.0, 4.0, float("nan"))
@@ -28,12 +31,20 @@ def test_each_cell_and_target_has_its_means_over_the_cases_that_were_scored(row:
         {"cell_id": "d" * 16, "dataset": "phantom", "targets": ["id_unet"]},
     ]
     index = {"cells": cells, "cases": {"phantom": [f"case{i}" for i in range(4)]}}
-    Store(str(tmp_path)).write_job({"spec": {}, "index": index})
-    folder = Path(tracker.log(str(tmp_path)))
-    assert folder == tmp_path / "tensorboard"
-    names = {f"pgd-unet-{target}-{'c' * 16}" for target in ("unet", "other")}
-    assert {path.name for path in folder.iterdir()} == names
-    for name in names:
+    Store(str(tmp_path)).write_job({"spec": {"name": "mine"}, "index": index})
+    (tmp_path / "glimpses").mkdir()
+    Image.new("RGB", (4, 3), (255, 0, 0)).save(tmp_path / "glimpses" / f"{'c' * 16}_case0_50.00.webp", lossless=True)
+    return str(tmp_path)
+
+
+NAMES = {f"pgd-unet-{target}-{'c' * 16}" for target in ("unet", "other")}
+
+
+def test_tensorboard_has_of_each_cell_and_target_the_means_over_the_scored_cases(out: str) -> None:
+    folder = Path(tracker.log("tensorboard", out))
+    assert folder == Path(out) / "tensorboard"
+    assert {path.name for path in folder.iterdir()} == NAMES
+    for name in NAMES:
         events = EventAccumulator(str(folder / name)).Reload()
         for column, mean in (("dsc", 0.6), ("hd95", 3.0)):
             (event,) = events.Scalars(column)
@@ -41,18 +52,46 @@ def test_each_cell_and_target_has_its_means_over_the_cases_that_were_scored(row:
         settings = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
         assert b"linf" in settings
         assert b"source_model" in settings
+        (image,) = events.Images("glimpse")
+        assert Image.open(io.BytesIO(image.encoded_image_string)).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.integration
+def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged twice, as a run that went on is; the database is a file beside the records."""
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    place = tracker.log("mlflow", out)
+    assert place == f"sqlite:///{out}/mlflow.db"
+    assert tracker.log("mlflow", out) == place
+    client = MlflowClient(tracking_uri=place)
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted(NAMES)
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert {name: run.data.metrics[name] for name in ("dsc", "hd95")} == pytest.approx({"dsc": 0.6, "hd95": 3.0})
+        assert (run.data.params["threat_model"], run.data.params["source_model"]) == ("linf", "unet")
+        (picture,) = client.list_artifacts(run.info.run_id)
+        assert picture.path == f"{'c' * 16}_case0_50.00.webp"
 
 
 @pytest.mark.parametrize(
-    ("out", "found", "line"),
+    ("name", "out", "found", "line"),
     [
-        ("s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
-        ("out", None, "expected the package tensorboard, got none: pip install"),
+        ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
+        ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
+        ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
     ],
 )
 def test_what_cannot_be_logged_is_refused_before_it_is_computed(
-    out: str, found: object, line: str, monkeypatch: pytest.MonkeyPatch
+    name: str, out: str, found: object, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
     with pytest.raises(UserError, match=line):
-        tracker.require(out)
+        tracker.require(name, out)

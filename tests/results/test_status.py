@@ -12,7 +12,7 @@ from tiny import execute, expanded, small
 
 from freqbench.engine import evaluate
 from freqbench.results import Store
-from freqbench.results.status import of_store
+from freqbench.results.status import facts, tables
 
 FGSM = {"name": "fgsm", "eps": ["4/255", "8/255", "16/255"]}
 
@@ -21,7 +21,7 @@ def said(out: Path, table: int = 0) -> list[list[str]]:
     """The cells of each line of a table."""
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
-        console.print(of_store(str(out))[table])
+        console.print(tables(facts(str(out)))[table])
     return [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in capture.get().splitlines()]
 
 

@@ -4,19 +4,21 @@ The terminal shows the beginning of a long table and says so; Markdown and CSV a
 """
 
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
-from rich import box
 from rich.table import Table
 
 from freqbench.core.terminal import PlainConsole, printable
 from freqbench.reporting.render.columns import Column, Section, columns_of, one_line, parts
 
 TERMINAL_ROWS = 60
+TERMINAL_WIDTH = 110
 WRAPPED_WIDTH = 12
+LONGEST_WORD = 40  # that is not torn apart
 MARK = "†"
 
 _WRAPPED = frozenset({"attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what was found"})
@@ -78,8 +80,9 @@ def _cell_text(value: object) -> object:
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
-def terminal(sections: Sequence[Section], width: int = 110) -> str:
-    """The page as plain text for a terminal of that many columns."""
+def terminal(sections: Sequence[Section], width: int | None = None) -> str:
+    """The page as plain text of that many columns; None: of the terminal's, TERMINAL_WIDTH at most."""
+    width = width or min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
     console = PlainConsole(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
         for section in sections:
@@ -98,10 +101,13 @@ def terminal(sections: Sequence[Section], width: int = 110) -> str:
 
 
 def _width(column: Column) -> int:
-    """Characters of a column, with the gap to the next; long texts are wrapped."""
+    """Characters of a column, with the gap to the next; long texts are wrapped between words."""
     texts = [*column.heading.split("\n"), *(_marked(column, row) for row in range(len(column.cells)))]
     longest = max(map(len, texts))
-    return 2 + (min(longest, WRAPPED_WIDTH) if column.heading in _WRAPPED else longest)
+    if column.heading not in _WRAPPED:
+        return 2 + longest
+    word = max(len(word) for text in texts for word in (text.split() or [""]))
+    return 2 + min(longest, max(WRAPPED_WIDTH, min(word, LONGEST_WORD)))
 
 
 def _marked(column: Column, row: int) -> str:
@@ -117,7 +123,7 @@ def _ends(table: pd.DataFrame) -> Sequence[bool]:
 
 
 def _rich(columns: Sequence[Column], ends: Sequence[bool]) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
         shown.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")

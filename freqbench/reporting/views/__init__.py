@@ -8,7 +8,7 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import budget, cost, defences, leaderboard, natural, organs, transfer
+from freqbench.reporting.views import budget, cost, defences, leaderboard, natural, organs, overview, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -36,6 +36,7 @@ def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
 
 
 VIEWS: Mapping[str, View] = {
+    "overview": View(build=overview.overview, columns=overview.COLUMNS),
     "transfer": View(build=transfer.transfer, columns=(*SCORES, *transfer.DISTANCES)),
     "organs": View(build=organs.organs, needs_classes=True),
     "budget": View(build=budget.budget),

@@ -21,7 +21,8 @@ PAIR = ["source_model", "target_model"]
 DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 NULL_ROW = " control="  # of a label: the change without the optimisation
-_HEADINGS = (*ATTACK, "source_model", "attack", "made on")
+OF_MODELS = {name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on")}
+"""Names of models that a table has a column for beside the models' own."""
 DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "1 - LPIPS body", "l2_body": "L2 body"}
 TOLERANCE = 0.1
 MOST_MATCHES = 100
@@ -158,7 +159,7 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     rows["cell"] = [_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)]
     lines = [*ATTACK, "source_model"]
     wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("")
-    wide = wide.rename(columns={name: f"{name} (model)" for name in _HEADINGS})
+    wide = wide.rename(columns=OF_MODELS)
     order = pd.MultiIndex.from_frame(rows[lines].drop_duplicates())
     table = wide.reindex(order).reset_index().rename(columns={"label": "attack", "source_model": "made on"})
     table.columns.name = None

@@ -99,10 +99,30 @@ def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
 
 def test_a_table_too_wide_for_a_terminal_stands_in_parts_with_every_cell() -> None:
     values = {f"{a}\n{b}": [f"{i}{j}.34 (12.34)"] for i, a in enumerate("abc") for j, b in enumerate("wxyz")}
-    text = terminal([Section("wide", pd.DataFrame({"model": ["unet"], **values}))])
+    text = terminal([Section("wide", pd.DataFrame({"model": ["unet"], **values}))], width=110)
     assert max(map(len, text.splitlines())) <= 110
     assert all(value in text for (value,) in values.values())
     assert text.count("unet") == 3  # a group of headings is not torn apart
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_name_is_torn_apart_and_no_box_is_drawn(width: int) -> None:
+    """Labels break between their words, headings nowhere."""
+    label = "vafa_2d q_max=20 variant=reconstruction loss=calibrated-margin restarts=3"
+    models = [f"swin_unetr_of_the_{word}_kind" for word in ("first", "second", "third", "fourth")]
+    text = terminal([Section("wide", pd.DataFrame({"attack": [label], **dict.fromkeys(models, "12.3 (45.6)")}))], width)
+    assert max(map(len, text.splitlines())) <= width
+    assert {*label.split(), *models} <= {*text.split()}
+    assert text.isascii()
+
+
+def test_a_terminal_s_own_width_is_taken_up_to_110(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = Section("title", text="word " * 100)
+    widest = []
+    for columns in ("70", "500"):
+        monkeypatch.setenv("COLUMNS", columns)
+        widest.append(max(map(len, terminal([section]).splitlines())))
+    assert widest == [69, 109]
 
 
 def test_marks_are_bold_in_markdown_and_a_dagger_in_a_terminal() -> None:

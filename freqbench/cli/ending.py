@@ -1,0 +1,44 @@
+"""Ends a command that made records: its results in short, the page, what to do next, and the exit code."""
+
+import shlex
+import sys
+from typing import Any
+
+import typer
+
+from freqbench.cli import common
+from freqbench.cli.report import write_page
+
+NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}")
+
+
+def finish(summary: Any, out: str, page: bool = True) -> None:
+    """Show what was found, write the page, and leave with the exit code that a run's summary asks for."""
+    from freqbench.core import storage
+
+    if summary.interrupted:
+        common.say(
+            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on"
+        )
+        raise typer.Exit(common.EXIT_INTERRUPTED)
+    sys.stdout.write(common.tables([out], "terminal", "overview") + "\n")
+    common.say(
+        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
+        f"{storage.join(out, 'records')}"
+    )
+    if page:
+        with common.stoppable("the page was written"):
+            _write_page(out)
+    for i, command in enumerate(NEXT):
+        common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
+    if summary.num_failed:
+        common.console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
+        raise typer.Exit(common.EXIT_FAILED)
+
+
+def _write_page(out: str) -> None:
+    """Write the page of a run, which is sound without."""
+    try:
+        write_page([out], None, with_volumes=False, yes=False)
+    except Exception as error:  # noqa: BLE001 (no fault of a page is one of the run)
+        common.say(f"no page: {' '.join(str(error).split()) or type(error).__name__}")

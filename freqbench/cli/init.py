@@ -1,0 +1,143 @@
+"""Writes a first job: the command `init`."""
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from freqbench.cli import common
+from freqbench.core.errors import UserError
+
+app = typer.Typer()
+
+CASES = 5
+EPS = "8/255"
+BUNDLE, NNUNET, UNTRAINED = "bundle", "nnunet", "random"
+
+JOB = """\
+# Attacks on one network, made by `freqbench init`. `freqbench schema` lists every key.
+# Next: freqbench plan {path}, then freqbench run {path}
+name: {name}
+
+datasets:
+{of_data}
+  {dataset}    # without `cases`: all of the split
+
+models:    # a second one shows transfer
+{of_model}
+  {model}
+
+attacks:
+  # Noise of the same size, which knows no network: what an attack takes beyond this row is its own doing.
+  - {{name: random_noise, linf: {eps}}}
+  - {{name: fgsm, eps: {eps}}}
+  - {{name: pgd, eps: {eps}, steps: 20}}
+  # In the frequency domain: rho is its budget, control: random its null row, the same change without the optimisation.
+  - {{name: sa2, rho: 0.4, control: [none, random]}}
+
+# save_adversarial: nifti    # keeps the volumes for the viewer and for other tools
+"""
+
+
+@app.command()
+def init(
+    path: Annotated[
+        str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
+    ] = "job.yaml",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder of a dataset, as `doctor --data` takes it.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="File, folder, URI, zoo://DATASET/NAME, or random.")
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="unet, unetr, nnunet, bundle, ... [default: as the checkpoint tells].")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a commented job for your data and network; asks for what no option says."""
+    if Path(path).exists() and not force:
+        raise UserError(f"{path}: expected no file, got one: name another, or give --force")
+    data = data or _answer("Folder of the dataset", "--data")
+    from freqbench.core import documents, storage
+    from freqbench.data import layouts
+
+    layout = layouts.recognise(data)
+    of_split = {survey.split: len(survey.complete) for survey in layout.surveys}
+    if not (complete := of_split.get(layout.entry["split"], 0)):
+        raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
+    checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
+    lines, found = _looked_at(checkpoint, arch)
+    arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", found)
+    budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
+    _check_budget(budget)
+    model = _model(checkpoint, arch)
+    content = JOB.format(
+        path=shlex.quote(path),
+        name=f"{layout.entry['name']}-{model['name']}",
+        of_data=_comments((name, line) for name, line in layout.lines() if name != "job line"),
+        dataset=documents.yaml_item({**layout.entry, "cases": min(CASES, complete)}),
+        of_model=_comments(lines),
+        model=documents.yaml_item(model),
+        eps=budget,
+    )
+    storage.write_atomic(path, content.encode())
+    common.say(f"written: {path}")
+    try:
+        job = common.job_of(path, None, trusted=False)
+        common.grid_of(job, path, None, f"runs/{job.name}")
+    except UserError as error:
+        raise UserError(f"{path} is written, and to be mended before it runs: {error}") from None
+    common.say(f"next: freqbench plan {shlex.quote(path)}")
+
+
+def _answer(question: str, option: str, default: str | None = None) -> str:
+    """What a person answers; without one the default, where there is any."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(question, default=default))
+    if default is None:
+        raise UserError(f"{option}: expected a value, got none and no terminal to ask in: give the option")
+    return default
+
+
+def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None]:
+    """What `doctor` finds out about a checkpoint, and the architecture that this tells."""
+    from freqbench.cli import checkups
+    from freqbench.models import READERS
+
+    if checkpoint.startswith(UNTRAINED):
+        return [("checkpoint", "untrained weights: to try the job, not to measure")], None
+    if (folder := Path(checkpoint).expanduser()).is_dir():
+        known = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
+        return [], next((name for name, sign in known.items() if sign.exists()), None)
+    if arch in READERS:
+        return [], None
+    return list(checkups.findings(None, checkpoint, None)[0]), checkups.architecture(checkpoint)
+
+
+def _check_budget(budget: str) -> None:
+    from freqbench.attacks import ATTACKS
+    from freqbench.job.sweep import parse_value
+
+    if complaint := ATTACKS["pgd"].parameters["eps"].check(parse_value(budget)):
+        raise UserError(f"--budget: {complaint}")
+
+
+def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:
+    """The entry of a job's `models`."""
+    local = Path(checkpoint).expanduser()
+    place = str(local.resolve()) if local.exists() else checkpoint
+    if arch == BUNDLE:
+        return {"name": BUNDLE, "bundle": place}
+    name = arch.rpartition(":")[2]
+    return {"name": name, "arch": arch, "checkpoint": place}
+
+
+def _comments(lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"  # {name}: {' '.join(line.split())}" for name, line in lines)

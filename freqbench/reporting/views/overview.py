@@ -1,0 +1,95 @@
+"""Shows a store in short, as a run ends: what white-box attacks leave, how the furthest one transfers, what failed."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from freqbench.analysis import groups
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import ATTACK, points
+from freqbench.analysis.tables import CLEAN, failures
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.transfer import NULL_ROW, OF_MODELS, PAIR
+
+COLUMNS = (*groups.SCORES, "error")
+SCORE, ON_CLEAN, DROP = "dsc_foreground", "dsc_foreground_clean", "dsc_foreground_drop"
+MOST_FAILURES = 5
+REASON_CHARACTERS = 100
+
+
+def overview(records: pd.DataFrame) -> list[Section]:
+    """Of each dataset the DSC that white-box attacks leave and one attack's transfer; then what failed or was left out.
+
+    A null row stands in brackets beside its attack, of several the one that leaves least.
+    """
+    sections: list[Section] = []
+    for dataset, own in groups.scored(records).groupby("dataset", observed=True):
+        sections += [*_white_box(str(dataset), own), *_transfer(str(dataset), own)]
+    if count := int((records["left_out"] != "").sum()):
+        text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
+        sections.append(Section("Left out", text=text))
+    if len(failed := failures(records)):
+        sections.append(Section("Failed", text="\n".join(_failed(failed))))
+    return sections or [Section("Overview", text="No attack was scored.")]
+
+
+def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
+    """A row an attack, a column a model."""
+    own = frame[groups.is_white_box(frame)]
+    if own.empty:
+        return
+    means = own.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
+    rows = groups.with_settings(plain(means), own)
+    rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
+    is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
+    nulls = rows[is_beside].groupby(["base", "source_model"])[SCORE].min()
+    attacks = rows[~is_beside]
+    beside = nulls.reindex(pd.MultiIndex.from_frame(attacks[["label", "source_model"]]))
+    pairs = zip(attacks[SCORE], beside, strict=True)
+    cells = [points(score) + ("" if pd.isna(null) else f" ({points(null)})") for score, null in pairs]
+    order = pd.MultiIndex.from_frame(attacks[ATTACK].drop_duplicates())
+    wide = attacks.assign(cell=cells).pivot(index=ATTACK, columns="source_model", values="cell")
+    wide = wide.reindex(order).fillna("")
+    clean = {model: points(value) for model, value in _clean(own).items()}
+    table = pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide.droplevel("threat_model")])[wide.columns]
+    n = f"{own['case_id'].nunique()} cases of {own['patient_id'].nunique()} patients"
+    brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
+    text = f"Foreground DSC x100, mean over {n}{brackets}."
+    yield Section(f"{dataset}: DSC under white-box attacks", _headed(table, "attack"), text)
+
+
+def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
+    """A row a source, a column a target, of the attack that takes most from the models that it was not made on."""
+    carried = frame[~groups.is_white_box(frame) & ~frame["label"].astype(str).str.contains(NULL_ROW, regex=False)]
+    drops = carried.groupby("label", observed=True)[DROP].mean().dropna()
+    if drops.empty:
+        return
+    furthest = drops.idxmax()
+    own = frame[frame["label"] == furthest]
+    wide = plain(own.groupby(PAIR, observed=True)[SCORE].mean().reset_index()).pivot(
+        index="source_model", columns="target_model", values=SCORE
+    )
+    table = pd.concat([_clean(own).to_frame(CLEAN).T, wide])[wide.columns]
+    text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
+    yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _headed(table, "source_model"), text)
+
+
+def _clean(frame: pd.DataFrame) -> "pd.Series[float]":
+    """Of each model the mean DSC of the clean cases, each counted once."""
+    cases = frame.drop_duplicates(["target_model", "case_id"])
+    return cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
+
+
+def _headed(table: pd.DataFrame, first: str) -> pd.DataFrame:
+    """The table with its index as a first column, and models that are called as a column marked."""
+    return table.rename(columns=OF_MODELS).rename_axis(index=first, columns=None).reset_index()
+
+
+def _failed(failed: pd.DataFrame) -> Iterator[str]:
+    for row in failed.head(MOST_FAILURES).to_dict("records"):
+        pair = " to ".join(dict.fromkeys((row["source_model"], row["target_model"])))
+        reason = " ".join(str(row["first_reason"]).split())
+        yield f"{row['attack']} on {pair}, {row['dataset']}: {row['failed']} failed: {reason:.{REASON_CHARACTERS}}"
+    total, hidden = int(failed["failed"].sum()), len(failed) - MOST_FAILURES
+    more = f"; {hidden} more rows of attacks are in the report" if hidden > 0 else ""
+    yield f"In all {total} records failed{more}."
