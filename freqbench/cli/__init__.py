@@ -21,7 +21,7 @@ from freqbench.core.terminal import PlainConsole
 app = typer.Typer(
     name="freqbench",
     help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
-    "Begin with: python bench.py run jobs/quickstart.yaml",
+    "Begin with: freqbench run quickstart",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -12,13 +12,18 @@ import typer
 from rich.console import Console
 
 from freqbench.core.errors import UserError
+from freqbench.core.names import job_file
 from freqbench.core.terminal import PlainConsole
 
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 FORMATS = {"md": "markdown"}  # reporting's own names, where they are longer
 
-JobFile = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB")]
-TrainingJob = Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB")]
+JobFile = Annotated[
+    str, typer.Argument(help="Job file (YAML), or a packaged job's name.", metavar="JOB", callback=job_file)
+]
+TrainingJob = Annotated[
+    str, typer.Argument(help="Training job (YAML), or a packaged one's name.", metavar="JOB", callback=job_file)
+]
 Out = Annotated[str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT")]
 RunOut = Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME of the job].")]
 Overrides = Annotated[
