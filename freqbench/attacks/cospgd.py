@@ -32,7 +32,7 @@ class CosPGD(PGD):
     `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024): the same, but with a target every other step, the
     first among them, goes the wrong way.
 
-    Weaker than PGD on the Dice where the Dice is what counts (README), and no stronger than on the cross-entropy.
+    Weaker than PGD on the Dice where the Dice is what counts (see the docs), and no stronger than on the cross-entropy.
     """
 
     name: ClassVar[str] = "cospgd"

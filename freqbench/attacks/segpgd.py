@@ -27,7 +27,7 @@ class SegPGD(PGD):
     paper attacks without a target; this is the reading of Agnihotri et al. (CosPGD). As J lets go of voxels that are
     wrong, volumes are compared by the cross-entropy, sample by sample. Steps and step size are PGD's. As J is a
     cross-entropy of all voxels, most of them background, it is weaker than PGD on the Dice where the Dice is what
-    counts (README).
+    counts (see the docs).
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
     sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`) and the sets are those of the whole batch, so

@@ -56,7 +56,7 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: the set of volumes that it may choose from, by its name in the README's table, or a name of its
+        threat_model: the set of volumes that it may choose from, by its name in the table of the docs, or a name of its
             own. Where parameters change the set or the budget, an instance has attributes of its own in place of the
             class's.
         budget_name: the one parameter that bounds it; None where none does.

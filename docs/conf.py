@@ -1,0 +1,65 @@
+"""How Sphinx builds the site: `sphinx-build -W docs OUT`."""
+
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import freqbench
+
+sys.path.insert(0, str(Path(__file__).parent))
+import generated
+
+project = "freqbench"
+author = "the freqbench developers"
+project_copyright = author
+version = release = freqbench.__version__
+
+extensions = [
+    "myst_nb",  # pages in Markdown, tutorials as scripts that are executed
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+]
+exclude_patterns = ["build", "conf.py", "generated.py", "generated/*.md"]
+
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "auto"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_fence_as_directive = ["mermaid"]
+myst_heading_anchors = 3
+
+suppress_warnings = ["myst.header"]  # a section of a report begins where its table stands in the terminal
+
+default_role = "code"  # docstrings have code between single backticks
+napoleon_custom_sections = [("Class attributes of an attack", "Attributes")]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"freqbench {release}"
+html_theme_options = {
+    "show_nav_level": 2,
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_copy_source = False
+
+
+def _escape(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
+    """Take `|` and a word's last `_` as they are: docstrings write |x - a| and have no substitutions or targets."""
+    lines[:] = [re.sub(r"(?<!`)\|(?!`)", r"\|", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Make what is made from the code before the pages are read."""
+    app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "generated"))
+    app.connect("autodoc-process-docstring", _escape, priority=400)
