@@ -1,6 +1,5 @@
 """How Sphinx builds the site: `sphinx-build -W docs OUT`."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -51,15 +50,13 @@ html_theme_options = {
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
 }
+html_sidebars = {"*": [], "*/**": ["sidebar-nav-bs"]}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
-
-
-def _escape(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
-    """Take `|` and a word's last `_` as they are: docstrings write |x - a| and have no substitutions or targets."""
-    lines[:] = [re.sub(r"(?<!`)\|(?!`)", r"\|", line) for line in lines]
+toc_object_entries = False
 
 
 def setup(app: Sphinx) -> None:
     """Make what is made from the code before the pages are read."""
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "generated"))
-    app.connect("autodoc-process-docstring", _escape, priority=400)

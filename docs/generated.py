@@ -185,10 +185,11 @@ def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
     }
     for name, part in parts.items():
         meanings = own if name == title else attributes(part.get("description", ""))
-        rows = [
-            [f"`{key}`", values(value), default_of(key, part), meanings.get(key, value.get("description", ""))]
-            for key, value in part["properties"].items()
-        ]
+        rows = []
+        for key, value in part["properties"].items():
+            whole = schema.get("$defs", {}).get(value.get("$ref", "").rpartition("/")[2], {}) | value
+            meaning = meanings.get(key) or whole.get("description", "").partition("\n")[0]
+            rows.append([f"`{key}`", values(value), default_of(key, part), meaning])
         yield f"### {name}\n\n{table(rows, ['key', 'values', 'default', 'meaning'])}\n"
 
 

@@ -275,7 +275,7 @@ def _outside(images: Tensor) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LinfAttack(Attack):
-    """An attack inside { x : |x - clean| <= eps, 0 <= x <= 1 }; eps is a radius on the [0, 1] intensity scale."""
+    """An attack inside `{ x : |x - clean| <= eps, 0 <= x <= 1 }`; eps is a radius on the [0, 1] intensity scale."""
 
     threat_model: ClassVar[str] = "linf"
     budget_name: ClassVar[str | None] = "eps"
