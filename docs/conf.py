@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 import freqbench
 
@@ -42,6 +45,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
+html_math_renderer = "mathml"  # which browsers know: no script from elsewhere
 html_theme = "pydata_sphinx_theme"
 html_title = f"freqbench {release}"
 html_theme_options = {
@@ -57,6 +61,12 @@ html_copy_source = False
 toc_object_entries = False
 
 
+def _put_formula(page: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    page.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Make what is made from the code before the pages are read."""
+    app.add_html_math_renderer("mathml", inline_renderers=(_put_formula, None), block_renderers=(_put_formula, None))
     app.connect("builder-inited", lambda app: generated.write(Path(app.srcdir) / "generated"))
