@@ -1,6 +1,7 @@
 """The architecture holds, importing the package is light, and the project's files say the same."""
 
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -57,10 +58,15 @@ def test_project_files_are_what_their_readers_take(schema: str, files: str) -> N
 
 @pytest.mark.integration
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
-    """Made as `python -m build` makes them, the wheel from the sdist, with the setuptools that is here."""
-    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT])
-    run([sys.executable, "-m", "twine", "check", "--strict", *tmp_path.iterdir()])
-    (wheel,) = tmp_path.glob(f"freqbench-{freqbench.__version__}-*.whl")
+    """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
+    tree, made = tmp_path / "tree", tmp_path / "made"
+    for folder in ("freqbench", "jobs"):
+        shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / file, tree)
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree])
+    run([sys.executable, "-m", "twine", "check", "--strict", *made.iterdir()])
+    (wheel,) = made.glob(f"freqbench-{freqbench.__version__}-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"freqbench/jobs/{path.name}" for path in (ROOT / "jobs").glob("*.yaml")} <= names
     assert {"freqbench/testing.py", "freqbench/models/zoo/phantom/unet.safetensors"} <= names
