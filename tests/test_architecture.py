@@ -25,7 +25,6 @@ def test_what_it_names_is_there() -> None:
 
 def test_a_room_has_a_dozen_entries_and_some_at_most() -> None:
     def entries(folder: Path) -> int:
-        """Modules and rooms, but `__init__` and `__main__`."""
         named = [path for path in folder.iterdir() if not path.name.startswith("__")]
         return sum(path.suffix == ".py" or (path / "__init__.py").exists() for path in named)
 

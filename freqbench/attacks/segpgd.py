@@ -24,16 +24,15 @@ class SegPGD(PGD):
               , \qquad \lambda = \frac{i}{2 T}
 
     Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
-    paper attacks without a target; this is the reading of Agnihotri et al. (CosPGD). As J lets go of voxels that are
-    wrong, volumes are compared by the cross-entropy, sample by sample. Steps and step size are PGD's. As J is a
-    cross-entropy of all voxels, most of them background, it is weaker than PGD on the Dice where the Dice is what
-    counts (see the docs).
+    paper has no target; this is the reading of Agnihotri et al. (CosPGD). As J lets go of wrong voxels, volumes are
+    compared by the cross-entropy. Steps and step size are PGD's. As J sums over all voxels, most of them background, it
+    is weaker than PGD on the Dice where the Dice is what counts (README).
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
-    sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`) and the sets are those of the whole batch, so
-    that a window's result depends on the windows beside it; targeted, the weights stay where they are and -J is raised,
-    which holds back the voxels that the target still lacks. `released-bmvc`: its copy in the code of Malik et al. (BMVC
-    2024), where J is the Dice of the wrong voxels alone at every step: where nothing is wrong, nothing moves.
+    sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`), pooled over the batch, so that windows
+    attacked together depend on each other; targeted, the weights stay and -J is raised, which holds back the voxels
+    that the target still lacks. `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024), where J is the Dice
+    of the wrong voxels alone at every step: where nothing is wrong, nothing moves.
     """
 
     name: ClassVar[str] = "segpgd"
