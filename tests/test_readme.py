@@ -30,8 +30,9 @@ def blocks(page: str) -> list[str]:
 (OWN,) = blocks("README.md")
 
 
-def test_it_is_short() -> None:
+def test_it_is_short_and_counts_the_attacks() -> None:
     assert len(TEXT.splitlines()) <= 150
+    assert f"**Attacks**: {len(ATTACKS)} by name" in TEXT
 
 
 def test_both_commands_stand_there_and_ci_runs_them() -> None:
