@@ -27,7 +27,7 @@ def test_imports_point_downward() -> None:
 
 def test_importing_freqbench_is_light() -> None:
     """With torch and the rooms that compute it takes no large package along that it may not need."""
-    heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel"}
+    heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel", "scipy"}
     rooms = "freqbench.attacks, freqbench.metrics, freqbench.models"
     code = f"import sys, torch, freqbench, {rooms}; print(*{heavy!r} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import yaml
 NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": tiny.ROI}
 TRAINING: dict[str, Any] = {
     "name": "adv",
-    "dataset": {"name": "phantom", "shape": tiny.SHAPE, "cases": 4},
+    "dataset": {"name": "phantom", "shape": tiny.SHAPE, "cases": 2},
     "splits": {"train": "train", "select": "validation", "test": "test"},
     "models": [{"name": "net", **NET}, {"name": "other", **NET, "args": {**NET["args"], "num_res_units": 0}}],
     "steps": 4,

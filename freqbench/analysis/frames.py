@@ -29,8 +29,7 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a key of stores or of a table of RECORDS: ok before failed, then the latest. The columns are IDENTITY and
-    those asked for (None: all)."""
+    """IDENTITY and `columns` (None: all) of one row a key of stores or a table: ok before failed, then the latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     if isinstance(sources, pa.Table):
         table = latest(sources.select(names))
@@ -48,8 +47,7 @@ def found_records(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All rows of `records_frame`, and of these the ones with the keys of the job of interest (None: all).
 
-    Raises:
-        UserError: a store that cannot be read, or no row, unless it `may_be_empty` as of a run that has just begun.
+    Raises a UserError for a store that cannot be read or has no row; of a run that has just begun it `may_be_empty`.
     """
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)

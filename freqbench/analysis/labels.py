@@ -109,7 +109,6 @@ def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
 
 
 def _varying(siblings: list[dict[str, Any]]) -> set[str]:
-    """The parameters that are not the same in all rows of an attack."""
     first = siblings[0]
     changed = {name for each in siblings for name, value in each.items() if name not in first or first[name] != value}
     return changed.union(*(first.keys() - each.keys() for each in siblings))

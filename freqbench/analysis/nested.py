@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from freqbench.analysis.statistics import LEVEL, Array
 
@@ -68,8 +68,8 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
             squares += (scale * residual) ** 2 / ((patients - 1) * (own - 1))
     df = max(float(fewest), variance**2 / squares) if squares else float(fewest)
     error = variance**0.5
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, df)) if error else np.nan
+    reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
+    p = 2 * float(special.stdtr(df, -abs(mean) / error)) if error else np.nan
     return Nested(mean, mean - reach, mean + reach, df, p, networks, patients)
 
 

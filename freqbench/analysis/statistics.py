@@ -17,22 +17,19 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 LEVEL = 0.95
 RESAMPLES = 2000
 BCA_CLUSTERS = 20
-INTERVAL = ["mean", "low", "high", "n", "clusters", "method"]
 SPREADS = ["between_cases", "between_seeds"]
-SIGNIFICANCE = 0.05
-"""A decision is made where the corrected p is below it."""
+SIGNIFICANCE = 0.05  # a decision is made where the corrected p is below it
 POWER = 0.8
 
 _CELLS_AT_ONCE = 4_000_000
 _MIDDLES = 4000
 _UNITS = {"case": "case_id", "seed": "seed"}
-_ROUNDING = 1e-9
-"""A mean difference up to it is what float64 leaves of equal numbers."""
+_ROUNDING = 1e-9  # a mean difference up to it is what float64 leaves of equal numbers
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -55,8 +52,8 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
             and the numbers `value` (NaN is left out).
 
     Returns:
-        A row a group, in sorted order: `by`, then INTERVAL: `n` counts values, `clusters` patients with one, `method`
-        is `t`, `bca`, or empty where fewer than two patients leave no bounds.
+        A row a group, in sorted order: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
+        patients with one, `method` is `t`, `bca`, or empty where fewer than two patients leave no bounds.
     """
     own = _totals(frame, by, value)
     rows = own.intervals(LEVEL)
@@ -95,7 +92,7 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     own = _totals(frame, by, value)
     size = np.where(np.abs(own.mean) > _ROUNDING, np.abs(own.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(size / own.error, own.clusters - 1)
+        p = 2 * special.stdtr(own.clusters - 1, -size / own.error)
     effects = np.array([_detectable_effect(count) for count in own.clusters.tolist()])
     return own.intervals(LEVEL).assign(p=p, p_holm=holm(p), detectable=effects * np.sqrt(own.clusters) * own.error)
 
@@ -117,7 +114,7 @@ class _Totals:
     def intervals(self, level: float) -> pd.DataFrame:
         """`rows` with the mean and its bounds by Student's t."""
         with np.errstate(invalid="ignore"):
-            reach = stats.t.ppf((1 + level) / 2, self.clusters - 1) * self.error
+            reach = special.stdtrit(self.clusters - 1, (1 + level) / 2) * self.error
         bounds = {"low": self.mean - reach, "high": self.mean + reach}
         return self.rows.assign(mean=self.mean, **bounds, n=self.n, clusters=self.clusters)
 
@@ -162,11 +159,14 @@ def _detectable_effect(clusters: int) -> float:
     d solves `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k).
     Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
     """
+    from scipy.optimize import brentq  # which takes long to import
+
     if clusters < 2:
         return float("nan")
-    critical = stats.t.ppf(1 - SIGNIFICANCE / 2, clusters - 1)
+    critical = special.stdtrit(clusters - 1, 1 - SIGNIFICANCE / 2)
     middles = (np.arange(_MIDDLES) + 0.5) / _MIDDLES
-    scale = np.sqrt(stats.chi2.ppf(middles, clusters - 1) / (clusters - 1))  # scipy's nct fails for 2 patients
+    half = (clusters - 1) / 2
+    scale = np.sqrt(special.gammaincinv(half, middles) / half)  # of chi-square; scipy's nct fails for 2 patients
     reach = critical * scale
 
     def lacking(effect: float) -> float:
@@ -176,14 +176,13 @@ def _detectable_effect(clusters: int) -> float:
     high = 1.0
     while lacking(high) < 0:
         high *= 2
-    return float(optimize.brentq(lacking, 0.0, high))
+    return float(brentq(lacking, 0.0, high))
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Standard deviations of cases' means over seeds and of seeds' means over cases: the columns `by`, then SPREADS.
 
-    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1; NaN where
-    there are fewer than two.
+    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN).
     """
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)
@@ -224,7 +223,7 @@ def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, cluste
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = ((left_one_out - estimate) ** 2).sum(axis=1)
         k = np.where(clusters > 1, clusters, np.nan)
-        reach = (stats.t.ppf((1 + LEVEL) / 2, k - 1) * np.sqrt((k - 1) / k * squares))[:, None]
+        reach = (special.stdtrit(k - 1, (1 + LEVEL) / 2) * np.sqrt((k - 1) / k * squares))[:, None]
     return np.hstack([estimate, estimate - reach, estimate + reach])
 
 

@@ -104,8 +104,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; white-box, or of one
-    target."""
+    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; None: white-box."""
     attacked = rows[rows["attack"] != CLEAN]
     wanted = attacked["source_model"] if target is None else target
     attacked = attacked[attacked["target_model"] == wanted]
@@ -190,7 +189,6 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means of the ok rows and counts of all."""
     is_ok = frame["status"] == "ok"
     frame = frame.assign(
         _name=frame["attack"],

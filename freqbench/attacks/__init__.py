@@ -87,8 +87,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
 def attack_class(name: str) -> type[Attack]:
     """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`.
 
-    Raises:
-        UserError: unknown attack, or a class that is not trusted, not found, no attack, or not named as one.
+    Raises a UserError where it is unknown, or the class is not trusted, not found, no attack, or not named as one.
     """
     if plugins.names_class(name):
         found: type[Attack] = plugins.load_class(name, Attack)
@@ -107,9 +106,7 @@ def attack_class(name: str) -> type[Attack]:
 def make(attack: str | type[Attack], **parameters: Any) -> Attack:
     """An attack, by its name in `ATTACKS` or by its class, with its parameters.
 
-    Raises:
-        UserError: unknown attack, or parameters that its class refuses.
-        ParameterError: unknown, missing or wrong parameter.
+    Raises a UserError for an unknown attack, a ParameterError for an unknown, missing or wrong parameter.
     """
     cls = attack_class(attack) if isinstance(attack, str) else attack
     known = {field.name: field for field in fields(cls)}

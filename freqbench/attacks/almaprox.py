@@ -40,32 +40,29 @@ class ALMAProx(AimedAttack):
               P(c) = \frac{\mu c}{1 - \max(\rho, 1) c} \;\; (c < 0)
 
     The multiplier mu follows P'(c), smoothed; every 10 steps rho doubles where a voxel was neither wrong since nor came
-    5 % nearer; the scale w falls by 2 % a step while the share is reached, and rises again else, in [0.1, 1]. In step i
-    of T the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of those that count. The step falls
-    as a hyperbola from the first success on, or from T / 2 on, to a tenth.
+    5 % nearer; the scale w, in [0.1, 1], falls by 2 % a step while the share is reached, and else rises. In step i of T
+    the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of those that count. From the first
+    success on, or from T / 2 on, the step falls as a hyperbola to a tenth.
 
-    The result is the smallest volume seen whose share of wrong voxels is reached; where none was, the one with most of
-    them. How large it is, the record's `linf` says. In a run each window is a sample: the share is one of its voxels as
-    it is predicted alone. A window without a voxel that counts is left as it is.
+    The result is the smallest volume whose share of wrong voxels is reached, else the one with most of them; the
+    record's `linf` says its size. A window, of which the share is taken, stays as it is if none of its voxels counts.
 
     Args:
         share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
-        steps: T; one forward and one backward pass each.
         step_size: of the first step, on the [0, 1] intensity scale.
         organs: class indices; only voxels whose true label is one of them count. None: every class but background, and
             with `targeted`, where no truth is given, every voxel.
 
-    **Variants.** `paper` descends P. `released`: the authors' code (jeromerony/adversarial-library) gives P a
-    derivative of its own, which for c >= 0 has mu c in the place of mu.
+    **Variants.** `paper` descends P. `released`: the authors' code (jeromerony/adversarial-library), whose derivative
+    of P has mu c in the place of mu for c >= 0.
 
-    **Differs from the paper**: by default the voxels of the organs count, where theirs are all pixels of an image: a
-    volume is mostly background, and 99 % of its voxels are turned wrong by little else than air.
+    **Differs from the paper**: by default the voxels of the organs count, not all: a volume is mostly background, and
+    99 % of its voxels are turned wrong by little else than air.
 
     **Differs from the authors' code**: towards a target, 1e-4 is what the target's logit must lead by, there what it
-    may lack; the ratio towards a target, which takes the mean of the third and fourth logit, takes the third where a
-    model has three classes; with two classes c is the difference of logits alone. rho ends at 1e12 and squared
-    gradients are summed in float64, as float32 overflows there. The proximity operator halves an interval, theirs cuts
-    it by thirds.
+    may lack, and the mean of the third and fourth logit is the third where a model has three classes; with two classes
+    c is the difference of logits alone. rho ends at 1e12 and squared gradients are summed in float64, as float32
+    overflows there. The proximity operator halves an interval, theirs cuts it by thirds.
     """
 
     name: ClassVar[str] = "almaprox"
@@ -180,7 +177,6 @@ class Lagrangian:
         return across(torch.where(rank > 0, found, torch.inf), c)
 
     def _follow(self, i: int, c: Tensor, counts: Tensor, reached: Tensor) -> None:
-        """Multipliers and penalties after the constraints' new values."""
         self._ever = self._ever | reached
         if i == 0:
             self._before = c

@@ -45,19 +45,17 @@ class APGD(LinfGradientAttack):
     .. math:: z_{k+1} = P(x_k + \eta \, \mathrm{sign}(dL/dx)), \qquad
               x_{k+1} = P(x_k + \alpha (z_{k+1} - x_k) + (1 - \alpha)(x_k - x_{k-1}))
 
-    alpha is 0.75, in the first step 1. At a checkpoint (see `checkpoints`) the step is halved, and the run goes on from
-    its best volume, if too few of the steps since the last checkpoint raised L, or if the step was not halved there and
-    the highest L has not changed since.
+    alpha is 0.75, in the first step 1. At a checkpoint (`checkpoints`) the step is halved, and the run goes on from its
+    best volume, if too few of the steps since the last checkpoint raised L, or if the step was not halved there and the
+    highest L has not changed since.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
         eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
             of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
             the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
-    `loss` is the Dice loss here, as the Dice is scored, where the paper has the cross-entropy (`ce`), and `keep` is
-    `best`. Masked losses are compared, and steps judged, by the cross-entropy, as in the code released with the second
-    paper, which judges `js` by it too.
+    `loss` is the Dice loss, which is what is scored; the paper has the cross-entropy (`ce`). `keep` is `best`. Masked
+    losses are compared, and steps judged, by the cross-entropy, as in the second paper's code, as is `js`.
 
     `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, taken as it is.
 
@@ -70,9 +68,9 @@ class APGD(LinfGradientAttack):
     - The draw is stretched so that the largest value of each sample is eps; in the paper it stays as drawn.
     - Checkpoints are rounded differently (`checkpoints`).
 
-    **Differs from the authors' code**: the best volume is that of highest L, which their code returns on request
-    (`best_loss`). By default it returns one that is misclassified, which a volume of many decisions is not as a whole;
-    the code of the second paper returns, and begins the next radius from, the volume of least accuracy.
+    **Differs from the authors' code**: the best volume is that of highest L (there `best_loss`), by default one that is
+    misclassified, which a volume of many decisions never is as a whole; the second paper's code returns, and begins the
+    next radius from, the volume of least accuracy.
     """
 
     name: ClassVar[str] = "apgd"
@@ -137,7 +135,6 @@ class APGD(LinfGradientAttack):
         return self._climb(task, x, eps, steps)
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
-        """The algorithm inside one radius."""
         ball = Space(
             centre=task.clean,
             radius=x.new_tensor(eps),
@@ -149,19 +146,12 @@ class APGD(LinfGradientAttack):
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers.
+    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers."""
 
-    Attributes:
-        centre: the middle of the bounds; it broadcasts over a point, as `radius` does.
-        radius: half their distance; the first step is twice as long.
-        project: maps a point to the nearest one that the threat model allows.
-        render: makes the volumes of a point.
-    """
-
-    centre: Tensor
-    radius: Tensor
-    project: Callable[[Tensor], Tensor]
-    render: Callable[[Tensor], Tensor]
+    centre: Tensor  # the middle of the bounds; it broadcasts over a point, as `radius` does
+    radius: Tensor  # half their distance; the first step is twice as long
+    project: Callable[[Tensor], Tensor]  # to the nearest point that the threat model allows
+    render: Callable[[Tensor], Tensor]  # makes the volumes of a point
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:

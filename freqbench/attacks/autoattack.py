@@ -17,31 +17,29 @@ class AutoAttack(Ensemble):
     """Attacks that fail for different reasons, each on the samples that withstood those before it.
 
     The members raise what the score is made of: the Dice, Dice + cross-entropy in radii that shrink to eps, the
-    cross-entropy of the voxels that are still right with all classes at one weight, the Jensen-Shannon divergence; and
-    one follows no gradient. With those of the papers, `members: [[apgd-ce, apgd-dlr, square]]`, the attack is weaker
-    than PGD on Dice + cross-entropy (reports/suite): cross-entropy and logit ratio sum over voxels, most of which are
-    no organ's.
+    cross-entropy of the voxels that are still right with all classes at one weight, the Jensen-Shannon divergence; one
+    follows no gradient. The papers' own, `members: [[apgd-ce, apgd-dlr, square]]`, are weaker than PGD on Dice +
+    cross-entropy (reports/suite): their losses sum over voxels, most of which are no organ's.
 
     Args:
         queries: forward passes of `square`, which begins with cubes of 0.8 of the window, as AutoAttack has it.
         threshold: mean Dice at which a sample has fallen, or below: later members leave it alone. 0: where nothing is
-            left to lose. Above 0 the attack is one for a rate of success: what a member further on would have added is
-            left out of a mean Dice.
+            left to lose. Above 0 it is an attack for a rate of success, and a mean Dice lacks what later members add.
         members: in their order, `square` and, for every LOSS of `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
-            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for the class of least clean probability at each
-            voxel.
+            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for each voxel's class of least clean probability.
 
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
-    reward, by a gradient for every class of one decision, where a volume has as many decisions as voxels. Cases are
-    judged one by one, and the threshold is a number, where Daza et al. take half the mean Dice of the data set. They
-    run Auto-PGD five times (`restarts`), and their Square Attack lowers the mean Dice itself, where ours raises the
-    Dice + cross-entropy. `apgd-dlr-targeted` has one target a voxel, where Croce and Hein take nine in turn.
+    reward, by a gradient for every class of one decision, of which a volume has as many as voxels. Cases are judged one
+    by one, and the threshold is a number, where Daza et al. take half the mean Dice of the data set, run Auto-PGD five
+    times (`restarts`), and let Square Attack lower the mean Dice itself, where ours raises Dice + cross-entropy.
+    `apgd-dlr-targeted` has one target a voxel, where Croce and Hein take nine in turn.
     """
 
     name: ClassVar[str] = "autoattack"
     variants: ClassVar[tuple[str, ...]] = ("paper",)
     revision: ClassVar[int] = 2
+    listed: ClassVar[str] = "members"
 
     queries: int = 5000
     threshold: float = 0.0  # type: ignore[misc]  # A parameter here.
@@ -49,7 +47,6 @@ class AutoAttack(Ensemble):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "members", tuple(self.members))
         if any(name.endswith(SHRINKING) for name in self.members):
             self.require_steps()
 
@@ -57,12 +54,6 @@ class AutoAttack(Ensemble):
     def attacks(self) -> tuple[LinfGradientAttack, ...]:
         """The members by name."""
         return tuple(self._square() if name == SQUARE else self._by_gradient(name) for name in self.members)
-
-    def check_classes(self, num_classes: int) -> None:
-        """Enough classes for the members' losses and for `organs`."""
-        losses = (attack.loss_name for attack in self.attacks)
-        self.require_classes("members", dict(zip(self.members, losses, strict=True)), num_classes)
-        super().check_classes(num_classes)
 
     def _by_gradient(self, name: str) -> LinfGradientAttack:
         optimiser, _, loss = name.removesuffix(SHRINKING).partition("-")

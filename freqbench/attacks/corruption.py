@@ -99,16 +99,14 @@ KINDS: Mapping[str, Kind] = {
 class Corruption(Attack):
     """What a scanner or a careless protocol does to a volume, in five severities; the model is not asked.
 
-    A volume is corrupted as one, then clamped to [0, 1]; nothing is stretched, so that a darker volume stays one. Sizes
-    by severity, with their units, are those of `KINDS`. `rician_noise`, `bias_field`, `motion`, `ghosting` and `spikes`
-    occur in MR, `low_dose` in CT, the others in both; every kind takes volumes of any modality. Draws are the same at
-    every severity, so that a curve over severities is that of one scan getting worse. Over the channels of a volume
-    noise is drawn anew, all else is shared.
+    A volume is corrupted as one, then clamped to [0, 1], never stretched, so a darker volume stays one; `KINDS` has
+    the sizes. `rician_noise`, `bias_field`, `motion`, `ghosting` and `spikes` occur in MR, `low_dose` in CT, the others
+    in both; every kind takes any modality. Draws are the same at every severity, so that a curve is that of one scan
+    getting worse. Noise is drawn anew for each channel, all else is shared.
 
     Five severities of each kind are the idea of Hendrycks and Dietterich; the sizes are ours, by eye: 1 is hardly seen
-    (but for `resolution`), 5 is harsh, but anatomy can be told. Equal severities of two kinds are not of equal size:
-    `l2_body` and its like say how large they are. All kinds change the finished image, not raw data
-    (`freqbench.ops.artefacts`, with their sources).
+    (but for `resolution`), 5 is harsh, but anatomy can be told. Equal severities of two kinds are not equally large:
+    `l2_body` and its like say how large. All kinds change the finished image, not raw data (`freqbench.ops.artefacts`).
 
     Args:
         severity: 1 to 5, the budget; between whole ones sizes are interpolated linearly, and 0 is the clean volume.

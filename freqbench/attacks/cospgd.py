@@ -22,15 +22,14 @@ class CosPGD(PGD):
     .. math:: J = \frac1N \sum_v -c \log p_{label}; \qquad
               \text{targeted, lowered: } J = \frac1N \sum_v -(1 - c) \log p_{label}
 
-    c is a weight and has no gradient, as in the authors' code: differentiated too, the product falls again once the
-    label's probability is small, and the attack would hold voxels there. As J lets go of voxels that are wrong, volumes
-    are compared by the cross-entropy, sample by sample. Steps and step size are PGD's.
+    c is a weight and has no gradient, as in the authors' code: else the product falls again once the label's
+    probability is small, and the attack would hold voxels there. As J lets go of wrong voxels, volumes are compared by
+    the cross-entropy. Steps and step size are PGD's.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
-    whole Dice + cross-entropy of a batch is multiplied by the mean c of the batch (1 - c for a target), both
-    differentiated: no voxel is weighed against another, and windows attacked together depend on each other.
-    `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024): the same, but with a target every other step, the
-    first among them, goes the wrong way.
+    whole Dice + cross-entropy of a batch is multiplied by its mean c (1 - c for a target), both differentiated: no
+    voxel is weighed against another, and windows attacked together depend on each other. `released-bmvc`: its copy in
+    the code of Malik et al. (BMVC 2024): with a target every other step, from the first on, goes the wrong way.
 
     Weaker than PGD on the Dice where the Dice is what counts (see the docs), and no stronger than on the cross-entropy.
     """

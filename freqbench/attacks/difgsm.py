@@ -21,11 +21,10 @@ Zooms = Sequence[Zoom | None]
 class RescaledMIFGSM(MIFGSM):
     """`MIFGSM` along gradients taken at volumes that are resized anew in every step, each sample by its own draw.
 
-    The network is asked about the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`).
-    Its logits are brought back to the voxels that they belong to before the loss sees them, so that labels, organs and
-    target rules fit as they are: the gradient is that of L(Z' f(Z x), y). Logits of what was filled up are left out;
-    voxels out of sight do not count in L. With `keep: best`, and for restarts, volumes are compared as they are, not
-    resized: for one forward pass more a volume.
+    The network is asked about the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`),
+    and its logits are brought back to their voxels before the loss, so that labels, organs and target rules fit: the
+    gradient is that of L(Z' f(Z x), y). Logits of what was filled up, and voxels out of sight, do not count in L. With
+    `keep: best`, and for restarts, volumes are compared as they are, for one forward pass more a volume.
     """
 
     num_draws: ClassVar[int]
@@ -62,7 +61,6 @@ class RescaledMIFGSM(MIFGSM):
         return Zoom.of(like, self.ratio(*draws[:-3]), draws[-3:])
 
     def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
-        """What is raised, `[B]`."""
         logits = _mapped(Zoom.undo, zooms, task.logits(x, partial(_mapped, Zoom.zoom, zooms)))
         if not self.may_cut:
             return task.raised(logits)
@@ -91,11 +89,10 @@ class DIFGSM(RescaledMIFGSM):
 
     `start`: the draws of all steps in [0, 1), `[B, steps, 5]`: against `probability`, for r, for the three places.
 
-    **Differs from the paper**: the window keeps its shape, as volumetric networks are built for one: what is 299 to 329
-    pixels in 330 there (0.906 to 1) is 0.9 to 1 of a window here. Each sample of a batch is drawn for. Interpolation is
-    linear, in the authors' code it is the nearest pixel. Steps are eps / steps, 10 of them; the paper takes steps of
-    1/255, min(255 eps + 4, 1.25 * 255 eps) of them, which for 8/255 is 10. That logits are brought back has no
-    counterpart with a classifier. L as in `MIFGSM`.
+    **Differs from the paper**: the window keeps its shape, as volumetric networks are built for one: 299 to 329 of 330
+    pixels there are 0.9 to 1 of a window here. Each sample of a batch is drawn for. Interpolation is linear, in the
+    authors' code the nearest pixel. Steps are eps / steps, 10 of them; the paper takes steps of 1/255, min(255 eps + 4,
+    1.25 * 255 eps) of them, which for 8/255 is 10. A classifier has no logits to bring back. L as in `MIFGSM`.
     """
 
     name: ClassVar[str] = "difgsm"

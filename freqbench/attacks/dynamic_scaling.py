@@ -10,18 +10,16 @@ from freqbench.attacks.difgsm import RescaledMIFGSM
 class DynamicScaling(RescaledMIFGSM):
     """`MIFGSM` whose gradient is taken at another scale of the volume in every step.
 
-    The paper finds that perturbations of segmentation networks transfer badly as these look at objects at scales of
-    their own, and asks the source network at changing scales. Here, in every step, the sides become r times the
-    window's, r uniform in [`min_scale`, `max_scale`] around 1 and the same for all axes, by linear interpolation. A
-    smaller volume stands at a random place in zeros; of a larger one the window shows a random part. The logits are
-    resized back, and the loss is that of the voxels in sight (`freqbench.attacks.difgsm.RescaledMIFGSM`). With both
-    scales 1 it is `mifgsm`.
+    The paper finds that perturbations of segmentation networks transfer badly, as each looks at objects at scales of
+    its own, and asks the source at changing scales. Here, in every step, the sides become r times the window's, r
+    uniform in [`min_scale`, `max_scale`] and the same for all axes. A smaller volume stands at a random place in zeros;
+    of a larger one a random part is seen, whose voxels alone count in L (`RescaledMIFGSM`). Scales of 1 are `mifgsm`.
 
     `start`: the draws of all steps in [0, 1), `[B, steps, 4]`: for r and for the place on each axis.
 
     **Variants.** `reconstruction`: made from the idea as the paper's abstract states it, not from its algorithm or from
     code. Fact: the source is asked at scales that change during the attack. Choice: one random scale a step, its range,
-    linear interpolation, momentum, steps and their length as in `MIFGSM`, so that the two differ in the scales alone.
+    linear interpolation, all else as in `MIFGSM`, so that the two differ in the scales alone.
 
     **Differs from the paper**: volumetric networks are built for one window, so that a larger volume is cut to it; a
     network of images takes any size. L as in `MIFGSM`.

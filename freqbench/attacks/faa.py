@@ -22,8 +22,9 @@ Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
 class FAA(GradientAttack):
     r"""Learns which few bands of the Fourier amplitude to take from a reference volume.
 
-    With A and phi amplitude and phase of the clean window x, A' the amplitude of the reference, band n of N, gates g_n
-    of 0 or 1 of which at most `portion` N are 1, and S the bands between 1/16 and 1/2 of the highest frequency:
+    With A and phi amplitude and phase of the clean window x, A' the amplitude of the reference, N `bands`, gates g_n of
+    0 or 1 of which at most `portion` N, rounded down, are 1, S the bands between 1/16 and 1/2 of the highest frequency,
+    and lambda the `reconstruction_weight`:
 
     .. math:: a = \mathrm{clamp}\Bigl(\mathcal F^{-1} \sum_n [(1 - g_n) A_n + g_n A'_n] e^{i \phi}, 0, 1\Bigr), \qquad
               J = L(f(a), y) - \lambda \frac{\sum_{n \in S} g_n |A'_n - A_n|}{\sum_{n \in S} A_n}
@@ -38,24 +39,18 @@ class FAA(GradientAttack):
     another case of the dataset's split, drawn by the seed and the case (`Dataset.other`), resized to the case and cut
     into the same windows.
 
-    Args:
-        portion: the largest share of a channel's bands that may be taken, in [0, 1]; `portion` N is rounded down.
-        bands: N.
-        step_size: length of a step of l.
-        reconstruction_weight: lambda; 0 leaves the term out.
-        control: `random`: the gates of the first draw, not optimised.
+    `control: random`: the gates of the first draw, not optimised.
 
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
-    **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code; no file
-    of it is released. **Guess**: that it means the Fourier adversarial attacking of Huang et al., and that it was run
-    as an attack of its own. There it is part of training for domain adaptation: a small network makes the gates of an
-    image, the reference is an image of the domain adapted to. **Taken from their code** (jxhuang0508/RDA): amplitudes
-    are exchanged and the phase is kept, 32 square rings as bands, a tenth of them (there of 32 for each of three colour
-    channels), two-way Gumbel gates at temperature 1, the bands held to the image, the reference resized to the image.
-    **Ours**: three dimensions over the window, gates learned for each window in place of a network's, straight through
-    and by normalised gradients, at most instead of exactly the portion, lambda 1 on a relative change, clamp, the best
-    of all gates seen, steps and step size. Rows of it are no reproduction of SA2's.
+    **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code.
+    **Guess**: it means the Fourier adversarial attacking of Huang et al., run as an attack of its own; there it is part
+    of training for domain adaptation, where a small network makes an image's gates and the reference is an image of the
+    domain adapted to. **Taken from their code** (jxhuang0508/RDA): amplitudes are exchanged and the phase is kept, 32
+    square rings as bands, a tenth of them (there of 32 for each of three colour channels), two-way Gumbel gates at
+    temperature 1, the bands held to the image, the reference resized to it. **Ours**: three dimensions, gates learned
+    for each window, straight through and by normalised gradients, at most instead of exactly the portion, lambda 1 on a
+    relative change, clamp, the best of all gates seen, steps and step size. Rows of it are no reproduction of SA2's.
     """
 
     name: ClassVar[str] = "faa"
@@ -96,8 +91,8 @@ class FAA(GradientAttack):
             best, noise = Best(), self._noise(task)
             scores = self._learn(task, mix, noise, best) if self.control == "none" else noise[:, 0]
             gates = self._gates(scores)
-            images, _ = mix(gates)
-            compared = self._compared(task, mix, gates) if self.compares else gates.new_zeros(len(gates))
+            images, change = mix(gates)
+            compared = task.look(images) - self.reconstruction_weight * change if self.compares else change
             best.offer(compared, images, gates)
             return best.kept
 
@@ -127,10 +122,6 @@ class FAA(GradientAttack):
         price = self.reconstruction_weight * change
         compared = task.compared(logits, raised) - price.detach()
         return raised - price, (compared, images.detach(), gates)
-
-    def _compared(self, task: Task, mix: Mix, gates: Tensor) -> Tensor:
-        images, change = mix(gates)
-        return task.look(images) - self.reconstruction_weight * change
 
     def _gates(self, scores: Tensor) -> Tensor:
         """1 where a score is above 0 and among the highest of its channel, else 0, `[B, C N]`."""

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space, climb
-from freqbench.attacks.core.frequency import BlockAttack
-from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.frequency import StateAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
 from freqbench.attacks.core.ssim_bound import within_ssim
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
-from freqbench.ops.blocks import Block, pad_to_blocks
+from freqbench.ops.blocks import Block
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.slices import stretch_slices
 from freqbench.ops.ssim import body_ssim
@@ -26,26 +25,18 @@ SSIM_SUFFIX = "-ssim"  # of the name of a threat model that bounds the SSIM besi
 
 @dataclass(frozen=True)
 class FrequencySpace(Space):
-    """A space whose points are made by a state: a table of steps, or multipliers.
+    """A space whose points are made by a state: a table of steps, or multipliers."""
 
-    Attributes:
-        origin: the point of no change, which the threat model may not allow.
-        state_of: the state that makes a point, within the bounds.
-        point_of: the point that a state makes.
-    """
-
-    origin: Tensor
-    state_of: Callable[[Tensor], Tensor]
-    point_of: Callable[[Tensor], Tensor]
+    origin: Tensor  # the point of no change, which the threat model may not allow
+    state_of: Callable[[Tensor], Tensor] = lambda point: point  # the state that makes a point, within the bounds
+    point_of: Callable[[Tensor], Tensor] = lambda state: state  # the point that a state makes
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyAPGD(BlockAttack, GradientAttack):
+class FrequencyAPGD(StateAttack):
     """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
 
-    Points are kept in voxel layout over the volume padded to whole blocks; starts come in, and the final state goes
-    out, in blocked layout `[B, C, N, h, w, d]` (of slices `[B, C, D, N, h, w]`). An author writes `space`, `bounds` and
-    `null_end`. Why loss and steps are what they are: reports/strongest.
+    An author writes `space`, `bounds` and `null_end`. Why loss and steps are what they are: reports/strongest.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
@@ -53,8 +44,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
             `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
-            adds `-ssim` to the threat model. Points shrink towards the one of no change, each to the nearest that the
-            threat model allows, as far as the bound asks (`within_ssim`). None: no bound.
+            adds `-ssim` to the threat model; points shrink towards no change as far as it asks (`within_ssim`).
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -78,11 +68,6 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
     def bounded_set(self) -> str:
         """The threat model without a bound on the SSIM."""
 
-    @property
-    @abstractmethod
-    def bounds(self) -> tuple[float, float]:
-        """The least and the largest value of the state."""
-
     @abstractmethod
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
         """Where the attack moves. What does not change between steps, the spectrum first of all, is computed here."""
@@ -94,7 +79,7 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
 
     def perturb(self, task: Task) -> Tensor:
         """The best point of all runs, or the null row's, and its volumes."""
-        padded = self._padded(task.clean)
+        padded = self.padded(task.clean)
         space = self.space(task.clean, self.cut(padded.shape[2:]))
         bounded = self._bounded(task.clean, space)
         if self.control == "none":
@@ -115,11 +100,10 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far the state leaves its bounds, the volumes those that the state makes, or their SSIM `ssim_min`."""
+        outside = super().excess(clean, adversarial, state)
         if state is None:
-            return float("inf")
-        low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
-        outside = max(low - float(state.min()), float(state.max()) - high)
-        shape = self._padded(clean).shape[2:]
+            return outside
+        shape = self.padded(clean).shape[2:]
         space = self.space(clean, self.cut(shape))
         with torch.no_grad():
             made = space.render(space.point_of(self.to_voxels(state, shape)))
@@ -135,14 +119,11 @@ class FrequencyAPGD(BlockAttack, GradientAttack):
         return within_ssim(self.name, clean, self.ssim_min, space.origin, space.project, space.render)
 
     def _start(self, task: Task, space: FrequencySpace, padded: Tensor) -> Tensor:
-        given = self.given_table(task, padded, self.bounds)
+        given = self.given_state(task)
         if given is not None:
             return space.point_of(given)
         drawn = 2 * task.draw(torch.rand, padded.shape[1:]) - 1 if self.random_start else torch.zeros_like(padded)
         return space.centre + space.radius * drawn
-
-    def _padded(self, clean: Tensor) -> Tensor:
-        return pad_to_blocks(clean, self.cut(clean.shape[2:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +136,10 @@ class VAFAOpt(FrequencyAPGD):
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \mathrm{round}(c / q)) + 128\bigr)
 
     with R the stretching of every depth slice to [0, 1] (`dct-quantization-stretched`, as VAFA's code does) or, without
-    `renormalize` (`dct-quantization`), a / 255 clamped to [0, 1]. Rounding is exact. What q can add to c is a set known
-    in closed form, an interval or two for each coefficient (`freqbench.ops.quantisation`). Auto-PGD moves the errors e
-    = q round(c / q) - c in it: it steps along the sign of dL/de by at most the width of the set, and goes to the
-    nearest error that some q makes (`freqbench.attacks.apgd`). `start` and `state` are the table q of the volume; with
-    `control: uniform` it is q_max everywhere.
+    `renormalize` (`dct-quantization`), a / 255 clamped to [0, 1]. Rounding is exact. What q can add to c is a set in
+    closed form, an interval or two for each coefficient (`freqbench.ops.quantisation`), in which Auto-PGD moves the
+    errors e = q round(c / q) - c: along the sign of dL/de by at most the width of the set, then to the nearest error
+    that some q makes. `start` and `state` are the table q; with `control: uniform` it is q_max everywhere.
 
     VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
     rounding that says little about where the error goes. Its SSIM term is a penalty; `ssim_min` is a bound: where even
@@ -269,8 +249,6 @@ class SA2Opt(FrequencyAPGD):
             radius=clean.new_tensor(self.rho),
             project=lambda multipliers: multipliers.clamp(*self.bounds),
             render=lambda multipliers: scale(multipliers).clamp(0, 1),
-            state_of=lambda multipliers: multipliers,
-            point_of=lambda multipliers: multipliers,
         )
 
 

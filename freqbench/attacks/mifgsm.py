@@ -24,15 +24,11 @@ class MIFGSM(LinfGradientAttack):
     .. math:: g \leftarrow \mu g + \frac{\nabla L(x)}{\| \nabla L(x) \|_1}, \qquad
               x \leftarrow P\bigl(x + \alpha \, \mathrm{sign}(g)\bigr)
 
-    A gradient that is 0 everywhere adds nothing.
+    mu is `decay`, 0 for the basic iterative method; alpha is `step_size` on the [0, 1] intensity scale, or `eps/4`, a
+    quarter of eps, and so on; None: eps / steps. A gradient that is 0 everywhere adds nothing.
 
-    Args:
-        decay: mu, at least 0; 0 makes it the basic iterative method.
-        step_size: alpha on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; None: eps / steps.
-
-    **Differs from the paper**, where eps is 16/255: L is `loss`, by default the Dice + cross-entropy that segmentation
-    networks are trained with, as theirs is the cross-entropy that a classifier is trained with. **From the authors'
-    code**: nothing else; it divides by the mean absolute value, which leads to the same signs.
+    **Differs from the paper**, where eps is 16/255: L is `loss`, Dice + cross-entropy by default, theirs a classifier's
+    cross-entropy. **From the authors' code**: nothing else; its mean absolute value leads to the same signs.
     """
 
     name: ClassVar[str] = "mifgsm"

@@ -28,13 +28,11 @@ class PAdam(PGD):
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
-    **Known from the authors' code** (szegedai/Robust-Segmentation-Evaluation): the iteration above, with the largest v
-    so far (AMSGrad) and 200 steps of 2/255 at eps 8/255 from a uniform draw; the two losses, as means over voxels; the
-    last volume is the result, hence `keep` is `last`. **Our reading**: for other radii the step is a quarter of eps,
-    where the code leaves 2/255 standing; the text of the paper may say more than its code, which alone was at hand.
-
-    **Differs from the authors' code**: the loss is each sample's own mean, there the mean over the batch, whose size
-    then weighs against the 1e-8.
+    **Known from the authors' code** (szegedai/Robust-Segmentation-Evaluation): the iteration, with the largest v so far
+    (AMSGrad) and 200 steps of 2/255 at eps 8/255 from a uniform draw; the two losses; the last volume is the result
+    (`keep: last`). **Our reading**: for other radii the step is a quarter of eps, where the code leaves 2/255; the text
+    of the paper may say more than its code, which alone was at hand. **Differs**: the loss is each sample's own mean,
+    there the mean over the batch, whose size then weighs against the 1e-8.
     """
 
     name: ClassVar[str] = "padam"

@@ -19,9 +19,9 @@ class RandomNoise(Attack):
     .. math:: x' = \mathrm{clamp}\bigl(x + linf \cdot \mathrm{sign}(n), 0, 1\bigr) \qquad\text{or}\qquad
               x' = \mathrm{clamp}(x + c \, n, 0, 1) \ \text{with}\ \| x' - x \|_2 = l2
 
-    At equal linf no change inside the ball is larger; what an attack does beyond this row is not due to its size. Where
-    volumes are 0 or 1, clamping takes half of the noise away: c makes up for it. `targeted` has no effect. Exactly one
-    of the two is given; it is the budget, and says the threat model.
+    At equal linf no change inside the ball is larger; what an attack does beyond this row is not due to its size. c
+    makes up for what clamping takes away where volumes are 0 or 1. `targeted` has no effect. Exactly one of the two is
+    given; it is the budget, and says the threat model.
 
     Args:
         linf: size of every voxel's change, on the [0, 1] intensity scale.

@@ -48,8 +48,7 @@ class SA2(FrequencyAttack):
     **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
     the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L + 5.5 (1 -
     \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers outside the
-    band are 1 in the state too; DC is not exempt. Its step is not stated (0.1 is the code's), nor is the final clamp,
-    which volumes in [0, 1] need.
+    band are 1 in the state too; DC is not exempt. The step of 0.1 is the code's, the final clamp ours.
 
     **Differs from the released code**: early stop and cosine look at each sample instead of the whole batch. Defaults
     are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
@@ -137,8 +136,7 @@ class SA2(FrequencyAttack):
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
     """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
 
-    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, where the
-    band holds it.
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, if in band.
     """
     transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
     mask[0, 0, 0] &= with_dc

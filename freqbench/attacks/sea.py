@@ -17,47 +17,40 @@ from freqbench.ops.losses import Scope, is_as_labelled
 class SEA(Ensemble):
     """Runs of Auto-PGD, each with a loss of its own and radii that shrink to eps; the worst volumes are kept.
 
-    The first loss is what the score is made of, the Dice. The others let go of voxels that are wrong already, each in
-    its way: the cross-entropy of those that are right, all classes weighing the same (`mask-ce-balanced`), the
-    Jensen-Shannon divergence (`js`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each
-    radius. Every run begins at a uniform draw and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 %
-    within eps, each radius from the best volume of the one before it.
+    The first loss is what the score is made of, the Dice. The others let go of voxels that are wrong already: the
+    cross-entropy of those that are right, all classes weighing the same (`mask-ce-balanced`), the Jensen-Shannon
+    divergence (`js`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each radius. Every run
+    begins at a uniform draw and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 % within eps, each
+    radius from the best volume of the one before it.
 
-    `losses` names one run each, in their order: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the
-    class of least clean probability at each voxel), and `segpgd`. The paper and the code of today run
-    `mask-ce-balanced`, `mask-ce` and `js`, the code of the paper's first version `mask-ce`, `js`, `segpgd` and a masked
-    cosine, which is not here. The default has the Dice in the place of `mask-ce`: without it the ensemble is weaker
-    than PGD on the Dice at the same passes (reports/strongest).
+    `losses` names one run each: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the class of least
+    clean probability at each voxel), and `segpgd`. The paper and the code of today run `mask-ce-balanced`, `mask-ce`
+    and `js`, the code of the paper's first version `mask-ce`, `js`, `segpgd` and a masked cosine, which is not here.
+    Without the Dice, here in the place of `mask-ce`, the ensemble is weaker than PGD on it (reports/strongest).
 
-    **Differs from the authors' code**: the mean Dice of the sample takes the place of its accuracy, which hardly feels
-    an organ in a volume of background, where a volume of a run is picked, and of accuracy or the data set's mean IoU
-    where the worst of the runs is; within a run steps are judged, and a radius begins, as Auto-PGD does alone with that
-    loss, where the code judges steps by the cross-entropy throughout and begins at the volume of least accuracy; a run
-    goes on when a sample has fallen; weights of classes are counted in the sample, not in the data set; and what
-    `freqbench.attacks.apgd` says.
+    **Differs from the authors' code**: volumes of a run are picked by the sample's mean Dice, not its accuracy, which
+    hardly feels an organ in a volume of background, and the worst of the runs likewise, not by accuracy or the data
+    set's mean IoU; within a run steps are judged, and a radius begins, as Auto-PGD does alone with that loss, not by
+    the cross-entropy throughout and at the volume of least accuracy; a run goes on when a sample has fallen; weights of
+    classes are counted in the sample, not in the data set; and what `freqbench.attacks.apgd` says.
     """
 
     name: ClassVar[str] = "sea"
     variants: ClassVar[tuple[str, ...]] = ("paper",)
     revision: ClassVar[int] = 3
+    listed: ClassVar[str] = "losses"
 
     steps: int = 300
     losses: tuple[str, ...] = ("dice", "mask-ce-balanced", "js", SEGPGD)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "losses", tuple(self.losses))
         self.require_steps()
 
     @property
     def attacks(self) -> tuple[APGD, ...]:
         """One run a loss."""
         return tuple(self._segpgd() if loss == SEGPGD else self.apgd(loss, SCHEDULE) for loss in self.losses)
-
-    def check_classes(self, num_classes: int) -> None:
-        """Enough classes for the losses and for `organs`."""
-        self.require_classes("losses", {loss: loss for loss in self.losses}, num_classes)
-        super().check_classes(num_classes)
 
     def _segpgd(self) -> APGD:
         plain = self.apgd("mask-ce", SCHEDULE)

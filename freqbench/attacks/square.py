@@ -31,14 +31,12 @@ class Square(LinfGradientAttack):
     .. math:: s = \mathrm{round}(\sqrt[3]{p N})
 
     at least 1 and cut to the window, where p is `p_init`, halved as `share` says. The sign is drawn too; where it would
-    change nothing, it is the other one. Where there are several channels, a stripe has a sign in each, and so has a
-    cube, which stands at one place in all of them, as in the paper. The model is asked for logits alone: a query is a
-    forward pass, and no gradient is ever taken.
+    change nothing, it is the other one. A stripe has a sign in each channel, and so has a cube, which stands at one
+    place in all of them. A query is a forward pass; no gradient is ever taken.
 
-    It takes what gradient attacks take (`freqbench.attacks.core.gradient`), as it raises the same losses. `loss` is the
-    Dice + cross-entropy: a query can be told from another only by the sum over all voxels, and the Dice keeps the
-    background from drowning the organs in it; it also does with two classes. Masked losses are compared by the
-    cross-entropy. With `keep: best` a run spends one pass more.
+    It takes what gradient attacks take, as it raises the same losses. `loss` is Dice + cross-entropy: queries differ
+    only in the sum over all voxels, and the Dice keeps the background from drowning the organs in it. Masked losses are
+    compared by the cross-entropy. With `keep: best` a run spends one pass more.
 
     `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`.
 

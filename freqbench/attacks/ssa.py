@@ -12,7 +12,6 @@ from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, SPREAD, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
-from freqbench.ops.blocks import pad_to_blocks
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.projections import linf_ball
 
@@ -28,10 +27,9 @@ class SSA(BlockAttack, LinfGradientAttack):
               x \leftarrow P\Bigl(x + \frac{eps}{T} \, \mathrm{sign} \frac1N \sum_n \nabla L(t_n)\Bigr)
 
     in T steps from the clean volume; P projects onto the eps-ball and [0, 1]. The gradient is the one at the
-    transformed volume, not led back through the transform, as in the authors' code. The network sees t_n unclamped. L
-    is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default, a classifier's cross-entropy in
-    the paper. Volumes are compared as they are, before any transform: with `keep: best` a step costs one forward pass
-    more.
+    transformed volume, not led back through the transform, as in the authors' code; the network sees t_n unclamped. L
+    is `loss`, Dice + cross-entropy by default, a classifier's cross-entropy in the paper. Volumes are compared before
+    any transform: with `keep: best` a step costs one forward pass more.
 
     Args:
         eps: radius on the [0, 1] intensity scale, and standard deviation of the noise.
@@ -103,7 +101,7 @@ class SSA(BlockAttack, LinfGradientAttack):
 
     def _draws(self, task: Task) -> Draws:
         """A function of step and spectrum: the noise, and the factors, in voxel layout."""
-        padded = pad_to_blocks(task.clean, self.cut(task.clean.shape[2:]))
+        padded = self.padded(task.clean)
         first = task.clean.movedim(4, 2) if self.per_slice else task.clean
         layouts = {"gauss": tuple(first.shape[1:]), "unif": tuple(self.to_blocks(padded).shape[1:])}
         given = self._given(task, layouts)
@@ -119,7 +117,6 @@ class SSA(BlockAttack, LinfGradientAttack):
         return draw
 
     def _given(self, task: Task, layouts: Mapping[str, tuple[int, ...]]) -> Mapping[str, Tensor] | None:
-        """The `start` of the call, checked, or None."""
         if task.start is None:
             return None
         batch = self.steps, self.spectra, len(task.clean)
@@ -141,10 +138,9 @@ class SSA2D(SSA):
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), with its
     defect: bringing the depth axis to the front turns the running volume itself, once a spectrum, and nothing turns it
-    back. Gradients are taken at volumes that are turned ever further under labels that are not, and summed as they are;
-    where N is no multiple of 3, the bounds of the ball are those of other voxels, and the volume comes out turned by N
-    * steps. Windows have to be cubes; channels that are left alone do not turn. It also takes 128/255 off before the
-    transform and adds it after.
+    back. Gradients are taken at volumes turned ever further under labels that are not, and summed as they are; where N
+    is no multiple of 3, the ball's bounds are those of other voxels, and the volume comes out turned by N * steps.
+    Windows have to be cubes; channels that are left alone do not turn. It also transforms the volume less 128/255.
 
     **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions.
     """

@@ -13,17 +13,13 @@ from freqbench.ops.resampling import gaussian_matrix
 class TIFGSM(MIFGSM):
     r"""`MIFGSM` along a smoothed gradient, which stands for the gradient averaged over shifted volumes.
 
-    With W a Gaussian kernel, the gradient of every step becomes
+    With W a Gaussian of `kernel_size` weights a side (an odd number; 1 smooths nothing) and a standard deviation of
+    `sigma` voxels (None: a third of its radius, as in the authors' code), the gradient of every step becomes
 
     .. math:: W * \nabla L(x)
 
     before it is normalised; beyond the window it counts 0. That is the paper's TI-MI-FGSM; with `decay: 0` its TI-BIM,
     with `steps: 1` its TI-FGSM.
-
-    Args:
-        kernel_size: weights a side of the kernel, an odd number; 1 smooths nothing.
-        sigma: standard deviation of the kernel in voxels; None: a third of its radius (kernel_size - 1) / 2, as in the
-            authors' code.
 
     **Differs from the paper**: the kernel is Gaussian in three dimensions, over H, W and D alike whatever the spacing;
     theirs is in two. L as in `MIFGSM`.

@@ -58,10 +58,9 @@ class VAFA(FrequencyAttack):
     alone, and the volume is clamped instead of stretched.
 
     **Differs from the released code**: a slice that is constant after reconstruction, to 1e-6 of the scale, keeps its
-    reconstructed value, where `released` divides 0 by 0 (`released-saa` makes it white, and so does this). A slice that
-    is nearly constant, such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in both:
-    much of the distance and of the drop is due to that, see the null rows. The early stop looks at each sample instead
-    of the whole batch, and an attack may be called again.
+    value, where `released` divides 0 by 0 (`released-saa` makes it white, and so does this). A nearly constant slice,
+    such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in both, which makes much of
+    the distance and of the drop: see the null rows. The early stop looks at each sample, not at the whole batch.
     """
 
     name: ClassVar[str] = "vafa"

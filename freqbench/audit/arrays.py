@@ -10,26 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from freqbench.results.winners import Words
+
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
-
-
-class Words:
-    """A column of few texts: each once, null the last, and which of them every row has."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        coded = column.unify_dictionaries().combine_chunks()
-        self.texts: list[str | None] = [*coded.dictionary.to_pylist(), None]
-        self.codes = pc.fill_null(coded.indices, len(self.texts) - 1).to_numpy()
-
-    def mask(self, holds: Sequence[bool]) -> Mask:
-        """The rows whose text something holds of; `holds` has a value a text."""
-        rows: Mask = np.array(holds, np.bool_)[self.codes]
-        return rows
 
 
 def valid(column: pa.ChunkedArray) -> Mask:

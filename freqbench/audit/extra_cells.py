@@ -1,7 +1,6 @@
 """Plans and runs the few cells that an audit needs beside a store's own (`audit --run`).
 
-They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay as they are, and what OUT has already
-is not computed again.
+They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again.
 """
 
 import math
@@ -31,16 +30,13 @@ from freqbench.results import Key, Store
 
 EPS = 8 / 255
 CASES = 5
-LARGEST = 3
-"""As many attacks are listed as taking most passes."""
-QUERIES = 1000
-"""Fewer prove nothing (`checks.gradients`)."""
+LARGEST = 3  # as many attacks are listed as taking most passes
+QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 
-Place = tuple[str, str]
-"""Dataset and source model."""
+Place = tuple[str, str]  # dataset and source model
 
 
 def carry_out(
@@ -57,10 +53,7 @@ def carry_out(
     """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
 
     It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). Without `compute` it only says what it would take.
-
-    Returns:
-        The number of records that failed; None where it was interrupted.
+    `usual_eps`). Without `compute` it only says what it would take. Returns how many records failed; None if stopped.
     """
 
     def say(text: str) -> None:

@@ -29,12 +29,10 @@ from freqbench.results.volumes import VOLUMES
 
 FOLDER = "audit"
 GRADIENTS, SAVED = "gradients.json", "saved.json"
-PRECISION: Literal["fp32"] = "fp32"
-"""Rows of a reduced precision count beside those of the full one only."""
+PRECISION: Literal["fp32"] = "fp32"  # rows of a reduced precision count beside those of the full one only
 STEPS = 20
 STEP_SIZE = "eps/4"
-WINDOWS = 2
-"""Of each case, those with most foreground."""
+WINDOWS = 2  # of each case, those with most foreground
 NO_GRADIENT = ("does not require grad", "not have been used in the graph")
 
 Share = Annotated[float, Field(ge=0, le=1)]

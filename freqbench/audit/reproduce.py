@@ -68,7 +68,10 @@ class Reproducer:
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
         """One a key, those that share a worker after each other."""
         found = self._store.found(keys)
-        runs = {row["run_id"]: self._run(row["run_id"]) for row, _ in found.values()}
+        known = self._store.run_ids()  # the file of a run may be gone
+        runs = {
+            key: self._store.run(key) if key in known else {} for key in {row["run_id"] for row, _ in found.values()}
+        }
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
         for row, classes in sorted(found.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
             yield self._reproduced(row, classes, runs[row["run_id"]])
@@ -133,10 +136,6 @@ class Reproducer:
         extended = further_targets(grid.job, [f"{row['target_model']}={checkpoint}"])
         return adversarial_volumes.joined(extended, self._store.root)
 
-    def _run(self, run_id: str) -> Mapping[str, Any]:
-        """What a run wrote about itself; nothing where its file is gone."""
-        return self._store.run(run_id) if run_id in self._store.run_ids() else {}
-
 
 def _verdict(differences: Sequence[Difference], differing: Sequence[Cause]) -> Verdict:
     if not differences:
@@ -173,11 +172,7 @@ def _unit(grid: Grid, key: Key) -> Unit | None:
 
 
 def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
-    """A volumes folder with a copy of one saved volume: what scores it again writes predictions beside it.
-
-    Raises:
-        UserError: it is not there.
-    """
+    """A volumes folder with a copy of one saved volume: what scores it again writes predictions beside it."""
     place, copy = (saved_volumes.folder(storage.join(each, VOLUMES), cell, ref) for each in (root, folder))
     for name in (ADVERSARIAL, FACTS):
         if not storage.exists(storage.join(place, name)):
@@ -209,11 +204,7 @@ def _validated(content: Any, where: str) -> JobSpec:
 
 
 def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console) -> bool:
-    """Recompute the row whose id begins with `row`, or so many drawn ones, and say what came of each.
-
-    Returns:
-        Whether none differs.
-    """
+    """Recompute the row whose id begins with `row`, or so many drawn ones, and say whether none differs."""
     if (row is None) == (count is None):
         got = "none" if row is None else "both"
         raise UserError(f"reproduce: expected one of --row ID and --random N, got {got}: see reproduce --help")

@@ -15,31 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench.audit.arrays import (
-    Floats,
-    Hashes,
-    Mask,
-    Words,
-    agree,
-    among,
-    floats,
-    hash_rows,
-    is_ok,
-    valid,
-)
+from freqbench.audit.arrays import Floats, Hashes, Mask, agree, among, floats, hash_rows, is_ok, valid
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
 from freqbench.results.rowid import row_id
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
 from freqbench.results.tolerances import EXACT, TOLERANCES
+from freqbench.results.winners import Words
 
 MOST_EXAMPLES = 3
-MOST_DOUBLES = 200_000
-"""Rows of keys with several that are compared at most: some 100 MB."""
-
-MOST_KINDS = 100_000
-"""Settings of cells, and origins of rows, that are kept at most."""
+MOST_DOUBLES = 200_000  # rows of keys with several that are compared at most: some 100 MB
+MOST_KINDS = 100_000  # settings of cells, and origins of rows, that are kept at most
 
 CELL = (
     *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
@@ -249,8 +236,7 @@ class Survey:
     `cells` are the distinct settings of cells, columns CELL, `origins` the runs, cases and models, columns ORIGIN, both
     sorted; `left_out` counts those beyond MOST_KINDS. `findings` is told of `files`, `schema`, `values` and `classes`.
 
-    Raises:
-        UserError: another release wrote it, or the store changes while it is read.
+    Raises a UserError where another release wrote the store, or it changes while it is read.
     """
 
     def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:

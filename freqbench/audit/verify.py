@@ -12,14 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
-from freqbench.audit.store_checks import (
-    CELL,
-    MOST_KINDS,
-    Check,
-    Findings,
-    Row,
-    Survey,
-)
+from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
@@ -58,10 +51,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
     models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
     settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole (`with_volumes`: can be read
-    to its end).
-
-    Raises:
-        UserError: no store is there, another release wrote it, or it changes while it is read.
+    to its end). Raises a UserError where no store is there, another release wrote it, or it changes meanwhile.
     """
     job = store.job()
     findings = Findings()

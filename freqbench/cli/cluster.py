@@ -1,6 +1,5 @@
 """Sends jobs to a cluster and follows them: the commands `submit`, `status`, `stop` and `list`."""
 
-import asyncio
 import json
 import os
 import re
@@ -179,6 +178,8 @@ def _jobs() -> Any:
 
 def _follow(jobs: Any, head: Any, job_id: str) -> None:
     """Show what a job says, and leave as it leaves."""
+    import asyncio
+
     try:
         details = asyncio.run(head.follow(job_id, partial(print, end="", flush=True)))
     except KeyboardInterrupt:

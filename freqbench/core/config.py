@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 from pydantic.fields import FieldInfo
 
 from freqbench.core import limits, names
-from freqbench.core.documents import YAML_BYTES, yaml_of
+from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
 from freqbench.core.errors import UserError, unknown
 
 FileName = Annotated[str, AfterValidator(names.required)]
@@ -36,10 +36,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file (see `read`) into a model.
-
-    Raises UserError where there is no such file, or it is not YAML, or not what the model wants.
-    """
+    """Read a YAML file (see `read`) into a model; raises UserError where it is none, or not what the model wants."""
     return validate(read(path, overrides), model, where=path)
 
 
@@ -48,9 +45,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
     with Path(path).open("rb") as stream:
-        content = yaml_of(stream.read(YAML_BYTES + 1), path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
+        content = mapping_of(stream.read(YAML_BYTES + 1), path)
     for override in overrides:
         _apply(content, override)
     return content
@@ -142,10 +137,8 @@ def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
     """The pydantic model that stands at a place of `model`, if one does."""
     found: type[BaseModel] | None = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field: FieldInfo | None = found.model_fields.get(part) if found else None
+    for name in (part for part in location if isinstance(part, str)):
+        field: FieldInfo | None = found.model_fields.get(name) if found else None
         found = _first_model(field.annotation) if field else None
     return found
 
@@ -153,8 +146,4 @@ def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[Bas
 def _first_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in get_args(annotation):
-        inner = _first_model(argument)
-        if inner:
-            return inner
-    return None
+    return next(filter(None, map(_first_model, get_args(annotation))), None)

@@ -7,7 +7,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 
 YAML_BYTES = 2**20
 YAML_NODES = 20_000  # with each alias counted as all that it stands for
@@ -18,10 +18,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses too many nodes or levels and a key that stands twice while it composes.
-
-    An alias counts as all the nodes that it stands for, so that nothing multiplies unseen.
-    """
+    """PyYAML's safe loader, which refuses too many nodes or levels and a key that stands twice while it composes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -73,7 +70,15 @@ def yaml_of(content: bytes | str, where: str) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or a day 32
-        raise UserError(f"{where}: not readable as YAML: {' '.join(str(error).split()):.300}") from None
+        raise UserError(f"{where}: not readable as YAML: {one_line(error):.300}") from None
+
+
+def mapping_of(content: bytes | str, where: str) -> dict[str, Any]:
+    """As `yaml_of`, of a text that has to hold keys and values."""
+    found = yaml_of(content, where)
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: expected keys and values at the top, got {type(found).__name__}")
+    return found
 
 
 def json_of(content: bytes | str, where: str) -> Any:
@@ -84,7 +89,7 @@ def json_of(content: bytes | str, where: str) -> Any:
     try:
         found = json.loads(content)
     except ValueError as error:
-        raise UserError(f"{where}: not readable as JSON: {' '.join(str(error).split()):.300}") from None
+        raise UserError(f"{where}: not readable as JSON: {one_line(error):.300}") from None
     except RecursionError:
         raise too_deep from None
     level = [found] if isinstance(found, dict | list) else []

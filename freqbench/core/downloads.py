@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,9 +48,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
     """The facts of one remote file under its name, as they were in the last `FRESH_S` seconds; `again`: as they are.
 
-    Raises:
-        NoFileError: nothing is there.
-        StorageRefused, StorageUnavailable: object storage does not say.
+    Raises NoFileError where nothing is there, StorageRefused or StorageUnavailable where object storage does not say.
     """
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
@@ -66,7 +64,7 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
 
 
 def no_file(uri: str) -> NoFileError:
-    """The error where no file is."""
+    """What is raised where no file is."""
     return NoFileError(f"{uri}: expected a file, found none: check the path")
 
 
@@ -84,19 +82,18 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
         find: looks up each file's facts; given True, anew, as they were not so.
         verify: also fetch again what is no longer what was fetched, by its hash (once a process).
 
-    Raises:
-        UserError: a name that would lead out of the folder.
-        StorageRefused, StorageUnavailable: object storage does not give it.
+    Raises StorageRefused or StorageUnavailable where object storage does not give them.
     """
     for number in range(TRIES):
         there = find(number > 0)
         folder = folder_of(uri, there)
-        if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
-            return folder
-        with _locked(folder):  # another process may have been at it
-            lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
-            if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
+        with suppress(FileNotFoundError):  # another process clears the cache, or the object is gone meanwhile
+            if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
                 return folder
+            with _locked(folder):  # another process may have been at it
+                lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
+                if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
+                    return folder
     raise StorageUnavailable(
         f"{uri}: expected a file that comes whole, got it cut, or changed meanwhile, {TRIES} times"
     )
@@ -113,6 +110,14 @@ def below(uri: str, name: str) -> str:
     if not name or "\\" in name or any(part in ("/", "..") for part in PurePosixPath(name).parts):
         raise UserError(f"{uri}: expected names of files below it, got {name!r}: rename the object")
     return name
+
+
+def settle(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, readable by all, once its content is on the disk."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.chmod(0o644)
+    temporary.replace(target)
 
 
 @lru_cache(maxsize=65536)
@@ -140,21 +145,13 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
             now = fs.info(info["name"])
         if version_of(now) != version_of(info) or info.get("size") not in (None, Path(temporary).stat().st_size):
             return False
-        _settle(Path(temporary), target)
+        settle(Path(temporary), target)
     finally:
         Path(temporary).unlink(missing_ok=True)
     note = record.with_suffix(".new")
     note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
-    _settle(note, record)
+    settle(note, record)
     return True
-
-
-def _settle(temporary: Path, target: Path) -> None:
-    """Give a finished file its name once its content is on the disk."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.chmod(0o644)
-    temporary.replace(target)
 
 
 @contextmanager

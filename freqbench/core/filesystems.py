@@ -14,22 +14,17 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from freqbench.core import names
-from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError
+from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError, one_line
 
-# Package and extra of each protocol.
-EXTRAS: Mapping[str, tuple[str, str]] = {
-    "s3": ("s3fs", "s3"),
-    "s3a": ("s3fs", "s3"),
-    "gs": ("gcsfs", "gcs"),
-    "gcs": ("gcsfs", "gcs"),
-    "abfs": ("adlfs", "azure"),
-    "abfss": ("adlfs", "azure"),
-    "az": ("adlfs", "azure"),
-}
-_CREDENTIALS: Mapping[str, str] = {
-    "s3": "AWS_PROFILE, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or the machine's role",
-    "gcs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account",
-    "azure": "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_NAME with a key, or the machine's identity",
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+# Package of each extra, and where it finds credentials.
+_CLOUDS: Mapping[str, tuple[str, str]] = {
+    "s3": ("s3fs", "AWS_PROFILE, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or the machine's role"),
+    "gcs": ("gcsfs", "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account"),
+    "azure": (
+        "adlfs",
+        "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_NAME with a key, or the machine's identity",
+    ),
 }
 
 # A server that takes connections and never answers is given up after 20 s x 3 x 3, three minutes.
@@ -75,11 +70,12 @@ def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, inner = fsspec.core.url_to_fs(os.fspath(path), **(_options(protocol) if separator else {}))
     except (ImportError, ValueError) as error:  # no such package, no such protocol
-        if isinstance(error, ImportError) and protocol in EXTRAS:
-            package, extra = EXTRAS[protocol]
+        if isinstance(error, ImportError) and (extra := _EXTRAS.get(protocol)):
+            package, _ = _CLOUDS[extra]
             raise UserError(f"{path}: expected the package {package}: pip install 'freqbench[{extra}]'") from None
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: expected a path or the URI of a known file system, got none: {reason}") from None
+        raise UserError(
+            f"{path}: expected a path or the URI of a known file system, got none: {one_line(error)}"
+        ) from None
     if protocol in ("s3", "s3a"):
         fs.retries = S3_RETRIES
     return fs, str(inner)
@@ -92,14 +88,10 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 @contextmanager
 def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
-    """Errors of object storage in one line that begins with the URI, and of two kinds; those of a disk stay as is.
+    """Errors of object storage become one line that begins with the URI: StorageRefused or StorageUnavailable.
 
-    What is not there, or is there already, stays Python's own error; what is no error of storage goes through. While
-    `writing`, an object that is not there yet is no reason to fail: then it is the bucket that is not.
-
-    Raises:
-        StorageRefused: until somebody mends it.
-        StorageUnavailable: for now, after the few tries that its package makes.
+    Those of a disk, what is not there or is there already, and what is no error of storage stay as they are. While
+    `writing`, what is not there is the bucket: the object need not be.
     """
     try:
         yield
@@ -138,7 +130,7 @@ def _in_one_line(path: str, error: Exception) -> OSError | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     is_theirs = any(cls.__module__.partition(".")[0] in _PACKAGES for cls in type(error).__mro__)
     status = _status(error)
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = one_line(error)[:160]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return None  # this machine's disk
     if status == 412:  # of a create-only put
@@ -146,7 +138,7 @@ def _in_one_line(path: str, error: Exception) -> OSError | None:
     is_lost = isinstance(error, ConnectionError | TimeoutError) or names & _LOST
     if is_lost or status in _LATER or (status >= 500 and status != 501):
         return StorageUnavailable(f"{path}: the storage cannot be reached or refuses for now: {reason}")
-    advice = _CREDENTIALS.get(EXTRAS.get(path.partition("://")[0], ("", ""))[1], "those of its own tools")
+    _, advice = _CLOUDS.get(_EXTRAS.get(path.partition("://")[0], ""), ("", "those of its own tools"))
     if names & _NO_CREDENTIALS:
         return StorageRefused(f"{path}: expected credentials, found none that work ({reason}): set {advice}")
     if isinstance(error, PermissionError) or status in (401, 403):

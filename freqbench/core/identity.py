@@ -31,9 +31,8 @@ def digest(payload: Any) -> str:
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> torch.Generator:
-    """The CPU generator of one window's draws.
+    """The CPU generator of one window's draws: seed, the case's content and the window's number, and nothing else.
 
-    It depends on the seed, the case's content and the window's number and on nothing else, so that budgets, models and
-    ablations start from common random numbers.
+    So budgets, models and ablations start from common random numbers.
     """
     return torch.Generator().manual_seed(int(digest(["draw", seed, fingerprint, window]), 16) >> 1)

@@ -47,13 +47,10 @@ DEFAULTS = {
 
 
 def parse_intensity(value: object) -> Scaling:
-    """The scaling that `intensity` of a job file asks for.
+    """The scaling that `intensity` of a job file asks for; a ValueError of one line for what is none.
 
     `percentile` (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers
     `{window: [min, max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations).
-
-    Raises:
-        ValueError: anything else; one line.
     """
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
@@ -79,10 +76,11 @@ def parse_intensity(value: object) -> Scaling:
 
 
 class Preprocess(Strict):
-    """From a native volume to the grid and the intensities of a space, in the order of the papers' pipelines.
+    """From a native volume to the grid and the intensities of a space.
 
-    Orientation RAS; spacing; `size`; intensity to [0, 1]; crop to foreground; `pad_to`. With `resampling: nnunet`:
-    orientation RAS; crop to voxels that are not 0; intensity to [0, 1]; spacing; `size`; `pad_to`.
+    In the order of the papers' pipelines: orientation RAS; spacing; `size`; intensity to [0, 1]; crop to foreground;
+    `pad_to`. With `resampling: nnunet`: orientation RAS; crop to voxels that are not 0; intensity; spacing; `size`;
+    `pad_to`.
 
     Attributes:
         spacing: millimetres a voxel of the grid to resample to; None keeps each file's.
@@ -91,8 +89,7 @@ class Preprocess(Strict):
         size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with `nnunet`,
             where it comes later, with 0 after scaling).
         pad_to: voxels that an axis has at least in the end: 0 is added on both sides.
-        resampling: `linear`: MONAI's, with the order above; `nnunet`: nnU-Net's, cubic and after the intensities are
-            scaled, on the box of voxels that are not 0 in the file.
+        resampling: `linear`: MONAI's; `nnunet`: nnU-Net's, cubic.
     """
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None

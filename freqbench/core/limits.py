@@ -41,11 +41,7 @@ def wrong_numbers(content: Any, place: tuple[int | str, ...] = ()) -> Iterator[t
 
 
 def require(count: int, limit: int, what: str) -> None:
-    """Refuse more of something than `limit`, which FREQBENCH_LIMITS multiplies.
-
-    Raises:
-        UserError: there is more, or the variable is no number.
-    """
+    """Refuse, with a UserError, more of something than `limit`, which FREQBENCH_LIMITS multiplies."""
     text = os.environ.get(VARIABLE, "1")
     if not (text.isascii() and text.isdecimal() and 0 < len(text) <= 6 and int(text)):
         raise UserError(f"{VARIABLE}: expected a whole number from 1 to 999999, by which limits grow, got {text!r:.80}")

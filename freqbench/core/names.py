@@ -47,8 +47,8 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 def required(name: str, what: str = "") -> str:
     """A name, refused where it may not become part of a file name; `what` begins the line of the error.
 
-    Nothing is escaped, so that two names are two files and a file says its name: letters of any script in their
-    composed form (Unicode NFC), as some disks take other spellings for the same name.
+    Nothing is escaped, so that two names are two files: letters of any script in their composed form (Unicode NFC), as
+    some disks take other spellings for the same name.
     """
     fits = len(name.encode(errors="replace")) <= LONGEST
     if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
@@ -78,10 +78,7 @@ def known(table: str, kind: str, name: str) -> str:
 
 
 def require_plain(path: str) -> None:
-    """Refuse paths and URIs that would do more than name an object.
-
-    Chains (`::`) and file systems that follow instructions (`reference://` ...) run code of their own.
-    """
+    """Refuse paths and URIs that would do more than name an object: chains (`::`), and file systems that run code."""
     if _CONTROL.search(path):
         raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
     if not path.strip():

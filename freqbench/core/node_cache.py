@@ -78,14 +78,18 @@ def strangers() -> Iterator[Path]:
 
 def size(name: str) -> int:
     """Bytes of what was made in a part."""
-    return sum(path.stat().st_size for path in made(name))
+    total = 0
+    for path in made(name):
+        with suppress(FileNotFoundError):  # another process may clear at the same time
+            total += path.stat().st_size
+    return total
 
 
 def clear(name: str) -> int:
     """Remove what was made in a part, and folders that are empty then; how many bytes that freed."""
     root, freed = part(name), 0
     for path in list(made(name)):
-        with suppress(FileNotFoundError):  # another process may clear at the same time
+        with suppress(FileNotFoundError):  # likewise
             num_bytes = path.stat().st_size
             path.unlink()
             freed += num_bytes

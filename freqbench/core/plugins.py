@@ -1,8 +1,4 @@
-"""Imports classes of other packages by `module:Class`, only where the user trusts their code.
-
-Trust belongs to the context that the code runs in: a command or a worker opens it once, with `trusting`, and nothing
-in between hands it on.
-"""
+"""Imports classes of other packages by `module:Class`, only where the command or worker opened `trusting`."""
 
 import hashlib
 import importlib

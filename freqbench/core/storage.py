@@ -12,8 +12,6 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-
 from freqbench.core import downloads, filesystems, names, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import opened, told
@@ -63,19 +61,16 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole content of one object; UserError for a pipe or device, which has no end."""
-    fs, inner = _opened_file(path)
-    with told(path, fs):
-        content: bytes = fs.cat_file(inner)
-    return content
+    """The whole content of one object.
+
+    Raises UserError for a pipe or device, which has no end, StorageRefused or StorageUnavailable as `write_atomic`.
+    """
+    return _read(path)
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
     """The bytes of one object from `start` on, before `end`; as `read_bytes`."""
-    fs, inner = _opened_file(path)
-    with told(path, fs):
-        content: bytes = fs.cat_file(inner, start=start, end=end)
-    return content
+    return _read(path, start, end)
 
 
 def size(path: str) -> int:
@@ -85,11 +80,13 @@ def size(path: str) -> int:
         return int(fs.size(inner))
 
 
-def _opened_file(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _read(path: str, start: int | None = None, end: int | None = None) -> bytes:
     fs, inner = opened(path)
     if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
         raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
-    return fs, inner
+    with told(path, fs):
+        content: bytes = fs.cat_file(inner, start=start, end=end)
+    return content
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -110,10 +107,7 @@ def write_atomic(path: str, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101 (mkstemp makes it private)
-        os.replace(temporary, inner)  # noqa: PTH105
+        downloads.settle(Path(temporary), Path(inner))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -205,9 +199,7 @@ def fetch(path: str, sha256: str | None = None) -> Path:
     The copy is made once a node and version of the object, however many processes ask. It is made again where its size
     is not the object's or, if a hash (hex) is wanted, where it is no longer what was fetched.
 
-    Raises:
-        UserError: nothing is there, or another content than is wanted.
-        StorageRefused, StorageUnavailable: object storage does not give it.
+    Raises UserError where nothing is there, or another content than is wanted; else as `read_bytes`.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):
@@ -226,25 +218,20 @@ def fetch(path: str, sha256: str | None = None) -> Path:
 
 def prefetch(paths: Iterable[str]) -> None:
     """Fetch remote files several at once, for whom then fetches them one by one; what is not there it will find."""
-    remote = [(path, *found) for path in paths if not filesystems.is_local((found := opened(path))[0])]
 
-    def copy(path: str, fs: fsspec.AbstractFileSystem, inner: str) -> None:
+    def copy(path: str) -> None:
         with suppress(NoFileError):
-            downloads.copy(path, fs, inner, verify=False)
+            fetch(path)
 
     with ThreadPoolExecutor(TRANSFERS) as pool:
-        for done in [pool.submit(copy, *each) for each in remote]:
-            done.result()
+        list(pool.map(copy, [path for path in paths if not is_local(path)]))
 
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     """A local folder with files of a folder or URI: itself where local, else verified copies in the node's cache.
 
-    `patterns` are of the names below it that are wanted; `*` crosses slashes.
-
-    Raises:
-        UserError: the name of an object leads out of the folder.
-        StorageRefused, StorageUnavailable: object storage does not give them.
+    `patterns` are of the names below it that are wanted; `*` crosses slashes. Raises UserError where the name of an
+    object leads out of the folder; else as `read_bytes`.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):

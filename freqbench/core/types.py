@@ -1,6 +1,8 @@
 """The core types that every room shares."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +10,15 @@ from torch import Tensor
 
 from freqbench.core import names
 
+T = TypeVar("T")
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+
+
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """One value an axis, as a tuple of three; a ValueError for another number of them."""
+    h, w, d = values
+    return h, w, d
 
 
 @dataclass(frozen=True, kw_only=True)

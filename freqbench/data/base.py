@@ -105,9 +105,8 @@ class Dataset(Strict, abc.ABC):
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.
 
-        `cases` has no say, so that the same case has the same reference however many are asked for; a case that joins
-        the split takes the place of the reference of few. `split` is `whole_split`, where it is at hand: to list it
-        reads every header. Raises DataError where it has no other case.
+        `cases` has no say, and a case that joins the split replaces the reference of few. `split` is `whole_split`,
+        where it is at hand: to list it reads every header. Raises DataError where it has no other case.
         """
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:

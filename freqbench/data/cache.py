@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from freqbench.core import node_cache, storage
@@ -87,14 +88,10 @@ def total() -> int:
 
 
 def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
-    """The case that is kept under a key, bit by bit as it was made; else it is made, and kept.
+    """The case that is kept under a key, bit by bit as `make` made it; else it is made, and kept.
 
-    A disk that is full or refuses costs time, not the case: that is logged. Raises as `limit`.
-
-    Args:
-        key: digest of all that the case depends on.
-        ref: of the case, as the caller knows it: the same content may go by another name elsewhere.
-        make: reads and preprocesses it.
+    `key` is a digest of all that the case depends on; `ref` the caller's: the same content may go by another name
+    elsewhere. A disk that is full or refuses costs time, not the case: that is logged. Raises as `limit`.
     """
     most = limit()
     if not most:
@@ -114,9 +111,9 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
     if not path.is_file():  # a pipe has no end
         return None
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:  # as tensors it would be opened twice, the second time maybe in vain
             checksum, _, facts = file.metadata()["case"].partition(" ")
-            image, label = (file.get_tensor(name).clone() for name in ("image", "label"))
+            image, label = (torch.from_numpy(file.get_tensor(name)) for name in ("image", "label"))
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, TypeError) as error:

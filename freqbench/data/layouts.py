@@ -35,7 +35,6 @@ class Kind:
 
 
 def _structures(case: Path) -> list[str]:
-    """The structures that a case of TotalSegmentator has masks of."""
     return sorted(nifti.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
 
 
@@ -110,7 +109,6 @@ KINDS: tuple[Kind, ...] = (
 
 
 def _kind_of(folder: Path) -> Kind | None:
-    """The first layout that a folder has."""
     return next((kind for kind in KINDS if kind.fits(folder)), None)
 
 
@@ -147,10 +145,7 @@ class Layout:
 
 
 def recognise(root: str) -> Layout:
-    """Find out which loader reads a local folder and look at the headers of all its cases.
-
-    Raises UserError for no such folder, or none that is known.
-    """
+    """Find out which loader reads a local folder and look at the headers of all its cases; else raises UserError."""
     given = expanded(root, "--data")
     if not storage.is_local(given):
         raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")

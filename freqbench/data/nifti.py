@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.errors import DataError
-from freqbench.core.types import Shape, Spacing
+from freqbench.core.errors import DataError, one_line
+from freqbench.core.types import Shape, Spacing, triple
 
 # A volume of this size as float32 does not fit beside a network: a header that promises more is damaged or hostile.
 MAX_BYTES = 8 * 2**30
@@ -85,8 +85,7 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Read and check a header; `multichannel` allows channels along a fourth axis.
 
-    Raises DataError for what is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or without a
-    usable grid.
+    Raises DataError for what is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or has no grid.
     """
     image = _open(path)
     shape = tuple(int(size) for size in image.shape)
@@ -101,17 +100,12 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     if image.get_data_dtype().kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {image.get_data_dtype()}: store one number a voxel")
     affine = _affine(path, image)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    h, w, d = shape[:3]
-    dh, dw, dd = spacing.tolist()
-    return Header(path=path, shape=(h, w, d), affine=affine, spacing=(dh, dw, dd), fourth=math.prod(shape[3:]))
+    spacing = triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    return Header(path=path, shape=triple(shape[:3]), affine=affine, spacing=spacing, fourth=math.prod(shape[3:]))
 
 
 def _affine(path: Path, image: Any) -> npt.NDArray[np.float64]:
-    """Voxel to world millimetres, by sform, else qform, else pixdim, in the header's unit.
-
-    Raises DataError where they do not say it, or sform and qform differ in size or direction of the voxels.
-    """
+    """Voxel to world millimetres, by sform, else qform, else pixdim, in the header's unit; refuses what contradicts."""
     header = image.header
     with image.file_map["image"].get_prepare_fileobj("rb") as stream:  # as written: nibabel mends what is not positive
         pixdim = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
@@ -183,10 +177,7 @@ def joined(headers: Sequence[Header]) -> Header:
 
 
 def read_image(header: Header) -> npt.NDArray[np.float32]:
-    """Voxels of an image, `[C, H, W, D]` in the file's axis order.
-
-    Raises DataError where they are damaged, NaN or infinite, or a channel is constant.
-    """
+    """Voxels `[C, H, W, D]` in the file's axis order; DataError for damaged or infinite ones, or a constant channel."""
     if header.further:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
     voxels = np.moveaxis(_read_voxels(header), -1, 0)
@@ -213,10 +204,7 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
 
 
 def read_integers(header: Header) -> npt.NDArray[np.float32]:
-    """Labels of a map, whatever they stand for: `[H, W, D]` in the file's axis order, integers from 0.
-
-    Raises DataError where they are damaged, not integer, or negative.
-    """
+    """Labels of a map, `[H, W, D]` in the file's axis order; DataError where damaged, or no integers from 0."""
     voxels = _read_voxels(header)[..., 0]
     wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
     if wrong.size:
@@ -295,7 +283,6 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
 
 
 def _damaged() -> tuple[type[Exception], ...]:
-    """What reading a damaged file raises."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -304,5 +291,4 @@ def _damaged() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """An exception's message on one line."""
-    return " ".join(str(error).split()).rstrip(".:") or type(error).__name__
+    return one_line(error).rstrip(".:")

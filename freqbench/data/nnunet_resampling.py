@@ -1,4 +1,4 @@
-"""Resamples as nnU-Net does: cubic for images, class by class for label maps, the coarse axis by itself.
+"""Resamples as nnU-Net does: cubic for images, class by class for label maps, edges aligned.
 
 Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): where the spacing is anisotropic, slices
 are resampled in their plane and the nearest slice is taken along the coarse axis.
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 
 # Of the coarsest to the finest spacing, above which slices are resampled in their plane.
 ANISOTROPY = 3.0
@@ -22,8 +22,7 @@ Affine = npt.NDArray[np.float64]
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> Shape:
     """Voxels of the new grid: `round(spacing / wanted * shape)`, at least one an axis."""
-    h, w, d = (max(1, round(old / new * size)) for size, old, new in zip(shape, spacing, wanted, strict=True))
-    return h, w, d
+    return triple(max(1, round(old / new * size)) for size, old, new in zip(shape, spacing, wanted, strict=True))
 
 
 def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -> Affine:
@@ -46,23 +45,19 @@ def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None
 
 
 def resample_image(image: Tensor, shape: Shape, coarse: int | None) -> Tensor:
-    """Cubic interpolation of each channel, clipped to [0, 1].
+    """Cubic interpolation of each channel, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to `[C, *shape]`.
 
-    **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume, or of the slice where slices
-    are taken; both move with a perturbation, and what is attacked would differ from the clean by more than that.
-
-    From float32 `[C, H, W, D]` in [0, 1] to float32 `[C, *shape]`, edges aligned.
+    **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume or slice, which moves with a
+    perturbation: what is attacked would differ from the clean by more than that.
     """
     channels = np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()])
     return torch.from_numpy(channels.clip(0, 1, out=channels))
 
 
 def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
-    """The class whose indicator, linearly interpolated, is the largest; of equal ones the higher class.
+    """The class whose linearly interpolated indicator is the largest, of equal ones the higher: uint8 `[1, *shape]`.
 
     **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
-
-    From uint8 `[1, H, W, D]` to uint8 `[1, *shape]`, edges aligned.
     """
     old = label[0].numpy()
     new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
@@ -74,7 +69,6 @@ def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
 
 
 def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Volume:
-    """One channel `[H, W, D]` on the new grid."""
     if volume.shape == shape:
         return volume
     if coarse is None:

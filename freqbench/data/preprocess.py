@@ -15,7 +15,7 @@ from torch import Tensor
 
 from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import Case, NativeCase, Shape, Spacing
+from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.nifti import check_size
 
@@ -27,16 +27,15 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     foreground, `pad_to`.
 
     `nnunet`: RAS, crop to the box of voxels that are not 0 in some channel, intensity by that box, spacing as in
-    `nnunet_resampling`, `size`, `pad_to`; the box takes the place of the crop to foreground, which is not done.
+    `nnunet_resampling`, `size`, `pad_to`; there is no crop to foreground.
 
-    **Differs from nnU-Net**: axes become RAS (there: the file's, permuted by the plans); intensities are clipped to
-    [0, 1] before they are resampled (there: normalised, and clipped for CT only), so that a network's own normalisation
-    is left to its input adapter.
+    **Differs from nnU-Net**: axes become RAS (there: the file's, permuted by the plans); intensities are clipped to [0,
+    1] before they are resampled (there: normalised, and clipped for CT only), as a network's own normalisation is its
+    adapter's.
 
-    Where `native` is an attacked volume, `clean` is the case that it was made from: intensity bounds and crop are found
-    on that, so that the two differ by the perturbation alone.
-
-    Raises DataError where the scaling finds no contrast, or no foreground is left.
+    Where `native` is an attacked volume, bounds and crop are found on `clean`, the case that it was made from, so that
+    the two differ by the perturbation alone. Raises DataError where the scaling finds no contrast, or no foreground is
+    left.
     """
     from monai.data import MetaTensor
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
@@ -74,12 +73,11 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     if preprocess.pad_to is not None:
         case = SpatialPadd(keys, preprocess.pad_to)(case)
     image = case["image"]
-    h, w, d = (float(step) for step in image.pixdim)
     return Case(
         ref=native.ref,
         image=image.as_tensor().to(torch.float32).contiguous(),
         label=case["label"].as_tensor().to(torch.uint8).contiguous(),
-        spacing=(h, w, d),
+        spacing=triple(map(float, image.pixdim)),
         affine=image.affine.numpy().astype(np.float64),
         native_ranges=ranges,
         original_spacing=native.spacing,
@@ -87,7 +85,6 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
 
 
 def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
-    """A volume on nnU-Net's grid of the spacing, if one is asked for."""
     from monai.data import MetaTensor
 
     if preprocess.spacing is None:
@@ -101,7 +98,6 @@ def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
 
 
 def _ranges(image: Tensor, preprocess: Preprocess, source: str) -> tuple[tuple[float, float], ...]:
-    """The native intensities of each channel that become 0 and 1."""
     scaling = parse_intensity(preprocess.intensity)
     ranges = tuple(scaling.range_of(channel) for channel in image)
     for low, high in ranges:
@@ -114,7 +110,6 @@ def _ranges(image: Tensor, preprocess: Preprocess, source: str) -> tuple[tuple[f
 
 
 def _scaled(image: Any, ranges: tuple[tuple[float, float], ...]) -> Any:
-    """Each channel from its range to [0, 1], clipped."""
     from monai.transforms import ScaleIntensityRange
 
     image = image.clone()  # it may still be the native case's own memory
@@ -127,9 +122,9 @@ def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spac
     """Voxels, and millimetres a voxel, of a grid along its RAS axes."""
     from nibabel.orientations import io_orientation
 
-    i, j, k = (int(axis) for axis in np.argsort(io_orientation(affine)[:, 0]))
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    return (shape[i], shape[j], shape[k]), (float(steps[i]), float(steps[j]), float(steps[k]))
+    order = np.argsort(io_orientation(affine)[:, 0]).tolist()
+    steps = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return triple(shape[axis] for axis in order), triple(steps[axis] for axis in order)
 
 
 def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Shape:
@@ -144,8 +139,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
             int(np.round((size - 1) * step / new + 1))
             for size, step, new in zip(shape, spacing, preprocess.spacing, strict=True)
         ]
-    h, w, d = (max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
-    return h, w, d
+    return triple(max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
 
 
 def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Preprocess, num_channels: int = 1) -> None:
@@ -169,16 +163,10 @@ LEAST = 1e-5
 def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> NativeCase:
     """The volume of the file with the perturbation carried back to its grid and unit.
 
-    The perturbation `(adversarial - case.image) * (high - low)` of each channel is interpolated trilinearly at the
-    native voxels, 0 outside the case's grid, and added. Where a native intensity was clipped it is added to the bound,
-    so that `prepare` finds it again; where it would lead further out, or in by less than LEAST of the range, the voxel
-    stays as it is, as where it is 0.
-
-    Args:
-        native: what the file holds.
-        case: the same case in the space of the attack.
-        adversarial: `[C, H, W, D]` on the grid of `case`, in [0, 1].
-
+    `adversarial` is `[C, H, W, D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) *
+    (high - low)` of each channel is interpolated trilinearly at the native voxels, 0 outside the case's grid, and
+    added. Where a native intensity was clipped it is added to the bound, so that `prepare` finds it again; where it
+    would lead further out, or in by less than LEAST of the range, the voxel stays as it is, as where it is 0.
     `prepare(result, preprocess, clean=native)` brings the result into any space.
     """
     if adversarial.shape != case.image.shape:
@@ -192,10 +180,10 @@ def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> Nati
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: Tensor, space: Preprocess) -> float:
-    """How far what `attacked_native` made, prepared in the space of its attack again, is from what was attacked there.
+    """Root mean square, on the [0, 1] scale, between what was attacked and the same prepared in its space again.
 
-    Root mean square over all voxels and channels on the [0, 1] scale: 0 to rounding where the space keeps the file's
-    grid; what was added to voxels that `pad_to` made is lost and counts too.
+    0 to rounding where the space keeps the file's grid; what was added to voxels that `pad_to` made is lost and counts
+    too.
     """
     again = prepare(attacked, space, clean=native).image
     return float((again - adversarial).square_().mean(dtype=torch.float64).sqrt())

@@ -17,8 +17,8 @@ def in_spaces(
 ) -> Callable[[Preprocess | None], tuple[Tensor, float | None]]:
     """Takes a volume of space `own` into that of a target, with the resampling error; None where the spaces are one.
 
-    Between two spaces the perturbation goes through the file's grid and unit, as an exported volume would. A space of
-    None is the dataset's; each is made once.
+    The perturbation goes through the file's grid and unit, as an exported volume would. A space of None is the
+    dataset's.
     """
     own_space, others = own or dataset.space, dict[str, Tensor]()
 

@@ -39,6 +39,11 @@ class Schedule:
     def __len__(self) -> int:
         return self._left
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether what waits is so little that each worker had better take one unit at a time."""
+        return not self._waiting or self._is_ending(max(self._longest[source] for source in self._waiting), None)
+
     def take(self, worker: Hashable) -> Unit | None:
         """The unit that a worker is to do now; None where nothing waits."""
         place = self._choose(worker)

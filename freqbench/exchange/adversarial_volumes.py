@@ -54,16 +54,9 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
     they are divided by 255. Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its
     affine.
 
-    Args:
-        grid: with the data and the targets.
-        out: folder or URI of the store.
-        folder: folder or URI of the volumes.
-        source: the job's model whose gradients made them.
-        label: what tables call them.
-        console: where progress goes.
-
-    Raises:
-        UserError: no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
+    `grid` has the data and the targets; `out` is the store and `folder` has the volumes (folders or URIs); `source` is
+    the job's model whose gradients made them, `label` what tables call them; `console` shows progress. Raises UserError
+    for no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
     """
     names = [entry.name for entry in grid.job.models]
     if source not in names:
@@ -101,7 +94,6 @@ def joined(grid: Grid, out: str) -> Grid:
 
 
 def _cell(template: Cell, label: str, content: str) -> Cell:
-    """The cell of imported volumes beside one of the same data, source and targets."""
     return replace(template, attack=Imported(label=label, content=content), seed=None, window_batch=None)
 
 

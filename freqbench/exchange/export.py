@@ -57,8 +57,8 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
 
     Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
     where the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They
-    are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. The perturbation is carried
-    back as `freqbench.data.attacked_native` does. `manifest.json` is written last.
+    are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. `manifest.json` is written
+    last.
 
     `out` is the store of the grid's job, `to` where it writes, folders or URIs. Raises UserError where the store holds
     no volume of this grid, or `to` another file in the place of one of these.
@@ -107,7 +107,6 @@ def _former(to: str) -> frozenset[str]:
 def _case(
     grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str, former: frozenset[str]
 ) -> Iterator[Exported]:
-    """Write the files of one case."""
     dataset = cells[0].dataset
     native = dataset.native(ref)
     low, high = map(float, native.image.aminmax())

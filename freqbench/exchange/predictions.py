@@ -17,7 +17,7 @@ from torch import Tensor
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
-from freqbench.core.types import NativeCase
+from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, nifti
 from freqbench.engine import evaluate, rows, run, saved_volumes
 from freqbench.engine.evaluate import PredictionScores
@@ -99,13 +99,9 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
     no label map, or one of another grid or with other labels; nothing is stored then.
 
-    Args:
-        grid: of the store's job.
-        out: folder or URI of the store.
-        predictions: folder or URI of the label maps.
-        name: of the tool, as tables call it.
-        label_map: YAML file, see LabelMap; None: the tool's labels are the dataset's.
-        console: where progress goes.
+    `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` what
+    tables call the tool; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
+    shows progress.
     """
     known = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
     if name in known:
@@ -165,8 +161,8 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
 def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Dataset) -> Tensor:
     """A tool's label map as classes of the dataset, uint8 `[H, W, D]`; raises DataError for another grid or labels."""
     header = nifti.read_header(storage.fetch(path))
-    h, w, d = native.label.shape[1:]
-    image = nifti.Header(path=Path(native.source), shape=(h, w, d), spacing=native.spacing, affine=native.affine)
+    shape = triple(native.label.shape[1:])
+    image = nifti.Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
     header.check_same_grid(image)
     labels = nifti.read_integers(header)
     if table is None:
@@ -189,7 +185,6 @@ def _outcomes(
     table: LabelTable | None,
     former: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> Iterator[tuple[Unit, Outcome]]:
-    """The rows of one case."""
     dataset, native = case.dataset, case.dataset.native(case.units[0].ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
 

@@ -37,10 +37,7 @@ def ssim(clean: Volume, adversarial: Volume) -> float:
 
     7 x 7 uniform window, sample covariance, data range 255, the 3-voxel border of a slice left out of its mean.
     Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
-    similarity", IEEE TIP 13(4), 2004. Of several channels the mean over channels.
-
-    Raises:
-        UserError: a slice is smaller than the 7 x 7 window.
+    similarity", IEEE TIP 13(4), 2004. Of several channels the mean over channels. A smaller slice is a UserError.
     """
     return _ssim_with_map(_pair(clean, adversarial))[0]
 

@@ -16,8 +16,7 @@ Values = npt.NDArray[np.float64]
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
     """Voxel counts of `[H, W, D]` maps by class, int64 `[K, K]`: rows label, columns prediction, background included.
 
-    Raises:
-        UserError: shapes differ, or a value is not a class.
+    Raises a UserError where shapes differ, or a value is not a class.
     """
     rows, columns = as_tensor(label), as_tensor(pred)
     require_same_shape(columns.shape, rows.shape)

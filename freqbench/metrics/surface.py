@@ -11,17 +11,19 @@ transform of the box. What is taken from bounds is never an order statistic that
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import KDTree
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.overlap import foreground_mean
 from freqbench.metrics.volumes import Volume, as_tensor, require_classes, require_same_shape
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree  # which takes long to import, as does scipy.ndimage
 
 Points = npt.NDArray[np.int32]
 Values = npt.NDArray[np.float64]
@@ -206,7 +208,6 @@ class _Search:
         self.target, self.spacing = target.points, spacing
         self.open = np.flatnonzero(~source.shared)  # a shared voxel is at distance 0
         self.points = source.points[:, self.open]
-        self.tree: KDTree | None = None
         self.bounds = _Bounds(*np.zeros((2, source.points.shape[1])))
         count = len(self.open)
         if not count:
@@ -238,16 +239,21 @@ class _Search:
     def _set(self, which: npt.NDArray[np.intp], exact: Values) -> None:
         self.bounds.lower[which] = self.bounds.upper[which] = exact
 
+    @cached_property
+    def tree(self) -> "KDTree":
+        """Of the targets: split at midpoints it is built in a third of the time and answers as fast."""
+        from scipy.spatial import KDTree
+
+        return KDTree(self.target.T * self.spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
+
     def _nearest(self, places: Points | Values) -> Values:
         """Distances of places `[3, N]`, given in voxels, by KD-tree."""
-        if self.tree is None:
-            # A tree split at midpoints is built in a third of the time and answers as fast.
-            targets = self.target.T * self.spacing
-            self.tree = KDTree(targets, leafsize=32, balanced_tree=False, compact_nodes=False)
         return np.asarray(self.tree.query(places.T * self.spacing)[0])
 
     def _transform(self, places: Points) -> Values:
         """Distances of places `[3, N]`, in voxels, by one transform of the box around them and the targets."""
+        from scipy.ndimage import distance_transform_edt
+
         corner, size = _box(places, self.target)
         elsewhere = np.ones(size, bool)
         elsewhere[tuple(self.target - corner)] = False

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.models.resolve import skeleton, trace
+from freqbench.models.resolve import skeleton, trace, traced_flops
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
@@ -20,22 +20,16 @@ FROZEN_BYTES = 2 << 30
 
 def forward_flops(spec: ModelSpec) -> int:
     """Floating-point operations of one forward pass over one window (a multiplication and an addition are two)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     if spec.members:
         return sum(map(forward_flops, spec.members))
-    if (net := _countable(spec)) is None:
-        return FROZEN_FLOPS
-    with FlopCounterMode(display=False) as counter:
-        trace(spec, net)
-    return int(counter.get_total_flops())
+    if spec.flops is not None:
+        return spec.flops
+    net = _countable(spec)
+    return FROZEN_FLOPS if net is None else traced_flops(spec, net)
 
 
 def step_bytes(spec: ModelSpec) -> int:
-    """Bytes of the weights and of every tensor that a forward pass over one window makes.
-
-    An upper bound of what a window of an attack step holds, as not all is kept for the way back.
-    """
+    """Bytes of the weights and all tensors of a forward pass over one window: an upper bound of a step's memory."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
     if (net := _countable(spec)) is None:

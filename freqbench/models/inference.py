@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core import limits
 from freqbench.core.errors import UserError
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 from freqbench.models.defences.base import draw_seed
 from freqbench.models.defences.randomized_smoothing import Prediction
 from freqbench.models.settings import DEFAULT_INFERENCE
@@ -26,8 +26,8 @@ Window = tuple[slice, slice, slice]
 def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
     """The windows of `roi` voxels that tile a volume for attack: side by side, in raster order.
 
-    The last window on an axis is shifted back inside, so that it overlaps its neighbour: what is written later
-    overwrites. On an axis shorter than the ROI the window is the axis.
+    The last one on an axis is shifted back inside, and overwrites; on an axis shorter than the ROI the window is the
+    axis.
 
     >>> attack_windows((10, 4, 4), (4, 4, 8))[-1]
     (slice(6, 10, None), slice(0, 4, None), slice(0, 4, None))
@@ -37,9 +37,7 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
 
 @lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
 def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE.overlap) -> tuple[Window, ...]:
-    """The windows that `predict` runs, MONAI's: as `attack_windows`, but each over a part of its neighbour.
-
-    A step is the whole voxels in `roi * (1 - overlap)`, at least one.
+    """The windows that `predict` runs, MONAI's: `attack_windows` in steps of `int(roi * (1 - overlap))`, at least 1.
 
     >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
     [0, 2, 4, 6]
@@ -63,8 +61,7 @@ def _sizes(shape: Shape) -> str:
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     """How much each voxel counts where windows with scores `[B, K, h, w, d]` overlap, by `model.inference.weighting`.
 
-    Returns:
-        `[h, w, d]`, positive, at most 1; of a window shorter than the ROI, the weights of its place in it.
+    Returns `[h, w, d]`, positive, at most 1; of a window shorter than the ROI, the weights of its place in it.
     """
     from monai.data.utils import compute_importance_map
 
@@ -78,14 +75,12 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
 
     Args:
         model: in eval mode.
-        image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
+        image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]; a ValueError for more than one volume.
         window_batch: windows a forward pass.
         case: what the draws of a random defence depend on beside the window or the sample of the vote, such as the
             case's fingerprint: the same for a clean and an adversarial volume.
 
-    Raises:
-        ValueError: more than one volume.
-        UserError: more classes than a label map holds, or a network that returns NaN.
+    Raises UserError for more classes than a label map holds, or a network that returns NaN.
     """
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
@@ -105,26 +100,24 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
 
     .. math:: \arg\max_k \frac{\sum_w C_w^T \, g \odot F(C_w x)}{\sum_w C_w^T g}
 
-    Windows come in raster order, the first axis slowest. Sums are kept for the rows along it that the current window
-    covers and become labels as soon as no later window reaches them: `4 (K + 1) h W D` bytes for windows of h rows.
-    Sums are on the device of `image`, windows run on that of the model: an image on the CPU bounds what the accelerator
-    holds to one batch of windows. Arguments and refusals are those of `prediction`.
+    Sums are kept for the rows along the first axis that a window covers, and become labels as soon as no later window
+    reaches them: `4 (K + 1) h W D` bytes for windows of h rows, on the device of `image`; windows run on the model's.
+    Arguments and refusals are those of `prediction`.
     """
     return prediction(model, image, window_batch, case).labels
 
 
 def _stitched(model: SegmentationModel, volume: Tensor, window_batch: int, case: str) -> Tensor:
-    """The label map of one sliding window over a volume `[1, C, H, W, D]`."""
-    height, width, depth = volume.shape[2:]
-    windows = sliding_windows((height, width, depth), model.roi, model.inference.overlap)
+    shape = triple(volume.shape[2:])
+    windows = sliding_windows(shape, model.roi, model.inference.overlap)
     # Outside inference mode, as a mask may become the labels of a further attack.
-    slab = _Slab(torch.empty((height, width, depth), dtype=torch.uint8, device=volume.device))
+    slab = _Slab(torch.empty(shape, dtype=torch.uint8, device=volume.device))
     with torch.inference_mode():
         for first in range(0, len(windows), window_batch):
             batch = windows[first : first + window_batch]
             keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
             _add_scores(slab, model, volume, batch, keys)
-        slab.settle(height)
+        slab.settle(shape[0])
     return slab.label
 
 
@@ -190,21 +183,15 @@ class SlidingWindowModel(nn.Module):
               \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
 
     Overlap and weights are those of the model's `inference`. Where it averages probabilities, f ends in a softmax over
-    classes and the logits are log s(x), whose softmax is s(x) again. Its mirroring is left out: an attack
-    runs one pass of every window, not eight, so the loss that it raises is not quite that of a mirrored prediction.
+    classes and the logits are log s(x). Its mirroring is left out: an attack runs one pass of every window, not eight.
 
-    The gradient of any loss of the stitched logits is exact. The way forward keeps no graph; the way back runs each
-    batch of windows forward once more, with its graph, and sends its part of dL/ds through. So of the network's
-    activations there are never more than those of one batch of windows, at the price of one more forward pass for
-    every backward pass. No gradient reaches the network's parameters.
-
-    A random defence draws anew for every window, by a key of its own; the way back draws what the way forward drew.
-    The result does not depend on `window_batch`, the windows a pass, to rounding.
+    The gradient is exact; none reaches the network's parameters. The way forward keeps no graph, and the way back runs
+    each batch of windows (`window_batch`) forward once more: activations of one batch at most, for one more forward
+    pass. A random defence draws anew for every window; the way back draws what the way forward drew.
 
     Attributes:
         num_forwards: windows that went forward so far, those of the way back among them, each as often as the network
-            ran on it (`SegmentationModel.passes`).
-        num_backwards: windows that went back so far, likewise.
+            ran on it (`SegmentationModel.passes`); `num_backwards`: that went back, likewise.
     """
 
     def __init__(self, model: SegmentationModel, window_batch: int = 1) -> None:
@@ -232,8 +219,7 @@ class SlidingWindowModel(nn.Module):
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
         """The windows of volumes of such a shape."""
-        height, width, depth = images.shape[2:]
-        return sliding_windows((height, width, depth), self.model.roi, self.model.inference.overlap)
+        return sliding_windows(triple(images.shape[2:]), self.model.roi, self.model.inference.overlap)
 
     def batches(self, images: Tensor) -> Iterator[tuple[Window, ...]]:
         """The windows, so many at once as go through together."""

@@ -36,17 +36,13 @@ def resolve(
 ) -> ModelSpec:
     """Check all that can be wrong with a model, without computing, and fix its identity.
 
-    Args:
-        entry: from a job file; not of an ensemble.
-        num_classes: of the dataset, background included.
-        num_channels: of its volumes.
-        space: the dataset's: a checkpoint that was trained in it has none of its own. None: as if all were.
-        class_names: the dataset's; none: nothing is compared.
+    `entry` is a job file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and
+    `class_names` are the dataset's. A checkpoint that was trained in `space` has none of its own (None: as if all
+    were); without `class_names` nothing is compared.
 
-    Raises:
-        UserError: an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
-            what the checkpoint says of itself, code that is not trusted.
-        CheckpointError: no such checkpoint, unreadable, or it does not fit the network.
+    Raises UserError for an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
+    what the checkpoint says of itself, or code that is not trusted; CheckpointError for no such checkpoint, an
+    unreadable one, or one that does not fit.
     """
     path, arch, trained, is_own = examined(entry, class_names)
     seed = checkpoints.seed_of(path)
@@ -98,9 +94,8 @@ def examined(entry: ModelEntry, class_names: Sequence[str] = ()) -> tuple[str, s
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
     """The mean of other models' probabilities as a model of its own.
 
-    Raises:
-        UserError: the members do not see the same windows of the same space, or are predicted with sliding windows of
-            their own and the job gives the ensemble none, one is given twice, or one has a random defence.
+    Raises UserError where members see other windows or spaces, are predicted with sliding windows of their own and the
+    job gives the ensemble none, one is given twice, or one has a random defence.
     """
     first = members[0]
     for i, member in enumerate(members):
@@ -139,10 +134,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
     """The model of a spec on a device, in eval mode, its parameters without gradients.
 
-    Raises:
-        CheckpointError: the checkpoint is not the one that was resolved.
-        UserError: likewise, of a URI; no such precision; or it needs code that is not trusted.
-        StorageRefused, StorageUnavailable: object storage does not give it.
+    Raises CheckpointError or UserError where the checkpoint is not the one that was resolved, UserError for no such
+    precision or code that is not trusted, StorageRefused or StorageUnavailable where object storage does not give it.
     """
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
@@ -168,8 +161,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
 def skeleton(spec: ModelSpec) -> nn.Module:
     """The bare network on the meta device, shapes and keys alone; not of a frozen file, which has a device of its own.
 
-    Raises:
-        UserError: its class refuses the arguments, is not the one that was resolved, or needs code that is not trusted.
+    Raises UserError where its class refuses the arguments, is not the one that was resolved, or is not trusted.
     """
     with architectures.counted():
         if spec.arch in MODELS:
@@ -184,6 +176,15 @@ def skeleton(spec: ModelSpec) -> nn.Module:
 def trace(spec: ModelSpec, net: nn.Module) -> None:
     """Send one window of shapes through a network on the meta device; a UserError where it does not come through."""
     architectures.trace(spec.arch, net, spec.num_classes, spec.network_roi, spec.num_channels)
+
+
+def traced_flops(spec: ModelSpec, net: nn.Module) -> int:
+    """As `trace`, and the floating-point operations on the way (a multiplication and an addition are two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        trace(spec, net)
+    return int(counter.get_total_flops())
 
 
 def _weights_path(entry: ModelEntry) -> str:
@@ -328,8 +329,8 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
             found = _weights(draft, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
         draft = replace(draft, checkpoint_sha256=_content_sha256(draft))
-    trace(draft, net)
-    return draft
+    flops = traced_flops(draft, net)
+    return replace(draft, flops=flops) if draft.arch in MODELS else draft
 
 
 def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:

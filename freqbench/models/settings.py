@@ -1,15 +1,16 @@
 """Describes what a network wants: its input's axes and intensities, and the sliding window of its predictions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor
 
 from freqbench.core.config import Strict
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 
 AXES = "HWD"
+T = TypeVar("T")
 
 
 class Inference(Strict):
@@ -20,14 +21,14 @@ class Inference(Strict):
         weighting: `constant`: all voxels of a window count alike; `gaussian`: those near its centre more (MONAI's
             importance map with sigmas of an eighth of the window, as nnU-Net has it).
         mirror: axes of the volume, some of `HWD`, over which each window is also shown mirrored: `HWD` makes eight
-            passes of every window. For predictions only: attacks run plain forward passes.
+            passes of every window. For predictions only.
         average: what is averaged over mirror images and overlapping windows: `logits`, as MONAI and nnU-Net v2 do
-            (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1 does and what was
-            built on it (nnFormer, UNETR++).
+            (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1, nnFormer and
+            UNETR++ do.
 
-    **Differs from nnU-Net:** windows start where MONAI's do, a step apart and the last shifted back, where nnU-Net
-    spreads them evenly; weights are centred between the two middle voxels of an even axis, where nnU-Net takes the
-    upper one, and never fall below 1e-3 of the largest.
+    **Differs from nnU-Net:** windows start a step apart and the last is shifted back (there: spread evenly); weights
+    are centred between the two middle voxels of an even axis (there: on the upper one), and at least 1e-3 of the
+    largest.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -53,8 +54,8 @@ class InputAdapter(Strict):
 
     Attributes:
         scale: the intensities, in the unit of `mean` and `std`, that 0 and 1 become.
-        axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis
-            turns it round: `DHW`, `D-W-H`.
+        axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis turns
+            it round: `DHW`, `D-W-H`.
         mean, std: one number, or one a channel.
     """
 
@@ -80,13 +81,11 @@ class InputAdapter(Strict):
 
     def in_network_order(self, shape: Shape) -> Shape:
         """Lengths of the volume's axes H, W, D in the network's order."""
-        h, w, d = (shape[axis] for axis in self._order)
-        return h, w, d
+        return triple(shape[axis] for axis in self._order)
 
-    def in_volume_order(self, shape: Shape) -> Shape:
-        """Lengths of the network's axes in the volume's order H, W, D."""
-        h, w, d = (shape[self._order.index(axis)] for axis in range(3))
-        return h, w, d
+    def in_volume_order(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
+        """What stands for the network's axes (lengths, spacing), in the volume's order H, W, D."""
+        return triple(values[self._order.index(axis)] for axis in range(3))
 
     def to_network(self, images: Tensor) -> Tensor:
         """What the network is given for images `[B, C, h, w, d]` in [0, 1]."""

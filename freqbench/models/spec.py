@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from freqbench.core import plugins
 from freqbench.core.config import Architecture, FileName, Strict
@@ -27,9 +27,8 @@ class Trained(Strict):
 
     Attributes:
         checkpoint: the file that the training left.
-        identity: of all that the training job says of these weights.
+        identity: of all that the training job says of these weights; `method` is the same without the seed.
         weights: `freqbench.models.checkpoints.files.weights_sha256` of them.
-        method: `identity` without the seed; None: as the file says.
     """
 
     checkpoint: Annotated[str, Field(min_length=1)]
@@ -42,11 +41,11 @@ class ModelEntry(Strict):
     """A model as a job file names it: one of `checkpoint`, `bundle` and `ensemble`.
 
     Attributes:
-        arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; a
-            checkpoint of freqbench's own brings it along.
+        arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; None: as
+            a checkpoint of freqbench's own says.
         checkpoint: path, URI, `zoo://DATASET/NAME`, `train://NAME` for a network of the job's `training`, or `random`
-            for untrained weights (seed 0; `random:7`: seed 7); environment variables such as
-            `${FREQBENCH_CHECKPOINTS}` are filled in.
+            for untrained weights (`random:7`: seed 7, else 0); environment variables such as `${FREQBENCH_CHECKPOINTS}`
+            are filled in.
         bundle: folder of a MONAI bundle.
         ensemble: names of other models of the job: the mean of their probabilities.
         args: arguments of the network's class, over the defaults; of a reader, what its `describe` takes.
@@ -56,16 +55,16 @@ class ModelEntry(Strict):
             from its keys where they tell.
         input: how the network wants its input; None, and `axes` where it leaves them out: as its architecture or folder
             says.
-        preprocess: the model's own space: it is attacked and scored there, nothing of the dataset's own preprocessing
-            being taken over; None: as its folder or checkpoint says, else the dataset's.
+        preprocess: the space in which it is attacked and scored, nothing of the dataset's being taken over; None: as
+            its folder or checkpoint says, else the dataset's.
         inference: its sliding window; None: the papers', or as its folder says; of an ensemble, its members'.
         defence: what stands before the network: a mapping with the `name` of DEFENCES and its own keys.
-        adaptive: whether attacks know of the defence and follow a gradient through it that serves them; no: plain
-            autograd, of one fixed draw.
+        adaptive: whether attacks know of the defence and follow a gradient that serves them; no: plain autograd, of one
+            fixed draw.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
         datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
-        replicates: of a `train://NAME`: how many networks of that training, which a job makes models of their own:
-            `name`, `name.1`, `name.2` with `train://NAME`, `train://NAME.1`, `train://NAME.2`.
+        replicates: of a `train://NAME`: as many networks of that training, which become models `name`, `name.1`,
+            `name.2` with `train://NAME`, `train://NAME.1`, `train://NAME.2`.
         source: where the checkpoint is to be had.
         trained: what `train://` came to; no key for a job file.
     """
@@ -81,7 +80,7 @@ class ModelEntry(Strict):
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
     inference: Inference | None = None
-    defence: SerializeAsAny[Defence] | None = None
+    defence: Annotated[SerializeAsAny[Defence] | None, BeforeValidator(defence_of)] = None
     adaptive: bool = True
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -112,11 +111,6 @@ class ModelEntry(Strict):
     def _is_no_endless_seed(cls, given: str | None) -> str | None:
         seed_of(given or "")
         return given
-
-    @field_validator("defence", mode="before")
-    @classmethod
-    def _one_of_the_table(cls, content: Any) -> Defence | None:
-        return None if content is None else defence_of(content)
 
     @model_validator(mode="after")
     def _knows_of_what_is_there(self) -> "ModelEntry":
@@ -163,15 +157,15 @@ class ModelSpec:
     Attributes:
         arch: also `ensemble`.
         args: the network's arguments that are not its class's own defaults.
-        num_classes: output classes, background included.
         checkpoint_sha256: hex, or `random:SEED`.
         migration: that its checkpoint goes through; None: none changes it.
         space: in which it is attacked and scored; None: the dataset's.
         code_sha256: of the source file of a class of another package.
-        training: identity of the training job's say on its weights, where the job trains it.
-        method: of the same without the seed, where that is known.
+        training: identity of the training job's say on its weights, where the job trains it; `method`: without the
+            seed.
         weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
             how long they took, and so is another each time.
+        flops: of a pass over one window, as counted when the network was resolved; None where that was not done.
     """
 
     name: str
@@ -194,6 +188,7 @@ class ModelSpec:
     training: str | None = None
     method: str | None = None
     weights_sha256: str | None = None
+    flops: int | None = field(default=None, compare=False)
 
     @cached_property
     def model_id(self) -> str:

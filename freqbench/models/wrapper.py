@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.settings import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
@@ -20,26 +20,24 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 class SegmentationModel(nn.Module):
     r"""`[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
-    What the network wants of its input beside that (axis order, intensities) is done here, inside the gradient. An axis
-    shorter than the ROI is padded with zeros, the lowest intensity there is, on both sides (the smaller half first, as
-    MONAI's sliding window does) and the logits are cropped again; both are part of the gradient.
+    Axis order, intensities and padding are done here, inside the gradient: an axis shorter than the ROI is padded with
+    zeros on both sides (the smaller half first, as MONAI's sliding window does) and the logits are cropped again.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch by itself lets cuDNN use TF32);
-    `tf32` allows TF32 inside the network, forward and backward, not in the attack around it; `bf16` runs the network
-    under autocast and returns float32. Logits have the input's dtype otherwise, so a network in float64 serves float64
-    input. The switches for TF32 belong to the process: making or running a model leaves them off.
+    `tf32` allows TF32 inside the network, forward and backward; `bf16` runs the network under autocast and returns
+    float32. Logits have the input's dtype otherwise. The switches for TF32 belong to the process: making or running a
+    model leaves them off.
 
-    A defence acts on the window as it is cut from the volume, in [0, 1], before zeros are padded around one that is
-    shorter than the ROI and before the network's own intensities and axes: padding is none of the patient's voxels, and
-    a filter would smear its edge into them. At the borders of a window a filter sees no neighbours beyond. `forward` is
-    what an attacker follows. With T_d the d-th draw of a random defence and f the network:
+    A defence acts on the window as it is cut from the volume, before padding, intensities and axes: a filter would
+    smear the edge of the padding into the patient. `forward` is what an attacker follows. With T_d the d-th draw of a
+    random defence and f the network:
 
     .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
 
-    is that of an adaptive one, D draws at every pass (`Defence.draws`; all their graphs are held for the way back), so
-    that the cross-entropy is that of the mean probability; for D = 1 the logits themselves. With `adaptive=False`, and
-    for defences that draw nothing, it is one pass f(T(x)): by plain autograd, of one draw that is the same for every
-    window and step. `scores` is what predicts: one draw a window, others than an attacker's.
+    is that of an adaptive one, D draws at every pass (`Defence.draws`; all their graphs are held for the way back); for
+    D = 1 the logits themselves. With `adaptive=False`, and for defences that draw nothing, it is one pass f(T(x)), of
+    one draw that is the same for every window and step. `scores` is what predicts: one draw a window, others than an
+    attacker's.
 
     Args:
         net: the bare network.
@@ -107,11 +105,10 @@ class SegmentationModel(nn.Module):
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
         r"""What is averaged where windows overlap: logits, or probabilities where `inference.average` says so.
 
-        With R_a the mirroring over a set a of axes and f the network, the mean over all 2^n sets of the n given axes:
+        The mean over all 2^n sets a of the n axes of `mirror` (of `HWD`), with R_a the mirroring and f the network:
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id} \text{ or softmax over classes}
 
-        A window shorter than the ROI is mirrored with its padding around it. `mirror` names the axes, some of `HWD`.
         Mirror images share one draw of a defence; randomised smoothing adds no noise here, but to the whole volume.
         """
         h, w, d = self.inside(images.shape[2:])
@@ -135,8 +132,7 @@ class SegmentationModel(nn.Module):
         if any(given > full for full, given in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
         low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
-        h, w, d = (slice(start, start + length) for start, length in zip(low, size, strict=True))
-        return h, w, d
+        return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
 
     def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
         """What a draw of the defence shows of each window, and how logits come back."""
@@ -146,7 +142,6 @@ class SegmentationModel(nn.Module):
         return self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
 
     def _padded(self, images: Tensor) -> Tensor:
-        """Zeros around a window that is shorter than the ROI."""
         if images.shape[2:] == self.roi:
             # A view, so that hooks never land on the caller's tensor.
             return images.view_as(images)
@@ -177,12 +172,11 @@ def _allow_tf32(allowed: bool) -> None:
 
 
 class MeanOfProbabilities(nn.Module):
-    r"""`[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`.
+    r"""`[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`; all members have the same window.
 
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
-    Attacks on an ensemble transfer better to models outside it than attacks on any member (Liu et al., ICLR 2017,
-    arXiv:1611.02770). All members have the same window.
+    Attacks on an ensemble transfer better to other models (Liu et al., ICLR 2017, arXiv:1611.02770).
     """
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:

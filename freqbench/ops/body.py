@@ -10,8 +10,8 @@ def body_of(above: Mask) -> Mask:
     """The largest connected component of a mask `[H, W, D]` with its holes filled; all False where the mask is.
 
     The mask is where intensity lies above the window's floor. Neighbours share a face, so that a couch that touches the
-    skin with a corner stays out. A hole is background that no path over faces joins to the volume's border, as
-    `scipy.ndimage.binary_fill_holes` has it: lungs and bowel gas inside belong to the body.
+    skin with a corner stays out. A hole is background that no path over faces joins to the volume's border: lungs and
+    bowel gas inside belong to the body.
     """
     from scipy import ndimage
 
@@ -20,11 +20,5 @@ def body_of(above: Mask) -> Mask:
         return np.zeros(parts.shape, bool)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    outside, count = ndimage.label(parts != sizes.argmax())
-    open_air = np.zeros(count + 1, bool)
-    for axis in range(3):
-        for face in (0, -1):
-            open_air[np.unique(np.take(outside, face, axis=axis))] = True
-    open_air[0] = False
-    body: Mask = ~open_air[outside]
+    body: Mask = ndimage.binary_fill_holes(parts == sizes.argmax())
     return body

@@ -12,8 +12,7 @@ def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
     """The band of every coefficient of `torch.fft.rfftn` over a volume, integers in 0..count - 1 `[H, W, D // 2 + 1]`.
 
     Bands are boxes inside each other, 0 at the mean. A coefficient's radius is the largest of its frequencies on the
-    three axes, each as a share of the highest one that an axis can have; the bands part [0, 1] evenly. Where axes have
-    few voxels, bands may be empty.
+    three axes, as shares of the highest that an axis can have; the bands part [0, 1] evenly; some may be empty.
     """
     h, w, d = shape
     axes = torch.fft.fftfreq(h).abs(), torch.fft.fftfreq(w).abs(), torch.fft.rfftfreq(d)

@@ -11,9 +11,8 @@ LAST_PART = 0.1
 def zero_share(gradient: Tensor) -> float:
     """The share of entries that are exactly 0, or not finite, which leads nowhere either.
 
-    A few are usual (dead units, underflow); nearly all of them say that the network rounds, clips or saturates: attacks
-    by gradients stand still there, whatever the network is worth (Athalye, Carlini, Wagner, ICML 2018,
-    arXiv:1802.00420, shattered gradients).
+    A few are usual (dead units, underflow); nearly all of them say that the network rounds, clips or saturates:
+    attacks by gradients stand still (Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420, shattered gradients).
     """
     return float(((gradient == 0) | ~gradient.isfinite()).double().mean())
 

@@ -51,14 +51,12 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     .. math:: L_b = \frac1K \sum_k \Bigl[1 - \frac{2 \sum p_k o_k}{\sum p_k^2 + \sum o_k + 10^{-6}}\Bigr]
                     + \frac1N \sum -\log p_{label}
 
-    Squared denominators and nothing added to the numerator, as in the code released with VAFA (Hanif et al., MICCAI
-    2023, arXiv 2307.07269) and SA2 (Hanif et al., ISBI 2025); a class that a sample lacks adds 1 to its mean. The mean
-    over samples is MONAI's `DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0,
-    smooth_dr=1e-6)`.
+    As in the code released with VAFA (Hanif et al., MICCAI 2023, arXiv 2307.07269) and SA2 (Hanif et al., ISBI 2025); a
+    class that a sample lacks adds 1 to its mean. The mean over samples is MONAI's `DiceCELoss(softmax=True,
+    to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)`.
 
     Like every loss here it takes logits `[B, K, H, W, D]` of any spatial rank, labels `[B, 1, H, W, D]` in 0..K-1, and
-    a scope: sums run over its voxels, the Dice's mean over its classes. A value a sample, its gradient does not depend
-    on the batch.
+    a scope: sums run over its voxels, the Dice's mean over its classes. No gradient depends on the rest of the batch.
     """
     if scope.voxels is not None or scope.classes is not None:
         return dice(logits, labels, scope) + ce(logits, labels, scope)
@@ -103,8 +101,9 @@ class _Dice(torch.autograd.Function):
         per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=logits.device)
         overlap = per_class.scatter_add(1, index[:, 0], p_label[:, 0].double())
         count = per_class.scatter_add(1, index[:, 0], torch.ones_like(p_label[:, 0], dtype=torch.float64))
+        wide = torch.promote_types(p.dtype, torch.float32)  # of half precisions, which the norm would not do by itself
         slabs = p.reshape(batch, num_classes, logits.shape[2], -1)  # float32 sums over a slab, float64 over slabs
-        squares = torch.linalg.vector_norm(slabs, dim=3, dtype=_accumulator(p)).double().square().sum(dim=2)
+        squares = torch.linalg.vector_norm(slabs, dim=3, dtype=wide).double().square().sum(dim=2)
         denominator = squares + count + SMOOTH_DENOMINATOR
         dice = (1 - 2 * overlap / denominator).mean(dim=1)
 
@@ -137,11 +136,6 @@ class _Dice(torch.autograd.Function):
         return gradient.reshape(ctx.shape), None, None
 
 
-def _accumulator(p: Tensor) -> torch.dtype:
-    """Half precisions are summed in float32, which the norm would not do by itself."""
-    return torch.promote_types(p.dtype, torch.float32)
-
-
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Cross-entropy of each sample, :math:`\frac1N \sum -\log p_{label}` with p the softmax over classes, `[B]`."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
@@ -154,9 +148,9 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: \mathrm{DLR} = - \frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3}}
 
-    It does not change when logits are shifted or scaled, so that a network cannot hide its gradient by large logits. A
-    voxel that is right has a value in [-1, 0], one that is wrong above 0: below 1 where its label comes second, without
-    bound where it comes fourth or later, so that few voxels may outweigh all others in the mean.
+    Shifting or scaling logits does not change it, so that a network cannot hide its gradient by large logits. A voxel
+    that is right has a value in [-1, 0], a wrong one above 0: below 1 where its label comes second, without bound where
+    it comes fourth or later, so that few voxels may outweigh all others in the mean.
 
     **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It takes 3 classes.
     """

@@ -40,18 +40,14 @@ def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     It meets u at whole numbers and halfway between them. The floor has no derivative, the tanh has. (Gong et al., ICCV
     2019, arXiv 1908.05033; as used by VAFA.)
     """
-    steepness, scale = _constants(alpha)
+    # Rounded to float32 as in the released code: in float64 runs signs depend on it.
+    softness = torch.tensor(alpha, dtype=torch.float32)
+    steepness, scale = float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
     floor = u.floor()
     tanh = (u - floor).sub_(0.5).mul_(steepness).tanh_()
     value = floor.add_(0.5).add_(tanh, alpha=scale)
     slope = tanh.square_().sub_(1).mul_(-scale * steepness)
     return value, slope
-
-
-def _constants(alpha: float) -> tuple[float, float]:
-    """k and 1 / (2 (1 - alpha)), rounded to float32 as in the released code: in float64 runs signs depend on it."""
-    softness = torch.tensor(alpha, dtype=torch.float32)
-    return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
@@ -83,21 +79,13 @@ class _QuantisationError(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Reach:
-    """The errors that quantisation can add to each coefficient: an interval, or two.
+    """The errors that quantisation can add to each coefficient: an interval, or two."""
 
-    Attributes:
-        spectrum: the coefficients.
-        steps: q_min and q_max.
-        few: the fewest steps that a coefficient becomes, n_0.
-        first: lowest and highest error of coefficients that become n_0 steps.
-        second: of those that become n_0 + 1 steps; infinite where no step makes so many.
-    """
-
-    spectrum: Tensor
-    steps: tuple[float, float]
-    few: Tensor
-    first: Interval
-    second: Interval
+    spectrum: Tensor  # the coefficients
+    steps: tuple[float, float]  # q_min and q_max
+    few: Tensor  # the fewest steps that a coefficient becomes, n_0
+    first: Interval  # lowest and highest error of coefficients that become n_0 steps
+    second: Interval  # of those that become n_0 + 1 steps; infinite where no step makes so many
 
     @property
     def bounds(self) -> Interval:

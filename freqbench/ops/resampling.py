@@ -51,16 +51,11 @@ class Zoom:
     """A volume resized inside its window, and what is seen there brought back to where it was.
 
     Resizing is linear, axis by axis. What is left of the window is 0; what does not fit into it is cut off.
-
-    Attributes:
-        there: one matrix `[n, n]` an axis.
-        back: one an axis for the way back, to the voxels that the window shows; voxels that are not in sight get 0.
-        seen: bool `[n]` an axis: the voxels that the window shows.
     """
 
-    there: tuple[Tensor, ...]
-    back: tuple[Tensor, ...]
-    seen: tuple[Tensor, ...]
+    there: tuple[Tensor, ...]  # one matrix `[n, n]` an axis
+    back: tuple[Tensor, ...]  # one an axis for the way back, to the voxels in sight; the others get 0
+    seen: tuple[Tensor, ...]  # bool `[n]` an axis: the voxels that the window shows
 
     @classmethod
     def of(cls, like: Tensor, ratio: float, place: Sequence[float]) -> "Zoom | None":

@@ -51,10 +51,9 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
 def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
     """The SSIM of volumes with clean ones, averaged over the body: a function to float64 `[B]` in [-1, 1].
 
-    The map S of `ssim_loss` over the whole volume, whose mean is taken over the window's positions centred in
-    `freqbench.ops.body.body_of` the voxels above 0 in any channel; a window needs all its voxels, so those on the
-    volume's border have none. Negative values count as they are, channels equally. A volume without a body is averaged
-    over all positions. It can be differentiated.
+    The mean of `ssim_loss`'s map S, over the whole volume, at the window's positions centred in
+    `freqbench.ops.body.body_of` the voxels above 0 in any channel; those on the volume's border have none. Negative
+    values count as they are, channels equally. A volume without a body is averaged over all positions. Differentiable.
     """
     axes = [_Axis.of(size, size).to(clean.double()) for size in clean.shape[2:]]
     inside = [torch.from_numpy(body_of((sample > 0).any(dim=0).cpu().numpy())) for sample in clean]

@@ -1,15 +1,13 @@
 """Merges the many small files of a store into few large ones, in bounded memory, whoever else reads, writes or merges.
 
 Files are merged a group at a time: the group's rows are written to one new pair, and only then do its old pairs go. A
-row that another one supersedes is left out, relying on the file that the other one is in. Two compactions that see
-different files must never rely on each other's, or a row that stands in two files (a compaction that died before
-deleting leaves that) would be left out by both. So of equal rows the one in the **youngest** file wins, and a merged
-file is younger than those that it is made of: its name ends in its generation, one more than the highest of theirs.
-Then whatever a file holds is held, from the moment it is committed, by a file as young or younger: by the one that its
-row was copied to, or by the one that it was left out for, and so on.
+row that another one supersedes is left out, relying on the other one's file. Two compactions that see different files
+must never rely on each other's, or a row that stands in two files (a compaction died before deleting) would be left out
+by both. So of equal rows the one in the **youngest** file wins, and a merged file is younger than those that it is made
+of: its name ends in its generation, one more than the highest of theirs. Then whatever a file holds is held, from the
+moment it is committed, by a file as young or younger: the one that its row was copied to, or was left out for.
 
-A file that somebody put there under another name is read, but neither merged nor relied on; one with further columns
-stays as it is.
+A file that somebody put there under another name is only read; one with further columns stays as it is.
 """
 
 from collections.abc import Sequence
@@ -29,13 +27,10 @@ from freqbench.results.winners import ORDER, commit_text, split_winners
 from freqbench.results.writer import put_pair
 
 MIB = 2**20
-FULL_BYTES = 64 * MIB
-"""A merged pair of that size is closed; one of half that size is left alone."""
-PIECE_BYTES = 32 * MIB
-"""Rows in memory that become a row group."""
+FULL_BYTES = 64 * MIB  # a merged pair of that size is closed; one of half that size is left alone
+PIECE_BYTES = 32 * MIB  # rows in memory that become a row group
 ALWAYS_BYTES = 4 * MIB
-MOST_LOST = 0.1
-"""Superseded rows that a file may carry before it is rewritten for their sake."""
+MOST_LOST = 0.1  # superseded rows that a file may carry before it is rewritten for their sake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +45,6 @@ class Pair:
     def lost(self) -> int:
         """Records that others supersede."""
         return int(len(self.wins) - np.count_nonzero(self.wins))
-
-    @property
-    def is_worn(self) -> bool:
-        """Whether it is worth rewriting for what it carries in vain."""
-        return self.lost > MOST_LOST * len(self.wins)
 
 
 def compact(files: Files, above: int) -> None:
@@ -77,7 +67,7 @@ def chosen(pairs: Sequence[Pair]) -> list[Pair]:
             if pair.size <= max(ALWAYS_BYTES, total):
                 names = set(small)
             total += pair.size
-    found = [pair for pair in pairs if pair.is_worn or pair.name in names]
+    found = [pair for pair in pairs if pair.lost > MOST_LOST * len(pair.wins) or pair.name in names]
     return found if len(found) > 1 or any(pair.lost for pair in found) else []
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -26,42 +27,34 @@ BEGINNING = b'{"host": '  # of every lease
 LONG_DEAD_S = 900.0  # more than clocks of two machines differ
 
 Facts = dict[str, Any]
+WHOLE = Shard()
 
 
+@dataclass(frozen=True)
 class Lease:
-    """One run's lease on a shard, in `leases/<number>-of-<count>.json`.
+    """One run's lease on a shard, in `leases/<number>-of-<count>.json`."""
 
-    It is renewed every `renew_seconds`; one that is not renewed for `fresh_seconds` is dead.
-    """
+    root: str
+    run_id: str
+    shard: Shard = WHOLE
+    fresh_seconds: float = FRESH_S  # one that is not renewed for so long is dead
+    renew_seconds: float = RENEW_S
 
-    def __init__(
-        self,
-        root: str,
-        run_id: str,
-        shard: Shard | None = None,
-        fresh_seconds: float = FRESH_S,
-        renew_seconds: float = RENEW_S,
-    ) -> None:
-        self._shard = shard or Shard()
-        self._root = root
-        self._path = _path(root, self._shard)
-        self._run_id = run_id
-        self._fresh_seconds = fresh_seconds
-        self._renew_seconds = renew_seconds
+    @property
+    def _path(self) -> str:
+        return _path(self.root, self.shard)
 
     @contextmanager
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
         """Hold it within, renewed by a thread of its own; with `force` whoever has it.
 
-        `lost` is told once, from that thread, of a run that has taken it by force meanwhile.
-
-        Raises:
-            UserError: a run that is alive works on cells of this shard.
+        `lost` is told once, from that thread, of a run that has taken it by force meanwhile. Raises a UserError where a
+        run that is alive works on cells of this shard.
         """
         holder = self.take(force)
         if holder:
             raise UserError(
-                f"{self._root}: expected no other run on these cells, got run {holder['run_id']} on shard "
+                f"{self.root}: expected no other run on these cells, got run {holder['run_id']} on shard "
                 f"{holder['shard']} (host {holder['host']}, pid {holder['pid']}): wait for it, take another --shard, "
                 "or --force (rows stay right, but work is done twice)"
             )
@@ -101,7 +94,7 @@ class Lease:
     def renew(self) -> Facts | None:
         """Say that the run is alive; returns the facts of the run that has taken the lease meanwhile, if one has."""
         holder = self._read(self._path)
-        if holder and holder["run_id"] != self._run_id:
+        if holder and holder["run_id"] != self.run_id:
             return holder
         storage.write_atomic(self._path, self._content())
         return None
@@ -110,13 +103,13 @@ class Lease:
         """Give it back if this run holds it; a store that does not answer keeps it until it is dead."""
         try:
             holder = self._read(self._path)
-            if holder and holder["run_id"] == self._run_id:
+            if holder and holder["run_id"] == self.run_id:
                 storage.remove(self._path)
         except (OSError, UserError):
             return
 
     def _keep(self, ended: threading.Event, lost: Callable[[Facts], None]) -> None:
-        while not ended.wait(self._renew_seconds):
+        while not ended.wait(self.renew_seconds):
             try:
                 holder = self.renew()
             except (OSError, UserError):
@@ -131,8 +124,8 @@ class Lease:
             "host": socket.gethostname(),
             "pid": process.pid,
             "started": process.create_time(),
-            "run_id": self._run_id,
-            "shard": str(self._shard),
+            "run_id": self.run_id,
+            "shard": str(self.shard),
             "time": time.time(),
         }
         return json.dumps(facts).encode()
@@ -140,30 +133,30 @@ class Lease:
     def _overlapping(self) -> list[str]:
         """The leases, its own too, of shards that share cells with this one."""
         found = []
-        for name in storage.list_files(storage.join(self._root, FOLDER), ".json"):
+        for name in storage.list_files(storage.join(self.root, FOLDER), ".json"):
             try:
                 shard = Shard.parse(name.removesuffix(".json").replace("-of-", "/"))
             except UserError:
                 continue  # not a lease
-            if shard.overlaps(self._shard):
-                found.append(_path(self._root, shard))
+            if shard.overlaps(self.shard):
+                found.append(_path(self.root, shard))
         return found
 
     def _alive(self, path: str) -> Facts | None:
         """The facts of the other run that holds a lease and lives; None if none does."""
         first = self._read(path)
-        if not first or first["run_id"] == self._run_id or abs(time.time() - first["time"]) > LONG_DEAD_S:
+        if not first or first["run_id"] == self.run_id or abs(time.time() - first["time"]) > LONG_DEAD_S:
             return None
         if first["host"] == socket.gethostname():
             return first if _runs(first["pid"], first["started"]) else None
-        end = time.monotonic() + self._fresh_seconds
+        end = time.monotonic() + self.fresh_seconds
         while time.monotonic() < end:
-            time.sleep(min(POLL_S, self._fresh_seconds))
+            time.sleep(min(POLL_S, self.fresh_seconds))
             now = self._read(path)
             if not now:
                 return None
             if now != first:
-                return now if now["run_id"] != self._run_id else None
+                return now if now["run_id"] != self.run_id else None
         return None
 
     def _read(self, path: str) -> Facts | None:

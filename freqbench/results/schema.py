@@ -53,6 +53,14 @@ def _score(name: str, unit: str, direction: Direction, meaning: str) -> Column:
     return Column(name, _FLOAT, unit, direction, "result", meaning)
 
 
+def _fraction(name: str, meaning: str) -> Column:
+    return _score(name, "fraction", "higher", meaning)
+
+
+def _intensity(name: str, meaning: str) -> Column:
+    return _score(name, "intensity 0..1", "lower", meaning)
+
+
 def _count(name: str, meaning: str, direction: Direction = "") -> Column:
     return Column(name, _INT, "count", direction, "result", meaning)
 
@@ -107,10 +115,10 @@ RECORDS: tuple[Column, ...] = (
     Column("error", _TEXT, "", "", "result", "why it failed, one line; null where ok"),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
     Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: why it is null}; null where none is"),
-    _score("dsc", "fraction", "higher", "Dice, mean over defined classes with background (published convention)"),
-    _score("dsc_clean", "fraction", "higher", "the same on the clean volume"),
-    _score("dsc_foreground", "fraction", "higher", "Dice, mean over defined classes without background"),
-    _score("dsc_foreground_clean", "fraction", "higher", "the same on the clean volume"),
+    _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
+    _fraction("dsc_clean", "the same on the clean volume"),
+    _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
+    _fraction("dsc_foreground_clean", "the same on the clean volume"),
     _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, classes with background (published convention)"),
     _score("hd95_clean", "voxels", "lower", "the same on the clean volume"),
     _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
@@ -118,10 +126,8 @@ RECORDS: tuple[Column, ...] = (
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
     _score("hd95_penalised", "mm", "lower", "as hd95_mm, a missed class counting the volume's diagonal"),
     _score("hd95_penalised_clean", "mm", "lower", "the same on the clean volume"),
-    _score(
-        "ssim", "fraction", "higher", "structural similarity of clean and adversarial, whole volume, mean over channels"
-    ),
-    _score("ssim_body", "fraction", "higher", "the same inside the body"),
+    _fraction("ssim", "structural similarity of clean and adversarial, whole volume, mean over channels"),
+    _fraction("ssim_body", "the same inside the body"),
     _score("psnr", "dB", "higher", "peak signal-to-noise ratio on the 0..255 scale, over all channels"),
     _score(
         "lpips_similarity",
@@ -131,17 +137,12 @@ RECORDS: tuple[Column, ...] = (
     ),
     _score("lpips_distance", "distance", "lower", "LPIPS (AlexNet), mean over axial slices and channels"),
     _score("lpips_body", "distance", "lower", "LPIPS distance inside the body, mean over channels"),
-    _score("linf", "intensity 0..1", "lower", "largest change of a voxel in any channel"),
-    _score("l2", "intensity 0..1", "lower", "Euclidean norm of the change, whole volume, all channels"),
-    _score("l2_body", "intensity 0..1", "lower", "Euclidean norm of the change inside the body"),
-    _score(
-        "energy_low",
-        "intensity 0..1",
-        "lower",
-        "mean absolute DCT coefficient of the change, low band, blocks of 8, over all channels",
-    ),
-    _score("energy_middle", "intensity 0..1", "lower", "the same in the middle band, nearly all coefficients"),
-    _score("energy_high", "intensity 0..1", "lower", "the same in the high band"),
+    _intensity("linf", "largest change of a voxel in any channel"),
+    _intensity("l2", "Euclidean norm of the change, whole volume, all channels"),
+    _intensity("l2_body", "Euclidean norm of the change inside the body"),
+    _intensity("energy_low", "mean absolute DCT coefficient of the change, low band, blocks of 8, over all channels"),
+    _intensity("energy_middle", "the same in the middle band, nearly all coefficients"),
+    _intensity("energy_high", "the same in the high band"),
     _score(
         "seam_energy",
         "ratio",
@@ -149,10 +150,8 @@ RECORDS: tuple[Column, ...] = (
         "mean jump of the change across borders of the source's windows over that within them; 1: no seam",
     ),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
-    _score(
+    _intensity(
         "resampling_error",
-        "intensity 0..1",
-        "lower",
         "root mean square of what the volume lost on its way to the native grid and back, for targets that see it "
         "through that grid; null where source and target share a space",
     ),
@@ -163,22 +162,17 @@ RECORDS: tuple[Column, ...] = (
         "higher",
         "Euclidean norm of the changes that certificates of randomised smoothing hold for; null for other targets",
     ),
-    _score("certified_share", "fraction", "higher", "voxels whose class is certified; the others abstain"),
-    _score("certified_share_clean", "fraction", "higher", "the same on the clean volume"),
-    _score(
-        "certified_dice",
-        "fraction",
-        "higher",
-        "Dice, mean over defined foreground classes, to abstain being a class that is never right",
+    _fraction("certified_share", "voxels whose class is certified; the others abstain"),
+    _fraction("certified_share_clean", "the same on the clean volume"),
+    _fraction(
+        "certified_dice", "Dice, mean over defined foreground classes, to abstain being a class that is never right"
     ),
-    _score("certified_dice_clean", "fraction", "higher", "the same on the clean volume"),
-    _score(
+    _fraction("certified_dice_clean", "the same on the clean volume"),
+    _fraction(
         "certified_dice_bound",
-        "fraction",
-        "higher",
         "what no change within the radius takes the Dice below, voxels that abstain counting as the worst class",
     ),
-    _score("certified_dice_bound_clean", "fraction", "higher", "the same on the clean volume"),
+    _fraction("certified_dice_bound_clean", "the same on the clean volume"),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
@@ -188,12 +182,7 @@ RECORDS: tuple[Column, ...] = (
     _RUN_ID,
     _FINISHED,
     _measured("attack_seconds", _FLOAT, "s", "time to make the volume"),
-    _measured(
-        "score_seconds",
-        _FLOAT,
-        "s",
-        "time to predict and score it, surface distances left out",
-    ),
+    _measured("score_seconds", _FLOAT, "s", "time to predict and score it, surface distances left out"),
     _measured("peak_memory_bytes", _INT, "bytes", "peak memory of the device (of the process on a CPU)"),
     _measured("device", _TEXT, "", "name of the device"),
     _measured("threads", _INT, "count", "CPU threads of the worker"),
@@ -207,8 +196,8 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _count("label_voxels", "voxels of the class in the label"),
     _count("pred_voxels", "voxels of the class predicted on the adversarial volume"),
     _count("pred_voxels_clean", "voxels of the class predicted on the clean volume"),
-    _score("dsc", "fraction", "higher", "Dice of the class"),
-    _score("dsc_clean", "fraction", "higher", "the same on the clean volume"),
+    _fraction("dsc", "Dice of the class"),
+    _fraction("dsc_clean", "the same on the clean volume"),
     _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI"),
     _score("hd95_clean", "voxels", "lower", "the same on the clean volume"),
     _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
@@ -228,9 +217,8 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
 def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
 
-    Raises:
-        ValueError: a column is missing, unknown, required but None, or of the wrong type, or a time is without zone:
-            a mistake of the program that made the row.
+    Raises a ValueError where a column is missing, unknown, required but None, or of the wrong type, or a time has no
+    zone: a mistake of the program that made the row.
     """
     rows = [dict(row) for row in rows]
     known = _prepared(tuple(columns))

@@ -14,8 +14,7 @@ _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 class Shard:
     """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
 
-    A cell belongs to the shard that its id, which is a hash, leaves as remainder: so every run of a job agrees on it,
-    whatever else stands in the job.
+    A cell belongs to the shard that its id, which is a hash, leaves as remainder: so every run of a job agrees on it.
     """
 
     number: int = 1
@@ -23,11 +22,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `2/8`.
-
-        Raises:
-            UserError: it is something else.
-        """
+        """From `2/8`; a UserError for anything else."""
         found = _TEXT.fullmatch(text)
         if not found or int(found[1]) > int(found[2]):
             raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")

@@ -15,10 +15,7 @@ MOST_WORKERS = 20
 
 def of_store(out: str) -> list[Table]:
     """A table of records by attack and source, one of runs, and one of the workers of each run that goes on, or of the
-    last one.
-
-    Raises:
-        UserError: no store is there, or it cannot be read.
+    last one; a UserError where no store is there, or it cannot be read.
     """
     store = Store(out)
     wanted = index_keys(store.job().get("index"))

@@ -141,7 +141,6 @@ class Store:
         return job
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:
-        """The given columns of one row a key, texts as codes."""
         wanted = tuple(dict.fromkeys((*ORDER, *columns)))
         known: dict[str, pa.Table] = {}
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))
@@ -194,13 +193,9 @@ class Store:
 
 
 def index_keys(index: Any) -> set[Key]:
-    """The keys that a grid's index stands for.
+    """The keys that an index of `Grid.index` stands for, as a store's job holds it; a UserError for anything else.
 
-    Args:
-        index: from `Grid.index`; a store's job holds it. A cell with `cases` of its own has only those.
-
-    Raises:
-        UserError: it is something else, as a store that others wrote may hold.
+    A cell with `cases` of its own has only those.
     """
     try:
         return {

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from freqbench.results.schema import COMMIT, KEY
 
-ORDER = (*KEY, "finished_at", "run_id", "status")
-"""The columns that say which row wins."""
+ORDER = (*KEY, "finished_at", "run_id", "status")  # the columns that say which row wins
 
 Numbers = NDArray[np.int64]
 
@@ -63,31 +62,33 @@ def shared_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*(_shared(column) for column in table.columns), strict=True)
 
 
+class Words:
+    """A column of few texts: each once, null the last, and which of them every row has."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        coded = coded.unify_dictionaries().combine_chunks()
+        self.texts: list[str | None] = [*coded.dictionary.to_pylist(), None]
+        self.codes: NDArray[np.int32] = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
+
+    def mask(self, holds: Sequence[bool]) -> NDArray[np.bool_]:
+        """The rows whose text something holds of; `holds` has a value a text."""
+        rows: NDArray[np.bool_] = np.array(holds, np.bool_)[self.codes]
+        return rows
+
+
 def _shared(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
-        codes = _codes(column)
-        texts = [*codes.dictionary.to_pylist(), None]
-        return [texts[code] for code in _numbers(codes).tolist()]
+        words = Words(column)
+        return [words.texts[code] for code in words.codes.tolist()]
     values: list[Any] = column.to_pylist()
     return values
 
 
 def _ranks(column: pa.ChunkedArray) -> Numbers:
     """For each text its place among the sorted texts of the column; null is last."""
-    codes = _codes(column)
-    places = np.empty(len(codes.dictionary) + 1, np.int64)
-    places[pc.array_sort_indices(codes.dictionary).to_numpy()] = np.arange(len(codes.dictionary))
-    places[-1] = len(codes.dictionary)
-    ranks: Numbers = places[_numbers(codes)]
+    words = Words(column)
+    places = np.empty(len(words.texts), np.int64)
+    places[pc.array_sort_indices(pa.array(words.texts, pa.string())).to_numpy()] = np.arange(len(words.texts))
+    ranks: Numbers = places[words.codes]
     return ranks
-
-
-def _codes(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return coded.unify_dictionaries().combine_chunks()
-
-
-def _numbers(codes: pa.DictionaryArray) -> NDArray[np.int32]:
-    """The code of each row; of a null the one past the last."""
-    numbers: NDArray[np.int32] = pc.fill_null(codes.indices, len(codes.dictionary)).to_numpy()
-    return numbers

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,8 +45,7 @@ class Writer:
     def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
         """Take rows of `RECORDS` and the `CLASS_RECORDS` that belong to them; adding a row twice is adding it once.
 
-        Raises:
-            ValueError: a row does not fit the schema, is of another run, or a class row has no record among these.
+        Raises a ValueError where a row does not fit the schema, is of another run, or a class row lacks its record.
         """
         to_table(RECORDS, records)  # refuses these rows alone, before they spoil a whole file
         to_table(CLASS_RECORDS, class_records)
@@ -85,18 +83,6 @@ class Writer:
     def num_waiting(self) -> int:
         """Records that are not committed yet."""
         return len(self._waiting)
-
-    def close(self) -> int:
-        """Commit what waits; the writer can still be used."""
-        return self.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _encoded(table: pa.Table) -> bytes:

@@ -18,7 +18,7 @@ KEYS = ("image", "label")
 
 
 def random_crop(roi: Shape, augmentation: Augmentation) -> Any:
-    """The chain of PROTOCOL section 5: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
+    """A crop around foreground or background 1:1, flips, quarter turns, intensity: the papers' chain."""
     from monai.transforms import (
         Compose,
         RandCropByPosNegLabeld,
@@ -58,12 +58,8 @@ class CropSampler:
         self._transform = random_crop(roi, augmentation)
         self._seed = seed
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """The crops of one step: images float32 and labels int64, both `[size, 1, h, w, d]`."""
-        return self.crops(range(step * size, (step + 1) * size))
-
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Crops by their numbers, counted from the first of the first step: images and labels as from `batch`."""
+        """Crops by their numbers, from 0 on: images float32 `[B, C, h, w, d]` and labels int64 `[B, 1, h, w, d]`."""
         crops = [self._crop(number) for number in numbers]
         # As plain tensors: MONAI's metadata would be kept up through the network.
         images, labels = (torch.stack([torch.as_tensor(c[key]) for c in crops]).as_subclass(Tensor) for key in KEYS)

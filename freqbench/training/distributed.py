@@ -1,7 +1,6 @@
 """Trains data-parallel by Ray Train: each worker takes its share of a step's crops, gradients are averaged by DDP.
 
-The only place of `training` that imports ray. Checkpoints are those of the local loop, in the store: a group of workers
-that starts again goes on from the last one, and Ray is asked to keep nothing.
+Checkpoints are those of the local loop: workers that start again go on from the last one, and Ray keeps nothing.
 """
 
 import logging
@@ -16,7 +15,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.storage import is_local, join, local_path
 from freqbench.training.loop import Team, fit
 from freqbench.training.plan import prepare
@@ -30,9 +29,8 @@ WATCH_S = 2.0
 def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[Row], None]) -> None:
     """Train the network `name` of a job by `job.workers` processes of the Ray that is there; `last.pt` has the result.
 
-    A worker that dies costs what was learned since the last checkpoint: the group starts again from there, a few times.
     `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
-    log. A loss that is not finite, or workers that fail too often, are a UserError.
+    log. Raises UserError for a loss that is not finite, or workers that die more than MAX_FAILURES times.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
@@ -49,8 +47,8 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            text = " ".join(str(error).split())
-            raise UserError(f"{name}: workers failed more than {MAX_FAILURES} times; the last: {text[-300:]}") from None
+            last = one_line(error)[-300:]
+            raise UserError(f"{name}: workers failed more than {MAX_FAILURES} times; the last: {last}") from None
     if complaint := (result.metrics or {}).get("error"):
         raise UserError(complaint)
 

@@ -1,9 +1,8 @@
 """Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
 
-Such a job goes through three states. As written, it names training jobs by path, or has their content; `described` has
-the content in it, and what each `train://` network is; `planned` and `fulfilled` fill in what was trained, so that the
-grid, a store's own job and whoever scores it later need neither the training job nor its data. A job that trains
-nothing stays as it is.
+As written, a job names training jobs by path, or has their content; `described` has the content in it, and what each
+`train://` network is; `planned` and `fulfilled` fill in what was trained, so that whoever scores a store later needs
+neither the training job nor its data. A job that trains nothing stays as it is.
 """
 
 import os
@@ -18,7 +17,7 @@ from pydantic import Field
 
 from freqbench.core import config, storage
 from freqbench.core.config import Strict
-from freqbench.core.documents import yaml_of
+from freqbench.core.documents import mapping_of
 from freqbench.core.errors import MissingDataError, NoFileError, UserError, unknown
 from freqbench.job import sweep
 from freqbench.job.rehearsal import Missing, name_of
@@ -30,8 +29,6 @@ from freqbench.results import Shard
 from freqbench.training import TrainJob, finished, train
 from freqbench.training.plan import prepare
 from freqbench.training.recipe import ModelRecipe
-
-TRAINED_FIRST = "trained first"
 
 
 class _Kept(Strict):
@@ -62,14 +59,10 @@ class _Network:
 
 
 def described(job: JobSpec, where: str) -> JobSpec:
-    """A job with the content of its training jobs in it, and architecture, arguments and ROI of the networks to train.
+    """A job as written, with the content of its training jobs, and architecture, arguments and ROI of their networks.
 
-    Args:
-        job: as written.
-        where: the job's file, which paths may be relative to; begins the line of an error.
-
-    Raises:
-        UserError: a training job that cannot be, or a `train://` that names none of its networks.
+    `where` is the job's file, which paths may be relative to; it begins the line of an error. Raises UserError for a
+    training job that cannot be, or a `train://` that names none of its networks.
     """
     if not job.trains:
         return job
@@ -81,8 +74,7 @@ def described(job: JobSpec, where: str) -> JobSpec:
 def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
     """A described job in which the networks that are trained stand with their weights, and those that are not.
 
-    Raises:
-        UserError: as `described`; lists of a training job that share cases.
+    Raises UserError as `described` and `prepare` do.
     """
     found, todo, missing = _state(job, where)
     untrained = []
@@ -90,16 +82,12 @@ def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
         training, recipe = network.training, network.recipe
         steps = training.job.schedule(recipe).steps
         complaint = f"{recipe.name}, {steps} steps of {training.job.name}, into {training.out}"
-        untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word=TRAINED_FIRST))
+        untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word="trained first"))
     return found, (*untrained, *missing)
 
 
 def present(job: JobSpec, where: str) -> JobSpec:
-    """A job whose networks are all trained.
-
-    Raises:
-        UserError: as `planned`, or one of them is not.
-    """
+    """A job whose networks are all trained; raises UserError as `planned`, or where one of them is not."""
     job, lacking = planned(job, where)
     if lacking:
         raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: bench.py run {where} first")
@@ -111,12 +99,8 @@ def fulfilled(
 ) -> JobSpec:
     """A job whose networks are all trained: those that are missing now, and no other of their training jobs.
 
-    Args:
-        job: as written.
-        where: its file; begins the line of an error.
-        say: told of what is trained.
-        shard: the part of the grid that this run is for: of several, the first trains.
-        address: see `ray_for`.
+    `job` and `where` are those of `described`; `say` is told of what is trained; `shard` is the part of the grid that
+    this run is for: of several, the first trains; `address` see `ray_for`.
 
     Raises:
         UserError: as `planned`, the data of a training are not on this machine, or a training fails.
@@ -127,18 +111,14 @@ def fulfilled(
         raise UserError(f"{where}: {missing[0]}; or give the trained file as its checkpoint")
     if not todo:
         return found
-    trainings = {network.training.place: network.training for network in todo.values()}
-    wanted: dict[str, dict[str, None]] = {place: {} for place in trainings}
-    for network in todo.values():
-        wanted[network.training.place][network.recipe.name] = None
     if shard and shard.number > 1:
-        names = ", ".join(name for each in wanted.values() for name in each)
+        names = ", ".join(dict.fromkeys(network.recipe.name for network in todo.values()))
         raise UserError(
             f"--shard {shard}: expected networks that are trained, got some that are not ({names}): shard 1 trains "
             "them; start the others once it attacks"
         )
-    for place, training in trainings.items():
-        only = list(wanted[place])
+    for training in {network.training.place: network.training for network in todo.values()}.values():
+        only = list(dict.fromkeys(network.recipe.name for network in todo.values() if network.training is training))
         say(f"{training.job.name}: training {', '.join(only)} first, into {training.out} (the same command goes on)")
         with ray_for(training.job, address):
             train(training.job, training.folder(), only=only)
@@ -151,8 +131,7 @@ def fulfilled(
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
     """A Ray for a training job that wants one: the cluster at an address or of RAY_ADDRESS, else one of its own.
 
-    Raises:
-        UserError: the cluster cannot be reached.
+    Raises UserError where the cluster cannot be reached.
     """
     if training.engine != "ray":
         yield
@@ -232,11 +211,7 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(entries: Sequence[str | dict[str, Any]], where: str) -> list[_Training]:
-    """The training jobs that entries of `training` name.
-
-    Raises:
-        UserError: one cannot be read, or two have one name or write to one place.
-    """
+    """The training jobs that entries of `training` name; refuses two of one name, or that write to one place."""
     found: list[_Training] = []
     for i, entry in enumerate(entries):
         place = f"{where}: training[{i}]"
@@ -303,9 +278,7 @@ def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dic
     if "://" not in path and beside.is_file():
         path = str(beside)
     try:
-        content = yaml_of(storage.fetch(path).read_bytes(), path)
+        content = storage.fetch(path).read_bytes()
     except NoFileError:
         raise UserError(f"{place}: expected a training job (YAML) at {written}, found none: check the path") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{place}: {path}: expected keys and values at the top, got {type(content).__name__}")
-    return content, f"{place}: {path}"
+    return mapping_of(content, f"{place}: {path}"), f"{place}: {path}"

@@ -1,16 +1,14 @@
-"""Trains one network: AdamW over random crops, by the objective that its job asks for.
+"""Trains one network: AdamW over random crops, linear warm-up, cosine decay, the best weights of the validation kept.
 
-The recipe is that of the papers (Hanif et al., MICCAI 2023, arXiv:2307.07269, and its released code): linear warm-up,
-cosine decay, sliding-window validation, the best weights kept.
-Differs from the released code: everything is seeded; Dice chooses without the background; mixed precision on CUDA is
-bfloat16, which needs no loss scaling; crops come from different volumes instead of one volume a step; crops that are
-attacked are clamped to [0, 1] first, which the intensity augmentation may leave.
+After Hanif et al., MICCAI 2023, arXiv:2307.07269. Differs from the released code: everything is seeded; Dice chooses
+without the background; mixed precision on CUDA is bfloat16, which needs no loss scaling; crops come from different
+volumes instead of one volume a step; crops that are attacked are clamped to [0, 1] first, which augmentation may leave.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +38,11 @@ class Training:
 
     Attributes:
         quick: the attacks under which the select list is predicted too.
-        choose_by: `clean`, `attacked`, `mean` or `worst`: what picks the best weights.
         start: the checkpoint to begin with; None: weights that the seed draws.
         record: what the stored file says of its training: data, seed, schedule and augmentation among it.
         origin: of the checkpoint to begin with: its `method` where the job trains it, else its sha256.
         facts: what the stored file says beside that: class names, preprocessing, licence.
         fingerprints: of the cases that were learned from and chosen by, for whoever scores the weights.
-        loaders: processes that cut crops.
     """
 
     model: ModelRecipe
@@ -132,25 +128,17 @@ class Team:
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes files."""
-        return self.rank == 0
-
     def parallel(self, objective: Objective) -> nn.Module:
         """The objective with gradients that are means over the team."""
         if self.size == 1:
             return objective
         return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
 
-    @contextmanager
-    def unsynced(self, objective: nn.Module, wanted: bool) -> Iterator[None]:
+    def unsynced(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
         """Within, where wanted, gradients are added up here alone."""
         if wanted and isinstance(objective, nn.parallel.DistributedDataParallel):
-            with objective.no_sync():
-                yield
-        else:
-            yield
+            return objective.no_sync()
+        return nullcontext()
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """Each value's mean over the team."""
@@ -264,7 +252,7 @@ class Trainer:
             state.score, state.dice_select, state.dice_attacked, state.dice_worst = score, dice, attacked, worst
             state.best = {key: tensor.detach().cpu().clone() for key, tensor in state.net.state_dict().items()}
         state.validated += time.perf_counter() - began
-        if self.team.is_first:
+        if self.team.rank == 0:
             state.save(self.folder, training.identity)
             if better:
                 save_best(training, state, self.folder, state.figures)
@@ -277,18 +265,14 @@ class Trainer:
 def fit(
     training: Training, train: Sequence[Case], select: Sequence[Case], folder: str, seen: Seen, team: Team = ALONE
 ) -> State:
-    """Train one network, or go on from `last.pt`, until its steps or minutes are used up.
+    """Train one network, or go on from `last.pt`, until its steps or minutes are used up; returns the end state.
 
     Learns from `train`; `select` chooses the best weights, kept as `best.safetensors` in the model's `folder` beside
-    `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this.
+    `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this. A run
+    that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads.
 
-    Returns:
-        The end state. An interrupted and resumed run ends with the weights of an uninterrupted one, to the bit on the
-        CPU at equal threads.
-
-    Raises:
-        UserError: the loss or its gradient is not finite.
-        KeyboardInterrupt: Ctrl-C; the step in hand was finished and saved.
+    Raises UserError where the loss or its gradient is not finite, and KeyboardInterrupt by Ctrl-C, with the step in
+    hand finished and saved.
     """
     schedule = training.schedule
     trainer = Trainer(training, folder, team)

@@ -16,8 +16,6 @@ from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training.recipe import FrequencyConsistency
 
-TERMS = ("clean", "attacked", "consistency")
-
 
 class Objective(nn.Module):
     r"""The loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
@@ -27,9 +25,8 @@ class Objective(nn.Module):
     .. math:: \text{clean: } L(f(x), y), \qquad \text{at: } L(f(x'), y), \qquad
               \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x'))
 
-    `at` is the adversarial training that the papers compare with, the "VAFA" row of Table 6 included; `vaft` with the
-    frequency consistency is its "VAFA-FR" row (Hanif et al., MICCAI 2023, arXiv:2307.07269). With `half` the network
-    runs under bf16 autocast; losses are computed in float32.
+    `at` is the "VAFA" row of Table 6, `vaft` with the frequency consistency its "VAFA-FR" row (Hanif et al., MICCAI
+    2023, arXiv:2307.07269). With `half` the network runs under bf16 autocast; losses are computed in float32.
     """
 
     def __init__(
@@ -42,19 +39,19 @@ class Objective(nn.Module):
         self._half = half
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and its terms in the order of TERMS (NaN for those that the objective lacks).
+        """The loss, and its terms (NaN where it lacks one): on clean crops, on attacked ones, the weighted consistency.
 
         Crops are `[B, C, h, w, d]`, None: without that term; labels integers `[B, 1, h, w, d]`.
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         found = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
+        found.append(None)
         if self._consistency and on_clean is not None and on_adversarial is not None:
             block = None if self._consistency.block == "whole" else self._consistency.block
             distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
-            found.append(self._consistency.weight * distance)
+            found[-1] = self._consistency.weight * distance
         terms = [term for term in found if term is not None]
         values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in found]
-        values += [torch.full_like(values[0], float("nan"))] * (len(TERMS) - len(values))
         return sum(terms[1:], start=terms[0]), torch.stack(values)
 
     def _logits(self, images: Tensor) -> Tensor:

@@ -45,12 +45,9 @@ class Prepared:
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
     """Read the lists of a job and check all that can be wrong with its networks; nothing is trained.
 
-    `out` is where the results go; `only` names the networks that are wanted, with those that they start from.
-
-    Raises:
-        UserError: the lists share cases, an architecture refuses its arguments, an attack its parameters or the data,
-            a checkpoint to start from does not fit.
-        MissingDataError: cases of the lists are not on this machine.
+    `out` is where the results go; `only` names the networks that are wanted, with those that they start from. Raises
+    UserError where lists share cases, an architecture or an attack refuses what it is given, or a checkpoint to start
+    from does not fit, and MissingDataError where cases of the lists are not on this machine.
     """
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
@@ -70,7 +67,6 @@ def job_lists(job: TrainJob) -> dict[str, Dataset]:
 
 
 def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
-    """Refuse lists that share a case or a patient; `selected_on_test` allows it to the last two."""
     for role in ROLES:
         if not refs[role]:
             raise UserError(f"{job.name}: splits.{role}: expected cases in {getattr(job.splits, role)!r}, got none")
@@ -194,7 +190,6 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
 
 
 def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack | None:
-    """An attack as a benchmark's job file writes it, with one value a parameter."""
     if entry is None:
         return None
     written = entry.model_dump()
@@ -217,7 +212,6 @@ def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: 
 
 
 def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> str:
-    """What picks the best weights."""
     if quick:
         return validation.choose_by or "mean"
     if OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
@@ -228,7 +222,6 @@ def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> s
 
 
 def _licence(dataset: Dataset) -> str:
-    """What is known of the data that weights were made from."""
     source = f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}"
     if dataset.redistributable:
         return f"{source}; nothing else is stated"

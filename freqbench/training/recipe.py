@@ -6,7 +6,7 @@ The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.072
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from freqbench.core import limits
 from freqbench.core.config import Architecture, FileName, Strict
@@ -58,7 +58,7 @@ class Schedule(Strict):
         max_minutes: stop at the next step after so many minutes of training; the learning rate follows `steps` anyway.
         accumulate: parts that a step's crops go through the network in, where all do not fit at once.
         clip_norm: the gradient's L2 norm is cut to it; None: as it is.
-        precision: of the network: `bf16` under autocast (which needs no loss scaling), `fp32`, or `auto`: bf16 on CUDA.
+        precision: of the network: `bf16` under autocast, `fp32`, or `auto`: bf16 on CUDA.
     """
 
     steps: PositiveInt = 90_000
@@ -77,7 +77,6 @@ class FrequencyConsistency(Strict):
     """The term of VAFT that keeps the spectra of clean and attacked logits together.
 
     Attributes:
-        weight: of the term.
         form: `released`: the sum of differences over the sum of the clean spectrum; `paper`: the differences' plain L1
             norm, which grows with the crop.
         block: `whole`: one transform over the crop, as released; or the voxels of a block a side.
@@ -89,7 +88,6 @@ class FrequencyConsistency(Strict):
 
 
 OWN = "own"
-ATTACK = f"an attack {{name: ..., ...}}, {OWN}, or a list of these"
 
 
 class Validation(Strict):
@@ -97,12 +95,12 @@ class Validation(Strict):
 
     Attributes:
         attack: under which the list is predicted too: an attack as in a benchmark's job file, `own` for the one that
-            the network is trained on (a `clean` network has none), or a list of these. None: for adversarial objectives
-            an attack of the network's own threat model (QUICK_ATTACK for `linf`, `own` for all others), else none.
+            the network is trained on (a `clean` network has none), or a list of these. None: QUICK_ATTACK for networks
+            trained on a `linf` attack, `own` for those on another, else none.
         choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`
-            (the mean over attacks), `worst` (of each case the lowest under any of the attacks), or the `mean` of
-            `clean` and `attacked`; None: `mean` where there is an attack, as adversarial training begins at weights
-            whose clean Dice it only lowers, else `clean`.
+            (the mean over attacks), `worst` (of each case the lowest under any attack), or the `mean` of `clean` and
+            `attacked`; None: `mean` where there is an attack, as training on attacks only lowers clean Dice, else
+            `clean`.
     """
 
     attack: AttackEntry | Literal["own"] | tuple[AttackEntry | Literal["own"], ...] | None = None
@@ -111,12 +109,13 @@ class Validation(Strict):
     @field_validator("attack", mode="before")
     @classmethod
     def _attacks(cls, given: Any) -> Any:
-        each = given if isinstance(given, list | tuple) else [] if given is None else [given]
-        is_attack = [
-            one == OWN or isinstance(one, AttackEntry) or (isinstance(one, dict) and "name" in one) for one in each
-        ]
-        if given is not None and not (is_attack and all(is_attack)):
-            raise ValueError(f"expected {ATTACK}, got {given!r:.300}")
+        def is_attack(one: Any) -> bool:
+            return one == OWN or isinstance(one, AttackEntry) or (isinstance(one, dict) and "name" in one)
+
+        if given is None or is_attack(given):
+            return given
+        if not (isinstance(given, list | tuple) and given and all(map(is_attack, given))):
+            raise ValueError(f"expected an attack {{name: ..., ...}}, {OWN}, or a list of these, got {given!r:.300}")
         return given
 
     @property
@@ -151,7 +150,7 @@ class ModelRecipe(Strict):
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     objective: Literal["clean", "at", "vaft"] = "clean"
     attack: AttackEntry | None = None
-    random_budget: tuple[PositiveFloat, PositiveFloat] | None = None
+    random_budget: Annotated[tuple[PositiveFloat, PositiveFloat] | None, BeforeValidator(parse_value)] = None
     frequency_consistency: FrequencyConsistency | None = None
     start: Annotated[str, Field(min_length=1)] | None = None
     steps: PositiveInt | None = None
@@ -179,11 +178,6 @@ class ModelRecipe(Strict):
             raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
         return self
 
-    @field_validator("random_budget", mode="before")
-    @classmethod
-    def _fractions(cls, given: object) -> object:
-        return [parse_value(value) for value in given] if isinstance(given, list) else given
-
 
 def suffix(number: int) -> str:
     """What the names of a job's networks end in: nothing for the first of the replicates, then `.1`, `.2` and so on."""
@@ -202,8 +196,7 @@ class TrainJob(Schedule):
         replicates: how often each network is trained, with the seeds `seed`, `seed` + 1, ...: networks `NAME`,
             `NAME.1`, `NAME.2`, each from the replicate of its own number where it starts from a model of the job.
         half: store the best weights in half precision (the form of the packaged zoo).
-        threads: CPU threads of torch, None for torch's choice; on a CPU the last bits depend on them, so a job that is
-            to give the same weights everywhere names them.
+        threads: CPU threads of torch, on which the last bits depend on a CPU; None: torch's choice.
         licence: a note on what may be done with the weights, stored beside them; None: that of the data, where known.
         engine: `local`: in this process; `ray`: data-parallel over `workers` by Ray Train.
         workers: processes of `engine: ray`, a GPU each where there are any; a step's crops are shared out among them.

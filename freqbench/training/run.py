@@ -5,7 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -39,13 +39,11 @@ class TrainResult:
 
     Attributes:
         path: of its `best.safetensors`.
-        dice_select: of the best weights on the select list.
-        dice_attacked: the same under the attacks of the validation, the mean over them; None without one.
+        dice_select: of the best weights on the select list; `dice_attacked` the mean under the attacks of the
+            validation, None without one; `dice_worst` of each case the lowest under any of them.
         dice_test: of the stored weights on the test list.
         dice_test_classes: the same for each class by name, background included; null where no case has the class.
-        seconds: of training.
-        wait_share: part of these seconds in which no crop was ready.
-        dice_worst: as `dice_attacked`, of each case the lowest under any of the attacks.
+        seconds: of training; `wait_share` is the part of them in which no crop was ready.
     """
 
     name: str
@@ -63,18 +61,15 @@ class TrainResult:
 def train(
     job: TrainJob, out: str | None = None, progress: bool = True, only: Collection[str] | None = None
 ) -> list[TrainResult]:
-    """Train the networks of a job; what is finished is skipped, what was interrupted goes on.
+    """Train the networks of a job; what is finished is skipped, what was interrupted (Ctrl-C) goes on.
 
     Args:
-        job: what to train.
         out: folder or URI of the results, `runs/<name>` unless given: `OUT/<model>/` has `best.safetensors`, its log
             and `training.json`.
         progress: show a progress bar, or plain lines where standard error is no terminal.
         only: names of the models that are wanted, with those that they start from; None: all.
 
-    Raises:
-        UserError: as `prepare`, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C; the same call goes on from there.
+    Raises UserError as `prepare`, or where a loss is not finite.
     """
     out = out or join("runs", job.name)
     if job.threads:
@@ -165,7 +160,6 @@ def _fitting(training: Training, least: list[int]) -> list[int] | None:
 
 
 def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict[str, Any]:
-    """What made a network, for `training.json`."""
     on_cuda = ALONE.device.type == "cuda"
     processes = job.workers if job.engine == "ray" else 1
     return {
@@ -267,16 +261,11 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
         yield say, seen, tell
 
 
-@contextmanager
-def _board(folder: str) -> Iterator[Any]:
-    """TensorBoard's writer to `FOLDER/tensorboard`; None where it is not installed, or OUT is a URI."""
-    writer = None
+def _board(folder: str) -> Any:
+    """TensorBoard's writer to `FOLDER/tensorboard` as a context; None in it if not installed, or OUT is a URI."""
     with suppress(ImportError):
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(f"{local_path(folder)}/tensorboard") if is_local(folder) else None
-    try:
-        yield writer
-    finally:
-        if writer is not None:
-            writer.close()
+        if is_local(folder):
+            return SummaryWriter(f"{local_path(folder)}/tensorboard")
+    return nullcontext()

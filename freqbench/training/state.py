@@ -27,8 +27,7 @@ class Row:
     """A row of the log, one a validation; NaN where the objective lacks a term or nothing was attacked.
 
     Attributes:
-        step: optimizer steps done.
-        lr: learning rate of the last one.
+        step: optimizer steps done; `lr` is the learning rate of the last one.
         loss: mean since the row before; then its terms on clean and attacked crops and the weighted consistency.
         dice_select: mean foreground Dice on the select list; then under the attacks of the validation, the mean over
             them, and of each case the lowest under any of them.
@@ -43,9 +42,6 @@ class Row:
     dice_select: float
     dice_attacked: float
     dice_worst: float
-
-
-LOG_COLUMNS = tuple(column.name for column in fields(Row))
 
 
 def read_log(folder: str) -> list[Row]:
@@ -68,9 +64,7 @@ class State:
         step: optimizer steps done.
         seconds: of these steps, over all resumptions; `waited` of them for crops, and `validated` beside them.
         losses: of the steps since the last validation: the loss and its terms.
-        score: what the best weights were chosen by; their Dice follow as in `Row`.
-        best: the best weights, on the CPU.
-        log: a row a validation.
+        score: what the best weights (`best`, on the CPU) were chosen by; their Dice follow as in `Row`.
         saved: the step of the state that is in `last.pt`; 0: none is.
     """
 
@@ -106,10 +100,10 @@ class State:
         stream = io.BytesIO()
         torch.save(content, stream)
         write_atomic(join(folder, LAST), stream.getvalue())
-        rows = [
-            ",".join("" if value != value else f"{value:.6g}" for value in asdict(row).values()) for row in self.log
-        ]
-        write_atomic(join(folder, LOG), ("\n".join([",".join(LOG_COLUMNS), *rows]) + "\n").encode())
+        lines = [[column.name for column in fields(Row)]]
+        for row in self.log:
+            lines.append(["" if value != value else f"{value:.6g}" for value in asdict(row).values()])
+        write_atomic(join(folder, LOG), "".join(",".join(line) + "\n" for line in lines).encode())
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:

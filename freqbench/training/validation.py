@@ -23,10 +23,10 @@ def case_dice(
     attack: Attack | None = None,
     whole: Sequence[Case] = (),
 ) -> dict[int, Scores]:
-    """Dice of every case and class, `[K]`, NaN where a case's label lacks the class, by the cases' numbers.
+    """Dice of every case and class, `[K]`, NaN where a case's label lacks the class, by the cases' numbers in `whole`.
 
-    With an attack, cases are attacked by it first, with seed 0, window by window. `whole` is the list that the numbers
-    count in: attacks that mix with another case take the next one of it.
+    With an attack, cases are attacked by it first, with seed 0, window by window; one that mixes with another case
+    takes the next of `whole`.
     """
     device = next(model.parameters()).device
     found = {}

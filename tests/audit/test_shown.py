@@ -19,8 +19,7 @@ from freqbench.results import KEY, Store
 
 def stored(root: str, found: list[dict[str, Any]]) -> Store:
     store = Store(root)
-    with store.writer("run0") as writer:
-        writer.add(found, [])
+    store.writer("run0", interval_s=0).add(found, [])
     cells = {row["cell_id"]: row for row in found}
     index = {
         "cells": [

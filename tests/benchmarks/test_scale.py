@@ -81,15 +81,15 @@ def content(name: str) -> dict[str, Any]:
 def fill(out: Path, spec: JobSpec, grid: Grid) -> float:
     """A finished store; returns the writer's own seconds."""
     store, seconds = Store(str(out)), 0.0
-    with store.writer("filled") as writer:
-        for unit in grid.units():
-            outcome = answer(unit, "filled")
-            started = time.perf_counter()
-            writer.add(outcome.records, outcome.flat_class_records())
-            seconds += time.perf_counter() - started
+    writer = store.writer("filled")
+    for unit in grid.units():
+        outcome = answer(unit, "filled")
         started = time.perf_counter()
-        writer.flush()
+        writer.add(outcome.records, outcome.flat_class_records())
         seconds += time.perf_counter() - started
+    started = time.perf_counter()
+    writer.flush()
+    seconds += time.perf_counter() - started
     store.compact()
     store.write_run("filled", {"status": "done", "records": UNITS, "failed": 0, "warnings": []})
     store.write_job({"spec": spec.model_dump(mode="json"), "index": grid.index()})

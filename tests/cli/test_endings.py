@@ -62,6 +62,13 @@ def test_training_is_read_without_monai(tmp_path: Path) -> None:
     assert python(tmp_path, "-c", code).stdout.split() == [b"False"]
 
 
+@pytest.mark.integration
+def test_a_report_is_made_without_monai_and_the_large_parts_of_scipy(tmp_path: Path) -> None:
+    large = {"monai", "scipy.ndimage", "scipy.optimize", "scipy.spatial", "scipy.stats"}
+    code = f"import sys, freqbench.reporting.report; print(sorted({large!r} & set(sys.modules)))"
+    assert python(tmp_path, "-c", code).stdout.split() == [b"[]"]
+
+
 def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.attacks import ATTACKS
     from freqbench.data import DATASETS

@@ -125,7 +125,7 @@ def test_a_run_that_is_done_when_the_signal_comes_is_not_queued_again(start: Sta
 
 
 def test_a_run_that_does_not_end_in_time_is_queued_again_all_the_same(start: Start) -> None:
-    job = start(HANGS, script=TEXT.replace("FLUSH_S=200", "FLUSH_S=1"))
+    job = start(HANGS, script=TEXT.replace("FLUSH_S=200", "FLUSH_S=0"))
     job.send(signal.SIGUSR1)
     assert job.end()[0] == 124
     assert job.requeued()

@@ -15,7 +15,7 @@ import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import S3
 
-from freqbench.core import downloads, filesystems, names, storage
+from freqbench.core import downloads, filesystems, names, node_cache, storage
 from freqbench.core.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
@@ -232,6 +232,25 @@ def test_an_object_that_changes_while_it_is_fetched_is_fetched_again(monkeypatch
         assert storage.fetch(path, hashlib.sha256(NEW).hexdigest()).read_bytes() == NEW
     finally:
         storage.remove(path)
+
+
+def test_a_cache_that_is_cleared_while_an_object_is_fetched_costs_another_fetch(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, cleared = "memory://tests-object/c.bin", MemoryFileSystem.get_file, []
+    storage.write_atomic(path, b"content")
+
+    def get_while_cleared(self: MemoryFileSystem, *arguments: object, **options: object) -> None:
+        real(self, *arguments, **options)
+        if not cleared:
+            cleared.append(node_cache.clear("files"))
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_while_cleared)
+    try:
+        assert storage.fetch(path).read_bytes() == b"content"
+    finally:
+        storage.remove(path)
+    assert cleared == [len(b"content")]
 
 
 def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: str) -> None:

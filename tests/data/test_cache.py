@@ -1,9 +1,11 @@
 """Preprocessed volumes on disk: the same case, by content, whole, within a bound."""
 
 import logging
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -228,3 +230,51 @@ def test_what_dead_writers_left_is_swept_and_clear_leaves_nothing(folder: Folder
     assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
     assert node_cache.clear("volumes") == taken + 4
     assert list(kept.iterdir()) == []
+
+
+ROUNDS, VOLUMES, PROCESSES = 30, 4, 4
+
+
+def numbered(number: int) -> Case:
+    """A volume of 1.3 MB that holds its number throughout."""
+    return Case(
+        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=(64, 64, 64)),
+        image=torch.full((1, 64, 64, 64), float(number)),
+        label=torch.full((1, 64, 64, 64), number, dtype=torch.uint8),
+        spacing=(1, 1, 1),
+        affine=np.eye(4),
+        native_ranges=((0, 1),),
+        original_spacing=(1, 1, 1),
+    )
+
+
+def take_part(process: int) -> tuple[int, list[str]]:
+    """Fill, read and now and then clear the cache; how many volumes were read, and what was warned of."""
+    warned: list[str] = []
+    made: list[int] = []
+    cache.logger.addFilter(lambda record: warned.append(record.getMessage()))  # type: ignore[arg-type]
+
+    def make() -> Case:
+        made.append(number)
+        return numbered(number)
+
+    for step in range(ROUNDS):
+        number = (step // 2 + process) % VOLUMES
+        assert the_same(cache.through(f"{number:016x}", numbered(number).ref, make), numbered(number))
+        assert node_cache.size("volumes") >= 0
+        if step % 10 == process:
+            node_cache.clear("volumes")
+    return ROUNDS - len(made), warned
+
+
+def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds three of the four volumes; what one process clears, another that writes it just now cannot keep."""
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "0.004")
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork")) as pool:
+        found = list(pool.map(take_part, range(PROCESSES)))
+    assert [text for _, warned in found for text in warned if "could not be kept: [Errno 2]" not in text] == []
+    assert sum(read for read, _ in found) > 0
+    assert 0 < cache.total() <= cache.limit()
+    assert not list(kept.glob("*.tmp"))

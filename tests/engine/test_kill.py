@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,10 +25,6 @@ CONTENT = job(attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "fgsm
 NUM_RECORDS = 2 * 2 * 5 * 2
 
 
-class Killed(BaseException):
-    """The process is dead: whatever it still wants of its storage is this."""
-
-
 def reported(said: str) -> int:
     """Records that were said to be stored."""
     return max(map(int, re.findall(r"^(\d+) of \d+ records stored", said, re.MULTILINE)), default=0)
@@ -41,39 +38,30 @@ def is_part(out: Path, whole: Path) -> bool:
 def test_a_run_that_dies_at_any_write_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `kill -9` does, but that code of its own still runs, and may touch nothing."""
+    """What `kill -9` leaves is what there is just before the next write."""
     tiny = [{"name": "phantom", "shape": [16, 16, 16], "cases": 1}]
     content = small(attacks=[{"name": "gn", "std": [0.01, 0.02]}], metrics=["dsc"], datasets=tiny)
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
-    execute(content, tmp_path / "whole")
-    step, is_dead, productive = 0, True, 0
-    while is_dead:
-        out, said, left = tmp_path / str(step), io.StringIO(), step
-        with monkeypatch.context() as patch:
+    whole, said, left, productive = tmp_path / "whole", io.StringIO(), list[tuple[Path, int]](), 0
+    whole.mkdir()
+    with monkeypatch.context() as patch:
+        for name in ("write_atomic", "create", "remove"):
+            real = getattr(storage, name)
 
-            def stop(*arguments: Any, real: Callable[..., Any]) -> Any:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
+            def step(*arguments: Any, real: Callable[..., Any] = real) -> Any:
+                left.append((shutil.copytree(whole, tmp_path / str(len(left))), reported(said.getvalue())))
                 return real(*arguments)
 
-            for name in ("write_atomic", "create", "remove"):
-                real = getattr(storage, name)
-                patch.setattr(storage, name, lambda *arguments, real=real: stop(*arguments, real=real))
-            try:
-                execute(content, out, said, force=True)
-                is_dead = False
-            except Killed:
-                pass
-        assert len(rows(out)) >= reported(said.getvalue())
-        assert is_part(out, tmp_path / "whole")
+            patch.setattr(storage, name, step)
+        execute(content, whole, said)
+    for out, stored in left:
+        assert len(rows(out)) >= stored
+        assert is_part(out, whole)
         productive += 0 < len(rows(out)) < 2
         execute(content, out, force=True)
-        assert rows(out) == rows(tmp_path / "whole")
-        assert class_rows(out) == class_rows(tmp_path / "whole")
-        step += 1
-    assert step > 8
+        assert rows(out) == rows(whole)
+        assert class_rows(out) == class_rows(whole)
+    assert len(left) > 8
     assert productive > 0
 
 

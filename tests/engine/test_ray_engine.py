@@ -20,10 +20,12 @@ from freqbench.data import DATASETS
 from freqbench.engine import retry
 from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.resources import Pool
+from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
+FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "autoattack", "faa", "corruption")  # one of each kind
 MORE = {name: EXAMPLES[name] | {"control": ["none", "random"]} for name in ("vafa", "sa2")}
 MORE["corruption"] = {"kind": [*KINDS], "severity": 3}
 
@@ -54,11 +56,11 @@ def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None 
 def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_worker_is_a_failed_one(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Units of every attack and of a package of somebody else; in the long form more of them, and of many windows."""
+    """Units of some attacks and of somebody else's package; in the long form of every attack, and of many windows."""
     is_short = workers == 2
-    if is_short:
-        monkeypatch.setattr(retry, "TRIES", 2)
-    entries = [{"name": name, **EXAMPLES[name], **({} if is_short else MORE.get(name, {}))} for name in ATTACKS]
+    monkeypatch.setattr(retry, "TRIES", workers - 1)
+    names = FEW if is_short else ATTACKS
+    entries = [{"name": name, **EXAMPLES[name], **({} if is_short else MORE.get(name, {}))} for name in names]
     shape = [16, 16, 16] if is_short else SHAPE
     good = units_of(small(attacks=entries, datasets=[{"name": "phantom", "shape": shape, "cases": 1}]))
     good += foreign_units()
@@ -80,6 +82,29 @@ def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: P
     assert len(list((tmp_path / "faults").iterdir())) == 1
     assert [text for text in listener.said if "faulty on a, phantom_2000: its worker died" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
+
+
+@pytest.mark.integration
+def test_a_unit_handed_ahead_to_a_worker_that_dies_costs_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker, one try: PGD first as the longest, then the unit that kills, with one of FGSM behind it."""
+    monkeypatch.setattr(retry, "TRIES", 1)
+    monkeypatch.setattr(ray_engine, "SHORT_S", 1000)
+    put_back: list[str] = []
+    real = Schedule.put_back
+
+    def noted(schedule: Schedule, unit: Unit) -> None:
+        put_back.append(unit.cell.attack.name)
+        real(schedule, unit)
+
+    monkeypatch.setattr(Schedule, "put_back", noted)
+    attacks = [{"name": "pgd", "steps": 3, "eps": 0.1}, {"name": "fgsm", "eps": [0.001 * i for i in range(1, 21)]}]
+    units = with_fault(tmp_path / "faults", "die", good=units_of(small(attacks=attacks)))
+    outcomes = run_by_ray(units, METRICS, workers=1).outcomes
+    assert [outcome.records[0]["attack"] for outcome in outcomes if outcome.failed] == ["faulty"]
+    assert len(outcomes) == len(units)
+    assert put_back == ["fgsm"]
 
 
 @pytest.mark.integration
@@ -143,9 +168,9 @@ def test_a_worker_says_how_far_its_unit_is_while_it_works(tmp_path: Path, monkey
     assert {4, 8, 12} <= set(told) <= {0, 2, 4, 6, 8, 10, 12, 14, 16}
 
 
-@pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.integration)])
-def test_workers_that_do_not_start_are_one_line(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers, "STARTS", again)
+@pytest.mark.integration
+def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_workers, "STARTS", 1)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):

@@ -66,11 +66,11 @@ def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_ro
 
 
 def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {**ONE, "models": job()["models"], "metrics": ["dsc", "hd95", "psnr"]}
-    execute(small(**changes, targets="source"), tmp_path / "scored")
-    execute(small(**changes), tmp_path / "run")
+    content = {**BOTH, "metrics": ["dsc", "hd95", "psnr"]}
+    execute(content, tmp_path / "scored")
+    execute({**content, "targets": "all"}, tmp_path / "run")
     monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
-    summary = score(small(**changes, targets="source"), tmp_path / "scored", ["a", "b"])
+    summary = score(content, tmp_path / "scored", ["a", "b"])
     assert (summary.num_done, summary.num_new, summary.num_failed) == (4, 4, 0)
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")

@@ -196,7 +196,8 @@ def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
 def test_planned_windows_and_passes_are_those_of_the_source_s_space(data: dict[str, Any], scope: str) -> None:
     """18x30x24 mm are 18x20x12 voxels in the dataset's space and 12x20x16 in the other: as the headers say."""
     wider = {**B, "roi": [8, 8, 8], "inference": {"overlap": 0.25}}
-    content = job_of(data, A, wider, attacks=[{"name": "pgd", "eps": "4/255", "steps": 1, "scope": scope}])
+    attack = {"name": "pgd", "eps": "4/255", "steps": 1, "scope": scope}
+    content = job_of(data, A, wider, attacks=[attack], metrics=["dsc"])
     _, grid = expanded(content)
     found = {outcome.records[0]["cell_id"]: outcome.records[0] for outcome in run_all(content)}
     for unit in grid.units():

@@ -89,7 +89,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
     count(models, "load", lambda spec, *_: f"model {spec.name}")
     count(Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
     count(models, "prediction", lambda *_: "predictions")
-    run_all(job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}]))
+    run_all(job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}], metrics=["dsc"]))
     assert calls == {
         "model a": 1,
         "model b": 1,

@@ -55,6 +55,6 @@ def load(golden: Find, name: str) -> Golden:
     return Golden(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), arrays, params)
 
 
-def the_rest_later(names: Collection[str], later: Collection[str]) -> list[Any]:
-    """Parameters of a test, some of them only among the integration tests."""
+def some_in_integration(names: Collection[str], later: Collection[str]) -> list[Any]:
+    """Parameters of a test, those of `later` among the integration tests alone."""
     return [pytest.param(name, marks=pytest.mark.integration) if name in later else name for name in names]

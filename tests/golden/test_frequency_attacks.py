@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import pytorch_msssim
 import torch
-from golden.network import Find, Golden, load, reference_network, the_rest_later
+from golden.network import Find, Golden, load, reference_network, some_in_integration
 from torch import Tensor
 
 from freqbench.attacks import VAFA, make
@@ -56,7 +56,7 @@ OURS = {"saa": "sa2", "saa_cosine": "sa2", "saa_2d": "sa2_2d"}
 FLOAT32_SSIM = ("saa3d_r04_b16_s5_B2", "saa3d_r04_b16_s5_targeted", "saa2d_r04_b16_s5_ssim")
 SINGLE = [name for name in FREE_RUN if not name.endswith("_B2")]
 STEADY = [name for name, bound in FREE_RUN.items() if bound is not None]
-# Of each form the shortest run; all others are integration tests, and teacher-forced by default.
+# Of each form the shortest run. By default a file is run freely or teacher-forced, and in integration tests both.
 FREE_BY_DEFAULT = [
     "vafa3d_q20_s1_b8_ssim",
     "vafa3d_q20_s3_b8_ssim_noncubic",
@@ -65,7 +65,7 @@ FREE_BY_DEFAULT = [
     "vafa2d_q20_s5_b8",
     "saa2d_r04_b8_s5_low_nossim",
 ]
-FORCED_LATER = [name for name in SINGLE if "_s20_" in name or "_s10_" in name]
+FORCED_LATER = [name for name in SINGLE if "_s20_" in name or "_s10_" in name or name in FREE_BY_DEFAULT]
 FORCED_LATER += [
     "vafa3d_bmvccopy_q30_s5_b32_ssim",
     "vafa3d_q30_s5_b16_nossim",
@@ -118,7 +118,7 @@ def in_voxels(stored: np.ndarray, reference: Golden) -> Tensor:
     return to_voxels(torch.from_numpy(stored), reference.images.shape[2:])
 
 
-@pytest.mark.parametrize("name", the_rest_later(SINGLE, FORCED_LATER))
+@pytest.mark.parametrize("name", some_in_integration(SINGLE, FORCED_LATER))
 def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
 
@@ -154,7 +154,7 @@ def released_distance(self: FrequencyAttack, clean: Tensor, block: object) -> Ca
     return distance
 
 
-@pytest.mark.parametrize("name", the_rest_later(STEADY, {*STEADY} - {*FREE_BY_DEFAULT}))
+@pytest.mark.parametrize("name", some_in_integration(STEADY, {*STEADY} - {*FREE_BY_DEFAULT}))
 def test_free_run_in_float64_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To three times what round-off alone does to the released code, at least 2e-6."""
     reference = load(golden, name)

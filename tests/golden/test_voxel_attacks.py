@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden.network import Find, Golden, load, reference_network, the_rest_later
+from golden.network import Find, Golden, load, reference_network, some_in_integration
 
 from freqbench.attacks import Attack, make
 
@@ -60,7 +60,7 @@ def start_of(arrays: dict[str, Any]) -> Any:
     return None if start is None else torch.from_numpy(start)
 
 
-@pytest.mark.parametrize("name", the_rest_later(FILES, LATER))
+@pytest.mark.parametrize("name", some_in_integration(FILES, LATER))
 def test_equals_the_released_code(golden: Find, name: str) -> None:
     """float32, at most 1e-6, at most one voxel in ten thousand one step away (a sign of a vanishing gradient).
 

@@ -138,8 +138,7 @@ def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
         measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}
         outcome = rows.failed(unit, "", measured)
         good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
-        with Store(str(tmp_path)).writer(run_id) as writer:
-            writer.add([record | good for record in outcome.records], [])
+        Store(str(tmp_path)).writer(run_id, interval_s=0).add([record | good for record in outcome.records], [])
     line = estimated(monkeypatch, content, tmp_path)
     assert line == "about 6 minutes left on one worker (from the rows that are there), 3.60 at 36/h"
 

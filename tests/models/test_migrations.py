@@ -16,7 +16,6 @@ from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, recognise
 from freqbench.models.networks.architectures import skeleton
 
-HEAVY = pytest.mark.integration
 NETS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "unet": ((32, 32, 32), {"channels": [4, 8, 16, 32, 64], "strides": [2, 2, 2, 2], "num_res_units": 2}),
     "unetr": ((32, 32, 32), {"feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}),
@@ -127,6 +126,14 @@ def test_argument_that_the_migration_gives_is_refused_in_args() -> None:
         skeleton("swin_unetr", 4, roi, args | {"downsample": "mergingv2"}, extra=extra)
 
 
+def test_the_age_of_a_swin_unetr_is_to_be_stated(legacy: Legacy, tmp_path: Path) -> None:
+    torch.save(weights_in(legacy("swinunetr_monai1.3.2")), tmp_path / "old.pt")
+    roi, args = NETS["swin_unetr"]
+    entry = ModelEntry(name="m", arch="swin_unetr", checkpoint=str(tmp_path / "old.pt"), args=args, roi=roi)
+    with pytest.raises(CheckpointError, match=r"state migration: monai-1\.4 or migration: none"):
+        resolve(entry, 4)
+
+
 def test_unknown_migration_is_refused() -> None:
     with pytest.raises(UserError, match=r"m: unknown migration of unetr 'monai-13'\. Did you mean 'monai-1.3'\?"):
         choose("m", "unetr", "monai-13", {}, {})
@@ -139,8 +146,13 @@ def test_unknown_migration_is_refused() -> None:
         ("unet", "unet_monai1.4.0", None, None, ()),
         ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
         ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
-        ("swin_unetr", "swinunetr_monai1.3.2", "monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only")),
-        pytest.param(*("swin_unetr", "swinunetr_monai1.3.2", "none", None, ("1.5.0_output_only",)), marks=HEAVY),
+        *(
+            pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=pytest.mark.integration)
+            for stated, migration, alike in (
+                ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only")),
+                ("none", None, ("1.5.0_output_only",)),
+            )
+        ),
     ],
 )
 def test_a_file_of_a_release_is_resolved_loaded_and_gives_its_outputs(
@@ -157,9 +169,6 @@ def test_a_file_of_a_release_is_resolved_loaded_and_gives_its_outputs(
     torch.save(weights_in(archive), tmp_path / "old.pt")
     roi, args = NETS[arch]
     entry = {"name": "m", "arch": arch, "checkpoint": str(tmp_path / "old.pt"), "args": args, "roi": roi}
-    if stated:
-        with pytest.raises(CheckpointError, match=r"state migration: monai-1\.4 or migration: none"):
-            resolve(ModelEntry(**entry), 4)
     spec = resolve(ModelEntry(**entry, migration=stated), 4)
     assert spec.migration == migration
     with torch.no_grad():

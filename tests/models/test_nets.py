@@ -1,5 +1,7 @@
 """Architectures: the papers' sizes, every argument of MONAI, and refusals in one line."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,3 +76,10 @@ def test_flops_of_a_network_without_depth_are_its_convolutions() -> None:
 def test_flops_of_attention_are_counted_too() -> None:
     """A pass of UNETR costs more than its convolutions: the published 96^3 figure is above 75 GFLOPs."""
     assert forward_flops(resolve(ModelEntry(name="m", arch="unetr", checkpoint="random"), 14)) > 2 * 70e9
+
+
+@pytest.mark.parametrize("arch", ["unet", "segresnet"])
+def test_what_resolving_counted_is_what_counting_anew_gives(arch: str) -> None:
+    spec = resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=(64, 64, 64)), 3)
+    assert spec.flops == forward_flops(replace(spec, flops=None))
+    assert forward_flops(replace(spec, flops=1)) == 1, "nothing is traced again"

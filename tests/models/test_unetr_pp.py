@@ -93,7 +93,8 @@ def summary(activation: Tensor) -> npt.NDArray[np.float64]:
     return torch.cat([stats, some]).numpy()
 
 
-@pytest.mark.parametrize("configuration", ["synapse", pytest.param("acdc", marks=pytest.mark.integration)])
+@pytest.mark.integration
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_all_that_flows_through_the_network_is_the_authors(arrays: Path, configuration: str) -> None:
     """One pass under the formula's weights: modules on the way, and the three heads."""
     num_classes, size, args = CONFIGURATIONS[configuration]

@@ -1,17 +1,14 @@
 """Records made by hand, as a data frame."""
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-import freqbench
 from freqbench.results import RECORDS, to_table
 
 Row = Callable[..., dict[str, Any]]
@@ -65,10 +62,3 @@ def table() -> Table:
 def records(table: Table) -> Frame:
     """Rows to a data frame of records."""
     return lambda *rows: table(*rows).to_pandas()
-
-
-@pytest.fixture(scope="session")
-def papers() -> list[dict[str, str]]:
-    """The published numbers, read by csv alone."""
-    with (Path(freqbench.__file__).parent / "reporting" / "papers" / "recipes" / "papers.csv").open() as stream:
-        return list(csv.DictReader(stream))

@@ -102,8 +102,7 @@ def test_former_versions_are_mentioned(row: Row, table: Table) -> None:
 def test_stores_are_read_together_one_row_a_key(tmp_path: Path, row: Row) -> None:
     stores = [Store(str(tmp_path / name)) for name in ("a", "b")]
     for minute, store in enumerate(stores):
-        with store.writer("run0") as writer:
-            writer.add([row(dsc=0.1 + minute / 10, minute=minute)], [])
+        store.writer("run0", interval_s=0).add([row(dsc=0.1 + minute / 10, minute=minute)], [])
     found, *_ = pipe_tables(report(stores, format="markdown"))  # then the audit's
     assert found[2][2:4] == ["1", "20.0"]
 

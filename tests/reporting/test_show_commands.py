@@ -71,13 +71,6 @@ def test_a_table_may_go_to_a_file(out: str, tmp_path: Path) -> None:
     assert r"\toprule" in file.read_text()
 
 
-def test_the_page_is_one_file_beside_the_results(out: str) -> None:
-    said = called("report", out, "--format", "html")
-    page = Path(out) / "report.html"
-    assert said.startswith(f"written: {page}")
-    assert "freqbench-data" in page.read_text()
-
-
 def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,12 +102,15 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_page_is_made_though_rows_are_left_out_that_labels_tell_apart(tmp_path: Path, row: Row) -> None:
+def test_the_page_is_one_file_beside_the_results(tmp_path: Path, row: Row) -> None:
+    """Also where rows are left out that labels tell apart."""
     plain = [row("pgd", {"steps": 20}, case=case, dsc=0.5) for case in range(2)]
     reduced = [row("pgd", {"steps": 99}, case=case, dsc=0.4, precision="bf16") for case in range(2)]
     out = write(tmp_path / "mixed", [*plain, *reduced])
-    called("report", out, "--format", "html")
-    assert (Path(out) / "report.html").exists()
+    said = called("report", out, "--format", "html")
+    page = Path(out) / "report.html"
+    assert said.startswith(f"written: {page}")
+    assert "freqbench-data" in page.read_text()
 
 
 def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path, row: Row) -> None:

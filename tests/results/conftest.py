@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from freqbench.results import CLASS_RECORDS, RECORDS
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results.writer import commit
 
 Row = dict[str, Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,6 +39,12 @@ def make_classes(of: Row, count: int = 2) -> list[Row]:
     return [row | {"class_index": index, "class_name": f"class{index}"} for index in range(count)]
 
 
+def put(store: Store, name: str, *records: Row) -> None:
+    """Commit a pair of a name of one's own."""
+    classes = [row for record in records for row in make_classes(record)]
+    commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))
+
+
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test pulls the plug, and waiting for the disk would be most of the time."""
@@ -46,4 +53,4 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def rows() -> SimpleNamespace:
-    return SimpleNamespace(record=make_record, failed=make_failed, classes=make_classes, START=START)
+    return SimpleNamespace(record=make_record, failed=make_failed, classes=make_classes, put=put, START=START)

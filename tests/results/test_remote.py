@@ -19,16 +19,10 @@ from freqbench.engine import run
 from freqbench.engine.progress import Listener
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.plan import make_plan
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table, writer
-from freqbench.results.writer import commit
+from freqbench.results import Store, files, writer
 
 NUM_FILES = 6
 MERGED = "compacted-a-000001.parquet"
-
-
-def put(store: Store, rows: SimpleNamespace, name: str, *records: dict[str, Any]) -> None:
-    classes = [row for record in records for row in rows.classes(record)]
-    commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))
 
 
 def methods(s3: S3, part: str = "") -> Counter[str]:
@@ -42,8 +36,8 @@ def store(s3_root: str, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(files, "AT_ONCE", 4)
     store = Store(s3_root)
     for number in range(NUM_FILES - 1):
-        put(store, rows, f"run-{number:06d}.parquet", rows.record(number, cell_id=f"cell{number:02d}"))
-    put(store, rows, f"run-{NUM_FILES:06d}.parquet", rows.record(NUM_FILES, cell_id="cell00", dsc=0.25))
+        rows.put(store, f"run-{number:06d}.parquet", rows.record(number, cell_id=f"cell{number:02d}"))
+    rows.put(store, f"run-{NUM_FILES:06d}.parquet", rows.record(NUM_FILES, cell_id="cell00", dsc=0.25))
     return store
 
 
@@ -73,7 +67,7 @@ def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store
 
 def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
     store = Store(s3_root)
-    put(store, rows, MERGED, *(rows.record(number, cell_id=f"cell{number}") for number in range(100)))
+    rows.put(store, MERGED, *(rows.record(number, cell_id=f"cell{number}") for number in range(100)))
     s3.requests()
     assert len(store.covered()) == 100
     assert methods(s3, MERGED)["GET"] > 1
@@ -85,7 +79,7 @@ def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root
 @pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])
 def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, rows: SimpleNamespace, name: str) -> None:
     store = Store(s3_root)
-    put(store, rows, name, rows.record())
+    rows.put(store, name, rows.record())
     s3.fault("refuse", method="GET", match=name, times=99, status=403)
     with pytest.raises(OSError, match="fault on demand") as refused:
         store.covered()

@@ -15,9 +15,8 @@ from freqbench.results.rowid import find_row, row_id, sample_rows
 def store(tmp_path: Path, rows: SimpleNamespace) -> Store:
     """300 rows, of which one failed."""
     made = Store(str(tmp_path))
-    with made.writer("run0") as writer:
-        writer.add([rows.record(number, cell_id=f"cell{number}") for number in range(299)], [])
-        writer.add([rows.failed(300, cell_id="failed")], [])
+    found = [rows.record(number, cell_id=f"cell{number}") for number in range(299)]
+    made.writer("run0", interval_s=0).add([*found, rows.failed(300, cell_id="failed")], [])
     return made
 
 

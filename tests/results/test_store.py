@@ -17,9 +17,8 @@ from freqbench.results.writer import commit as write_pair
 
 def commit(store: Store, rows: SimpleNamespace, run_id: str, *records: dict) -> None:
     """One committed pair of files with these records and two classes each."""
-    with store.writer(run_id) as writer:
-        records = tuple(row | {"run_id": run_id} for row in records)
-        writer.add(records, [row for record in records for row in rows.classes(record)])
+    records = tuple(row | {"run_id": run_id} for row in records)
+    store.writer(run_id, interval_s=0).add(records, [row for record in records for row in rows.classes(record)])
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -1,6 +1,5 @@
 """The writer takes only rows of the schema and says when they are committed."""
 
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,17 +26,17 @@ def test_five_thousand_rows_are_committed_at_once_and_fewer_after_the_interval(
 
 def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path, rows: SimpleNamespace) -> None:
     store = Store(str(tmp_path))
-    with store.writer("run0") as writer:
-        for _ in range(2):
-            writer.add([rows.record()], rows.classes(rows.record()))
+    writer = store.writer("run0")
+    for _ in range(2):
+        writer.add([rows.record()], rows.classes(rows.record()))
+    assert writer.flush() == 1
     assert len(store.class_records()) == 2
 
 
 def test_a_second_writer_of_a_run_overwrites_nothing(tmp_path: Path, rows: SimpleNamespace) -> None:
     store = Store(str(tmp_path))
     for number in range(2):
-        with store.writer("run0") as writer:
-            writer.add([rows.record(cell_id=str(number))], [])
+        store.writer("run0", interval_s=0).add([rows.record(cell_id=str(number))], [])
     assert len(store.records()) == 2
 
 
@@ -51,12 +50,12 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path, rows: SimpleNam
         ("class row has no record", [rows.record(1)], rows.classes(rows.record(2))),
         ("row of another run", [rows.record(run_id="run1")], []),
     ]
-    with suppress(KeyError), store.writer("run0") as writer:
-        writer.add([rows.record()], [])
-        for message, records, classes in refused:
-            with pytest.raises(ValueError, match=message):
-                writer.add(records, classes)
-        raise KeyError  # leaving the block commits all the same
+    writer = store.writer("run0")
+    writer.add([rows.record()], [])
+    for message, records, classes in refused:
+        with pytest.raises(ValueError, match=message):
+            writer.add(records, classes)
+    assert writer.flush() == 1
     assert len(store.records()) == 1
 
 

@@ -12,7 +12,7 @@ import torch
 import toy_training
 from called import bench
 from results.conftest import make_classes, make_record
-from tiny import execute, small
+from tiny import execute, small, write
 
 import freqbench
 from freqbench.audit import probes
@@ -256,3 +256,21 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
         probes.write(str(tmp_path), found[name])
     require_there(tmp_path, f"audit/{name}")
+
+
+@pytest.mark.integration
+def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attacks = [{"name": "pgd", "eps": "32/255"}]
+    options = ("--out", str(tmp_path), "--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
+    command = ("converge", write(tmp_path, small(attacks=attacks, metrics=["dsc"])), *options)
+    assert bench(capsys, *command)[0] == 0
+    for suffix in ("csv", "yaml", "pdf", "png"):
+        path = tmp_path / f"converge.{suffix}"
+        own = path.read_bytes()
+        put(tmp_path, path.name)
+        code, _, err = bench(capsys, *command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(f"error: {path}: expected no file or one that freqbench wrote, got another: ")
+        require_there(tmp_path, path.name)
+        path.write_bytes(own)
+    assert bench(capsys, *command)[0] == 0

@@ -30,9 +30,9 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     cases = [make_case(number) for number in range(3)]
     walked = CropSampler(cases, (6, 6, 4), Augmentation(), seed=5)
     for step in range(4):
-        images, labels = walked.batch(step, 2)
-    fresh_images, fresh_labels = CropSampler(cases, (6, 6, 4), Augmentation(), seed=5).batch(3, 2)
-    other_images, _ = CropSampler(cases, (6, 6, 4), Augmentation(), seed=6).batch(3, 2)
+        images, labels = walked.crops(range(2 * step, 2 * step + 2))
+    fresh_images, fresh_labels = CropSampler(cases, (6, 6, 4), Augmentation(), seed=5).crops(range(6, 8))
+    other_images, _ = CropSampler(cases, (6, 6, 4), Augmentation(), seed=6).crops(range(6, 8))
     assert torch.equal(images, fresh_images)
     assert torch.equal(labels, fresh_labels)
     assert not torch.equal(images, other_images)
@@ -40,14 +40,14 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 def test_every_case_is_seen_once_before_any_is_seen_again() -> None:
     sampler = CropSampler([make_case(number) for number in range(6)], (6, 6, 4), NONE, seed=0)
-    seen = [int(crop.amin()) // 10_000 for step in range(4) for crop in sampler.batch(step, 3)[0]]
+    seen = [int(crop.amin()) // 10_000 for step in range(4) for crop in sampler.crops(range(3 * step, 3 * step + 3))[0]]
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
     assert seen[:6] != seen[6:]
 
 
 def test_half_of_the_crops_are_centred_on_foreground() -> None:
     sampler = CropSampler([make_case(0, (24, 24, 24))], (2, 2, 2), NONE, seed=0)
-    _, labels = sampler.batch(0, 100)
+    _, labels = sampler.crops(range(100))
     centred = int(labels.amax(dim=(1, 2, 3, 4)).sum())
     assert 30 <= centred <= 70  # binomial: 50 +- 5, and a background crop meets the one voxel in 0.06 % of cases
 
@@ -56,7 +56,7 @@ def test_image_and_label_are_changed_alike() -> None:
     case = make_case(0)
     value = float(case.image[case.label > 0])
     always = Augmentation(flip=0.5, rotate90=1, scale_intensity=0, shift_intensity=0)
-    images, labels = CropSampler([case], (8, 8, 6), always, seed=0).batch(0, 32)
+    images, labels = CropSampler([case], (8, 8, 6), always, seed=0).crops(range(32))
     assert (labels > 0).any()
     assert (images[labels > 0] == value).all()
 
@@ -65,7 +65,7 @@ def test_intensities_change_by_at_most_a_tenth() -> None:
     case = make_case(0, (4, 4, 4))
     flat = Case(**{**vars(case), "image": torch.full((1, 4, 4, 4), 0.5)})
     always = Augmentation(flip=0, rotate90=0, scale_intensity=1, shift_intensity=1)
-    images, _ = CropSampler([flat], (4, 4, 4), always, seed=0).batch(0, 64)
+    images, _ = CropSampler([flat], (4, 4, 4), always, seed=0).crops(range(64))
     values = images.amax(dim=(1, 2, 3, 4))
     assert values.max() <= 0.5 * 1.1 + 0.1
     assert values.min() >= 0.5 * 0.9 - 0.1
@@ -74,12 +74,12 @@ def test_intensities_change_by_at_most_a_tenth() -> None:
 
 @pytest.mark.parametrize("roi", [(8, 6, 4), (6, 8, 8)])
 def test_a_roi_that_is_not_square_is_never_turned(roi: Shape) -> None:
-    images, _ = CropSampler([make_case(0)], roi, Augmentation(rotate90=1), seed=0).batch(0, 8)
+    images, _ = CropSampler([make_case(0)], roi, Augmentation(rotate90=1), seed=0).crops(range(8))
     assert images.shape == (8, 1, *roi)
 
 
 def test_a_small_volume_is_padded_on_both_sides() -> None:
     case = make_case(0, (4, 4, 3))
-    images, _ = CropSampler([case], (4, 8, 4), NONE, seed=0).batch(0, 1)
+    images, _ = CropSampler([case], (4, 8, 4), NONE, seed=0).crops(range(1))
     assert torch.equal(images[0, :, :, 2:6, 0:3], case.image)
     assert images[0, :, :, :2].abs().sum() == images[0, :, :, 6:].abs().sum() == images[0, ..., 3].abs().sum() == 0

@@ -2,7 +2,6 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,11 +26,10 @@ FEWEST_STEPS = 4  # one for every radius
 class Ensemble(LinfAttack):
     """Attacks on the same samples in the same ball; every sample keeps the volumes on which its mean Dice is lowest.
 
-    The Dice is that of the predicted classes against the truth, over the foreground or over `organs`
-    (`freqbench.ops.overlap.mean_dice`). It decides between members, of equal ones for the first, and which of the
-    volumes that a member looked at count, of equal ones the last. A member moves as it does alone, from the draw that
-    it would have alone: with a generator a sample, no member is stronger on a sample by itself, by that Dice. A sample
-    without any Dice left is left alone by the members that follow.
+    The Dice (`freqbench.ops.overlap.mean_dice`, over the foreground or over `organs`) decides between members, of equal
+    ones for the first, and which of the volumes that a member looked at count, of equal ones the last. A member moves
+    as it does alone, from the draw that it would have alone, so that with a generator a sample no member is stronger on
+    a sample by itself. A sample without any Dice left is left alone by the members that follow.
 
     Args:
         steps: gradient steps of each run.
@@ -39,16 +37,16 @@ class Ensemble(LinfAttack):
         restarts: runs of every member that follows a gradient.
         scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
             prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
-            is a window, and of the Dice of a case, which is made of many, nothing follows.
+            is a window, whose Dice says nothing of the case's.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
-    ensemble's own affair, and the truth is what it is judged by, so that `targeted` is refused, and so is a `start`.
-    `passes` is what a sample takes that never falls.
+    ensemble's own affair; it is judged by the truth, and refuses `targeted` and a `start`.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     may_stop_early: ClassVar[bool] = True
     is_stochastic: ClassVar[bool] = True
+    listed: ClassVar[str]  # the parameter that names the members
     threshold: ClassVar[float] = 0.0
     """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
 
@@ -60,6 +58,7 @@ class Ensemble(LinfAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, self.listed, tuple(getattr(self, self.listed)))
         if self.organs is not None:
             object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.targeted:
@@ -76,15 +75,13 @@ class Ensemble(LinfAttack):
         forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
         return sum(forwards) + len(forwards), sum(backwards)
 
-    def require_classes(self, parameter: str, losses: Mapping[str, str], num_classes: int) -> None:
-        """Refuse entries of a parameter whose losses, by entry, take more classes than there are."""
-        for entry, loss in losses.items():
-            if num_classes < FEWEST_CLASSES.get(loss, 0):
-                complaint = f"expected at least {FEWEST_CLASSES[loss]} classes for {entry}, got {num_classes}"
-                self.refuse(parameter, f"{complaint}: leave it out")
-
     def check_classes(self, num_classes: int) -> None:
-        """Enough classes for every member."""
+        """Enough classes for the losses that are listed, and for every member."""
+        for entry, attack in zip(getattr(self, self.listed), self.attacks, strict=True):
+            fewest = FEWEST_CLASSES.get(attack.loss_name, 0)
+            if num_classes < fewest:
+                complaint = f"expected at least {fewest} classes for {entry}, got {num_classes}: leave it out"
+                self.refuse(self.listed, complaint)
         for attack in self.attacks:
             try:
                 attack.check_classes(num_classes)

@@ -16,8 +16,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
-BLOCK_CUT = "block_cut"
-"""Beside an attack's parameters: the sides of its block where a window is shorter."""
+BLOCK_CUT = "block_cut"  # beside an attack's parameters: the sides of its block where a window is shorter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,37 +57,57 @@ class BlockAttack(Attack):
         """Back to voxel layout `[B, C, *shape]`."""
         return (merge_slices if self.per_slice else merge)(blocks, shape)
 
-    def given_table(self, task: Task, padded: Tensor, bounds: tuple[float, float]) -> Tensor | None:
-        """The `start` of the call, from blocked to voxel layout, or None.
-
-        Raises:
-            UserError: it has another shape or leaves the bounds by more than rounding.
-        """
-        table = task.given_start(tuple(self.to_blocks(padded).shape[1:]))
-        if table is None:
-            return None
-        low, high = (float(bound) for bound in table.aminmax())
-        if not (low >= bounds[0] - 1e-6 and high <= bounds[1] + 1e-6):
-            expected, got = f"[{bounds[0]:g}, {bounds[1]:g}]", f"[{low:.6g}, {high:.6g}]"
-            raise UserError(f"{self.name}: expected a start in {expected}, got {got}")
-        return self.to_voxels(table, padded.shape[2:])
+    def padded(self, clean: Tensor) -> Tensor:
+        """The volumes continued to whole blocks."""
+        return pad_to_blocks(clean, self.cut(clean.shape[2:]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyAttack(BlockAttack, GradientAttack):
-    """An attack that learns one number for each DCT coefficient of every block: a quantisation step or a multiplier.
+class StateAttack(BlockAttack, GradientAttack):
+    """An attack whose state is one number for each DCT coefficient of every block: a quantisation step or a multiplier.
 
     The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
     padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, C, N, h, w, d]`, of
     slices `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw.
+    """
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value of the state."""
+
+    def given_state(self, task: Task) -> Tensor | None:
+        """The `start` of the call in voxel layout, or None; a UserError for another shape or values out of bounds."""
+        padded = self.padded(task.clean)
+        state = task.given_start(tuple(self.to_blocks(padded).shape[1:]))
+        if state is None:
+            return None
+        low, high = (float(bound) for bound in state.aminmax())
+        if not (low >= self.bounds[0] - 1e-6 and high <= self.bounds[1] + 1e-6):
+            expected, got = f"[{self.bounds[0]:g}, {self.bounds[1]:g}]", f"[{low:.6g}, {high:.6g}]"
+            raise UserError(f"{self.name}: expected a start in {expected}, got {got}")
+        return self.to_voxels(state, padded.shape[2:])
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """How far the state leaves its bounds."""
+        if state is None:
+            return float("inf")
+        # As the state can hold them: 61.9 in float32 is above 61.9.
+        low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
+        return max(low - float(state.min()), float(state.max()) - high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyAttack(StateAttack):
+    """An attack that learns its state along the signs of a gradient.
 
     `ssim_weight` weighs the SSIM loss that is held against the task loss; 0 leaves it out. `control`: `none`, or a null
     row in place of the attack: same volumes, no gradient. `loss` None: the variant's, Dice + cross-entropy or, in
-    `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state is the one that the
-    volumes show.
+    `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state is theirs.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}
+    passes_to_compare: ClassVar[int] = 0  # the volumes are those of a step's own forward pass
 
     steps: int = 20
     block: int | tuple[int, ...] = 32
@@ -101,11 +120,6 @@ class FrequencyAttack(BlockAttack, GradientAttack):
         if self.loss == self.variant_loss:
             # One spelling of a loss, as attacks are told apart by their parameters.
             object.__setattr__(self, "loss", None)
-
-    @property
-    @abstractmethod
-    def bounds(self) -> tuple[float, float]:
-        """The least and the largest value of the state."""
 
     @abstractmethod
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
@@ -125,19 +139,6 @@ class FrequencyAttack(BlockAttack, GradientAttack):
         """`loss`, or the variant's."""
         return self.loss or self.variant_loss
 
-    @property
-    def passes_to_compare(self) -> int:
-        """None: the volumes are those of a step's own forward pass."""
-        return 0
-
-    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far the table leaves its bounds."""
-        if state is None:
-            return float("inf")
-        # As the state can hold them: 61.9 in float32 is above 61.9.
-        low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
-        return max(low - float(state.min()), float(state.max()) - high)
-
     def perturb(self, task: Task) -> Tensor:
         """The volumes of the run, of several the strongest."""
         images, state = self.strongest(task, lambda: self.run(task), lambda images: images.clamp(0, 1))
@@ -147,10 +148,10 @@ class FrequencyAttack(BlockAttack, GradientAttack):
     def first_state(self, task: Task, value: float | None = None) -> Tensor:
         """One value everywhere; without it the `start` of the call, or a uniform draw between the bounds."""
         low, high = self.bounds
-        padded = pad_to_blocks(task.clean, self.cut(task.clean.shape[2:]))
+        padded = self.padded(task.clean)
         if value is not None:
             return torch.full_like(padded, value)
-        given = self.given_table(task, padded, self.bounds)
+        given = self.given_state(task)
         if given is None:
             drawn = task.draw(torch.rand, self.to_blocks(padded).shape[1:])
             given = self.to_voxels(low + (high - low) * drawn, padded.shape[2:])

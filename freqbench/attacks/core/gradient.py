@@ -39,9 +39,8 @@ class AimedAttack(Attack):
         if self.target is not None:
             object.__setattr__(self, "target", canonical(self.target))
         if self.targeted and self.target is not None:
-            self.refuse(
-                "targeted", "expected false beside a target rule, got true: with a rule the labels are the truth"
-            )
+            complaint = "expected false beside a target rule, got true: with a rule the labels are the truth"
+            self.refuse("targeted", complaint)
         if self.targeted and self.organs is not None:
             complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
             self.refuse("targeted", complaint)
@@ -71,10 +70,9 @@ class GradientAttack(AimedAttack):
         keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
             sample by sample, the last ones among them.
 
-    A sample is a window, with `scope: volume` the case. What the volumes of a run are compared by is what the attack
-    raises; for masked losses, which fall when voxels turn wrong, it is the cross-entropy
-    (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of its last volumes is
-    not known otherwise, and to choose between runs one pass each. A null row takes no notice of these parameters.
+    Volumes of a run are compared by what the attack raises; for masked losses, which fall when voxels turn wrong, by
+    the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of
+    its last volumes is not known otherwise, and to choose between runs one each. A null row ignores these parameters.
     """
 
     loss: str | None = "dicece"

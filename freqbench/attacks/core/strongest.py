@@ -13,25 +13,18 @@ from freqbench.attacks.core.base import Attack
 from freqbench.attacks.frequency_apgd import SSIM_SUFFIX
 
 FEWEST_STEPS, RESTARTS = 20, 3
-LOSSES = ("dice", "ce")
-"""The scores are Dice; where its gradient vanishes, the cross-entropy has one."""
+LOSSES = ("dice", "ce")  # the scores are Dice; where its gradient vanishes, the cross-entropy has one
 
 NARROWING = ("targeted", "organs", "target", "filter", "channels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strongest:
-    """The parameters that bound the attacks of a threat model, and the strongest of them.
+    """The parameters that bound the attacks of a threat model, and the strongest of them."""
 
-    Attributes:
-        names: of the parameters.
-        form: the strongest attack, by name and parameters beside bounds, `steps`, `restarts` and each of `LOSSES`.
-        has_slices: whether attacks on the transform of slices may do something else than those on blocks.
-    """
-
-    names: tuple[str, ...]
-    form: tuple[str, Mapping[str, Any]]
-    has_slices: bool = True
+    names: tuple[str, ...]  # of the parameters
+    form: tuple[str, Mapping[str, Any]]  # name and parameters beside bounds, `steps`, `restarts` and each of `LOSSES`
+    has_slices: bool = True  # whether attacks on the transform of slices may do something else than those on blocks
 
     def bounds(self, attack: Attack) -> dict[str, Any]:
         """Their values; where no q_min is given, the variant's."""

@@ -245,8 +245,7 @@ class Task:
     def is_reached(self, logits: Tensor) -> Tensor:
         """Whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
 
-        Where two classes share the largest logit, both are taken as predicted: an argmax costs a tenth of the passes on
-        a CPU.
+        Where two classes share the largest logit, both are taken as predicted: an argmax is slow on a CPU.
         """
         as_labelled = is_as_labelled(logits.detach(), self.labels)
         is_open = self.scope.among(as_labelled if self.sign > 0 else ~as_labelled)

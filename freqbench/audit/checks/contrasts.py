@@ -8,8 +8,7 @@ over seeds first, and [low, high] its 95 % interval over patients, of Student's 
   differ by) are no difference, and an attack that leaves nothing of the foreground cannot be beaten. Where neither
   takes more than POINTS there is nothing to compare, and the two are silent;
 - where it must be clearly better (`strict`: than noise, than a null row), `holds` needs d < -POINTS and high < 0, and
-  what cannot be told apart is `in doubt`. Where the other alone is a total failure there is nothing left to be better
-  at, and the two are silent.
+  what cannot be told apart is `in doubt`. Where the other alone is a total failure, the two are silent.
 
 So `holds` says that no violation above POINTS was seen on these cases, no more.
 """
@@ -34,10 +33,8 @@ from freqbench.audit.checks.findings import (
 )
 
 POINTS = 0.5
-FAILURE = 10.0
-"""Foreground DSC x100 up to which nothing is left."""
-LEAST_CLEAN = 20.0
-"""Mean clean foreground DSC x100 below which a model has nothing that an attack could take."""
+FAILURE = 10.0  # foreground DSC x100 up to which nothing is left
+LEAST_CLEAN = 20.0  # mean clean foreground DSC x100 below which a model has nothing that an attack could take
 SILENT = {
     True: "there are such rows, but the noise alone leaves nothing, or they share no case",
     False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",

@@ -12,6 +12,7 @@ from freqbench.analysis.labels import parameters
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks.core.strongest import NARROWING
 from freqbench.audit.probes import Gradients, Saved, read_gradients, read_saved, root_of
 from freqbench.core import storage
 from freqbench.results import Key, Store
@@ -22,14 +23,11 @@ COLUMNS = (
 )
 """The columns of RECORDS that the audit needs beside those that identify a row."""
 
-NARROWING = ("organs", "target", "filter", "channels", "label")
-MAX_RECORDS = 100_000
-"""Records beyond which a report does not read their classes for the audit."""
+MAX_RECORDS = 100_000  # records beyond which a report does not read their classes for the audit
 
 _PLACE = ["dataset", "source_model", "target_model"]
 
-Side = tuple[str, str, str]
-"""Source model, target model and attack, the last by its label."""
+Side = tuple[str, str, str]  # source model, target model and attack, the last by its label
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +46,7 @@ class Setting:
     @property
     def is_plain(self) -> bool:
         """Whether it wants every voxel wrong, by nothing but its own means: other attacks may be compared with it."""
-        return not self.params.get("targeted") and not any(name in self.params for name in NARROWING)
+        return not any(self.params.get(name) for name in (*NARROWING, "label"))
 
     @property
     def is_gradient(self) -> bool:
@@ -143,7 +141,6 @@ class Evidence:
 
     @cached_property
     def _clean(self) -> dict[tuple[str, ...], pd.DataFrame]:
-        """Of each dataset and model, as every contrast asks for them."""
         groups = self.rows.groupby(["dataset", "target_model"])
         return {tuple(map(str, place)): own.groupby("case_id")[["clean", "clean_fg"]].first() for place, own in groups}
 

@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 HOLDS, VIOLATED, IN_DOUBT, NOTED, NOT_CHECKED = "holds", "violated", "in doubt", "noted", "not checked"
-VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)
-"""The gravest first."""
+VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)  # the gravest first
 
 
 @dataclass(frozen=True, kw_only=True)

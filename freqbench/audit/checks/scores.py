@@ -11,8 +11,7 @@ from freqbench.audit.checks.findings import HOLDS, NOT_CHECKED, NOTED, VIOLATED,
 
 CLEAN_FLOOR = 50.0
 SAVED_POINTS = 0.5
-SLACK = 1e-6
-"""On the [0, 1] intensity scale, as attacks are checked."""
+SLACK = 1e-6  # on the [0, 1] intensity scale, as attacks are checked
 
 _SHOWN = {
     "linf": ("L-inf", 255.0, "/255"),
@@ -195,7 +194,6 @@ def _of_rows(verdict: str, text: str, rows: pd.DataFrame) -> Finding:
 
 
 def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Of each dataset the class rows of the records that count."""
     if evidence.classes is None or evidence.classes.empty:
         return
     keys = ["cell_id", "case_key", "target_model_id"]

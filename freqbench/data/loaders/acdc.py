@@ -25,10 +25,10 @@ class ACDC(Published):
     **Differs from** the released loader in `intensity`: that kept its default for CT, so that all above 250 saturates.
 
     Attributes:
-        intensity: `percentile` (0.5 to 99.5 of the volume before `size`), or `released`: [-175, 250] as in the authors'
-            code; or what every dataset takes.
-        pad_to: None, as the released loader: models pad what is smaller than their window by themselves, and only
-            voxels of the file are attacked and scored. `[96, 96, 96]` attacks the padding too, as BMVC's code does.
+        intensity: `percentile` (0.5 to 99.5 of the volume before `size`), `released` ([-175, 250], the authors' code),
+            or what every dataset takes.
+        pad_to: None, as the released loader: models pad what is smaller than their window, and only voxels of the file
+            are attacked and scored. `[96, 96, 96]` attacks the padding too, as BMVC's code does.
     """
 
     loader: ClassVar[str] = "acdc"

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from freqbench.core.errors import DataError
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.synapse import WINDOW
+from freqbench.data.loaders.synapse import WINDOW, Synapse
 
 LAST_CT = 500
 
@@ -53,21 +53,6 @@ class AMOS(Decathlon):
         return self.modality in ("all", "ct" if int(found[1]) <= LAST_CT else "mr")
 
     def _listed_class_names(self) -> tuple[str, ...]:
-        return (
-            "background",
-            "spleen",
-            "right kidney",
-            "left kidney",
-            "gallbladder",
-            "esophagus",
-            "liver",
-            "stomach",
-            "aorta",
-            "inferior vena cava",
-            "pancreas",
-            "right adrenal gland",
-            "left adrenal gland",
-            "duodenum",
-            "bladder",
-            "prostate/uterus",
-        )
+        """Those of Synapse in the same order, without the portal vein, and three others."""
+        shared = (name for name in Synapse.names if name != "portal vein and splenic vein")
+        return (*shared, "duodenum", "bladder", "prostate/uterus")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 from freqbench.core.types import Shape, Spacing
 
@@ -31,6 +30,8 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
     The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
     outline, as manual annotations do: a perfect score is out of reach.
     """
+    from scipy.ndimage import gaussian_filter  # which takes long to import
+
     canvas = _pose(rng, shape, spacing)
     cavity = _body(canvas)
     _skeleton(canvas)
@@ -70,18 +71,13 @@ class Canvas:
         cos, sin = np.cos(turn), np.sin(turn)
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
         squared += _plane(self.x, self.y, (-sin, cos), centre, radii[1])
-        z = (self.z - np.float32(centre[2])) * np.float32(1 / radii[2])
-        z *= z
-        squared += z
+        squared += np.square((self.z - np.float32(centre[2])) * np.float32(1 / radii[2]))
         return _scaled_depth(squared, min(radii))
 
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
         """Depth below the surface of a tube along z."""
-        dx, dy = self.x - np.float32(x), self.y - np.float32(y)
-        dx *= dx
-        dy *= dy
-        dx += dy
-        depth: Field = np.float32(radius) - np.sqrt(dx)
+        squared = np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y))
+        depth: Field = np.float32(radius) - np.sqrt(squared)
         return depth
 
     def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
@@ -96,16 +92,14 @@ class Canvas:
 
 
 def _plane(x: Field, y: Field, way: tuple[float, float], centre: Sequence[float], radius: float) -> Field:
-    """Squared distance from the centre along one direction in the x-y plane, in radii (in place: memory costs most)."""
-    along = x * np.float32(way[0] / radius)
-    along += y * np.float32(way[1] / radius)
-    along -= np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
-    along *= along
-    return along
+    """Squared distance from the centre along one direction in the x-y plane, in radii."""
+    start = np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
+    along = x * np.float32(way[0] / radius) + y * np.float32(way[1] / radius) - start
+    return np.square(along, out=along)
 
 
 def _scaled_depth(squared: Field, radius: float) -> Field:
-    """`radius * (1 - sqrt(squared))`, in place."""
+    """`radius * (1 - sqrt(squared))`, in place: memory costs most."""
     np.sqrt(squared, out=squared)
     squared *= np.float32(-radius)
     squared += np.float32(radius)
@@ -113,6 +107,8 @@ def _scaled_depth(squared: Field, radius: float) -> Field:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spacing, length_mm: float) -> Field:
+    from scipy.ndimage import gaussian_filter
+
     sigma = [length_mm / step for step in spacing]
     noise: Field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap", truncate=3)
     noise /= noise.std()
@@ -162,9 +158,7 @@ def _body(canvas: Canvas) -> Field:
     rng = canvas.rng
     wide, deep = rng.uniform(132, 146), rng.uniform(94, 106)
     fat = rng.uniform(10, 22)
-    u, v = canvas.x * np.float32(1 / wide), canvas.y * np.float32(1 / deep)
-    u *= u
-    v *= v
+    u, v = np.square(canvas.x * np.float32(1 / wide)), np.square(canvas.y * np.float32(1 / deep))
     surface = _scaled_depth(u + v - np.float32(0.3) * u * v, deep)  # a rounded rectangle (Fernandez-Guasti's squircle)
     wall = surface - np.float32(fat) * (1 + np.float32(0.35) * np.sin(canvas.y / 60))
     cavity = wall - np.float32(rng.uniform(11, 15))

@@ -21,12 +21,11 @@ class Decathlon(ListedFolder):
 
     Entries are dicts with `image` and `label` (and `patient`, where several cases share one), or bare image names, in
     `imagesTr` if they name no folder. The label map of a bare `imagesTs/a.nii.gz` is `labelsTs/a.nii.gz`, else
-    `labelsTr/a.nii.gz`, either also as `a_gt.nii.gz`. Counters in lists (`numTest` ...) are often wrong and not read. A
-    case is called by its image's file name; of `patient001_frame01` the patient is `patient001`.
+    `labelsTr/a.nii.gz`, either also as `a_gt.nii.gz`. Counters in lists are often wrong and not read. A case is called
+    by its image's file name; of `patient001_frame01` the patient is `patient001`.
 
     Attributes:
         list_file: `list` in job files: the JSON list, in `root` or absolute.
-        split: a key of the list, or a slice of one: `validation[0:30]`.
     """
 
     # By its own name too, so that a dumped dataset can be validated again.
@@ -86,10 +85,9 @@ class Decathlon(ListedFolder):
 @lru_cache(maxsize=64)
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
     """Parsed once for as long as the file stays."""
+    text = storage.fetch(path, content_sha256).read_bytes()
     try:
-        content = json_of(storage.fetch(path, content_sha256).read_bytes(), path)
-    except NoFileError:
-        raise
+        content = json_of(text, path)
     except UserError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {reason}") from None
@@ -99,7 +97,6 @@ def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
 
 
 def _label_beside(root: str, image: str) -> str | None:
-    """The label map of a bare image name, if there is one."""
     parent, _, own = image.rpartition("/")
     above, _, beside = parent.rpartition("/")
     suffix = own.removeprefix(nifti.stem(image))

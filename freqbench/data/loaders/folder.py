@@ -76,8 +76,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     Attributes:
         root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
         labels: names of all classes, background first; or how many; None takes what the folder says.
-        split: a key of the list, or a slice of one: `validation[0:30]`. Where the list says `training`, `train` is
-            the same, and so `val` and `validation`.
+        split: a key of the list, or a slice of one: `validation[0:30]`; `train` and `training` are the same, as are
+            `val` and `validation`.
     """
 
     root: str
@@ -99,12 +99,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """The file or folder that says which cases there are, for errors."""
 
     @abc.abstractmethod
-    def _listed_class_names(self) -> tuple[str, ...]:
-        """The names of the classes as the folder gives them."""
+    def _listed_class_names(self) -> tuple[str, ...]: ...
 
     @abc.abstractmethod
-    def _case_id(self, line: Any) -> str:
-        """What a line's case is called."""
+    def _case_id(self, line: Any) -> str: ...
 
     @abc.abstractmethod
     def _parsed(self, line: Any) -> Entry:
@@ -221,7 +219,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             return None
 
     def _lines(self, split: str) -> Sequence[Any]:
-        """What the list holds under a key or in a slice of it."""
         found = _SPLIT.fullmatch(split)
         if not found:
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
@@ -236,7 +233,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return lines
 
     def _entries(self, split: str) -> dict[str, Entry]:
-        """The entries of a key or slice by case id, in the list's order."""
         entries: dict[str, Entry] = {}
         for line in self._lines(split):
             entry = self._parsed(line)
@@ -260,7 +256,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
-        """The checked headers of image and label map."""
         image = self._image_header(entry)
         label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
@@ -268,12 +263,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return image, label
 
     def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:
-        """The classes of an entry's label map; `label` is its checked header."""
         return nifti.read_label(label, self.num_classes)
 
     @staticmethod
     def _image_header(entry: Entry) -> nifti.Header:
-        """The checked header of all channels."""
         files = (entry.image, *entry.further)
         local = [_asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
@@ -300,7 +293,6 @@ def join(root: str, path: str) -> str:
 
 
 def _asked(ask: Callable[[str], T], path: str, what: str) -> T:
-    """What storage says of a file that has to be there."""
     try:
         return ask(path)
     except NoFileError:

@@ -4,9 +4,9 @@ Antonelli et al., Nature Communications 2022, arXiv:2106.05735.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from freqbench.core import storage
 from freqbench.core.errors import unknown
@@ -29,6 +29,14 @@ TASKS: Mapping[str, tuple[float, float] | None] = {
 }
 
 
+def task_of(value: object) -> str:
+    """The folder of a task that is given by it or by its number; raises ValueError where there is no such task."""
+    for number, task in enumerate(TASKS, start=1):
+        if str(value) in (task, str(number), f"{number:02d}"):
+            return task
+    raise ValueError(unknown("task", str(value), TASKS))
+
+
 class MSD(Decathlon):
     """Any task of the Medical Segmentation Decathlon, with its own default window.
 
@@ -44,13 +52,8 @@ class MSD(Decathlon):
     loader: ClassVar[str] = "msd"
     homepage: ClassVar[str] = "http://medicaldecathlon.com"
 
-    task: str
+    task: Annotated[str, BeforeValidator(task_of)]
     split: str = "training"
-
-    @field_validator("task", mode="before")
-    @classmethod
-    def _known_task(cls, value: object) -> str:
-        return task_of(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -63,11 +66,3 @@ class MSD(Decathlon):
     def _root(self) -> str:
         root = super()._root().rstrip("/")
         return root if root.rsplit("/", 1)[-1] == self.task else storage.join(root, self.task)
-
-
-def task_of(value: object) -> str:
-    """The folder of a task that is given by it or by its number; raises ValueError where there is no such task."""
-    for number, task in enumerate(TASKS, start=1):
-        if str(value) in (task, str(number), f"{number:02d}"):
-            return task
-    raise ValueError(unknown("task", str(value), TASKS))

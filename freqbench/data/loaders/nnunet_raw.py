@@ -21,10 +21,8 @@ class NnunetRaw(ListedFolder):
     refused: attacks and metrics need one class a voxel. Of `patient001_frame01` the patient is `patient001`.
 
     Attributes:
-        split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` `training` and
-            `validation` are the fold's.
-        fold: of `splits_file`.
-        splits_file: nnU-Net's own, in `root` or absolute.
+        split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
+            (nnU-Net's own, in `root` or absolute) `training` and `validation` are the fold's.
     """
 
     loader: ClassVar[str] = "nnunet_raw"

@@ -10,7 +10,7 @@ from pydantic import Field
 from freqbench.core.errors import DataError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import CaseRef, NativeCase, Spacing
+from freqbench.core.types import CaseRef, NativeCase, Spacing, triple
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders import anatomy
 
@@ -27,9 +27,8 @@ Side = Annotated[int, Field(ge=16, le=512)]
 class Phantom(Dataset):
     """Random upper abdomens in Hounsfield units, windowed to [-175, 250] HU as the papers do for CT.
 
-    A case is drawn from its number and the generator's revision alone, whatever split or order it is asked in. Splits
-    are ranges of numbers: train 0-63, validation 1000-1007, test 2000-2019. Six classes: background, liver, spleen,
-    kidneys, aorta, gallbladder.
+    A case is drawn from its number and the generator's revision alone. Splits are ranges of numbers: train 0-63,
+    validation 1000-1007, test 2000-2019. Six classes: background, liver, spleen, kidneys, aorta, gallbladder.
 
     Attributes:
         shape: voxels of the field of view of 320 x 256 x 192 mm; the default is 4 x 4 x 6 mm a voxel.
@@ -47,8 +46,7 @@ class Phantom(Dataset):
     @property
     def spacing(self) -> Spacing:
         """Millimetres a voxel."""
-        h, w, d = (extent / size for extent, size in zip(FIELD_OF_VIEW_MM, self.shape, strict=True))
-        return h, w, d
+        return triple(extent / size for extent, size in zip(FIELD_OF_VIEW_MM, self.shape, strict=True))
 
     def recipe(self) -> dict[str, Any]:
         """Loader, revision, grid and window."""
@@ -95,8 +93,7 @@ class Phantom(Dataset):
 class StandIn(Phantom):
     """The phantom under the classes and channels of another dataset: what `--dry-data phantom` runs on.
 
-    Organs beyond the classes (background first) become the last of them; classes beyond the phantom's organs do not
-    occur. Channels are copies of the volume.
+    Organs beyond the classes (background first) become the last of them. Channels are copies of the volume.
     """
 
     loader: ClassVar[str] = "stand_in"

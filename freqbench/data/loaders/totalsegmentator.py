@@ -97,7 +97,6 @@ class TotalSegmentator(ListedFolder):
 
 @lru_cache(maxsize=64)
 def _read_splits(path: str, content_sha256: str) -> Mapping[str, Sequence[str]]:
-    """The ids of `meta.csv` by split, parsed once for as long as the file stays."""
     text = storage.fetch(path, content_sha256).read_bytes().decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(text.splitlines(), delimiter=";")
     if not {"image_id", "split"} <= set(rows.fieldnames or ()):

@@ -1,7 +1,8 @@
 """Runs units on Ray: workers as actors with one unit each, surface distances as tasks beside them.
 
-Ray places, starts and restarts the workers. What is tried again is decided here, with Ray's own retries off: only
-because a worker has one unit at a time is it known which unit a dying worker had.
+Ray places, starts and restarts the workers. What is tried again is decided here, with Ray's own retries off: a worker
+does its units in the order in which it was given them, so that it is known which one a dying worker had. Where units
+are short it has the next one before it ends the last, as the way to the driver and back would take its time.
 """
 
 import time
@@ -22,7 +23,7 @@ from freqbench.core.interrupt import Interrupt, deferred_interrupt
 from freqbench.engine import rows
 from freqbench.engine.progress import Listener
 from freqbench.engine.ray import ray_cluster
-from freqbench.engine.ray.ray_workers import Fleet, Ref, Room, Slot
+from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
 from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt
 from freqbench.engine.rows import Outcome
@@ -35,6 +36,7 @@ TICK_S = 1.0
 STOP_S = 60.0
 LONG_S, MOST_ASKED = 10.0, 20  # after which a unit's worker is asked how far it is, so many workers a tick at most
 SCORINGS_A_WORKER = 2
+SHORT_S = 2.0  # after a unit of at most so long, a worker is handed one ahead
 
 
 def run(
@@ -135,8 +137,8 @@ class _Driver:
             self._writes.popleft().result()
 
     def _in_flight(self) -> int:
-        at_work = sum(slot.outcome is not None for slot in self._fleet.slots)
-        return at_work + len(self._scorings) + len(self._doubts)
+        given = sum(len(slot.assigned) for slot in self._fleet.slots)
+        return given + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
         if feed:
@@ -171,58 +173,66 @@ class _Driver:
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        if len(self._scorings) >= SCORINGS_A_WORKER * len(self._fleet.slots):
-            return
-        unit = self._schedule.take(slot.clock.worker)
-        if unit is None:
-            return
-        slot.attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
-        run = slot.actor.run.options(num_returns=2)
-        following = self._schedule.next_unit(slot.clock.worker)
-        if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
-            following = None  # of the same case, and to send a unit is the dearest part of all
-        slot.outcome, slot.masks = run.remote(unit, prefetch=following)
+        """Give a worker a unit if it has none, and one ahead where its last was short and the end is far."""
+        ahead = slot.took <= SHORT_S and not self._schedule.is_ending
+        while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
+            unit = self._schedule.take(slot.clock.worker)
+            if unit is None:
+                return
+            attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
+            run = slot.actor.run.options(num_returns=2)
+            following = self._schedule.next_unit(slot.clock.worker)
+            if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
+                following = None  # of the same case, and to send a unit is the dearest part of all
+            outcome, masks = run.remote(unit, prefetch=following)
+            slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
+            if len(slot.assigned) == 1:
+                self._begins(slot)
+
+    def _begins(self, slot: Slot) -> None:
         slot.since = time.monotonic()
-        self._listener.begin(unit)
+        self._listener.begin(slot.assigned[0].attempt.unit)
 
     def _ended(self, slot: Slot, feed: bool) -> None:
-        attempt, outcome_ref, masks, killed = slot.attempt, slot.outcome, slot.masks, slot.killed
-        if attempt is None:
-            raise RuntimeError(f"worker {slot.clock.worker} answered without having been asked")
-        slot.attempt = slot.outcome = slot.masks = None
-        slot.killed = False
+        task, killed, slot.killed = slot.assigned.popleft(), slot.killed, False
         try:
-            outcome: Outcome = ray.get(outcome_ref)
+            outcome: Outcome = ray.get(task.outcome)
         except RayTaskError as error:
-            self._give_up(attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
+            self._give_up(task.attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
+            if slot.assigned:
+                self._begins(slot)
             return
         except RayError as error:
-            self._died(slot, attempt, error, killed)
+            self._died(slot, task.attempt, error, killed)
             return
+        slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        self._meters.worked(attempt.unit.cell.attack.name, outcome.device_seconds)
+        self._meters.worked(task.attempt.unit.cell.attack.name, outcome.device_seconds)
+        if slot.assigned:
+            self._begins(slot)
         if feed:
             self._feed(slot)
         if outcome.failed or "hd95" not in self._spec.metrics:
             self._take(outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
-            self._scorings[score.remote(masks)] = _Scoring(attempt=attempt, outcome=outcome, masks=masks)
+            scoring = _Scoring(attempt=task.attempt, outcome=outcome, masks=task.masks)
+            self._scorings[score.remote(task.masks)] = scoring
 
     def _ask(self, now: float) -> None:
         """Ask the workers of long units how far they are, in turns."""
         asked = {id(slot) for slot, _ in self._asked.values()}
-        long = [slot for slot in self._fleet.slots if slot.outcome is not None and now - slot.since > LONG_S]
+        long = [slot for slot in self._fleet.slots if slot.assigned and now - slot.since > LONG_S]
         for slot in sorted(long, key=lambda slot: slot.heard)[:MOST_ASKED]:
-            if slot.attempt and id(slot) not in asked:
-                self._asked[slot.actor.passes.remote()] = slot, slot.attempt
+            if id(slot) not in asked:
+                self._asked[slot.actor.passes.remote()] = slot, slot.assigned[0].attempt
 
     def _heard(self, ref: Ref) -> None:
         slot, attempt = self._asked.pop(ref)
         slot.heard = time.monotonic()
         with suppress(RayError):  # it died, as the outcome says too
             passes: int = ray.get(ref)
-            if slot.attempt is attempt:
+            if slot.assigned and slot.assigned[0].attempt is attempt:
                 self._write(partial(self._listener.advance, attempt.unit, passes))
 
     def _scored(self, ref: Ref) -> None:
@@ -245,6 +255,8 @@ class _Driver:
     def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
         """Start the worker again, and find out whether its unit or its machine is at fault."""
         self._schedule.leave(slot.clock.worker)
+        while slot.assigned:  # handed ahead, and not begun: it costs them no try
+            self._put_back(slot.assigned.pop().attempt)
         slot.since = time.monotonic()
         self._fleet.restart(slot, error)
         if killed:
@@ -271,6 +283,9 @@ class _Driver:
             self._give_up(attempt, f"{reason}, {attempt.deaths + attempt.node_losses} times")
             return
         self._listener.warn(f"{attempt.unit.name}: {reason}: it is tried again")
+        self._put_back(attempt)
+
+    def _put_back(self, attempt: Attempt) -> None:
         self._attempts[id(attempt.unit)] = attempt
         self._schedule.put_back(attempt.unit)
 
@@ -289,6 +304,6 @@ class _Driver:
     def _kill_overdue(self, now: float) -> None:
         """A hung kernel cannot be ended in another way."""
         for slot in self._fleet.slots:
-            if self._timeout and slot.outcome is not None and not slot.killed and now - slot.since > self._timeout:
+            if self._timeout and slot.assigned and not slot.killed and now - slot.since > self._timeout:
                 slot.killed = True
                 ray.kill(slot.actor, no_restart=False)

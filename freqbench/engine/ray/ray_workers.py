@@ -2,8 +2,9 @@
 
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,15 @@ class RemoteWorker(Worker):
         return self._passes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A unit that a worker was given, and what is awaited of it."""
+
+    attempt: Attempt
+    outcome: Ref
+    masks: Ref
+
+
 @dataclass(kw_only=True)
 class Slot:
     """A worker's place, which stays when its actor goes elsewhere."""
@@ -51,20 +61,19 @@ class Slot:
     clock: Clock  # with the worker's number, from 1
     actor: Any
     ready: Ref | None  # answers once the actor has started; None when it has
-    since: float  # when it was asked to start, or given its unit
+    since: float  # when it was asked to start, or its unit began
     refusals: int = 0  # in a row, of its constructor
     crashes: int = 0  # in a row, before it had started
     node: str = ""  # id of the machine that it was last ready on
-    attempt: Attempt | None = None  # the unit that it is working on, with what is awaited
-    outcome: Ref | None = None
-    masks: Ref | None = None
-    killed: bool = False  # over that unit
+    assigned: deque[Assignment] = field(default_factory=deque)  # what it is working on, and what it was handed ahead
+    took: float = float("inf")  # seconds of its last unit
+    killed: bool = False  # over the unit that it is working on
     heard: float = 0.0  # when it last said how far a unit is
 
     @property
     def is_idle(self) -> bool:
         """Whether it can be given a unit."""
-        return self.ready is None and self.outcome is None
+        return self.ready is None and not self.assigned
 
 
 class Fleet:
@@ -98,7 +107,7 @@ class Fleet:
         """
         if not self.slots:
             raise UserError("no worker starts: see the warnings above and the logs of Ray, as a rule in /tmp/ray")
-        pairs = ((slot.ready or slot.outcome, slot) for slot in self.slots)
+        pairs = ((slot.ready or (slot.assigned[0].outcome if slot.assigned else None), slot) for slot in self.slots)
         return {ref: slot for ref, slot in pairs if ref is not None}
 
     def started(self, slot: Slot) -> None:

@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core import storage
-from freqbench.core.documents import json_of
+from freqbench.core.documents import object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, unknown
 
 _ZOO = Path(__file__).parents[1] / "zoo"
@@ -80,12 +81,10 @@ def _weights_sha256(path: str, content: str) -> str:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """What was given to `save_checkpoint` beside the weights: arch, args, roi, training and more (`models.record`).
+    """What was given to `save_checkpoint` beside the weights: arch, args, roi, training and more; else nothing.
 
-    `path` is a path, URI or `zoo://DATASET/NAME`; empty for a checkpoint that `save_checkpoint` did not write.
-
-    Raises:
-        CheckpointError: no such file, or not a safetensors file although named so.
+    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError for no such file, or one that is no
+    safetensors file although it is called so.
     """
     local = _local(path)
     if local.suffix != ".safetensors":
@@ -95,12 +94,9 @@ def read_metadata(path: str) -> dict[str, Any]:
     try:
         with safe_open(local, framework="pt") as stream:
             text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
-        metadata = json_of(text, "metadata")
+        return object_of(text, "metadata")
     except (SafetensorError, UserError) as error:
         raise CheckpointError(_unreadable(path, error)) from None
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: expected its metadata to be a JSON object, got {type(metadata).__name__}")
-    return metadata
 
 
 def save_checkpoint(
@@ -108,11 +104,9 @@ def save_checkpoint(
 ) -> None:
     """Write weights of a bare network and their record, JSON values, as one safetensors file, all of it or nothing.
 
-    With `half`, floating-point tensors are stored as float16; they are float32 again when loaded.
-
-    Raises:
-        CheckpointError: a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond
-            65504).
+    With `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises
+    CheckpointError for a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond
+    65504).
     """
     from safetensors.torch import save
 
@@ -132,8 +126,8 @@ def save_checkpoint(
 def read_content(path: str) -> Any:
     """All that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
 
-    Raises:
-        CheckpointError: no such file, not a checkpoint, truncated, or a pickle that asks for more than weights.
+    Raises CheckpointError for no such file, no checkpoint, a truncated one, or a pickle that asks for more than
+    weights.
     """
     local = _local(path)
     if local.suffix != ".safetensors":
@@ -197,11 +191,10 @@ def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None,
 
 
 def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Weights without the prefixes that wrappers and authors' modules put before every key.
+    """Weights without the prefixes that wrappers and authors' modules put before every key, in any order and number.
 
-    These are `module.`, `_orig_mod.`, `model.`, `net.` and `network.`, in any order and number. One comes off only if
-    all keys carry it, and as many come off as make the most keys the network's (`wanted`): the keys of MONAI's UNet
-    themselves begin with `model.`.
+    One comes off only if all keys carry it, and as many come off as make the most keys the network's (`wanted`): the
+    keys of MONAI's UNet themselves begin with `model.`.
     """
     theirs = set(wanted)
     _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
@@ -223,16 +216,14 @@ def check_fit(
     """Refuse, in one line, a checkpoint whose keys, shapes or integers are not those of its network (meta will do)."""
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
-    misshapen = [key for key in wanted if key in found and wanted[key].shape != found[key].shape]
-    integers = [
-        key for key in wanted if wanted[key].is_floating_point() and key in found and not found[key].is_floating_point()
-    ]
-    if integers:
-        key = integers[0]
-        raise CheckpointError(
-            f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, got {found[key].dtype}: save float32 "
-            "weights"
-        )
+    shared = [key for key in wanted if key in found]
+    misshapen = [key for key in shared if wanted[key].shape != found[key].shape]
+    for key in shared:
+        if wanted[key].is_floating_point() and not found[key].is_floating_point():
+            raise CheckpointError(
+                f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, got {found[key].dtype}: save float32 "
+                "weights"
+            )
     if not (missing or unexpected or misshapen):
         return
     classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
@@ -248,15 +239,12 @@ def check_fit(
 
 def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
     """The checkpoint's number of classes if every differing length is `num_classes` there and one number here."""
-    lengths = set()
-    for wanted, found in shapes:
-        if len(wanted) != len(found):
-            return None
-        lengths |= {(w, f) for w, f in zip(wanted, found, strict=True) if w != f}
-    if len(lengths) == 1:
-        ((wanted_length, found_length),) = lengths
-        return found_length if wanted_length == num_classes else None
-    return None
+    pairs = chain.from_iterable(zip_longest(wanted, found) for wanted, found in shapes)
+    lengths = {(wanted, found) for wanted, found in pairs if wanted != found}
+    if len(lengths) != 1:
+        return None
+    ((wanted, found),) = lengths
+    return found if wanted == num_classes else None
 
 
 def _local(checkpoint: str) -> Path:
@@ -284,7 +272,7 @@ _SAFE: list[Any] = [
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     """What `torch.save` wrote, as weights and plain values alone; `path` is for messages.
 
-    A CheckpointError for another file, a truncated one, one that unpacks to more than its size, or a pickle that asks
+    A CheckpointError for another file, one that is truncated or unpacks to more than its size, or a pickle that asks
     for more.
     """
     try:

@@ -1,8 +1,7 @@
 """Migrates checkpoints of older MONAI releases, each into one that the current network loads strictly.
 
-MONAI has changed two of its networks since the attack papers' checkpoints were made. UNETR gained and lost weights that
-its forward pass never uses, which the keys of a file show. SwinUNETR merges patches in another order since 1.5.0, which
-nothing in a file shows: weights of either age load into either network, and the wrong pair predicts other classes.
+UNETR gained and lost weights that its forward pass never uses, which the keys of a file show. SwinUNETR merges patches
+in another order since 1.5.0, which nothing in a file shows: the wrong pair loads too, and predicts other classes.
 """
 
 import re
@@ -29,8 +28,6 @@ class OldPatchMerging(nn.Module):
 
     def __init__(self, dim: int, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm, spatial_dims: int = 3) -> None:
         super().__init__()
-        if spatial_dims != 3:
-            raise ValueError(f"expected 3 spatial dimensions, got {spatial_dims}")
         self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
         self.norm = norm_layer(8 * dim)
 
@@ -41,10 +38,6 @@ class OldPatchMerging(nn.Module):
         neighbours = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)
         reduced: Tensor = self.reduction(self.norm(neighbours))
         return reduced
-
-
-def _unchanged(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
-    return dict(found)
 
 
 def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:
@@ -83,7 +76,7 @@ class Migration:
     """
 
     title: str
-    convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = _unchanged
+    convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = lambda found, wanted: dict(found)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -129,11 +122,9 @@ def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
 def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
     """The name of the migration that a checkpoint of the model `name` goes through, `none` if it is read as it is.
 
-    `stated` is what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote.
-
-    Raises:
-        UserError: the job names a migration that this architecture does not have.
-        CheckpointError: the age of the checkpoint matters, cannot be read off it, and the job does not state it.
+    `stated` is what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote. Raises
+    UserError where the job names a migration that this architecture does not have, CheckpointError where the age
+    matters, cannot be read off the file, and the job does not state it.
     """
     known = migrations_of(arch)
     if stated is not None:

@@ -1,7 +1,6 @@
 """Lists the defences around a network: input transformations and randomised smoothing."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from freqbench.core.config import validate
@@ -19,22 +18,20 @@ from freqbench.models.defences.transforms import (
 
 __all__ = ["DEFENCES", "Defence", "RandomizedSmoothing", "defence_of"]
 
-DEFENCES: Mapping[str, type[Defence]] = MappingProxyType(
-    {
-        "gaussian_smoothing": GaussianSmoothing,
-        "median_smoothing": MedianSmoothing,
-        "bit_depth": BitDepth,
-        "dct_quantization": DctQuantization,
-        "total_variation": TotalVariation,
-        "random_resize_pad": RandomResizePad,
-        "randomized_smoothing": RandomizedSmoothing,
-    }
-)
+DEFENCES: Mapping[str, type[Defence]] = {
+    "gaussian_smoothing": GaussianSmoothing,
+    "median_smoothing": MedianSmoothing,
+    "bit_depth": BitDepth,
+    "dct_quantization": DctQuantization,
+    "total_variation": TotalVariation,
+    "random_resize_pad": RandomResizePad,
+    "randomized_smoothing": RandomizedSmoothing,
+}
 
 
-def defence_of(content: Any) -> Defence:
-    """The defence of a mapping, `name` and its own keys; a UserError for one that cannot be."""
-    if isinstance(content, Defence):
+def defence_of(content: Any) -> Defence | None:
+    """The defence of a mapping, `name` and its own keys, itself, or None; a UserError for what cannot be one."""
+    if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None
     if not isinstance(name, str):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from freqbench.core.config import Strict
@@ -35,14 +34,12 @@ class Defence(Strict):
         raise NotImplementedError
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """What the network sees of windows `[B, C, h, w, d]`, and how its logits come back onto their grid.
+        """What the network sees of windows `[B, C, h, w, d]` in [0, 1], and how its logits come back onto their grid.
 
         Args:
-            images: in [0, 1].
             seeds: of the draws of each window.
             adaptive: the gradient is one that serves an attacker: the identity in place of that of `filtered`, where
-                this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: backward pass differentiable
-                approximation, BPDA).
+                this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: BPDA).
         """
         if adaptive and not self.is_smooth:
             return self.filtered(images.detach()) + (images - images.detach()), unchanged
@@ -66,11 +63,6 @@ class Defence(Strict):
 def draw_seed(*parts: int | str) -> int:
     """A seed that depends on these parts and nothing else."""
     return int(digest(["defence", *parts]), 16) >> 1
-
-
-def generator(seed: int) -> torch.Generator:
-    """The CPU generator of a seed."""
-    return torch.Generator().manual_seed(seed)
 
 
 def unchanged(logits: Tensor) -> Tensor:

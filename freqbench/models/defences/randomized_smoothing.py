@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from freqbench.models.defences.base import Back, Defence, draw_seed, generator, unchanged
+from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
 
 Segment = Callable[[Tensor], Tensor]
 
@@ -19,8 +19,8 @@ class Prediction:
     """What a model says of a volume.
 
     Attributes:
-        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes of each voxel, the lowest of equal ones.
-        certified: the voxels whose class is certified, bool `[H, W, D]`; the others abstain. None: nobody asked.
+        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest of equal ones.
+        certified: the voxels whose class is certified, bool `[H, W, D]`; None: nobody asked.
         radius: Euclidean norm of the changes of the volume that the certificate holds for.
     """
 
@@ -36,31 +36,28 @@ class RandomizedSmoothing(Defence):
 
     .. math:: \hat g_i(x) = \arg\max_k P\bigl(g_i(x + \varepsilon) = k\bigr), \qquad \varepsilon \sim N(0, \sigma^2)
 
-    Where the probability of a class c is above tau >= 1/2, no change of the volume with Euclidean norm below
-    R = sigma Phi^{-1}(tau), over all voxels and channels, makes it another (Cohen et al., ICML 2019, arXiv:1902.02918).
-    A prediction takes `selection_samples` noisy volumes, whose majority is the guess c_i, and `samples` others, of
-    which n_i say c_i. The p-value of "its probability is at most tau" is the upper tail of a binomial,
+    Where the probability of a class is above tau >= 1/2, no change of the volume with Euclidean norm below R = sigma
+    Phi^{-1}(tau), over all voxels and channels, makes it another (Cohen et al., ICML 2019, arXiv:1902.02918). The
+    majority of `selection_samples` noisy volumes is the guess c_i; of `samples` others n_i say c_i. The p-value of "its
+    probability is at most tau" is the upper tail of a binomial,
 
     .. math:: p_i = P\bigl(\mathrm{Bin}(n, \tau) \ge n_i\bigr)
 
-    and Holm's step-down procedure over all N voxels of the volume certifies those that it rejects: with probability 1 -
-    alpha or more all certificates of a volume hold at once. The other voxels abstain; labels for DSC and the like are
-    the majority of the `samples` votes all the same. A sample is one noise for the whole volume, not one for each
-    window: windows overlap, and with noises of their own a change would count as often as windows hold it, so that R
-    would be too large. The noise depends on the case and the sample's number, the same for the clean and the
-    adversarial volume; noisy volumes are not clamped.
+    and Holm's step-down procedure over all N voxels certifies those that it rejects: with probability 1 - alpha or more
+    all certificates of a volume hold at once. The other voxels abstain; labels are the majority of the `samples` votes
+    all the same. A sample is one noise for the whole volume, as with one for each window a change would count as often
+    as windows hold it. It depends on the case and the sample's number, not on whether the volume is clean; nothing is
+    clamped.
 
-    An attacker follows the mean of the softmax over `eot` fresh noises of its own at every step (SmoothAdv, Salman et
-    al., NeurIPS 2019, arXiv:1906.04584; expectation over transformations, Athalye et al., ICML 2018, arXiv:1802.00420);
-    one with `adaptive: false` follows one noise, the same at every step.
+    An adaptive attacker follows the mean of the softmax over `eot` fresh noises at every step (SmoothAdv, Salman et
+    al., NeurIPS 2019, arXiv:1906.04584; Athalye et al., ICML 2018, arXiv:1802.00420); one with `adaptive: false` one
+    noise, the same at every step.
 
     Attributes:
         sigma: standard deviation of the noise on the [0, 1] scale.
-        samples: n, the noisy volumes that vote. No voxel of a volume of N can be certified if tau^n > alpha / N.
-        selection_samples: n_0.
+        samples: n. No voxel of a volume of N can be certified if tau^n > alpha / N.
         tau: of [1/2, 1).
         alpha: of (0, 1).
-        eot: noises whose probabilities an adaptive attacker averages at every pass.
 
     **Differs from the paper**: three dimensions and sliding windows, in place of resized pictures.
     """
@@ -109,7 +106,7 @@ class RandomizedSmoothing(Defence):
         )
 
     def _noisy(self, volume: Tensor, seed: int) -> Tensor:
-        noise = torch.randn(volume.shape, generator=generator(seed), dtype=torch.float32)
+        noise = torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         return volume + self.sigma * noise.to(volume)
 
 
@@ -117,9 +114,8 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
     r"""The voxels of which Holm's procedure rejects that their class has a probability of at most tau.
 
     Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
-    Scandinavian Journal of Statistics 6, 1979), so that the chance of any false rejection is at most alpha, however
-    they depend on each other. `counts` are, of `samples` votes, those for each voxel's guess. A count stands for a
-    p-value, so voxels of one count are rejected together: at the first of them the bound is tightest.
+    Scandinavian Journal of Statistics 6, 1979). `counts` are, of `samples` votes, those for each voxel's guess. A count
+    stands for a p-value, so voxels of one count are rejected together: at the first of them the bound is tightest.
     """
     from scipy.special import betainc
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from freqbench.models.defences.base import Back, Defence, generator
+from freqbench.models.defences.base import Back, Defence
 from freqbench.ops.blocks import Block, along_axes, cut_block, tiled
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.resampling import Zoom
@@ -22,11 +22,7 @@ class GaussianSmoothing(Defence):
 
     As a defence e.g. in Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155, section 3. The weights :math:`\exp(-j^2 / 2
     \sigma^2)` reach to 4 sigma and sum to 1; beyond the window its outermost voxels go on
-    (`scipy.ndimage.gaussian_filter(mode="nearest")`). It is linear, so autograd's gradient is the true one, and there
-    is no other attacker.
-
-    Attributes:
-        sigma: standard deviation in voxels.
+    (`scipy.ndimage.gaussian_filter(mode="nearest")`). It is linear: autograd's gradient is the true one.
     """
 
     is_smooth: ClassVar[bool] = True
@@ -50,19 +46,14 @@ def _matrix(size: int, sigma: float) -> Tensor:
 
 
 class MedianSmoothing(Defence):
-    """Every voxel becomes the median of the cube around it, each channel by itself.
+    """Every voxel becomes the median of the cube of `size` voxels a side around it, each channel by itself.
 
     Xu, Evans, Qi, NDSS 2018 (feature squeezing), arXiv:1704.01155. Beyond the window its outermost voxels go on
     (`scipy.ndimage.median_filter(mode="nearest")`). Autograd sends a voxel's gradient to the one that is its median:
-    the true gradient wherever there is one, so there is no other attacker. Approximations are no better: on two windows
-    of the phantom, PGD (8/255, 10 steps) leaves a Dice of 0.85 and 0.79 of cubes of 3 by it, 0.84 and 0.80 by the mean
-    of the cube in its place, 0.88 and 0.84 by the identity.
+    the true gradient. Approximations are no better: PGD (8/255, 10 steps, two windows of the phantom) leaves a Dice of
+    0.85 and 0.79 of cubes of 3 by it, 0.84 and 0.80 by the cube's mean in its place, 0.88 and 0.84 by the identity.
 
-    Attributes:
-        size: voxels a side of the cube.
-
-    **Differs from the paper**: cubes in place of squares, of odd sides, so that they have a middle; the detector that
-    compares predictions is left out.
+    **Differs from the paper**: cubes of odd sides in place of squares; without the detector that compares predictions.
     """
 
     is_smooth: ClassVar[bool] = True
@@ -89,7 +80,7 @@ class BitDepth(Defence):
     Attributes:
         bits: b; 8 are the levels of a picture, and 1 to 5 what the paper tries.
 
-    **Differs from the paper**: the detector that compares the predictions of x and T(x) is left out.
+    **Differs from the paper**: without the detector that compares the predictions of x and T(x).
     """
 
     name: Literal["bit_depth"] = "bit_depth"
@@ -163,15 +154,13 @@ class TotalVariation(Defence):
     .. math:: p \leftarrow \frac{p + \tau g}{1 + \tau \lVert g \rVert}, \quad
               g = \nabla (\mathrm{div}\, p - x / w), \qquad u = x - w \, \mathrm{div}\, p
 
-    The steps are differentiable and unrolled, so autograd's gradient is that of what is computed, and there is no other
-    attacker.
+    The steps are differentiable and unrolled: autograd's gradient is that of what is computed.
 
     Attributes:
         weight: w; Guo et al. take 0.03 on the [0, 1] scale.
         steps: of the projection; each holds four volumes of the window's size for the way back.
 
-    **Differs from the paper**: all voxels are kept, where Guo et al. drop pixels at random before they minimise, which
-    is a defence of its own; another solver.
+    **Differs from the paper**: all voxels are kept, where Guo et al. drop pixels at random first; another solver.
     """
 
     is_smooth: ClassVar[bool] = True
@@ -214,15 +203,10 @@ class RandomResizePad(Defence):
     .. math:: f_T(x) = Z^{-1} f(Z x)
 
     The logits are cut out where the resized window stood and resized to the window's grid again
-    (`freqbench.ops.resampling.Zoom`), so that every voxel gets those of its own place. A prediction is one draw a
-    window, as in the paper. Both ways are linear, so autograd's gradient of one draw is right; an adaptive attacker
-    follows the mean over `eot` fresh draws at every step (expectation over transformations, Athalye et al., ICML 2018,
-    arXiv:1802.00420), while `adaptive: false` follows one draw, the same at every step: the paper's single-pattern
-    attack.
-
-    Attributes:
-        smallest: the smallest ratio.
-        eot: draws whose probabilities an adaptive attacker averages at every pass.
+    (`freqbench.ops.resampling.Zoom`). A prediction is one draw a window, as in the paper. Both ways are linear:
+    autograd's gradient of one draw is right. An adaptive attacker follows the mean over `eot` fresh draws at every step
+    (Athalye et al., ICML 2018, arXiv:1802.00420); `adaptive: false` follows one draw, the same at every step: the
+    paper's single-pattern attack.
 
     **Differs from the paper**: windows are made smaller, where the paper enlarges pictures of 299 pixels to 331, as
     networks of volumes are built for one size of windows; volumes have logits to bring back, which classes had not.
@@ -241,7 +225,7 @@ class RandomResizePad(Defence):
         return _each(Zoom.zoom, zooms, images), partial(_each, Zoom.undo, zooms)
 
     def _drawn(self, window: Tensor, seed: int) -> Zoom | None:
-        ratio, *place = torch.rand(4, generator=generator(seed), dtype=torch.float64).tolist()
+        ratio, *place = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
         return Zoom.of(window, self.smallest + (1 - self.smallest) * ratio, place)
 
 

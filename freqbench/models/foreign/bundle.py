@@ -1,8 +1,8 @@
 """Reads MONAI bundles: folders with `configs/inference.json` (or `.yaml`), `configs/metadata.json`, `models/model.pt`.
 
-Cardoso et al., arXiv:2211.02701. MONAI's own parser runs what stands behind a `$`; here a bundle is data: plain values
-and `@references` to them are resolved, and the network is a class of `monai.networks.nets`. What needs more is refused
-by its key, unless the bundle is trusted: then MONAI's parser resolves it.
+Cardoso et al., arXiv:2211.02701. A bundle is data here: plain values and `@references` to them are resolved, and the
+network is a class of `monai.networks.nets`. What needs more is refused by its key, unless the bundle is trusted: then
+MONAI's own parser, which runs what stands behind a `$`, resolves it.
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,13 @@ from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.core.plugins import is_trusted, require_trust
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.foreign.common import (
-    Description,
-    axes_towards,
-    construct,
-    fingerprint,
-    in_volume_order,
-    read_object,
-)
-from freqbench.models.networks.architectures import REFUSALS, one_line
+from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
+from freqbench.models.networks.architectures import REFUSALS
 from freqbench.models.settings import Finite, InputAdapter
 
 _WEIGHTS = "models/model.pt"
@@ -152,12 +145,11 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a bundle, a folder, says of its model.
 
     `preprocess` is None, and `input` leaves the volume as it is, where the transforms do more, or other, than
-    `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order (`NormalizeIntensityd`, say):
-    nothing is guessed, so the job has to state both.
+    `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order: then the job has to state
+    both.
 
-    Raises:
-        CheckpointError: a file that is missing or unreadable, or a reference to nothing.
-        UserError: an expression or a third-party class without trust; overlapping classes; no window size.
+    Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
+    expression or a third-party class without trust, overlapping classes, or no window size.
     """
     validate(dict(args), BundleArgs, path)
     config = _config(path)
@@ -193,12 +185,11 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     where = f"{config.file}: network_def"
     if is_trusted():
         return construct(where, lambda: _as_network(config.parsed("network_def")))
-    name = str(config.find("network_def::_target_"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
         raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
-    cls = _class(where, name)
+    cls = _class(where, str(config.find("network_def::_target_")))
     return construct(where, lambda: cls(**kwargs))
 
 
@@ -229,8 +220,7 @@ def _weights(path: str) -> Path:
 
 def _files(path: str, config: Config) -> dict[str, Path]:
     """What the output depends on: modules of the bundle too, as a trusted one may import them."""
-    metadata = Path(path, "configs", "metadata.json")
-    found = [config.file, _weights(path), *Path(path).rglob("*.py"), *([metadata] if metadata.is_file() else [])]
+    found = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
     return {file.relative_to(path).as_posix(): file for file in found}
 
 
@@ -258,7 +248,6 @@ def _as_network(found: Any) -> nn.Module:
 
 
 def _class(where: str, name: str) -> Any:
-    """A network of MONAI by its short or its full name."""
     import monai.networks.nets as nets
 
     package, _, last = name.rpartition(".")
@@ -292,8 +281,7 @@ def _spatial_shape(config: Config) -> Shape:
             f"{config.file}: expected inferer to be a SlidingWindowInferer with a roi_size, or metadata.json to give "
             "spatial_shape of the image as three numbers: found neither"
         )
-    h, w, d = shape
-    return h, w, d
+    return triple(shape)
 
 
 def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
@@ -313,11 +301,12 @@ def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
     place = f"{config.file}: {_TRANSFORMS}"
     told = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
     axes = axes_towards(str(config.value(f"{steps['Orientation']}::axcodes")))
+    adapter = InputAdapter(axes=axes, scale=(told.b_min, told.b_max))
     spacing = None
     if "Spacing" in steps:
         pixdim = validate(config.given(steps["Spacing"], "pixdim"), _Spacing, place).pixdim
-        spacing = in_volume_order(axes, pixdim)
-    return InputAdapter(axes=axes, scale=(told.b_min, told.b_max)), Preprocess(
+        spacing = adapter.in_volume_order(pixdim)
+    return adapter, Preprocess(
         spacing=spacing,
         intensity={"window": (told.a_min, told.a_max)},
         crop_foreground="CropForeground" in steps,

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from freqbench.core import storage
-from freqbench.core.documents import json_of, yaml_of
+from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
 from freqbench.models.networks.architectures import refusing, seeded
-from freqbench.models.settings import AXES, InputAdapter
+from freqbench.models.settings import AXES, DEFAULT_INPUT, InputAdapter
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 
@@ -26,19 +26,19 @@ class Description:
 
     Attributes:
         roi: voxels of the window that the network was trained with, in its own axis order.
+        sha256: hex digest of all files that its output depends on.
         input: what its input must become.
         preprocess: the space that it was trained in; None where the file does not say.
         inference: keys of `Inference`, as it was deployed.
-        sha256: hex digest of all files that its output depends on.
     """
 
     roi: Shape
     num_classes: int
     num_channels: int
-    input: InputAdapter
-    preprocess: Preprocess | None
-    inference: Mapping[str, Any]
     sha256: str
+    input: InputAdapter = DEFAULT_INPUT
+    preprocess: Preprocess | None = None
+    inference: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -46,12 +46,9 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
-        content = (json_of if path.suffix == ".json" else yaml_of)(path.read_bytes(), str(path))
+        return (object_of if path.suffix == ".json" else mapping_of)(path.read_bytes(), str(path))
     except UserError as error:
         raise CheckpointError(str(error)) from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected keys and values at the top, got {type(content).__name__}")
-    return content
 
 
 def fingerprint(files: Mapping[str, Path]) -> str:
@@ -63,7 +60,7 @@ def fingerprint(files: Mapping[str, Path]) -> str:
 def axes_towards(codes: str) -> str:
     """`axes` of an `InputAdapter` from where each axis of a network's input increases to.
 
-    `codes` are one of R or L, of A or P, and of S or I, in the network's order; a ValueError for anything else.
+    `codes` are one of R or L, of A or P, and of S or I, in the network's order; else a ValueError.
 
     >>> axes_towards("SPL")
     'D-W-H'
@@ -72,17 +69,6 @@ def axes_towards(codes: str) -> str:
     if sorted(axes.replace("-", "")) != sorted(AXES):
         raise ValueError(f"expected one of R or L, one of A or P and one of S or I, as in LPS, got {codes!r}")
     return axes
-
-
-def in_volume_order(axes: str, values: Sequence[float]) -> tuple[float, float, float]:
-    """One number for each axis of a network, reordered to the volume's H, W, D.
-
-    >>> in_volume_order("D-W-H", (5.0, 1.0, 0.8))
-    (0.8, 1.0, 5.0)
-    """
-    letters = axes.replace("-", "")
-    h, w, d = (values[letters.index(letter)] for letter in AXES)
-    return h, w, d
 
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:

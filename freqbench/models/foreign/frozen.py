@@ -1,8 +1,7 @@
 """Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
 Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes. Save the whole network in eval mode: what its file does in training, dropout say,
-cannot be switched off afterwards.
+not be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
 """
 
 import zipfile
@@ -17,12 +16,10 @@ from torch.fx import GraphModule
 
 from freqbench.core import storage
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.foreign.common import Description
-from freqbench.models.networks.architectures import one_line
-from freqbench.models.settings import InputAdapter
 
 # What torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
@@ -45,8 +42,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    `net` is a ScriptModule, or the module of an ExportedProgram; `singly` runs a batch sample by sample, as its graph
-    has a batch of one built in.
+    `net` is a ScriptModule, or the module of an ExportedProgram; `singly`: its graph takes a batch of one, so samples
+    run one by one.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
@@ -91,9 +88,8 @@ class Frozen(nn.Module):
 def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a frozen network takes and gives: what its file says, or else the job.
 
-    Raises:
-        UserError: no trust; an unknown or missing argument, or one that contradicts the file.
-        CheckpointError: no such file, unreadable, or neither of the two formats.
+    Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
+    no such file, an unreadable one, or neither of the two formats.
     """
     given = validate(dict(args), FrozenArgs, path)
     _, told, _ = _load(path)
@@ -101,9 +97,6 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
         roi=_agreed(path, "roi", given, told),
         num_classes=_agreed(path, "num_classes", given, told),
         num_channels=_agreed(path, "num_channels", given, told, default=1),
-        input=InputAdapter(),
-        preprocess=None,
-        inference={},
         sha256=storage.sha256(path),
     )
 
@@ -165,17 +158,12 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
     if taken.dim() != 5 or given.dim() != 5:
         raise UserError(f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {given.dim()} dimensions")
-    batch, channels, *sizes = (_known(size) for size in taken.shape)
+    lengths = (*taken.shape, given.shape[1])
+    batch, channels, *roi, num_classes = (size if isinstance(size, int) else None for size in lengths)  # else symbolic
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
-    roi = None if None in sizes else tuple(sizes)
-    told = {"num_channels": channels, "roi": roi, "num_classes": _known(given.shape[1])}
+    told = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
     return net, told, batch == 1
-
-
-def _known(size: Any) -> int | None:
-    """A length that the graph has built in; symbolic ones are of another type."""
-    return size if isinstance(size, int) else None
 
 
 def _point_to(module: GraphModule, device: torch.device) -> None:

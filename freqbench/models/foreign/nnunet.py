@@ -4,18 +4,17 @@ Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isense
 The networks are those of the package `dynamic-network-architectures`. Nothing of a folder is run: of the plans only
 names of a table are looked up, and checkpoints are read as weights.
 
-**Orientation.** A network does not know how its training images lay in their files, and nnU-Net looks at array axes
-only. Where its reader reorients (`NibabelIOWithReorient`, `SimpleITKIOWithReorient`), images lie towards right,
-anterior and superior, whatever their files say. Elsewhere files are taken to lie as ITK writes an unrotated CT, towards
-left, posterior and superior (`LPS`): give `orientation` where they did not. TotalSegmentator turns images itself before
-nnU-Net reads them: `orientation: RAS`, unless its plans name a reader that reorients.
+**Orientation.** nnU-Net looks at array axes only. Where its reader reorients (`NibabelIOWithReorient`,
+`SimpleITKIOWithReorient`), images lie towards right, anterior and superior. Elsewhere files are taken to lie as ITK
+writes an unrotated CT, towards left, posterior and superior (`LPS`): give `orientation` where they did not.
+TotalSegmentator turns images itself: `orientation: RAS`, unless its plans name a reader that reorients.
 
 **Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
-in [0, 1] has a lowest and a highest intensity. An axis shorter than the patch is padded with the lowest intensity,
-where nnU-Net pads with 0 after normalising, the mean. One fold is one model, where nnU-Net averages folds by default.
+in [0, 1] has bounds. An axis shorter than the patch is padded with the lowest intensity (there: the mean). One fold is
+one model, where nnU-Net averages folds by default.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +28,7 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.foreign.common import (
-    Description,
-    axes_towards,
-    construct,
-    fingerprint,
-    in_volume_order,
-    read_object,
-)
+from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
 from freqbench.models.settings import AXES, Finite, InputAdapter
 
 Z_SCORE_LIMIT = 5.0
@@ -61,7 +53,7 @@ class NnunetArgs(Strict):
         fold: a number or `all`; default 0, or the only one there.
         checkpoint: a file of the fold: `checkpoint_final.pth` or `checkpoint_best.pth`.
         orientation: where the axes of the training images increased to in their files: one of R or L, of A or P, of S
-            or I, in the file's order; default as the image reader of the plans has it (see the module).
+            or I, in the file's order; default as the image reader of the plans has it.
     """
 
     configuration: str | None = None
@@ -87,16 +79,12 @@ class _Channel(BaseModel):
 
 
 class _Architecture(BaseModel):
-    """A network as newer plans describe it."""
-
     network_class_name: str
     arch_kwargs: dict[str, Any]
     requires_import: list[str] = Field(alias="_kw_requires_import")
 
 
 class _OldArchitecture(BaseModel):
-    """A network as older plans describe it."""
-
     UNet_class_name: Literal["PlainConvUNet", "ResidualEncoderUNet"]
     UNet_base_num_features: PositiveInt
     unet_max_num_features: PositiveInt
@@ -157,10 +145,8 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are those
     of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
 
-    Raises:
-        CheckpointError: a file that is missing or unreadable.
-        UserError: an unknown argument; a cascade, a 2d network, regions; normalisation within a mask, or of another
-            kind than CT, z-score, rescaling to [0, 1] and RGB; another resampling than nnU-Net's default.
+    Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, a 2d
+    network, regions, normalisation within a mask or of an unknown kind, or another resampling than nnU-Net's default.
     """
     given = validate(dict(args), NnunetArgs, path)
     file = _checkpoint(path, given)
@@ -171,19 +157,19 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
     axes = axes_towards("".join(codes[::-1][axis] for axis in plan.transpose))
     intensity, scaled = _intensities(path, plan)
-    mirror = _mirrored(file, content, axes)
+    adapter = InputAdapter(axes=axes, **scaled)
     return Description(
         roi=configuration.patch_size,
         num_classes=plan.num_classes,
         num_channels=plan.num_channels,
-        input=InputAdapter(axes=axes, **scaled),
+        input=adapter,
         preprocess=Preprocess(
-            spacing=in_volume_order(axes, configuration.spacing),
+            spacing=adapter.in_volume_order(configuration.spacing),
             intensity=intensity,
             crop_foreground=False,
             resampling="nnunet",
         ),
-        inference={"overlap": 0.5, "weighting": "gaussian", "mirror": mirror},
+        inference={"overlap": 0.5, "weighting": "gaussian", "mirror": _mirrored(file, content, axes)},
         sha256=fingerprint({"checkpoint": file, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}}),
     )
 
@@ -309,9 +295,8 @@ def _class(where: str, name: Any) -> Any:
 
 
 def _imported(where: str, target: str) -> Any:
-    module, _, name = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(target)
     except ImportError:
         raise UserError(
             f"{where}: expected the package dynamic-network-architectures: pip install 'freqbench[nnunet]'"

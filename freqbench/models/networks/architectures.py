@@ -1,8 +1,8 @@
 """Lists the architectures and builds their networks: MONAI's classes with the papers' arguments as defaults."""
 
-import importlib
 import inspect
 import math
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from freqbench.core import limits
-from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import Shape
+from freqbench.core.errors import UserError, one_line, unknown
+from freqbench.core.types import Shape, triple
 from freqbench.models.settings import AXES
 
 # What constructors and forward passes of third-party networks raise on arguments that do not suit them.
@@ -30,7 +30,6 @@ class Architecture:
     """One network of the table MODELS.
 
     Attributes:
-        title: its name in tables.
         target: `module:Class`, imported on first use.
         args: the defaults where they are not the class's own: the values of the attack papers.
         filled_in: the arguments that freqbench fills in, of `spatial_dims`, `in_channels`, `out_channels`, `img_size`.
@@ -54,15 +53,14 @@ _CHANNELS = ("spatial_dims", "in_channels", "out_channels")
 
 def _stride_product(args: Mapping[str, Any]) -> Shape:
     per_axis = np.prod([np.broadcast_to(stride, 3) for stride in args["strides"]], axis=0)
-    return int(per_axis[0]), int(per_axis[1]), int(per_axis[2])
+    return triple(map(int, per_axis))
 
 
 def total_stride(stem: Sequence[int]) -> Shape:
     """What each axis of a window of UNETR++ must be a multiple of: its stem, and 2 between each of four stages."""
     if len(stem) != 3 or min(stem) < 1:
         raise ValueError(f"expected stem of 3 positive integers, got {tuple(stem)}")
-    d, h, w = stem
-    return 8 * d, 8 * h, 8 * w
+    return triple(8 * side for side in stem)
 
 
 MODELS: Mapping[str, Architecture] = {
@@ -114,13 +112,13 @@ MODELS: Mapping[str, Architecture] = {
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a network that are not its class's own defaults: the table's, overlaid by the given ones.
 
-    Sequences become tuples. An argument given with the class's default value is left out, so that naming a default
-    changes nothing, identities included. Refuses arguments that are unknown or that freqbench fills in.
+    Sequences become tuples; naming a default changes nothing, identities included. Refuses arguments that are unknown
+    or that freqbench fills in.
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
     architecture = MODELS[arch]
-    signature = inspect.signature(_class_of(architecture)).parameters
+    signature = inspect.signature(pkgutil.resolve_name(architecture.target)).parameters
     parameters = {name: parameter.default for name, parameter in signature.items()}
     for name in args:
         if name in architecture.filled_in:
@@ -144,15 +142,13 @@ def build(
     """A network of MODELS with fresh weights on the CPU, in training mode.
 
     Args:
-        arch: a name of MODELS.
         num_classes, num_channels: of its output, background included, and of its input.
         roi: voxels of the window the network sees, in its own axis order.
         args: arguments of the network's class, over the table's defaults.
         seed: of the weights; the global random state is left as found, and the weights are those of any machine.
         extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
 
-    Raises:
-        UserError: an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
+    Raises UserError for an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
     """
     complete = complete_args(arch, args)
     for name in complete.keys() & extra.keys():
@@ -160,7 +156,7 @@ def build(
     architecture = MODELS[arch]
     known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
     fixed = {name: known[name] for name in architecture.filled_in}
-    cls = _class_of(architecture)
+    cls = pkgutil.resolve_name(architecture.target)
     with seeded(seed), refusing(f"{arch}: {cls.__name__} refuses its args"):
         if "img_size" in fixed:
             _check_roi(arch, roi, architecture.multiple(complete))
@@ -255,15 +251,5 @@ def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
         )
 
 
-def _class_of(architecture: Architecture) -> Any:
-    module, _, name = architecture.target.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__

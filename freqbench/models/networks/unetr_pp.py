@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock
 from torch import Tensor, nn
 
-from freqbench.core.types import Shape
+from freqbench.core.types import Shape, triple
 from freqbench.models.networks.architectures import total_stride
 
 _FEATURE_DROPOUT = 0.1
@@ -23,18 +23,15 @@ class UNETRPP(nn.Module):
     """`[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`.
 
     The stem reduces the input to stage 0, and each further stage halves it. N voxels (tokens) of a stage are projected
-    to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The decoder adds the
-    encoder's stages to its own, and ends in three heads; `forward` gives that of full size.
-
-    The defaults are the authors' configuration for Synapse. Theirs for ACDC, as a job file says it:
+    to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The defaults are the
+    authors' for Synapse; theirs for ACDC, as a job file says it:
 
         args: {stem: [1, 4, 4], tied_projections: false, conv_blocks: 2, attention_dropout: 0.1}
         roi: [16, 160, 160]
 
     Args:
-        in_channels, out_channels: of images and logits.
-        img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; each a multiple
-            of 8 times the stem.
+        img_size: voxels of a window in the network's own order, depth (the through-plane axis) first; multiples of 8 x
+            stem.
         stem: kernel and stride of the first convolution, and of the last up-sampling.
         feature_size: channels at full size.
         dims: channels of the four stages, each a multiple of the one before.
@@ -43,7 +40,6 @@ class UNETRPP(nn.Module):
         proj_sizes, decoder_proj_size: P of the encoder's four stages and of the decoder's.
         tied_projections: keys and values share one projection (Synapse); they have one each (ACDC).
         conv_blocks: residual convolution blocks in an attention block, 1 (Synapse) or 2 (ACDC).
-        attention_dropout: rate while training.
 
     **Differs from** the authors' code: without deep supervision (out2 and out3 hold weights and are not computed;
     `features` gives what they take). Sizes that do not fit each other are a ValueError.
@@ -91,7 +87,7 @@ class UNETRPP(nn.Module):
         self.decoder4 = _Decoder(dims[2], dims[1], 2, blocks(1, decoder_depth, decoder_proj_size))
         self.decoder3 = _Decoder(dims[1], dims[0], 2, blocks(0, decoder_depth, decoder_proj_size))
         last = _residual(feature_size, feature_size, "instance")
-        self.decoder2 = _Decoder(dims[0], feature_size, stem, last)
+        self.decoder2 = _Decoder(dims[0], feature_size, triple(stem), last)
         self.out1 = UnetOutBlock(3, feature_size, out_channels)
         self.out2 = UnetOutBlock(3, dims[0], out_channels)
         self.out3 = UnetOutBlock(3, dims[1], out_channels)
@@ -115,7 +111,7 @@ class _Encoder(nn.Module):
     def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:
         super().__init__()
         self.downsample_layers = nn.ModuleList()
-        kernels = (_kernel(stem), *3 * [_kernel(2)])
+        kernels: tuple[int | Shape, ...] = (triple(stem), 2, 2, 2)
         for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
             conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
             self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
@@ -136,9 +132,9 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     """Up-sample, add the encoder's output of that size, and refine."""
 
-    def __init__(self, before: int, after: int, step: int | Sequence[int], refine: nn.Module) -> None:
+    def __init__(self, before: int, after: int, step: int | Shape, refine: nn.Module) -> None:
         super().__init__()
-        conv = nn.ConvTranspose3d(before, after, _kernel(step), stride=_kernel(step), bias=False)
+        conv = nn.ConvTranspose3d(before, after, step, stride=step, bias=False)
         self.transp_conv = _wrapped(conv)
         self.decoder_block = nn.ModuleList([refine])
 
@@ -217,11 +213,6 @@ def _residual(before: int, after: int, norm: str) -> nn.Module:
 def _wrapped(conv: nn.Module) -> nn.Sequential:
     """The convolution under the name `conv`, where the authors' checkpoints have it."""
     return nn.Sequential(OrderedDict(conv=conv))
-
-
-def _kernel(step: int | Sequence[int]) -> Shape:
-    d, h, w = (step, step, step) if isinstance(step, int) else step
-    return d, h, w
 
 
 def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,42 +27,32 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
         rows = material.rows[material.rows["is_white_box"]] if "source_model" in by else material.rows
         for group, own in rows.groupby(list(by), observed=True):
             of = tuple(map(str, group))
-            for number, figure in enumerate(_styled(draw(material, own, *of)), 1):
+            with styled():
+                figures = list(draw(material, own, *of))
+            for number, figure in enumerate(figures, 1):
                 yield (of if number == 1 else (*of, str(number))), figure
 
     return drawings
 
 
-def _styled(figures: Iterator[Figure | str]) -> Iterator[Figure | str]:
-    """Each figure made in the house's style, which does not hold for what happens to it."""
-    while True:
-        with styled():
-            figure = next(figures, None)
-        if figure is None:
-            return
-        yield figure
-
-
 MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
-FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = MappingProxyType(
-    {
-        "budget": _each(curves.budget, *MODEL),
-        "tradeoff": _each(curves.tradeoff, *MODEL),
-        "distance": _each(curves.distance, *MODEL),
-        "transfer": _each(maps.transfer, *DATASET),
-        "organs": _each(maps.organs, *MODEL),
-        "pairs": _each(maps.pairs, *MODEL),
-        "bands": _each(curves.bands, *MODEL),
-        "cost": _each(curves.cost, *MODEL),
-        "seams": _each(curves.seams, *MODEL),
-        "natural": _each(corruptions.natural, *DATASET),
-        "spectrum": _each(cases.spectrum, *MODEL),
-        "attacks": _each(cases.attacks, *MODEL),
-        "robust": _each(cases.robust, *DATASET),
-        "changes": _each(cases.changes, *MODEL),
-        "case": _each(cases.full, *MODEL),
-    }
-)
+FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
+    "budget": _each(curves.budget, *MODEL),
+    "tradeoff": _each(curves.tradeoff, *MODEL),
+    "distance": _each(curves.distance, *MODEL),
+    "transfer": _each(maps.transfer, *DATASET),
+    "organs": _each(maps.organs, *MODEL),
+    "pairs": _each(maps.pairs, *MODEL),
+    "bands": _each(curves.bands, *MODEL),
+    "cost": _each(curves.cost, *MODEL),
+    "seams": _each(curves.seams, *MODEL),
+    "natural": _each(corruptions.natural, *DATASET),
+    "spectrum": _each(cases.spectrum, *MODEL),
+    "attacks": _each(cases.attacks, *MODEL),
+    "robust": _each(cases.robust, *DATASET),
+    "changes": _each(cases.changes, *MODEL),
+    "case": _each(cases.full, *MODEL),
+}
 
 _LONGEST = 60
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,+=@()-]+")
@@ -105,7 +94,7 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
                 paths[path] = None
         if not drawn:
             reasons[name] = "no white-box record is ok"
-    return Written(tuple(paths), MappingProxyType(reasons))
+    return Written(tuple(paths), reasons)
 
 
 def file_stem(*parts: str) -> str:

@@ -40,8 +40,7 @@ class Saved:
 def read(root: str, folder: str) -> Saved:
     """The volumes of one folder; predictions on another grid than the source's are left out.
 
-    Raises:
-        UserError: files are damaged or missing, do not lie on one grid, or links lead elsewhere.
+    Raises a UserError where files are damaged or missing, do not lie on one grid, or links lead elsewhere.
     """
     names.require_inside(root.rpartition("/")[0] or ".", folder)
     clean, affine = _channels(storage.join(folder, volumes.CLEAN))

@@ -254,7 +254,6 @@ def _frame(axis: Axes) -> Axes:
 
 
 def _show(axis: Axes, image: Array, ratio: float, mask: Array | None = None, box: Box | None = None) -> None:
-    """A slice in grey, the classes over it, and a box."""
     _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
     if mask is not None:
         _overlay(axis, mask)

@@ -45,8 +45,8 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         return
     groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
     styles = _styles(material.families, table["family"])
-    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), SCORE)
-    for axis, ((threat, name), panel) in zip(axes.flat[: len(groups)], groups, strict=True):
+    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("", SCORE))
+    for axis, ((threat, name), panel) in zip(axes, groups, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
             x = series["budget"].to_numpy()
@@ -67,7 +67,6 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
 
 
 def _styles(places: Mapping[str, int], names: pd.Series) -> dict[str, SeriesStyle]:
-    """The styles of the names that are there, by their places."""
     found = set(names)
     return {name: series_style(place) for name, place in places.items() if name in found}
 
@@ -131,8 +130,8 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         yield "neither passes nor seconds are stored"
         return
     styles = _styles(material.families, table["family"])
-    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(styles), DROP)
-    for axis, column in zip(axes.flat, columns, strict=True):
+    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(styles), ("", DROP))
+    for axis, column in zip(axes, columns, strict=True):
         for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             _numbered(axis, series[column], series["drop"], number, look, look.marker)
@@ -231,8 +230,8 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         return
     groups = list(table.groupby("threat_model", sort=False))
     styles = _styles(material.families, table["family"])
-    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), DROP)
-    for axis, (threat, panel) in zip(axes.flat[: len(groups)], groups, strict=True):
+    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (DISTANCES["l2_body"], DROP))
+    for axis, (threat, panel) in zip(axes, groups, strict=True):
         for family, series in panel.groupby("family", sort=False):
             series = series.sort_values("budget", kind="stable")
             look = styles[str(family)]
@@ -243,9 +242,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         axis.axhline(0, color=GREY, linewidth=0.6)
         axis.grid(axis="both", **GRID)
-    for axis in _lowest(axes, len(groups)):
-        axis.set_xlabel(DISTANCES["l2_body"])
-    axes[0, 0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
+    axes[0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
@@ -253,11 +250,6 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     handles = [line_handle(look, mfc=fills[family]) for family, look in styles.items()]
     legend(figure, handles, [*map(plain, styles)])
     yield figure
-
-
-def _lowest(axes: np.ndarray, count: int) -> list[Axes]:
-    """The lowest panel of each column, of as many as there are."""
-    return list(axes.flat[max(count - axes.shape[1], 0) : count])
 
 
 @style.styled()
@@ -271,8 +263,9 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
     chosen = recommended(table)
-    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, DROP, sharey=False)
-    for axis, (place, panel) in zip(axes.flat[: len(groups)], groups, strict=True):
+    labels = "passes a window (forward + backward)", DROP
+    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, labels, sharey=False)
+    for axis, (place, panel) in zip(axes, groups, strict=True):
         for _, curve in panel.groupby(CURVE, sort=False):
             _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
         ring = chosen[(chosen[PLACE] == list(place)).all(axis=1)]
@@ -283,8 +276,6 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
         axis.grid(axis="y", **GRID)
         axis.axhline(0, color=GREY, linewidth=0.6)
-    for axis in _lowest(axes, len(groups)):
-        axis.set_xlabel("passes a window (forward + backward)")
     figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")
     handles = [Line2D([], [], color=look.color, marker=look.marker, linestyle="none") for look in attacks.values()]
     handles += [Line2D([], [], color="black", linestyle=dash) for dash in dashes.values()]

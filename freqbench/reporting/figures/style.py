@@ -64,21 +64,24 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(
-    count: int, most: int, inches: tuple[float, float], entries: int, ylabel: str, sharey: bool = True
-) -> tuple[Figure, np.ndarray]:
-    """A figure of so many panels, at most `most` beside each other, and its axes, [rows, columns]; those beyond the
-    last panel are off. `inches` are the height of all but panels and legend, and of a row of panels; the legend's
-    `entries` stand in three columns, of one panel alone in one."""
+    count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str], sharey: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, at most `most` beside each other, and their axes. `inches` are the height of all but
+    panels and legend, and of a row of panels; the legend's `entries` stand in three columns, of one panel alone in one.
+    `labels` stand below the lowest panels and left of the first ones."""
     across = min(count, most)
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
     figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
     axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(ylabel)
     for axis in axes.flat[count:]:
         axis.axis("off")
-    return figure, axes
+    shown = list(axes.flat[:count])
+    for axis in shown[-across:]:
+        axis.set_xlabel(labels[0])
+    for axis in shown[::across]:
+        axis.set_ylabel(labels[1])
+    return figure, shown
 
 
 def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:

@@ -28,30 +28,22 @@ _PAIR = ["_dataset", "_model"]
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What the records say of one cell, in the table's unit.
+    """What the records say of one cell, in the table's unit."""
 
-    Attributes:
-        mean: over cases and seeds that have a value; NaN where none has, and `missing` says why. `low` and `high` are
-            of the 95 % interval over patients, `seed_spread` is the standard deviation between the seeds' means.
-        cases: that went through, and their `patients` and `seeds`.
-        undefined: values (one a case and seed) that are left out of the mean.
-        failed: records without a score, and the first `error`.
-        values: `case_id`, `patient_id` and `value` of each case with a value, its mean over seeds.
-    """
-
-    mean: float = math.nan
-    low: float = math.nan
+    mean: float = math.nan  # over cases and seeds that have a value; NaN where none has, and `missing` says why
+    low: float = math.nan  # of the 95 % interval over patients
     high: float = math.nan
-    seed_spread: float = math.nan
-    cases: int = 0
+    seed_spread: float = math.nan  # standard deviation between the seeds' means
+    cases: int = 0  # that went through
     patients: int = 0
     seeds: int = 0
-    undefined: int = 0
-    failed: int = 0
-    error: str = ""
+    undefined: int = 0  # values (one a case and seed) that are left out of the mean
+    failed: int = 0  # records without a score
+    error: str = ""  # of the first of them
     model_id: str = ""
     precision: str = ""
     missing: str = ""
+    # `case_id`, `patient_id` and `value` of each case with a value, its mean over seeds
     values: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
 
 

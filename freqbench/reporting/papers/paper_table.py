@@ -1,8 +1,7 @@
 """Makes a paper's table of records: the paper's layout, every cell with its evidence, and what a reader has to know.
 
-Whether a number of ours is the paper's is judged by what is known of its spread, not by an interval over cases: one
-over 12 cases passes nearly anything, while what the two papers print for the same setting tells how far the authors'
-own reruns lie apart.
+Whether a number of ours is the paper's is judged by what is known of its spread: an interval over 12 cases passes
+nearly anything, while what the two papers print for the same setting tells how far the authors' own reruns lie apart.
 """
 
 import math
@@ -158,7 +157,6 @@ def _checkpoints(facts: Facts) -> dict[str, str]:
 
 
 def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:
-    """Why a number of ours must not be compared with the published one."""
     reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
     if checkpoints.get(found.model_id) not in cell.model.checkpoints:
         reasons.append(NOT_OURS)

@@ -1,7 +1,6 @@
 """Reads the recipes of tables: YAML files that say which cells a table has and which records a cell is made of.
 
-Those of the two papers, and the numbers that they print, are package data (`recipes/`); a user's own recipe is read
-from its path.
+Those of the two papers, and their printed numbers, are package data (`recipes/`); a user's own is read from its path.
 """
 
 import csv
@@ -281,6 +280,5 @@ def _spelling(value: Any) -> str:
 
 
 def _made(written: Mapping[str, Any]) -> Attack:
-    """The attack of a recipe's entry."""
     parameters = {key: parse_value(value) for key, value in written.items() if key not in ("name", COUPLED)}
     return make(attack_class(str(written.get("name"))), **parameters)

@@ -1,8 +1,9 @@
 """Records with the papers' numbers planted, made from the papers' jobs, and the cells that recipes find in them."""
 
+import csv
 import importlib
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import Facts, paper_table
 from freqbench.reporting.papers.recipes import Recipe
+from freqbench.reporting.render import Section
 from freqbench.results import RECORDS, to_table
 
 JOBS = Path(__file__).parents[3] / "jobs"
@@ -43,18 +45,15 @@ JOB_OF = {
 """Each recipe's job."""
 
 Published = dict[str, str]
+PAPERS: list[Published] = [*csv.DictReader((recipes.FOLDER / "papers.csv").read_text().splitlines())]
 Change = Callable[[dict[str, Any]], dict[str, Any] | None]
-
-
-def unchanged(record: dict[str, Any]) -> dict[str, Any]:
-    return record
 
 
 def job_of(row: Published) -> str:
     return "sa2_main" if row["table"] == "main" else f"vafa_table{row['table']}"
 
 
-@lru_cache
+@cache
 def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
     resolving = importlib.import_module("freqbench.models.resolve")  # the package has a function of that name
@@ -86,53 +85,10 @@ def is_for(cell: Cell, row: Published) -> bool:
     )
 
 
-def records(job: str, rows: Iterable[Published], change: Change = unchanged) -> list[dict[str, Any]]:
-    """One record a cell and case of a job. Cases differ by a sawtooth whose mean is 0, so that only a mean gives the
-    number back; `change` edits each record or leaves it out (None)."""
-    found = []
-    made, rows = grid(job), list(rows)
-    for cell in made.cells:
-        cases = len(made.cases[cell.dataset.name])
-        own = [row for row in rows if job_of(row) == job and is_for(cell, row)]
-        for i in range(cases):
-            record = _record(cell, i)
-            for row in own:
-                column = f"{row['metric']}_clean" if row["attack"] == "Clean" else row["metric"]
-                record[column] = (float(row["value"]) + (i - (cases - 1) / 2) / 4) / FACTOR[row["metric"]]
-            changed = change(record)
-            if changed is not None:
-                found.append(changed)
-    return found
-
-
-def table(found: list[dict[str, Any]]) -> pa.Table:
-    return to_table(RECORDS, found)
-
-
-def frame_of(found: list[dict[str, Any]]) -> pd.DataFrame:
-    return current(checked(table(found).to_pandas()))
-
-
-def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
-    """A row a cell of a recipe, over a frame of records."""
-    data = paper_table(recipes.load(recipe) if isinstance(recipe, str) else recipe, frame, facts)[0].data
-    assert data is not None
-    return data
-
-
-def cells_of(papers: list[Published], name: str, change: Change = unchanged) -> pd.DataFrame:
-    """The same of a recipe by its name, over planted records."""
-    return cells(name, frame_of(records(JOB_OF[name], papers, change)))
-
-
-def one(data: pd.DataFrame, **labels: str) -> pd.Series:
-    (found,) = [row for _, row in data.iterrows() if all(row[key] == value for key, value in labels.items())]
-    return found
-
-
-def _record(cell: Cell, case: int) -> dict[str, Any]:
+def of_case(cell: Cell, case: int) -> dict[str, Any]:
+    """Columns of a record that hang on the case."""
     patient = case // 2 if cell.dataset.name == "acdc" else case
-    own = {
+    return {
         "case_key": f"key{case}",
         "target_model_id": cell.source.model_id,
         "case_id": f"case{case}",
@@ -143,4 +99,63 @@ def _record(cell: Cell, case: int) -> dict[str, Any]:
         "run_id": "run0",
         "finished_at": START,
     }
-    return dict.fromkeys(column.name for column in RECORDS) | cell_columns(cell) | own
+
+
+@cache
+def _records(job: str) -> list[dict[str, Any]]:
+    found = []
+    made, own = grid(job), [row for row in PAPERS if job_of(row) == job]
+    for cell in made.cells:
+        cases = len(made.cases[cell.dataset.name])
+        rows = [row for row in own if is_for(cell, row)]
+        shared = dict.fromkeys(column.name for column in RECORDS) | cell_columns(cell)
+        for i in range(cases):
+            record = shared | of_case(cell, i)
+            for row in rows:
+                column = f"{row['metric']}_clean" if row["attack"] == "Clean" else row["metric"]
+                record[column] = (float(row["value"]) + (i - (cases - 1) / 2) / 4) / FACTOR[row["metric"]]
+            found.append(record)
+    return found
+
+
+def records(job: str, change: Change = dict) -> list[dict[str, Any]]:
+    """One record a cell and case of a job. Cases differ by a sawtooth whose mean is 0, so that only a mean gives the
+    number back; `change` edits each record or leaves it out (None)."""
+    return [changed for record in _records(job) if (changed := change(record)) is not None]
+
+
+def table(found: list[dict[str, Any]]) -> pa.Table:
+    return to_table(RECORDS, found)
+
+
+def frame_of(found: list[dict[str, Any]]) -> pd.DataFrame:
+    return current(checked(table(found).to_pandas()))
+
+
+@cache
+def frame(job: str) -> pd.DataFrame:
+    """Of a job's records as they are planted; not to be changed."""
+    return frame_of(records(job))
+
+
+def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
+    """A row a cell of a recipe, over a frame of records."""
+    data = paper_table(recipes.load(recipe) if isinstance(recipe, str) else recipe, frame, facts)[0].data
+    assert data is not None
+    return data
+
+
+@cache
+def sections(name: str) -> list[Section]:
+    """The table of a recipe over the records as they are planted; not to be changed."""
+    return paper_table(recipes.load(name), frame(JOB_OF[name]))
+
+
+def cells_of(name: str, change: Change) -> pd.DataFrame:
+    """A row a cell of a recipe by its name, over changed records."""
+    return cells(name, frame_of(records(JOB_OF[name], change)))
+
+
+def one(data: pd.DataFrame, **labels: str) -> pd.Series:
+    (found,) = [row for _, row in data.iterrows() if all(row[key] == value for key, value in labels.items())]
+    return found

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from reporting.papers import planted
-from reporting.papers.planted import Published, cells, cells_of, one
+from reporting.papers.planted import cells, cells_of, one
 
 NO_WEIGHTS = '{"lpips_similarity": "no weights"}'
 
@@ -19,12 +19,12 @@ FAILED = {
 }
 
 
-def test_failed_cases_are_counted_with_the_first_reason(papers: list[Published]) -> None:
+def test_failed_cases_are_counted_with_the_first_reason() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         is_failed = row["attack"] == "pgd" and row["case_id"] in ("case0", "case1", "case2")
         return row | FAILED if is_failed else row
 
-    cell = one(cells_of(papers, "vafa_table1", change), attack="PGD", metric="dsc")
+    cell = one(cells_of("vafa_table1", change), attack="PGD", metric="dsc")
     assert (cell["cases"], cell["failed"]) == (9, 3)
     assert cell["reason"].startswith("3 failed: out of memory; twice; ")
     assert "9 cases, not 12" in cell["reason"]
@@ -42,27 +42,27 @@ def test_failed_cases_are_counted_with_the_first_reason(papers: list[Published])
     ],
 )
 def test_a_cell_without_a_number_is_no_zero_and_says_why(
-    papers: list[Published], values: dict[str, Any] | None, metric: str, reason: str
+    values: dict[str, Any] | None, metric: str, reason: str
 ) -> None:
-    data = cells_of(papers, "vafa_table1", lambda row: (values and row | values) if row["attack"] == "pgd" else row)
+    data = cells_of("vafa_table1", lambda row: (values and row | values) if row["attack"] == "pgd" else row)
     cell = one(data, attack="PGD", metric=metric)
     assert math.isnan(cell["ours"])
     assert (cell["verdict"], cell["reason"][: len(reason)]) == ("", reason)
 
 
-def test_undefined_distances_drop_out_and_are_counted(papers: list[Published]) -> None:
+def test_undefined_distances_drop_out_and_are_counted() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         value = {"case0": math.nan, "case1": math.inf}.get(row["case_id"], 20.0 if row["case_id"] == "case2" else 10.0)
         return row | {"hd95": value}
 
-    cell = one(cells_of(papers, "vafa_table5", change), model="UNETR", attack="PGD", params="eps=4", metric="hd95")
+    cell = one(cells_of("vafa_table5", change), model="UNETR", attack="PGD", params="eps=4", metric="hd95")
     assert cell["ours"] == pytest.approx((20 + 9 * 10) / 10)
     assert (cell["cases"], cell["undefined"]) == (12, 2)
 
 
-def test_seeds_have_a_spread_and_each_case_counts_with_all_of_them(papers: list[Published]) -> None:
+def test_seeds_have_a_spread_and_each_case_counts_with_all_of_them() -> None:
     """Two seeds whose means lie 1 point apart: their standard deviation is 1 / sqrt(2)."""
-    rows = planted.records("vafa_table1", papers)
+    rows = planted.records("vafa_table1")
     second = [
         row | {"seed": 1, "cell_id": row["cell_id"] + "x", "dsc": row["dsc"] + 0.01}
         for row in rows
@@ -73,8 +73,8 @@ def test_seeds_have_a_spread_and_each_case_counts_with_all_of_them(papers: list[
     assert (cell["cases"], cell["seeds"], cell["seed_spread"]) == (12, 2, pytest.approx(math.sqrt(0.5)))
 
 
-def test_transferred_volumes_are_not_in_the_table(papers: list[Published]) -> None:
-    rows = planted.records("vafa_table1", papers)
+def test_transferred_volumes_are_not_in_the_table() -> None:
+    rows = planted.records("vafa_table1")
     further = [
         row | {"source_model": "other", "source_model_id": "ff", "cell_id": row["cell_id"] + "x", "dsc": 0.0}
         for row in rows
@@ -83,25 +83,25 @@ def test_transferred_volumes_are_not_in_the_table(papers: list[Published]) -> No
     assert cell["ours"] == pytest.approx(62.67)
 
 
-def test_other_parameters_are_another_attack(papers: list[Published]) -> None:
+def test_other_parameters_are_another_attack() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"params": row["params"].replace('"steps": 20', '"steps": 21')}
 
-    data = cells_of(papers, "vafa_table1", change)
+    data = cells_of("vafa_table1", change)
     assert one(data, attack="PGD", metric="dsc")["reason"] == "never run"
     assert not one(data, attack="FGSM", metric="dsc")["reason"].startswith("never")
 
 
-def test_another_batch_of_windows_is_another_attack_where_they_are_coupled(papers: list[Published]) -> None:
+def test_another_batch_of_windows_is_another_attack_where_they_are_coupled() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"params": row["params"].replace('"window_batch": 4', '"window_batch": 1')}
 
-    data = cells_of(papers, "sa2_synapse", change)
+    data = cells_of("sa2_synapse", change)
     assert {*data[data["reason"] == "never run"]["attack"]} == {"SegPGD", "CosPGD"}
 
 
-def test_two_checkpoints_of_one_name_are_never_averaged(papers: list[Published]) -> None:
-    rows = planted.records("vafa_table1", papers)
+def test_two_checkpoints_of_one_name_are_never_averaged() -> None:
+    rows = planted.records("vafa_table1")
     other = [
         row | {"source_model_id": "ffff", "target_model_id": "ffff", "cell_id": row["cell_id"] + "x", "dsc": 0.9}
         for row in rows
@@ -111,7 +111,7 @@ def test_two_checkpoints_of_one_name_are_never_averaged(papers: list[Published])
     assert all("2 models are called unetr (" in reason for reason in data["reason"])
 
 
-def test_clean_scores_of_one_case_count_once(papers: list[Published]) -> None:
+def test_clean_scores_of_one_case_count_once() -> None:
     """Case 0 stands in many records, with other metrics in some, the others in one: a mean over records is another."""
 
     def change(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -119,5 +119,5 @@ def test_clean_scores_of_one_case_count_once(papers: list[Published]) -> None:
             return row | {"dsc_clean": 0.6} if row["attack"] == "pgd" else None
         return row | {"dsc_clean": 0.9, "hd95_clean": 10.0 if row["attack"] == "gn" else None}
 
-    cell = one(cells_of(papers, "vafa_table1", change), attack="Clean", metric="dsc")
+    cell = one(cells_of("vafa_table1", change), attack="Clean", metric="dsc")
     assert (cell["ours"], cell["cases"]) == (pytest.approx((90 + 11 * 60) / 12), 12)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from reporting.papers import planted
-from reporting.papers.planted import Published, cells, cells_of
+from reporting.papers.planted import PAPERS, Published, cells
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.papers import recipes
@@ -18,13 +18,6 @@ from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
 from freqbench.reporting.papers.recipes import Recipe
 from freqbench.reporting.report import FORMATS, report
 from freqbench.results import Store
-
-
-@pytest.fixture(scope="module")
-def table5(papers: list[Published]) -> pd.DataFrame:
-    """Records of VAFA's Table 5 with its numbers planted."""
-    return planted.frame_of(planted.records("vafa_table5", papers))
-
 
 PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
 SHA = "ab" * 32
@@ -36,9 +29,10 @@ def is_ours(row: Mapping[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", planted.JOB_OF)
-def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
-    data = cells_of(papers, name)
-    wanted = {tuple(row[key] for key in PLACE): row for row in papers if planted.job_of(row) == planted.JOB_OF[name]}
+def test_planted_numbers_come_back(name: str) -> None:
+    data = planted.sections(name)[0].data
+    own = [row for row in PAPERS if planted.job_of(row) == planted.JOB_OF[name]]
+    wanted = {tuple(row[key] for key in PLACE): row for row in own}
     found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
     assert found
     for place, row in found.items():
@@ -51,20 +45,20 @@ def test_planted_numbers_come_back(papers: list[Published], name: str) -> None:
         assert row["low"] < row["ours"] < row["high"]
 
 
-def test_all_400_numbers_stand_in_one_table_once(papers: list[Published]) -> None:
+def test_all_400_numbers_stand_in_one_table_once() -> None:
     places = Counter()
     for recipe in map(recipes.load, recipes.RECIPES):
         for cell in recipe.cells:
             place = cell.labels | {"params": cell.attack.printed, "metric": cell.metric.name}
             if not is_ours(place):
                 places[recipe.published.source, recipe.published.table, *(place[key] for key in PLACE)] += 1
-    assert len(papers) == 400
-    assert places == Counter((row["source"], row["table"], *(row[key] for key in PLACE)) for row in papers)
+    assert len(PAPERS) == 400
+    assert places == Counter((row["source"], row["table"], *(row[key] for key in PLACE)) for row in PAPERS)
 
 
-def test_the_layout_is_the_papers(table5: pd.DataFrame) -> None:
+def test_the_layout_is_the_papers() -> None:
     """VAFA's Table 5: models and attacks down, metrics and budgets across; UNETR++ starred, as its space is guessed."""
-    table = paper_table(recipes.load("vafa_table5"), table5)[0].table
+    table = planted.sections("vafa_table5")[0].table
     assert [*table["model"]] == ["UNETR"] * 6 + ["UNETR++*"] * 6
     assert [*table["attack"]] == ["Clean", "PGD", "FGSM", "BIM", "GN", "VAFA"] * 2
     assert [*table.columns[2:]] == [
@@ -74,11 +68,11 @@ def test_the_layout_is_the_papers(table5: pd.DataFrame) -> None:
     assert [*table.iloc[0, 2:]] == ["74.3 (74.3)"] * 2 + ["14.0 (14.0)"] * 2 + ["", ""]
 
 
-def test_the_strongest_of_a_column_is_marked(papers: list[Published], table5: pd.DataFrame) -> None:
+def test_the_strongest_of_a_column_is_marked() -> None:
     """By DSC and HD95; LPIPS says how far an attack went, not how well. Among attacks that bound the same."""
-    layout = paper_table(of_linf("vafa_table5"), table5)[0]
+    layout = paper_table(of_linf("vafa_table5"), planted.frame("vafa_table5"))[0]
     assert {name.partition("\n")[0] for _, name in layout.marks} == {"DSC", "HD95"}
-    printed = {row["attack"]: float(row["value"]) for row in papers if is_dsc_of_unetr(row)}
+    printed = {row["attack"]: float(row["value"]) for row in PAPERS if is_dsc_of_unetr(row)}
     (lowest,) = [layout.table["attack"][row] for row, name in layout.marks if name.startswith("DSC\n4") and row < 4]
     assert printed[lowest] == min(printed[name] for name in ("PGD", "FGSM", "BIM"))
 
@@ -94,24 +88,22 @@ def noisy(swing: float) -> planted.Change:
     return change
 
 
-def test_a_best_that_other_patients_may_undo_is_not_marked(papers: list[Published]) -> None:
+def test_a_best_that_other_patients_may_undo_is_not_marked() -> None:
     """PGD is 0.1 points below the others, on 12 patients: clear where they differ by 0.09 to 0.11. At -0.042 to 0.242 p
     is 0.04 against either, alone: t of 11 degrees is 0.1 sqrt(11) / 0.142 = 2.34."""
     recipe = of_linf("vafa_table5")
     marked = []
     for swing in (0.01, 0.142):
-        layout = paper_table(recipe, planted.frame_of(planted.records("vafa_table5", papers, noisy(swing))))[0]
+        layout = paper_table(recipe, planted.frame_of(planted.records("vafa_table5", noisy(swing))))[0]
         marked.append({name for row, name in layout.marks if row < 4 and name.startswith("DSC\n4")})
     assert [bool(names) for names in marked] == [True, False]
 
 
-def test_no_best_is_marked_across_threat_models_nor_of_the_clean_volumes(
-    papers: list[Published], table5: pd.DataFrame
-) -> None:
-    sections = paper_table(recipes.load("vafa_table5"), table5)
+def test_no_best_is_marked_across_threat_models_nor_of_the_clean_volumes() -> None:
+    sections = planted.sections("vafa_table5")
     assert sections[0].marks == frozenset()
     assert "No best is marked among dct-quantization-stretched and gaussian and linf" in sections[-1].text
-    records = planted.frame_of(planted.records("vafa_table5", papers, lambda row: row | {"dsc_clean": 0.01}))
+    records = planted.frame_of(planted.records("vafa_table5", lambda row: row | {"dsc_clean": 0.01}))
     layout, *_, notes = paper_table(of_linf("vafa_table5"), records)
     assert layout.marks
     assert "Clean" not in {layout.table["attack"][row] for row, _ in layout.marks}
@@ -119,10 +111,10 @@ def test_no_best_is_marked_across_threat_models_nor_of_the_clean_volumes(
 
 
 def of_linf(name: str) -> Recipe:
-    """The recipe with its clean row and the attacks that bound voxels."""
+    """The recipe of its first model, with the clean row and the attacks that bound voxels."""
     recipe = recipes.load(name)
     kept = tuple(entry for entry in recipe.attacks if entry.threat_model in ("", "linf"))
-    return recipe.model_copy(update={"attacks": kept})
+    return recipe.model_copy(update={"attacks": kept, "models": recipe.models[:1]})
 
 
 def is_dsc_of_unetr(row: Published) -> bool:
@@ -131,16 +123,15 @@ def is_dsc_of_unetr(row: Published) -> bool:
     return all(row[key] == value for key, value in place.items())
 
 
-def test_the_strongest_defence_is_marked_in_table_6(papers: list[Published]) -> None:
-    layout = paper_table(recipes.load("vafa_table6"), planted.frame_of(planted.records("vafa_table6", papers)))[0]
+def test_the_strongest_defence_is_marked_in_table_6() -> None:
+    layout = planted.sections("vafa_table6")[0]
     rows = [row for row, name in layout.marks if name == "UNETR\nVAFA"]
     marked = {tuple(layout.table.loc[row, ["dataset", "training"]]) for row in rows}
     assert marked == {("Synapse", "VAFA-FR"), ("ACDC*", "VAFA-FR")}
 
 
-def with_checkpoint(name: str) -> Recipe:
+def with_checkpoint(recipe: Recipe) -> Recipe:
     """The recipe with a checkpoint known to be the authors'."""
-    recipe = recipes.load(name)
     return recipe.model_copy(
         update={"models": tuple(m.model_copy(update={"checkpoints": (SHA,)}) for m in recipe.models)}
     )
@@ -151,72 +142,70 @@ def facts_of(records: pd.DataFrame, sha256: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("sha256", ["cd" * 32, None])
-def test_another_or_unknown_checkpoint_is_not_comparable(table5: pd.DataFrame, sha256: str | None) -> None:
-    data = cells(with_checkpoint("vafa_table5"), table5, facts_of(table5, sha256) if sha256 else [])
+def test_another_or_unknown_checkpoint_is_not_comparable(sha256: str | None) -> None:
+    records = planted.frame("vafa_table5")
+    data = cells(with_checkpoint(of_linf("vafa_table5")), records, facts_of(records, sha256) if sha256 else [])
     assert {*data["verdict"]} == {"not comparable"}
     assert all(NOT_OURS in reason for reason in data["reason"])
 
 
-def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint(papers: list[Published]) -> None:
-    records = planted.frame_of(planted.records("sa2_main", papers))
-    data = cells(with_checkpoint("sa2_synapse"), records, facts_of(records, SHA))
+def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint() -> None:
+    records = planted.frame("sa2_main")
+    data = cells(with_checkpoint(recipes.load("sa2_synapse")), records, facts_of(records, SHA))
     comparable = data[data["verdict"] != "not comparable"]
     assert {*comparable["attack"]} == {"Clean", "SA2"}
     assert {*comparable["verdict"]} == {"parity"}
 
 
-def test_the_authors_checkpoint_makes_numbers_comparable_and_one_that_is_far_off_differs(
-    papers: list[Published],
-) -> None:
+def test_the_authors_checkpoint_makes_numbers_comparable_and_one_that_is_far_off_differs() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
 
-    records = planted.frame_of(planted.records("vafa_table5", papers, change))
-    data = cells(with_checkpoint("vafa_table5"), records, facts_of(records, SHA))
+    records = planted.frame_of(planted.records("vafa_table5", change))
+    data = cells(with_checkpoint(recipes.load("vafa_table5")), records, facts_of(records, SHA))
     unetr = data[data["model"] == "UNETR"]
     assert {*unetr["verdict"]} == {"parity", "differs"}
     assert {*unetr.loc[unetr["verdict"] == "differs", "attack"]} == {"PGD"}
     assert {*data.loc[data["model"] == "UNETR++", "reason"]} == {"guessed: preprocessing"}
 
 
-def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(papers: list[Published], tmp_path: Path) -> None:
+def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(tmp_path: Path) -> None:
     text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
     own = tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
-    store, rows = Store(str(tmp_path / "out")), planted.records("vafa_table5", papers)
-    with store.writer("run0") as writer:
-        writer.add(rows, [])
+    store, rows = Store(str(tmp_path / "out")), planted.records("vafa_table5")
+    store.writer("run0", interval_s=0).add(rows, [])
     store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": SHA} for row in rows}})
     data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
     assert data.groupby("model")["verdict"].unique().to_dict() == {"UNETR": ["parity"], "UNETR++": ["not comparable"]}
     assert data["ours"].tolist() == pytest.approx(data["published"].tolist())
 
 
-def test_every_format_has_every_number(papers: list[Published]) -> None:
-    rows = planted.table(planted.records("vafa_table1", papers))
-    wanted = [row["value"] for row in papers if row["table"] == "1"]
+def test_every_format_has_every_number() -> None:
+    rows = planted.table(planted.records("vafa_table1"))
+    wanted = [row["value"] for row in PAPERS if row["table"] == "1"]
     for format in FORMATS:
         text = report(rows, format=format, table="vafa_table1")
         assert [value for value in wanted if value.rstrip("0") not in text] == [], format
 
 
-def test_a_recipe_without_published_numbers_has_no_verdicts(papers: list[Published]) -> None:
+def test_a_recipe_without_published_numbers_has_no_verdicts() -> None:
     content = recipes.load("vafa_table1").model_dump() | {"published": None}
-    records = planted.frame_of(planted.records("vafa_table1", papers))
+    records = planted.frame("vafa_table1")
     layout, evidence, _ = paper_table(Recipe.model_validate(content), records)
     assert layout.table["DSC"].tolist()[:2] == ["74.31", "62.67"]
     assert not {"publ.", "diff.", "verdict", "why"} & {*evidence.table}
 
 
-def test_an_unknown_table_lists_all_that_are_known(papers: list[Published]) -> None:
+def test_an_unknown_table_lists_all_that_are_known() -> None:
     with pytest.raises(
         UserError, match=r"unknown table 'vafa_tabel1'\. Did you mean 'vafa_table1'.*leaderboard.*sa2_acdc"
     ):
-        report(planted.table(planted.records("vafa_table1", papers)), table="vafa_tabel1")
+        report(planted.table(planted.records("vafa_table1")), table="vafa_tabel1")
 
 
-def test_every_reason_has_its_letter(papers: list[Published]) -> None:
-    made = planted.records("vafa_table1", papers, lambda row: None if row["attack"] == "bim" else row)
+def test_every_reason_has_its_letter() -> None:
+    made = planted.records("vafa_table1", lambda row: None if row["attack"] == "bim" else row)
     evidence = paper_table(recipes.load("vafa_table1"), planted.frame_of(made))[1]
     lines = dict(line.removeprefix("- ").split(": ", 1) for line in evidence.text.splitlines())
     (letter,) = [key for key, reason in lines.items() if reason == "never run"]
